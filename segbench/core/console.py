@@ -1,0 +1,218 @@
+"""The only place that prints: results to stdout, everything else to stderr, user text never as markup."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Generator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import IO, Any, Protocol
+
+from segbench.core.errors import SegbenchError
+
+
+@dataclass(slots=True)
+class Output:
+    """How this process prints; set once by the command line.
+
+    Attributes:
+        quiet: No hints and no progress, errors only.
+        verbose: Say more.
+        progress: Show progress on stderr.
+        color: Colours allowed (they never carry meaning alone); None leaves it to the terminal and NO_COLOR.
+        json: The result is one JSON document.
+    """
+
+    quiet: bool = False
+    verbose: bool = False
+    progress: bool = True
+    color: bool | None = None
+    json: bool = False
+    warnings: list[str] = field(default_factory=list[str])
+
+
+output = Output()
+
+
+def printable(text: str) -> str:
+    """Text with control characters and bidirectional marks shown escaped, safe for a terminal."""
+    return "".join(
+        character if character.isprintable() or character in "\n\t" else f"\\x{ord(character):02x}"
+        for character in text
+    )
+
+
+def emit(text: str = "") -> None:
+    """Print result text to stdout."""
+    _write(sys.stdout, printable(text) + "\n")
+
+
+def emit_json(value: object) -> None:
+    """Print the result as one JSON document to stdout."""
+    _write(
+        sys.stdout, json.dumps(value, indent=2, sort_keys=True, allow_nan=False, ensure_ascii=False) + "\n"
+    )
+
+
+def emit_raw(text: str) -> None:
+    """Print a document (LaTeX, CSV, a completion script) to stdout unchanged."""
+    _write(sys.stdout, text)
+
+
+def emit_table(header: Sequence[str], rows: Sequence[Sequence[str]], *, right: Sequence[int] = ()) -> None:
+    """Print an aligned plain-text table to stdout.
+
+    Args:
+        header: Column names.
+        rows: Cells as text.
+        right: Indices of columns aligned to the right.
+    """
+    cells = [[printable(str(cell)) for cell in row] for row in (header, *rows)]
+    widths = [max(len(row[i]) for row in cells) for i in range(len(header))]
+    for row in cells:
+        parts = [
+            cell.rjust(width) if i in right else cell.ljust(width)
+            for i, (cell, width) in enumerate(zip(row, widths, strict=True))
+        ]
+        _write(sys.stdout, "  " + "  ".join(parts).rstrip() + "\n")
+
+
+def note(text: str) -> None:
+    """Print a hint to stderr, unless quiet."""
+    if not output.quiet:
+        _write(sys.stderr, printable(text) + "\n")
+
+
+def detail(text: str) -> None:
+    """Print a detail to stderr when verbose."""
+    if output.verbose and not output.quiet:
+        _write(sys.stderr, printable(text) + "\n")
+
+
+def warn(text: str) -> None:
+    """Print a warning to stderr (also when quiet) and remember it for the record of the run."""
+    output.warnings.append(text)
+    _write(sys.stderr, printable(text if text.startswith("warning") else f"warning: {text}") + "\n")
+
+
+def fail(error: SegbenchError) -> None:
+    """Print an expected error to stderr in its full form."""
+    _write(sys.stderr, printable(render_error(error)) + "\n")
+
+
+def render_error(error: SegbenchError) -> str:
+    """What, where, why, how to mend, as text.
+
+    The form follows rustc's diagnostics: a coded first line, an arrow to the place, facts, a mend line.
+    """
+    lines = [f"error[{error.code}]: {error.message}"]
+    if error.path is not None:
+        place = f"  --> {error.path}"
+        lines.append(f"{place}   (case {error.case})" if error.case else place)
+    elif error.case:
+        lines.append(f"  --> case {error.case}")
+    if error.expected not in (None, "", [], ()) and error.code != "SB101":
+        lines.append(f"  expected: {error.expected}")
+    if error.found not in (None, "", [], ()) and error.code != "SB101":
+        lines.append(f"  found: {error.found}")
+    lines.extend(f"  {line}" for line in error.details)
+    if error.mend:
+        lines.append(f"  {error.mend}" if error.code in {"SB101", "SB301"} else f"  mend: {error.mend}")
+    return "\n".join(lines)
+
+
+class Tracker(Protocol):
+    """What a loop tells about itself."""
+
+    def advance(self, steps: float = 1, *, note: str = "") -> None:
+        """Count steps done; `note` is a short state such as a loss."""
+        ...
+
+
+@dataclass(slots=True)
+class _Silent:
+    def advance(self, steps: float = 1, *, note: str = "") -> None:
+        return None
+
+
+@dataclass(slots=True)
+class _Lines:
+    """A plain line every 30 s or 5 %, the first within two seconds, for logs and pipes."""
+
+    title: str
+    total: float
+    unit: str
+    started: float = field(default_factory=time.monotonic)
+    done: float = 0.0
+    told_at: float = 0.0
+    told_share: float = 0.0
+    told: bool = False
+
+    def advance(self, steps: float = 1, *, note: str = "") -> None:
+        self.done += steps
+        now = time.monotonic()
+        share = self.done / self.total if self.total else 1.0
+        first = not self.told
+        spaced = now - self.told_at >= 1.0
+        if first or now - self.told_at >= 30 or (spaced and share - self.told_share >= 0.05):
+            self.told, self.told_at, self.told_share = True, now, share
+            rate = self.done / max(now - self.started, 1e-9)
+            left = (self.total - self.done) / rate if rate > 0 else 0.0
+            text = (
+                f"{self.title}: {self.done:g}/{self.total:g} {self.unit}, {rate:.3g}/s, {duration(left)} left"
+            )
+            _write(sys.stderr, printable(f"{text}{', ' + note if note else ''}") + "\n")
+
+
+@dataclass(slots=True)
+class _Bar:
+    progress: Any
+    task: Any
+
+    def advance(self, steps: float = 1, *, note: str = "") -> None:
+        from rich.text import Text
+
+        self.progress.update(self.task, advance=steps, note=Text(note).plain)
+
+
+@contextmanager
+def progress(title: str, total: float, *, unit: str = "cases") -> Generator[Tracker]:
+    """Show progress with rate and time left on stderr: a bar on a terminal, sparse lines elsewhere."""
+    if output.quiet or not output.progress:
+        yield _Silent()
+        return
+    if not sys.stderr.isatty():
+        yield _Lines(title, total, unit)
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    console = Console(stderr=True, no_color=True if output.color is False else None, markup=False)
+    columns = (
+        TextColumn("{task.description}", markup=False),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+        TextColumn("{task.fields[note]}", markup=False),
+    )
+    with Progress(*columns, console=console, transient=True) as bar:
+        yield _Bar(bar, bar.add_task(title, total=total, note=""))
+
+
+def duration(seconds: float) -> str:
+    """A duration for people: `12 s`, `3 min`, `2 h 05`."""
+    if seconds < 100:
+        return f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 100 else f"{minutes // 60} h {minutes % 60:02d}"
+
+
+def _write(stream: IO[str], text: str) -> None:
+    try:
+        stream.write(text)
+        stream.flush()
+    except UnicodeEncodeError:  # a terminal without UTF-8 gets ASCII, never a crash
+        stream.write(text.encode("ascii", "backslashreplace").decode())
+        stream.flush()

@@ -1,0 +1,32 @@
+"""Digests of values and files: canonical JSON and sha256."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+
+
+def canonical_json(value: object) -> str:
+    """The one text form of a JSON-able value: sorted keys, no blanks, floats by `repr`, no NaN.
+
+    Raises:
+        ValueError: If the value holds NaN or infinity.
+    """
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+
+
+def digest_json(value: object) -> str:
+    """Sha256 of the canonical JSON, 64 hex digits."""
+    return sha256_bytes(canonical_json(value).encode())
+
+
+def sha256_bytes(data: bytes | memoryview) -> str:
+    """Sha256 of bytes, 64 hex digits."""
+    return hashlib.sha256(data).hexdigest()
+
+
+def sha256_file(path: Path | str) -> str:
+    """Sha256 of a file's bytes, 64 hex digits, read in blocks."""
+    with Path(path).open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
