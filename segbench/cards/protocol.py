@@ -1,0 +1,344 @@
+"""The protocol: everything that changes numbers, in one frozen object that is hashed into the run id.
+
+Shipped ones stand in `segbench/protocols/*.toml`; a path to a TOML file of one's own works as well. Where
+something runs (device, workers, paths, launcher) is execution, not protocol, and never stands here.
+"""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Mapping
+from importlib.resources import files
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+
+from segbench.core.errors import SegbenchError, nearest_names, unknown_name
+from segbench.core.hashing import digest_json
+
+Positive = Annotated[int, Field(gt=0)]
+Share = Annotated[float, Field(ge=0, le=1)]
+NonNegative = Annotated[float, Field(ge=0)]
+Triple = tuple[Positive, Positive, Positive]
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class DataSection(_Section):
+    """What the scans are turned into before a patch is drawn."""
+
+    spacing: Literal["card", "median", "native"] | tuple[float, float, float] = "card"
+    """Training grid in mm (z, y, x): the card's, the median of the training split, the stored one, or a triple."""
+    normalisation: Literal["card", "ct", "zscore", "zscore-nonzero", "rescale01", "none"] = "card"
+    cache_dtype: Literal["float16", "float32"] = "float16"
+
+
+class PatchSection(_Section):
+    """What the network sees at once."""
+
+    size: Triple
+    """Voxels z, y, x. A dataset card's `[geometry] patch` lowers it, for every model alike."""
+    divisible_by: Literal["model"] | Positive = "model"
+    """Lengths must be multiples of this; "model": of the divisor of every model's card."""
+
+    @field_validator("size", mode="before")
+    @classmethod
+    def _cube(cls, value: object) -> object:
+        return (value, value, value) if isinstance(value, int) else value
+
+
+class SamplingSection(_Section):
+    """Which patches are drawn."""
+
+    batch_size: Positive = 2
+    """Global batch: the sum over devices."""
+    foreground_fraction: Share = 0.33
+    order: Literal["permutation", "uniform"] = "permutation"
+
+
+class AugmentSection(_Section):
+    """Random transforms of the training patches."""
+
+    name: Literal["none", "mirror-brightness", "nnunet"] = "nnunet"
+    overrides: dict[str, float | tuple[float, float]] = Field(default_factory=dict)
+
+
+class BudgetSection(_Section):
+    """How much is trained, in samples seen: steps and epochs follow from it."""
+
+    samples: Positive
+    warmup_samples: Annotated[int, Field(ge=0)] = 0
+
+
+class OptimiserSection(_Section):
+    """The update rule."""
+
+    name: Literal["sgd", "adamw"] = "sgd"
+    lr: Annotated[float, Field(gt=0)] = 1e-2
+    weight_decay: NonNegative = 3e-5
+    momentum: Share = 0.99
+    nesterov: bool = True
+    betas: tuple[Share, Share] = (0.9, 0.999)
+
+
+class ScheduleSection(_Section):
+    """Learning rate over the fraction of samples seen."""
+
+    name: Literal["poly", "cosine", "constant"] = "poly"
+    power: float = 0.9
+    min_lr: NonNegative = 0.0
+    warmup_fraction: Share = 0.0
+
+
+class LossSection(_Section):
+    """The training objective."""
+
+    terms: dict[Literal["ce", "dice"], NonNegative] = Field(default_factory=lambda: {"ce": 1.0, "dice": 1.0})
+    dice_smooth: NonNegative = 1e-5
+    dice_batch: bool = True
+    output: Literal["softmax", "regions"] = "softmax"
+    deep_supervision: bool = False
+
+
+class TrainSection(_Section):
+    """Numerics of the training loop."""
+
+    precision: Literal["bf16", "fp16", "fp32"] = "bf16"
+    """On a CPU every precision runs as fp32, and the record says so."""
+    tf32: bool = True
+    clip_norm: NonNegative = 12.0
+    ema_decay: Share = 0.0
+    accumulate: Positive = 1
+    checkpointing: bool = False
+
+
+class ValidationSection(_Section):
+    """Whole validation cases; never the test split."""
+
+    every_samples: Annotated[int, Field(ge=0)] = 0
+    """0: no validation."""
+    cases: Literal["validation", "none"] = "none"
+    selection: Literal["last", "ema", "best_validation"] = "last"
+
+
+class InferenceSection(_Section):
+    """How a whole case is predicted."""
+
+    overlap: Annotated[float, Field(ge=0, lt=1)] = 0.5
+    importance: Literal["gaussian", "constant"] = "gaussian"
+    sigma_scale: Annotated[float, Field(gt=0)] = 0.125
+    mirror_axes: Literal["card", "none"] | tuple[Literal["z", "y", "x"], ...] = "card"
+    window_batch: Positive = 1
+    ensemble: Literal["none", "folds", "seeds"] = "none"
+
+
+class DeterminismSection(_Section):
+    """The promise about repeated runs; on a CPU it is always bitwise."""
+
+    level: Literal["bitwise", "seeded", "none"] = "none"
+
+
+class SplitSection(_Section):
+    """Which cases train, validate and test."""
+
+    name: str = "card"
+    """A name, a file, or "card" for the dataset card's default."""
+    limit: Annotated[int, Field(ge=0)] = 0
+    """Only the first N cases of each part in split-hash order; 0: all."""
+
+
+class MetricsSection(_Section):
+    """How predictions are scored."""
+
+    profile: str = "honest"
+
+
+class SeedsSection(_Section):
+    """Seeds used when the command names none."""
+
+    default: tuple[int, ...] = (0,)
+
+
+class NotesSection(_Section):
+    """Printed verbatim in every report."""
+
+    purpose: str = ""
+    fairness: tuple[str, ...] = ()
+    leakage: tuple[str, ...] = ()
+
+
+class FamilySection(_Section):
+    """What differs for one family of models, as written in the protocol."""
+
+    optimiser: OptimiserSection | None = None
+    schedule: ScheduleSection | None = None
+
+
+class Protocol(_Section):
+    """One protocol, resolved and whole."""
+
+    schema_version: Literal[1] = 1
+    name: str
+    version: Positive = 1
+    """Raised whenever a field of the shipped file changes."""
+    data: DataSection = DataSection()
+    patch: PatchSection
+    sampling: SamplingSection = SamplingSection()
+    augment: AugmentSection = AugmentSection()
+    budget: BudgetSection
+    optimiser: OptimiserSection = OptimiserSection()
+    schedule: ScheduleSection = ScheduleSection()
+    loss: LossSection = LossSection()
+    train: TrainSection = TrainSection()
+    validation: ValidationSection = ValidationSection()
+    inference: InferenceSection = InferenceSection()
+    determinism: DeterminismSection = DeterminismSection()
+    split: SplitSection = SplitSection()
+    metrics: MetricsSection = MetricsSection()
+    seeds: SeedsSection = SeedsSection()
+    notes: NotesSection = NotesSection()
+    family: dict[Literal["convolution", "mamba", "transformer", "floor"], FamilySection] = Field(
+        default_factory=dict
+    )
+    published: bool = False
+    """Take each model's own `[published_recipe]` over the fields above."""
+
+    def for_family(self, family: str) -> Protocol:
+        """The protocol as it applies to one family of models (`[family.<name>]` folded in)."""
+        own = self.family.get(family)  # type: ignore[call-overload]
+        updates = {} if own is None else {k: v for k, v in own if v is not None}
+        return self.model_copy(update={**updates, "family": {}})
+
+    def resolved(self) -> dict[str, Any]:
+        """The protocol as plain values, for the record and the digest."""
+        return self.model_dump(mode="json")
+
+    def digest(self) -> str:
+        """Sha256 over everything that changes numbers (not the notes, the default seeds or the name)."""
+        content = self.resolved()
+        for part in ("notes", "seeds", "name", "schema_version"):
+            content.pop(part)
+        return digest_json(content)
+
+
+def list_protocols() -> tuple[str, ...]:
+    """Names of the shipped protocols, sorted."""
+    folder = files("segbench").joinpath("protocols")
+    return tuple(sorted(entry.name[:-5] for entry in folder.iterdir() if entry.name.endswith(".toml")))
+
+
+def load_protocol(name: str | Path, overrides: Mapping[str, object] | None = None) -> Protocol:
+    """A shipped protocol by name, or one's own by path, with `--set` overrides applied.
+
+    Args:
+        name: A shipped name, or a path ending in `.toml`.
+        overrides: Dotted field to value, e.g. {"budget.samples": 64}. Any override renames the protocol to
+            `<name>+custom`.
+
+    Raises:
+        SegbenchError: SB101 unknown name or field, SB104 value that cannot be, SB110 invalid file.
+    """
+    text = str(name)
+    if text.endswith(".toml"):
+        path = Path(text)
+        if not path.is_file():
+            raise SegbenchError("SB110", "protocol file does not exist", path=path)
+        source, content = path.read_text(encoding="utf-8"), path
+    else:
+        known = list_protocols()
+        if text not in known:
+            raise unknown_name("protocol", text, known, listing="segbench list protocols")
+        resource = files("segbench").joinpath("protocols", f"{text}.toml")
+        source, content = resource.read_text(encoding="utf-8"), Path(str(resource))
+    try:
+        table = tomllib.loads(source)
+    except tomllib.TOMLDecodeError as error:
+        raise SegbenchError("SB110", f"not valid TOML: {error}", path=content) from error
+    try:
+        protocol = Protocol.model_validate(table)
+    except ValidationError as error:
+        raise SegbenchError(
+            "SB110", f"protocol has {error.error_count()} faults", path=content, details=fault_lines(error)
+        ) from error
+    return with_overrides(protocol, overrides or {})
+
+
+def with_overrides(protocol: Protocol, overrides: Mapping[str, object]) -> Protocol:
+    """The protocol with dotted fields replaced and the name `<name>+custom`.
+
+    Raises:
+        SegbenchError: SB101 unknown field, SB104 value that cannot be; all faults at once.
+    """
+    if not overrides:
+        return protocol
+    content = protocol.model_dump(mode="python")
+    for key, value in overrides.items():
+        _set(content, key, value)
+    content["name"] = protocol.name if protocol.name.endswith("+custom") else f"{protocol.name}+custom"
+    try:
+        return Protocol.model_validate(content)
+    except ValidationError as error:
+        raise SegbenchError(
+            "SB104",
+            "--set gives a value that cannot be",
+            details=fault_lines(error),
+            mend="see segbench show protocol:NAME",
+        ) from error
+
+
+def parse_setting(text: str) -> tuple[str, object]:
+    """`KEY=VALUE` of `--set`; the value is read as TOML (`64`, `1e-3`, `true`, `[64, 64, 32]`), else as text.
+
+    Raises:
+        SegbenchError: SB104 when there is no `=`.
+    """
+    key, sign, value = text.partition("=")
+    if not sign or not key.strip():
+        raise SegbenchError(
+            "SB104", f"--set {text!r} is not KEY=VALUE", mend="for example --set budget.samples=64"
+        )
+    value = value.strip()
+    for candidate in (value, f"[{value}]") if "," in value else (value,):
+        try:
+            return key.strip(), tomllib.loads(f"value = {candidate}")["value"]
+        except tomllib.TOMLDecodeError:
+            continue
+    return key.strip(), value
+
+
+def fault_lines(error: ValidationError) -> list[str]:
+    """One line per fault of a pydantic validation: key path, what is wrong, what was found."""
+    return [
+        f"{'.'.join(str(part) for part in fault['loc'])}: {fault['msg']} (found {fault['input']!r:.80})"
+        for fault in error.errors()
+    ]
+
+
+def _fields(content: Mapping[str, Any]) -> list[str]:
+    return [
+        f"{section}.{field}"
+        for section, fields in content.items()
+        if isinstance(fields, dict) and section not in {"family", "notes", "seeds"}
+        for field in fields
+    ]
+
+
+def _set(content: dict[str, Any], key: str, value: object) -> None:
+    parts = key.split(".")
+    known = _fields(content)
+    if len(parts) == 1:
+        matches = [name for name in known if name.endswith(f".{key}")]
+        if len(matches) == 1:
+            parts = matches[0].split(".")
+    at: Any = content
+    for part in parts[:-1]:
+        at = at.get(part) if isinstance(at, dict) else None
+    open_table = len(parts) > 2 and isinstance(at, dict)
+    if not isinstance(at, dict) or (parts[-1] not in at and not open_table) or len(parts) < 2:
+        near = nearest_names(key, known)
+        hint = f"did you mean {' or '.join(near)}?" if near else "see segbench show protocol:NAME"
+        raise SegbenchError("SB101", f"no protocol field called '{key}'", found=key, mend=hint)
+    at[parts[-1]] = value
