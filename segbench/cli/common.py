@@ -1,0 +1,251 @@
+"""What every command shares: the everywhere-flags, lists, errors to exit codes, signals."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import os
+import re
+import signal
+import sys
+import traceback
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from segbench.core import console
+from segbench.core.errors import SegbenchError
+
+EVERYWHERE = "Everywhere"
+_SIZES = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12,
+          "KIB": 2**10, "MIB": 2**20, "GIB": 2**30, "TIB": 2**40}  # fmt: skip
+
+
+@dataclass(slots=True)
+class Settings:
+    """The everywhere-flags as given."""
+
+    json: bool = False
+    quiet: bool = False
+    verbose: bool = False
+    progress: bool = True
+    color: bool | None = None
+    config: Path | None = None
+    cards: Path | None = None
+    max_volume: int = 8 * 2**30
+
+
+_settings = Settings()
+
+
+def settings() -> Settings:
+    """The everywhere-flags of this process."""
+    return _settings
+
+
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Errors only.", rich_help_panel=EVERYWHERE)]
+Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Say more.", rich_help_panel=EVERYWHERE)]
+Json = Annotated[
+    bool,
+    typer.Option("--json", help="The result as one JSON document on stdout.", rich_help_panel=EVERYWHERE),
+]
+NoProgress = Annotated[
+    bool, typer.Option("--no-progress", help="No progress on stderr.", rich_help_panel=EVERYWHERE)
+]
+NoColor = Annotated[bool, typer.Option("--no-color", help="No colours.", rich_help_panel=EVERYWHERE)]
+Config = Annotated[
+    Path | None,
+    typer.Option("--config", metavar="FILE", help="Settings file (TOML).", rich_help_panel=EVERYWHERE),
+]
+Cards = Annotated[
+    Path | None,
+    typer.Option(
+        "--cards",
+        metavar="DIR",
+        help="More cards: DIR/models, DIR/datasets. [env: SEGBENCH_CARDS]",
+        rich_help_panel=EVERYWHERE,
+    ),
+]
+MaxVolume = Annotated[
+    str,
+    typer.Option(
+        "--max-volume",
+        metavar="SIZE",
+        help="Largest volume that may be read into memory.",
+        rich_help_panel=EVERYWHERE,
+    ),
+]
+
+_COMMON: dict[str, tuple[Any, Any]] = {
+    "quiet": (Quiet, False),
+    "verbose": (Verbose, False),
+    "json_output": (Json, False),
+    "no_progress": (NoProgress, False),
+    "no_color": (NoColor, False),
+    "config": (Config, None),
+    "cards": (Cards, None),
+    "max_volume": (MaxVolume, "8GiB"),
+}
+
+
+def command(function: Callable[..., Any]) -> Callable[..., None]:
+    """Turn a function into a command: adds the everywhere-flags, turns errors into messages and exit codes.
+
+    The function may return an exit code; None is 0.
+    """
+    signature = inspect.signature(function, eval_str=True)
+    common = [
+        inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=annotation)
+        for name, (annotation, default) in _COMMON.items()
+    ]
+    own = [p.replace(kind=inspect.Parameter.KEYWORD_ONLY) for p in signature.parameters.values()]
+
+    @functools.wraps(function)
+    def run(**values: Any) -> None:
+        shared = {name: values.pop(name) for name in _COMMON}
+        raise typer.Exit(guarded(lambda: (_apply(**shared), function(**values))[1]))
+
+    run.__signature__ = inspect.Signature([*own, *common])  # type: ignore[attr-defined]
+    run.__annotations__ = {p.name: p.annotation for p in (*own, *common)}
+    return run
+
+
+def guarded(call: Callable[[], int | None]) -> int:
+    """Run a command's body; expected errors become messages, unexpected ones a crash file, both an exit code."""
+    try:
+        return call() or 0
+    except SegbenchError as error:
+        console.fail(error)
+        if os.environ.get("SEGBENCH_DEBUG"):
+            traceback.print_exc()
+        return error.exit_code
+    except KeyboardInterrupt:
+        console.warn("interrupted; the same command goes on from here")
+        return 128 + signal.SIGINT
+    except BrokenPipeError:
+        sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115, PTH123 - keeps the exit quiet
+        return 128 + signal.SIGPIPE
+    except (typer.Exit, typer.Abort, SystemExit):
+        raise
+    except Exception as error:
+        if os.environ.get("SEGBENCH_DEBUG"):
+            raise
+        where = write_crash(error)
+        console.warn(
+            f"internal error: {type(error).__name__}: {error}\n"
+            f"  this is a defect of segbench; the trace (no values in it) is in {where}\n"
+            f"  run again with SEGBENCH_DEBUG=1 to see it here"
+        )
+        return 1
+
+
+def write_crash(error: BaseException, folder: Path | None = None) -> Path:
+    """Write the traceback, without any local values, and give its path."""
+    from segbench.core.atomic import atomic_write
+    from segbench.core.environment import tilde, versions
+
+    lines = [tilde(line) for line in traceback.format_exception(error)]
+    text = (
+        "".join(lines) + "\n" + "\n".join(f"{name} {version}" for name, version in versions().items()) + "\n"
+    )
+    target = (folder or Path.cwd()) / f"segbench-crash-{os.getpid()}.txt"
+    return atomic_write(target, text)
+
+
+def _apply(
+    *,
+    quiet: bool,
+    verbose: bool,
+    json_output: bool,
+    no_progress: bool,
+    no_color: bool,
+    config: Path | None,
+    cards: Path | None,
+    max_volume: str,
+) -> None:
+    """Set the process's settings; flags given before the command and after it add up."""
+    _settings.quiet |= quiet
+    _settings.verbose |= verbose
+    _settings.json |= json_output
+    _settings.progress &= not no_progress
+    if no_color or os.environ.get("NO_COLOR"):
+        _settings.color = False
+    _settings.config = config or _settings.config
+    if max_volume != "8GiB":
+        _settings.max_volume = parse_size(max_volume)
+    if cards is not None:
+        _settings.cards = cards
+        others = os.environ.get("SEGBENCH_CARDS", "")
+        if str(cards) not in others.split(os.pathsep):
+            os.environ["SEGBENCH_CARDS"] = os.pathsep.join(part for part in (str(cards), others) if part)
+    console.output.quiet = _settings.quiet
+    console.output.verbose = _settings.verbose
+    console.output.progress = _settings.progress
+    console.output.color = _settings.color
+    console.output.json = _settings.json
+
+
+def apply_everywhere(**values: Any) -> None:
+    """Apply the everywhere-flags given before the command's name."""
+    _apply(**values)
+
+
+def parse_size(text: str) -> int:
+    """Bytes from `8GiB`, `500MB` or a plain number (SB104 otherwise)."""
+    match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([A-Za-z]*)\s*", text)
+    unit = match.group(2).upper() if match else ""
+    if match is None or unit not in _SIZES:
+        raise SegbenchError(
+            "SB104", f"{text!r} is not a size", mend="write a number and a unit, such as 8GiB"
+        )
+    return int(float(match.group(1)) * _SIZES[unit])
+
+
+def split_list(values: Iterable[str] | None) -> list[str]:
+    """A list given by commas, by repetition or both, in order, without repeats."""
+    parts = [part.strip() for value in values or () for part in value.split(",")]
+    return list(dict.fromkeys(part for part in parts if part))
+
+
+def split_numbers(values: Iterable[str] | None, *, what: str) -> list[int]:
+    """Whole numbers given as `0,1,2` or `0-9` (SB104 otherwise)."""
+    numbers: list[int] = []
+    for part in split_list(values):
+        match = re.fullmatch(r"(\d+)(?:-(\d+))?", part)
+        if match is None:
+            raise SegbenchError(
+                "SB104", f"{what} {part!r} is not a number or a range", mend="for example 0,1,2 or 0-9"
+            )
+        low = int(match.group(1))
+        high = int(match.group(2)) if match.group(2) else low
+        if high < low or high - low > 100_000:
+            raise SegbenchError("SB104", f"{what} range {part!r} cannot be", mend="write it from low to high")
+        numbers.extend(range(low, high + 1))
+    return list(dict.fromkeys(numbers))
+
+
+def expand_names(
+    values: Sequence[str], known: Sequence[str], *, what: str, everything: Sequence[str]
+) -> list[str]:
+    """Names with `all` and globs replaced; unknown names give SB101 with suggestions."""
+    from fnmatch import fnmatchcase
+
+    from segbench.core.errors import unknown_name
+
+    names: list[str] = []
+    for value in values:
+        if value == "all":
+            names.extend(everything)
+        elif any(character in value for character in "*?["):
+            matches = [name for name in known if fnmatchcase(name, value)]
+            if not matches:
+                raise unknown_name(what, value, known, listing=f"segbench list {what}s")
+            names.extend(matches)
+        elif value in known:
+            names.append(value)
+        else:
+            raise unknown_name(what, value, known, listing=f"segbench list {what}s")
+    return list(dict.fromkeys(names))
