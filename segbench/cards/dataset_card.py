@@ -1,0 +1,445 @@
+"""The card of a dataset: `datasets/<slug>/card.toml`, frozen and checked, all faults reported at once (SB110).
+
+A phantom card names a real card with `like` and takes layout, channels, labels, regions, geometry, patient key and
+evaluation from it, so the stand-in can never drift from what it stands in for.
+"""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import (
+    AfterValidator,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ModelWrapValidatorHandler,
+    ValidationError,
+    model_validator,
+)
+from pydantic_core import InitErrorDetails, PydanticCustomError
+
+from segbench.cards.layout import Layout, Section, Template, template_fields, templates_of
+from segbench.core.errors import SegbenchError
+
+SLUG = r"[a-z0-9][a-z0-9.-]{0,63}"
+REGION_NAME = r"[A-Za-z][A-Za-z0-9_]{0,31}"
+SPLIT_NAME = r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}"
+MAX_LABEL = 255
+
+Normalisation = Literal["ct", "zscore", "zscore-nonzero", "rescale01", "none"]
+Axis = Literal["z", "y", "x"]
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+Count = Annotated[int, Field(ge=1)]
+LabelValue = Annotated[int, Field(ge=0, le=MAX_LABEL)]
+Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+Md5 = Annotated[str, Field(pattern=r"^[0-9a-f]{32}$")]
+Slug = Annotated[str, Field(pattern=f"^{SLUG}$")]
+SplitName = Annotated[str, Field(pattern=f"^{SPLIT_NAME}$")]
+ChannelName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.+-]{0,63}$")]
+
+# What a phantom card takes from the card it is like, and may not say again.
+INHERITED = (
+    "modality", "layout", "channels", "labels", "labels_note", "regions", "geometry", "patient", "evaluation",
+)  # fmt: skip
+
+
+class Download(Section):
+    """One file that `segbench data fetch` may take from the network."""
+
+    url: Annotated[str, Field(pattern=r"^https://")]
+    sha256: Sha256 | None = None
+    md5: Md5 | None = None
+    bytes: Count | None = None
+    unpacks_to: Template | None = None
+
+
+class Availability(Section):
+    """How one comes by the data, and under which terms."""
+
+    kind: Literal["public", "registration", "on-request", "private", "phantom"]
+    how: str = ""
+    homepage: str = ""
+    licence: str = ""
+    licence_verified: bool = False
+    citation: str = ""
+    download: tuple[Download, ...] = ()
+
+
+class Location(Section):
+    """Folder names looked for under the data directory; the first that exists wins."""
+
+    folders: tuple[Template, ...] = Field(min_length=1)
+
+
+def _as_list(value: object) -> object:
+    return [value] if isinstance(value, str) else value
+
+
+class Channels(Section):
+    """Channels by name. A weights file stores the names and is matched by them, never by place."""
+
+    order: tuple[ChannelName, ...] = Field(min_length=1)
+    normalisation: Annotated[tuple[Normalisation, ...], BeforeValidator(_as_list), Field(min_length=1)]
+    """One for all channels, or one each in channel order; see `DatasetCard.channel_normalisation`."""
+
+
+class LabelsNote(Section):
+    """Values of other editions of the data: refused (SB327), never remapped, but explained."""
+
+    legacy: dict[int, str] = Field(default_factory=dict)
+
+
+class Geometry(Section):
+    """What training sees. Scoring is always in the stored grid of the case."""
+
+    spacing_mm: tuple[Positive, Positive, Positive] | None = None
+    """Training grid, z y x. Absent (a folder that describes itself): the median of the training split."""
+    expected_shape_zyx: tuple[Count, Count, Count] | None = None
+    orientation: Literal["canonical", "stored"] = "canonical"
+    mirror_axes: tuple[Axis, ...] = ("z", "y", "x")
+    patch: tuple[Count, Count, Count] | None = None
+    """Lowers the protocol's patch for this dataset, for every model alike. z y x."""
+
+
+class Expected(Section):
+    """Counts to compare a copy of the data with."""
+
+    cases: Count | None = None
+    note: str = ""
+
+
+class PatientTable(Section):
+    """A table in the dataset's root that says which patient a case belongs to."""
+
+    table: Template
+    case: str
+    patient: str
+
+
+def _group(value: object) -> object:
+    return PatientTable.model_validate(value) if isinstance(value, Mapping) else value
+
+
+class Patient(Section):
+    """Which cases are of the same person: a named group of `case_pattern`, a table, or "case" for unknown."""
+
+    group: Annotated[Any, BeforeValidator(_group)] = "case"
+
+    @model_validator(mode="after")
+    def _known(self) -> Patient:
+        if not isinstance(self.group, str | PatientTable):
+            raise ValueError('group must be a name or { table = "...", case = "...", patient = "..." }')
+        return self
+
+
+class Evaluation(Section):
+    """How predictions on this dataset are scored by default."""
+
+    profile: str = "honest"
+    nsd_tolerance_mm: dict[str, Positive] = Field(default_factory=lambda: {"default": 1.0})
+    lesionwise: str | None = None
+    tree: bool = False
+    size_bins_ml: dict[str, tuple[Positive, ...]] = Field(default_factory=dict)
+    ignore_label: Annotated[int, Field(ge=1, le=MAX_LABEL)] | None = None
+
+
+class SplitsSection(Section):
+    """The split that is used when none is named, and the lists shipped beside the card."""
+
+    default: SplitName = "random-70-10-20"
+    files: tuple[SplitName, ...] = ()
+
+
+class PhantomArguments(Section):
+    """Arguments of `segbench.data.phantoms.generate`."""
+
+    kind: Literal["crc", "brats", "aiib", "abdomenatlas", "msd"]
+    size: Literal["tiny", "small", "full"] = "tiny"
+    cases: Count = 12
+    seed: Annotated[int, Field(ge=0)] = 0
+    traps: bool = False
+
+
+def _regions(regions: dict[str, tuple[int, ...]]) -> dict[str, tuple[int, ...]]:
+    for name, values in regions.items():
+        if not re.fullmatch(REGION_NAME, name):
+            raise ValueError(
+                f"region name {name!r}: allowed are letters, digits and _, beginning with a letter"
+            )
+        if len(set(values)) != len(values):
+            raise ValueError(f"region {name!r} names a label twice")
+    return regions
+
+
+class DatasetCard(Section):
+    """All that is known about a dataset before one file is opened."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    schema_version: Literal[1]
+    slug: Slug
+    title: str
+    summary: str = ""
+    modality: Literal["CT", "MR", "other"]
+    like: Slug | None = None
+    availability: Availability
+    location: Location
+    layout: Layout
+    channels: Channels
+    labels: dict[LabelValue, str]
+    labels_note: LabelsNote = LabelsNote()
+    regions: Annotated[
+        dict[str, Annotated[tuple[LabelValue, ...], Field(min_length=1)]],
+        Field(min_length=1),
+        AfterValidator(_regions),
+    ]
+    geometry: Geometry = Geometry()
+    expected: Expected = Expected()
+    patient: Patient = Patient()
+    evaluation: Evaluation = Evaluation()
+    splits: SplitsSection = SplitsSection()
+    phantom: PhantomArguments | None = None
+    notes: tuple[str, ...] = ()
+    """What is unverified or worth knowing, one sentence each; printed by `segbench show dataset:NAME`."""
+
+    @model_validator(mode="wrap")
+    @classmethod
+    def _all_at_once(cls, data: Any, handler: ModelWrapValidatorHandler[DatasetCard]) -> DatasetCard:
+        """Faults between tables are reported beside the faults inside them, not after they are mended."""
+        raw: Any = data.model_dump() if isinstance(data, DatasetCard) else data
+        between = list(_faults_between(raw)) if isinstance(raw, Mapping) else []
+        card: DatasetCard | None = None
+        details: list[InitErrorDetails] = []
+        try:
+            card = handler(data)
+        except ValidationError as error:
+            details = [
+                InitErrorDetails(type=_custom(fault["msg"]), loc=fault["loc"], input=fault["input"])
+                for fault in error.errors(include_url=False)
+            ]
+        details += [
+            InitErrorDetails(type=_custom(message), loc=where, input=found)
+            for where, found, message in between
+        ]
+        if details or card is None:
+            raise ValidationError.from_exception_data(cls.__name__, details)
+        return card
+
+    @property
+    def foreground(self) -> tuple[int, ...]:
+        """The label values that are scored or trained: all but 0 and the ignore label, ascending."""
+        return tuple(v for v in sorted(self.labels) if v not in (0, self.evaluation.ignore_label))
+
+    @property
+    def channel_normalisation(self) -> tuple[Normalisation, ...]:
+        """The normalisation of each channel, in channel order."""
+        rules = self.channels.normalisation
+        return rules * len(self.channels.order) if len(rules) == 1 else rules
+
+    def nsd_tolerance(self, region: str) -> float:
+        """Tolerance of the normalised surface distance for a region, in mm (1 mm when the card is silent)."""
+        tolerances = self.evaluation.nsd_tolerance_mm
+        return tolerances.get(region, tolerances.get("default", 1.0))
+
+    @property
+    def is_phantom(self) -> bool:
+        """Whether the data is generated, so nothing measured on it may stand beside real results."""
+        return self.availability.kind == "phantom"
+
+
+def _custom(message: str) -> PydanticCustomError:
+    # A message with braces would be taken for a template.
+    return PydanticCustomError("card", "{text}", {"text": message})
+
+
+Where = tuple[str | int, ...]
+
+
+def _faults_between(raw: Mapping[str, Any]) -> Iterator[tuple[Where, object, str]]:
+    """Faults that need two tables, from an unchecked document: (key path, found, message).
+
+    Tolerates any shape of the document; what is malformed in itself is the business of the fields.
+    """
+    labels = _table(raw, "labels")
+    values = {int(key) for key in labels if str(key).isdecimal()}
+    if 0 not in values:
+        yield ("labels",), sorted(values), "label 0 must be declared: it is the background"
+    regions = _table(raw, "regions")
+    ignored = _table(raw, "evaluation").get("ignore_label")
+    for name, members in regions.items():
+        if not isinstance(members, list | tuple):
+            continue
+        unknown = sorted({m for m in members if isinstance(m, int)} - (values - {0, ignored}))
+        if unknown:
+            known = ", ".join(str(v) for v in sorted(values - {0, ignored}))
+            yield ("regions", name), unknown, f"a region is a union of declared foreground labels ({known})"
+    if isinstance(ignored, int) and ignored not in values:
+        yield ("evaluation", "ignore_label"), ignored, "must be a declared label"
+    yield from _faults_of_evaluation(_table(raw, "evaluation"), set(regions))
+    yield from _faults_of_channels(_table(raw, "channels"))
+    yield from _faults_of_layout(raw, values)
+    yield from _faults_of_availability(raw)
+
+
+def _table(raw: Mapping[str, Any], key: str) -> Mapping[Any, Any]:
+    value = raw.get(key)
+    return value if isinstance(value, Mapping) else {}  # pyright: ignore[reportUnknownVariableType]
+
+
+def _faults_of_evaluation(
+    evaluation: Mapping[Any, Any], regions: set[str]
+) -> Iterator[tuple[Where, object, str]]:
+    for key, allowed in (("nsd_tolerance_mm", regions | {"default"}), ("size_bins_ml", regions)):
+        for name in _table(evaluation, key):
+            if name not in allowed:
+                yield ("evaluation", key, name), name, f"allowed: {', '.join(sorted(allowed))}"
+    for name, bounds in _table(evaluation, "size_bins_ml").items():
+        if isinstance(bounds, list | tuple) and list(bounds) != sorted(set(bounds)):  # pyright: ignore[reportUnknownArgumentType]
+            yield ("evaluation", "size_bins_ml", name), bounds, "bounds must ascend"
+
+
+def _faults_of_channels(channels: Mapping[Any, Any]) -> Iterator[tuple[Where, object, str]]:
+    order, rules = channels.get("order"), channels.get("normalisation")
+    if not isinstance(order, list | tuple):
+        return
+    if len(set(map(str, order))) != len(order):  # pyright: ignore[reportUnknownArgumentType]
+        yield ("channels", "order"), order, "each channel once"
+    if isinstance(rules, list | tuple) and len(rules) not in (1, len(order)):  # pyright: ignore[reportUnknownArgumentType]
+        yield ("channels", "normalisation"), rules, f"one for all channels, or a list of {len(order)}"  # pyright: ignore[reportUnknownArgumentType]
+
+
+def _faults_of_layout(raw: Mapping[str, Any], values: set[int]) -> Iterator[tuple[Where, object, str]]:
+    layout = _table(raw, "layout")
+    channels = set(map(str, _table(raw, "channels").get("order") or ()))
+    groups: set[str] = {"case"}
+    for key in ("case_pattern", "folder_pattern"):
+        try:
+            groups |= set(re.compile(str(layout.get(key) or "")).groupindex)
+        except re.error:
+            continue
+    for where, template in templates_of(layout):
+        try:
+            unknown = sorted(template_fields(template) - groups)
+        except ValueError as error:
+            yield ("layout", *where), template, str(error)
+            continue
+        if unknown:
+            yield ("layout", *where), template, f"placeholders are the groups {', '.join(sorted(groups))}"
+    forms = layout.get("form")
+    for index, form in enumerate(forms if isinstance(forms, list | tuple) else ()):  # pyright: ignore[reportUnknownArgumentType, reportUnknownVariableType]
+        if not isinstance(form, Mapping):
+            continue
+        images = form.get("images")  # pyright: ignore[reportUnknownMemberType, reportUnknownVariableType]
+        named: set[str] = set(map(str, images)) if isinstance(images, Mapping) else channels  # pyright: ignore[reportUnknownArgumentType]
+        if channels and named != channels:
+            message = f"must name each channel of [channels] order ({', '.join(sorted(channels))})"
+            yield ("layout", "form", index, "images"), sorted(named), message
+        if isinstance(images, str) and len(channels) > 1:
+            yield ("layout", "form", index, "images"), images, "several channels need { channel = folder }"
+        for value in _table(form, "structures"):  # pyright: ignore[reportUnknownArgumentType]
+            if not str(value).isdecimal() or int(value) not in values - {0}:
+                message = "a structure is named by a declared foreground label value"
+                yield ("layout", "form", index, "structures", str(value)), value, message
+        if form.get("labels") and form.get("structures"):  # pyright: ignore[reportUnknownMemberType]
+            yield ("layout", "form", index), "labels and structures", "either a label map or masks"
+    group = _table(raw, "patient").get("group")
+    if isinstance(group, str) and group != "case" and group not in groups:
+        yield ("patient", "group"), group, f"allowed: a group of case_pattern ({', '.join(sorted(groups))})"
+
+
+def _faults_of_availability(raw: Mapping[str, Any]) -> Iterator[tuple[Where, object, str]]:
+    availability = _table(raw, "availability")
+    kind = availability.get("kind")
+    if availability.get("download") and kind != "public":
+        yield ("availability", "download"), kind, 'only for kind = "public"'
+    if (kind == "phantom") != (raw.get("phantom") is not None):
+        yield ("phantom",), kind, 'a [phantom] table goes with availability kind "phantom", and only with it'
+
+
+def parse_dataset_card(
+    document: Mapping[str, Any],
+    *,
+    path: Path | str | None = None,
+    load_like: Callable[[str], DatasetCard] | None = None,
+) -> DatasetCard:
+    """The card of a parsed TOML document.
+
+    Args:
+        document: The document as `tomllib` gives it.
+        path: Its file, for the error.
+        load_like: Gives the card that `like` names; without it a card with `like` is refused.
+
+    Raises:
+        SegbenchError: SB110 with one line per fault: key path, found, allowed. SB101 if `like` names nobody.
+    """
+    faults: list[str] = []
+    merged = dict(document)
+    like = document.get("like")
+    if isinstance(like, str):
+        faults += [
+            f"{key}: found a value of its own; allowed: that of {like} (this card is like it)"
+            for key in INHERITED
+            if key in document
+        ]
+        if load_like is None:
+            faults.append(f"like: found {like!r}; allowed: nothing, other cards are out of reach here")
+        else:
+            model = load_like(like).model_dump(mode="python", exclude_unset=True)
+            merged.update({key: model[key] for key in INHERITED if key in model})
+    try:
+        card = DatasetCard.model_validate(merged)
+    except ValidationError as error:
+        faults += fault_lines(error)
+        card = None
+    if faults or card is None:
+        where = "dataset card" if path is None else Path(path).as_posix()
+        count = f"{len(faults)} fault{'' if len(faults) == 1 else 's'}"
+        raise SegbenchError("SB110", f"{where} has {count}", path=path, found=len(faults), details=faults)
+    return card
+
+
+def read_dataset_card(
+    path: Path | str, *, load_like: Callable[[str], DatasetCard] | None = None
+) -> DatasetCard:
+    """The card in a file. Raises SB110 as `parse_dataset_card`, also when the file is no TOML."""
+    path = Path(path)
+    try:
+        document = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise SegbenchError("SB110", f"{path.as_posix()} is no TOML: {error}", path=path) from error
+    return parse_dataset_card(document, path=path, load_like=load_like)
+
+
+def fault_lines(error: ValidationError) -> list[str]:
+    """One line per fault of a pydantic error: key path, what was found, what is allowed; sorted by key path."""
+    lines = [
+        f"{_key_path(fault['loc'])}: found {_short(fault['input'])}; {_allowed(fault['msg'])}"
+        for fault in error.errors(include_url=False)
+    ]
+    return sorted(dict.fromkeys(lines))
+
+
+def _key_path(where: Sequence[str | int]) -> str:
+    # The tag of the union of layouts is pydantic's, not a key of the file.
+    tags = ("case-folder", "paired-folders", "msd", "nnunet")
+    parts = [p for i, p in enumerate(where) if not (i == 1 and where[0] == "layout" and p in tags)]
+    text = ""
+    for part in parts:
+        text += f"[{part}]" if isinstance(part, int) else f".{part}" if text else str(part)
+    return text.replace(".[key]", "") or "(card)"
+
+
+def _short(value: object, limit: int = 80) -> str:
+    text = repr(value)
+    return text if len(text) <= limit else text[: limit - 3] + "..."
+
+
+def _allowed(message: str) -> str:
+    message = message.removeprefix("Value error, ")
+    known = {"Field required": "this key is required", "Extra inputs are not permitted": "no such key"}
+    return known.get(message, message[:1].lower() + message[1:])
