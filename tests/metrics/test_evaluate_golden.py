@@ -119,14 +119,16 @@ def test_diagonal_contact_keeps_both_cubes_whole_boundary():
 def test_a_shell_around_a_shell():
     # Box surfaces of 3^3 and 7^3 about the same centre, as hollow shells of one voxel: from each of the 26
     # inner voxels the outer shell is 2 away along an axis (face, edge and corner voxels alike have an axis
-    # that leads out). ner, outer = cube((9, 9, 9), (3, 3, 3), 3), cube((9, 9, 9), (1, 1, 1), 7)
+    # that leads out).
+    inner, outer = cube((9, 9, 9), (3, 3, 3), 3), cube((9, 9, 9), (1, 1, 1), 7)
     inner[4, 4, 4] = 0
     outer[2:7, 2:7, 2:7] = 0
     scores = score(outer, inner)
     assert scores["hd"] == pytest.approx(math.sqrt(12), abs=1e-12)  # corner to corner: 2 steps on each axis
     # D1 = 26 times 2; D2: offset beyond the inner box is 2 on 1, 2 or 3 axes for faces (6 * 9), edges and
     # corners; every outer voxel has per axis an offset max(|d| - 1, 0) with |d| <= 3 and at least one |d| =
-    # 3. unts = {}
+    # 3.
+    counts = {}
     for z in range(-3, 4):
         for y in range(-3, 4):
             for x in range(-3, 4):
