@@ -10,12 +10,14 @@ import os
 import sys
 import tomllib
 from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from segbench.cli import common
+from segbench.core import console
 from segbench.core.errors import SegbenchError
 
 # name -> (module, function, help panel); the functions' docstrings are the help texts
@@ -87,7 +89,8 @@ def entry_point() -> None:
     try:
         defaults = read_config(arguments)
     except SegbenchError as error:
-        sys.exit(common.guarded(lambda: _raise(error)))
+        console.fail(error)
+        sys.exit(error.exit_code)
     build_app(show_all=show_all)(arguments, default_map=defaults)
 
 
@@ -145,6 +148,8 @@ def _merge(into: dict[str, Any], new: dict[str, Any]) -> None:
 def _register(
     app: typer.Typer, name: str, module: str, function: str, *, panel: str | None = None, hidden: bool = False
 ) -> None:
+    if find_spec(f"segbench.cli.{module}") is None:
+        return
     body = getattr(import_module(f"segbench.cli.{module}"), function)
     app.command(name, rich_help_panel=panel, hidden=hidden)(common.command(body))
 
@@ -155,17 +160,11 @@ def _group(app: typer.Typer, name: str, text: str) -> typer.Typer:
     return group
 
 
-def _raise(error: SegbenchError) -> int:
-    raise error
-
-
 def _version(value: bool) -> None:
     if value:
         from importlib.metadata import version
 
-        from segbench.core.console import emit
-
-        emit(f"segbench {version('segbench')}")
+        console.emit(f"segbench {version('segbench')}")
         raise typer.Exit
 
 
