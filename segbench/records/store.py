@@ -119,14 +119,14 @@ def cell_text(value: object) -> str:
 
     Text that a spreadsheet would run (a leading `= + - @`, tab or return) gets an apostrophe in front.
     """
-    if value is None or isinstance(value, float) and math.isnan(value):
+    if value is None or (isinstance(value, float) and math.isnan(value)):
         return ""
     if isinstance(value, bool | int):
         return str(value)
     if isinstance(value, float):
         return "inf" if value == math.inf else "-inf" if value == -math.inf else format(value, ".17g")
     text = str(value)
-    return "'" + text if text[:1] in {"=", "+", "-", "@", "\t", "\r"} and text not in {"-inf"} else text
+    return "'" + text if text[:1] in {"=", "+", "-", "@", "\t", "\r"} else text
 
 
 def read_cases(path: Path) -> list[Row]:
