@@ -11,6 +11,7 @@ from segbench.networks.registry import (
     NetworkFacts,
     allowed_overrides,
     build_network,
+    build_on_meta,
     list_networks,
     network_facts,
 )
@@ -24,6 +25,7 @@ __all__ = [
     "NetworkFacts",
     "allowed_overrides",
     "build_network",
+    "build_on_meta",
     "check_fingerprint",
     "export_official_weights",
     "list_networks",

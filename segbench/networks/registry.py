@@ -21,9 +21,10 @@ if TYPE_CHECKING:
 
 __all__ = [
     "NetworkFacts",
-    "UnknownOverride",
+    "UnknownOverrideError",
     "allowed_overrides",
     "build_network",
+    "build_on_meta",
     "list_networks",
     "network_card",
     "network_facts",
@@ -34,7 +35,7 @@ RESERVED = frozenset({"self", "in_channels", "out_channels", "spatial_dims"})
 """Parameters of a constructor that are no overrides: segbench sets them itself."""
 
 
-class UnknownOverride(SegbenchError, TypeError):
+class UnknownOverrideError(SegbenchError, TypeError):
     """An override that the network does not know (SB104); also a TypeError."""
 
 
@@ -42,8 +43,8 @@ class UnknownOverride(SegbenchError, TypeError):
 class NetworkFacts:
     """What is known of a network without building it.
 
-    `divisor` and `minimum` are in voxels per axis; `parameters` counts them with 4 inputs and 4 outputs; `gmacs`
-    is at 1x4x128x128x128, convolutions and matrix products. Anything not known is None or empty.
+    `divisor` and `minimum` are in voxels per axis; `parameters` counts them with 4 inputs and 4 outputs;
+    `gmacs` is at 1x4x128x128x128, convolutions and matrix products. What is not known is None or empty.
     """
 
     slug: str
@@ -137,7 +138,7 @@ def build_network(name: str, in_channels: int, out_channels: int, **overrides: A
 
     Raises:
         SegbenchError: SB101 unknown slug, SB502 a package that the card requires is not installed.
-        UnknownOverride: An override the network does not know or a value that is not plain (a TypeError).
+        UnknownOverrideError: An override the network does not know, or no plain value (a TypeError).
         InputError: Arguments that cannot be (a ValueError).
     """
     card = network_card(name)
@@ -146,7 +147,7 @@ def build_network(name: str, in_channels: int, out_channels: int, **overrides: A
     _check_overrides(card, constructor, overrides)
     arguments: dict[str, Any] = dict(card.arguments)
     arguments |= {card.overrides.get(key, key): _frozen(value) for key, value in overrides.items()}
-    network: nn.Module = constructor(in_channels=in_channels, out_channels=out_channels, **arguments)
+    network = _construct(constructor, in_channels=in_channels, out_channels=out_channels, **arguments)
     if not hasattr(network, "divisor"):
         # Foreign modules check nothing, or deep inside; ours say what they need before any compute.
         from segbench.networks.contract import add_contract
@@ -154,6 +155,14 @@ def build_network(name: str, in_channels: int, out_channels: int, **overrides: A
         fixed = arguments[card.overrides["patch_size"]] if card.input and card.input.fixed_size else None
         add_contract(network, card, in_channels=in_channels, size=fixed)
     return network
+
+
+def build_on_meta(name: str, in_channels: int, out_channels: int, **overrides: Any) -> nn.Module:
+    """The network of that slug as shapes only: no memory, no initialisation, whatever its size."""
+    import torch
+
+    with torch.device("meta"):
+        return build_network(name, in_channels, out_channels, **overrides)
 
 
 def resolve_implementation(card: ModelCard) -> Callable[..., Any]:
@@ -189,6 +198,20 @@ def allowed_overrides(name: str) -> tuple[str, ...]:
     return tuple(sorted(_override_names(card, resolve_implementation(card))))
 
 
+def _construct(constructor: Callable[..., Any], **arguments: Any) -> nn.Module:
+    import torch
+
+    try:
+        network: nn.Module = constructor(**arguments)
+    except RuntimeError:
+        # Some constructors (MONAI's SwinUNETR) read numbers back, which meta tensors do not have.
+        if torch.get_default_device().type != "meta":
+            raise
+        with torch.device("cpu"):
+            network = constructor(**arguments).to("meta")
+    return network
+
+
 def _override_names(card: ModelCard, constructor: Callable[..., Any]) -> set[str]:
     renamed = set(card.overrides.values())
     taken = {
@@ -203,16 +226,17 @@ def _check_overrides(card: ModelCard, constructor: Callable[..., Any], overrides
     allowed = _override_names(card, constructor)
     unknown = sorted(set(overrides) - allowed)
     if unknown:
-        raise UnknownOverride(
+        raise UnknownOverrideError(
             "SB104",
-            f"model '{card.slug}' takes no override {', '.join(unknown)}; allowed: {', '.join(sorted(allowed))}",
+            f"model '{card.slug}' takes no override {', '.join(unknown)}; "
+            f"allowed: {', '.join(sorted(allowed))}",
             expected=sorted(allowed),
             found=unknown,
             mend="use one of the allowed overrides",
         )
     wrong = sorted(key for key, value in overrides.items() if not _is_plain(value))
     if wrong:
-        raise UnknownOverride(
+        raise UnknownOverrideError(
             "SB104",
             f"overrides are plain numbers, words and tuples; {', '.join(wrong)} is not",
             expected="numbers, words, tuples of them",

@@ -2,8 +2,8 @@
 
 Source: structure after ge-xing/SegMamba-V2, brats23/models_segmamba/segmambav2.py, from its description only
 (the repository carries no licence). What is special: a full-resolution residual stem that everything below
-reads; bare strided convolutions between the stages; large-kernel convolutions with squeeze and excitation; the
-tri-oriented Mamba layer in the two deep stages; side outputs that go to the skips and not to the next stage.
+reads; bare strided convolutions between the stages; large-kernel convolutions with squeeze and excitation;
+the tri-oriented Mamba layer in the two deep stages; side outputs that go to the skips, not to the next stage.
 """
 
 from __future__ import annotations

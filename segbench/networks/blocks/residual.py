@@ -1,7 +1,7 @@
 """The residual blocks of the UNETR family: what SegMamba, SegMamba-V2, BiSegMamba and 3D UX-Net share.
 
 Instance norm here is free of affine parameters (eps 1e-5); every convolution but the head is free of bias.
-Source: Project-MONAI/MONAI monai/networks/blocks/unetr_block.py and dynunet_block.py (residual, instance norm).
+Source: Project-MONAI/MONAI monai/networks/blocks/unetr_block.py, dynunet_block.py (residual, instance norm).
 """
 
 from __future__ import annotations

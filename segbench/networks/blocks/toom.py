@@ -26,8 +26,8 @@ __all__ = [
 ORIENTATIONS: tuple[tuple[int, int, int], ...] = ((0, 1, 2), (1, 0, 2), (2, 1, 0))
 """Order in which scan k walks the axes (D, H, W), slowest first.
 
-Scan 2 swaps the first two axes, scan 3 the first and the last. H is never the fastest axis, so the layer is not
-symmetric in the axes; that is the released behaviour and is kept.
+Scan 2 swaps the first two axes, scan 3 the first and the last. H is never the fastest axis, so the layer is
+not symmetric in the axes; that is the released behaviour and is kept.
 """
 
 

@@ -1,0 +1,172 @@
+"""Building blocks of the nnU-Net family; names are those of nnU-Net v2 checkpoints.
+
+Source: names and structure after MIC-DKFZ/dynamic-network-architectures (Apache-2.0), own code.
+Instance norm here is affine (eps 1e-5), convolutions carry a bias, LeakyReLU has slope 0.01.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from math import prod
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from segbench.networks.blocks.inputs import InputError
+
+__all__ = ["ConvNormAct", "Decoder", "Plan", "Triple", "as_triple", "make_plan"]
+
+NEGATIVE_SLOPE = 0.01
+Triple = tuple[int, int, int]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Widths, strides and kernels of a U-Net, one entry per stage, finest first."""
+
+    features: tuple[int, ...]
+    strides: tuple[Triple, ...]
+    kernels: tuple[Triple, ...]
+
+    @property
+    def divisor(self) -> int | Triple:
+        """What each spatial length must be a multiple of; one number where the axes agree."""
+        total = tuple(prod(stride[axis] for stride in self.strides) for axis in range(3))
+        return total[0] if len(set(total)) == 1 else (total[0], total[1], total[2])
+
+    @property
+    def minimum(self) -> int | Triple:
+        """The smallest spatial length: twice the divisor, since instance norm cannot take a single voxel."""
+        divisor = self.divisor
+        return 2 * divisor if isinstance(divisor, int) else (2 * divisor[0], 2 * divisor[1], 2 * divisor[2])
+
+
+def make_plan(
+    features: Sequence[int],
+    strides: Sequence[int | Sequence[int]] | None,
+    kernel_sizes: int | Sequence[int | Sequence[int]],
+) -> Plan:
+    """A plan with one stride and one kernel per stage.
+
+    Args:
+        features: Channels of each stage.
+        strides: Stride into each stage (an int or three); None for 1 in the first stage and 2 in the others.
+        kernel_sizes: One odd kernel for all stages, or one (an int or three) per stage.
+
+    Raises:
+        InputError: Where the lengths differ, or a kernel is even.
+    """
+    stages = len(features)
+    strides = (1,) + (2,) * (stages - 1) if strides is None else strides
+    kernels = (kernel_sizes,) * stages if isinstance(kernel_sizes, int) else kernel_sizes
+    if not stages or len(strides) != stages or len(kernels) != stages:
+        found = f"{stages} features, {len(strides)} strides, {len(kernels)} kernel_sizes"
+        raise InputError("SB104", f"one entry per stage is needed; found {found}", found=found)
+    plan = Plan(tuple(features), tuple(map(as_triple, strides)), tuple(map(as_triple, kernels)))
+    if any(size % 2 == 0 for kernel in plan.kernels for size in kernel):
+        raise InputError("SB104", f"kernel sizes must be odd; found {kernel_sizes}", found=kernel_sizes)
+    return plan
+
+
+def as_triple(value: int | Sequence[int]) -> Triple:
+    """Three numbers from one, or from three."""
+    if isinstance(value, int):
+        return (value, value, value)
+    depth, height, width = value
+    return (depth, height, width)
+
+
+def per_stage(value: int | Sequence[int], stages: int, name: str) -> tuple[int, ...]:
+    """One number for each of `stages` stages, from one number or from as many.
+
+    Raises:
+        InputError: Where the count differs.
+    """
+    counts = (value,) * stages if isinstance(value, int) else tuple(value)
+    if len(counts) != stages:
+        raise InputError("SB104", f"{name} needs {stages} entries; found {len(counts)}", found=len(counts))
+    return counts
+
+
+class ConvNormAct(nn.Module):
+    """Convolution, affine instance norm and, unless switched off, LeakyReLU."""
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel: int | Triple,
+        *,
+        stride: int | Triple = 1,
+        bias: bool = True,
+        act: bool = True,
+    ) -> None:
+        super().__init__()
+        depth, height, width = as_triple(kernel)
+        padding = (depth // 2, height // 2, width // 2)
+        self.conv = nn.Conv3d(in_channels, out_channels, kernel, stride, padding, bias=bias)
+        self.norm = nn.InstanceNorm3d(out_channels, eps=1e-5, affine=True)
+        self.act = act
+
+    def forward(self, x_BCDHW: Tensor) -> Tensor:
+        """(B, in, D, H, W) -> (B, out, D/stride, H/stride, W/stride)."""
+        y = self.norm(self.conv(x_BCDHW))
+        return functional.leaky_relu(y, NEGATIVE_SLOPE) if self.act else y
+
+
+class ConvBlocks(nn.Module):
+    """Several `ConvNormAct`, the first one strided; named as nnU-Net checkpoints name them."""
+
+    def __init__(
+        self, count: int, in_channels: int, out_channels: int, kernel: Triple, *, stride: int | Triple = 1
+    ) -> None:
+        super().__init__()
+        self.convs = nn.Sequential(
+            ConvNormAct(in_channels, out_channels, kernel, stride=stride),
+            *(ConvNormAct(out_channels, out_channels, kernel) for _ in range(count - 1)),
+        )
+
+    def forward(self, x_BCDHW: Tensor) -> Tensor:
+        """(B, in, D, H, W) -> (B, out, D/stride, H/stride, W/stride)."""
+        return self.convs(x_BCDHW)
+
+
+class Decoder(nn.Module):
+    """The nnU-Net decoder: transposed convolution, skip beside it, convolutions, a head at every stage.
+
+    All heads exist as parameters (and are counted), as in nnU-Net's checkpoints; without deep supervision
+    only the last one is computed. Stage 0 is the deepest.
+    """
+
+    def __init__(self, plan: Plan, convs: Sequence[int], out_channels: int) -> None:
+        super().__init__()
+        pairs = list(pairwise(plan.features))[::-1]
+        strides, kernels = plan.strides[:0:-1], plan.kernels[-2::-1]
+        self.transpconvs = nn.ModuleList(
+            nn.ConvTranspose3d(coarse, fine, stride, stride)
+            for (fine, coarse), stride in zip(pairs, strides, strict=True)
+        )
+        self.stages = nn.ModuleList(
+            ConvBlocks(count, 2 * fine, fine, kernel)
+            for (fine, _), kernel, count in zip(pairs, kernels, convs, strict=True)
+        )
+        self.seg_layers = nn.ModuleList(nn.Conv3d(fine, out_channels, 1) for fine, _ in pairs)
+
+    def forward(self, skips: Sequence[Tensor], *, every_stage: bool) -> Tensor | list[Tensor]:
+        """Logits from the encoder's stage outputs (finest first).
+
+        Returns:
+            Logits at full resolution, or with `every_stage` those of all stages, full resolution first.
+        """
+        y, logits = skips[-1], list[Tensor]()
+        last = len(self.stages) - 1
+        for s, (up, stage, head) in enumerate(
+            zip(self.transpconvs, self.stages, self.seg_layers, strict=True)
+        ):
+            y = stage(torch.cat((up(y), skips[-2 - s]), dim=1))
+            if every_stage or s == last:
+                logits.append(head(y))
+        return logits[::-1] if every_stage else logits[-1]

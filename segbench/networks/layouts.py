@@ -1,0 +1,171 @@
+"""Parameter names of the authors' checkpoints, and ours: one table per family, read in both directions.
+
+Source: names read in the checkpoints' state_dicts of ge-xing/SegMamba-V2, ge-xing/SegMamba,
+MASILab/3DUX-Net, bakhtzadaabshare/BiSegMamba and nnU-Net v2.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from functools import cache
+
+from torch import nn
+
+__all__ = ["LAYOUTS", "Layout", "Rule", "layout_of"]
+
+FIELDS = {"rest": r".+", "leaf": r"weight|bias", "mamba": r"[\w.]+"}
+"""What a `{field}` of a template stands for; any other field is an index."""
+
+
+class Rule:
+    """One line of a layout: the authors' template and ours, with the same `{fields}`."""
+
+    def __init__(self, official: str, ours: str) -> None:
+        self._forms = (official, ours)
+        self._patterns = (_pattern(official), _pattern(ours))
+
+    def to_ours(self, name: str) -> str | None:
+        """Our name for an official one; None where this rule does not apply."""
+        return self._translate(name, 0)
+
+    def to_official(self, name: str) -> str | None:
+        """The official name for one of ours; None where this rule does not apply."""
+        return self._translate(name, 1)
+
+    def _translate(self, name: str, side: int) -> str | None:
+        found = self._patterns[side].fullmatch(name)
+        return None if found is None else self._forms[1 - side].format(**found.groupdict())
+
+
+def _pattern(template: str) -> re.Pattern[str]:
+    parts = re.split(r"\{(\w+)\}", template)
+    named = [
+        f"(?P<{part}>{FIELDS.get(part, '[0-9]+')})" if odd else re.escape(part) for odd, part in _odd(parts)
+    ]
+    return re.compile("".join(named))
+
+
+def _odd(parts: Sequence[str]) -> list[tuple[bool, str]]:
+    return [(index % 2 == 1, part) for index, part in enumerate(parts)]
+
+
+class Layout:
+    """The names of one family of checkpoints.
+
+    Args:
+        rules: The table; the first rule that applies translates a name. Empty where both sides agree.
+        aliases: Gives the further official names under which a checkpoint repeats a tensor.
+        canonical: Gives the official name that an alias repeats.
+    """
+
+    def __init__(
+        self,
+        rules: Sequence[Rule] = (),
+        *,
+        aliases: Callable[[str], list[str]] = lambda name: [],
+        canonical: Callable[[str], str] = lambda name: name,
+    ) -> None:
+        self.rules = tuple(rules)
+        self.aliases = aliases
+        self.canonical = canonical
+
+    def to_ours(self, name: str) -> str | None:
+        """Our name for an official one; None where the table does not know it."""
+        return next((ours for rule in self.rules if (ours := rule.to_ours(name))), None)
+
+    def to_official(self, name: str) -> str | None:
+        """The official name for one of ours; None where the table does not know it."""
+        return next((official for rule in self.rules if (official := rule.to_official(name))), None)
+
+
+RESIDUAL = (
+    ("conv1.conv.weight", "conv1.weight"),
+    ("conv2.conv.weight", "conv2.weight"),
+    ("conv3.conv.weight", "shortcut.weight"),
+)
+
+
+def _residual(official: str, ours: str) -> list[Rule]:
+    """Rules of one residual block under two prefixes."""
+    return [Rule(f"{official}.{theirs}", f"{ours}.{mine}") for theirs, mine in RESIDUAL]
+
+
+def _frame(first: int, last: int = 1) -> list[Rule]:
+    """Rules of the U around the encoder: skips (encoder2..5), decoder (decoder5..), head.
+
+    Args:
+        first: The number of the encoder whose block is our skip 0.
+        last: The lowest number of an UpBlock in the decoder is `last + 1`.
+    """
+    rules: list[Rule] = []
+    for k in range(4):
+        rules += _residual(f"encoder{k + first}.layer", f"skips.{k}")
+    for k in range(5 - last):
+        rules.append(Rule(f"decoder{5 - k}.transp_conv.conv.weight", f"decoder.{k}.up.weight"))
+        rules += _residual(f"decoder{5 - k}.conv_block", f"decoder.{k}.block")
+    return [*rules, Rule("out.conv.conv.{leaf}", "head.{leaf}")]
+
+
+def _stem_and_refine() -> list[Rule]:
+    return [*_residual("encoder1.layer", "stem"), *_residual("decoder1.layer", "refine")]
+
+
+SEGMAMBA_V2 = Layout(
+    [
+        *_stem_and_refine(),
+        *_frame(2),
+        Rule("vit.downsample_layers.{i}.0.{leaf}", "encoder.{i}.down.{leaf}"),
+        Rule("vit.gscs.{i}.{j}.deep_path.{k}.block.0.{leaf}", "encoder.{i}.local.{j}.deep.{k}.conv.{leaf}"),
+        Rule(
+            "vit.gscs.{i}.{j}.shortcut_path.{k}.block.0.{leaf}", "encoder.{i}.local.{j}.short.{k}.conv.{leaf}"
+        ),
+        Rule("vit.gscs.{i}.{j}.se.fc.0.{leaf}", "encoder.{i}.local.{j}.gate.reduce.{leaf}"),
+        Rule("vit.gscs.{i}.{j}.se.fc.2.{leaf}", "encoder.{i}.local.{j}.gate.expand.{leaf}"),
+        Rule("vit.stages.{i}.{j}.norm.{leaf}", "encoder.{i}.toom.{j}.norm.{leaf}"),
+        Rule("vit.stages.{i}.{j}.mamba.{mamba}", "encoder.{i}.toom.{j}.mamba.{mamba}"),
+        Rule("vit.mlps.{i}.fc1.{leaf}", "encoder.{i}.side.expand.{leaf}"),
+        Rule("vit.mlps.{i}.fc2.{leaf}", "encoder.{i}.side.reduce.{leaf}"),
+    ]
+)
+
+
+# nnU-Net registers a convolution and its norm a second time in a Sequential called all_modules, and the
+# encoder a second time inside the decoder.
+_CONV_OR_NORM = re.compile(r"(?P<block>.+)\.(?P<part>conv|norm)\.(?P<leaf>weight|bias)")
+_REPEATED = re.compile(r"(?P<block>.+)\.all_modules\.(?P<index>[01])\.(?P<leaf>weight|bias)")
+_PARTS = {"conv": "0", "norm": "1"}
+
+
+def _nnunet_aliases(name: str) -> list[str]:
+    names = [name]
+    if found := _CONV_OR_NORM.fullmatch(name):
+        names.append(f"{found['block']}.all_modules.{_PARTS[found['part']]}.{found['leaf']}")
+    if name.startswith("encoder."):
+        names += [f"decoder.{other}" for other in names]
+    return names[1:]
+
+
+def _nnunet_canonical(name: str) -> str:
+    name = name.removeprefix("decoder.") if name.startswith("decoder.encoder.") else name
+    if found := _REPEATED.fullmatch(name):
+        part = "conv" if found["index"] == "0" else "norm"
+        name = f"{found['block']}.{part}.{found['leaf']}"
+    return name
+
+
+NNUNET = Layout(aliases=_nnunet_aliases, canonical=_nnunet_canonical)
+
+LAYOUTS: dict[str, Layout] = {"segmamba-v2": SEGMAMBA_V2, "nnunet": NNUNET}
+"""Layouts by the `official_layout` that a network class names."""
+
+
+@cache
+def _identity() -> Layout:
+    return Layout()
+
+
+def layout_of(network: nn.Module) -> Layout:
+    """The layout that the network's class names; one that keeps every name where it names none."""
+    name = getattr(network, "official_layout", None)
+    return LAYOUTS[name] if isinstance(name, str) else _identity()

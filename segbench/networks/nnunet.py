@@ -1,0 +1,215 @@
+"""The U-Nets of nnU-Net v2: the plain one and ResEnc-L; parameter names are those of its checkpoints.
+
+Source: structure after MIC-DKFZ/dynamic-network-architectures (Apache-2.0), unet.py, plain_conv_encoder.py,
+residual_encoders.py; plans of nnU-Net v2 at 128^3. Own code.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from torch import Tensor, nn
+from torch.nn import functional
+
+from segbench.networks.blocks.inputs import check_volume
+from segbench.networks.blocks.unet import (
+    NEGATIVE_SLOPE,
+    ConvBlocks,
+    ConvNormAct,
+    Decoder,
+    Plan,
+    Triple,
+    make_plan,
+    per_stage,
+)
+
+__all__ = ["PlainUNet", "ResidualBlock", "ResidualUNet"]
+
+FEATURES = (32, 64, 128, 256, 320, 320)
+
+
+class UNet(nn.Module):
+    """What the two U-Nets share: the input check, the decoder, deep supervision.
+
+    Args:
+        in_channels: Channels of the image.
+        plan: Widths, strides and kernels.
+        encoder: Gives the outputs of all stages, finest first.
+        decoder: Turns them into logits.
+        deep_supervision: In training, return the logits of every decoder stage.
+    """
+
+    official_layout = "nnunet"
+
+    def __init__(
+        self, in_channels: int, plan: Plan, encoder: nn.Module, decoder: Decoder, *, deep_supervision: bool
+    ) -> None:
+        super().__init__()
+        self.in_channels = in_channels
+        self.divisor, self.minimum = plan.divisor, plan.minimum
+        self.deep_supervision = deep_supervision
+        self.encoder = encoder
+        self.decoder = decoder
+
+    def forward(self, x_BCDHW: Tensor) -> Tensor | list[Tensor]:
+        """(B, in, D, H, W) -> logits (B, out, D, H, W).
+
+        With deep supervision, in training: a list of logits of all decoder stages, full resolution first.
+        """
+        check_volume(x_BCDHW, channels=self.in_channels, divisor=self.divisor, minimum=self.minimum)
+        return self.decoder(self.encoder(x_BCDHW), every_stage=self.deep_supervision and self.training)
+
+
+class PlainEncoder(nn.Module):
+    """Stages of plain convolutions, the first of each one strided."""
+
+    def __init__(self, in_channels: int, plan: Plan, convs: Sequence[int]) -> None:
+        super().__init__()
+        before = (in_channels, *plan.features[:-1])
+        # The inner Sequential of one keeps the ".0." of nnU-Net's names.
+        self.stages = nn.Sequential(
+            *(
+                nn.Sequential(ConvBlocks(count, a, b, kernel, stride=stride))
+                for count, a, b, kernel, stride in zip(
+                    convs, before, plan.features, plan.kernels, plan.strides, strict=True
+                )
+            )
+        )
+
+    def forward(self, x_BCDHW: Tensor) -> list[Tensor]:
+        """Outputs of all stages, finest first."""
+        outputs = [x_BCDHW]
+        for stage in self.stages:
+            outputs.append(stage(outputs[-1]))
+        return outputs[1:]
+
+
+class PlainUNet(UNet):
+    """nnU-Net's plain U-Net.
+
+    Args:
+        in_channels: Channels of the image.
+        out_channels: Classes of the logits.
+        features: Channels of each stage; their number is the number of stages.
+        blocks: Convolutions per encoder stage; the decoder has two per stage.
+        strides: Stride into each stage; None for 1, 2, 2, ...
+        kernel_sizes: Kernel of each stage, or one for all.
+        deep_supervision: In training, return the logits of every decoder stage.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        *,
+        features: Sequence[int] = FEATURES,
+        blocks: int | Sequence[int] = 2,
+        strides: Sequence[int | Sequence[int]] | None = None,
+        kernel_sizes: int | Sequence[int | Sequence[int]] = 3,
+        deep_supervision: bool = False,
+    ) -> None:
+        plan = make_plan(features, strides, kernel_sizes)
+        encoder = PlainEncoder(in_channels, plan, per_stage(blocks, len(plan.features), "blocks"))
+        decoder = Decoder(plan, (2,) * (len(plan.features) - 1), out_channels)
+        super().__init__(in_channels, plan, encoder, decoder, deep_supervision=deep_supervision)
+
+
+class ResidualBlock(nn.Module):
+    """conv (strided), norm, act, conv, norm; plus the skip; act.
+
+    The skip is the input, averaged over the stride, brought to width by a 1^3 convolution without bias and a
+    norm. The convolution's place in `skip` (0, or 1 behind the pool) is part of nnU-Net's parameter names.
+    """
+
+    def __init__(
+        self, in_channels: int, out_channels: int, kernel: Triple, *, stride: Triple = (1, 1, 1)
+    ) -> None:
+        super().__init__()
+        self.conv1 = ConvNormAct(in_channels, out_channels, kernel, stride=stride)
+        self.conv2 = ConvNormAct(out_channels, out_channels, kernel, act=False)
+        skip: list[nn.Module] = []
+        if stride != (1, 1, 1):
+            skip.append(nn.AvgPool3d(stride, stride))
+        if in_channels != out_channels:
+            skip.append(ConvNormAct(in_channels, out_channels, 1, bias=False, act=False))
+        self.skip = nn.Sequential(*skip)
+
+    def forward(self, x_BCDHW: Tensor) -> Tensor:
+        """(B, in, D, H, W) -> (B, out, D/stride, H/stride, W/stride)."""
+        return functional.leaky_relu(self.conv2(self.conv1(x_BCDHW)) + self.skip(x_BCDHW), NEGATIVE_SLOPE)
+
+
+class ResidualStage(nn.Module):
+    """Residual blocks, the first one strided."""
+
+    def __init__(
+        self, count: int, in_channels: int, out_channels: int, kernel: Triple, stride: Triple
+    ) -> None:
+        super().__init__()
+        self.blocks = nn.Sequential(
+            ResidualBlock(in_channels, out_channels, kernel, stride=stride),
+            *(ResidualBlock(out_channels, out_channels, kernel) for _ in range(count - 1)),
+        )
+
+    def forward(self, x_BCDHW: Tensor) -> Tensor:
+        """(B, in, D, H, W) -> (B, out, D/stride, H/stride, W/stride)."""
+        return self.blocks(x_BCDHW)
+
+
+class ResidualEncoder(nn.Module):
+    """A stem of one convolution, then stages of residual blocks."""
+
+    def __init__(self, in_channels: int, plan: Plan, blocks: Sequence[int]) -> None:
+        super().__init__()
+        first = plan.features[0]
+        self.stem = ConvBlocks(1, in_channels, first, plan.kernels[0])
+        self.stages = nn.Sequential(
+            *(
+                ResidualStage(count, a, b, kernel, stride)
+                for count, a, b, kernel, stride in zip(
+                    blocks,
+                    (first, *plan.features[:-1]),
+                    plan.features,
+                    plan.kernels,
+                    plan.strides,
+                    strict=True,
+                )
+            )
+        )
+
+    def forward(self, x_BCDHW: Tensor) -> list[Tensor]:
+        """Outputs of all stages, finest first."""
+        outputs = [self.stem(x_BCDHW)]
+        for stage in self.stages:
+            outputs.append(stage(outputs[-1]))
+        return outputs[1:]
+
+
+class ResidualUNet(UNet):
+    """nnU-Net's residual-encoder U-Net; the defaults are the preset L at 128^3.
+
+    Args:
+        in_channels: Channels of the image.
+        out_channels: Classes of the logits.
+        features: Channels of each stage; their number is the number of stages.
+        blocks: Residual blocks per encoder stage; the decoder has one convolution per stage.
+        strides: Stride into each stage; None for 1, 2, 2, ...
+        kernel_sizes: Kernel of each stage, or one for all.
+        deep_supervision: In training, return the logits of every decoder stage.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        *,
+        features: Sequence[int] = FEATURES,
+        blocks: int | Sequence[int] = (1, 3, 4, 6, 6, 6),
+        strides: Sequence[int | Sequence[int]] | None = None,
+        kernel_sizes: int | Sequence[int | Sequence[int]] = 3,
+        deep_supervision: bool = False,
+    ) -> None:
+        plan = make_plan(features, strides, kernel_sizes)
+        encoder = ResidualEncoder(in_channels, plan, per_stage(blocks, len(plan.features), "blocks"))
+        decoder = Decoder(plan, (1,) * (len(plan.features) - 1), out_channels)
+        super().__init__(in_channels, plan, encoder, decoder, deep_supervision=deep_supervision)

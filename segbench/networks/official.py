@@ -1,0 +1,168 @@
+"""Official checkpoints in and out: the authors' parameter names on one side, ours on the other.
+
+A layout is a table of name templates, read in both directions, plus the aliases under which some checkpoints
+repeat a tensor. Nothing is loaded by halves: every key is checked before the first one is copied.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from segbench.core.errors import SegbenchError
+from segbench.networks.layouts import Layout, layout_of
+from segbench.networks.weights import read_weights
+
+__all__ = ["LoadReport", "export_official_weights", "load_official_weights", "plain_weights"]
+
+WRAPPERS = ("module", "state_dict", "network_weights")
+"""Keys under which training programs store the weights; one level is unwrapped."""
+PREFIXES = ("module.", "_orig_mod.")
+"""What DistributedDataParallel and torch.compile put before each name."""
+
+
+@dataclass(frozen=True)
+class LoadReport:
+    """What `load_official_weights` did.
+
+    `loaded` and `missing` are our names, `unexpected` and `ignored_aliases` those of the file. A tensor of
+    the wrong shape counts as missing and as unexpected.
+    """
+
+    loaded: tuple[str, ...]
+    missing: tuple[str, ...]
+    unexpected: tuple[str, ...]
+    ignored_aliases: tuple[str, ...]
+
+
+@dataclass
+class _Match:
+    """The tensors of a file that fit, by our name, and everything that does not."""
+
+    tensors: dict[str, Tensor]
+    unexpected: list[str]
+    aliases: list[str]
+    faults: list[str]
+
+
+def load_official_weights(
+    network: nn.Module, weights: Mapping[str, object] | Path | str, *, strict: bool = True
+) -> LoadReport:
+    """Copy weights in the authors' layout, or in ours, into a network.
+
+    Args:
+        network: Built by `build_network` with the widths and channels of the weights.
+        weights: A mapping of names to tensors, or a `.safetensors`, `.pt` or `.pth` file. One wrapping level
+            and the prefixes of data-parallel and compiled modules are taken off.
+        strict: Refuse any missing, unexpected or wrong-shaped key. Otherwise load what fits.
+
+    Returns:
+        What was loaded, missing, unexpected, and which aliases were ignored.
+
+    Raises:
+        SegbenchError: SB406 with the complete list of faults; the network is then unchanged.
+    """
+    given = read_weights(weights) if isinstance(weights, str | Path) else weights
+    found = plain_weights(given)
+    own = network.state_dict()
+    match = _match(own, found, layout_of(network))
+    missing = [name for name in own if name not in match.tensors]
+    faults = match.faults + (
+        [f"missing: {name} {tuple(own[name].shape)}" for name in missing]
+        + [f"unexpected: {name} {tuple(found[name].shape)}" for name in match.unexpected]
+        if strict
+        else []
+    )
+    if faults:
+        raise SegbenchError(
+            "SB406",
+            f"the weights do not fit the network: {len(faults)} faults; nothing was loaded",
+            path=weights if isinstance(weights, str | Path) else None,
+            expected=f"{len(own)} tensors of {type(network).__name__}",
+            found=f"{len(found)} tensors",
+            mend="build the model these weights were trained with: same slug, channels and overrides",
+            details=faults,
+        )
+    with torch.no_grad():
+        for name, tensor in match.tensors.items():
+            own[name].copy_(tensor)
+    return LoadReport(
+        loaded=tuple(match.tensors),
+        missing=tuple(missing),
+        unexpected=tuple(match.unexpected),
+        ignored_aliases=tuple(match.aliases),
+    )
+
+
+def export_official_weights(network: nn.Module) -> dict[str, Tensor]:
+    """The network's tensors under the authors' names, aliases included: what their own code loads strictly.
+
+    The tensors share the network's memory. A network without an official layout keeps its names.
+    """
+    layout = layout_of(network)
+    exported: dict[str, Tensor] = {}
+    for name, tensor in network.state_dict().items():
+        official = layout.to_official(name) or name
+        exported[official] = tensor
+        exported.update({alias: tensor for alias in layout.aliases(official)})
+    return exported
+
+
+def plain_weights(weights: Mapping[str, object]) -> dict[str, Tensor]:
+    """Names and tensors, one wrapping level and the prefixes of wrapped modules taken off.
+
+    Raises:
+        SegbenchError: SB406 where there are no named tensors.
+    """
+    for wrapper in WRAPPERS:
+        inner = weights.get(wrapper)
+        if isinstance(inner, Mapping):
+            weights = inner
+            break
+    plain: dict[str, Tensor] = {}
+    for name, tensor in weights.items():
+        if not isinstance(name, str) or not isinstance(tensor, Tensor):
+            raise SegbenchError(
+                "SB406",
+                f"the entry {name!r} is no named tensor but a {type(tensor).__name__}",
+                expected="a mapping of names to tensors (a state_dict)",
+                found=type(tensor).__name__,
+            )
+        plain[_without_prefixes(name)] = tensor
+    if not plain:
+        raise SegbenchError("SB406", "the weights hold no tensors", expected="a state_dict", found="nothing")
+    return plain
+
+
+def _without_prefixes(name: str) -> str:
+    while (shorter := next((name[len(p) :] for p in PREFIXES if name.startswith(p)), None)) is not None:
+        name = shorter
+    return name
+
+
+def _match(own: Mapping[str, Tensor], found: Mapping[str, Tensor], layout: Layout) -> _Match:
+    match = _Match({}, [], [], [])
+    repeated: list[tuple[str, str]] = []
+    for name, tensor in found.items():
+        ours = name if name in own else layout.to_ours(name)
+        if ours is not None and ours in own and ours not in match.tensors and tensor.shape == own[ours].shape:
+            match.tensors[ours] = tensor
+            continue
+        canonical = layout.canonical(name)
+        if canonical is not None and canonical != name:
+            repeated.append((name, canonical))
+        else:
+            match.unexpected.append(name)
+    for name, canonical in repeated:
+        ours = layout.to_ours(canonical) or canonical
+        if ours not in match.tensors:
+            match.unexpected.append(name)
+        elif torch.equal(found[name], match.tensors[ours]):
+            match.aliases.append(name)
+        else:
+            match.faults.append(f"alias differs: {name} repeats {canonical} with other values")
+    return match

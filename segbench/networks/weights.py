@@ -1,0 +1,323 @@
+"""Weights files: safetensors, or a plain state_dict that torch reads without unpickling objects.
+
+There is no fallback. A file that needs objects to be rebuilt is refused (SB406), and nothing in it runs.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import Tensor, nn
+
+from segbench.core.atomic import atomic_write
+from segbench.core.errors import SegbenchError
+from segbench.networks.registry import build_network, build_on_meta, network_card
+
+if TYPE_CHECKING:
+    from segbench.networks.official import LoadReport
+
+__all__ = [
+    "WeightsMetadata",
+    "export_weights",
+    "import_weights",
+    "read_metadata",
+    "read_weights",
+    "write_weights",
+]
+
+PICKLED = (".pt", ".pth", ".ckpt", ".bin")
+FORMAT = "segbench.weights/1"
+
+
+@dataclass(frozen=True)
+class WeightsMetadata:
+    """What a weights file of segbench says of itself.
+
+    `channels` are the names of the input channels in order, `labels` those of the outputs; empty where the
+    file does not know them. `extra` holds further plain values (normalisation, spacing) of its writer.
+    """
+
+    model: str
+    in_channels: int
+    out_channels: int
+    arguments: Mapping[str, Any]
+    channels: tuple[str, ...] = ()
+    labels: tuple[str, ...] = ()
+    extra: Mapping[str, Any] | None = None
+
+    def as_strings(self) -> dict[str, str]:
+        """The metadata as safetensors stores it: words only, the rest as JSON."""
+        return {
+            "format": FORMAT,
+            "model": self.model,
+            "in_channels": str(self.in_channels),
+            "out_channels": str(self.out_channels),
+            "arguments": json.dumps(dict(self.arguments), sort_keys=True),
+            "channels": json.dumps(list(self.channels)),
+            "labels": json.dumps(list(self.labels)),
+            "extra": json.dumps(dict(self.extra or {}), sort_keys=True),
+        }
+
+
+def read_weights(path: Path | str) -> dict[str, Any]:
+    """The content of a weights file: names to tensors, possibly one level deeper for `.pt` files.
+
+    Args:
+        path: A `.safetensors` file, or a `.pt`, `.pth`, `.ckpt` or `.bin` file that holds tensors only.
+
+    Raises:
+        SegbenchError: SB406 where the file is absent, damaged, of another kind, or not made of plain tensors.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise SegbenchError(
+            "SB406", f"there is no weights file {path}", path=path, mend="name an existing file"
+        )
+    if path.suffix == ".safetensors":
+        return _read_safetensors(path)
+    if path.suffix in PICKLED:
+        return _read_plain_tensors(path)
+    raise SegbenchError(
+        "SB406",
+        f"weights files end in .safetensors, {', '.join(PICKLED)}; found '{path.suffix}'",
+        path=path,
+        expected=".safetensors",
+        found=path.suffix,
+    )
+
+
+def read_metadata(path: Path | str) -> WeightsMetadata | None:
+    """What a safetensors file says of itself; None where segbench did not write it.
+
+    Raises:
+        SegbenchError: SB406 where the file is no safetensors file, or its metadata are damaged.
+    """
+    path = Path(path)
+    try:
+        with safe_open(path, framework="pt") as file:
+            words: dict[str, str] = file.metadata() or {}
+    except (SafetensorError, OSError) as error:
+        raise _unreadable(path, error) from None
+    if words.get("format") != FORMAT:
+        return None
+    try:
+        return WeightsMetadata(
+            model=words["model"],
+            in_channels=int(words["in_channels"]),
+            out_channels=int(words["out_channels"]),
+            arguments=json.loads(words["arguments"]),
+            channels=tuple(json.loads(words["channels"])),
+            labels=tuple(json.loads(words["labels"])),
+            extra=json.loads(words["extra"]),
+        )
+    except (KeyError, ValueError) as error:
+        raise SegbenchError("SB406", f"the metadata of {path} are damaged: {error}", path=path) from None
+
+
+def write_weights(path: Path | str, tensors: Mapping[str, Tensor], metadata: WeightsMetadata) -> None:
+    """Write tensors and metadata as safetensors, whole or not at all.
+
+    Tensors that share memory are stored once each under every name.
+    """
+    whole = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
+    atomic_write(Path(path), save(whole, metadata=metadata.as_strings()))
+
+
+def import_weights(
+    file: Path | str,
+    model: str,
+    output: Path | str,
+    *,
+    channels: Sequence[str] = (),
+    labels: Sequence[str] = (),
+    strict: bool = True,
+    **overrides: Any,
+) -> LoadReport:
+    """Turn an official checkpoint, or a plain state_dict, into a safetensors file of segbench.
+
+    The numbers of input and output channels are read from the weights themselves.
+
+    Args:
+        file: What `read_weights` takes.
+        model: Slug of the network the weights belong to.
+        output: The `.safetensors` file to write.
+        channels: Names of the input channels in order, where known.
+        labels: Names of the outputs in order, where known.
+        strict: Refuse weights that do not fit wholly.
+        **overrides: Overrides that the weights were trained with.
+
+    Raises:
+        SegbenchError: SB406 for a file that cannot be read or does not fit, SB101 for an unknown model.
+    """
+    from segbench.networks.official import load_official_weights, plain_weights
+
+    output = _safetensors_name(output)
+    card = network_card(model)
+    weights = plain_weights(read_weights(file))
+    inputs, outputs = _channel_counts(model, weights, path=Path(file), overrides=overrides)
+    _check_count("channels", channels, inputs)
+    _check_count("labels", labels, outputs)
+    network = build_network(model, inputs, outputs, **overrides)
+    report = load_official_weights(network, weights, strict=strict)
+    arguments = dict(card.arguments) | overrides
+    metadata = WeightsMetadata(model, inputs, outputs, arguments, tuple(channels), tuple(labels))
+    write_weights(output, network.state_dict(), metadata)
+    return report
+
+
+def export_weights(file: Path | str, model: str, output: Path | str) -> tuple[str, ...]:
+    """Write weights of segbench under the authors' names, so that their own code loads them.
+
+    Args:
+        file: A weights file of segbench (or one that already has official names).
+        model: Slug of the network.
+        output: `.safetensors`, or `.pt` or `.pth` for a plain state_dict as torch saves it.
+
+    Returns:
+        The names written.
+
+    Raises:
+        SegbenchError: SB406 for weights that do not fit or an ending that cannot be written.
+    """
+    from segbench.networks.official import export_official_weights, load_official_weights, plain_weights
+
+    file, output = Path(file), Path(output)
+    metadata = read_metadata(file) if file.suffix == ".safetensors" else None
+    overrides = _overrides_of(model, metadata)
+    weights = plain_weights(read_weights(file))
+    inputs, outputs = _channel_counts(model, weights, path=file, overrides=overrides)
+    network = build_network(model, inputs, outputs, **overrides)
+    load_official_weights(network, weights)
+    official = export_official_weights(network)
+    if output.suffix in (".pt", ".pth"):
+        atomic_write(output, lambda stream: torch.save(official, stream))
+    else:
+        known = metadata or WeightsMetadata(model, inputs, outputs, {})
+        write_weights(_safetensors_name(output), official, known)
+    return tuple(official)
+
+
+def _read_safetensors(path: Path) -> dict[str, Any]:
+    try:
+        with safe_open(path, framework="pt") as file:
+            return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - no mapping
+    except (SafetensorError, OSError) as error:
+        raise _unreadable(path, error) from None
+
+
+def _read_plain_tensors(path: Path) -> dict[str, Any]:
+    # The refusals of torch's restricted reader have no common type: unpickling, EOF, zip and key errors.
+    try:
+        content: object = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:
+        raise _unreadable(path, error) from None
+    if not isinstance(content, dict):
+        raise SegbenchError(
+            "SB406",
+            f"{path} holds a {type(content).__name__}, not named tensors",
+            path=path,
+            expected="a mapping of names to tensors (a state_dict)",
+            found=type(content).__name__,
+        )
+    return content
+
+
+def _unreadable(path: Path, error: Exception) -> SegbenchError:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    reason = lines[0] if lines else type(error).__name__
+    return SegbenchError(
+        "SB406",
+        f"{path} cannot be read as plain tensors; nothing in it was executed",
+        path=path,
+        expected="tensors only",
+        found=reason[:300],
+    )
+
+
+def _safetensors_name(path: Path | str) -> Path:
+    path = Path(path)
+    if path.suffix != ".safetensors":
+        raise SegbenchError(
+            "SB406",
+            f"weights are written as .safetensors; found '{path.name}'",
+            path=path,
+            expected=".safetensors",
+            found=path.suffix,
+            mend="give the output file the ending .safetensors",
+        )
+    return path
+
+
+def _check_count(what: str, names: Sequence[str], count: int) -> None:
+    if names and len(names) != count:
+        raise SegbenchError(
+            "SB103",
+            f"{len(names)} names of {what} for weights with {count} {what}",
+            expected=count,
+            found=list(names),
+        )
+
+
+def _overrides_of(model: str, metadata: WeightsMetadata | None) -> dict[str, Any]:
+    """The overrides to build with: the arguments of the file, under the names that the card gives them."""
+    if metadata is None:
+        return {}
+    if metadata.model != model:
+        raise SegbenchError(
+            "SB406",
+            f"the file holds weights of '{metadata.model}', not of '{model}'",
+            expected=model,
+            found=metadata.model,
+        )
+    card = network_card(model)
+    names = {theirs: ours for ours, theirs in card.overrides.items()}
+    return {names.get(key, key): value for key, value in metadata.arguments.items()}
+
+
+def _channel_counts(
+    model: str, weights: Mapping[str, Tensor], *, path: Path, overrides: Mapping[str, Any]
+) -> tuple[int, int]:
+    """Input and output channels of weights, found by where the shapes of a probe network depend on them."""
+    from segbench.networks.official import export_official_weights
+
+    probes = [
+        _shapes(export_official_weights, build_on_meta(model, *c, **overrides))
+        for c in ((1, 1), (2, 1), (1, 2))
+    ]
+    found: list[int] = []
+    for changed in probes[1:]:
+        name, axis = next(
+            (name, axis)
+            for name, shape in probes[0].items()
+            for axis, (one, two) in enumerate(zip(shape, changed[name], strict=True))
+            if one != two
+        )
+        own = _own_name(model, name, overrides)
+        tensor = weights.get(name, weights.get(own))
+        if tensor is None or tensor.ndim != len(probes[0][name]):
+            raise SegbenchError(
+                "SB406",
+                f"{path} holds no weights of '{model}': '{name}' is missing or of another shape",
+                path=path,
+                expected=name,
+                found=f"{len(weights)} tensors, the first called '{next(iter(weights))}'",
+            )
+        found.append(int(tensor.shape[axis]))
+    return found[0], found[1]
+
+
+def _own_name(model: str, official: str, overrides: Mapping[str, Any]) -> str:
+    from segbench.networks.layouts import layout_of
+
+    return layout_of(build_on_meta(model, 1, 1, **overrides)).to_ours(official) or official
+
+
+def _shapes(export: Any, network: nn.Module) -> dict[str, tuple[int, ...]]:
+    return {name: tuple(tensor.shape) for name, tensor in export(network).items()}
