@@ -1,0 +1,48 @@
+"""Volumes: safe reading, exact geometry, fresh headers. numpy only; never torch.
+
+`read_volume`, `read_label_map` and `write_label_map` are the only way a scan or label map enters or leaves.
+"""
+
+from segbench.volumes.digest import array_digest, digest_canonical
+from segbench.volumes.geometry import (
+    GeometryComparison,
+    Orientation,
+    affines_agree,
+    compare_geometry,
+    corner_displacement,
+    from_canonical,
+    reorient_like,
+    to_canonical,
+)
+from segbench.volumes.header import VolumeHeader
+from segbench.volumes.labels import as_label_array, count_labels
+from segbench.volumes.read import read_header, read_label_map, read_volume
+from segbench.volumes.volume import DEFAULT_MAX_BYTES, Volume, spacing_of
+from segbench.volumes.write import write_label_map
+
+VOLUME_ENDINGS: tuple[str, ...] = (".nii.gz", ".nii", ".nrrd", ".mha")
+"""Endings of the files that can be read, in the order in which they are looked for."""
+
+__all__ = [
+    "DEFAULT_MAX_BYTES",
+    "VOLUME_ENDINGS",
+    "GeometryComparison",
+    "Orientation",
+    "Volume",
+    "VolumeHeader",
+    "affines_agree",
+    "array_digest",
+    "as_label_array",
+    "compare_geometry",
+    "corner_displacement",
+    "count_labels",
+    "digest_canonical",
+    "from_canonical",
+    "read_header",
+    "read_label_map",
+    "read_volume",
+    "reorient_like",
+    "spacing_of",
+    "to_canonical",
+    "write_label_map",
+]

@@ -1,0 +1,244 @@
+"""Opens NRRD and MetaImage (.mha) files up to their first voxel.
+
+Both are a text header in front of plain or compressed voxels, so they are read by the same checked stream as
+NIfTI. ITK's own readers are not used: they return a truncated file as whole, without a word.
+
+Source: teem.sourceforge.net/nrrd/format.html; itk.org/Wiki/ITK/MetaIO/Documentation. Both store positions
+in LPS unless said otherwise; here they become RAS+.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from io import FileIO
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from segbench.core.errors import SegbenchError
+from segbench.volumes.bytestream import ByteStream, Coding, Hasher
+from segbench.volumes.header import VolumeHeader, check_affine, check_axes
+from segbench.volumes.sniff import describe
+
+ITK_ENDINGS = (".nrrd", ".mha")
+
+_MAX_HEADER = 1024**2
+_NRRD_TYPES = {
+    "i1": ("signed char", "int8", "int8_t"),
+    "u1": ("uchar", "unsigned char", "uint8", "uint8_t"),
+    "i2": ("short", "short int", "signed short", "signed short int", "int16", "int16_t"),
+    "u2": ("ushort", "unsigned short", "unsigned short int", "uint16", "uint16_t"),
+    "i4": ("int", "signed int", "int32", "int32_t"),
+    "u4": ("uint", "unsigned int", "uint32", "uint32_t"),
+    "i8": (
+        "longlong",
+        "long long",
+        "long long int",
+        "signed long long",
+        "signed long long int",
+        "int64",
+        "int64_t",
+    ),
+    "u8": ("ulonglong", "unsigned long long", "unsigned long long int", "uint64", "uint64_t"),
+    "f4": ("float",),
+    "f8": ("double",),
+}
+_META_TYPES = {
+    "MET_CHAR": "i1", "MET_UCHAR": "u1", "MET_SHORT": "i2", "MET_USHORT": "u2", "MET_INT": "i4",
+    "MET_UINT": "u4", "MET_LONG": "i4", "MET_ULONG": "u4", "MET_LONG_LONG": "i8", "MET_ULONG_LONG": "u8",
+    "MET_FLOAT": "f4", "MET_DOUBLE": "f8",
+}  # fmt: skip
+_NRRD_SPACES = {
+    "left-posterior-superior": (-1, -1, 1), "lps": (-1, -1, 1),
+    "right-anterior-superior": (1, 1, 1), "ras": (1, 1, 1),
+    "left-anterior-superior": (-1, 1, 1), "las": (-1, 1, 1),
+}  # fmt: skip
+
+
+def open_itk(
+    path: Path, stream: FileIO, *, allow_channels: bool, hasher: Hasher | None = None
+) -> tuple[VolumeHeader, ByteStream]:
+    """Header of an .nrrd or .mha file and its payload standing at the first voxel.
+
+    Raises:
+        SegbenchError: SB202 foreign content or a detached data file; SB204 a header that breaks off; SB207
+            sizes, types or encodings that cannot be read; SB209 unusable geometry.
+    """
+    head = stream.read(_MAX_HEADER)
+    nrrd = path.name.lower().endswith(".nrrd")
+    end = _header_end(head, nrrd=nrrd, path=path)
+    if hasher is not None:
+        hasher.update(head[:end])
+    stream.seek(end)
+    text = head[:end].decode("latin-1")
+    header, coding = (_nrrd if nrrd else _mha)(text, path=path, allow_channels=allow_channels)
+    return header, ByteStream(path, stream, coding=coding, hasher=hasher)
+
+
+def _header_end(head: bytes, *, nrrd: bool, path: Path) -> int:
+    if not (head.startswith(b"NRRD000") if nrrd else re.match(rb"\s*(ObjectType|NDims)\s*=", head)):
+        kind = "an NRRD" if nrrd else "a MetaImage"
+        raise SegbenchError("SB202", f"this is {describe(head[:512])}, not {kind} volume", path=path)
+    match = re.search(rb"\r?\n\r?\n" if nrrd else rb"ElementDataFile\s*=[^\n]*\n", head)
+    if match is None:
+        raise SegbenchError("SB204", "the file is cut short inside its header", path=path)
+    return match.end()
+
+
+def _nrrd(text: str, *, path: Path, allow_channels: bool) -> tuple[VolumeHeader, Coding]:
+    fields: dict[str, str] = {}
+    for line in text.splitlines()[1:]:
+        key, separator, value = line.partition(": ") if ": " in line else line.partition(":")
+        if separator and not line.startswith("#") and ":=" not in line:
+            fields[key.strip().lower().replace(" ", "")] = value.strip()
+    if "datafile" in fields:
+        raise _detached(path)
+    if "lineskip" in fields or "byteskip" in fields:
+        raise SegbenchError("SB207", "NRRD files that skip lines or bytes are not read", path=path)
+    codings: dict[str, Coding] = {"raw": "plain", "gzip": "gzip", "gz": "gzip"}
+    coding = codings.get(fields.get("encoding", "").lower())
+    if coding is None:
+        raise _unreadable(path, "encoding", fields.get("encoding"), "raw or gzip")
+    code = next((c for c, names in _NRRD_TYPES.items() if fields.get("type", "").lower() in names), None)
+    if code is None:
+        raise _unreadable(path, "type", fields.get("type"), "an integer or float type")
+    sizes = [int(n) for n in _numbers(fields.get("sizes", ""), path)]
+    directions = re.findall(r"none|\([^)]*\)", fields.get("spacedirections", ""))
+    spatial = [i for i, direction in enumerate(directions) if direction != "none"]
+    if not directions:
+        kinds = fields.get("kinds", "").split()
+        spatial = [i for i in range(len(sizes)) if i >= len(kinds) or kinds[i] in {"domain", "space"}]
+    if len(sizes) - len(spatial) > 1 or (
+        len(sizes) > len(spatial) and 0 < _only(sizes, spatial) < len(sizes) - 1
+    ):
+        raise SegbenchError("SB207", "the axes of the NRRD are not one volume with channels", path=path)
+    first = len(sizes) > len(spatial) and _only(sizes, spatial) == 0
+    dims = [sizes[i] for i in spatial] + [sizes[i] for i in range(len(sizes)) if i not in spatial]
+    flips = _NRRD_SPACES.get(fields.get("space", "lps").lower())
+    if flips is None or len(spatial) > 3:
+        raise _unreadable(path, "space", fields.get("space", "more than 3 axes"), "LPS, RAS or LAS")
+    columns = (
+        [_numbers(directions[i], path) for i in spatial] if directions else _diagonal(fields, spatial, path)
+    )
+    origin = _numbers(fields.get("spaceorigin", "(0,0,0)"), path)
+    affine = _affine(columns, origin, flips, path)
+    return _header(
+        "nrrd", dims, code, fields.get("endian", "little") == "big", affine, first, path, allow_channels
+    ), coding
+
+
+def _mha(text: str, *, path: Path, allow_channels: bool) -> tuple[VolumeHeader, Coding]:
+    fields: dict[str, str] = {}
+    for line in text.splitlines():
+        key, separator, value = line.partition("=")
+        if separator:
+            fields[key.strip()] = value.strip()
+    if fields["ElementDataFile"].upper() != "LOCAL":
+        raise _detached(path)
+    if fields.get("BinaryData", "True").lower() != "true" or "HeaderSize" in fields:
+        raise SegbenchError(
+            "SB207", "MetaImage files with text voxels or a skipped header are not read", path=path
+        )
+    code = _META_TYPES.get(fields.get("ElementType", ""))
+    if code is None:
+        raise _unreadable(path, "ElementType", fields.get("ElementType"), "an integer or float type")
+    dims = [int(n) for n in _numbers(fields.get("DimSize", ""), path)]
+    rank = len(dims)
+    channels = int(_numbers(fields.get("ElementNumberOfChannels", "1"), path)[0])
+    spacing = _numbers(fields.get("ElementSpacing", fields.get("ElementSize", "1 " * rank)), path)
+    matrix = _numbers(fields.get("TransformMatrix", " ".join(str(v) for v in np.eye(rank).ravel())), path)
+    origin = _numbers(fields.get("Offset", fields.get("Position", fields.get("Origin", "0 " * rank))), path)
+    if not len(spacing) == len(origin) == rank or len(matrix) != rank * rank or rank not in {2, 3}:
+        raise SegbenchError(
+            "SB207", "the geometry of the MetaImage does not fit its axes", path=path, found=dims
+        )
+    columns = [[spacing[i] * matrix[rank * i + j] for j in range(rank)] for i in range(rank)]
+    if any(size <= 0 for size in spacing):
+        raise SegbenchError("SB209", "the voxel size cannot be", path=path, found=spacing)
+    affine = _affine(columns, origin, (-1, -1, 1), path)
+    dims = [*dims, *[1] * (3 - rank), channels] if channels > 1 else dims
+    big = fields.get("BinaryDataByteOrderMSB", fields.get("ElementByteOrderMSB", "False")).lower() == "true"
+    coding: Coding = "zlib" if fields.get("CompressedData", "False").lower() == "true" else "plain"
+    return _header("mha", dims, code, big, affine, True, path, allow_channels), coding
+
+
+def _header(
+    name: str,
+    dims: list[int],
+    code: str,
+    big: bool,
+    affine: NDArray[np.float64],
+    channels_fastest: bool,
+    path: Path,
+    allow_channels: bool,
+) -> VolumeHeader:
+    shape, channels = check_axes(dims, allow_channels=allow_channels, path=path)
+    return VolumeHeader(
+        format=name,
+        shape_zyx=shape,
+        channels=channels,
+        dtype=np.dtype((">" if big else "<") + code),
+        data_offset=0,
+        slope=0.0,
+        inter=0.0,
+        affine=affine,
+        spacing_mm=check_affine(affine, path=path, source="space directions"),
+        channels_fastest=channels_fastest and channels > 1,
+        byte_order=">" if big else "<",
+    )
+
+
+def _affine(
+    columns: list[list[float]], origin: list[float], flips: tuple[int, ...], path: Path
+) -> NDArray[np.float64]:
+    affine = np.eye(4)
+    try:
+        for axis, column in enumerate(columns):
+            affine[:3, axis] = [*column, *[0.0] * (3 - len(column))]
+        affine[:3, 3] = [*origin, *[0.0] * (3 - len(origin))]
+    except ValueError:
+        raise SegbenchError(
+            "SB209", "the directions of the axes are not three numbers each", path=path
+        ) from None
+    return np.diag([*flips, 1]).astype(np.float64) @ affine
+
+
+def _diagonal(fields: dict[str, str], spatial: list[int], path: Path) -> list[list[float]]:
+    spacings = fields.get("spacings", "").split()
+    sizes = [spacings[i] if i < len(spacings) else "1" for i in spatial]
+    values = [1.0 if text.lower() == "nan" else _numbers(text, path)[0] for text in sizes]
+    return [[value if row == axis else 0.0 for row in range(3)] for axis, value in enumerate(values)]
+
+
+def _numbers(text: str, path: Path) -> list[float]:
+    try:
+        values = [float(part) for part in re.split(r"[\s,()]+", text.strip("() ")) if part]
+    except ValueError:
+        values = []
+    if not values or not all(math.isfinite(value) for value in values):
+        raise SegbenchError(
+            "SB207", "the header holds no numbers where they must be", path=path, found=text[:80]
+        )
+    return values
+
+
+def _only(sizes: list[int], spatial: list[int]) -> int:
+    return next(i for i in range(len(sizes)) if i not in spatial)
+
+
+def _detached(path: Path) -> SegbenchError:
+    return SegbenchError(
+        "SB202",
+        "the voxels are in another file",
+        path=path,
+        expected="header and voxels in one file",
+        mend="convert it to one .nrrd, .mha or .nii.gz file",
+    )
+
+
+def _unreadable(path: Path, field: str, found: str | None, expected: str) -> SegbenchError:
+    return SegbenchError(
+        "SB207", f"{field} cannot be read", path=path, expected=expected, found=found or "nothing"
+    )

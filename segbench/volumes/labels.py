@@ -1,0 +1,118 @@
+"""What makes an array a label map: whole numbers from 0 to 65535, and only the declared ones."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from segbench.core.errors import SegbenchError
+
+LabelArray: TypeAlias = NDArray[np.unsignedinteger[Any]]
+"""Labels z, y, x: uint8, or uint16 when a value exceeds 255."""
+
+LARGEST_LABEL = 65535
+TOLERANCE = 1e-6
+"""A stored value this close to a whole number is that label (scaled and float label maps)."""
+
+_BLOCK = 1 << 20
+
+
+def as_label_array(
+    stored: NDArray[Any], *, slope: float = 0.0, inter: float = 0.0, path: Path | str | None = None
+) -> LabelArray:
+    """Stored values as labels, uint8 or (a value > 255) uint16.
+
+    Args:
+        stored: any integer or float array.
+        slope: scaling of the file; 0 means none.
+        inter: offset of the scaling.
+        path: for the message.
+
+    Raises:
+        SegbenchError: SB211 NaN or infinity; SB212 a value that is no whole number in 0..65535.
+    """
+    if slope != 0.0 and (slope != 1.0 or inter != 0.0):
+        with np.errstate(over="ignore", invalid="ignore"):
+            stored = stored.astype(np.float64) * slope + inter
+    if stored.dtype.kind == "f":
+        return _from_float(stored, path)
+    low, high = int(stored.min()), int(stored.max())
+    if low < 0 or high > LARGEST_LABEL:
+        raise _no_label(low if low < 0 else high, path)
+    return stored.astype(np.uint8 if high <= 255 else np.uint16, copy=False)
+
+
+def count_labels(array: LabelArray) -> dict[int, int]:
+    """Voxels of each value that occurs, in ascending order of the value."""
+    flat = array.reshape(-1)
+    counts = np.zeros(256 if array.dtype == np.uint8 else LARGEST_LABEL + 1, dtype=np.int64)
+    for at in range(0, flat.size, _BLOCK):
+        counts += np.bincount(flat[at : at + _BLOCK], minlength=counts.size)
+    return {int(value): int(counts[value]) for value in np.flatnonzero(counts)}
+
+
+def check_declared(array: LabelArray, labels: Iterable[int], *, path: Path | str | None = None) -> None:
+    """Refuse a value that is neither 0 nor declared (SB213), naming each with its voxels."""
+    declared = {0, *(int(value) for value in labels)}
+    highest = int(array.max())
+    if highest in declared and declared.issuperset(range(highest)):
+        return  # the usual case, 0..n without a gap, needs no histogram
+    strangers = {value: count for value, count in count_labels(array).items() if value not in declared}
+    if not strangers:
+        return
+    listed = ", ".join(f"{value} ({count:,} voxels)" for value, count in list(strangers.items())[:8])
+    old_brats = set(strangers) == {4} and {1, 2, 3} <= declared
+    raise SegbenchError(
+        "SB213",
+        "the label map holds a value that is not declared"
+        if len(strangers) == 1
+        else f"the label map holds {len(strangers)} values that are not declared",
+        path=path,
+        expected=", ".join(str(value) for value in sorted(declared)),
+        found=listed + (", ..." if len(strangers) > 8 else ""),
+        mend=(
+            "value 4 is the enhancing tumour of BraTS editions before 2023: write it as 3, or declare it in "
+            "a copy of the card"
+            if old_brats
+            else None
+        ),
+    )
+
+
+def _from_float(values: NDArray[Any], path: Path | str | None) -> LabelArray:
+    low, high = float(values.min()), float(values.max())
+    if not (np.isfinite(low) and np.isfinite(high)):
+        bad = int((~np.isfinite(values)).sum())
+        raise SegbenchError(
+            "SB211",
+            "voxels of a label map are not numbers",
+            path=path,
+            found=f"{bad:,} NaN or infinite voxels",
+        )
+    if low < -TOLERANCE or high > LARGEST_LABEL + TOLERANCE:
+        raise _no_label(low if low < 0 else high, path)
+    dtype = np.uint8 if round(high) <= 255 else np.uint16
+    result = np.empty(values.shape, dtype=dtype)
+    flat_in, flat_out = values.reshape(-1), result.reshape(-1)
+    for at in range(0, flat_in.size, _BLOCK):
+        block = flat_in[at : at + _BLOCK]
+        whole = np.rint(block)
+        off = np.abs(block - whole)
+        if float(off.max()) > TOLERANCE:
+            raise _no_label(float(block[int(off.argmax())]), path)
+        flat_out[at : at + _BLOCK] = whole
+    return result
+
+
+def _no_label(value: float, path: Path | str | None) -> SegbenchError:
+    return SegbenchError(
+        "SB212",
+        "the label map holds a value that is no label",
+        path=path,
+        expected=f"whole numbers from 0 to {LARGEST_LABEL}",
+        found=f"{value:.9g}",
+    )

@@ -1,0 +1,306 @@
+"""NIfTI-1 and NIfTI-2 single-file headers, both byte orders, taken apart and checked.
+
+Source: nifti1.h and nifti2.h of the NIfTI Data Format Working Group (nifti.nimh.nih.gov); field offsets, the
+three methods of orientation and the meaning of scl_slope = 0 are theirs.
+"""
+
+from __future__ import annotations
+
+import math
+import struct
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from segbench.core.errors import SegbenchError
+from segbench.volumes.header import VolumeHeader, check_affine, check_axes, check_scaling
+from segbench.volumes.sniff import describe
+
+HEADER_1 = 348
+HEADER_2 = 540
+MAX_EXTENSIONS = 64 * 1024**2
+"""Longest stretch of header extensions that is skipped; real ones are kilobytes."""
+
+DATATYPES: dict[int, str] = {
+    2: "u1", 4: "i2", 8: "i4", 16: "f4", 64: "f8", 256: "i1", 512: "u2", 768: "u4", 1024: "i8", 1280: "u8",
+}  # fmt: skip
+_REFUSED_DATATYPES = {
+    0: "unknown",
+    1: "one bit a voxel",
+    32: "complex",
+    128: "RGB colour",
+    1536: "128-bit float",
+    1792: "complex",
+    2048: "complex",
+    2304: "RGBA colour",
+}
+
+
+@dataclass(frozen=True)
+class _Fields:
+    """The fields that matter, alike for both versions."""
+
+    version: int
+    dim: tuple[int, ...]
+    datatype: int
+    bitpix: int
+    pixdim: tuple[float, ...]
+    vox_offset: float
+    slope: float
+    inter: float
+    units: int
+    qform_code: int
+    sform_code: int
+    quatern: tuple[float, ...]
+    qoffset: tuple[float, ...]
+    srow: tuple[float, ...]
+    texts: dict[str, str]
+    order: str
+
+
+def header_length(start: bytes, *, path: Path) -> int:
+    """348 or 540: how long the header is that begins so.
+
+    Args:
+        start: the first 348 payload bytes, or fewer when there are no more.
+        path: for the message.
+
+    Raises:
+        SegbenchError: SB202 when it is no NIfTI single file, SB204 when it breaks off inside the header.
+    """
+    length = int.from_bytes(start[:4], "little"), int.from_bytes(start[:4], "big")
+    known = HEADER_1 if HEADER_1 in length else HEADER_2 if HEADER_2 in length else 0
+    if not known:
+        raise SegbenchError("SB202", f"this is {describe(start)}, not a NIfTI volume", path=path)
+    if len(start) < HEADER_1:
+        raise SegbenchError(
+            "SB204",
+            "the file is cut short inside its header",
+            path=path,
+            expected=f"{known} bytes of header",
+            found=f"{len(start)} bytes",
+        )
+    magic = start[344:348] if known == HEADER_1 else start[4:12]
+    if magic != (b"n+1\0" if known == HEADER_1 else b"n+2\0\r\n\x1a\n"):
+        pair = magic[:3] in {b"ni1", b"ni2"} or (known == HEADER_1 and magic == bytes(4))
+        raise SegbenchError(
+            "SB202",
+            f"this is {describe(start)}"
+            if pair or known == HEADER_1
+            else "the NIfTI-2 magic string is damaged",
+            path=path,
+            expected="a single-file NIfTI (magic n+1 or n+2)",
+            found=repr(magic),
+            mend="convert the .hdr/.img pair to one .nii.gz file" if pair else "write the file again",
+        )
+    return known
+
+
+def parse_header(data: bytes, *, path: Path, allow_channels: bool) -> VolumeHeader:
+    """A checked header from its 348 or 540 bytes (`header_length` was asked before).
+
+    Raises:
+        SegbenchError: SB207 nonsense in sizes, types or offsets; SB209 unusable geometry; SB210 bad scaling.
+    """
+    fields = _unpack_1(data) if len(data) == HEADER_1 else _unpack_2(data)
+    rank = fields.dim[0]
+    if not 1 <= rank <= 7:
+        raise SegbenchError(
+            "SB207", "the number of axes cannot be", path=path, expected="dim[0] in 1..7", found=rank
+        )
+    shape, channels = check_axes(fields.dim[1 : 1 + rank], allow_channels=allow_channels, path=path)
+    dtype = _dtype(fields, path)
+    offset = _offset(fields, path)
+    check_scaling(fields.slope, fields.inter, path=path)
+    if not all(math.isfinite(size) and size > 0 for size in fields.pixdim[1:4]):
+        raise SegbenchError(
+            "SB209",
+            "the voxel size cannot be",
+            path=path,
+            expected="pixdim[1..3] finite and above 0",
+            found=", ".join(f"{size:g}" for size in fields.pixdim[1:4]),
+        )
+    sform = _sform(fields) if fields.sform_code > 0 else None
+    qform = _qform(fields) if fields.qform_code > 0 else None
+    if sform is not None:
+        affine, source = sform, "sform"
+    elif fields.qform_code > 0:
+        if qform is None:
+            raise SegbenchError("SB209", "the qform's quaternion is longer than 1", path=path)
+        affine, source = qform, "qform"
+    else:
+        affine, source = np.diag([*fields.pixdim[1:4], 1.0]).astype(np.float64), "voxel size"
+    return VolumeHeader(
+        format=f"nifti-{fields.version}",
+        shape_zyx=shape,
+        channels=channels,
+        dtype=dtype,
+        data_offset=offset,
+        slope=fields.slope,
+        inter=fields.inter,
+        affine=affine,
+        spacing_mm=check_affine(affine, path=path, source=source),
+        sform_code=max(0, fields.sform_code),
+        qform_code=max(0, fields.qform_code),
+        sform=sform,
+        qform=qform,
+        unit_code=fields.units & 7,
+        texts=fields.texts,
+        byte_order=fields.order,
+    )
+
+
+def extension_codes(block: bytes, *, big_endian: bool) -> tuple[int, ...]:
+    """Codes of the extensions between header and voxels; stops at the first that is not whole."""
+    if len(block) < 4 or block[0] == 0:
+        return ()
+    codes: list[int] = []
+    at = 4
+    while at + 8 <= len(block):
+        size, code = struct.unpack_from(">ii" if big_endian else "<ii", block, at)
+        if size < 8 or at + size > len(block):
+            break
+        codes.append(code)
+        at += size
+    return tuple(codes)
+
+
+def _unpack_1(data: bytes) -> _Fields:
+    order = "<" if data[:4] == struct.pack("<i", HEADER_1) else ">"
+
+    def get(layout: str, at: int) -> tuple[float, ...]:
+        return struct.unpack_from(order + layout, data, at)
+
+    qform_code, sform_code = get("2h", 252)
+    datatype, bitpix = get("2h", 70)
+    return _Fields(
+        version=1,
+        dim=tuple(int(n) for n in get("8h", 40)),
+        datatype=int(datatype),
+        bitpix=int(bitpix),
+        pixdim=get("8f", 76),
+        vox_offset=get("f", 108)[0],
+        slope=get("f", 112)[0],
+        inter=get("f", 116)[0],
+        units=data[123],
+        qform_code=int(qform_code),
+        sform_code=int(sform_code),
+        quatern=get("3f", 256),
+        qoffset=get("3f", 268),
+        srow=get("12f", 280),
+        texts=_texts(
+            data,
+            data_type=(4, 10),
+            db_name=(14, 18),
+            descrip=(148, 80),
+            aux_file=(228, 24),
+            intent_name=(328, 16),
+        ),
+        order=order,
+    )
+
+
+def _unpack_2(data: bytes) -> _Fields:
+    order = "<" if data[:4] == struct.pack("<i", HEADER_2) else ">"
+
+    def get(layout: str, at: int) -> tuple[float, ...]:
+        return struct.unpack_from(order + layout, data, at)
+
+    datatype, bitpix = get("2h", 12)
+    qform_code, sform_code = get("2i", 344)
+    return _Fields(
+        version=2,
+        dim=tuple(int(n) for n in get("8q", 16)),
+        datatype=int(datatype),
+        bitpix=int(bitpix),
+        pixdim=get("8d", 104),
+        vox_offset=get("q", 168)[0],
+        slope=get("d", 176)[0],
+        inter=get("d", 184)[0],
+        units=int(get("i", 500)[0]),
+        qform_code=int(qform_code),
+        sform_code=int(sform_code),
+        quatern=get("3d", 352),
+        qoffset=get("3d", 376),
+        srow=get("12d", 400),
+        texts=_texts(data, descrip=(240, 80), aux_file=(320, 24), intent_name=(508, 16)),
+        order=order,
+    )
+
+
+def _texts(data: bytes, **places: tuple[int, int]) -> dict[str, str]:
+    found: dict[str, str] = {}
+    for name, (at, length) in places.items():
+        # Everything in the field counts, also what stands behind a terminating zero.
+        text = data[at : at + length].replace(b"\0", b" ").decode("latin-1").strip()
+        if text:
+            found[name] = text
+    return found
+
+
+def _dtype(fields: _Fields, path: Path) -> np.dtype[np.generic]:
+    name = DATATYPES.get(fields.datatype)
+    if name is None:
+        what = _REFUSED_DATATYPES.get(fields.datatype, "not a type of the standard")
+        raise SegbenchError(
+            "SB207",
+            "the type of the voxels cannot be read",
+            path=path,
+            expected="integers or floats of 8 to 64 bits",
+            found=f"datatype {fields.datatype} ({what})",
+        )
+    dtype = np.dtype(fields.order + name)
+    if fields.bitpix != 8 * dtype.itemsize:
+        raise SegbenchError(
+            "SB207",
+            "datatype and bitpix disagree",
+            path=path,
+            expected=f"bitpix {8 * dtype.itemsize} for {dtype.name}",
+            found=fields.bitpix,
+        )
+    return dtype
+
+
+def _offset(fields: _Fields, path: Path) -> int:
+    least = (HEADER_1 if fields.version == 1 else HEADER_2) + 4
+    value = fields.vox_offset
+    if not (math.isfinite(value) and value == int(value) and least <= value <= least + MAX_EXTENSIONS):
+        raise SegbenchError(
+            "SB207",
+            "the place of the voxels in the file cannot be",
+            path=path,
+            expected=f"a whole vox_offset from {least} to {least + MAX_EXTENSIONS}",
+            found=f"{value:g}",
+        )
+    return int(value)
+
+
+def _sform(fields: _Fields) -> NDArray[np.float64]:
+    affine = np.eye(4)
+    affine[:3] = np.asarray(fields.srow, dtype=np.float64).reshape(3, 4)
+    return affine
+
+
+def _qform(fields: _Fields) -> NDArray[np.float64] | None:
+    """Affine of method 2 of the standard, or None for a quaternion that is no rotation."""
+    b, c, d = fields.quatern
+    rest = 1.0 - (b * b + c * c + d * d)
+    if not (rest >= -1e-3 and all(math.isfinite(offset) for offset in fields.qoffset)):
+        return None
+    a = math.sqrt(rest) if rest > 0 else 0.0
+    norm = math.sqrt(a * a + b * b + c * c + d * d)
+    a, b, c, d = a / norm, b / norm, c / norm, d / norm
+    rotation = np.array(
+        [
+            [a * a + b * b - c * c - d * d, 2 * (b * c - a * d), 2 * (b * d + a * c)],
+            [2 * (b * c + a * d), a * a + c * c - b * b - d * d, 2 * (c * d - a * b)],
+            [2 * (b * d - a * c), 2 * (c * d + a * b), a * a + d * d - b * b - c * c],
+        ]
+    )
+    qfac = -1.0 if fields.pixdim[0] < 0 else 1.0
+    affine = np.eye(4)
+    affine[:3, :3] = rotation * np.array([fields.pixdim[1], fields.pixdim[2], qfac * fields.pixdim[3]])
+    affine[:3, 3] = fields.qoffset
+    return affine

@@ -1,0 +1,64 @@
+"""What a file on disk becomes: voxels, spacing and the way to the scanner's millimetres."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+DEFAULT_MAX_BYTES = 8 * 1024**3
+"""Largest volume that is read unless the caller says otherwise (``--max-volume``): 8 GiB."""
+
+
+@dataclass(frozen=True, eq=False)
+class Volume:
+    """One scan or label map on its stored grid.
+
+    Attributes:
+        array: voxels in the order z, y, x (channels first when there are any), C-contiguous. The file's voxel
+            (i, j, k) is ``array[k, j, i]``.
+        spacing_mm: distance between voxel centres along (z, y, x), millimetres, > 0.
+        affine: (4, 4) float64, maps the file's (i, j, k, 1) to RAS+ millimetres; what nibabel calls
+            ``affine``.
+            Note the order: its columns belong to i, j, k, so to the *last* axes of ``array`` backwards.
+        sform_code: NIfTI code of the stored sform (0 = none), copied on writing so that viewers treat a
+            written label map as they treat its scan. 1 for formats that know no such code.
+        qform_code: the same for the qform.
+    """
+
+    array: NDArray[Any]
+    spacing_mm: tuple[float, float, float]
+    affine: NDArray[np.float64]
+    sform_code: int = 1
+    qform_code: int = 1
+
+    @property
+    def shape_zyx(self) -> tuple[int, int, int]:
+        """Extent of the grid along (z, y, x), without channels."""
+        z, y, x = self.array.shape[-3:]
+        return int(z), int(y), int(x)
+
+    @property
+    def voxel_volume_ml(self) -> float:
+        """Volume of one voxel in millilitres."""
+        z, y, x = self.spacing_mm
+        return z * y * x / 1000.0
+
+    def with_array(self, array: NDArray[Any]) -> Volume:
+        """The same grid with other voxels.
+
+        Raises:
+            ValueError: the spatial shape differs.
+        """
+        if array.shape[-3:] != self.array.shape[-3:]:
+            msg = f"array of shape {array.shape} does not lie on a grid of shape {self.shape_zyx}"
+            raise ValueError(msg)
+        return replace(self, array=array)
+
+
+def spacing_of(affine: NDArray[np.float64]) -> tuple[float, float, float]:
+    """Spacing (z, y, x) in millimetres of an (i, j, k) affine: its column norms reversed."""
+    norms = np.sqrt((np.asarray(affine, dtype=np.float64)[:3, :3] ** 2).sum(axis=0))
+    return float(norms[2]), float(norms[1]), float(norms[0])
