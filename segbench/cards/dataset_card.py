@@ -1,7 +1,7 @@
-"""The card of a dataset: `datasets/<slug>/card.toml`, frozen and checked, all faults reported at once (SB110).
+"""The card of a dataset: `datasets/<slug>/card.toml`, frozen, checked, all faults reported at once (SB110).
 
-A phantom card names a real card with `like` and takes layout, channels, labels, regions, geometry, patient key and
-evaluation from it, so the stand-in can never drift from what it stands in for.
+A phantom card names a real card with `like` and takes layout, channels, labels, regions, geometry, patient
+key and evaluation from it, so the stand-in can never drift from what it stands in for.
 """
 
 from __future__ import annotations
@@ -416,7 +416,7 @@ def read_dataset_card(
 
 
 def fault_lines(error: ValidationError) -> list[str]:
-    """One line per fault of a pydantic error: key path, what was found, what is allowed; sorted by key path."""
+    """One line per fault of a pydantic error: key path, what was found, what is allowed; sorted."""
     lines = [
         f"{_key_path(fault['loc'])}: found {_short(fault['input'])}; {_allowed(fault['msg'])}"
         for fault in error.errors(include_url=False)

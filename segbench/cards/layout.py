@@ -52,8 +52,8 @@ FormName = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]{0,63}$")]
 class CaseFolderForm(Section):
     """One way in which the folder of a case is laid out.
 
-    Either `labels` names one label map, or `structures` one mask per label value (nonzero = inside, painted in the
-    order of the card, later wins); `combined` is then a label map that is only compared with the masks.
+    Either `labels` names one label map, or `structures` one mask per label value (nonzero = inside, painted
+    in the order of the card, later wins); `combined` is then a label map that is only compared with them.
     """
 
     name: FormName
@@ -66,20 +66,19 @@ class CaseFolderForm(Section):
 class PairedFoldersForm(Section):
     """A folder of images beside a folder of labels.
 
-    `images` is the folder of the only channel, or {channel: folder}. `image_name` and `label_name` are templates of
-    the file names without their ending.
+    `images` is the folder of the only channel, or {channel: folder}. The stem of an image's name is matched
+    with `case_pattern`; `label_name` makes the stem of its label from the groups. The two folders may be one.
     """
 
     name: FormName
     images: Template | dict[str, Template]
     labels: Template | None = None
-    image_name: Template = "{case}"
     label_name: Template = "{case}"
 
 
 class _Layout(Section):
     pseudo_labels: Pattern = PSEUDO_LABELS
-    """Folders (root, its parent, or a folder on the way to the files) whose name matches hold no reference."""
+    """Folders (root, its parent, folders on the way to the files) whose name matches hold no reference."""
 
 
 class CaseFolderLayout(_Layout):
@@ -123,7 +122,7 @@ Layout = Annotated[
 
 
 def template_fields(template: str) -> frozenset[str]:
-    """The placeholders of a template: `"{case}-t1c.nii.gz"` gives {"case"}. Raises ValueError on a stray brace."""
+    """The placeholders of a template: {"case"} of `"{case}-t1c.nii.gz"`. ValueError on a stray brace."""
     return frozenset(field for _, field, _, _ in string.Formatter().parse(template) if field is not None)
 
 

@@ -1,0 +1,179 @@
+"""What every adapter gives: the files of each case, and what is wrong with how they lie."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+from segbench.cards.layout import SAFE_CASE
+
+ENDINGS = (".nii.gz", ".nii", ".nrrd", ".mha")
+"""File endings of volumes; the last two need the extra `itk`."""
+
+Severity = Literal["error", "warning", "info"]
+
+
+@dataclass(frozen=True, slots=True)
+class CaseFiles:
+    """Where the files of a case are.
+
+    Attributes:
+        case: Its id.
+        patient: The patient it belongs to, as far as the names tell (`Dataset.patient_of` knows tables too).
+        timepoint: Which visit, where the names tell.
+        images: The file of each channel. The same file for several channels: they are stacked in it.
+        references: The label map, or one mask per structure name, or None for a case without a reference.
+        form: The form of the layout that fits.
+        stacked: Channel names in the order of the file's last axis, when one file holds them all.
+        combined: A label map that is only compared with the masks.
+        missing: Files that the form names and that are absent, as names inside the root.
+    """
+
+    case: str
+    patient: str
+    timepoint: str | None
+    images: Mapping[str, Path]
+    references: Path | Mapping[str, Path] | None
+    form: str
+    stacked: tuple[str, ...] = ()
+    combined: Path | None = None
+    missing: tuple[str, ...] = ()
+
+    @property
+    def reference_files(self) -> tuple[Path, ...]:
+        """All files that the reference is made of."""
+        if self.references is None:
+            return ()
+        return (self.references,) if isinstance(self.references, Path) else tuple(self.references.values())
+
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """Every file of the case once, images first."""
+        extra = () if self.combined is None else (self.combined,)
+        return tuple(dict.fromkeys([*self.images.values(), *self.reference_files, *extra]))
+
+
+@dataclass(frozen=True, slots=True)
+class LayoutFinding:
+    """Something wrong with how the files lie, found without opening a volume; `file` is within the root."""
+
+    code: str
+    severity: Severity
+    message: str
+    case: str | None = None
+    file: str | None = None
+    expected: object = None
+    found: object = None
+
+
+@dataclass(slots=True)
+class Discovery:
+    """The cases an adapter found, by id. `findings` hold everything that was left out, and why."""
+
+    cases: dict[str, CaseFiles] = field(default_factory=dict)
+    findings: list[LayoutFinding] = field(default_factory=list)
+    announced: int | None = None
+    """How many labelled cases the folder's own dataset.json announces."""
+
+    def add(self, files: CaseFiles, root: Path) -> None:
+        """Take a case; a second one of the same id, or of an id that differs in case only, is SB306."""
+        folded = files.case.casefold()
+        twin = self._folded.get(folded)
+        if twin is not None:
+            place = inside(files.files[0].parent if files.files else root, root)
+            message = f"the ids {twin} and {files.case} differ in case only"
+            if twin == files.case:
+                message = f"the id {twin} stands twice"
+            self.findings.append(LayoutFinding("SB306", "error", message, case=files.case, file=place))
+            return
+        self._folded[folded] = files.case
+        self.cases[files.case] = files
+
+    _folded: dict[str, str] = field(default_factory=dict, repr=False)
+
+
+def inside(path: Path, root: Path) -> str:
+    """A path relative to the dataset's root, with forward slashes."""
+    try:
+        return path.relative_to(root).as_posix()
+    except ValueError:
+        return path.as_posix()
+
+
+def is_hidden(name: str) -> bool:
+    """Whether a name is left out everywhere: hidden files, macOS resource forks, `__MACOSX`."""
+    return name.startswith((".", "_"))
+
+
+def entries(folder: Path) -> list[Path]:
+    """The visible entries of a folder in plain string order of their names; empty where there is none."""
+    try:
+        return sorted((p for p in folder.iterdir() if not is_hidden(p.name)), key=lambda p: p.name)
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+
+
+def stem_and_ending(name: str) -> tuple[str, str] | None:
+    """`("case", ".nii.gz")` of a volume's file name, None for any other file."""
+    for ending in ENDINGS:
+        if name.endswith(ending) and len(name) > len(ending):
+            return name[: -len(ending)], ending
+    return None
+
+
+def volumes_in(folder: Path) -> dict[str, list[Path]]:
+    """The volume files of a folder by stem, sorted; more than one file of a stem means it is ambiguous."""
+    found: dict[str, list[Path]] = {}
+    for path in entries(folder):
+        parts = stem_and_ending(path.name)
+        if parts is not None:
+            found.setdefault(parts[0], []).append(path)
+    return found
+
+
+def with_any_ending(path: Path) -> list[Path]:
+    """The existing files that a template's path stands for: itself, or the same stem with another ending."""
+    parts = stem_and_ending(path.name)
+    if parts is None:
+        return [path] if path.exists() else []
+    candidates = [path, *(path.with_name(parts[0] + ending) for ending in ENDINGS if ending != parts[1])]
+    return [candidate for candidate in candidates if candidate.exists()]
+
+
+def is_safe_case(case: str) -> bool:
+    """Whether an id may be part of a file name anywhere."""
+    return re.fullmatch(SAFE_CASE, case) is not None and ".." not in case
+
+
+def wrapped(root: Path, depth: int = 2) -> Iterator[Path]:
+    """The root and every folder at most `depth` levels below it: archives unpack one or two levels too deep."""
+    yield root
+    if depth > 0:
+        for folder in entries(root):
+            if folder.is_dir():
+                yield from wrapped(folder, depth - 1)
+
+
+def missing_references(discovery: Discovery, groups: Iterable[tuple[str, list[CaseFiles]]]) -> None:
+    """Say which cases have no reference: an error beside labelled cases, a mere note where none has one.
+
+    Args:
+        discovery: Receives the findings.
+        groups: (folder, its cases): the unit in which either all or none are expected to be labelled.
+    """
+    for folder, cases in groups:
+        without = [files for files in cases if files.references is None]
+        if not without:
+            continue
+        if len(without) == len(cases):
+            message = (
+                f"{len(without)} case{'s' * (len(without) > 1)} without a reference, as in a validation set"
+            )
+            discovery.findings.append(LayoutFinding("SB303", "info", message, file=folder))
+            continue
+        for files in without:
+            message = "no reference, though the cases beside it have one"
+            discovery.findings.append(LayoutFinding("SB303", "error", message, case=files.case, file=folder))

@@ -1,0 +1,320 @@
+"""The two kinds of `dataset.json`, MSD's and nnU-Net v2's: read and checked, all faults at once (SB331)."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path, PurePosixPath
+from typing import Any, Literal
+
+from segbench.core.errors import SegbenchError
+from segbench.data.adapters.base import ENDINGS
+
+MAX_BYTES = 64 * 2**20
+OTHER_ENDINGS = (".tif", ".tiff", ".png", ".bmp", ".npy", ".mha", ".mhd")
+Kind = Literal["msd", "nnunet"]
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """A case that the file lists: paths inside the dataset's folder (nnU-Net's may be absolute)."""
+
+    images: tuple[str, ...]
+    label: str | None
+    case: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class DatasetJson:
+    """A checked `dataset.json`.
+
+    Attributes:
+        kind: Whose format it is.
+        name: The dataset's name, or "".
+        channels: Names in file order.
+        labels: Name of each label value, 0 first.
+        regions: nnU-Net's labels that are lists of values (or all of them when one is), in file order.
+        ignore: nnU-Net's ignore label.
+        class_order: nnU-Net's regions_class_order.
+        announced: numTraining.
+        ending: nnU-Net's file_ending.
+        training: Labelled cases the file lists; None when it lists none (nnU-Net's usual form).
+        unlabelled: Cases the file lists for testing.
+        faults: What is wrong but does not hinder reading, such as numTraining.
+        raw: The document.
+    """
+
+    kind: Kind
+    name: str
+    channels: tuple[str, ...]
+    labels: Mapping[int, str]
+    regions: Mapping[str, tuple[int, ...]]
+    ignore: int | None
+    class_order: tuple[int, ...] | None
+    announced: int | None
+    ending: str
+    training: tuple[Entry, ...] | None
+    unlabelled: tuple[Entry, ...]
+    faults: tuple[str, ...]
+    raw: Mapping[str, Any] = field(repr=False)
+
+
+def read_dataset_json(path: Path) -> DatasetJson:
+    """The checked `dataset.json`.
+
+    Raises:
+        SegbenchError: SB331 with one line per fault; SB302 when both formats fit or none does.
+    """
+    document = _load(path)
+    kind = kind_of(document, path)
+    parse = _msd if kind == "msd" else _nnunet
+    faults: list[str] = []
+    parsed = parse(document, faults)
+    if faults:
+        count = f"{len(faults)} fault{'s' * (len(faults) > 1)}"
+        raise SegbenchError("SB331", f"{path.name} has {count}", path=path, details=faults, found=len(faults))
+    return parsed
+
+
+def kind_of(document: Mapping[str, Any], path: Path) -> Kind:
+    """Whose format a document is, told by its keys (SB302 when that is not clear)."""
+    nnunet = "channel_names" in document or "file_ending" in document
+    msd = "modality" in document
+    if nnunet and msd:
+        raise SegbenchError(
+            "SB302",
+            "dataset.json fits two formats",
+            path=path,
+            found="nnU-Net v2 (channel_names, file_ending) and MSD (modality)",
+            mend="remove the keys of the format that it is not",
+        )
+    if not nnunet and not msd:
+        raise SegbenchError(
+            "SB302",
+            "dataset.json is neither MSD's nor nnU-Net's",
+            path=path,
+            expected="MSD: modality, labels, training; nnU-Net v2: channel_names, labels, file_ending",
+            found=", ".join(sorted(map(str, document))) or "no keys",
+        )
+    return "nnunet" if nnunet else "msd"
+
+
+def _load(path: Path) -> Mapping[str, Any]:
+    try:
+        if path.stat().st_size > MAX_BYTES:
+            raise SegbenchError("SB331", f"{path.name} is larger than {MAX_BYTES} bytes", path=path)
+        document = json.loads(path.read_text(encoding="utf-8-sig"))
+    except OSError as error:
+        message = f"{path.name} cannot be read: {error.strerror}"
+        raise SegbenchError("SB331", message, path=path) from error
+    except (ValueError, RecursionError) as error:
+        raise SegbenchError("SB331", f"{path.name} is no JSON: {error}", path=path) from error
+    if not isinstance(document, dict):
+        raise SegbenchError("SB331", f"{path.name} is no JSON object", path=path)
+    return document
+
+
+def _msd(document: Mapping[str, Any], faults: list[str]) -> DatasetJson:
+    channels = _indexed(document.get("modality"), "modality", faults)
+    labels = {int(k): str(v) for k, v in _table(document, "labels", faults).items() if str(k).isdecimal()}
+    faults += [
+        f"labels: found {key!r}; allowed: label values as text"
+        for key in _table(document, "labels", [])
+        if not str(key).isdecimal()
+    ]
+    if 0 not in labels:
+        faults.append("labels: 0 is absent; it is the background")
+    if labels and max(labels) > 255:
+        faults.append(f"labels: found {max(labels)}; allowed: 0 to 255")
+    training = tuple(_msd_entries(document, "training", faults, labelled=True))
+    validation = tuple(_msd_entries(document, "validation", faults, labelled=False))
+    test = tuple(_msd_entries(document, "test", faults, labelled=False))
+    training += tuple(entry for entry in validation if entry.label is not None)
+    unlabelled = test + tuple(entry for entry in validation if entry.label is None)
+    announced = _count(document, "numTraining", faults, required=False)
+    mild: list[str] = []
+    listed = len(document["training"]) if isinstance(document.get("training"), list) else 0
+    if announced is not None and announced != listed:
+        mild.append(f"numTraining is {announced}, but training lists {listed}")
+    return DatasetJson(
+        kind="msd",
+        name=_text(document, "name"),
+        channels=channels,
+        labels=dict(sorted(labels.items())),
+        regions={},
+        ignore=None,
+        class_order=None,
+        announced=announced,
+        ending="",
+        training=training,
+        unlabelled=unlabelled,
+        faults=tuple(mild),
+        raw=document,
+    )
+
+
+def _msd_entries(
+    document: Mapping[str, Any], key: str, faults: list[str], *, labelled: bool
+) -> Iterator[Entry]:
+    listed = document.get(key, [])
+    if not isinstance(listed, list):
+        faults.append(f"{key}: found {type(listed).__name__}; allowed: a list")
+        return
+    if labelled and key not in document:
+        faults.append(f"{key}: this key is required")
+    for index, item in enumerate(listed):
+        where = f"{key}[{index}]"
+        if isinstance(item, str) and not labelled:
+            if _inside(item, where, faults):
+                yield Entry((item,), None)
+        elif isinstance(item, dict) and isinstance(item.get("image"), str):
+            label = item.get("label")
+            if labelled and not isinstance(label, str):
+                faults.append(f"{where}.label: found {label!r}; allowed: a path")
+                continue
+            label = label if isinstance(label, str) else None
+            if _inside(item["image"], where, faults) and (label is None or _inside(label, where, faults)):
+                yield Entry((item["image"],), label)
+        else:
+            faults.append(f"{where}: found {str(item)[:60]!r}; allowed: {{image, label}}")
+
+
+def _nnunet(document: Mapping[str, Any], faults: list[str]) -> DatasetJson:
+    channels = _indexed(document.get("channel_names"), "channel_names", faults)
+    ending = document.get("file_ending")
+    if not isinstance(ending, str) or ending not in ENDINGS + OTHER_ENDINGS:
+        faults.append(f"file_ending: found {ending!r}; allowed: {', '.join(ENDINGS)}")
+    elif ending not in ENDINGS:
+        faults.append(f"file_ending: found {ending!r}; segbench reads {', '.join(ENDINGS)}")
+    names, regions, ignore = _nnunet_labels(document, faults)
+    class_order = document.get("regions_class_order")
+    if any(len(values) > 1 for values in regions.values()):
+        if not isinstance(class_order, list) or not all(_is_int(v) for v in class_order):
+            faults.append("regions_class_order: required as a list of labels, because a label is a list")
+            class_order = None
+        elif len(class_order) != len(regions):
+            faults.append(f"regions_class_order: found {len(class_order)} values; allowed: {len(regions)}")
+    announced = _count(document, "numTraining", faults, required=True)
+    training = _nnunet_entries(document, faults)
+    mild: list[str] = []
+    if announced is not None and training is not None and announced != len(training):
+        mild.append(f"numTraining is {announced}, but dataset lists {len(training)}")
+    return DatasetJson(
+        kind="nnunet",
+        name=_text(document, "name"),
+        channels=channels,
+        labels=names,
+        regions=regions,
+        ignore=ignore,
+        class_order=tuple(class_order) if isinstance(class_order, list) else None,
+        announced=announced,
+        ending=ending if isinstance(ending, str) else "",
+        training=training,
+        unlabelled=(),
+        faults=tuple(mild),
+        raw=document,
+    )
+
+
+def _nnunet_labels(
+    document: Mapping[str, Any], faults: list[str]
+) -> tuple[dict[int, str], dict[str, tuple[int, ...]], int | None]:
+    """Names of the values, the foreground labels as unions of values, the ignore label."""
+    unions: dict[str, tuple[int, ...]] = {}
+    ignore: int | None = None
+    for name, value in _table(document, "labels", faults).items():
+        values = value if isinstance(value, list) else [value]
+        if not values or not all(_is_int(v) and 0 <= v <= 255 for v in values):
+            faults.append(f"labels.{name}: found {value!r}; allowed: 0 to 255 or a list of them")
+        elif name == "background":
+            if value not in (0, [0]):
+                faults.append(f"labels.background: found {value!r}; allowed: 0")
+        elif name == "ignore":
+            ignore = values[0] if len(values) == 1 else None
+            if ignore is None:
+                faults.append(f"labels.ignore: found {value!r}; allowed: one label")
+        elif 0 in values:
+            faults.append(f"labels.{name}: found {value!r}; 0 is the background alone")
+        else:
+            unions[str(name)] = tuple(values)
+    if "background" not in _table(document, "labels", []):
+        faults.append("labels.background: this key is required")
+    used = {v for values in unions.values() for v in values}
+    highest = max(used | {ignore or 0}, default=0)
+    gap = sorted(set(range(1, highest + 1)) - used - ({ignore} if ignore is not None else set()))
+    if gap:
+        faults.append(f"labels: values are not consecutive, {', '.join(map(str, gap))} not declared")
+    if ignore is not None and ignore <= max(used, default=0):
+        faults.append(f"labels.ignore: found {ignore}; allowed: the highest label")
+    single = {values[0]: name for name, values in unions.items() if len(values) == 1}
+    names = {0: "background", **{v: single.get(v, f"label {v}") for v in sorted(used)}}
+    if ignore is not None:
+        names[ignore] = "ignore"
+    return names, unions, ignore
+
+
+def _nnunet_entries(document: Mapping[str, Any], faults: list[str]) -> tuple[Entry, ...] | None:
+    listed = document.get("dataset")
+    if listed is None:
+        return None
+    if not isinstance(listed, dict):
+        faults.append(f"dataset: found {type(listed).__name__}; allowed: {{case: {{images, label}}}}")
+        return None
+    found: list[Entry] = []
+    for case, item in listed.items():
+        images = item.get("images") if isinstance(item, dict) else None
+        label = item.get("label") if isinstance(item, dict) else None
+        if isinstance(images, list) and all(isinstance(i, str) for i in images) and isinstance(label, str):
+            found.append(Entry(tuple(images), label, case=str(case)))
+        else:
+            faults.append(f"dataset.{case}: found {str(item)[:60]!r}; allowed: {{images: [...], label}}")
+    return tuple(found)
+
+
+def _is_int(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _text(document: Mapping[str, Any], key: str) -> str:
+    value = document.get(key)
+    return value if isinstance(value, str) else ""
+
+
+def _table(document: Mapping[str, Any], key: str, faults: list[str]) -> Mapping[str, Any]:
+    value = document.get(key)
+    if isinstance(value, dict) and value:
+        return value
+    faults.append(f"{key}: found {value!r}; allowed: an object with at least one entry")
+    return {}
+
+
+def _indexed(value: object, key: str, faults: list[str]) -> tuple[str, ...]:
+    """Names of an object {"0": name, ...} in the order of its indices, which must be 0, 1, 2, ..."""
+    if not isinstance(value, dict) or not value:
+        faults.append(f'{key}: found {value!r}; allowed: {{"0": name, ...}}')
+        return ()
+    if not all(str(k).isdecimal() for k in value):
+        faults.append(f"{key}: found {sorted(map(str, value))}; allowed: indices from 0 as text")
+        return ()
+    by_index = {int(k): str(v) for k, v in value.items()}
+    if sorted(by_index) != list(range(len(by_index))):
+        faults.append(f"{key}: found indices {sorted(by_index)}; allowed: 0, 1, 2, ... without a gap")
+    return tuple(by_index[index] for index in sorted(by_index))
+
+
+def _count(document: Mapping[str, Any], key: str, faults: list[str], *, required: bool) -> int | None:
+    value = document.get(key)
+    if _is_int(value) and value >= 0:
+        return value
+    if value is not None or required:
+        faults.append(f"{key}: found {value!r}; allowed: a whole number")
+    return None
+
+
+def _inside(text: str, where: str, faults: list[str]) -> bool:
+    path = PurePosixPath(text.replace("\\", "/"))
+    if path.is_absolute() or ".." in path.parts or "\0" in text or not text:
+        faults.append(f"{where}: found {text!r}; allowed: a path inside the dataset's folder")
+        return False
+    return True

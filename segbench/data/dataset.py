@@ -1,0 +1,336 @@
+"""A dataset that is here: its cases, their files, their voxels. Reads only, never writes."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from segbench.cards.dataset_card import DatasetCard
+from segbench.core.errors import SegbenchError
+from segbench.data.adapters import CaseFiles, Discovery, LayoutFinding
+from segbench.volumes import Volume, read_header, read_label_map, read_volume
+from segbench.volumes.geometry import corner_displacement
+from segbench.volumes.header import VolumeHeader
+from segbench.volumes.volume import DEFAULT_MAX_BYTES
+
+SPACING_TOLERANCE = 1e-3
+"""Largest relative difference of spacings within a case."""
+GRID_TOLERANCE_VOXELS = 0.5
+"""Largest displacement of a corner between two files of a case."""
+MASK_VALUES = (0, 1, 255)
+
+
+@dataclass(frozen=True, eq=False)
+class Dataset:
+    """A card together with the folder that holds its data; opened by `segbench.data.open_dataset`.
+
+    Attributes:
+        card: What is known about the dataset.
+        root: The folder that holds it.
+        discovery: What the adapter found there.
+        splits_folder: Where the card's split files lie, if anywhere.
+        max_bytes: Largest volume that is read.
+    """
+
+    card: DatasetCard
+    root: Path
+    discovery: Discovery = field(repr=False)
+    splits_folder: Path | None = None
+    max_bytes: int = DEFAULT_MAX_BYTES
+
+    @property
+    def adapter(self) -> str:
+        """The adapter that reads the tree."""
+        return self.card.layout.adapter
+
+    @cached_property
+    def form(self) -> str:
+        """The form of the layout that the cases have; "mixed" when there are several."""
+        forms = {files.form for files in self.discovery.cases.values()}
+        return forms.pop() if len(forms) == 1 else "mixed" if forms else ""
+
+    @cached_property
+    def case_ids(self) -> tuple[str, ...]:
+        """Cases with all channels and a reference, in plain string order."""
+        return tuple(c for c, f in self.discovery.cases.items() if f.references is not None and not f.missing)
+
+    @cached_property
+    def cases_without_reference(self) -> tuple[str, ...]:
+        """Cases with all channels and no reference: validation and test sets as they are given out."""
+        return tuple(c for c, f in self.discovery.cases.items() if f.references is None and not f.missing)
+
+    @cached_property
+    def incomplete_cases(self) -> tuple[str, ...]:
+        """Cases with a file absent; they are neither trained on nor scored, and verification names them."""
+        return tuple(case for case, files in self.discovery.cases.items() if files.missing)
+
+    @cached_property
+    def layout_findings(self) -> tuple[LayoutFinding, ...]:
+        """What is wrong with how the files lie: the adapter's findings and the count against the card."""
+        return (*self.discovery.findings, *self._count_findings())
+
+    @cached_property
+    def stands_in(self) -> bool:
+        """Whether a real card reads generated data here: shipped lists then name nobody."""
+        return not self.card.is_phantom and self.is_generated
+
+    @cached_property
+    def is_generated(self) -> bool:
+        """Whether the tree was written by `segbench data phantom`."""
+        return (self.root / "phantom.json").is_file()
+
+    @cached_property
+    def digest(self) -> str:
+        """Digest of the content of every case (`datasets.md` 7.2), 64 hex digits; the first call reads all."""
+        from segbench.data.digest import dataset_digest
+
+        return dataset_digest(self)
+
+    def case(self, case: str) -> CaseFiles:
+        """The files of a case, also of one without a reference.
+
+        Raises:
+            SegbenchError: SB324 if the dataset has no such case.
+        """
+        files = self.discovery.cases.get(case)
+        if files is None:
+            raise SegbenchError(
+                "SB324",
+                f"{self.card.slug} has no case {case!r} here",
+                path=self.root,
+                expected=f"one of {len(self.discovery.cases)} ids, such as "
+                f"{next(iter(self.discovery.cases), '-')}",
+            )
+        return files
+
+    def patient_of(self, case: str) -> str:
+        """The patient a case belongs to: by the card's group, by its table, else the case itself."""
+        group = self.card.patient.group
+        if isinstance(group, str):
+            return self.case(case).patient
+        return self._patients.get(case, case)
+
+    def read_image(self, case: str) -> Volume:
+        """The image of a case on its stored grid: (C, z, y, x) float32, channels in the card's order.
+
+        Raises:
+            SegbenchError: SB303 a channel is absent, SB307 shapes differ, SB308 spacings, SB309 origin or
+                direction, and what `read_volume` refuses (SB201 to SB211).
+        """
+        files = self.case(case)
+        self._need_whole(files)
+        if files.stacked:
+            return self._read_stacked(files)
+        order = self.card.channels.order
+        first_path = files.images[order[0]]
+        first = self._read(first_path, case)
+        array = np.empty((len(order), *first.shape_zyx), dtype=np.float32)
+        array[0] = first.array
+        for index, channel in enumerate(order[1:], start=1):
+            volume = self._read(files.images[channel], case)
+            self._same_grid(first, volume, files, files.images[channel])
+            array[index] = volume.array
+        return self._on_reference_grid(Volume(array, *_grid(first)), files)
+
+    def read_reference(self, case: str) -> Volume:
+        """The label map of a case on its stored grid: (z, y, x), uint8, or uint16 when a value exceeds 255.
+
+        Masks per structure are painted in the order of the card, the later one wins.
+
+        Raises:
+            SegbenchError: SB303 without a reference, SB315 for a mask that is none, and what
+                `read_label_map` refuses, such as SB213 for a value that the card does not declare.
+        """
+        files = self.case(case)
+        if files.references is None:
+            message = f"case {case} has no reference"
+            raise SegbenchError("SB303", message, case=case, path=self.root, details=list(files.missing))
+        if isinstance(files.references, Path):
+            try:
+                return read_label_map(files.references, labels=self.card.labels, max_bytes=self.max_bytes)
+            except SegbenchError as error:
+                raise _of_case(error, case) from None
+        return self._paint(files, files.references)
+
+    def split_files(self) -> dict[str, Path]:
+        """The split files beside the card, by name."""
+        if self.splits_folder is None or not self.splits_folder.is_dir():
+            return {}
+        return {path.stem: path for path in sorted(self.splits_folder.glob("*.json"))}
+
+    def table(self, name: str) -> list[dict[str, str]]:
+        """The rows of a table in the root, such as `meta.csv`; comma, semicolon or tab between the columns.
+
+        Raises:
+            SegbenchError: SB303 if it is absent.
+        """
+        path = self.root / name
+        try:
+            text = path.read_text(encoding="utf-8-sig")
+        except OSError as error:
+            message = f"the table {name} is needed to tell patients or splits apart"
+            raise SegbenchError("SB303", message, path=path) from error
+        head = text.partition("\n")[0]
+        delimiter = max(",;\t", key=head.count)
+        return list(csv.DictReader(text.splitlines(), delimiter=delimiter))
+
+    @cached_property
+    def _patients(self) -> dict[str, str]:
+        group = self.card.patient.group
+        if isinstance(group, str):
+            return {}
+        return {row[group.case]: row[group.patient] for row in self.table(group.table) if group.case in row}
+
+    def _count_findings(self) -> list[LayoutFinding]:
+        """The count against dataset.json, which knows this copy, else against the card."""
+        expected, what = self.card.expected.cases, f"the card of {self.card.slug}"
+        if self.discovery.announced is not None:
+            expected, what = self.discovery.announced, "dataset.json"
+        elif self.is_generated:
+            return []
+        found = len(self.case_ids)
+        if expected is None or found == expected:
+            return []
+        if found < expected:
+            message = f"found {found} of {expected} expected cases ({expected - found} absent)"
+        else:
+            message = f"found {found} cases, {found - expected} more than the {expected} of {what}"
+        absent = self.absent_ids
+        if absent:
+            message += f": {', '.join(absent[:5])}{' ...' if len(absent) > 5 else ''} among them"
+        return [LayoutFinding("SB305", "warning", message, expected=expected, found=found)]
+
+    @cached_property
+    def absent_ids(self) -> tuple[str, ...]:
+        """Cases that are not here though a split file of the card names them, sorted."""
+        from segbench.data.splits.files import named_ids
+
+        if self.is_generated:
+            return ()
+        return tuple(sorted(named_ids(self.split_files().values()) - set(self.discovery.cases)))
+
+    def _read(self, path: Path, case: str) -> Volume:
+        try:
+            return read_volume(path, max_bytes=self.max_bytes)
+        except SegbenchError as error:
+            raise _of_case(error, case) from None
+
+    def _need_whole(self, files: CaseFiles) -> None:
+        absent = [channel for channel in self.card.channels.order if channel not in files.images]
+        if absent:
+            raise SegbenchError(
+                "SB303",
+                f"case {files.case}: channel {', '.join(absent)} is absent",
+                case=files.case,
+                path=self.root,
+                details=list(files.missing),
+            )
+
+    def _read_stacked(self, files: CaseFiles) -> Volume:
+        path = files.images[files.stacked[0]]
+        try:
+            volume = read_volume(path, max_bytes=self.max_bytes, allow_channels=True)
+        except SegbenchError as error:
+            raise _of_case(error, files.case) from None
+        channels = volume.array.shape[0] if volume.array.ndim == 4 else 1
+        if channels != len(files.stacked):
+            raise SegbenchError(
+                "SB307",
+                f"case {files.case}: the number of channels differs",
+                path=path,
+                case=files.case,
+                expected=f"{len(files.stacked)} ({', '.join(files.stacked)})",
+                found=channels,
+            )
+        order = [files.stacked.index(channel) for channel in self.card.channels.order]
+        array = volume.array if order == sorted(order) else np.ascontiguousarray(volume.array[order])
+        return self._on_reference_grid(volume.with_array(array), files)
+
+    def _on_reference_grid(self, image: Volume, files: CaseFiles) -> Volume:
+        """The image with the affine of the reference's file: scores live on the reference's grid."""
+        if files.references is None:
+            return image
+        path = files.reference_files[0]
+        try:
+            header = read_header(path, max_bytes=self.max_bytes)
+        except SegbenchError as error:
+            raise _of_case(error, files.case) from None
+        self._same_grid(image, header, files, path)
+        return Volume(image.array, *_grid(header))
+
+    def _same_grid(self, first: Volume, other: Volume | VolumeHeader, files: CaseFiles, path: Path) -> None:
+        """Refuse files of one case that do not lie on one grid; nothing is resampled to make them fit."""
+
+        def refuse(code: str, message: str, expected: object, found: object) -> SegbenchError:
+            return SegbenchError(
+                code,
+                f"case {files.case}: {message}",
+                path=path,
+                case=files.case,
+                expected=expected,
+                found=found,
+            )
+
+        if first.shape_zyx != other.shape_zyx:
+            raise refuse("SB307", "shapes (z, y, x) differ", first.shape_zyx, other.shape_zyx)
+        ratio = np.divide(other.spacing_mm, first.spacing_mm)
+        if float(np.abs(ratio - 1).max()) > SPACING_TOLERANCE:
+            raise refuse("SB308", "spacings (z, y, x) in mm differ", first.spacing_mm, other.spacing_mm)
+        apart = corner_displacement(first.affine, other.affine, first.shape_zyx)
+        if apart > GRID_TOLERANCE_VOXELS:
+            found = f"{apart:.3g} voxels apart"
+            raise refuse("SB309", "origin or direction differ", f"at most {GRID_TOLERANCE_VOXELS}", found)
+
+    def _paint(self, files: CaseFiles, masks: Mapping[str, Path]) -> Volume:
+        value_of = {name: value for value, name in self.card.labels.items()}
+        first: Volume | None = None
+        painted: NDArray[np.uint8] | None = None
+        for name, path in masks.items():
+            try:
+                mask = read_label_map(path, max_bytes=self.max_bytes)
+            except SegbenchError as error:
+                raise _of_case(error, files.case) from None
+            if first is None or painted is None:
+                first, painted = mask, np.zeros(mask.shape_zyx, dtype=np.uint8)
+            else:
+                self._same_grid(first, mask, files, path)
+            values = np.unique(mask.array)
+            strange = sorted(set(values.tolist()) - set(MASK_VALUES))
+            if strange or {1, 255} <= set(values.tolist()):
+                raise SegbenchError(
+                    "SB315",
+                    f"case {files.case}: {path.name} is no mask",
+                    path=path,
+                    case=files.case,
+                    expected="0 and 1 (or 0 and 255)",
+                    found=", ".join(str(value) for value in values.tolist()[:10]),
+                )
+            painted[mask.array != 0] = value_of[name]
+        assert first is not None and painted is not None
+        return Volume(painted, *_grid(first))
+
+
+def _grid(
+    grid: Volume | VolumeHeader,
+) -> tuple[tuple[float, float, float], NDArray[np.float64], int, int]:
+    return grid.spacing_mm, grid.affine, grid.sform_code, grid.qform_code
+
+
+def _of_case(error: SegbenchError, case: str) -> SegbenchError:
+    """The same error, naming the case."""
+    return SegbenchError(
+        error.code,
+        error.message,
+        path=error.path,
+        case=error.case or case,
+        expected=error.expected,
+        found=error.found,
+        mend=error.mend,
+        details=error.details,
+    )

@@ -1,0 +1,181 @@
+"""Finds a dataset's folder and opens it; says how to come by it when it is not here (SB301)."""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+
+from segbench.cards import find_card_folder, list_dataset_cards, load_dataset_card
+from segbench.cards.dataset_card import SLUG, DatasetCard
+from segbench.core.environment import data_dir as resolve_data_dir
+from segbench.core.errors import SegbenchError
+from segbench.data.adapters import discover
+from segbench.data.dataset import Dataset
+from segbench.data.recognise import describe_folder
+from segbench.volumes.volume import DEFAULT_MAX_BYTES
+
+PHANTOM_OF = {
+    "crc-2000": "crc",
+    "brats2023-gli": "brats",
+    "aiib2023": "aiib",
+    "abdomenatlas-1.0-mini": "abdomenatlas",
+}
+_PHANTOM_BY_ADAPTER = {"paired-folders": "crc", "case-folder": "brats", "msd": "msd", "nnunet": "msd"}
+
+
+def open_dataset(
+    dataset: str | Path | DatasetCard,
+    *,
+    path: Path | str | None = None,
+    data_dir: Path | str | None = None,
+    max_bytes: int = DEFAULT_MAX_BYTES,
+) -> Dataset:
+    """The dataset, its cases listed; no volume is opened and nothing is written.
+
+    Args:
+        dataset: A slug, a card, or a folder that describes itself (MSD, nnU-Net v2, AbdomenAtlas, phantoms).
+        path: The dataset's root itself.
+        data_dir: The folder that holds the datasets (else `SEGBENCH_DATA`, else ./data).
+        max_bytes: Largest volume that will be read (`--max-volume`).
+
+    Raises:
+        SegbenchError: SB101 unknown name, SB301 not here, SB302 layout not recognised or ambiguous, SB311 no
+            case at all, SB330 pseudo-labels, SB331 invalid dataset.json.
+
+    A phantom card whose folder is absent is generated first, into the data directory.
+    """
+    card, splits_folder, root = _resolve(dataset)
+    if path is not None:
+        root = Path(path).expanduser()
+        if not root.is_dir():
+            raise absent(card, looked=[root], base=None)
+    elif root is None:
+        root = find_root(card, data_dir)
+        if root is None and card.is_phantom:
+            root = _generate(card, resolve_data_dir(data_dir))
+        if root is None:
+            base = resolve_data_dir(data_dir)
+            raise absent(card, looked=[base / name for name in card.location.folders], base=base)
+    _refuse_pseudo_labels(card, root)
+    discovery = discover(card, root)
+    if not discovery.cases:
+        raise _no_case(card, root, [finding.message for finding in discovery.findings])
+    return Dataset(card, root, discovery, splits_folder, max_bytes)
+
+
+def find_root(card: DatasetCard, data_dir: Path | str | None = None) -> Path | None:
+    """The first of the card's folder names that exists under the data directory, or None."""
+    base = resolve_data_dir(data_dir)
+    return next((base / name for name in card.location.folders if (base / name).is_dir()), None)
+
+
+def _resolve(dataset: str | Path | DatasetCard) -> tuple[DatasetCard, Path | None, Path | None]:
+    """Card, folder of its splits, and the root when the name is a folder."""
+    if isinstance(dataset, DatasetCard):
+        return dataset, _splits_of(dataset.slug), None
+    text = str(dataset)
+    if isinstance(dataset, str) and re.fullmatch(SLUG, text) and text in list_dataset_cards():
+        return load_dataset_card(text), _splits_of(text), None
+    folder = Path(text).expanduser()
+    if folder.is_dir():
+        card = describe_folder(folder)
+        return card, _splits_of(card.slug), folder
+    if isinstance(dataset, Path) or os.sep in text:
+        raise SegbenchError(
+            "SB301", f"there is no folder {text}", path=folder, mend="name a folder that exists, or a dataset"
+        )
+    return load_dataset_card(text), _splits_of(text), None  # raises SB101 with suggestions
+
+
+def _splits_of(slug: str) -> Path | None:
+    return find_card_folder("datasets", slug) / "splits" if slug in list_dataset_cards() else None
+
+
+def phantom_kind(card: DatasetCard) -> str:
+    """The kind of phantom that has the layout of a card, or the nearest one."""
+    if card.phantom is not None:
+        return card.phantom.kind
+    return PHANTOM_OF.get(card.slug, _PHANTOM_BY_ADAPTER[card.layout.adapter])
+
+
+def absent(card: DatasetCard, *, looked: list[Path], base: Path | None) -> SegbenchError:
+    """SB301: where was looked, how one comes by the data, what to use meanwhile."""
+    first, *others = looked
+    source = "" if base is None else f" (from {base if base.is_absolute() else './' + base.as_posix()})"
+    lines = [f"looked in {first}{source}: the folder does not exist"]
+    if others:
+        lines.append(f"nor is there {' or '.join(path.name for path in others)} beside it")
+    lines.append(how_to_get(card, base))
+    return SegbenchError(
+        "SB301",
+        f"dataset {card.slug} is not here",
+        details=[line for line in lines if line],
+        mend=f"to try the same layout without it: segbench data phantom {phantom_kind(card)} DIR",
+    )
+
+
+def how_to_get(card: DatasetCard, base: Path | None = None) -> str:
+    """One line on how one comes by a dataset, by the kind of its availability."""
+    kind, folder = card.availability.kind, (base or Path("data")) / card.location.folders[0]
+    if kind == "public":
+        sizes = [download.bytes for download in card.availability.download]
+        facts = [_megabytes(sum(s for s in sizes if s))] if sizes and all(sizes) else []
+        facts += [card.availability.licence] if card.availability.licence else []
+        suffix = f" ({', '.join(facts)})" if facts else ""
+        if card.availability.download:
+            return f"free to download: segbench data fetch {card.slug}{suffix}"
+        return f"free to download: {card.availability.homepage}{suffix}. Unpack it so that {folder} exists"
+    if kind == "registration":
+        return (
+            f"given out after registration: {card.availability.homepage}. Unpack it so that {folder} exists"
+        )
+    if kind == "on-request":
+        return f"it is given out by its authors on request only: see segbench show dataset:{card.slug}"
+    if kind == "private":
+        return f"not public; put it at {folder} in the layout of segbench show dataset:{card.slug}"
+    return ""
+
+
+def _megabytes(count: int) -> str:
+    return f"{count / 1e9:.1f} GB" if count >= 1e9 else f"{count / 1e6:.0f} MB"
+
+
+def _refuse_pseudo_labels(card: DatasetCard, root: Path) -> None:
+    pattern = card.layout.pseudo_labels
+    whole = root.resolve()
+    for name in (whole.name, whole.parent.name) if pattern else ():
+        if re.search(pattern, name, re.IGNORECASE):
+            raise SegbenchError(
+                "SB330",
+                f"{name!r} says that the labels in it are predictions of a model: they are no reference",
+                path=root,
+                mend='if they are expert labels, use a copy of the card with pseudo_labels = "" (--cards)',
+            )
+
+
+def _no_case(card: DatasetCard, root: Path, messages: list[str]) -> SegbenchError:
+    return SegbenchError(
+        "SB311",
+        f"no case of {card.slug} in {root}",
+        path=root,
+        expected=f"the layout of segbench show dataset:{card.slug}",
+        details=list(dict.fromkeys(messages))[:10],
+    )
+
+
+def _generate(card: DatasetCard, base: Path) -> Path:
+    """Write a phantom card's data into the data directory; whoever loses a race finds equal bytes."""
+    from segbench.data.phantoms import generate
+
+    assert card.phantom is not None
+    target = base / card.location.folders[0]
+    arguments = card.phantom
+    try:
+        return generate(
+            arguments.kind, target, arguments.size, arguments.cases, arguments.seed, traps=arguments.traps
+        )
+    except SegbenchError as error:
+        if error.code == "SB337" and (target / "phantom.json").is_file():
+            return target
+        raise

@@ -1,0 +1,168 @@
+"""The card of a folder that describes itself: MSD, nnU-Net v2, AbdomenAtlas, a tree of phantoms."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from segbench.cards import load_dataset_card
+from segbench.cards.dataset_card import SLUG, DatasetCard, parse_dataset_card
+from segbench.core.errors import SegbenchError
+from segbench.data.adapters.base import entries
+from segbench.data.adapters.dataset_json import DatasetJson, read_dataset_json
+from segbench.data.adapters.msd import channel_name
+
+LABEL_MAP = "segbench_label_map.json"
+_REAL_CARD = {
+    "crc": "crc-2000",
+    "brats": "brats2023-gli",
+    "aiib": "aiib2023",
+    "abdomenatlas": "abdomenatlas-1.0-mini",
+}
+_NORMALISATION = {
+    "ct": "ct", "nonorm": "none", "rescale_to_0_1": "rescale01", "rescaleto01": "rescale01",
+    "rgb_to_0_1": "rescale01", "zscore": "zscore",
+}  # fmt: skip
+
+
+def describe_folder(root: Path, *, slug: str | None = None) -> DatasetCard:
+    """The card that a folder's own description makes.
+
+    Args:
+        root: The folder; it, or one folder below it, holds `dataset.json`, `BDMAP_*` folders or `phantom.json`.
+        slug: Slug of the card; by default the name in dataset.json, else the folder's name.
+
+    Raises:
+        SegbenchError: SB302 when nobody recognises the folder, or two formats do; SB331 for an invalid
+            dataset.json.
+    """
+    kind = _phantom_kind(root)
+    if kind in _REAL_CARD:
+        return load_dataset_card(_REAL_CARD[kind])
+    described = next((p for p in (root, *entries(root)) if (p / "dataset.json").is_file()), None)
+    atlas = _looks_like_atlas(root)
+    if described is not None and atlas:
+        raise SegbenchError(
+            "SB302", "the folder fits two layouts", path=root, found="dataset.json and BDMAP folders"
+        )
+    if atlas:
+        return load_dataset_card(_REAL_CARD["abdomenatlas"])
+    if described is None:
+        raise SegbenchError(
+            "SB302",
+            f"no layout is recognised in {root}",
+            path=root,
+            expected="dataset.json (MSD, nnU-Net v2), BDMAP_* folders (AbdomenAtlas), or phantom.json",
+            found=", ".join(p.name for p in entries(root)[:8]) or "an empty folder",
+            mend="name the dataset's slug and give the folder with --path",
+        )
+    description = read_dataset_json(described / "dataset.json")
+    name = slug or slug_of(description.name or _folder_name(described))
+    return parse_dataset_card(card_document(description, described, name), path=described / "dataset.json")
+
+
+def slug_of(name: str) -> str:
+    """A slug made of any name: lower case, other characters to `-`."""
+    slug = re.sub(r"[^a-z0-9.]+", "-", name.lower()).strip("-.")[:64]
+    return slug if re.fullmatch(SLUG, slug) else "dataset"
+
+
+def card_document(description: DatasetJson, folder: Path, slug: str) -> dict[str, Any]:
+    """The card's document of a dataset.json, ready to be checked or written as TOML."""
+    channels = _unique(channel_name(name) for name in description.channels)
+    labels = {value: name or f"label {value}" for value, name in description.labels.items()}
+    regions = _regions(description)
+    extra = _exported(folder)
+    if extra is not None:
+        labels.update({int(value): str(name) for value, name in extra.get("labels", {}).items()})
+        regions = {str(name): list(values) for name, values in extra.get("regions", {}).items()} or regions
+    modality = _modality(description)
+    evaluation: dict[str, Any] = {} if description.ignore is None else {"ignore_label": description.ignore}
+    document: dict[str, Any] = {
+        "schema_version": 1,
+        "slug": slug,
+        "title": description.name or _folder_name(folder),
+        "summary": str(description.raw.get("description", ""))[:200],
+        "modality": modality,
+        "availability": {
+            "kind": "private",
+            "licence": str(description.raw.get("licence", description.raw.get("license", ""))),
+            "citation": str(description.raw.get("reference", "")),
+        },
+        "location": {"folders": list(dict.fromkeys([folder.name or slug, slug]))},
+        "layout": {"adapter": description.kind},
+        "channels": {"order": channels, "normalisation": [_rule(n) for n in description.channels]},
+        "labels": labels,
+        "regions": regions,
+        "expected": {} if not description.announced else {"cases": description.announced},
+        "evaluation": evaluation,
+    }
+    return document
+
+
+def _folder_name(folder: Path) -> str:
+    return re.sub(r"^(Task\d+|Dataset\d+)_", "", folder.resolve().name)
+
+
+def _phantom_kind(root: Path) -> str | None:
+    path = root / "phantom.json"
+    if not path.is_file():
+        return None
+    try:
+        kind = json.loads(path.read_text(encoding="utf-8")).get("kind")
+    except (OSError, ValueError, AttributeError):
+        return None
+    return kind if isinstance(kind, str) else None
+
+
+def _looks_like_atlas(root: Path) -> bool:
+    levels = [root, *(p for p in entries(root)[:50] if p.is_dir())]
+    return any(re.fullmatch(r"BDMAP_\d{8}", p.name) for level in levels for p in entries(level)[:50])
+
+
+def _modality(description: DatasetJson) -> str:
+    names = {name.strip().casefold() for name in description.channels}
+    if names == {"ct"}:
+        return "CT"
+    magnetic = ("mr", "flair", "t1", "t2", "adc", "dwi", "pd")
+    return "MR" if all(name.startswith(magnetic) for name in names) else "other"
+
+
+def _rule(channel: str) -> str:
+    return _NORMALISATION.get(channel.strip().casefold(), "zscore")
+
+
+def _regions(description: DatasetJson) -> dict[str, list[int]]:
+    """nnU-Net's labels as they stand; MSD's labels one region each."""
+    unions: Mapping[str, Iterable[int]] = description.regions or {
+        name: (value,) for value, name in description.labels.items() if value != 0
+    }
+    names = _unique(_region_name(name) for name in unions)
+    return {name: list(values) for name, values in zip(names, unions.values(), strict=True)}
+
+
+def _region_name(text: str) -> str:
+    name = re.sub(r"[^A-Za-z0-9_]+", "_", text.strip()).strip("_")[:28]
+    return name if name and name[0].isalpha() else f"r_{name}"
+
+
+def _unique(names: Iterable[str]) -> list[str]:
+    """Names made distinct by a number: nnU-Net allows two channels called "zscore"."""
+    seen: dict[str, int] = {}
+    distinct: list[str] = []
+    for name in names:
+        seen[name] = seen.get(name, 0) + 1
+        distinct.append(name if seen[name] == 1 else f"{name}_{seen[name]}")
+    return distinct
+
+
+def _exported(folder: Path) -> Mapping[str, Any] | None:
+    """What `segbench data export` wrote beside dataset.json: names and regions that nnU-Net cannot hold."""
+    try:
+        content = json.loads((folder / LABEL_MAP).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    return content if isinstance(content, dict) else None

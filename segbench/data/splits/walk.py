@@ -1,0 +1,316 @@
+"""Splits: which cases train, validate and test. Patients stay whole, and no random generator is used.
+
+A patient's place in the order is the sha256 of its name, the dataset's and the seed, so a split depends on
+the set of ids, the seed and the dataset alone: not on file order, platform, Python or numpy.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from typing import Literal
+
+from segbench.core.errors import SegbenchError
+from segbench.core.hashing import digest_json
+
+Part = Literal["train", "validation", "test"]
+PARTS: tuple[Part, ...] = ("train", "validation", "test")
+PatientOf = Callable[[str], str]
+Strata = Mapping[str, str]
+
+
+@dataclass(frozen=True)
+class Split:
+    """One fold: who trains, who validates, who is tested.
+
+    Attributes:
+        dataset: Slug of the dataset it was made for ("" for any).
+        name: Its name, such as "random-70-10-20" or "folds-5".
+        train, validation, test: Sorted case ids.
+        method: How it was made: "random", "folds", "patient-safe" or "list".
+        seed: Seed of the order; 0 for lists.
+        acknowledged_leaks: The maker knows that patients stand in two parts, so it may be trained on.
+        excluded: Cases of the dataset left out on purpose (patients of the test set).
+        fold: Which fold of a cross-validation this is.
+        limit: The number of cases per part it was cut to, None for whole.
+    """
+
+    dataset: str
+    name: str
+    train: tuple[str, ...]
+    validation: tuple[str, ...]
+    test: tuple[str, ...]
+    method: str = "list"
+    seed: int = 0
+    acknowledged_leaks: bool = False
+    excluded: tuple[str, ...] = ()
+    fold: int = 0
+    limit: int | None = None
+
+    def __post_init__(self) -> None:
+        for part in (*PARTS, "excluded"):
+            object.__setattr__(self, part, tuple(sorted(getattr(self, part))))
+
+    @cached_property
+    def digest(self) -> str:
+        """Sha256 of the canonical JSON of the dataset's slug and the sorted lists, 64 hex digits."""
+        return folds_digest([self])
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """Number of cases per part, and of those left out."""
+        return {part: len(getattr(self, part)) for part in (*PARTS, "excluded")}
+
+    def parts(self) -> dict[Part, tuple[str, ...]]:
+        """The three lists by name."""
+        return {"train": self.train, "validation": self.validation, "test": self.test}
+
+
+def folds_digest(splits: Sequence[Split]) -> str:
+    """Digest of all folds together: what `digest` of a split file holds after "sha256:"."""
+    folds = [{part: list(cases) for part, cases in split.parts().items()} for split in splits]
+    return digest_json({"dataset": splits[0].dataset if splits else "", "folds": folds})
+
+
+def hash_key(patient: str, *, dataset: str = "", seed: int = 0) -> str:
+    """A patient's key: hex sha256 of `segbench-split/1|{dataset}|{seed}|{patient}`."""
+    return hashlib.sha256(f"segbench-split/1|{dataset}|{seed}|{patient}".encode()).hexdigest()
+
+
+@dataclass(frozen=True, slots=True)
+class _Patient:
+    name: str
+    cases: tuple[str, ...]
+    stratum: str = ""
+
+
+def _patients_in_order(
+    case_ids: Iterable[str], patient_of: PatientOf, dataset: str, seed: int, strata: Strata | None
+) -> dict[str, list[_Patient]]:
+    """Patients by stratum (sorted), each in the order of (key, patient)."""
+    by_patient: dict[str, list[str]] = defaultdict(list)
+    for case in sorted(set(case_ids)):
+        by_patient[patient_of(case)].append(case)
+    patients = [
+        _Patient(name, tuple(cases), "" if strata is None else strata[cases[0]])
+        for name, cases in by_patient.items()
+    ]
+    patients.sort(key=lambda p: (hash_key(p.name, dataset=dataset, seed=seed), p.name))
+    ordered: dict[str, list[_Patient]] = {stratum: [] for stratum in sorted({p.stratum for p in patients})}
+    for patient in patients:
+        ordered[patient.stratum].append(patient)
+    return ordered
+
+
+def _walk(patients: Sequence[_Patient], *, test: int, validation: int) -> dict[Part, list[str]]:
+    """Whole patients in order: to the test until it holds `test` cases, then validation, the rest trains."""
+    parts: dict[Part, list[str]] = {"train": [], "validation": [], "test": []}
+    for patient in patients:
+        if len(parts["test"]) < test:
+            parts["test"].extend(patient.cases)
+        elif len(parts["validation"]) < validation:
+            parts["validation"].extend(patient.cases)
+        else:
+            parts["train"].extend(patient.cases)
+    return parts
+
+
+def _share(count: int, fraction: float) -> int:
+    return math.floor(count * fraction + 0.5)
+
+
+def random_split(
+    case_ids: Iterable[str],
+    *,
+    patient_of: PatientOf,
+    dataset: str = "",
+    fractions: tuple[float, float, float] = (0.7, 0.1, 0.2),
+    seed: int = 0,
+    strata: Strata | None = None,
+    name: str | None = None,
+) -> Split:
+    """A split by fractions (train, validation, test), patients whole.
+
+    Args:
+        case_ids: All cases; order and repetition do not matter.
+        patient_of: The patient of a case.
+        dataset: Slug; part of the order, so two datasets with equal ids are cut differently.
+        fractions: Shares that sum to 1.
+        seed: Any whole number.
+        strata: case -> text; the walk is done per stratum (the patient's first case by id decides).
+        name: Name of the split; `random-70-10-20` and the like by default.
+
+    Raises:
+        SegbenchError: SB104 if the fractions do not sum to 1 or one is negative.
+    """
+    if min(fractions) < 0 or abs(sum(fractions) - 1) > 1e-6:
+        raise SegbenchError(
+            "SB104",
+            "the fractions of a split must be 0 or more and sum to 1",
+            expected="such as 0.7,0.1,0.2 for train, validation, test",
+            found=", ".join(f"{f:g}" for f in fractions),
+        )
+    parts: dict[Part, list[str]] = {"train": [], "validation": [], "test": []}
+    for patients in _patients_in_order(case_ids, patient_of, dataset, seed, strata).values():
+        count = sum(len(patient.cases) for patient in patients)
+        walked = _walk(patients, test=_share(count, fractions[2]), validation=_share(count, fractions[1]))
+        for part, cases in walked.items():
+            parts[part].extend(cases)
+    name = name or "random-" + "-".join(f"{100 * f:g}" for f in fractions)
+    return _split(dataset, name, parts, method="random", seed=seed)
+
+
+def make_folds(
+    case_ids: Iterable[str],
+    *,
+    patient_of: PatientOf,
+    dataset: str = "",
+    folds: int = 5,
+    seed: int = 0,
+    test: Iterable[str] = (),
+    strata: Strata | None = None,
+    name: str | None = None,
+) -> list[Split]:
+    """Cross-validation: fold f validates, the others train; `test` is the same in each and never trains.
+
+    Each patient, in the order of the keys, goes to the fold with the fewest cases so far (of its stratum
+    first, then in total; the lowest index on ties).
+
+    Raises:
+        SegbenchError: SB104 for fewer than 2 folds or fewer patients than folds.
+    """
+    tested = set(test)
+    rest = [case for case in set(case_ids) if case not in tested]
+    ordered = _patients_in_order(rest, patient_of, dataset, seed, strata)
+    count = sum(map(len, ordered.values()))
+    if not 2 <= folds <= max(count, 1):
+        raise SegbenchError(
+            "SB104", f"{folds} folds of {count} patients cannot be", expected=f"2 to {count}", found=folds
+        )
+    members: list[list[str]] = [[] for _ in range(folds)]
+    for patients in ordered.values():
+        of_stratum = [0] * folds
+        for patient in patients:
+            fold = min(range(folds), key=lambda f: (of_stratum[f], len(members[f]), f))
+            of_stratum[fold] += len(patient.cases)
+            members[fold].extend(patient.cases)
+    splits: list[Split] = []
+    for fold in range(folds):
+        train = [case for other in range(folds) if other != fold for case in members[other]]
+        parts: dict[Part, list[str]] = {"train": train, "validation": members[fold], "test": sorted(tested)}
+        splits.append(_split(dataset, name or f"folds-{folds}", parts, method="folds", seed=seed, fold=fold))
+    return splits
+
+
+def _split(
+    dataset: str, name: str, parts: Mapping[Part, Sequence[str]], *, method: str, seed: int, fold: int = 0
+) -> Split:
+    return Split(
+        dataset=dataset,
+        name=name,
+        train=tuple(parts["train"]),
+        validation=tuple(parts["validation"]),
+        test=tuple(parts["test"]),
+        method=method,
+        seed=seed,
+        fold=fold,
+    )
+
+
+def patient_safe(
+    split: Split, *, patient_of: PatientOf, validation_fraction: float = 0.1, seed: int = 0
+) -> Split:
+    """The same test set without leaks: every other case of a test patient is left out (`.excluded`).
+
+    A validation set that is empty is cut from training by the walk of `random_split`, whole patients.
+    """
+    tested = {patient_of(case) for case in split.test}
+    train = [case for case in split.train if patient_of(case) not in tested]
+    validation = [case for case in split.validation if patient_of(case) not in tested]
+    # A patient of validation does not train either: find_leaks of the result is empty by construction.
+    validating = {patient_of(case) for case in validation}
+    train = [case for case in train if patient_of(case) not in validating]
+    kept = {*train, *validation}
+    excluded = [case for case in (*split.train, *split.validation) if case not in kept]
+    if not validation:
+        ordered = _patients_in_order(train, patient_of, split.dataset, seed, None)
+        walked = _walk(ordered.get("", []), test=0, validation=_share(len(train), validation_fraction))
+        train, validation = walked["train"], walked["validation"]
+    return replace(
+        split,
+        name="patient-safe",
+        method="patient-safe",
+        seed=seed,
+        train=tuple(train),
+        validation=tuple(validation),
+        excluded=(*split.excluded, *excluded),
+        acknowledged_leaks=False,
+    )
+
+
+def find_leaks(split: Split, *, patient_of: PatientOf) -> dict[str, dict[str, Part]]:
+    """Patients that stand in more than one part, each with its cases and their parts; empty is good."""
+    members: dict[str, dict[str, Part]] = defaultdict(dict)
+    for part, cases in split.parts().items():
+        for case in cases:
+            members[patient_of(case)][case] = part
+    return {
+        patient: dict(sorted(cases.items()))
+        for patient, cases in sorted(members.items())
+        if len(set(cases.values())) > 1
+    }
+
+
+@dataclass(frozen=True, slots=True)
+class LeakCount:
+    """How far a test set is seen in training: patients, test cases, and which case goes with which."""
+
+    patients: int
+    test_cases: int
+    pairs: tuple[tuple[str, str], ...] = field(default=())
+
+
+def count_leaks(split: Split, *, patient_of: PatientOf) -> LeakCount:
+    """The leaks into the test set: test cases with a patient in train or validation.
+
+    Patients count whichever parts they stand in; pairs are (test case, other case outside the test).
+    """
+    leaks = find_leaks(split, patient_of=patient_of)
+    pairs = [
+        (case, other)
+        for cases in leaks.values()
+        for case, part in cases.items()
+        if part == "test"
+        for other, elsewhere in cases.items()
+        if elsewhere != "test"
+    ]
+    return LeakCount(len(leaks), len({case for case, _ in pairs}), tuple(sorted(pairs)))
+
+
+def limit_split(split: Split, limit: int, *, patient_of: PatientOf) -> Split:
+    """The first `limit` cases of every part in split-hash order (`--limit N`); the digest holds the lists.
+
+    Raises:
+        SegbenchError: SB104 if the limit is below 1.
+    """
+    if limit < 1:
+        raise SegbenchError("SB104", f"--limit {limit} leaves no case", expected="1 or more")
+
+    def first(cases: Sequence[str]) -> tuple[str, ...]:
+        def key(case: str) -> tuple[str, str, str]:
+            patient = patient_of(case)
+            return hash_key(patient, dataset=split.dataset, seed=split.seed), patient, case
+
+        return tuple(sorted(cases, key=key)[:limit])
+
+    return replace(
+        split,
+        train=first(split.train),
+        validation=first(split.validation),
+        test=first(split.test),
+        limit=limit,
+    )
