@@ -114,7 +114,7 @@ def command(function: Callable[..., Any]) -> Callable[..., None]:
 
 
 def guarded(call: Callable[[], int | None]) -> int:
-    """Run a command's body; expected errors become messages, unexpected ones a crash file, both an exit code."""
+    """Run a command's body: expected errors become messages, unexpected ones a crash file."""
     try:
         return call() or 0
     except SegbenchError as error:
@@ -133,6 +133,8 @@ def guarded(call: Callable[[], int | None]) -> int:
     except Exception as error:
         if os.environ.get("SEGBENCH_DEBUG"):
             raise
+        from segbench.core.crash import write_crash
+
         where = write_crash(error)
         console.warn(
             f"internal error: {type(error).__name__}: {error}\n"
@@ -140,19 +142,6 @@ def guarded(call: Callable[[], int | None]) -> int:
             f"  run again with SEGBENCH_DEBUG=1 to see it here"
         )
         return 1
-
-
-def write_crash(error: BaseException, folder: Path | None = None) -> Path:
-    """Write the traceback, without any local values, and give its path."""
-    from segbench.core.atomic import atomic_write
-    from segbench.core.environment import tilde, versions
-
-    lines = [tilde(line) for line in traceback.format_exception(error)]
-    text = (
-        "".join(lines) + "\n" + "\n".join(f"{name} {version}" for name, version in versions().items()) + "\n"
-    )
-    target = (folder or Path.cwd()) / f"segbench-crash-{os.getpid()}.txt"
-    return atomic_write(target, text)
 
 
 def _apply(

@@ -1,0 +1,25 @@
+"""`segbench cell`: run one planned cell. What launchers start; hidden from the short help."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from segbench.core.catalogue import ExitCode
+from segbench.core.interrupt import Interrupted
+
+
+def cell(
+    folder: Annotated[Path, typer.Argument(help="Run folder with a run.json.")],
+    fresh: Annotated[str | None, typer.Option(help="Forget this stage and every later one first.")] = None,
+) -> int:
+    """Run the stages of one planned cell; idempotent, holds a lease."""
+    from segbench.pipeline.runner import run_cell
+
+    try:
+        record = run_cell(folder, fresh=fresh)
+    except Interrupted as stop:
+        return stop.exit_code
+    return ExitCode.DONE if record.status == "complete" else ExitCode.PARTIAL

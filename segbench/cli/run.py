@@ -1,0 +1,201 @@
+"""`segbench run`: train and evaluate models on datasets under one protocol."""
+
+from __future__ import annotations
+
+import shlex
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from segbench.cli.common import expand_names, settings, split_list, split_numbers
+from segbench.core import console
+from segbench.core.environment import results_dir
+
+if TYPE_CHECKING:
+    from segbench.pipeline.context import Execution
+    from segbench.pipeline.matrix import Outcome
+    from segbench.pipeline.plan import Plan
+
+WHAT, PLAN, WHERE, LAUNCH = "What", "Plan", "Where", "Launcher"
+
+
+def run(
+    model: Annotated[
+        list[str], typer.Option("--model", help="Models: A,B, globs, or all.", rich_help_panel=WHAT)
+    ],
+    dataset: Annotated[
+        list[str], typer.Option("--dataset", help="Datasets: X,Y, globs, or all.", rich_help_panel=WHAT)
+    ],
+    protocol: Annotated[
+        str, typer.Option(help="Protocol, or a TOML file.", rich_help_panel=WHAT)
+    ] = "standard",
+    fold: Annotated[
+        list[str] | None, typer.Option(help="Folds: 0, 0-4 or all.", rich_help_panel=WHAT)
+    ] = None,
+    seed: Annotated[
+        list[str] | None,
+        typer.Option(help="Seeds: 0,1,2 or 0-9. Default: the protocol's.", rich_help_panel=WHAT),
+    ] = None,
+    split: Annotated[str | None, typer.Option(help="Split by name or file.", rich_help_panel=WHAT)] = None,
+    limit: Annotated[int, typer.Option(help="First N cases of each part.", min=0, rich_help_panel=WHAT)] = 0,
+    set_: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="KEY=VALUE", help="Override a protocol field.", rich_help_panel=WHAT),
+    ] = None,
+    fresh: Annotated[
+        str | None,
+        typer.Option(metavar="STAGE", help="Forget this stage and every later one.", rich_help_panel=WHAT),
+    ] = None,
+    check_outputs: Annotated[
+        bool, typer.Option("--check-outputs", help="Hash finished outputs again.", rich_help_panel=WHAT)
+    ] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Print the plan; write nothing.", rich_help_panel=PLAN)
+    ] = False,
+    plan_only: Annotated[
+        bool, typer.Option("--plan-only", help="Write the planned runs and stop.", rich_help_panel=PLAN)
+    ] = False,
+    print_jobs: Annotated[
+        bool,
+        typer.Option("--print-jobs", help="Plan, and print one command per cell.", rich_help_panel=PLAN),
+    ] = False,
+    data_dir: Annotated[
+        Path | None,
+        typer.Option(help="Folder of datasets.", envvar="SEGBENCH_DATA", rich_help_panel=WHERE),
+    ] = None,
+    results: Annotated[
+        Path | None,
+        typer.Option(help="Folder of runs.", envvar="SEGBENCH_RESULTS", rich_help_panel=WHERE),
+    ] = None,
+    device: Annotated[str, typer.Option(help="auto, cpu or cuda.", rich_help_panel=WHERE)] = "auto",
+    workers: Annotated[int, typer.Option(help="Data workers.", min=0, rich_help_panel=WHERE)] = 0,
+    checkpoint_minutes: Annotated[
+        float, typer.Option(help="0: after every step.", min=0, rich_help_panel=WHERE)
+    ] = 10.0,
+    save_probabilities: Annotated[
+        bool, typer.Option("--save-probabilities", help="Keep class probabilities.", rich_help_panel=WHERE)
+    ] = False,
+    max_parallel: Annotated[
+        int, typer.Option(help="Cells at a time on this machine.", min=1, rich_help_panel=LAUNCH)
+    ] = 1,
+) -> int:
+    """Train and evaluate; the same command again continues.
+
+    Example: segbench run --model segmamba-v2,nnunet --dataset all --seed 0,1,2
+    """
+    from segbench.cards import list_dataset_cards, list_model_cards, load_dataset_card, load_model_card
+    from segbench.cards.protocol import parse_setting
+    from segbench.pipeline.context import Execution
+    from segbench.pipeline.matrix import run_plan, summary_rows
+    from segbench.pipeline.plan import Request, make_plan
+
+    known_models, known_datasets = list_model_cards(), list_dataset_cards()
+    real = [s for s in known_datasets if load_dataset_card(s).availability.kind != "phantom"]
+    networks = [s for s in known_models if load_model_card(s).kind == "network"]
+    folds = split_list(fold) or ["0"]
+    request = Request(
+        models=expand_names(split_list(model), known_models, what="model", everything=networks),
+        datasets=expand_names(split_list(dataset), known_datasets, what="dataset", everything=real),
+        results=results_dir(results),
+        protocol=protocol,
+        overrides=dict(parse_setting(text) for text in set_ or ()),
+        folds="all" if folds == ["all"] else split_numbers(folds, what="fold"),
+        seeds=None if seed is None else split_numbers(seed, what="seed"),
+        split=split,
+        limit=limit,
+        data_dir=data_dir,
+    )
+    plan = make_plan(request)
+    for error in plan.absent:
+        console.fail(error)
+    if plan.absent and plan.cells:
+        console.note(f"the other {len(request.datasets) - len(plan.absent)} datasets of this command go on")
+    execution = Execution(
+        device=device,
+        workers=workers,
+        data_dir=None if data_dir is None else str(data_dir),
+        checkpoint_minutes=checkpoint_minutes,
+        save_probabilities=save_probabilities,
+        check_outputs=check_outputs,
+    )
+    if dry_run or plan_only or print_jobs:
+        return _plan_only(plan, execution, dry_run=dry_run, print_jobs=print_jobs, protocol=protocol)
+    outcome = run_plan(plan, execution, slots=max_parallel, fresh=fresh, check_outputs=check_outputs)
+    if settings().json:
+        console.emit_json(_result(outcome))
+    elif plan.cells:
+        header = ["model", "dataset", "fold", "seed", "state", "region", "cases", "Dice", "HD95 mm", "NSD"]
+        console.emit_table(header, summary_rows(outcome.cells), right=(6, 7, 8, 9))
+        console.note(f"-> {request.results}/     next: segbench report --runs {request.results}")
+    return outcome.exit_code
+
+
+def _plan_only(plan: Plan, execution: Execution, *, dry_run: bool, print_jobs: bool, protocol: str) -> int:
+    """Print the plan; unless it is a dry run, also write the planned runs."""
+    from segbench.core.catalogue import ExitCode
+    from segbench.pipeline.matrix import write_plan
+
+    if not dry_run:
+        write_plan(plan, execution)
+    if print_jobs:
+        for planned in plan.runnable:
+            console.emit(f"segbench cell {shlex.quote(str(planned.cell.folder))}")
+    elif settings().json:
+        console.emit_json(plan_document(plan))
+    else:
+        end = "nothing is written (dry run)" if dry_run else "written; start cells with segbench cell"
+        console.emit(f"Plan: {len(plan.cells)} cells, protocol {protocol}            {end}")
+        rows = [
+            [p.cell.model.slug, p.cell.dataset.slug, str(p.cell.fold), str(p.cell.seed), p.state, "?", p.note]
+            for p in plan.cells
+        ]
+        header = ["model", "dataset", "fold", "seed", "state", "forecast", "note"]
+        console.emit_table(header, rows, right=(2, 3))
+    return ExitCode.PARTIAL if plan.absent else ExitCode.DONE
+
+
+def plan_document(plan: Plan) -> dict[str, Any]:
+    """The plan as `--dry-run --json` prints it."""
+    cells = [
+        {
+            "run_id": p.cell.run_id,
+            "model": p.cell.model.slug,
+            "dataset": p.cell.dataset.slug,
+            "protocol": p.cell.protocol.name,
+            "fold": p.cell.fold,
+            "seed": p.cell.seed,
+            "state": p.state,
+            "forecast_seconds": None,
+            "note": p.note,
+        }
+        for p in plan.cells
+    ]
+    states = [p.state for p in plan.cells]
+    return {
+        "schema_version": 1,
+        "cells": cells,
+        "totals": {state: states.count(state) for state in sorted(set(states))},
+        "absent": [error.as_dict() for error in plan.absent],
+    }
+
+
+def _result(outcome: Outcome) -> dict[str, Any]:
+    """The matrix's end as JSON."""
+    return {
+        "schema_version": 1,
+        "cells": [
+            {
+                "run_id": planned.cell.run_id,
+                "folder": str(planned.cell.folder),
+                "state": planned.state,
+                "status": None if record is None else record.status,
+                "failure": None
+                if record is None or record.failure is None
+                else record.failure.model_dump(mode="json", by_alias=True),
+                "note": planned.note,
+            }
+            for planned, record in outcome.cells
+        ],
+        "exit_code": int(outcome.exit_code),
+    }

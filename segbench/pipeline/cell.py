@@ -1,0 +1,198 @@
+"""One cell: a model, a dataset, a protocol as it applies to both, a fold and a seed."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from segbench.cards import DatasetCard, ModelCard, Protocol
+from segbench.core.errors import SegbenchError
+from segbench.core.hashing import digest_json
+from segbench.metrics.profiles import load_profile
+from segbench.records.schema import SCHEMA_VERSION
+
+if TYPE_CHECKING:
+    from segbench.data.splits import Split
+
+CellState = Literal["planned", "resumable", "running", "done", "failed", "blocked"]
+
+
+@dataclass(frozen=True, slots=True)
+class Classes:
+    """How label values, class indices and output channels of a network hang together.
+
+    Attributes:
+        values: Label value of each class index, background first, ascending; the ignore label is not a class.
+        regions: Region output: label values of each output channel, larger regions first; else None.
+        region_labels: Region output: the value written where a channel is positive, later over earlier.
+        ignore_label: Never trained on, never scored; or None.
+    """
+
+    values: tuple[int, ...]
+    regions: tuple[tuple[int, ...], ...] | None
+    region_labels: tuple[int, ...] | None
+    ignore_label: int | None
+
+    @property
+    def channels(self) -> int:
+        """Output channels of the network."""
+        return len(self.values) if self.regions is None else len(self.regions)
+
+    @property
+    def ignore_class(self) -> int | None:
+        """The class index that stands for the ignore label in training patches, or None."""
+        return None if self.ignore_label is None else len(self.values)
+
+    @property
+    def region_classes(self) -> tuple[tuple[int, ...], ...] | None:
+        """For region output: the class indices of each channel."""
+        if self.regions is None:
+            return None
+        index = {value: i for i, value in enumerate(self.values)}
+        return tuple(tuple(index[value] for value in region) for region in self.regions)
+
+
+def classes_of(card: DatasetCard, output: str) -> Classes:
+    """The classes of a dataset for a protocol's output ("softmax" or "regions").
+
+    Raises:
+        SegbenchError: SB104 when region output cannot be turned back into labels.
+    """
+    ignore = card.evaluation.ignore_label
+    values = tuple(sorted(int(value) for value in card.labels if int(value) != ignore))
+    if output == "softmax":
+        return Classes(values, None, None, ignore)
+    regions = sorted(card.regions.values(), key=lambda labels: -len(labels))
+    written: list[int] = []
+    for i, labels in enumerate(regions):
+        smaller = {value for later in regions[i + 1 :] if set(later) <= set(labels) for value in later}
+        own = sorted(set(labels) - smaller)
+        if len(own) != 1:
+            raise SegbenchError(
+                "SB104",
+                f"the regions of {card.slug} are not nested one label at a time",
+                mend="use loss.output = softmax for this dataset",
+            )
+        written.append(own[0])
+    return Classes(values, tuple(tuple(r) for r in regions), tuple(written), ignore)
+
+
+def protocol_for(protocol: Protocol, model: ModelCard, card: DatasetCard) -> Protocol:
+    """The protocol as it applies to one model on one dataset, every "card" replaced by the card's word."""
+    own = protocol.for_family(model.family)
+    patch = own.patch.size
+    if card.geometry.patch is not None:
+        lowered = [min(a, b) for a, b in zip(patch, card.geometry.patch, strict=True)]
+        patch = (lowered[0], lowered[1], lowered[2])
+    spacing = own.data.spacing
+    if spacing == "card":
+        spacing = card.geometry.spacing_mm or "median"
+    mirror = own.inference.mirror_axes
+    updates = {
+        "data": own.data.model_copy(update={"spacing": spacing}),
+        "patch": own.patch.model_copy(update={"size": patch}),
+        "split": own.split.model_copy(
+            update={"name": card.splits.default if own.split.name == "card" else own.split.name}
+        ),
+        "inference": own.inference.model_copy(
+            update={"mirror_axes": tuple(card.geometry.mirror_axes) if mirror == "card" else mirror}
+        ),
+        "metrics": own.metrics.model_copy(
+            update={
+                "profile": card.evaluation.profile if own.metrics.profile == "card" else own.metrics.profile
+            }
+        ),
+    }
+    return own.model_copy(update=updates)
+
+
+def check_fit(protocol: Protocol, model: ModelCard) -> SegbenchError | None:
+    """Why the model cannot take the protocol's patch, or None when it can."""
+    if model.kind == "floor" or model.input is None:
+        return None
+    divisor = model.input.divisor if protocol.patch.divisible_by == "model" else protocol.patch.divisible_by
+    patch, smallest = protocol.patch.size, model.input.minimum
+    if all(n % divisor == 0 and n >= smallest for n in patch):
+        return None
+    return SegbenchError(
+        "SB104",
+        f"{model.slug} cannot take patches of {'x'.join(map(str, patch))} voxels",
+        expected=f"multiples of {divisor}, at least {smallest}",
+        mend=f"--set patch.size={max(smallest, -(-max(patch) // divisor) * divisor)}",
+    )
+
+
+def card_settings(card: DatasetCard) -> dict[str, Any]:
+    """The fields of a dataset card that change numbers; they enter the run id beside the content digest."""
+    content = card.model_dump(
+        mode="json", include={"channels", "labels", "regions", "geometry", "evaluation"}
+    )
+    content["geometry"].pop("expected_shape_zyx", None)
+    return content
+
+
+def network_arguments(model: ModelCard, card: DatasetCard, protocol: Protocol) -> dict[str, Any]:
+    """What `build_network` is called with; empty for a floor."""
+    if model.kind == "floor":
+        return {}
+    arguments: dict[str, Any] = {
+        "in_channels": len(card.channels.order),
+        "out_channels": classes_of(card, protocol.loss.output).channels,
+    }
+    if protocol.loss.deep_supervision and model.deep_supervision:
+        arguments["deep_supervision"] = True
+    if model.input is not None and model.input.fixed_size:
+        arguments["patch_size"] = list(protocol.patch.size)
+    return arguments
+
+
+@dataclass(frozen=True, slots=True)
+class Cell:
+    """One planned cell.
+
+    Attributes:
+        model: The model's card.
+        dataset: The dataset's card.
+        dataset_digest: Digest of the dataset's content.
+        protocol: Resolved by `protocol_for`.
+        split: The fold's lists of case ids, with leak counts.
+        fold: Fold index.
+        seed: Training seed.
+        run_id: Identity; the same id means the same experiment.
+        folder: The run folder.
+    """
+
+    model: ModelCard
+    dataset: DatasetCard
+    dataset_digest: str
+    protocol: Protocol
+    split: Split
+    fold: int
+    seed: int
+    run_id: str
+    folder: Path
+
+
+def identify(
+    model: ModelCard,
+    card: DatasetCard,
+    protocol: Protocol,
+    *,
+    dataset_digest: str,
+    split_digest: str,
+) -> dict[str, Any]:
+    """Everything that changes numbers, as hashed into the run id (fold and seed stand in the id itself)."""
+    return {
+        "schema_version": SCHEMA_VERSION,
+        "model": {
+            "implementation": model.implementation,
+            "card_arguments": model.model_dump(mode="json", include={"arguments"})["arguments"],
+            "arguments": network_arguments(model, card, protocol),
+        },
+        "protocol": protocol.digest(),
+        "metric_profile": load_profile(protocol.metrics.profile).digest(),
+        "dataset": dataset_digest,
+        "dataset_settings": digest_json(card_settings(card)),
+        "split": split_digest,
+    }

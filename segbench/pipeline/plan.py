@@ -1,0 +1,215 @@
+"""The plan: the matrix of cells that a command asks for, each with its identity and state.
+
+No torch here: a plan of thousands of cells takes seconds, opens one small file per run folder, and writes
+nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from segbench.cards import ModelCard, Protocol, load_dataset_card, load_model_card, load_protocol
+from segbench.core.errors import SegbenchError
+from segbench.data import open_dataset
+from segbench.data.splits import Split, count_leaks, limit_split, load_split
+from segbench.metrics.profiles import load_profile
+from segbench.pipeline.cell import Cell, CellState, check_fit, classes_of, identify, protocol_for
+from segbench.records import read_run, run_id
+from segbench.records.lease import lease_holder
+
+if TYPE_CHECKING:
+    from segbench.data import Dataset
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What the command asked for; lists already expanded.
+
+    Attributes:
+        models, datasets: Slugs.
+        protocol: Name or file.
+        overrides: `--set`.
+        folds: Fold indices, or "all".
+        seeds: None means the protocol's default.
+        split: Name or file, None for the protocol's word.
+        limit: Cases per part, 0 for all.
+        data_dir: Folder of datasets (None: the usual place).
+        results: Folder of runs.
+    """
+
+    models: Sequence[str]
+    datasets: Sequence[str]
+    results: Path
+    protocol: str = "standard"
+    overrides: Mapping[str, object] | None = None
+    folds: Sequence[int] | str = (0,)
+    seeds: Sequence[int] | None = None
+    split: str | None = None
+    limit: int = 0
+    data_dir: Path | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class PlannedCell:
+    """A cell with its state and, when blocked, the reason."""
+
+    cell: Cell
+    state: CellState
+    note: str = ""
+    problem: SegbenchError | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """All cells of a command in the order they are run, and the datasets that are not here."""
+
+    cells: tuple[PlannedCell, ...]
+    absent: tuple[SegbenchError, ...] = ()
+
+    @property
+    def runnable(self) -> tuple[PlannedCell, ...]:
+        """Cells with something left to do."""
+        return tuple(
+            cell for cell in self.cells if cell.state in {"planned", "resumable", "running", "failed"}
+        )
+
+
+def make_plan(request: Request) -> Plan:
+    """Cards and protocol to cells with ids and states.
+
+    Raises:
+        SegbenchError: SB101 unknown names, SB104 impossible fold or values, SB110 invalid files. A dataset
+            that is not here, or a split it refuses, is returned in `absent`, so that the others go on.
+    """
+    models = [load_model_card(slug) for slug in request.models]
+    for slug in request.datasets:
+        load_dataset_card(slug)
+    overrides = dict(request.overrides or {})
+    protocol = load_protocol(request.protocol, overrides)
+    load_profile(protocol.metrics.profile)
+    if request.split is not None:
+        protocol = protocol.model_copy(
+            update={"split": protocol.split.model_copy(update={"name": request.split})}
+        )
+    if request.limit:
+        protocol = protocol.model_copy(
+            update={"split": protocol.split.model_copy(update={"limit": request.limit})}
+        )
+    cells: list[PlannedCell] = []
+    absent: list[SegbenchError] = []
+    for slug in request.datasets:
+        try:
+            dataset = open_dataset(slug, data_dir=request.data_dir)
+            cells.extend(_cells_of(dataset, models, protocol, request))
+        except SegbenchError as error:
+            if error.code in {"SB101", "SB104", "SB110"}:
+                raise
+            absent.append(error)
+    cells.sort(key=lambda planned: (planned.cell.seed, planned.cell.fold))
+    return Plan(tuple(cells), tuple(absent))
+
+
+def _cells_of(
+    dataset: Dataset, models: Sequence[ModelCard], protocol: Protocol, request: Request
+) -> list[PlannedCell]:
+    """The cells of one dataset; what only depends on (model, dataset) is computed once."""
+    cells: list[PlannedCell] = []
+    splits: list[Split] | None = None
+    digest = dataset.digest
+    for model in models:
+        own = protocol_for(protocol, model, dataset.card)
+        if splits is None:
+            splits = usable_splits(dataset, own.split.name, own.split.limit)
+        problem = check_fit(own, model)
+        if problem is None:
+            classes_of(dataset.card, own.loss.output)
+        for fold in _folds(request.folds, splits):
+            split = splits[fold]
+            content = identify(model, dataset.card, own, dataset_digest=digest, split_digest=split.digest)
+            for seed in request.seeds if request.seeds is not None else own.seeds.default:
+                identity = run_id(
+                    model.slug, dataset.card.slug, own.name, fold=fold, seed=seed, content=content
+                )
+                cell = Cell(
+                    model, dataset.card, digest, own, split, fold, seed, identity, request.results / identity
+                )
+                if problem is not None:
+                    cells.append(PlannedCell(cell, "blocked", problem.message, problem))
+                else:
+                    state, note = cell_state(cell.folder)
+                    cells.append(PlannedCell(cell, state, note))
+    return cells
+
+
+def usable_splits(dataset: Dataset, name: str, limit: int) -> list[Split]:
+    """The folds of a split, cut to `limit`, with unacknowledged leaks refused.
+
+    In a cross-validation the held-out fold is what is scored; it then is the test part, and nothing is left
+    to select on.
+
+    Raises:
+        SegbenchError: SB101, SB323, SB324, SB335.
+    """
+    splits = load_split(name, dataset)
+    usable: list[Split] = []
+    for split in splits:
+        whole = split
+        if not split.test and split.validation:
+            whole = replace(split, test=split.validation, validation=())
+        if limit:
+            whole = limit_split(whole, limit, patient_of=dataset.patient_of)
+        leaks = count_leaks(whole, patient_of=dataset.patient_of)
+        if leaks.patients and not whole.acknowledged_leaks:
+            raise SegbenchError(
+                "SB323",
+                f"{leaks.test_cases} of {len(whole.test)} test cases of split '{name}' share a patient with "
+                "training or validation",
+                found=f"{leaks.patients} patients in two parts",
+            )
+        if not whole.train or not whole.test:
+            raise SegbenchError(
+                "SB324", f"split '{name}' of {dataset.card.slug} leaves no case to train on or to test on"
+            )
+        usable.append(whole)
+    return usable
+
+
+def cell_state(folder: Path) -> tuple[CellState, str]:
+    """The state of a run folder, read from `run.json` and its lease alone."""
+    if not (folder / "run.json").is_file():
+        return "planned", ""
+    record = read_run(folder)
+    if record.status == "complete":
+        return ("done", "") if (folder / "cases.csv").is_file() else ("resumable", "cases.csv is gone")
+    if record.status == "failed":
+        failure = record.failure
+        return "failed", "" if failure is None else f"{failure.failure_class}: {failure.message}"
+    holder = lease_holder(folder)
+    if holder is not None:
+        return "running", f"pid {holder.pid} on {holder.host}"
+    if record.status == "planned":
+        return "planned", ""
+    return "resumable", _progress(folder)
+
+
+def _progress(folder: Path) -> str:
+    steps = sorted(entry.name for entry in (folder / "checkpoints").glob("step-*"))
+    return f"step {int(steps[-1].removeprefix('step-'))}" if steps else ""
+
+
+def _folds(asked: Sequence[int] | str, splits: Sequence[Split]) -> list[int]:
+    if isinstance(asked, str):
+        return list(range(len(splits)))
+    for fold in asked:
+        if fold >= len(splits):
+            raise SegbenchError(
+                "SB104",
+                f"--fold {fold}: the split '{splits[0].name}' has {len(splits)} fold(s)",
+                expected=f"0 to {len(splits) - 1}",
+                found=fold,
+                mend="use --split folds-5 for a cross-validation",
+            )
+    return list(asked)

@@ -1,0 +1,271 @@
+"""Running one cell: take the lease, run the stages from `run.json`, record how it ended.
+
+`run_cell` is the only way a cell is ever run, whoever starts it: `segbench run`, a launcher, or a person.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from segbench.cards import Protocol, load_model_card
+from segbench.core import console
+from segbench.core.atomic import remove_leftovers
+from segbench.core.crash import write_crash
+from segbench.core.environment import git_state, machine, tilde, versions
+from segbench.core.errors import SegbenchError
+from segbench.core.faults import note_run
+from segbench.core.interrupt import Interrupted, StopRequest
+from segbench.data import open_dataset
+from segbench.data.splits import Split, count_leaks
+from segbench.metrics.profiles import load_profile
+from segbench.pipeline.cell import Cell, identify, network_arguments
+from segbench.pipeline.cell_stages import CELL_STAGES
+from segbench.pipeline.context import Context, Execution
+from segbench.pipeline.stages import drop_from, execute
+from segbench.records import Failure, Leaks, RunRecord, SplitRecord, read_run, run_id, write_run
+from segbench.records.lease import Lease
+from segbench.records.schema import SCHEMA_VERSION, FailureClass
+
+_CLASS_BY_CODE: dict[str, FailureClass] = {
+    "SB402": "diverged",
+    "SB404": "hang",
+    "SB405": "environment",
+    "SB501": "environment",
+    "SB502": "environment",
+    "SB504": "oom",
+    "SB505": "environment",
+    "SB508": "environment",
+    "SB603": "locked",
+    "SB605": "lost_lease",
+}
+
+
+def plan_run(cell: Cell, execution: Execution, *, patient_of: Callable[[str], str]) -> RunRecord:
+    """Write `run.json` of a cell with status `planned`, unless the run exists already; give the record."""
+    if (cell.folder / "run.json").is_file():
+        return read_run(cell.folder)
+    leaks = count_leaks(cell.split, patient_of=patient_of)
+    profile = load_profile(cell.protocol.metrics.profile)
+    record = RunRecord(
+        schema_version=SCHEMA_VERSION,
+        run_id=cell.run_id,
+        kind="floor" if cell.model.kind == "floor" else "trained",
+        status="planned",
+        created=now(),
+        command=tuple(tilde(part) for part in sys.argv),
+        model={
+            "slug": cell.model.slug,
+            "card": cell.model.model_dump(mode="json", exclude_none=True),
+            "arguments": network_arguments(cell.model, cell.dataset, cell.protocol),
+        },
+        dataset={
+            "slug": cell.dataset.slug,
+            "card": cell.dataset.model_dump(mode="json", exclude_none=True),
+            "digest": cell.dataset_digest,
+        },
+        protocol=cell.protocol.resolved(),
+        protocol_digest=cell.protocol.digest(),
+        metric_profile={**plain_profile(profile), "digest": profile.digest()},
+        split=SplitRecord(
+            name=cell.split.name,
+            digest=cell.split.digest,
+            train=cell.split.train,
+            validation=cell.split.validation,
+            test=cell.split.test,
+            acknowledged_leaks=cell.split.acknowledged_leaks,
+            leaks=Leaks(patients=leaks.patients, test_cases=leaks.test_cases),
+        ),
+        fold=cell.fold,
+        seed=cell.seed,
+        execution=execution.as_dict(),
+    )
+    write_run(cell.folder, record)
+    return record
+
+
+def run_cell(folder: Path, *, execution: Execution | None = None, fresh: str | None = None) -> RunRecord:
+    """Run the stages of a planned cell and record how it ended.
+
+    Args:
+        folder: The run folder; `run.json` says everything.
+        execution: Where it runs now, in place of what the record says.
+        fresh: Forget this stage and every later one first.
+
+    Returns:
+        The record as written at the end (complete or failed).
+
+    Raises:
+        Interrupted: A signal came; the record says so.
+        SegbenchError: SB603 another process holds the run; SB605 it was taken over.
+    """
+    with StopRequest() as stop, Lease(folder) as lease:
+        remove_leftovers(folder)
+        if fresh is not None:
+            drop_from(folder, fresh)
+        record = read_run(folder)
+        where = execution or Execution(**(record.execution or {}))
+        note_run(record.run_id)
+        record = _updated(
+            record,
+            status="running",
+            failure=None,
+            finished=None,
+            execution=where.as_dict(),
+            **_surroundings(),
+        )
+        write_run(folder, record)
+        try:
+            context = _context(record, folder, where, stop, lease.check)
+            _run_stages(context)
+            record = _updated(record, status="complete", finished=now(), **_outcome(context))
+        except Interrupted:
+            write_run(folder, _updated(record, status="interrupted"))
+            raise
+        except SegbenchError as error:
+            if error.code == "SB605":
+                raise
+            console.fail(error)
+            record = _failed(record, error)
+        except Exception as error:
+            trace = write_crash(error, folder)
+            console.warn(
+                f"{record.run_id}: {type(error).__name__}: {error} (a defect of segbench, see {trace})"
+            )
+            record = _updated(
+                record,
+                status="failed",
+                finished=now(),
+                failure=Failure(failure_class="bug", message=f"{type(error).__name__}: {error}"),
+            )
+        write_run(folder, record)
+    return record
+
+
+def failure_class(error: SegbenchError) -> FailureClass:
+    """The class of an expected failure; it decides whether the cell is tried again."""
+    if error.code.startswith(("SB2", "SB3")):
+        return "data"
+    return _CLASS_BY_CODE.get(error.code, "bug")
+
+
+def now() -> str:
+    """The time in UTC, ISO 8601."""
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+def _context(
+    record: RunRecord, folder: Path, where: Execution, stop: StopRequest, check: Callable[[], None]
+) -> Context:
+    """The cell as `run.json` describes it, refused when cards or data have changed since it was planned."""
+    assert record.model and record.dataset and record.protocol and record.split  # plan_run wrote them
+    model = load_model_card(str(record.model["slug"]))
+    dataset = open_dataset(str(record.dataset["slug"]), data_dir=where.data_dir)
+    protocol = Protocol.model_validate(record.protocol)
+    part = record.split
+    split = Split(
+        dataset=dataset.card.slug,
+        name=part.name or "",
+        train=part.train or (),
+        validation=part.validation or (),
+        test=part.test or (),
+        acknowledged_leaks=part.acknowledged_leaks,
+    )
+    fold, seed = record.fold or 0, record.seed or 0
+    content = identify(
+        model, dataset.card, protocol, dataset_digest=dataset.digest, split_digest=split.digest
+    )
+    expected = run_id(model.slug, dataset.card.slug, protocol.name, fold=fold, seed=seed, content=content)
+    if expected != record.run_id:
+        raise SegbenchError(
+            "SB338",
+            "the data, the cards or segbench's definitions have changed since this run was planned",
+            path=folder,
+            expected=record.run_id,
+            found=expected,
+            mend="plan it again with segbench run; the new run gets its own id",
+        )
+    return Context(
+        model=model,
+        dataset=dataset,
+        protocol=protocol,
+        split=split,
+        fold=fold,
+        seed=seed,
+        run_id=record.run_id,
+        folder=folder,
+        execution=where,
+        stop=stop,
+        check_lease=check,
+    )
+
+
+def _run_stages(context: Context) -> None:
+    for stage in CELL_STAGES:
+        if stage.networks_only and context.model.kind == "floor":
+            continue
+        execute(stage, context)
+        context.stop.check()
+
+
+def _surroundings() -> dict[str, Any]:
+    package = Path(__file__).resolve().parent.parent
+    found = versions()
+    return {
+        "segbench": {"version": found.get("segbench", "unknown"), "git": git_state(package)},
+        "versions": found,
+        "machine": machine(),
+    }
+
+
+def _outcome(context: Context) -> dict[str, Any]:
+    """What the finished stages say about the run."""
+    train, predict = context.facts.get("train", {}), context.facts.get("predict", {})
+    digests = {"cases": context.artefacts["evaluate"]}
+    if "weights_sha256" in train:
+        digests["weights"] = train["weights_sha256"]
+    if "manifest_sha256" in predict:
+        digests["predictions"] = predict["manifest_sha256"]
+    execution = {
+        **context.execution.as_dict(),
+        **{k: train[k] for k in ("scan_backend", "device") if k in train},
+    }
+    return {
+        "durations": context.seconds,
+        "samples_seen": train.get("samples_seen"),
+        "peak_memory_bytes": train.get("peak_memory_bytes"),
+        "degraded": train.get("degraded"),
+        "determinism": train.get("determinism"),
+        "machine": {**machine(), **train.get("accelerator", {})},
+        "normalisation_statistics": context.facts.get("prepare", {}).get("normalisation_statistics"),
+        "execution": execution,
+        "digests": digests,
+        "warnings": tuple(context.warnings),
+    }
+
+
+def _failed(record: RunRecord, error: SegbenchError) -> RunRecord:
+    failure = Failure(
+        failure_class=failure_class(error),
+        code=error.code,
+        message="; ".join((error.message, *error.details)),
+        where=None if error.path is None else tilde(error.path),
+    )
+    return _updated(record, status="failed", finished=now(), failure=failure)
+
+
+def _updated(record: RunRecord, **changes: Any) -> RunRecord:
+    return record.model_copy(update=changes)
+
+
+def plain_profile(profile: Any) -> dict[str, Any]:
+    """A metric profile as plain values for the record."""
+    from dataclasses import asdict
+
+    content = asdict(profile)
+    if isinstance(content["regions"], dict):
+        content["regions"] = {name: list(labels) for name, labels in content["regions"].items()}
+    return content
