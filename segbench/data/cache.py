@@ -5,8 +5,8 @@ blosc2 files in chunks of 64^3, so that a patch inflates what it touches and no 
 checksum; `case.json` therefore holds the CRC-32 of every compressed chunk, and a chunk is checked the first
 time a process touches it.
 
-Nothing here unpickles or evaluates: files are opened by blosc2's plain opener, never by `blosc2.open`, which
-revives stored Python objects.
+Nothing here revives or evaluates stored objects: files are opened by the plain opener of blosc2, never by
+`blosc2.open`, which would.
 """
 
 from __future__ import annotations

@@ -18,17 +18,21 @@ from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
-from nibabel.orientations import io_orientation
 
 from segbench.core.errors import SegbenchError
 from segbench.data.normalisation import NORMALISATIONS, nonzero_mask, normalise
+from segbench.volumes.geometry import (
+    MISPLACED_VOXELS,
+    Orientation,
+    canonical_orientation,
+    compare_geometry,
+)
 from segbench.volumes.resample import low_resolution_axis, resample_image, resample_labels
 from segbench.volumes.volume import Volume
 
 __all__ = [
     "PreparedCase",
     "RawCase",
-    "canonical_axes",
     "load_case",
     "nonzero_box",
     "prepare_case",
@@ -37,14 +41,10 @@ __all__ = [
 
 Array = npt.NDArray[Any]
 Source = Path | str | Volume
-Orientation = Literal["canonical", "stored"]
+Axes = Literal["canonical", "stored"]
 Spacing = Sequence[float] | Literal["native"] | None
 
 PROPERTIES_VERSION = 1
-
-# Limits between the files of one case: relative spacing, and corners in voxels.
-_SPACING_TOLERANCE = 1e-3
-_DISPLACEMENT_TOLERANCE = 0.5
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,7 +55,7 @@ class PreparedCase:
         image: (c, z, y, x) float32, normalised, on the training grid.
         labels: (z, y, x) integers on the same grid, or None.
         properties: everything export needs, JSON-able: original_shape, original_spacing_mm, affine,
-            orientation {permutation, flip}, canonical_shape, crop_box, spacing_in, spacing_out,
+            orientation {axes, flips}, canonical_shape, crop_box, spacing_in, spacing_out,
             shape_before, shape_after, nearest_axis, nearest_axis_back, normalisation,
             normalisation_statistics, warnings.
         raw: (c, z, y, x) int16 before normalisation when that determines `image` bit for bit (nothing
@@ -90,7 +90,7 @@ def prepare_case(
     spacing_mm: Spacing,
     normalisation: Sequence[str],
     normalisation_statistics: Sequence[Mapping[str, float] | None] | None = None,
-    orientation: Orientation = "canonical",
+    orientation: Axes = "canonical",
     crop: bool = True,
 ) -> PreparedCase:
     """The case, ready for a network.
@@ -123,7 +123,7 @@ def load_case(
     images: Sequence[Source],
     labels: Source | None = None,
     *,
-    orientation: Orientation = "canonical",
+    orientation: Axes = "canonical",
     crop: bool = True,
 ) -> RawCase:
     """Read, turn and crop a case; values stay as stored. Arguments and errors: `prepare_case`."""
@@ -132,11 +132,9 @@ def load_case(
     label_volume = None if labels is None else _read_labels(labels)
     _check_grids(channels if label_volume is None else [*channels, label_volume])
 
-    permutation, flip = (
-        canonical_axes(reference.affine) if orientation == "canonical" else ((0, 1, 2), (False,) * 3)
-    )
-    arrays = [_turn(channel.array, permutation, flip) for channel in channels]
-    label_array = None if label_volume is None else _turn(label_volume.array, permutation, flip)
+    turn = canonical_orientation(reference.affine) if orientation == "canonical" else _AS_STORED
+    arrays = [_turned(channel.array, turn) for channel in channels]
+    label_array = None if label_volume is None else _turned(label_volume.array, turn)
     canonical_shape = arrays[0].shape
     warnings: list[str] = []
     box = nonzero_box(arrays) if crop else tuple((0, n) for n in canonical_shape)
@@ -144,7 +142,7 @@ def load_case(
         warnings.append("every channel is 0 everywhere: not cropped")
         box = tuple((0, n) for n in canonical_shape)
     cut = tuple(slice(start, stop) for start, stop in box)
-    spacing = tuple(reference.spacing_mm[axis] for axis in permutation)
+    spacing = tuple(reference.spacing_mm[axis] for axis in turn.axes)
     properties: dict[str, Any] = {
         "version": PROPERTIES_VERSION,
         "original_shape": [int(n) for n in reference.array.shape[-3:]],
@@ -152,7 +150,7 @@ def load_case(
         "affine": [[float(v) for v in row] for row in reference.affine],
         "sform_code": int(reference.sform_code),
         "qform_code": int(reference.qform_code),
-        "orientation": {"permutation": list(permutation), "flip": list(flip)},
+        "orientation": {"axes": list(turn.axes), "flips": list(turn.flips)},
         "canonical_shape": [int(n) for n in canonical_shape],
         "crop_box": [[int(start), int(stop)] for start, stop in box],
         "spacing_in": [float(s) for s in spacing],
@@ -220,22 +218,6 @@ def prepared_shape(
     )
 
 
-def canonical_axes(affine: npt.NDArray[np.float64]) -> tuple[tuple[int, ...], tuple[bool, ...]]:
-    """Permutation and flips that turn a stored (z, y, x) array to RAS+: `flip(transpose(stored,
-    permutation))`.
-
-    Args:
-        affine: (4, 4) for the file's (i, j, k); array axis a is file axis 2 - a.
-    """
-    orientation = io_orientation(affine)
-    permutation, flip = [0, 0, 0], [False, False, False]
-    for file_axis, (world_axis, direction) in enumerate(orientation):
-        canonical_axis = 2 - int(world_axis)
-        permutation[canonical_axis] = 2 - file_axis
-        flip[canonical_axis] = bool(direction < 0)
-    return tuple(permutation), tuple(flip)
-
-
 def nonzero_box(images: Sequence[Array]) -> tuple[tuple[int, int], ...] | None:
     """Smallest half-open box (z, y, x) outside which every channel is 0; None when all is 0.
 
@@ -254,6 +236,7 @@ def nonzero_box(images: Sequence[Array]) -> tuple[tuple[int, int], ...] | None:
     return tuple((start, stop) for start, stop in box)
 
 
+_AS_STORED = Orientation((0, 1, 2), (False, False, False))
 _EMPTY: Array = np.empty((0, 0, 0), dtype=np.float32)
 
 
@@ -263,9 +246,10 @@ def _any_nonzero(images: Sequence[Array], box: Sequence[Sequence[int]], axis: in
     return any(bool(np.any(image[tuple(cut)])) for image in images)
 
 
-def _turn(array: Array, permutation: Sequence[int], flip: Sequence[bool]) -> Array:
-    turned = np.transpose(array, permutation)
-    return turned[tuple(slice(None, None, -1) if back else slice(None) for back in flip)]
+def _turned(array: Array, orientation: Orientation) -> Array:
+    """A view in the new order of axes; only the cropped part is copied, later."""
+    turned = np.transpose(array, orientation.axes)
+    return turned[tuple(slice(None, None, -1 if back else None) for back in orientation.flips)]
 
 
 def _channels(images: Sequence[Source]) -> list[Volume]:
@@ -296,37 +280,24 @@ def _check_grids(volumes: Sequence[Volume]) -> None:
     """Refuse files of one case that lie on different grids (SB307, SB308, SB309)."""
     first = volumes[0]
     for other in volumes[1:]:
-        if other.shape_zyx != first.shape_zyx:
-            raise SegbenchError(
-                "SB307",
-                "files of one case have different shapes",
-                expected=first.shape_zyx,
-                found=other.shape_zyx,
-            )
-        if not np.allclose(other.spacing_mm, first.spacing_mm, rtol=_SPACING_TOLERANCE, atol=0.0):
-            raise SegbenchError(
-                "SB308",
-                "files of one case have different spacings",
-                expected=first.spacing_mm,
-                found=other.spacing_mm,
-            )
-        moved = _corner_displacement(first, other) / min(first.spacing_mm)
-        if moved > _DISPLACEMENT_TOLERANCE:
-            raise SegbenchError(
-                "SB309",
-                "files of one case lie in different places",
-                expected=f"corners within {_DISPLACEMENT_TOLERANCE} voxel",
-                found=f"{moved:.3g} voxels apart",
-            )
-
-
-def _corner_displacement(first: Volume, other: Volume) -> float:
-    """Largest distance in millimetres between equal corner voxels of two grids of one shape."""
-    last = [n - 1 for n in reversed(first.shape_zyx)]
-    corners = np.array([(*corner, 1) for corner in np.ndindex(2, 2, 2)], dtype=np.float64)
-    corners[:, :3] *= last
-    difference = corners @ (other.affine - first.affine).T
-    return float(np.linalg.norm(difference[:, :3], axis=1).max())
+        compared = compare_geometry(first, other)
+        if compared.same_grid:
+            continue
+        if not compared.shape_equal:
+            code, what, expected, found = "SB307", "shapes", str(first.shape_zyx), str(other.shape_zyx)
+        elif not compared.spacing_equal:
+            code, what, expected, found = "SB308", "spacings", str(first.spacing_mm), str(other.spacing_mm)
+        else:
+            code, what, expected = "SB309", "places", f"corners within {MISPLACED_VOXELS} voxel"
+            found = f"{compared.displacement_voxels:.3g} voxels apart"
+        mend = "equal after reorientation: write both files in one axis order"
+        raise SegbenchError(
+            code,
+            f"files of one case have different {what}",
+            expected=expected,
+            found=found,
+            mend=mend if compared.equal_after_reorientation else None,
+        )
 
 
 def _checked_schemes(
