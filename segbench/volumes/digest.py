@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from segbench.volumes.geometry import to_canonical
+from segbench.volumes.geometry import canonical_orientation
 from segbench.volumes.volume import Volume
 
 _BLOCK = 1 << 21
@@ -20,7 +20,7 @@ def array_digest(volume: Volume) -> str:
     Args:
         volume: one channel, on its stored grid.
     """
-    return digest_canonical(to_canonical(volume).array)
+    return digest_canonical(canonical_orientation(volume.affine).view(volume.array))
 
 
 def digest_canonical(array: NDArray[Any]) -> str:
@@ -30,25 +30,21 @@ def digest_canonical(array: NDArray[Any]) -> str:
     stored as float has the digest of its integers.
 
     Args:
-        array: (z, y, x) in canonical order.
+        array: (z, y, x) in canonical order, contiguous or not.
     """
     digest = hashlib.sha256(np.asarray(array.shape, dtype="<i8").tobytes())
-    flat = np.ascontiguousarray(array).reshape(-1)
-    kind = "<i2" if _fits_int16(flat) else "<f4"
-    for at in range(0, flat.size, _BLOCK):
-        digest.update(flat[at : at + _BLOCK].astype(kind).data)
+    kind = "<i2" if _fits_int16(array) else "<f4"
+    slabs = max(1, _BLOCK // max(1, array[0].size))
+    for at in range(0, array.shape[0], slabs):
+        # A reordered view is copied slab by slab, so that no second volume stands in memory.
+        digest.update(np.ascontiguousarray(array[at : at + slabs], dtype=kind).data)
     return digest.hexdigest()
 
 
-def _fits_int16(flat: NDArray[Any]) -> bool:
-    if flat.dtype.kind == "b" or flat.dtype.str[1:] in {"u1", "i1", "i2"}:
+def _fits_int16(array: NDArray[Any]) -> bool:
+    if array.dtype.kind == "b" or array.dtype.str[1:] in {"u1", "i1", "i2"}:
         return True
-    low, high = flat.min(), flat.max()
+    low, high = array.min(), array.max()
     if not (low >= -32768 and high <= 32767):  # also when either is NaN
         return False
-    if flat.dtype.kind in "iu":
-        return True
-    return all(
-        bool((block == np.rint(block)).all())
-        for block in (flat[at : at + _BLOCK] for at in range(0, flat.size, _BLOCK))
-    )
+    return array.dtype.kind in "iu" or all(bool((slab == np.rint(slab)).all()) for slab in array)

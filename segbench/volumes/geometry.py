@@ -72,12 +72,14 @@ class Orientation:
 
     def apply(self, array: NDArray[Any]) -> NDArray[Any]:
         """The reordered array, C-contiguous; leading axes (channels) stay. Itself when nothing moves."""
-        if self.is_identity:
-            return array
+        return array if self.is_identity else np.ascontiguousarray(self.view(array))
+
+    def view(self, array: NDArray[Any]) -> NDArray[Any]:
+        """The reordered array without a copy, in whatever memory order that gives."""
         lead = array.ndim - 3
         moved = array.transpose(*range(lead), *(lead + axis for axis in self.axes))
         index = tuple(slice(None, None, -1 if flip else None) for flip in self.flips)
-        return np.ascontiguousarray(moved[(..., *index)])
+        return moved[(..., *index)]
 
     def affine(self, affine: NDArray[np.float64], shape_zyx: tuple[int, int, int]) -> NDArray[np.float64]:
         """Affine of the reordered grid.

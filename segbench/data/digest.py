@@ -1,0 +1,129 @@
+"""The digest of a dataset's content: the same voxels give the same digest on every machine.
+
+It does not depend on where the files lie, what they are called, how they are compressed, of which type they
+are stored or in which order of axes; it enters the run id.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable
+from pathlib import Path
+
+from segbench.core.errors import SegbenchError
+from segbench.core.hashing import sha256_file
+from segbench.data.adapters import CaseFiles
+from segbench.data.dataset import Dataset
+from segbench.data.verify_cache import open_cache
+from segbench.data.verify_facts import FileFacts
+from segbench.data.verify_gather import Advance, DatasetFacts, gather, masks_of, roles_of
+
+LABEL = "label"
+"""Name of the reference among the channels of a case."""
+
+
+def dataset_digest(
+    dataset: Dataset,
+    *,
+    cases: Iterable[str] | None = None,
+    workers: int = 1,
+    keep: bool = True,
+    advance: Advance | None = None,
+) -> str:
+    """Sha256 over the sorted lines `case TAB channel-or-label TAB array digest`, 64 hex digits.
+
+    Args:
+        dataset: an open dataset; its cases with a reference count.
+        cases: only these; all when None.
+        workers: processes that read. The first call reads every file that no verification read before; the
+            second opens none.
+        keep: False neither uses nor fills the cache.
+        advance: is told the number of cases done.
+
+    Raises:
+        SegbenchError: the code of the first file that cannot be read, in order of the cases.
+    """
+    chosen = sorted(dataset.case_ids if cases is None else cases)
+    cache = open_cache(dataset.root, keep=keep)
+    facts = gather(dataset, cache, workers=workers, cases=chosen, advance=advance)
+    return digest_of_facts(dataset, facts, chosen)
+
+
+def digest_of_facts(dataset: Dataset, facts: DatasetFacts, cases: Iterable[str]) -> str:
+    """The digest from facts that are here already; raises as `dataset_digest` does."""
+    lines: list[str] = []
+    for case in cases:
+        files = dataset.case(case)
+        lines += [f"{case}\t{name}\t{digest}\n" for name, digest in _digests(dataset, files, facts).items()]
+    return hashlib.sha256("".join(sorted(lines)).encode()).hexdigest()
+
+
+def channel_digests(files: CaseFiles, facts: DatasetFacts) -> dict[str, str]:
+    """Array digest of each channel of a case, as far as its files could be read."""
+    found: dict[str, str] = {}
+    for channel, path in files.images.items():
+        entry = facts.files.get(path)
+        index = files.stacked.index(channel) if files.stacked else 0
+        if entry is not None and index < len(entry.channels):
+            found[channel] = entry.channels[index].digest
+    return found
+
+
+def check_unchanged(dataset: Dataset, cases: Iterable[str]) -> None:
+    """Refuse a case whose files changed since they were verified; one that never was is taken as it is.
+
+    A file with another time but the same bytes (a copy, a touch) has not changed.
+
+    Raises:
+        SegbenchError: SB338, naming the case and the file.
+    """
+    cache = open_cache(dataset.root)
+    for case in cases:
+        files = dataset.case(case)
+        paths = [path for path, _ in roles_of(files)] + [path for _, path in masks_of(dataset, files)]
+        for path in paths:
+            known = cache.remembered(path)
+            if known is None or known.sha256 is None or cache.file(path) is not None:
+                continue
+            if not path.is_file() or sha256_file(path) != known.sha256:
+                raise SegbenchError(
+                    "SB338",
+                    "the file has changed since the dataset was verified",
+                    path=path,
+                    case=case,
+                    expected=f"{known.size:,} bytes, sha256 {known.sha256[:16]}...",
+                    mend="run segbench data verify again, then prepare",
+                )
+
+
+def _digests(dataset: Dataset, files: CaseFiles, facts: DatasetFacts) -> dict[str, str]:
+    for path in (*(p for p, _ in roles_of(files)), *(p for _, p in masks_of(dataset, files))):
+        _raise_fault(files, path, facts.files[path])
+    digests = channel_digests(files, facts)
+    if files.stacked and len(digests) < len(files.stacked):
+        dataset.read_image(files.case)  # raises the right error for a wrong number of channels
+    if isinstance(files.references, Path):
+        label = facts.files[files.references].label
+        if label is not None:
+            digests[LABEL] = label.digest
+    elif files.references is not None:
+        composite = facts.composites.get(files.case)
+        if composite is None:
+            dataset.read_reference(files.case)  # raises: a mask that is none, shapes that differ
+        else:
+            digests[LABEL] = composite.label.digest
+    return digests
+
+
+def _raise_fault(files: CaseFiles, path: Path, entry: FileFacts) -> None:
+    if entry.fault is not None:
+        fault = entry.fault
+        raise SegbenchError(
+            fault.code,
+            fault.message,
+            path=path,
+            case=files.case,
+            expected=fault.expected,
+            found=fault.found,
+            mend=fault.mend,
+        )

@@ -1,0 +1,137 @@
+"""The memory of verification: one JSON per root, so that a file that did not change is not opened again."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from segbench.core.atomic import atomic_write
+from segbench.core.environment import cache_dir
+from segbench.core.hashing import canonical_json
+from segbench.data.verify_facts import (
+    FACTS_VERSION,
+    CompositeFacts,
+    FileFacts,
+    composite_from_json,
+    composite_to_json,
+    file_from_json,
+    file_to_json,
+)
+from segbench.data.verify_scan import state_of
+
+FOLDER = "verify"
+
+
+@dataclass(slots=True)
+class FactsCache:
+    """Facts by file (path inside the root) and by case (painted references).
+
+    Attributes:
+        path: the cache file, or None for a memory that is not kept.
+        root: the dataset's root.
+        files: entries as read; turned into facts when asked for.
+        cases: painted references.
+        thumbnails: by case, with the state of the image they were made from.
+        changed: whether there is something to save.
+    """
+
+    path: Path | None
+    root: Path
+    files: dict[str, Any] = field(default_factory=dict[str, Any])
+    cases: dict[str, Any] = field(default_factory=dict[str, Any])
+    thumbnails: dict[str, Any] = field(default_factory=dict[str, Any])
+    changed: bool = False
+
+    def file(self, path: Path) -> FileFacts | None:
+        """Facts of a file in its present state, or None when it has to be opened."""
+        facts = self.remembered(path)
+        return facts if facts is not None and (facts.size, facts.mtime_ns) == state_of(path) else None
+
+    def remembered(self, path: Path) -> FileFacts | None:
+        """Facts of a file in the state in which it was read last, whatever its state now."""
+        entry = self.files.get(self._name(path))
+        if entry is None:
+            return None
+        try:
+            return entry if isinstance(entry, FileFacts) else file_from_json(entry)
+        except (KeyError, TypeError, ValueError):
+            return None
+
+    def keep(self, path: Path, facts: FileFacts) -> None:
+        """Remember a file."""
+        if facts.size >= 0:
+            self.files[self._name(path)] = facts
+            self.changed = True
+
+    def composite(self, case: str, inputs: str) -> CompositeFacts | None:
+        """Facts of a painted reference made from files in just this state, or None."""
+        entry = self.cases.get(case)
+        if entry is None:
+            return None
+        try:
+            facts = entry if isinstance(entry, CompositeFacts) else composite_from_json(entry)
+        except (KeyError, TypeError, ValueError):
+            return None
+        return facts if facts.inputs == inputs else None
+
+    def keep_composite(self, case: str, facts: CompositeFacts) -> None:
+        """Remember a painted reference."""
+        self.cases[case] = facts
+        self.changed = True
+
+    def thumbnail(self, case: str, image: Path) -> list[float] | None:
+        """Thumbnail of a case's image in its present state, or None."""
+        entry = self.thumbnails.get(case)
+        return entry[1] if entry is not None and entry[0] == list(state_of(image)) else None
+
+    def keep_thumbnail(self, case: str, image: Path, values: list[float]) -> None:
+        """Remember a thumbnail, to six digits: correlations need no more."""
+        self.thumbnails[case] = [list(state_of(image)), [float(f"{value:.6g}") for value in values]]
+        self.changed = True
+
+    def save(self) -> None:
+        """Write what is known, whole or not at all; nothing when nothing changed."""
+        if self.path is None or not self.changed:
+            return
+        files = {n: file_to_json(f) if isinstance(f, FileFacts) else f for n, f in self.files.items()}
+        cases = {
+            n: composite_to_json(f) if isinstance(f, CompositeFacts) else f for n, f in self.cases.items()
+        }
+        value = {"version": FACTS_VERSION, "files": files, "cases": cases, "thumbnails": self.thumbnails}
+        atomic_write(self.path, canonical_json(value))
+        self.changed = False
+
+    def _name(self, path: Path) -> str:
+        try:
+            return path.relative_to(self.root).as_posix()
+        except ValueError:  # nnU-Net's dataset.json may name files elsewhere
+            return path.as_posix()
+
+
+def open_cache(root: Path, *, folder: Path | None = None, keep: bool = True) -> FactsCache:
+    """The memory of a dataset root; empty when there is none yet, or when it cannot be used.
+
+    Args:
+        root: the dataset's root.
+        folder: where the cache files lie; the cache folder of this user when None.
+        keep: False gives an empty memory that is never saved (`--no-cache`).
+    """
+    resolved = root.resolve()
+    if not keep:
+        return FactsCache(None, root)
+    name = re.sub(r"[^A-Za-z0-9.-]+", "-", resolved.name).strip("-") or "root"
+    key = hashlib.sha256(str(resolved).encode("utf-8", "surrogateescape")).hexdigest()[:16]
+    path = (folder or cache_dir() / FOLDER) / f"{name}-{key}.json"
+    cache = FactsCache(path, root)
+    try:
+        value = json.loads(path.read_bytes())
+        if value["version"] == FACTS_VERSION:
+            cache.files, cache.cases = dict(value["files"]), dict(value["cases"])
+            cache.thumbnails = dict(value["thumbnails"])
+    except (OSError, ValueError, KeyError, TypeError):
+        pass  # absent, of another version or damaged: everything is read again
+    return cache

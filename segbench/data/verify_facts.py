@@ -1,0 +1,249 @@
+"""What verification remembers of a file: facts only, no judgement, so that they outlive cards and checks.
+
+A fact is taken from the bytes of the file alone. What it means (an undeclared label, a shape that differs) is
+decided afterwards from the facts, so a changed card never makes the cache wrong.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from segbench.core.errors import SegbenchError
+from segbench.volumes import VolumeHeader, corner_displacement
+
+Role = Literal["image", "label", "mask"]
+
+FACTS_VERSION = 1
+"""Part of the cache; raised when a fact changes its meaning, which makes every cache be read again."""
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """Why a file was refused; the fields are those of SegbenchError."""
+
+    code: str
+    message: str
+    expected: str | None = None
+    found: str | None = None
+    mend: str | None = None
+
+    @classmethod
+    def of(cls, error: SegbenchError) -> Fault:
+        """The fault that an error tells of."""
+        expected, found = (None if value is None else str(value) for value in (error.expected, error.found))
+        return cls(error.code, error.message, expected, found, error.mend)
+
+
+@dataclass(frozen=True, slots=True)
+class HeaderFacts:
+    """Header of a volume, as far as checks ask for it.
+
+    Attributes:
+        shape_zyx: voxels along (z, y, x).
+        channels: length of the fourth axis, or 1.
+        dtype: numpy name of the stored type.
+        scaled: whether the header scales the values.
+        spacing_mm: (z, y, x).
+        affine: 16 numbers, row by row, (i, j, k, 1) to RAS+ mm.
+        sform_code, qform_code: NIfTI codes.
+        forms_apart: corner displacement in voxels between sform and qform when both count, else None.
+        unit_code: NIfTI spatial unit.
+        texts: non-empty text fields.
+        extension_codes: codes of header extensions.
+    """
+
+    shape_zyx: tuple[int, int, int]
+    channels: int
+    dtype: str
+    scaled: bool
+    spacing_mm: tuple[float, float, float]
+    affine: tuple[float, ...]
+    sform_code: int
+    qform_code: int
+    forms_apart: float | None
+    unit_code: int
+    texts: Mapping[str, str]
+    extension_codes: tuple[int, ...]
+
+    @classmethod
+    def of(cls, header: VolumeHeader) -> HeaderFacts:
+        """The facts of a checked header."""
+        apart = None
+        if header.sform is not None and header.qform is not None:
+            apart = corner_displacement(header.sform, header.qform, header.shape_zyx)
+        return cls(
+            shape_zyx=header.shape_zyx,
+            channels=header.channels,
+            dtype=header.dtype.name,
+            scaled=header.scaled,
+            spacing_mm=header.spacing_mm,
+            affine=tuple(float(value) for value in header.affine.ravel()),
+            sform_code=header.sform_code,
+            qform_code=header.qform_code,
+            forms_apart=apart,
+            unit_code=header.unit_code,
+            texts=header.texts,
+            extension_codes=header.extension_codes,
+        )
+
+    @property
+    def affine_matrix(self) -> NDArray[np.float64]:
+        """(4, 4) float64."""
+        return np.asarray(self.affine, dtype=np.float64).reshape(4, 4)
+
+
+@dataclass(frozen=True, slots=True)
+class Grid:
+    """The geometry of a file, in the form that `volumes.compare_geometry` takes."""
+
+    shape_zyx: tuple[int, int, int]
+    spacing_mm: tuple[float, float, float]
+    affine: NDArray[np.float64]
+
+    @classmethod
+    def of(cls, header: HeaderFacts) -> Grid:
+        """Grid of a file."""
+        return cls(header.shape_zyx, header.spacing_mm, header.affine_matrix)
+
+
+@dataclass(frozen=True, slots=True)
+class ChannelFacts:
+    """Voxels of one channel: digest of the canonical array, smallest and largest value."""
+
+    digest: str
+    low: float
+    high: float
+
+
+@dataclass(frozen=True, slots=True)
+class LabelFacts:
+    """Voxels of a label map: digest of the canonical array, voxels of each value that occurs."""
+
+    digest: str
+    voxels: Mapping[int, int]
+
+
+@dataclass(frozen=True, slots=True)
+class FileFacts:
+    """All that is known of one file.
+
+    Attributes:
+        size, mtime_ns: the file's state when it was read; another state means another file.
+        role: what it was read as.
+        header: None when the header was refused.
+        fault: why the file was refused, or None.
+        sha256: of its bytes; None while only the header was read.
+        channels: one per channel of an image; empty while only the header was read.
+        label: of a label map or mask.
+    """
+
+    size: int
+    mtime_ns: int
+    role: Role
+    header: HeaderFacts | None = None
+    fault: Fault | None = None
+    sha256: str | None = None
+    channels: tuple[ChannelFacts, ...] = ()
+    label: LabelFacts | None = None
+
+    @property
+    def has_pixels(self) -> bool:
+        """Whether nothing more would be learnt by reading the file whole."""
+        return self.fault is not None or self.sha256 is not None
+
+
+@dataclass(frozen=True, slots=True)
+class CompositeFacts:
+    """A reference painted from masks.
+
+    Attributes:
+        inputs: state of every file it was made from, as text; another text means it must be made again.
+        label: of the painted label map.
+        overlaps: (one value, the other, voxels in both), each pair of masks that share voxels.
+        combined_differs: voxels in which the combined label map has another value; None without one.
+    """
+
+    inputs: str
+    label: LabelFacts
+    overlaps: tuple[tuple[int, int, int], ...] = ()
+    combined_differs: int | None = None
+
+
+def file_to_json(facts: FileFacts) -> dict[str, Any]:
+    """A plain value for the cache file."""
+    result: dict[str, Any] = {"size": facts.size, "mtime_ns": facts.mtime_ns, "role": facts.role}
+    if facts.header is not None:
+        result["header"] = {name: getattr(facts.header, name) for name in HeaderFacts.__slots__}
+    if facts.fault is not None:
+        result["fault"] = {name: getattr(facts.fault, name) for name in Fault.__slots__}
+    if facts.sha256 is not None:
+        result["sha256"] = facts.sha256
+    if facts.channels:
+        result["channels"] = [[c.digest, c.low, c.high] for c in facts.channels]
+    if facts.label is not None:
+        result["label"] = _label_to_json(facts.label)
+    return result
+
+
+def file_from_json(value: Mapping[str, Any]) -> FileFacts:
+    """The facts of a cache entry.
+
+    Raises:
+        KeyError, TypeError, ValueError: the entry is not of this version; the caller reads the file again.
+    """
+    header = value.get("header")
+    return FileFacts(
+        size=int(value["size"]),
+        mtime_ns=int(value["mtime_ns"]),
+        role=value["role"],
+        header=None if header is None else _header_from_json(header),
+        fault=None if value.get("fault") is None else Fault(**value["fault"]),
+        sha256=value.get("sha256"),
+        channels=tuple(ChannelFacts(str(d), float(lo), float(hi)) for d, lo, hi in value.get("channels", ())),
+        label=None if value.get("label") is None else _label_from_json(value["label"]),
+    )
+
+
+def composite_to_json(facts: CompositeFacts) -> dict[str, Any]:
+    """A plain value for the cache file."""
+    return {
+        "inputs": facts.inputs,
+        "label": _label_to_json(facts.label),
+        "overlaps": [list(pair) for pair in facts.overlaps],
+        "combined_differs": facts.combined_differs,
+    }
+
+
+def composite_from_json(value: Mapping[str, Any]) -> CompositeFacts:
+    """The facts of a cache entry; raises as `file_from_json` does."""
+    overlaps = tuple((int(a), int(b), int(n)) for a, b, n in value["overlaps"])
+    return CompositeFacts(
+        str(value["inputs"]), _label_from_json(value["label"]), overlaps, value["combined_differs"]
+    )
+
+
+def _label_to_json(facts: LabelFacts) -> list[Any]:
+    return [facts.digest, {str(value): count for value, count in facts.voxels.items()}]
+
+
+def _label_from_json(value: list[Any]) -> LabelFacts:
+    digest, voxels = value
+    return LabelFacts(str(digest), {int(label): int(count) for label, count in voxels.items()})
+
+
+def _header_from_json(value: Mapping[str, Any]) -> HeaderFacts:
+    z, y, x = value["shape_zyx"]
+    sz, sy, sx = value["spacing_mm"]
+    fields = dict(value)
+    fields.update(
+        shape_zyx=(int(z), int(y), int(x)),
+        spacing_mm=(float(sz), float(sy), float(sx)),
+        affine=tuple(float(v) for v in value["affine"]),
+        extension_codes=tuple(int(v) for v in value["extension_codes"]),
+    )
+    return HeaderFacts(**fields)

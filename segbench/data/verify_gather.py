@@ -1,0 +1,231 @@
+"""Brings the facts of a whole dataset together: from the cache where nothing changed, else by reading."""
+
+from __future__ import annotations
+
+import multiprocessing
+import time
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from segbench.data.adapters import CaseFiles
+from segbench.data.dataset import Dataset
+from segbench.data.verify_cache import FactsCache
+from segbench.data.verify_facts import CompositeFacts, Fault, FileFacts, Role
+from segbench.data.verify_scan import ScanResult, ScanTask, inputs_of, quiet_worker, scan_case
+
+_SAVE_EVERY_S = 60.0
+
+Advance = Callable[[float], None]
+
+
+@dataclass(slots=True)
+class DatasetFacts:
+    """Facts of every file of a dataset.
+
+    Attributes:
+        files: by path.
+        composites: painted references by case.
+        thumbnails: by case; empty unless asked for.
+        opened: files that were read now, not taken from the cache.
+        killed: cases in which a worker process died twice.
+    """
+
+    files: dict[Path, FileFacts] = field(default_factory=dict[Path, FileFacts])
+    composites: dict[str, CompositeFacts] = field(default_factory=dict[str, CompositeFacts])
+    thumbnails: dict[str, list[float]] = field(default_factory=dict[str, list[float]])
+    opened: int = 0
+    killed: list[str] = field(default_factory=list[str])
+
+
+def gather(
+    dataset: Dataset,
+    cache: FactsCache,
+    *,
+    pixels: bool = True,
+    near: bool = False,
+    workers: int = 1,
+    cases: Iterable[str] | None = None,
+    advance: Advance | None = None,
+) -> DatasetFacts:
+    """Facts of all files, those of unchanged files from the cache.
+
+    Args:
+        dataset: an open dataset.
+        cache: its memory; filled and saved.
+        pixels: read files whole; False looks at the headers alone.
+        near: also make thumbnails.
+        workers: processes that read. The result does not depend on it.
+        cases: only these; all when None.
+        advance: is told the number of cases done.
+    """
+    facts = DatasetFacts()
+    chosen = list(dataset.discovery.cases) if cases is None else sorted(cases)
+    tasks: list[ScanTask] = []
+    for case in chosen:
+        task = _task_for(dataset, dataset.case(case), cache, facts, pixels=pixels, near=near)
+        if task is None:
+            if advance is not None:
+                advance(1)
+        else:
+            tasks.append(task)
+    saved = time.monotonic()
+    try:
+        for result in _run(tasks, workers, facts):
+            _take(result, cache, facts)
+            if advance is not None:
+                advance(1)
+            if time.monotonic() - saved > _SAVE_EVERY_S:  # a pass over a large set may take hours
+                cache.save()
+                saved = time.monotonic()
+    finally:
+        cache.save()
+    return facts
+
+
+def roles_of(files: CaseFiles) -> list[tuple[Path, Role]]:
+    """Every file of a case that is read by itself, each once; the masks of a painted reference are not."""
+    roles: list[tuple[Path, Role]] = [(path, "image") for path in dict.fromkeys(files.images.values())]
+    if isinstance(files.references, Path):
+        roles.append((files.references, "label"))
+        if files.combined is not None:
+            roles.append((files.combined, "label"))
+    return roles
+
+
+def masks_of(dataset: Dataset, files: CaseFiles) -> tuple[tuple[int, Path], ...]:
+    """(label value, file) of the masks that a reference is painted from, in painting order."""
+    if files.references is None or isinstance(files.references, Path):
+        return ()
+    values = {name: value for value, name in dataset.card.labels.items()}
+    return tuple((values[name], path) for name, path in files.references.items())
+
+
+def _task_for(
+    dataset: Dataset, files: CaseFiles, cache: FactsCache, facts: DatasetFacts, *, pixels: bool, near: bool
+) -> ScanTask | None:
+    """What has to be opened for a case; known facts go straight to `facts`. None when nothing has."""
+    stale: list[tuple[Path, Role]] = []
+    for path, role in roles_of(files):
+        known = cache.file(path)
+        if known is not None and known.role == role and (known.has_pixels or not pixels):
+            facts.files[path] = known
+        else:
+            stale.append((path, role))
+    image = files.images.get(dataset.card.channels.order[0])
+    thumbnail = None
+    if near and pixels and image is not None:
+        values = cache.thumbnail(files.case, image)
+        if values is not None:
+            facts.thumbnails[files.case] = values
+        elif image in facts.files and facts.files[image].fault is not None:
+            pass  # it was refused before and did not change since
+        else:
+            thumbnail = image
+            if all(path != image for path, _ in stale):
+                stale.append((image, "image"))
+    masks = masks_of(dataset, files)
+    if masks and _masks_known(files, masks, cache, facts, pixels=pixels):
+        masks = ()
+    if not stale and not masks:
+        return None
+    return ScanTask(
+        case=files.case,
+        files=tuple(stale),
+        masks=masks,
+        combined=files.combined if masks else None,
+        pixels=pixels,
+        thumbnail=thumbnail,
+        max_bytes=dataset.max_bytes,
+    )
+
+
+def _masks_known(
+    files: CaseFiles,
+    masks: tuple[tuple[int, Path], ...],
+    cache: FactsCache,
+    facts: DatasetFacts,
+    *,
+    pixels: bool,
+) -> bool:
+    """Whether all masks are in the cache, with what was painted from them."""
+    wanted: list[tuple[Path, Role]] = [(path, "mask") for _, path in masks]
+    if files.combined is not None:
+        wanted.append((files.combined, "label"))
+    known = {path: cache.file(path) for path, _ in wanted}
+    for path, role in wanted:
+        entry = known[path]
+        if entry is None or entry.role != role or (pixels and not entry.has_pixels):
+            return False
+    facts.files.update({path: entry for path, entry in known.items() if entry is not None})
+    composite = cache.composite(files.case, inputs_of(masks, files.combined))
+    if composite is not None:
+        facts.composites[files.case] = composite
+    return True
+
+
+def _take(result: ScanResult, cache: FactsCache, facts: DatasetFacts) -> None:
+    for path, entry in result.files.items():
+        facts.files[path] = entry
+        facts.opened += 1
+        cache.keep(path, entry)
+    if result.composite is not None:
+        facts.composites[result.case] = result.composite
+        cache.keep_composite(result.case, result.composite)
+    if result.thumbnail is not None and result.thumbnail_of is not None:
+        facts.thumbnails[result.case] = result.thumbnail
+        cache.keep_thumbnail(result.case, result.thumbnail_of, result.thumbnail)
+
+
+def _run(tasks: list[ScanTask], workers: int, facts: DatasetFacts) -> Iterator[ScanResult]:
+    """Results as they come. A task whose worker dies is tried once more alone, then given up."""
+    if workers <= 1 or len(tasks) < 2:
+        for task in tasks:
+            yield scan_case(task)
+        return
+    left = {task.case: task for task in tasks}
+    try:
+        for result in _pooled(tasks, min(workers, len(tasks))):
+            del left[result.case]
+            yield result
+    except BrokenProcessPool:
+        for task in list(left.values()):
+            try:
+                yield from _pooled([task], 1)
+            except BrokenProcessPool:
+                facts.killed.append(task.case)
+                yield _given_up(task)
+
+
+def _pooled(tasks: list[ScanTask], workers: int) -> Iterator[ScanResult]:
+    # spawn: a forked child of a process with running threads can hang for ever
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(workers, mp_context=context, initializer=quiet_worker) as pool:
+        queue = iter(tasks)
+        running: set[Future[ScanResult]] = set()
+        try:
+            while True:
+                # Few at a time: results of a large set must not pile up, and Ctrl-C must not wait for a
+                # long queue.
+                for task in queue:
+                    running.add(pool.submit(scan_case, task))
+                    if len(running) >= 4 * workers:
+                        break
+                if not running:
+                    return
+                done, running = wait(running, return_when=FIRST_COMPLETED)
+                for future in done:
+                    yield future.result()
+        finally:
+            pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _given_up(task: ScanTask) -> ScanResult:
+    result = ScanResult(task.case)
+    fault = Fault("SB503", "a worker process died while it read the files of this case, twice")
+    masks: list[tuple[Path, Role]] = [(path, "mask") for _, path in task.masks]
+    for path, role in (*task.files, *masks):
+        result.files[path] = FileFacts(-1, -1, role, fault=fault)
+    return result
