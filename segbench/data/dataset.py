@@ -82,8 +82,8 @@ class Dataset:
 
     @cached_property
     def is_generated(self) -> bool:
-        """Whether the tree was written by `segbench data phantom`."""
-        return (self.root / "phantom.json").is_file()
+        """Whether the tree was written by `segbench data phantom` (MSD's phantoms lie one folder down)."""
+        return any(self.root.glob("phantom.json")) or any(self.root.glob("Task99_*/phantom.json"))
 
     @cached_property
     def digest(self) -> str:

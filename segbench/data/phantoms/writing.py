@@ -1,0 +1,293 @@
+"""Writes phantoms in the exact layouts of the real datasets, with phantom.json beside them."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
+from importlib import import_module
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from segbench.core.atomic import atomic_write_json, temporary_name
+from segbench.core.errors import SegbenchError
+from segbench.data.phantoms.plan import (
+    DEFAULT_CASES,
+    PHANTOM_VERSION,
+    UNLABELLED,
+    Case,
+    Kind,
+    Made,
+    Size,
+)
+from segbench.data.scan_file import write_scan
+from segbench.volumes import Volume, write_label_map
+
+SCHEMA_VERSION = 1
+MSD_FOLDER = "Task99_Phantom"
+# How the axes of every fourth AbdomenAtlas case are stored: (permutation of z y x, flips); canonical is unchanged.
+_ORDERS: tuple[tuple[tuple[int, int, int], tuple[bool, bool, bool]], ...] = (
+    ((0, 1, 2), (False, True, True)),
+    ((1, 0, 2), (False, True, False)),
+    ((2, 1, 0), (True, False, False)),
+    ((0, 2, 1), (True, True, False)),
+)
+
+
+def write_tree(
+    kind: Kind, destination: Path, size: Size, cases: int | None, seed: int, workers: int, traps: bool
+) -> Path:
+    """Generate a tree of phantoms in one step: a temporary folder beside it, then a rename.
+
+    Raises:
+        SegbenchError: SB337 if the destination exists and is not empty.
+    """
+    refuse_occupied(destination)
+    count = DEFAULT_CASES[size] if cases is None else cases
+    plan = [Case(kind, size, seed, index, traps) for index in range(count)]
+    if kind in ("aiib", "msd"):
+        extra = -(-count // 10)
+        plan += [Case(kind, size, seed, UNLABELLED + index, traps) for index in range(extra)]
+    temporary = temporary_name(destination)
+    nested = kind == "msd" and destination.name != MSD_FOLDER
+    inner = temporary / MSD_FOLDER if nested else temporary
+    try:
+        inner.mkdir(parents=True)
+        rows = _write_cases(plan, inner, workers)
+        if kind == "msd":
+            atomic_write_json(inner / "dataset.json", _msd_json(plan))
+        atomic_write_json(
+            inner / "phantom.json",
+            {
+                "schema_version": SCHEMA_VERSION,
+                "kind": kind,
+                "version": PHANTOM_VERSION,
+                "size": size,
+                "seed": seed,
+                "generator": "segbench.data.phantoms",
+                "cases": rows,
+            },
+        )
+        destination.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            os.rename(temporary, destination)  # noqa: PTH104 - an empty folder may be replaced, a full one not
+        except OSError as error:
+            raise _occupied(destination) from error
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+    return destination / MSD_FOLDER if nested else destination
+
+
+def refuse_occupied(destination: Path) -> None:
+    """SB337 unless the destination is absent or an empty folder."""
+    if destination.exists() and (not destination.is_dir() or any(destination.iterdir())):
+        raise _occupied(destination)
+
+
+def _occupied(destination: Path) -> SegbenchError:
+    return SegbenchError(
+        "SB337",
+        f"{destination} exists and is not empty",
+        path=destination,
+        mend="name a folder that does not exist yet, or remove this one",
+    )
+
+
+def _write_cases(plan: list[Case], root: Path, workers: int) -> list[dict[str, Any]]:
+    from segbench.core.console import progress
+
+    rows: list[dict[str, Any]] = []
+    with progress("generating phantoms", len(plan)) as tracker:
+        if workers <= 1:
+            for case in plan:
+                rows.append(write_case(case, root))
+                tracker.advance()
+        else:
+            with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
+                for row in pool.map(write_case, plan, [root] * len(plan)):
+                    rows.append(row)
+                    tracker.advance()
+    return rows
+
+
+def make_case(case: Case) -> Made:
+    """The arrays of a case."""
+    make: Callable[[Case], Made] = import_module(f"segbench.data.phantoms.{case.kind}").make
+    return make(case)
+
+
+def write_case(case: Case, root: Path) -> dict[str, Any]:
+    """Make one case, write its files, give its entry of phantom.json."""
+    made = make_case(case)
+    orientation = "RAS"
+    affine = _affine(made)
+    images, labels, combined = made.images, made.labels, made.combined
+    if "other_axis_order" in case.traps:
+        order = _ORDERS[(case.index // 4) % len(_ORDERS)]
+        images = {name: _reordered(image, order) for name, image in images.items()}
+        labels = _reordered(labels, order)
+        combined = None if combined is None else _reordered(combined, order)
+        affine, orientation = _reordered_affine(affine, made.labels.shape, order)
+    _WRITERS[case.kind](case, root, images, labels, affine, combined)
+    row: dict[str, Any] = {
+        "case": case.name,
+        "patient": case.patient,
+        "site": "B" if case.scanner.site_b else "A",
+        "calibration": case.calibration,
+        "traps": list(case.traps),
+        "shape_zyx": list(labels.shape),
+        "spacing_mm": list(_spacing(affine)),
+        "orientation": orientation,
+        "image_sha256": {name: array_sha256(image, "<i2") for name, image in made.images.items()},
+        "labels": {},
+        "label_sha256": None,
+    }
+    if case.labelled:
+        voxels = np.bincount(made.labels.reshape(-1), minlength=256)
+        row["labels"] = {
+            str(value): {
+                "name": name,
+                "voxels": int(voxels[value]),
+                "analytic_ml": made.analytic_ml.get(value),
+            }
+            for value, name in made.names.items()
+        }
+        row["label_sha256"] = array_sha256(made.labels, "<u1")
+    return row
+
+
+def array_sha256(array: NDArray[Any], kind: str) -> str:
+    """Sha256 of the canonical array's little-endian bytes, order z y x."""
+    return hashlib.sha256(np.ascontiguousarray(array, dtype=kind).data).hexdigest()
+
+
+def _affine(made: Made) -> NDArray[np.float64]:
+    shape = made.labels.shape
+    sz, sy, sx = made.spacing
+    affine = np.diag([sx, sy, sz, 1.0])
+    affine[:3, 3] = [-(n - 1) / 2 * s for n, s in zip(shape[::-1], (sx, sy, sz), strict=True)]
+    return affine
+
+
+Order = tuple[tuple[int, int, int], tuple[bool, bool, bool]]
+
+
+def _reordered(array: NDArray[Any], order: Order) -> NDArray[Any]:
+    axes, flips = order
+    moved = np.transpose(array, axes)
+    return np.ascontiguousarray(np.flip(moved, [a for a, flip in enumerate(flips) if flip]))
+
+
+def _reordered_affine(
+    affine: NDArray[np.float64], shape: tuple[int, ...], order: Order
+) -> tuple[NDArray[np.float64], str]:
+    """The affine of the reordered array and its orientation as three letters in the file's i, j, k order."""
+    axes, flips = order
+    stored = np.eye(4)
+    origin = affine[:3, 3].copy()
+    letters = [""] * 3
+    for axis in range(3):  # axis of the stored array, z y x order; its file axis is 2 - axis
+        source = axes[axis]
+        column = affine[:3, 2 - source].copy()
+        if flips[axis]:
+            origin += column * (shape[source] - 1)
+            column = -column
+        stored[:3, 2 - axis] = column
+        letters[2 - axis] = ("SI", "AP", "RL")[source][int(flips[axis])]
+    stored[:3, 3] = origin
+    return stored, "".join(letters)
+
+
+def _spacing(affine: NDArray[np.float64]) -> tuple[float, float, float]:
+    steps = [float(np.abs(affine[:3, column]).max()) for column in (2, 1, 0)]
+    return steps[0], steps[1], steps[2]
+
+
+def _label_file(path: Path, labels: NDArray[np.uint8], affine: NDArray[np.float64]) -> None:
+    write_label_map(path, labels, Volume(labels, _spacing(affine), affine))
+
+
+def _write_crc(
+    case: Case, root: Path, images: dict[str, Any], labels: Any, affine: Any, combined: Any
+) -> None:
+    write_scan(root / "Image" / f"{case.name}.nii.gz", images["CT"], affine)
+    _label_file(root / "ROI" / f"{case.name}.nii.gz", labels, affine)
+
+
+def _write_brats(
+    case: Case, root: Path, images: dict[str, Any], labels: Any, affine: Any, combined: Any
+) -> None:
+    folder = root / case.name
+    for channel, image in images.items():
+        write_scan(folder / f"{case.name}-{channel}.nii.gz", image, affine)
+    _label_file(folder / f"{case.name}-seg.nii.gz", labels, affine)
+
+
+def _write_aiib(
+    case: Case, root: Path, images: dict[str, Any], labels: Any, affine: Any, combined: Any
+) -> None:
+    folder = root / ("AIIB23_Train_T1" if case.labelled else "Val")
+    write_scan(folder / "img" / f"{case.name}.nii.gz", images["CT"], affine)
+    if case.labelled:
+        _label_file(folder / "gt" / f"{case.name}.nii.gz", labels, affine)
+
+
+def _write_abdomenatlas(
+    case: Case, root: Path, images: dict[str, Any], labels: Any, affine: Any, combined: Any
+) -> None:
+    from segbench.data.phantoms.abdomenatlas import NAMES
+
+    folder = root / case.name
+    write_scan(folder / "ct.nii.gz", images["CT"], affine)
+    _label_file(folder / "combined_labels.nii.gz", labels if combined is None else combined, affine)
+    for value, name in NAMES.items():
+        mask = (labels == value).astype(np.uint8)
+        _label_file(folder / "segmentations" / f"{name}.nii.gz", mask, affine)
+
+
+def _write_msd(
+    case: Case, root: Path, images: dict[str, Any], labels: Any, affine: Any, combined: Any
+) -> None:
+    stacked = np.stack(list(images.values()))
+    folder = "imagesTr" if case.labelled else "imagesTs"
+    write_scan(root / folder / f"{case.name}.nii.gz", stacked, affine)
+    if case.labelled:
+        _label_file(root / "labelsTr" / f"{case.name}.nii.gz", labels, affine)
+
+
+_WRITERS: dict[Kind, Callable[[Case, Path, dict[str, Any], Any, Any, Any], None]] = {
+    "crc": _write_crc,
+    "brats": _write_brats,
+    "aiib": _write_aiib,
+    "abdomenatlas": _write_abdomenatlas,
+    "msd": _write_msd,
+}
+
+
+def _msd_json(plan: list[Case]) -> dict[str, Any]:
+    from segbench.data.phantoms.msd import CHANNELS, NAMES
+
+    labelled = [case.name for case in plan if case.labelled]
+    unlabelled = [case.name for case in plan if not case.labelled]
+    return {
+        "name": "Phantom",
+        "description": "Generated scans of two abutting parts, in the layout of the Medical Segmentation Decathlon",
+        "reference": "segbench",
+        "licence": "generated; no rights reserved",
+        "release": f"{PHANTOM_VERSION}.0",
+        "tensorImageSize": "4D",
+        "modality": {str(index): name for index, name in enumerate(CHANNELS)},
+        "labels": {"0": "background", **{str(value): name for value, name in NAMES.items()}},
+        "numTraining": len(labelled),
+        "numTest": len(unlabelled),
+        "training": [
+            {"image": f"./imagesTr/{name}.nii.gz", "label": f"./labelsTr/{name}.nii.gz"} for name in labelled
+        ],
+        "test": [f"./imagesTs/{name}.nii.gz" for name in unlabelled],
+    }
