@@ -65,6 +65,7 @@ class TrainingJob:
         stop: Asked between steps.
         on_step: Told about each step done (samples, loss).
         warn: Told about warnings.
+        channels: Output channels of the network.
         check: Called before every checkpoint; raises when the run is no longer ours.
     """
 
@@ -78,6 +79,7 @@ class TrainingJob:
     stop: StopRequest
     on_step: Callable[[int, float], None]
     warn: Callable[[str], None]
+    channels: int
     validate: Callable[[nn.Module], dict[str, float]] | None = None
     metadata: dict[str, str] = field(default_factory=dict)
     checkpoint_minutes: float = 10.0
@@ -242,7 +244,7 @@ class _Run:
         if not finite and self._count_non_finite():
             return True
         job.on_step(self.state.samples_seen, loss)
-        self._maybe_not_learning(labels, image.shape[0])
+        self._maybe_not_learning(labels)
         self._maybe_row(rate)
         return False
 
@@ -303,16 +305,13 @@ class _Run:
         self._save()  # so that a kill from here on resumes after the roll-back, not before it
         self.job.warn(f"training rolled back to step {self.state.step}, learning rate halved from here")
 
-    def _maybe_not_learning(self, labels: Tensor, batch: int) -> None:
+    def _maybe_not_learning(self, labels: Tensor) -> None:
         """SB403 once, after 2 % of the budget: the loss must be below that of the best constant predictor."""
         s = self.state
         if s.told_not_learning or s.step < max(20, self.steps // 50) or s.loss_steps == 0:
             return
         s.told_not_learning = True
-        channels = len(self.job.loss.regions or ()) or int(self.job.metadata.get("classes", "0"))
-        if not channels:
-            return
-        floor = constant_predictor_loss(self.job.loss, labels, channels)
+        floor = constant_predictor_loss(self.job.loss, labels, self.job.channels)
         mean = s.loss_sum / s.loss_steps
         if mean >= floor:
             self.job.warn(

@@ -92,9 +92,6 @@ def protocol_for(protocol: Protocol, model: ModelCard, card: DatasetCard) -> Pro
     updates = {
         "data": own.data.model_copy(update={"spacing": spacing}),
         "patch": own.patch.model_copy(update={"size": patch}),
-        "split": own.split.model_copy(
-            update={"name": card.splits.default if own.split.name == "card" else own.split.name}
-        ),
         "inference": own.inference.model_copy(
             update={"mirror_axes": tuple(card.geometry.mirror_axes) if mirror == "card" else mirror}
         ),

@@ -122,7 +122,9 @@ def _cells_of(
     for model in models:
         own = protocol_for(protocol, model, dataset.card)
         if splits is None:
-            splits = usable_splits(dataset, own.split.name, own.split.limit)
+            name = None if own.split.name == "card" else own.split.name
+            splits = usable_splits(dataset, name, own.split.limit)
+        own = own.model_copy(update={"split": own.split.model_copy(update={"name": splits[0].name})})
         problem = check_fit(own, model)
         if problem is None:
             classes_of(dataset.card, own.loss.output)
@@ -144,7 +146,7 @@ def _cells_of(
     return cells
 
 
-def usable_splits(dataset: Dataset, name: str, limit: int) -> list[Split]:
+def usable_splits(dataset: Dataset, name: str | None, limit: int) -> list[Split]:
     """The folds of a split, cut to `limit`, with unacknowledged leaks refused.
 
     In a cross-validation the held-out fold is what is scored; it then is the test part, and nothing is left
@@ -165,13 +167,14 @@ def usable_splits(dataset: Dataset, name: str, limit: int) -> list[Split]:
         if leaks.patients and not whole.acknowledged_leaks:
             raise SegbenchError(
                 "SB323",
-                f"{leaks.test_cases} of {len(whole.test)} test cases of split '{name}' share a patient with "
-                "training or validation",
+                f"{leaks.test_cases} of {len(whole.test)} test cases of split '{whole.name}' share a patient "
+                "with training or validation",
                 found=f"{leaks.patients} patients in two parts",
             )
         if not whole.train or not whole.test:
             raise SegbenchError(
-                "SB324", f"split '{name}' of {dataset.card.slug} leaves no case to train on or to test on"
+                "SB324",
+                f"split '{whole.name}' of {dataset.card.slug} leaves no case to train on or to test on",
             )
         usable.append(whole)
     return usable

@@ -1,0 +1,149 @@
+"""What `segbench doctor` finds out: environment, scan backends, metric engine, device."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from importlib.util import find_spec
+from typing import Any
+
+from segbench.core.catalogue import ExitCode
+from segbench.core.environment import cache_dir, data_dir, machine, results_dir, thread_count, tilde, versions
+
+Row = tuple[str, str, str]
+
+
+@dataclass(slots=True)
+class Diagnosis:
+    """Findings by section; a failed limit makes the exit code 6."""
+
+    sections: list[tuple[str, list[Row]]] = field(default_factory=list[tuple[str, list[Row]]])
+    documents: dict[str, Any] = field(default_factory=dict[str, Any])
+    failed: bool = False
+
+    @property
+    def exit_code(self) -> int:
+        """0, or 6 when a limit was passed."""
+        return ExitCode.GATE if self.failed else ExitCode.DONE
+
+    def as_dict(self) -> dict[str, Any]:
+        """As `--json` prints it."""
+        return {
+            "schema_version": 1,
+            "ok": not self.failed,
+            "sections": {
+                title: [dict(zip(("what", "state", "detail"), row, strict=True)) for row in rows]
+                for title, rows in self.sections
+            },
+            **self.documents,
+        }
+
+
+def diagnose(*, metrics: bool = False, device: str | None = None) -> Diagnosis:
+    """Look at the environment, and run the proofs that were asked for.
+
+    Args:
+        metrics: Compare the metric engine with its oracle and with other libraries.
+        device: "cpu" or "cuda": probe every scan backend there, and the device's convolutions.
+    """
+    report = Diagnosis()
+    report.sections.append(("environment", _environment()))
+    report.sections.append(("packages", _packages()))
+    if find_spec("torch") is not None:
+        report.sections.append(("scan backends", _scan_backends(device)))
+    if device is not None:
+        rows, ok = _device(device)
+        report.sections.append((f"device {device}", rows))
+        report.failed |= not ok
+    if metrics:
+        from segbench.metrics.selfcheck import run_selfcheck
+
+        check = run_selfcheck()
+        report.sections.append(("metric engine", [tuple(row) for row in check.rows]))
+        report.documents["metrics"] = check.as_dict()
+        report.failed |= not check.ok
+    return report
+
+
+def _environment() -> list[Row]:
+    facts = machine()
+    memory = facts["memory_bytes"]
+    gib = f"{memory / 2**30:.1f} GiB" if isinstance(memory, int) else "unknown"
+    return [
+        ("processor", str(facts["cpu"]), f"{facts['cores']} cores, {gib}, {facts['system']}"),
+        ("threads", str(thread_count()), "SEGBENCH_THREADS"),
+        ("data", tilde(data_dir()), "is here" if data_dir().is_dir() else "does not exist yet"),
+        ("results", tilde(results_dir()), "is here" if results_dir().is_dir() else "does not exist yet"),
+        ("cache", tilde(cache_dir()), "is here" if cache_dir().is_dir() else "does not exist yet"),
+    ]
+
+
+def _packages() -> list[Row]:
+    found = versions()
+    optional = {
+        "mamba-ssm": "extra mamba",
+        "medpy": "extra reference",
+        "triton": "comes with CUDA builds of torch",
+    }
+    rows: list[Row] = [(name, version, "") for name, version in found.items()]
+    return rows + [(name, "absent", why) for name, why in optional.items() if name not in found]
+
+
+def _scan_backends(device: str | None) -> list[Row]:
+    from segbench.networks.scan import chosen_backend, scan_backends_report
+
+    where = device or "cpu"
+    rows: list[Row] = []
+    for entry in scan_backends_report(where):
+        facts = [entry.reason or "", f"version {entry.version}" if entry.version else ""]
+        if entry.max_error is not None:
+            facts.append(f"max error {entry.max_error:.1e}")
+        rows.append(
+            (entry.backend, "works" if entry.probe else "not available", ", ".join(filter(None, facts)))
+        )
+    return [*rows, ("auto", str(chosen_backend(where)), f"what a model uses on {where}")]
+
+
+def _device(name: str) -> tuple[Sequence[Row], bool]:
+    """One convolution against float32 on the CPU, and whether twenty training steps repeat to the bit."""
+    import torch
+
+    from segbench.pipeline.training import choose_device, set_determinism
+
+    device = choose_device(name)
+    generator = torch.Generator().manual_seed(0)
+    image = torch.randn(1, 8, 24, 24, 24, generator=generator)
+    kernel = torch.randn(8, 8, 3, 3, 3, generator=generator) / 15
+    exact = torch.nn.functional.conv3d(image.double(), kernel.double(), padding=1)
+    found = torch.nn.functional.conv3d(image.to(device), kernel.to(device), padding=1).double().cpu()
+    error = float((found - exact).abs().max())
+    limit = 5e-3  # TF32 keeps about three decimal digits; anything beyond is a wrong result
+    rows: list[Row] = [
+        ("device", device.type, torch.cuda.get_device_name(device) if device.type == "cuda" else "processor"),
+        ("conv3d", "agrees" if error < limit else "WRONG", f"max difference to float64 {error:.1e}"),
+    ]
+    level = set_determinism("bitwise", device)
+    repeats = _short_training(device) == _short_training(device)
+    state = "repeats to the bit" if repeats else "does not repeat"
+    rows.append(("determinism", state, f"20 steps twice under level {level}"))
+    return rows, error < limit and (repeats or device.type != "cpu")
+
+
+def _short_training(device: Any) -> str:
+    import torch
+
+    from segbench.core.hashing import sha256_bytes
+    from segbench.engine.checkpoint import weights_bytes
+    from segbench.networks import build_network
+
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        network = build_network("segmamba-v2-tiny", 1, 2).to(device)
+    optimiser = torch.optim.SGD(network.parameters(), lr=1e-2, momentum=0.9)
+    generator = torch.Generator().manual_seed(1)
+    for _ in range(20):
+        image = torch.randn(1, 1, 32, 32, 32, generator=generator).to(device)
+        optimiser.zero_grad(set_to_none=True)
+        network(image).square().mean().backward()
+        optimiser.step()
+    return sha256_bytes(weights_bytes(network.state_dict()))

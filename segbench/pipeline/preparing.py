@@ -1,0 +1,100 @@
+"""The stages before training: verify the dataset, prepare its cases."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from segbench.core import console
+from segbench.core.environment import cache_dir
+from segbench.core.errors import SegbenchError
+from segbench.pipeline.context import Context
+from segbench.pipeline.stages import StageResult
+
+if TYPE_CHECKING:
+    from segbench.data.cache import Cache
+    from segbench.data.recipe import PreparationRecipe
+
+
+def verify_stage(context: Context) -> StageResult:
+    """Verify the dataset (cached per file); a fault in a case of the split stops the cell.
+
+    Raises:
+        SegbenchError: The first error that concerns the split, the others as details.
+    """
+    from segbench.data.verify import verify
+
+    report = verify(context.dataset, split=context.split, workers=max(1, context.execution.workers))
+    ours = set(context.split.train) | set(context.split.validation) | set(context.split.test)
+    errors = [finding for finding in report.findings if finding.severity == "error"]
+    stopping = [finding for finding in errors if finding.case is None or finding.case in ours]
+    if stopping:
+        first = stopping[0]
+        raise SegbenchError(
+            first.code,
+            first.message,
+            path=first.file,
+            case=first.case,
+            details=[f"{f.code} {f.case or ''} {f.message}" for f in stopping[1:20]],
+        )
+    for finding in errors:
+        context.warn(f"{finding.code}: {finding.case or finding.file}: {finding.message} (outside the split)")
+    for finding in report.findings:
+        if finding.severity == "warning":
+            context.warn(f"{finding.code}: {finding.case or finding.file or 'dataset'}: {finding.message}")
+    return StageResult(artefact=report.digest, facts={"counts": report.counts})
+
+
+def recipe_of(context: Context) -> PreparationRecipe:
+    """How the cases of this cell become network input."""
+    from segbench.data.recipe import PreparationRecipe
+
+    card, data = context.card, context.protocol.data
+    own = data.normalisation
+    normalisation = card.channel_normalisation if own == "card" else (own,) * len(card.channels.order)
+    return PreparationRecipe(
+        channels=tuple(card.channels.order),
+        normalisation=tuple(normalisation),
+        spacing_mm=data.spacing,  # type: ignore[arg-type]  # protocol_for has replaced "card"
+        orientation=card.geometry.orientation,
+        dataset_digest=context.dataset.digest,
+    )
+
+
+def open_prepared(context: Context) -> Cache:
+    """The prepared cases of this cell, preparing what is missing; a bad test case is left to `predict`.
+
+    Raises:
+        SegbenchError: The error of a training or validation case, or SB505 when the forecast does not fit.
+    """
+    from segbench.data.prepare import prepare_dataset
+
+    split = context.split
+    cases = sorted({*split.train, *split.validation, *split.test})
+    with console.progress(f"prepare {context.card.slug}", len(cases)) as bar:
+        cache = prepare_dataset(
+            context.dataset,
+            cases,
+            recipe_of(context),
+            cache_dir() / "prepared",
+            training_ids=split.train,
+            workers=context.execution.workers,
+            progress=lambda case: bar.advance(note=case),
+            on_error="collect",
+        )
+    for case in (*split.train, *split.validation):
+        if case in cache.failures:
+            raise cache.failures[case]
+    return cache
+
+
+def prepare_stage(context: Context) -> StageResult:
+    """Prepare every case once per recipe, shared by all models and cells."""
+    cache = open_prepared(context)
+    return StageResult(
+        artefact=recipe_of(context).digest(context.split.train),
+        facts={
+            "spacing_mm": cache.fingerprint.get("spacing_mm"),
+            "normalisation_statistics": cache.fingerprint.get("normalisation_statistics"),
+            "failed_cases": sorted(cache.failures),
+        },
+    )

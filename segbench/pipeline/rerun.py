@@ -1,0 +1,91 @@
+"""What a record allows: find it, rebuild its command, say how two differ."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from pathlib import Path
+from typing import Any
+
+from segbench.cards.protocol import list_protocols, load_protocol
+from segbench.core.errors import SegbenchError, nearest_names
+from segbench.records.store import find_runs
+
+
+def find_run(name: str, results: Path) -> Path:
+    """The run folder of an id, an unambiguous beginning of one, or a path.
+
+    Raises:
+        SegbenchError: SB101 unknown, SB104 ambiguous.
+    """
+    path = Path(name)
+    if (path / "run.json").is_file():
+        return path
+    folders = {folder.name: folder for folder in find_runs(results)}
+    if name in folders:
+        return folders[name]
+    matches = [folder for run_id, folder in folders.items() if name and run_id.startswith(name)]
+    if len(matches) == 1:
+        return matches[0]
+    if matches:
+        raise SegbenchError(
+            "SB104", f"'{name}' is the beginning of {len(matches)} run ids", mend="write more of it"
+        )
+    near = nearest_names(name, list(folders))
+    raise SegbenchError(
+        "SB101",
+        f"no run called '{name}'",
+        path=results,
+        mend=f"{'did you mean ' + ' or '.join(near) + '?   ' if near else ''}all: segbench list runs",
+    )
+
+
+def rerun_command(record: dict[str, Any]) -> str:
+    """The command that plans the same cell again: same model, dataset, protocol fields, fold and seed."""
+    model = (record.get("model") or {}).get("slug")
+    dataset = (record.get("dataset") or {}).get("slug")
+    protocol = record.get("protocol") or {}
+    if not model or not dataset or not protocol:
+        return "not a run of segbench run"
+    name = str(protocol.get("name", "standard")).removesuffix("+custom")
+    parts = ["segbench", "run", "--model", model, "--dataset", dataset, "--protocol", name]
+    if name in list_protocols():
+        family = ((record.get("model") or {}).get("card") or {}).get("family", "")
+        shipped = load_protocol(name).for_family(family).resolved()
+        for field, ours, theirs in differences(protocol, shipped):
+            if field in _FROM_CARDS and theirs in {'"card"', '"median"'}:
+                continue
+            section = field.split(".")[0]
+            if section not in {"name", "notes", "seeds", "family"}:
+                parts += ["--set", f"{field}={_toml(ours)}"]
+    parts += ["--fold", str(record.get("fold", 0)), "--seed", str(record.get("seed", 0))]
+    return shlex.join(parts)
+
+
+_FROM_CARDS = {"data.spacing", "inference.mirror_axes", "metrics.profile", "split.name"}
+"""Fields that the protocol leaves to the dataset's card; the card fills them in again."""
+
+
+def differences(a: dict[str, Any], b: dict[str, Any]) -> list[tuple[str, str, str]]:
+    """Fields in which two nested records differ: dotted name, value in a, value in b, as compact JSON."""
+    flat_a, flat_b = dict(_flat(a)), dict(_flat(b))
+    return [
+        (field, flat_a.get(field, "-"), flat_b.get(field, "-"))
+        for field in sorted(flat_a.keys() | flat_b.keys())
+        if flat_a.get(field) != flat_b.get(field)
+    ]
+
+
+def _flat(content: dict[str, Any], prefix: str = "") -> list[tuple[str, str]]:
+    found: list[tuple[str, str]] = []
+    for key, value in content.items():
+        if isinstance(value, dict) and value:
+            found += _flat(value, f"{prefix}{key}.")
+        else:
+            found.append((f"{prefix}{key}", json.dumps(value, sort_keys=True)))
+    return found
+
+
+def _toml(text: str) -> str:
+    value = json.loads(text) if text != "-" else ""
+    return value if isinstance(value, str) else text

@@ -1,0 +1,261 @@
+"""The train stage: wire data, network, loss and protocol into the training loop."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from segbench.core import console
+from segbench.core.environment import thread_count
+from segbench.core.errors import BackendUnavailable
+from segbench.core.hashing import sha256_file
+from segbench.pipeline.cell import network_arguments
+from segbench.pipeline.context import Context
+from segbench.pipeline.preparing import open_prepared, recipe_of
+from segbench.pipeline.stages import StageResult
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor, nn
+
+    from segbench.data.cache import Cache
+
+FINAL_WEIGHTS = Path("checkpoints") / "final.safetensors"
+
+
+def train_stage(context: Context) -> StageResult:
+    """Train the network to the end of its budget, resuming from the last checkpoint."""
+    import torch
+
+    from segbench.engine.losses import SegmentationLoss
+    from segbench.engine.trainer import TrainingJob, train
+
+    device = choose_device(context.execution.device)
+    level = set_determinism(context.protocol.determinism.level, device)
+    cache = open_prepared(context)
+    protocol, classes = context.protocol, context.classes
+    metadata = weights_metadata(context, cache)
+    loss = SegmentationLoss(
+        terms=dict(protocol.loss.terms),
+        smooth=protocol.loss.dice_smooth,
+        batch_dice=protocol.loss.dice_batch,
+        regions=classes.region_classes,
+        ignore_class=classes.ignore_class,
+    )
+    total = -(-protocol.budget.samples // protocol.sampling.batch_size) * protocol.sampling.batch_size
+    with console.progress(f"train {context.run_id}", total, unit="samples") as bar:
+        batch = protocol.sampling.batch_size
+        job = TrainingJob(
+            build=lambda: build_seeded(context),
+            batches=lambda first, last: _batches(context, cache, first, last),
+            transform=_transform(context, device),
+            loss=loss,
+            protocol=protocol,
+            folder=context.folder,
+            device=device,
+            stop=context.stop,
+            on_step=lambda samples, value: bar.advance(batch, note=f"loss {value:.3f}"),
+            warn=context.warn,
+            validate=_validator(context, cache, device),
+            metadata=metadata,
+            channels=classes.channels,
+            checkpoint_minutes=context.execution.checkpoint_minutes,
+            check=context.check_lease,
+        )
+        result = train(job)
+    final = keep_final(context, result.network, result.checkpoint, metadata)
+    facts: dict[str, Any] = {
+        "samples_seen": result.samples_seen,
+        "degraded": result.degraded,
+        "peak_memory_bytes": result.peak_memory_bytes,
+        "determinism": level,
+        "device": device.type,
+        "threads": torch.get_num_threads(),
+        "scan_backend": scan_backend(device),
+        "weights_sha256": sha256_file(final),
+    }
+    if device.type == "cuda":
+        facts["accelerator"] = {
+            "gpu": torch.cuda.get_device_name(device),
+            "gpu_memory_bytes": torch.cuda.get_device_properties(device).total_memory,
+            "cuda": torch.version.cuda,
+        }
+    return StageResult(artefact=facts["weights_sha256"], outputs=[final], facts=facts)
+
+
+def choose_device(name: str) -> torch.device:
+    """The device for a flag: "auto" takes CUDA where there is one.
+
+    Raises:
+        BackendUnavailable: SB502 when CUDA is asked for and not there.
+    """
+    import torch
+
+    if name not in {"auto", "cpu", "cuda"}:
+        raise BackendUnavailable(f"device '{name}' is not known", mend="use --device auto, cpu or cuda")
+    if name == "cuda" and not torch.cuda.is_available():
+        raise BackendUnavailable("no CUDA device can be used here", mend="use --device cpu")
+    return torch.device("cuda" if name != "cpu" and torch.cuda.is_available() else "cpu")
+
+
+def set_determinism(level: str, device: torch.device) -> str:
+    """Put the determinism level in force and say which one it is; a CPU is always bitwise."""
+    import torch
+
+    torch.set_num_threads(thread_count())
+    if device.type == "cpu":
+        level = "bitwise"
+    if level == "bitwise":
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+        torch.use_deterministic_algorithms(True, warn_only=False)
+        torch.backends.cudnn.benchmark = False
+    elif level == "none":
+        torch.backends.cudnn.benchmark = True
+    return level
+
+
+def build_seeded(context: Context) -> nn.Module:
+    """The network with the initial weights that the seed gives, the same every time."""
+    import torch
+
+    from segbench.data.random import counter_seed
+    from segbench.networks import build_network
+
+    arguments = network_arguments(context.model, context.card, context.protocol)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(counter_seed(context.seed, "init", context.model.slug))
+        return build_network(context.model.slug, **arguments)
+
+
+def weights_metadata(context: Context, cache: Cache | None = None) -> dict[str, str]:
+    """What the header of a weights file says: enough to predict with it, by name."""
+    from segbench.networks.weights import WeightsMetadata
+
+    arguments = network_arguments(context.model, context.card, context.protocol)
+    card, classes, protocol = context.card, context.classes, context.protocol
+    statistics = None if cache is None else cache.fingerprint.get("normalisation_statistics")
+    spacing = protocol.data.spacing if cache is None else cache.fingerprint.get("spacing_mm")
+    return WeightsMetadata(
+        model=context.model.slug,
+        in_channels=arguments.pop("in_channels"),
+        out_channels=arguments.pop("out_channels"),
+        arguments=arguments,
+        channels=tuple(card.channels.order),
+        labels=tuple(card.labels[value] for value in classes.values),
+        extra={
+            "run": context.run_id,
+            "dataset": card.slug,
+            "label_values": list(classes.values),
+            "regions": classes.regions,
+            "region_labels": classes.region_labels,
+            "normalisation": list(recipe_of(context).normalisation),
+            "normalisation_statistics": statistics,
+            "spacing_mm": spacing,
+            "orientation": card.geometry.orientation,
+            "patch": list(protocol.patch.size),
+            "inference": protocol.inference.model_dump(mode="json"),
+        },
+    ).as_strings()
+
+
+def keep_final(context: Context, network: nn.Module, checkpoint: Path, metadata: dict[str, str]) -> Path:
+    """The selected weights under their own name; a link to the last checkpoint where bytes are equal."""
+    from segbench.core.atomic import atomic_write, temporary_name
+    from segbench.engine.checkpoint import weights_bytes
+
+    final = context.folder / FINAL_WEIGHTS
+    last = checkpoint / "weights.safetensors"
+    if context.protocol.validation.selection == "last" and last.is_file():
+        beside = temporary_name(final)
+        try:
+            os.link(last, beside)
+            beside.replace(final)
+            return final
+        except OSError:
+            beside.unlink(missing_ok=True)
+    return atomic_write(final, weights_bytes(network.state_dict(), metadata))
+
+
+def scan_backend(device: torch.device) -> str:
+    """The scan backend in force on a device."""
+    from segbench.networks.scan import chosen_backend
+
+    return str(chosen_backend(device))
+
+
+def _batches(context: Context, cache: Cache, first: int, last: int) -> Iterable[Any]:
+    from segbench.data.sampling import PatchLoader
+
+    sampling = context.protocol.sampling
+    return PatchLoader(
+        cache,
+        context.split.train,
+        patch=context.protocol.patch.size,
+        batch_size=sampling.batch_size,
+        seed=context.seed,
+        foreground_fraction=sampling.foreground_fraction,
+        workers=context.execution.workers,
+        start_step=first,
+        stop_step=last,
+    )
+
+
+def class_table(context: Context) -> Tensor:
+    """Label value to class index; the ignore label to the index after the last class."""
+    import torch
+
+    classes = context.classes
+    table = torch.zeros(max(*classes.values, classes.ignore_label or 0) + 1, dtype=torch.long)
+    for index, value in enumerate(classes.values):
+        table[value] = index
+    if classes.ignore_label is not None and classes.ignore_class is not None:
+        table[classes.ignore_label] = classes.ignore_class
+    return table
+
+
+def _transform(context: Context, device: torch.device) -> Any:
+    from segbench.data.augment import AugmentationSettings, augment
+
+    section = context.protocol.augment
+    settings = AugmentationSettings(
+        name=section.name,
+        mirror_axes=tuple(context.card.geometry.mirror_axes),
+        overrides=dict(section.overrides),
+    )
+    table = class_table(context).to(device)
+
+    def transform(image: Tensor, labels: Tensor, plans: Any) -> tuple[Tensor, Tensor]:
+        image, labels = augment(image, labels, plans, settings)
+        return image, table[labels.long()]
+
+    return transform
+
+
+def _validator(context: Context, cache: Cache, device: torch.device) -> Any:
+    """Dice per region over whole validation cases; None when the protocol asks for none."""
+    if context.protocol.validation.cases == "none" or not context.split.validation:
+        return None
+    from segbench.pipeline.predicting import predict_prepared
+
+    def validate(network: nn.Module) -> dict[str, float]:
+        from segbench.metrics import evaluate_case
+
+        totals = dict.fromkeys(context.card.regions, 0.0)
+        for case in context.split.validation:
+            labels = cache.labels(case)
+            prediction = predict_prepared(context, [network], cache, case, device, grid="prepared")
+            scores = evaluate_case(
+                labels,
+                prediction,
+                spacing_mm=cache.properties(case)["spacing_out"],
+                regions=context.card.regions,
+                metrics=["dice"],
+            )
+            for region, score in scores.items():
+                totals[region] += score["dice"]
+            context.stop.check()
+        return {region: total / len(context.split.validation) for region, total in totals.items()}
+
+    return validate

@@ -1,0 +1,101 @@
+"""Habits of the whole package: one way to write, to print, to draw random numbers; nothing executes."""
+
+from __future__ import annotations
+
+import ast
+import re
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+PACKAGE = ROOT / "segbench"
+SOURCES = sorted(PACKAGE.rglob("*.py"))
+
+
+def lines_with(pattern: str, *, but: tuple[str, ...] = ()) -> list[str]:
+    """file:line of code that matches, comments and docstrings left out."""
+    found = []
+    for path in SOURCES:
+        name = path.relative_to(PACKAGE).as_posix()
+        if name in but:
+            continue
+        code = _code_lines(path)
+        found += [f"{name}:{n} {text.strip()}" for n, text in code if re.search(pattern, text)]
+    return found
+
+
+def _code_lines(path: Path) -> list[tuple[int, str]]:
+    text = path.read_text(encoding="utf-8")
+    silent: set[int] = set()
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, ast.Constant) and isinstance(node.value, str) and node.end_lineno is not None:
+            silent.update(range(node.lineno, node.end_lineno + 1) if node.end_lineno > node.lineno else ())
+    return [
+        (number, line.split("  # ")[0])
+        for number, line in enumerate(text.splitlines(), start=1)
+        if number not in silent and not line.strip().startswith("#")
+    ]
+
+
+def test_nothing_executes_or_unpickles() -> None:
+    banned = (
+        r"\bimport pickle\b|\bjoblib\b|\bdill\b|weights_only\s*=\s*False|allow_pickle\s*=\s*True"
+        r"|(?<![\w.])eval\(|(?<![\w.])exec\(|\bimport yaml\b|shell\s*=\s*True|os\.system\("
+    )
+    assert lines_with(banned) == []
+
+
+def test_print_is_in_one_place() -> None:
+    assert lines_with(r"(?<![\w.])print\(", but=("core/console.py",)) == []
+
+
+def test_results_are_written_in_one_way() -> None:
+    # The log of a run is appended line by line and carries no result; downloads and archives build their own
+    # temporary files; a crashed pipe gets a null device.
+    allowed = ("core/atomic.py", "core/archive.py", "data/fetch.py", "pipeline/context.py", "cli/common.py")
+    writing = (
+        r"open\([^)]*[\"'](w|wb|a|ab|x|xb|r\+b)[\"']|\.write_text\(|\.write_bytes\(|np\.save|torch\.save"
+        r"|to_csv\(\s*[^)\s]|\.savefig\("
+    )
+    found = [
+        line
+        for line in lines_with(writing, but=allowed)
+        if not re.search(
+            r"savefig\((buffer|stream)|to_csv\((buffer|stream)|np\.savez?\((buffer|stream)", line
+        )
+    ]
+    assert found == []
+
+
+def test_random_numbers_come_from_counters() -> None:
+    own = ("data/random.py", "engine/checkpoint.py")
+    assert (
+        lines_with(
+            r"np\.random\.(seed|rand|randn|randint|choice|shuffle|permutation|normal|uniform)\(", but=own
+        )
+        == []
+    )
+    assert lines_with(r"^\s*import random\b|^\s*from random import", but=()) == []
+
+
+def test_no_path_of_a_machine() -> None:
+    pattern = re.compile(r"(^|[^A-Za-z0-9_.])/(work|farm|root|home)/[a-zA-Z.]")
+    found = [
+        f"{path.relative_to(ROOT)}:{number}"
+        for folder in (
+            "segbench",
+            "tests",
+            "models",
+            "datasets",
+            "docs",
+            "benchmarks",
+            "scripts",
+            "results/published",
+        )
+        for path in sorted((ROOT / folder).rglob("*"))
+        if path.suffix in {".py", ".toml", ".md", ".json", ".sh"} and path != Path(__file__).resolve()
+        for number, line in enumerate(
+            path.read_text(encoding="utf-8", errors="replace").splitlines(), start=1
+        )
+        if pattern.search(line)
+    ]
+    assert found == []

@@ -1,0 +1,36 @@
+"""Fixtures that every room uses."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+# One thread a process: results do not depend on it, and the suite runs beside others on two cores.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+REAL_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
+
+
+@pytest.fixture(scope="session")
+def real_data() -> Path:
+    """The folder of real scans beside the checkout; the test is skipped where it is absent."""
+    if not REAL_DATA.is_dir():
+        pytest.skip(f"the real scans are not here ({REAL_DATA.name} beside the checkout is absent)")
+    return REAL_DATA
+
+
+@pytest.fixture(autouse=True)
+def own_folders(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No test reads the user's settings, data or results, and none writes into the checkout."""
+    for variable in (
+        "SEGBENCH_DATA",
+        "SEGBENCH_RESULTS",
+        "SEGBENCH_CARDS",
+        "SEGBENCH_FAULT",
+        "SEGBENCH_SCAN",
+    ):
+        monkeypatch.delenv(variable, raising=False)
+    monkeypatch.setenv("SEGBENCH_CACHE", str(tmp_path_factory.getbasetemp() / "cache"))
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path_factory.getbasetemp() / "config"))
