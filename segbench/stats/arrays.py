@@ -1,0 +1,108 @@
+"""Checked input and read-only output: the one door through which numbers enter the statistics."""
+
+from collections.abc import Sequence
+from typing import TypeAlias
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from segbench.stats.errors import StatsError
+
+FloatArray: TypeAlias = NDArray[np.float64]
+IntArray: TypeAlias = NDArray[np.int64]
+
+# Differences of numbers around s carry rounding noise of a few ulp of s; a spread below this share of s is
+# arithmetic, not variation.
+NOISE = 1e-13
+
+
+def finite_array(values: ArrayLike, name: str, *, ndim: int | tuple[int, ...]) -> FloatArray:
+    """`values` as a float64 array of the wanted number of axes, none empty, every entry finite.
+
+    Raises:
+        StatsError: not numbers, wrong number of axes, an empty axis, or NaN/inf (their positions are named).
+    """
+    wanted = (ndim,) if isinstance(ndim, int) else ndim
+    try:
+        array = np.asarray(values, dtype=np.float64)
+    except (TypeError, ValueError) as error:
+        raise StatsError(
+            f"{name}: expected numbers in a regular array, found something else ({error})"
+        ) from error
+    if array.ndim not in wanted:
+        axes = " or ".join(str(n) for n in wanted)
+        raise StatsError(f"{name}: expected {axes} axes, found shape {array.shape}")
+    if array.size == 0:
+        raise StatsError(f"{name}: empty, shape {array.shape}")
+    refuse_non_finite(array, name)
+    return array
+
+
+def refuse_non_finite(array: FloatArray, name: str) -> None:
+    """Raise a StatsError that names the first positions of NaN or inf, if there are any."""
+    bad = ~np.isfinite(array)
+    count = int(bad.sum())
+    if not count:
+        return
+    positions = [
+        str(int(where[0])) if len(where) == 1 else "(" + ", ".join(str(int(i)) for i in where) + ")"
+        for where in np.argwhere(bad)[:8]
+    ]
+    more = ", ..." if count > len(positions) else ""
+    raise StatsError(f"{name}: NaN or inf at {', '.join(positions)}{more} ({count} of {array.size} values)")
+
+
+def paired_differences(x: ArrayLike, y: ArrayLike | None) -> FloatArray:
+    """X - y per case, or x itself when y is None (then x already holds the differences)."""
+    first = finite_array(x, "x", ndim=1)
+    if y is None:
+        return first
+    second = finite_array(y, "y", ndim=1)
+    if first.shape != second.shape:
+        raise StatsError(f"x and y are pairs: expected equal lengths, found {first.size} and {second.size}")
+    return first - second
+
+
+def noise_floor(*arrays: FloatArray) -> float:
+    """Absolute size below which a spread of these numbers is rounding noise."""
+    return NOISE * max(float(np.max(np.abs(a))) for a in arrays)
+
+
+def read_only_float(values: ArrayLike) -> FloatArray:
+    """A read-only float64 copy."""
+    array = np.array(values, dtype=np.float64)
+    array.setflags(write=False)
+    return array
+
+
+def read_only_int(values: ArrayLike) -> IntArray:
+    """A read-only int64 copy."""
+    array = np.array(values, dtype=np.int64)
+    array.setflags(write=False)
+    return array
+
+
+def generator(seed: int) -> np.random.Generator:
+    """The only source of randomness of this package."""
+    return np.random.Generator(np.random.PCG64(seed))
+
+
+def choice(value: str, allowed: Sequence[str], name: str) -> str:
+    """`value` when it is one of `allowed`; else a StatsError that lists them."""
+    if value not in allowed:
+        raise StatsError(f"{name}: expected one of {', '.join(allowed)}, found {value!r}")
+    return value
+
+
+def open_unit(value: float, name: str) -> float:
+    """`value` strictly between 0 and 1 (levels and confidences)."""
+    if not 0.0 < value < 1.0:
+        raise StatsError(f"{name}: expected a number between 0 and 1, found {value!r}")
+    return float(value)
+
+
+def positive_count(value: int, name: str) -> int:
+    """`value` as an int of at least 1."""
+    if value < 1:
+        raise StatsError(f"{name}: expected at least 1, found {value!r}")
+    return int(value)

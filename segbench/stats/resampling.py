@@ -1,0 +1,91 @@
+"""The case bootstrap: draws as counts per case, shared by every model, region and metric of a dataset.
+
+A draw is a row of counts w (how often each case was drawn), so the mean of every series of every draw is one
+matrix product W @ X. Medians and signed ranks come from cumulative counts along a series that is sorted once.
+"""
+
+from collections.abc import Iterator
+from typing import TypeAlias
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from segbench.stats.arrays import FloatArray, IntArray, generator
+from segbench.stats.errors import StatsError
+
+BLOCK_BYTES = 48_000_000  # of one temporary; a handful of them live at once, together below 300 MB
+GroupIndex: TypeAlias = IntArray
+
+
+def group_index(groups: ArrayLike | None, cases: int) -> GroupIndex | None:
+    """(cases,) group number of each case, or None when every case stands for itself.
+
+    Raises:
+        StatsError: not one label per case.
+    """
+    if groups is None:
+        return None
+    labels = np.asarray(groups)
+    if labels.shape != (cases,):
+        raise StatsError(f"groups: expected one label per case, shape ({cases},), found {labels.shape}")
+    return np.unique(labels.astype(str), return_inverse=True)[1].astype(np.int64)
+
+
+def count_blocks(
+    cases: int, *, resamples: int, seed: int, groups: GroupIndex | None = None, row_bytes: int = 8
+) -> Iterator[FloatArray]:
+    """Yield (draws, cases) count matrices, `resamples` rows in all.
+
+    Args:
+        cases: number of cases.
+        resamples: draws in all.
+        seed: the draws depend on it and on the number of units only, never on the block size.
+        groups: whole groups are drawn instead of cases.
+        row_bytes: bytes that the caller needs per draw and case; decides the block size.
+    """
+    rng = generator(seed)
+    units = cases if groups is None else int(groups.max()) + 1
+    block = int(min(resamples, max(1, BLOCK_BYTES // (max(row_bytes, 8) * cases))))
+    for start in range(0, resamples, block):
+        rows = min(block, resamples - start)
+        drawn = rng.integers(0, units, size=(rows, units), dtype=np.uint32).astype(np.int64)
+        drawn += np.arange(rows)[:, None] * units
+        counts = np.bincount(drawn.ravel(), minlength=rows * units).reshape(rows, units).astype(np.float64)
+        yield counts if groups is None else counts[:, groups]
+
+
+def bootstrap_means(
+    values: FloatArray, *, resamples: int, seed: int, groups: GroupIndex | None = None
+) -> FloatArray:
+    """(resamples, series) means of `values` (cases, series), the same draws for each series."""
+    blocks = count_blocks(values.shape[0], resamples=resamples, seed=seed, groups=groups)
+    return np.concatenate([(w @ values) / w.sum(axis=1, keepdims=True) for w in blocks])
+
+
+def bootstrap_medians(
+    values: FloatArray, *, resamples: int, seed: int, groups: GroupIndex | None = None
+) -> FloatArray:
+    """(resamples, series) medians of `values` (cases, series), the same draws for each series."""
+    blocks = count_blocks(values.shape[0], resamples=resamples, seed=seed, groups=groups)
+    return np.concatenate([weighted_medians(values, w) for w in blocks])
+
+
+def weighted_medians(values: FloatArray, counts: FloatArray) -> FloatArray:
+    """(draws, series) medians of `values` (cases, series) where case c occurs counts[draw, c] times."""
+    small = counts.astype(np.uint16) if counts.shape[0] and counts.sum(axis=1).max() < 65_536 else counts
+    total = counts.sum(axis=1)
+    lower, upper = np.floor((total + 1) / 2), np.floor(total / 2) + 1  # 1-based places of the middle values
+    order = np.argsort(values, axis=0, kind="stable")
+    medians = np.empty((counts.shape[0], values.shape[1]))
+    for series in range(values.shape[1]):
+        reached = np.cumsum(small[:, order[:, series]], axis=1, dtype=small.dtype)
+        ordered = values[order[:, series], series]
+        left = _first_reaching(reached, lower)
+        right = _first_reaching(reached, upper)
+        medians[:, series] = (ordered[left] + ordered[right]) / 2
+    return medians
+
+
+def _first_reaching(reached: NDArray[np.generic], place: FloatArray) -> IntArray:
+    """Per row: index of the first entry of the non-decreasing `reached` that is at least `place`."""
+    return (reached < place[:, None].astype(reached.dtype)).sum(axis=1)

@@ -1,0 +1,157 @@
+"""Six ways to turn a table into an order of models, each computed for many resamples at once.
+
+A `Scheme` is prepared once for a table and then asked for scores given case counts: the plain ranking is the
+count vector of ones, leaving a case out is a zero, a bootstrap draw is any row of counts. So the ranking that
+is printed and the draws that judge it come from the same arithmetic.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TypeAlias
+
+import numpy as np
+from scipy import special, stats
+
+from segbench.stats.arrays import FloatArray, IntArray, choice
+from segbench.stats.resampling import weighted_medians
+
+SCHEMES = (
+    "mean_then_rank",
+    "median_then_rank",
+    "rank_then_mean",
+    "rank_then_median",
+    "test_then_rank_none",
+    "test_then_rank_holm",
+)
+DECIMALS = 12  # aggregates are rounded before ranking, so float noise cannot break a tie
+
+Scores: TypeAlias = Callable[[FloatArray], FloatArray]
+
+
+@dataclass(frozen=True, slots=True)
+class Scheme:
+    """A ranking scheme bound to a table.
+
+    Attributes:
+        scores: (draws, cases) counts -> (draws, models, series) scores.
+        higher_is_better: (series,) direction of the scores (not of the metric).
+    """
+
+    scores: Scores
+    higher_is_better: FloatArray
+
+
+def prepare_scheme(table: FloatArray, scheme: str, higher_is_better: FloatArray, alpha: float) -> Scheme:
+    """`scheme` bound to `table` (cases, models, series); `higher_is_better` is (series,) of +1 and -1."""
+    choice(scheme, SCHEMES, "scheme")
+    cases, models, series = table.shape
+    if scheme.startswith("test"):
+        adjust = scheme.endswith("holm")
+        oriented = table * higher_is_better
+
+        def wins(counts: FloatArray) -> FloatArray:
+            columns = [rivals_beaten(oriented[:, :, s], counts, alpha, adjust) for s in range(series)]
+            return np.stack(columns, axis=2)
+
+        return Scheme(wins, np.ones(series))
+    if scheme.startswith("rank"):
+        flat = stats.rankdata(-table * higher_is_better, method="min", axis=1).reshape(cases, -1)
+        direction = -np.ones(series)
+    else:
+        flat, direction = table.reshape(cases, -1), higher_is_better
+    flat = np.ascontiguousarray(flat, dtype=np.float64)
+
+    def means(counts: FloatArray) -> FloatArray:
+        return ((counts @ flat) / counts.sum(axis=1, keepdims=True)).reshape(-1, models, series)
+
+    def medians(counts: FloatArray) -> FloatArray:
+        return weighted_medians(flat, counts).reshape(-1, models, series)
+
+    aggregate = means if scheme in ("mean_then_rank", "rank_then_mean") else medians
+    return Scheme(aggregate, direction)
+
+
+def oriented_scores(scheme: Scheme, counts: FloatArray) -> FloatArray:
+    """(draws, models, series) scores, rounded, larger is better."""
+    return np.round(scheme.scores(counts), DECIMALS) * scheme.higher_is_better
+
+
+def ranks_from_scores(scores: FloatArray) -> IntArray:
+    """(draws, models, series) ranks, larger scores are better; 1 is best, ties share the smaller rank."""
+    ranks = np.ones(scores.shape, dtype=np.int64)
+    for rival in range(scores.shape[1]):
+        ranks += scores[:, rival : rival + 1] > scores
+    return ranks
+
+
+def rivals_beaten(table: FloatArray, counts: FloatArray, alpha: float, holm: bool) -> FloatArray:
+    """(draws, models) number of rivals each model beats in the one-sided signed-rank test.
+
+    Args:
+        table: (cases, models), larger is better.
+        counts: (draws, cases) how often each case occurs.
+        alpha: a rival is beaten when p <= alpha.
+        holm: adjust over all k(k-1) ordered pairs.
+    """
+    models = table.shape[1]
+    pvalues = np.ones((counts.shape[0], models, models))
+    transposed = np.ascontiguousarray(counts.T)
+    for first in range(models):
+        for second in range(first + 1, models):
+            z_first, z_second = one_sided_z(table[:, first] - table[:, second], transposed)
+            pvalues[:, first, second] = special.ndtr(-z_first)
+            pvalues[:, second, first] = special.ndtr(-z_second)
+    if holm and models > 1:
+        pvalues = _holm_ordered_pairs(pvalues)
+    beaten = pvalues <= alpha
+    beaten[:, range(models), range(models)] = False
+    return beaten.sum(axis=2).astype(np.float64)
+
+
+def _holm_ordered_pairs(pvalues: FloatArray) -> FloatArray:
+    """Holm-adjusted copy of (draws, models, models) p-values over the k(k-1) entries off the diagonal."""
+    draws, models, _ = pvalues.shape
+    off = ~np.eye(models, dtype=bool)
+    flat = pvalues[:, off]
+    order = np.argsort(flat, axis=1, kind="stable")
+    stepped = np.take_along_axis(flat, order, axis=1) * np.arange(flat.shape[1], 0, -1)
+    adjusted = np.empty_like(flat)
+    np.put_along_axis(adjusted, order, np.minimum(np.maximum.accumulate(stepped, axis=1), 1.0), axis=1)
+    result = np.ones((draws, models, models))
+    result[:, off] = adjusted
+    return result
+
+
+def one_sided_z(differences: FloatArray, counts: FloatArray) -> tuple[FloatArray, FloatArray]:
+    """(draws,) z of `greater`, and that of `less` with its sign turned; -inf where no difference is left.
+
+    |d| is sorted once; a draw's average ranks follow from cumulative counts, so a draw costs no sort.
+
+    Args:
+        differences: (cases,).
+        counts: (cases, draws) how often each case occurs.
+    """
+    kept = np.flatnonzero(differences)
+    kept = kept[np.argsort(np.abs(differences[kept]), kind="stable")]
+    if kept.size == 0:
+        nothing = np.full(counts.shape[1], -np.inf)
+        return nothing, nothing.copy()
+    size = np.abs(differences[kept])
+    positive = (differences[kept] > 0)[:, None]
+    drawn = counts[kept]
+    up = drawn * positive
+    starts = np.flatnonzero(np.concatenate([[True], size[1:] != size[:-1]]))
+    if starts.size < kept.size:  # equal |d| form one group, whatever their sign
+        up, drawn = np.add.reduceat(up, starts, axis=0), np.add.reduceat(drawn, starts, axis=0)
+    reached = np.cumsum(drawn, axis=0)
+    total = reached[-1]
+    middle = reached - (drawn - 1) / 2  # average rank of the group
+    w_plus = np.einsum("gb,gb->b", up, middle)
+    ties = np.einsum("gb,gb,gb->b", drawn, drawn, drawn) - total
+    mean = total * (total + 1) / 4
+    variance = total * (total + 1) * (2 * total + 1) / 24 - ties / 48
+    with np.errstate(divide="ignore", invalid="ignore"):
+        spread = np.sqrt(variance)
+        greater = np.where(total > 0, (w_plus - mean - 0.5) / spread, -np.inf)
+        less = np.where(total > 0, (mean - w_plus - 0.5) / spread, -np.inf)
+    return greater, less
