@@ -7,10 +7,12 @@ the policy, apply the formulas. Engines never see a policy and formulas never se
 from __future__ import annotations
 
 import importlib
+import math
 import os
+import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from types import MappingProxyType
+from types import MappingProxyType, ModuleType
 from typing import TYPE_CHECKING, Any
 
 from segbench.metrics import _plain
@@ -23,6 +25,9 @@ if TYPE_CHECKING:
     from segbench.metrics.inputs import LabelMap, Regions, Spacing
 
 BACKENDS = ("native", "medpy", "monai")
+
+SMALL_VOXELS = 200_000
+"""Voxels of the box that holds all labels up to which the plain engine is used while no kernel is loaded."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -151,22 +156,34 @@ def measure(
     reference: LabelMap, prediction: LabelMap, *, spacing_mm: Spacing, regions: Regions, distances: bool
 ) -> dict[str, Measurement]:
     """Return the measurements by the compiled engine where it pays, else by the plain one: the same bits."""
-    if compiled_engine_wanted():
-        try:
-            native = importlib.import_module("segbench.metrics._native")
-        except ImportError:
-            return _plain.measure(
-                reference, prediction, spacing_mm=spacing_mm, regions=regions, distances=distances
-            )
-        return native.measure(
-            reference, prediction, spacing_mm=spacing_mm, regions=regions, distances=distances
-        )
-    return _plain.measure(reference, prediction, spacing_mm=spacing_mm, regions=regions, distances=distances)
+    engine = _plain if not _compiled_engine_pays(reference, prediction) else _native_engine()
+    return engine.measure(reference, prediction, spacing_mm=spacing_mm, regions=regions, distances=distances)
 
 
 def compiled_engine_wanted() -> bool:
     """Tell whether compiled kernels may be used: not when `SEGBENCH_NO_NUMBA` is set to something but 0."""
     return os.environ.get("SEGBENCH_NO_NUMBA", "") in ("", "0")
+
+
+def _compiled_engine_pays(reference: LabelMap, prediction: LabelMap) -> bool:
+    """Tell whether to use the compiled engine: small maps never wait for a compiler, nor for the kernels'
+    cache.
+    """
+    if not compiled_engine_wanted():
+        return False
+    if "segbench.metrics._kernels" in sys.modules:
+        return True
+    if reference.size <= SMALL_VOXELS:
+        return False
+    box = _plain.occupied_box(reference, prediction)
+    return box is not None and math.prod(part.stop - part.start for part in box) > SMALL_VOXELS
+
+
+def _native_engine() -> ModuleType:
+    try:
+        return importlib.import_module("segbench.metrics._native")
+    except ImportError:
+        return _plain
 
 
 def _cldice(reference: LabelMap, prediction: LabelMap, labels: tuple[int, ...]) -> float:

@@ -1,0 +1,344 @@
+"""The native engine: counts and exact surface distances of all regions from one pass over both maps.
+
+1. Labels become **classes**: labels that belong to the same regions are one class, labels in no region are
+class 0. 2. `sweep` reads both maps once, plane by plane. Rows that are all zero are skipped after one look.
+   It counts (reference class, prediction class) pairs and lists the boundary voxels with the regions they
+bound. 3. For each region and direction the targets become a bit map, one bit per voxel. Nearest targets are
+   found by bit scans of the rows around a query (`near`); the few that are further than a disc of rows
+   reaches are found among bricks of targets (`far`).
+
+Every distance is the minimum of the formula of `surface.py` over all targets, so neither the order of the
+search nor the number of threads can change a bit; `_plain.py` gives the same.
+"""
+
+from __future__ import annotations
+
+import functools
+import itertools
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from segbench.core.environment import thread_count
+from segbench.metrics import _kernels
+from segbench.metrics.measure import Measurement
+from segbench.metrics.overlap import Counts
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from segbench.metrics.inputs import LabelMap, Regions, Spacing
+
+    Longs = NDArray[np.int64]
+    Reals = NDArray[np.float64]
+
+MAX_CLASSES = 255
+MAX_REGIONS = 64
+"""Regions of one sweep: their membership is one 64-bit word. More regions take more sweeps."""
+
+NARROW_BYTES = 8 * 2**20
+"""Size of the slabs in which maps of wide or strided types are copied."""
+
+PARALLEL_VOXELS = 4 * 2**20
+PARALLEL_QUERIES = 20_000
+DISC_ROWS = 200
+"""Rows of the disc that `near` searches: a radius of eight voxels on a cubic grid."""
+
+
+def measure(
+    reference: LabelMap, prediction: LabelMap, *, spacing_mm: Spacing, regions: Regions, distances: bool
+) -> dict[str, Measurement]:
+    """Return counts and distances of every region; arguments and result as `_plain.measure`."""
+    names = list(regions)
+    measurements: dict[str, Measurement] = {}
+    start = 0
+    while start < len(names):
+        group = names[start : start + MAX_REGIONS]
+        classes = classify([regions[name] for name in group])
+        while len(classes.membership) - 1 > MAX_CLASSES:
+            group = group[: len(group) // 2]
+            classes = classify([regions[name] for name in group])
+        measurements.update(_measure_group(reference, prediction, group, classes, spacing_mm, distances))
+        start += len(group)
+    return measurements
+
+
+@dataclass(frozen=True)
+class Classes:
+    """Labels grouped by the regions they belong to.
+
+    Attributes:
+        of_label: label -> class; labels that are absent are class 0.
+        membership: class -> bits of its regions; class 0 has none.
+        exclusive: True when no region has two classes and no class two regions: the usual organs.
+    """
+
+    of_label: dict[int, int]
+    membership: NDArray[np.uint64]
+    exclusive: bool
+
+
+def classify(regions: list[tuple[int, ...]]) -> Classes:
+    """Return the classes of up to 64 regions."""
+    bits: dict[int, int] = {}
+    for index, labels in enumerate(regions):
+        for label in labels:
+            bits[label] = bits.get(label, 0) | 1 << index
+    distinct = {0: 0}
+    for member in bits.values():
+        distinct.setdefault(member, len(distinct))
+    exclusive = all(member.bit_count() <= 1 for member in distinct)
+    return Classes(
+        {label: distinct[member] for label, member in bits.items()},
+        np.array(list(distinct), dtype=np.uint64),
+        exclusive,
+    )
+
+
+def _measure_group(
+    reference: LabelMap,
+    prediction: LabelMap,
+    names: list[str],
+    classes: Classes,
+    spacing_mm: Spacing,
+    distances: bool,
+) -> dict[str, Measurement]:
+    joint, reference_voxels, prediction_voxels = _sweep(reference, prediction, classes, distances)
+    members = [(classes.membership >> np.uint64(index)) & np.uint64(1) == 1 for index in range(len(names))]
+    counts = [
+        Counts(int(joint[of].sum()), int(joint[:, of].sum()), int(joint[of][:, of].sum())) for of in members
+    ]
+    if not distances:
+        return {name: Measurement(count) for name, count in zip(names, counts, strict=True)}
+    reference_points, reference_offsets = _kernels.split(*reference_voxels, len(names))
+    prediction_points, prediction_offsets = _kernels.split(*prediction_voxels, len(names))
+    measurements: dict[str, Measurement] = {}
+    for index, (name, count) in enumerate(zip(names, counts, strict=True)):
+        r = reference_points[reference_offsets[index] : reference_offsets[index + 1]]
+        p = prediction_points[prediction_offsets[index] : prediction_offsets[index + 1]]
+        if not len(r) or not len(p):
+            measurements[name] = Measurement(count)
+            continue
+        d1 = nearest_mm(p, r, spacing_mm, reference.shape)
+        d2 = nearest_mm(r, p, spacing_mm, reference.shape)
+        measurements[name] = Measurement(count, d1, d2)
+    return measurements
+
+
+def _sweep(
+    reference: LabelMap, prediction: LabelMap, classes: Classes, boundaries: bool
+) -> tuple[Longs, tuple[Any, Any], tuple[Any, Any]]:
+    """Return the joint counts and the boundary voxels of both maps, from slabs of planes in order."""
+    depth = reference.shape[0]
+    slabs = list(_slabs(reference, prediction))
+
+    def run(slab: tuple[int, int]) -> Any:
+        first, last = slab
+        begin, end = max(0, first - 1), min(depth, last + 1)
+        r, r_lut = _flat_planes(reference[begin:end], classes)
+        p, p_lut = _flat_planes(prediction[begin:end], classes)
+        if r.dtype != p.dtype:
+            r, r_lut = _as_classes(r, r_lut)
+            p, p_lut = _as_classes(p, p_lut)
+        return _kernels.sweep(
+            r, p, end - begin, *reference.shape[1:], first - begin, last - begin, r_lut, p_lut,
+            classes.membership, classes.exclusive, boundaries, begin,
+        )  # fmt: skip
+
+    parts = _in_threads(run, slabs)
+    size = len(classes.membership)
+    joint = np.sum([part[0] for part in parts], axis=0).reshape(size, size)
+    return joint, _joined(parts, 1, 2), _joined(parts, 3, 4)
+
+
+def _joined(parts: list[Any], *columns: int) -> tuple[Any, ...]:
+    if len(parts) == 1:
+        return tuple(parts[0][column] for column in columns)
+    return tuple(np.concatenate([part[column] for part in parts]) for column in columns)
+
+
+def _slabs(reference: LabelMap, prediction: LabelMap) -> Iterator[tuple[int, int]]:
+    """Yield the ranges of planes that one call of `sweep` handles."""
+    depth = reference.shape[0]
+    plane = reference[0].size
+    planes = depth
+    if not (_is_flat(reference) and _is_flat(prediction)):
+        planes = max(1, NARROW_BYTES // max(1, plane))
+    threads = thread_count()
+    if threads > 1 and reference.size >= PARALLEL_VOXELS:
+        planes = min(planes, -(-depth // (4 * threads)))
+    for first in range(0, depth, max(1, planes)):
+        yield first, min(depth, first + planes)
+
+
+def _is_flat(labels: LabelMap) -> bool:
+    return labels.flags.c_contiguous and labels.dtype.itemsize <= 2 and labels.dtype.isnative
+
+
+def _flat_planes(planes: LabelMap, classes: Classes) -> tuple[Any, NDArray[np.uint8]]:
+    """Return planes as a flat uint8 or uint16 array, and the class of each of its values.
+
+    Contiguous maps of one or two bytes are read where they are. Others are copied; wide types are replaced by
+    their classes on the way.
+    """
+    if planes.dtype.itemsize <= 2:
+        native = planes.astype(planes.dtype.newbyteorder("="), copy=False)
+        unsigned = np.uint8 if planes.dtype.itemsize == 1 else np.uint16
+        flat = np.ascontiguousarray(native).reshape(-1).view(unsigned)
+        return flat, _lookup(classes, planes.dtype)
+    labels = np.array(sorted(classes.of_label), dtype=np.int64)
+    targets = np.array([classes.of_label[int(label)] for label in labels], dtype=np.uint8)
+    low, high = int(planes.min()), int(planes.max())
+    if low >= 0 and high < 2**16:
+        table = np.zeros(high + 1, dtype=np.uint8)
+        inside = (labels >= 0) & (labels <= high)
+        table[labels[inside]] = targets[inside]
+        return table[planes].reshape(-1), np.arange(256, dtype=np.uint8)
+    # uint64 beyond int64 cannot be a label that anyone named: such values match nothing.
+    values = np.where(planes > np.iinfo(np.int64).max, 0, planes).astype(np.int64)
+    place = np.minimum(np.searchsorted(labels, values), len(labels) - 1)
+    return np.where(labels[place] == values, targets[place], 0).astype(np.uint8).reshape(-1), np.arange(
+        256, dtype=np.uint8
+    )
+
+
+def _lookup(classes: Classes, dtype: np.dtype[Any]) -> NDArray[np.uint8]:
+    """Return the class of every value of a one- or two-byte type, indexed by its unsigned bits."""
+    table = np.zeros(256 if dtype.itemsize == 1 else 2**16, dtype=np.uint8)
+    low, high = (0, 1) if dtype.kind == "b" else (np.iinfo(dtype).min, np.iinfo(dtype).max)
+    for label, number in classes.of_label.items():
+        if low <= label <= high:
+            table[label % len(table)] = number
+    return table
+
+
+def _as_classes(flat: Any, lut: NDArray[np.uint8]) -> tuple[Any, NDArray[np.uint8]]:
+    return lut[flat], np.arange(256, dtype=np.uint8)
+
+
+def nearest_mm(queries: Longs, targets: Longs, spacing_mm: Spacing, shape: tuple[int, ...]) -> Reals:
+    """Return the exact distance in mm from each query to the nearest target.
+
+    Args:
+        queries: packed positions in raster order.
+        targets: packed positions in raster order, at least one.
+        spacing_mm: voxel size in mm, z y x.
+        shape: shape of the array.
+    """
+    low, high = bounds(targets)
+    disc = disc_rows(spacing_mm)
+    box, bits = _bit_map(targets, low, high, disc)
+    offsets = disc.steps[:, 0] * (box[3] * box[4]) + disc.steps[:, 1] * box[4]
+    squares = np.empty(len(queries), dtype=np.float64)
+    parts = _query_parts(len(queries))
+
+    def search(part: slice) -> int:
+        return _kernels.near(
+            queries[part], box, bits, offsets, disc.squares, disc.x_squares, disc.limit, squares[part]
+        )
+
+    if sum(_in_threads(search, parts)):
+        tables = [step_squares(size, value) for size, value in zip(shape, spacing_mm, strict=True)]
+        bricks = _kernels.build_bricks(
+            targets, np.concatenate((low, high - low + 1)), brick_shifts(spacing_mm)
+        )
+
+        def search_far(part: slice) -> None:
+            _kernels.far(queries[part], *bricks, *tables, squares[part])
+
+        _in_threads(search_far, parts)
+    return np.sqrt(squares, out=squares)
+
+
+def bounds(positions: Longs) -> tuple[Longs, Longs]:
+    """Return the smallest and largest z, y, x of packed positions."""
+    y, x = (positions >> 21) & 0x1FFFFF, positions & 0x1FFFFF
+    low = [positions[0] >> 42, y.min(), x.min()]
+    high = [positions[-1] >> 42, y.max(), x.max()]
+    return np.array(low, dtype=np.int64), np.array(high, dtype=np.int64)
+
+
+@dataclass(frozen=True)
+class Disc:
+    """The rows around a query that `near` looks at, for one spacing.
+
+    Attributes:
+        steps: (k, 2) steps in z and y, nearest first.
+        squares: (k,) squared distance of each row in mm2.
+        x_squares: (65,) squared distance of 0 to 63 steps in x in mm2, then inf.
+        limit: squared distances up to this are certain.
+    """
+
+    steps: Longs
+    squares: Reals
+    x_squares: Reals
+    limit: float
+
+
+@functools.lru_cache(maxsize=64)
+def disc_rows(spacing_mm: Spacing) -> Disc:
+    """Return the nearest rows of a grid around a row, about `DISC_ROWS` of them."""
+    radius = float(np.sqrt(DISC_ROWS * spacing_mm[0] * spacing_mm[1] / np.pi))
+    reach_z, reach_y = (int(radius / spacing_mm[axis]) + 2 for axis in (0, 1))
+    z_squares, y_squares = step_squares(reach_z + 1, spacing_mm[0]), step_squares(reach_y + 1, spacing_mm[1])
+    z, y = np.mgrid[-reach_z : reach_z + 1, -reach_y : reach_y + 1].reshape(2, -1)
+    squares = z_squares[abs(z)] + y_squares[abs(y)]
+    order = np.argsort(squares, kind="stable")
+    order = order[squares[order] <= radius * radius]
+    x_squares = np.append(step_squares(64, spacing_mm[2]), np.inf)
+    # Rows beyond the disc start at the radius; what a window may miss starts one step beyond it.
+    limit = min(radius * radius, float(x_squares[_kernels.WINDOW + 1]))
+    return Disc(np.stack((z[order], y[order]), axis=1).astype(np.int64), squares[order], x_squares, limit)
+
+
+def step_squares(count: int, spacing: float) -> Reals:
+    """Return the squared length in mm2 of 0, 1, ... count - 1 steps along one axis."""
+    steps = np.arange(count, dtype=np.float64) * spacing
+    return steps * steps
+
+
+def _bit_map(targets: Longs, low: Longs, high: Longs, disc: Disc) -> tuple[Longs, NDArray[np.uint8]]:
+    """Return the bit map of the targets and where it lies; see `_kernels.near`."""
+    pad_z, pad_y = (int(abs(disc.steps[:, axis]).max()) for axis in (0, 1))
+    planes, rows = (int(high[axis] - low[axis]) + 1 + 4 * pad for axis, pad in ((0, pad_z), (1, pad_y)))
+    width = int(high[2] - low[2]) + 1
+    stride = (width + 32 + _kernels.X_PAD - _kernels.WINDOW) // 8 + 9
+    box = np.array(
+        [
+            low[0] - 2 * pad_z, low[1] - 2 * pad_y, low[2], rows, stride,
+            pad_z, planes - pad_z, pad_y, rows - pad_y, width + 32,
+        ],
+        dtype=np.int64,
+    )  # fmt: skip
+    bits = np.zeros(planes * rows * stride, dtype=np.uint8)
+    _kernels.build_bits(targets, box, bits)
+    return box, bits
+
+
+@functools.lru_cache(maxsize=64)
+def brick_shifts(spacing_mm: Spacing) -> Longs:
+    """Return log2 of the brick's size along each axis: about eight steps of the finest axis, in mm, on
+    each.
+    """
+    finest = min(spacing_mm)
+    shifts = [max(0, round(3 - float(np.log2(value / finest)))) for value in spacing_mm]
+    return np.array(shifts, dtype=np.int64)
+
+
+def _query_parts(count: int) -> list[slice]:
+    threads = thread_count()
+    parts = 1 if threads == 1 or count < 2 * PARALLEL_QUERIES else min(4 * threads, count // PARALLEL_QUERIES)
+    edges = np.linspace(0, count, parts + 1).astype(int)
+    return [slice(int(a), int(b)) for a, b in itertools.pairwise(edges)]
+
+
+def _in_threads(function: Callable[[Any], Any], parts: list[Any]) -> list[Any]:
+    """Return the results of the parts in order. The kernels release the interpreter's lock."""
+    threads = thread_count()
+    if threads == 1 or len(parts) == 1:
+        return [function(part) for part in parts]
+    with ThreadPoolExecutor(min(threads, len(parts))) as pool:
+        return list(pool.map(function, parts))
