@@ -32,8 +32,8 @@ def augment(
     image: Tensor,
     labels: Tensor,
     plans: Sequence[SamplePlan],
-    *,
     settings: AugmentationSettings | None = None,
+    *,
     patch: Sequence[int] | None = None,
     ignore_label: int | None = None,
     noise_on_cpu: bool = False,
@@ -45,7 +45,8 @@ def augment(
         labels: (B, D, H, W) integers on the same grid.
         plans: One per sample.
         settings: Which transforms, how often, how strong; the nnU-Net default set when None.
-        patch: (3,) size of the result; that of the input when None.
+        patch: (3,) size of the result; None: the patch in the plans (a `PatchLoader` notes it), else the
+            input's.
         ignore_label: Label of what a rotated patch reaches outside its crop, 0 when None.
         noise_on_cpu: Draw noise on the CPU, so that it is the same on every device.
 
@@ -57,7 +58,9 @@ def augment(
     """
     settings = AugmentationSettings() if settings is None else settings
     image, labels = torch.as_tensor(image), torch.as_tensor(labels)
-    size = tuple(int(n) for n in (image.shape[2:] if patch is None else patch))
+    if patch is None:
+        patch = plans[0].patch if plans and plans[0].patch is not None else image.shape[2:]
+    size = tuple(int(n) for n in patch)
     if image.ndim != 5 or labels.shape != (image.shape[0], *image.shape[2:]) or len(plans) != image.shape[0]:
         shapes = f"{tuple(image.shape)}, {tuple(labels.shape)} and {len(plans)} plans"
         raise ValueError(f"image (B, C, D, H, W), labels (B, D, H, W) and B plans expected, not {shapes}")
@@ -110,7 +113,7 @@ def _add_noise(x_CDHW: Tensor, std: float, plan: SamplePlan, on_cpu: bool) -> No
 
 
 def _blur(x_DHW: Tensor, sigmas: Sequence[float]) -> None:
-    """Gaussian, reflected at the border, as shifted sums (a 3D convolution of one channel is 20 times slower)."""
+    """Gaussian, reflected at the border, as shifted sums (one-channel 3D convolution is 20 times slower)."""
     for axis, sigma in enumerate(sigmas):
         length = x_DHW.shape[axis]
         radius = min(max(1, round(_BLUR_TRUNCATION * sigma)), length - 1)

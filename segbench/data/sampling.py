@@ -8,7 +8,7 @@ not imported.
 from __future__ import annotations
 
 from collections.abc import Generator, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal
@@ -46,6 +46,7 @@ class SamplePlan:
         voxel_draw: Uniform in [0, 1): which of the label's stored voxels.
         corner_draw: Three uniforms: the corner of a patch that is not forced.
         augmentation: Numbers for every random transform.
+        patch: Size (z, y, x) that is left after augmentation, once a loader has settled it.
     """
 
     seed: int
@@ -57,6 +58,7 @@ class SamplePlan:
     voxel_draw: float
     corner_draw: tuple[float, float, float]
     augmentation: AugmentationDraws
+    patch: tuple[int, int, int] | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -289,18 +291,6 @@ class PatchLoader:
         finally:
             samples.close()
 
-    def plans(self, step: int) -> list[SamplePlan]:
-        """This process's samples of a step."""
-        plans = plan_samples(
-            self.seed,
-            step,
-            self.batch_size,
-            self.case_ids,
-            foreground_fraction=self.foreground_fraction,
-            order=self.order,
-        )
-        return plans[self.rank :: self.world]
-
     def _tasks(self) -> Iterator[_Task]:
         for step in range(self.start_step, self.stop_step):
             # All crops of the *global* batch share a size, so that the world size changes no number.
@@ -319,7 +309,7 @@ class PatchLoader:
                 largest = [max(sizes) for sizes in zip(*extents, strict=True)]
                 size = (largest[0], largest[1], largest[2])
             for plan in every[self.rank :: self.world]:
-                yield _Task(plan, size)
+                yield _Task(replace(plan, patch=self.patch), size)
 
     def _again(self, task: _Task, error: Exception) -> tuple[npt.NDArray[np.float32], Array]:
         """A damaged case is prepared once more and read here; anything else is raised."""
