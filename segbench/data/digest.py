@@ -40,8 +40,12 @@ def dataset_digest(
         keep: False neither uses nor fills the cache.
         advance: is told the number of cases done.
 
+    A file that cannot be read counts with its code and the digest of its bytes: one bad case, of which the
+        split
+    at hand may know nothing, does not keep a dataset from having a digest.
+
     Raises:
-        SegbenchError: the code of the first file that cannot be read, in order of the cases.
+        SegbenchError: SB324 when the dataset has no such case.
     """
     chosen = sorted(dataset.case_ids if cases is None else cases)
     cache = open_cache(dataset.root, keep=keep)
@@ -50,7 +54,7 @@ def dataset_digest(
 
 
 def digest_of_facts(dataset: Dataset, facts: DatasetFacts, cases: Iterable[str]) -> str:
-    """The digest from facts that are here already; raises as `dataset_digest` does."""
+    """The digest from facts that are here already."""
     lines: list[str] = []
     for case in cases:
         files = dataset.case(case)
@@ -97,33 +101,22 @@ def check_unchanged(dataset: Dataset, cases: Iterable[str]) -> None:
 
 
 def _digests(dataset: Dataset, files: CaseFiles, facts: DatasetFacts) -> dict[str, str]:
-    for path in (*(p for p, _ in roles_of(files)), *(p for _, p in masks_of(dataset, files))):
-        _raise_fault(files, path, facts.files[path])
-    digests = channel_digests(files, facts)
-    if files.stacked and len(digests) < len(files.stacked):
-        dataset.read_image(files.case)  # raises the right error for a wrong number of channels
+    """Array digests by channel and `label`; what cannot be read is told by its code and its bytes."""
+    digests = {channel: _refused(facts.files[path]) for channel, path in files.images.items()}
+    digests.update(channel_digests(files, facts))
     if isinstance(files.references, Path):
-        label = facts.files[files.references].label
-        if label is not None:
-            digests[LABEL] = label.digest
+        entry = facts.files[files.references]
+        digests[LABEL] = _refused(entry) if entry.label is None else entry.label.digest
     elif files.references is not None:
         composite = facts.composites.get(files.case)
-        if composite is None:
-            dataset.read_reference(files.case)  # raises: a mask that is none, shapes that differ
-        else:
+        if composite is not None:
             digests[LABEL] = composite.label.digest
+        else:
+            for value, path in masks_of(dataset, files):
+                digests[f"{LABEL}:{value}"] = _refused(facts.files[path])
     return digests
 
 
-def _raise_fault(files: CaseFiles, path: Path, entry: FileFacts) -> None:
-    if entry.fault is not None:
-        fault = entry.fault
-        raise SegbenchError(
-            fault.code,
-            fault.message,
-            path=path,
-            case=files.case,
-            expected=fault.expected,
-            found=fault.found,
-            mend=fault.mend,
-        )
+def _refused(entry: FileFacts) -> str:
+    code = "-" if entry.fault is None else entry.fault.code
+    return f"{code}:{entry.sha256}"

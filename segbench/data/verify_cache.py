@@ -24,6 +24,7 @@ from segbench.data.verify_facts import (
 from segbench.data.verify_scan import state_of
 
 FOLDER = "verify"
+_OF_THE_MOMENT = {"SB201", "SB208", "SB503"}
 
 
 @dataclass(slots=True)
@@ -62,8 +63,8 @@ class FactsCache:
             return None
 
     def keep(self, path: Path, facts: FileFacts) -> None:
-        """Remember a file."""
-        if facts.size >= 0:
+        """Remember a file, unless its fault is of this moment: not there, or too large for the limits of now."""
+        if facts.size >= 0 and (facts.fault is None or facts.fault.code not in _OF_THE_MOMENT):
             self.files[self._name(path)] = facts
             self.changed = True
 

@@ -22,6 +22,10 @@ FACTS_VERSION = 1
 """Part of the cache; raised when a fact changes its meaning, which makes every cache be read again."""
 
 
+UNUSABLE_QFORM = 1e9
+"""Displacement in voxels that stands for a qform which is no rotation at all."""
+
+
 @dataclass(frozen=True, slots=True)
 class Fault:
     """Why a file was refused; the fields are those of SegbenchError."""
@@ -76,6 +80,8 @@ class HeaderFacts:
         apart = None
         if header.sform is not None and header.qform is not None:
             apart = corner_displacement(header.sform, header.qform, header.shape_zyx)
+        elif header.sform is not None and header.qform_code > 0:
+            apart = UNUSABLE_QFORM
         return cls(
             shape_zyx=header.shape_zyx,
             channels=header.channels,
@@ -137,7 +143,7 @@ class FileFacts:
         role: what it was read as.
         header: None when the header was refused.
         fault: why the file was refused, or None.
-        sha256: of its bytes; None while only the header was read.
+        sha256: of its bytes; None while only the header was read, or when it cannot be read at all.
         channels: one per channel of an image; empty while only the header was read.
         label: of a label map or mask.
     """
@@ -154,7 +160,7 @@ class FileFacts:
     @property
     def has_pixels(self) -> bool:
         """Whether nothing more would be learnt by reading the file whole."""
-        return self.fault is not None or self.sha256 is not None
+        return self.sha256 is not None
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import time
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
-from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from segbench.core.errors import SegbenchError
 from segbench.data.adapters import CaseFiles
 from segbench.data.dataset import Dataset
 from segbench.data.verify_cache import FactsCache
 from segbench.data.verify_facts import CompositeFacts, Fault, FileFacts, Role
-from segbench.data.verify_scan import ScanResult, ScanTask, inputs_of, quiet_worker, scan_case
+from segbench.data.verify_scan import ScanResult, ScanTask, inputs_of, scan_case
+from segbench.data.workers import ordered_map
 
 _SAVE_EVERY_S = 60.0
 
@@ -180,52 +179,21 @@ def _take(result: ScanResult, cache: FactsCache, facts: DatasetFacts) -> None:
 
 
 def _run(tasks: list[ScanTask], workers: int, facts: DatasetFacts) -> Iterator[ScanResult]:
-    """Results as they come. A task whose worker dies is tried once more alone, then given up."""
-    if workers <= 1 or len(tasks) < 2:
-        for task in tasks:
-            yield scan_case(task)
-        return
-    left = {task.case: task for task in tasks}
-    try:
-        for result in _pooled(tasks, min(workers, len(tasks))):
-            del left[result.case]
+    """Results in the order of the tasks; a task on which a worker died twice gives a fault, not an end."""
+    pool = 0 if workers <= 1 or len(tasks) < 2 else min(workers, len(tasks))
+    for task, result, error in ordered_map(scan_case, tasks, pool, case_of=lambda task: task.case):
+        if error is None:
             yield result
-    except BrokenProcessPool:
-        for task in list(left.values()):
-            try:
-                yield from _pooled([task], 1)
-            except BrokenProcessPool:
-                facts.killed.append(task.case)
-                yield _given_up(task)
+        elif isinstance(error, SegbenchError):
+            facts.killed.append(task.case)
+            yield _given_up(task, error)
+        else:
+            raise error
 
 
-def _pooled(tasks: list[ScanTask], workers: int) -> Iterator[ScanResult]:
-    # spawn: a forked child of a process with running threads can hang for ever
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(workers, mp_context=context, initializer=quiet_worker) as pool:
-        queue = iter(tasks)
-        running: set[Future[ScanResult]] = set()
-        try:
-            while True:
-                # Few at a time: results of a large set must not pile up, and Ctrl-C must not wait for a
-                # long queue.
-                for task in queue:
-                    running.add(pool.submit(scan_case, task))
-                    if len(running) >= 4 * workers:
-                        break
-                if not running:
-                    return
-                done, running = wait(running, return_when=FIRST_COMPLETED)
-                for future in done:
-                    yield future.result()
-        finally:
-            pool.shutdown(wait=True, cancel_futures=True)
-
-
-def _given_up(task: ScanTask) -> ScanResult:
+def _given_up(task: ScanTask, error: SegbenchError) -> ScanResult:
     result = ScanResult(task.case)
-    fault = Fault("SB503", "a worker process died while it read the files of this case, twice")
     masks: list[tuple[Path, Role]] = [(path, "mask") for _, path in task.masks]
     for path, role in (*task.files, *masks):
-        result.files[path] = FileFacts(-1, -1, role, fault=fault)
+        result.files[path] = FileFacts(-1, -1, role, fault=Fault.of(error))  # size -1: never remembered
     return result

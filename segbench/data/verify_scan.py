@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -13,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from segbench.core.errors import SegbenchError
-from segbench.core.faults import fault
+from segbench.core.hashing import sha256_file
 from segbench.data.verify_facts import (
     ChannelFacts,
     CompositeFacts,
@@ -67,7 +66,6 @@ class ScanResult:
 
 def scan_case(task: ScanTask) -> ScanResult:
     """Facts of all files of a task. A file that cannot be read becomes a fact too; nothing is raised."""
-    fault("case")
     result = ScanResult(task.case)
     for path, role in task.files:
         scanned = _scan(path, role, task)
@@ -134,7 +132,17 @@ def _scan(path: Path, role: Role, task: ScanTask) -> _Scanned:
             facts = replace(facts, sha256=sha256.hexdigest(), label=_label_facts(header.affine, array))
         return _Scanned(facts, array)
     except SegbenchError as error:
-        return _Scanned(replace(facts, fault=Fault.of(error)))
+        return _Scanned(
+            replace(facts, fault=Fault.of(error), sha256=_bytes_digest(path) if task.pixels else None)
+        )
+
+
+def _bytes_digest(path: Path) -> str | None:
+    """Sha256 of a refused file, so that the dataset's digest tells one damage from another."""
+    try:
+        return sha256_file(path) if path.is_file() else None
+    except OSError:
+        return None
 
 
 def _channel_facts(affine: NDArray[np.float64], array: NDArray[Any]) -> tuple[ChannelFacts, ...]:
@@ -207,18 +215,3 @@ def thumbnail_of(array: NDArray[Any]) -> list[float]:
         widths = np.maximum(np.diff([*starts, length]), 1)
         small = sums / widths.reshape([-1 if i == axis else 1 for i in range(3)])
     return [float(value) for value in small.ravel()]
-
-
-def quiet_worker() -> None:
-    """Set up a worker process: interrupts are the parent's business, and it dies with its parent."""
-    import signal
-
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    if os.name == "posix" and hasattr(os, "getppid"):
-        try:
-            import ctypes
-
-            # PR_SET_PDEATHSIG (Linux): without it the worker of a killed parent waits for work for ever.
-            ctypes.CDLL(None).prctl(1, signal.SIGKILL)
-        except (OSError, AttributeError):
-            pass

@@ -1,0 +1,253 @@
+"""What verification says: findings with code, severity, place and mend; the report as JSON and as text."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal
+
+from segbench.core.catalogue import CATALOGUE
+
+SCHEMA_VERSION = 1
+
+Severity = Literal["error", "warning", "info"]
+SEVERITIES: tuple[Severity, ...] = ("error", "warning", "info")
+
+CHECKS: Mapping[str, str] = {
+    "SB211": "non-finite image",
+    "SB212": "label not integer",
+    "SB302": "layout",
+    "SB303": "missing file",
+    "SB304": "orphan file",
+    "SB305": "case count",
+    "SB306": "id collision",
+    "SB307": "shape differs",
+    "SB308": "spacing differs",
+    "SB309": "origin or direction differs",
+    "SB310": "qform against sform",
+    "SB311": "no case at all",
+    "SB313": "constant image",
+    "SB314": "CT not in HU",
+    "SB315": "label value outside the card",
+    "SB317": "label stored as float, or scaled",
+    "SB318": "label empty",
+    "SB319": "class absent",
+    "SB321": "same image content twice",
+    "SB322": "same label content for two images",
+    "SB323": "patient in two parts of the split",
+    "SB324": "split ids",
+    "SB325": "combined labels against masks",
+    "SB326": "masks overlap",
+    "SB327": "BraTS value 4",
+    "SB328": "text that may identify a person",
+    "SB329": "extreme geometry",
+    "SB330": "pseudo-labels as reference",
+    "SB331": "dataset.json invalid",
+    "SB332": "near duplicate",
+    "SB335": "split digest",
+    "SB336": "unit not mm",
+    "SB339": "unsafe id",
+    "SB340": "mixed forms",
+    "SB503": "worker killed",
+}
+"""Name of the check behind each code; the codes of files (SB201 to SB210) are all "file faults"."""
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One thing that verification has to say.
+
+    Attributes:
+        code: a code of the catalogue.
+        check: name of the check that found it.
+        severity: `error`, `warning` or `info`.
+        case: the case concerned, or None.
+        file: the file concerned, relative to the dataset's root with forward slashes, or None.
+        message: one line.
+        expected: what was expected, or None.
+        found: what was found, or None.
+        mend: how to mend it.
+    """
+
+    code: str
+    check: str
+    severity: Severity
+    case: str | None
+    file: str | None
+    message: str
+    expected: str | None = None
+    found: str | None = None
+    mend: str | None = None
+
+    @property
+    def order(self) -> tuple[int, str, str, str, str]:
+        """Place among the findings of a report: severity, code, case, file."""
+        rank = SEVERITIES.index(self.severity)
+        return rank, self.code, self.case or "", self.file or "", self.message
+
+
+def finding(
+    code: str,
+    severity: Severity,
+    message: str,
+    *,
+    case: str | None = None,
+    file: str | None = None,
+    expected: object = None,
+    found: object = None,
+    mend: str | None = None,
+) -> Finding:
+    """A finding; the name of the check and the usual mend come from the code."""
+    return Finding(
+        code=code,
+        check=CHECKS.get(code, "file faults"),
+        severity=severity,
+        case=case,
+        file=file,
+        message=message,
+        expected=None if expected is None else str(expected),
+        found=None if found is None else str(found),
+        mend=mend or CATALOGUE[code].mend,
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class LabelCount:
+    """How often a label value occurs: voxels in all, and cases that hold it."""
+
+    voxels: int
+    cases: int
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """The outcome of a verification; the fields are those of `--json`.
+
+    Attributes:
+        dataset: slug.
+        root: the folder that was verified.
+        adapter, form: how it was read.
+        cases_found: complete cases with a reference.
+        cases_expected: of the card, or None.
+        cases_without_reference: complete cases without one.
+        labels: by value, over all references; empty after a pass over headers alone.
+        findings: sorted by severity, code, case, file.
+        digest: of the dataset's content, 64 hex digits; None after a pass over headers alone.
+        cached: whether no file had to be opened.
+    """
+
+    dataset: str
+    root: str
+    adapter: str | None
+    form: str | None
+    cases_found: int
+    cases_expected: int | None
+    cases_without_reference: int
+    labels: Mapping[int, LabelCount]
+    findings: tuple[Finding, ...]
+    digest: str | None
+    cached: bool
+    schema_version: int = SCHEMA_VERSION
+    label_names: Mapping[int, str] = field(default_factory=dict[int, str], repr=False)
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """Number of findings of each severity."""
+        counted = Counter(finding.severity for finding in self.findings)
+        return {severity: counted[severity] for severity in SEVERITIES}
+
+    def is_clean(self, *, strict: bool = False) -> bool:
+        """Whether there is no error; with `strict` no warning either."""
+        return not self.counts["error"] and not (strict and self.counts["warning"])
+
+    def as_json(self) -> dict[str, Any]:
+        """The document that `--json` prints."""
+        return {
+            "schema_version": self.schema_version,
+            "dataset": self.dataset,
+            "root": self.root,
+            "adapter": self.adapter,
+            "form": self.form,
+            "cases_found": self.cases_found,
+            "cases_expected": self.cases_expected,
+            "cases_without_reference": self.cases_without_reference,
+            "labels": {str(value): asdict(count) for value, count in sorted(self.labels.items())},
+            "findings": [asdict(finding) for finding in self.findings],
+            "counts": self.counts,
+            "digest": self.digest,
+            "cached": self.cached,
+        }
+
+
+def sorted_findings(findings: Iterable[Finding]) -> tuple[Finding, ...]:
+    """Findings in the order of a report, each once."""
+    return tuple(sorted(set(findings), key=lambda finding: finding.order))
+
+
+def as_text(report: Report, *, verbose: bool = False, examples: int = 3) -> str:
+    """The report for people: counts, label table, findings grouped by code.
+
+    Args:
+        report: the report.
+        verbose: list every finding, infos too.
+        examples: findings shown of each code otherwise.
+    """
+    of = f" of {report.cases_expected} expected" if report.cases_expected else ""
+    unlabelled = (
+        f", {report.cases_without_reference} without a reference" if report.cases_without_reference else ""
+    )
+    lines = [f"{report.dataset}: {report.cases_found}{of} cases{unlabelled}   ({report.root})"]
+    lines += _label_lines(report)
+    groups: dict[tuple[str, str], list[Finding]] = defaultdict(list)
+    for entry in report.findings:
+        groups[entry.severity, entry.code].append(entry)
+    for (severity, code), entries in groups.items():
+        lines += _group_lines(severity, code, entries, len(entries) if verbose else examples)
+    counts = report.counts
+    words = [_plural(counts[severity], severity) for severity in ("error", "warning") if counts[severity]]
+    verdict = ", ".join(words) if words else "no errors, no warnings"
+    notes = f" ({_plural(counts['info'], 'note')})" if counts["info"] else ""
+    lines.append(f"{verdict}{notes}")
+    if report.digest is not None:
+        lines.append(f"content sha256 {report.digest}")
+    return "\n".join(lines)
+
+
+def _label_lines(report: Report) -> list[str]:
+    if not report.labels:
+        return []
+    rows = [("label", "", "voxels", "cases")]
+    for value, count in sorted(report.labels.items()):
+        name = report.label_names.get(value, "not declared")
+        rows.append((str(value), name, f"{count.voxels:,}", str(count.cases)))
+    wide = [max(len(row[i]) for row in rows) for i in range(4)]
+    return [
+        f"  {a.rjust(wide[0])}  {b.ljust(wide[1])}  {c.rjust(wide[2])}  {d.rjust(wide[3])}"
+        for a, b, c, d in rows
+    ]
+
+
+def _group_lines(severity: str, code: str, entries: list[Finding], shown: int) -> list[str]:
+    word = "note" if severity == "info" else severity
+    lines = [f"{word}[{code}] {entries[0].check}: {len(entries)}"]
+    if severity == "info":
+        shown = min(shown, 1)
+    for entry in entries[:shown]:
+        place = " ".join(part for part in (entry.case, entry.file) if part)
+        facts = (
+            f" (expected {entry.expected}; found {entry.found})"
+            if entry.expected and entry.found
+            else (f" ({entry.found})" if entry.found else "")
+        )
+        lines.append(f"  {place + ': ' if place else ''}{entry.message}{facts}")
+    if len(entries) > shown:
+        lines.append(f"  ... and {len(entries) - shown} more (-v lists all)")
+    mends = list(dict.fromkeys(entry.mend for entry in entries[:shown] if entry.mend))
+    if severity != "info":
+        lines += [f"  mend: {mend}" for mend in mends[:2]]
+    return lines
+
+
+def _plural(count: int, word: str) -> str:
+    return f"{count} {word}{'' if count == 1 else 's'}"
