@@ -31,7 +31,7 @@ class BackendReport:
 @cache
 def probe(backend: str, device_type: str) -> BackendReport:
     """Whether a backend really runs on a kind of device, found out once per process."""
-    if backend in {"reference", "torch"}:
+    if backend in {"reference", "torch", "numba"}:
         return BackendReport(backend, True, True, 0.0, torch.__version__, None)
     return BackendReport(backend, False, False, None, None, "not built yet")
 

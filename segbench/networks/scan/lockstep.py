@@ -245,8 +245,7 @@ def backward(
     g_raw = torch.addcmul(_join(sums.rate, length), cut.u, g_dtu)
     if delta_softplus:
         g_raw = g_raw * torch.sigmoid(cut.raw)
-    nothing = g_u.new_empty(0)
-    g_D = g_z = g_bias = nothing
+    g_D = g_z = g_bias = grad_bld
     plain_bld = _join(sums.plain, length)
     if D is not None:
         g_D = (grad_bld * cut.u).sum((0, 1))
@@ -266,7 +265,7 @@ def backward(
         sums.A.sum((0, 1)).t().to(A.dtype).contiguous(),
         _join(sums.B, length).transpose(1, 2).to(B.dtype).contiguous(),
         _join(sums.C, length).transpose(1, 2).to(C.dtype).contiguous(),
-        nothing if D is None else g_D.to(D.dtype),
-        nothing if z is None else channel_major(g_z, z),
-        nothing if delta_bias is None else g_bias.to(delta_bias.dtype),
+        g_u.new_empty(0) if D is None else g_D.to(D.dtype),
+        g_u.new_empty(0) if z is None else channel_major(g_z, z),
+        g_u.new_empty(0) if delta_bias is None else g_bias.to(delta_bias.dtype),
     )

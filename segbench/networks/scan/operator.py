@@ -98,16 +98,19 @@ def _(
     states: Tensor,
     backend: str,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
-    nothing = u.new_empty((0,), dtype=compute_dtype(u.dtype))
+
+    def nothing() -> Tensor:
+        return u.new_empty((0,), dtype=compute_dtype(u.dtype))
+
     return (
         _token_major_like(u),
         _token_major_like(delta),
         A.new_empty(A.shape),
         B.new_empty(B.shape),
         C.new_empty(C.shape),
-        nothing if D is None else D.new_empty(D.shape),
-        nothing if z is None else _token_major_like(z),
-        nothing if delta_bias is None else delta_bias.new_empty(delta_bias.shape),
+        nothing() if D is None else D.new_empty(D.shape),
+        nothing() if z is None else _token_major_like(z),
+        nothing() if delta_bias is None else delta_bias.new_empty(delta_bias.shape),
     )
 
 
