@@ -158,6 +158,17 @@ class Dataset:
                 raise _of_case(error, case) from None
         return self._paint(files, files.references)
 
+    def read_grid(self, case: str) -> VolumeHeader:
+        """The stored grid of a case from a header alone: the reference's, else the first image's."""
+        files = self.case(case)
+        if not files.files:
+            raise SegbenchError("SB303", f"case {case} has no file", case=case, path=self.root)
+        path = files.reference_files[0] if files.reference_files else files.files[0]
+        try:
+            return read_header(path, max_bytes=self.max_bytes)
+        except SegbenchError as error:
+            raise _of_case(error, case) from None
+
     def split_files(self) -> dict[str, Path]:
         """The split files beside the card, by name."""
         if self.splits_folder is None or not self.splits_folder.is_dir():

@@ -1,7 +1,7 @@
 """A scan as NIfTI bytes: fresh header, nothing personal in it, equal voxels give equal bytes.
 
-Label maps go through `segbench.volumes.write_label_map`; this is for images that segbench makes itself (phantoms)
-or has to cut up (one channel out of a 4D file on export).
+Label maps go through `segbench.volumes.write_label_map`; this is for images that segbench makes itself
+(phantoms) or has to cut up (one channel out of a 4D file on export).
 """
 
 from __future__ import annotations

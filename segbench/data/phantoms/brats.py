@@ -1,4 +1,4 @@
-"""Glioma phantoms: an ellipsoid brain of white matter, cortex and ventricles with nested lesions, four contrasts."""
+"""Glioma phantoms: an ellipsoid brain with cortex, ventricles and nested lesions, in four contrasts."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from segbench.data.phantoms.space import Array, Blob, Deformation, Ellipsoid, Gr
 NCR, ED, ET = 1, 2, 3
 NAMES = {NCR: "necrotic core (NCR)", ED: "oedema (ED/SNFH)", ET: "enhancing tumour (ET)"}
 CHANNELS = ("t2w", "t2f", "t1n", "t1c")
-# Intensities per channel. Oedema is bright in t2w and t2f, enhancing tumour in t1c alone, necrosis dark there.
+# Intensities per channel. Oedema is bright in t2w and t2f, enhancing tumour in t1c alone; necrosis dark.
 _TISSUES: dict[str, tuple[float, float, float, float]] = {
     "white": (180, 180, 300, 300),
     "grey": (240, 230, 240, 240),

@@ -42,7 +42,7 @@ class Grid:
     def axis(self, which: int) -> Array:
         """Coordinates of the voxel centres along one axis."""
         count = self.shape[which]
-        return (np.arange(count) - (count - 1) / 2) * self.spacing[which]
+        return (np.arange(count, dtype=np.float64) - (count - 1) / 2) * self.spacing[which]
 
     def slabs(self) -> Iterator[slice]:
         """Slices along z that together cover the grid, small enough to hold several arrays of each."""
@@ -74,7 +74,7 @@ class Deformation:
 
     @classmethod
     def draw(cls, rng: np.random.Generator, grid: Grid, *, scale: float = 1.0) -> Deformation:
-        """Shift N(0, 2.5 mm), rotation U(-15, 15) degrees, warp of 2.5 mm rms and 6 mm sigma; all times scale."""
+        """Shift N(0, 2.5 mm), rotation U(-15, 15) degrees, warp 2.5 mm rms with sigma 6 mm; mm times scale."""
         shift = np.clip(rng.standard_normal(3), -2, 2) * 2.5 * scale
         angle = math.radians(rng.uniform(-15.0, 15.0))
         step = 3.0 * scale

@@ -31,7 +31,7 @@ from segbench.volumes import Volume, write_label_map
 
 SCHEMA_VERSION = 1
 MSD_FOLDER = "Task99_Phantom"
-# How the axes of every fourth AbdomenAtlas case are stored: (permutation of z y x, flips); canonical is unchanged.
+# How every fourth AbdomenAtlas case is stored: (permutation of z y x, flips); canonical arrays are unchanged.
 _ORDERS: tuple[tuple[tuple[int, int, int], tuple[bool, bool, bool]], ...] = (
     ((0, 1, 2), (False, True, True)),
     ((1, 0, 2), (False, True, False)),
@@ -181,7 +181,7 @@ Order = tuple[tuple[int, int, int], tuple[bool, bool, bool]]
 def _reordered(array: NDArray[Any], order: Order) -> NDArray[Any]:
     axes, flips = order
     moved = np.transpose(array, axes)
-    return np.ascontiguousarray(np.flip(moved, [a for a, flip in enumerate(flips) if flip]))
+    return np.ascontiguousarray(np.flip(moved, tuple(a for a, flip in enumerate(flips) if flip)))
 
 
 def _reordered_affine(
@@ -277,7 +277,7 @@ def _msd_json(plan: list[Case]) -> dict[str, Any]:
     unlabelled = [case.name for case in plan if not case.labelled]
     return {
         "name": "Phantom",
-        "description": "Generated scans of two abutting parts, in the layout of the Medical Segmentation Decathlon",
+        "description": "Generated scans of two abutting parts, in the layout of MSD",
         "reference": "segbench",
         "licence": "generated; no rights reserved",
         "release": f"{PHANTOM_VERSION}.0",
