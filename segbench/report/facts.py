@@ -182,3 +182,29 @@ def phantom(run: Run) -> bool:
 def is_floor(run: Run) -> bool:
     """Whether the run is a floor: a predictor without learning, below which nothing counts."""
     return run.kind == "floor"
+
+
+def acknowledged_leaks(run: Run) -> bool:
+    """Whether the split is known to leak and was run all the same."""
+    return table_of(run.record, "split").get("acknowledged_leaks") is True
+
+
+def family(run: Run) -> str:
+    """Family of the model by its card in the record, empty when unknown."""
+    model = table_of(run.record, "model")
+    for place in (table_of(model, "card"), model):
+        if isinstance(place.get("family"), str):
+            return str(place["family"])
+    return ""
+
+
+def gpu_memory_gib(run: Run) -> int | None:
+    """Memory of the accelerator in whole GiB, None without one or when unknown."""
+    machine = table_of(run.record, "machine")
+    for place in (table_of(machine, "gpu"), machine):
+        for key in ("gpu_memory_bytes", "accelerator_memory_bytes", "total_memory_bytes"):
+            value = place.get(key)
+            if isinstance(value, int | float) and value > 0:
+                return round(value / 2**30)
+    value = table_of(machine, "gpu").get("memory_bytes")
+    return round(value / 2**30) if isinstance(value, int | float) and value > 0 else None
