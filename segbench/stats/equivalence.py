@@ -4,10 +4,10 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike
-from scipy import special
 
 from segbench.stats.arrays import finite_array, noise_floor, open_unit, paired_differences
 from segbench.stats.errors import StatsError
+from segbench.stats.laws import student_cdf, student_quantile
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,9 +109,9 @@ def verdict_from_estimate(
     if standard_error == 0:
         pvalue, pvalue_difference, half = float(abs(difference) >= margin), float(difference == 0), 0.0
     else:
-        pvalue = float(special.stdtr(df, (abs(difference) - margin) / standard_error))
-        pvalue_difference = float(2 * special.stdtr(df, -abs(difference) / standard_error))
-        half = float(special.stdtrit(df, 1 - alpha)) * standard_error
+        pvalue = student_cdf(df, (abs(difference) - margin) / standard_error)
+        pvalue_difference = 2 * student_cdf(df, -abs(difference) / standard_error)
+        half = student_quantile(df, 1 - alpha) * standard_error
     significant = pvalue_difference < alpha
     if pvalue < alpha:
         verdict = "equivalent"

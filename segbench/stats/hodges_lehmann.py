@@ -2,10 +2,10 @@
 
 import numpy as np
 from numpy.typing import ArrayLike
-from scipy import special
 
-from segbench.stats.arrays import FloatArray, open_unit, paired_differences
+from segbench.stats.arrays import FloatArray, IntArray, open_unit, paired_differences
 from segbench.stats.intervals import CONSTANT, NOT_REACHED, Interval
+from segbench.stats.laws import normal_quantile
 
 FULL_LIMIT = 4_000  # above, the n(n+1)/2 averages are never held at once
 
@@ -32,7 +32,7 @@ def hodges_lehmann(x: ArrayLike, y: ArrayLike | None = None, *, confidence: floa
     differences = np.sort(paired_differences(x, y))
     n = differences.size
     total = n * (n + 1) // 2
-    z = float(special.ndtri((1 + confidence) / 2))
+    z = normal_quantile((1 + confidence) / 2)
     wanted = int(np.floor(total / 2 - z * np.sqrt(n * (n + 1) * (2 * n + 1) / 24)))
     q = max(1, wanted)
     places = (q, (total + 1) // 2, total // 2 + 1, total + 1 - q)
@@ -60,7 +60,7 @@ def _select_sum(ordered: FloatArray, place: int) -> float:
     """
     index = np.arange(ordered.size)
 
-    def ends(bound: float) -> np.ndarray:
+    def ends(bound: float) -> IntArray:
         """Per i: one past the last j >= i with d_i + d_j <= bound (i itself when there is none)."""
         return np.maximum(np.searchsorted(ordered, bound - ordered, side="right"), index)
 

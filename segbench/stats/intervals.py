@@ -4,10 +4,10 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike
-from scipy import special
 
 from segbench.stats.arrays import FloatArray, choice, finite_array, noise_floor, open_unit, positive_count
 from segbench.stats.errors import NotEnoughSeeds
+from segbench.stats.laws import fair_binomial_cdf, normal_cdf, normal_quantile, student_quantile
 from segbench.stats.resampling import bootstrap_means, bootstrap_medians
 
 BCA_FROM = 20  # cases; below, Student t covers better (measured, section 2.3 of the statistics document)
@@ -98,8 +98,8 @@ def _note(cases: FloatArray, worst: float | None) -> str:
 
 def _t_bounds(cases: FloatArray, confidence: float) -> tuple[float, float]:
     """Student's interval of the mean."""
-    mean, error = float(cases.mean()), float(cases.std(ddof=1)) / np.sqrt(cases.size)
-    half = float(special.stdtrit(cases.size - 1, (1 + confidence) / 2)) * error
+    mean, error = float(cases.mean()), float(cases.std(ddof=1) / np.sqrt(cases.size))
+    half = student_quantile(cases.size - 1, (1 + confidence) / 2) * error
     return mean - half, mean + half
 
 
@@ -119,11 +119,11 @@ def bca_levels(cases: FloatArray, draws: FloatArray, tails: FloatArray) -> Float
     mean, slack = cases.mean(), noise_floor(cases)
     below = float((draws < mean - slack).mean() + 0.5 * (np.abs(draws - mean) <= slack).mean())
     edge = 0.5 / draws.size  # a share of 0 or 1 would send z0 to infinity
-    z0 = special.ndtri(min(max(below, edge), 1 - edge))
+    z0 = normal_quantile(min(max(below, edge), 1 - edge))
     u = cases - mean
     acceleration = float((u**3).sum() / (6 * (u**2).sum() ** 1.5))
-    z = z0 + special.ndtri(tails)
-    return np.asarray(special.ndtr(z0 + z / (1 - acceleration * z)), dtype=np.float64)
+    z = z0 + normal_quantile(tails)
+    return normal_cdf(z0 + z / (1 - acceleration * z))
 
 
 def _two_level_bounds(values: FloatArray, confidence: float) -> tuple[float, float]:
@@ -132,7 +132,7 @@ def _two_level_bounds(values: FloatArray, confidence: float) -> tuple[float, flo
 
     mean = float(values.mean())
     variance, df = one_model_variance(values)
-    half = 0.0 if variance == 0 else float(special.stdtrit(df, (1 + confidence) / 2)) * np.sqrt(variance)
+    half = 0.0 if variance == 0 else student_quantile(df, (1 + confidence) / 2) * float(np.sqrt(variance))
     return mean - half, mean + half
 
 
@@ -173,8 +173,7 @@ def median_interval(
         note = CONSTANT if float(np.ptp(cases)) <= noise_floor(cases) else ""
         return Interval(median, float(low), float(high), confidence, method, n, note)
     ordered = np.sort(cases)
-    tail = special.bdtr(np.arange(n + 1.0), n, 0.5)
-    rank = int(np.argmax(tail >= (1 - confidence) / 2))
+    rank = int(np.argmax(fair_binomial_cdf(n) >= (1 - confidence) / 2))
     if rank == 0:
         return Interval(median, float(ordered[0]), float(ordered[-1]), confidence, method, n, NOT_REACHED)
     note = CONSTANT if ordered[0] == ordered[-1] else ""

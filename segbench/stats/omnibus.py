@@ -1,14 +1,20 @@
 """k models on the same cases: Friedman, Iman-Davenport, Nemenyi and the critical difference."""
 
 from dataclasses import dataclass
-from functools import lru_cache
 
 import numpy as np
 from numpy.typing import ArrayLike
-from scipy import special, stats
 
 from segbench.stats.arrays import FloatArray, finite_array, open_unit, read_only_float
 from segbench.stats.errors import StatsError
+from segbench.stats.laws import (
+    chi_square_tail,
+    f_tail,
+    normal_cdf,
+    ranks,
+    studentized_range_quantile,
+    studentized_range_tail,
+)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -53,8 +59,7 @@ def comparison_table(table: ArrayLike) -> FloatArray:
 
 def case_ranks(table: FloatArray, higher_is_better: bool) -> FloatArray:
     """(cases, models) average ranks within each case, 1 is best."""
-    ranks = stats.rankdata(-table if higher_is_better else table, axis=1)
-    return np.asarray(ranks, dtype=np.float64)
+    return ranks(-table if higher_is_better else table, ties="average", axis=1)
 
 
 def friedman(table: ArrayLike, *, higher_is_better: bool = True) -> FriedmanResult:
@@ -69,34 +74,26 @@ def friedman(table: ArrayLike, *, higher_is_better: bool = True) -> FriedmanResu
 
     **Source:** R stats::friedman.test (tie correction); Iman and Davenport 1980; Demsar 2006, section 3.2.2.
     """
-    ranks = case_ranks(comparison_table(table), higher_is_better)
-    n, k = ranks.shape
-    mean_ranks = ranks.mean(axis=0)
+    by_case = case_ranks(comparison_table(table), higher_is_better)
+    n, k = by_case.shape
+    mean_ranks = by_case.mean(axis=0)
     spread = float(((mean_ranks - (k + 1) / 2) ** 2).sum())
     uncorrected = 12 * n / (k * (k + 1)) * spread
     # sum over cases of (rank - mean)^2 is (k^3 - k)/12 without ties and shrinks with them
-    available = float(((ranks - (k + 1) / 2) ** 2).sum())
+    available = float(((by_case - (k + 1) / 2) ** 2).sum())
     statistic = 0.0 if available == 0 else n * n * (k - 1) * spread / available
     remainder = n * (k - 1) - uncorrected
     f_value = (n - 1) * uncorrected / remainder if remainder > 1e-9 * n * k else float("inf")
     return FriedmanResult(
         statistic=statistic,
-        pvalue=float(special.chdtrc(k - 1, statistic)),
+        pvalue=chi_square_tail(k - 1, statistic),
         statistic_uncorrected=uncorrected,
         iman_davenport=f_value,
-        iman_davenport_pvalue=float(special.fdtrc(k - 1, (k - 1) * (n - 1), f_value))
-        if np.isfinite(f_value)
-        else 0.0,
+        iman_davenport_pvalue=f_tail(k - 1, (k - 1) * (n - 1), f_value),
         mean_ranks=read_only_float(mean_ranks),
         n=n,
         k=k,
     )
-
-
-@lru_cache(maxsize=256)
-def _studentized_range_quantile(alpha: float, k: int) -> float:
-    """Upper alpha point of the studentized range of k means with infinite df; the integral takes a while."""
-    return float(stats.studentized_range.ppf(1 - alpha, k, np.inf))
 
 
 def critical_difference(k: int, n: int, *, alpha: float = 0.05) -> float:
@@ -110,7 +107,7 @@ def critical_difference(k: int, n: int, *, alpha: float = 0.05) -> float:
     if k < 2 or n < 1:
         raise StatsError(f"critical difference: expected k >= 2 models and n >= 1 cases, found k={k}, n={n}")
     open_unit(alpha, "alpha")
-    return _studentized_range_quantile(float(alpha), int(k)) * float(np.sqrt(k * (k + 1) / (12 * n)))
+    return studentized_range_quantile(int(k), 1 - float(alpha)) * float(np.sqrt(k * (k + 1) / (12 * n)))
 
 
 def nemenyi(table: ArrayLike, *, alpha: float = 0.05, higher_is_better: bool = True) -> NemenyiResult:
@@ -126,17 +123,17 @@ def nemenyi(table: ArrayLike, *, alpha: float = 0.05, higher_is_better: bool = T
 
     **Source:** Demsar 2006, section 3.2.2; the z form is Garcia and Herrera 2008, section 2.1.
     """
-    ranks = case_ranks(comparison_table(table), higher_is_better)
-    n, k = ranks.shape
-    mean_ranks = ranks.mean(axis=0)
+    by_case = case_ranks(comparison_table(table), higher_is_better)
+    n, k = by_case.shape
+    mean_ranks = by_case.mean(axis=0)
     apart = np.abs(mean_ranks[:, None] - mean_ranks[None, :])
     difference = critical_difference(k, n, alpha=alpha)
     pairs = np.triu_indices(k, 1)
     pvalues = np.ones((k, k))
-    pvalues[pairs] = stats.studentized_range.sf(apart[pairs] / np.sqrt(k * (k + 1) / (12 * n)), k, np.inf)
-    pvalues.T[pairs] = np.clip(pvalues[pairs], 0.0, 1.0)
-    pvalues[pairs] = pvalues.T[pairs]
-    z_pvalues = 2 * special.ndtr(-apart / np.sqrt(k * (k + 1) / (6 * n)))
+    pvalues[pairs] = studentized_range_tail(k, apart[pairs] / np.sqrt(k * (k + 1) / (12 * n)))
+    pvalues.T[pairs] = pvalues[pairs]
+    standard_error = float(np.sqrt(k * (k + 1) / (6 * n)))
+    z_pvalues = 2 * normal_cdf(np.asarray(-apart / standard_error, dtype=np.float64))
     return NemenyiResult(
         mean_ranks=read_only_float(mean_ranks),
         critical_difference=difference,

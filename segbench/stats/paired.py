@@ -4,7 +4,6 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike
-from scipy import special, stats
 
 from segbench.stats.arrays import (
     FloatArray,
@@ -16,6 +15,7 @@ from segbench.stats.arrays import (
     positive_count,
 )
 from segbench.stats.errors import StatsError
+from segbench.stats.laws import normal_cdf, ranks
 
 ALTERNATIVES = ("two-sided", "greater", "less")
 EXACT_LIMIT = 200
@@ -66,9 +66,8 @@ def signed_ranks(differences: FloatArray, zeros: str) -> SignedRanks:
     n_zero = differences.size - nonzero.size
     offset = n_zero if zeros == "pratt" else 0
     _, counts = np.unique(np.abs(nonzero), return_counts=True)
-    ranks = stats.rankdata(np.abs(nonzero)) + offset if nonzero.size else np.zeros(0)
     return SignedRanks(
-        ranks=np.asarray(ranks, dtype=np.float64),
+        ranks=ranks(np.abs(nonzero), ties="average") + offset,
         positive=(nonzero > 0).astype(np.float64),
         ranked=nonzero.size + offset,
         zeros=n_zero,
@@ -142,11 +141,11 @@ def _normal_pvalue(ranked: SignedRanks, alternative: str, correction: bool) -> f
     variance -= float((ranked.tie_sizes**3 - ranked.tie_sizes).sum()) / 48
     distance = ranked.w_plus - mean
     if correction:
-        distance -= {"two-sided": 0.5 * np.sign(distance), "greater": 0.5, "less": -0.5}[alternative]
-    z = distance / np.sqrt(variance)
+        distance -= {"two-sided": 0.5 * float(np.sign(distance)), "greater": 0.5, "less": -0.5}[alternative]
+    z = distance / float(np.sqrt(variance))
     if alternative == "two-sided":
-        return float(2 * special.ndtr(-abs(z)))
-    return float(special.ndtr(-z) if alternative == "greater" else special.ndtr(z))
+        return 2 * normal_cdf(-abs(z))
+    return normal_cdf(-z) if alternative == "greater" else normal_cdf(z)
 
 
 def _exact_pvalue(ranked: SignedRanks, alternative: str) -> float:

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 
 from segbench.stats.arrays import (
     FloatArray,
@@ -213,27 +213,23 @@ def _draw(
     return _Draws(tally, tau, means)
 
 
-def _ranks_and_tau(scores: FloatArray, full: IntArray) -> tuple[IntArray, FloatArray]:
+def _ranks_and_tau(scores: FloatArray, full: IntArray) -> tuple[NDArray[np.int16], FloatArray]:
     """Zero-based ranks (draws, models, series) and Kendall's tau-b (draws, series) against `full`.
 
     Each comparison of a model with a rival serves both: it adds to the rank, and it agrees or disagrees with
     the order of the two in `full`.
     """
-    draws, models, series = scores.shape
-    kind = np.int8 if models < 127 else np.int32
-    ranks = np.zeros(scores.shape, dtype=kind)
-    agreement = np.zeros(scores.shape, dtype=kind)
+    models, series = full.shape
+    ranks = np.zeros(scores.shape, dtype=np.int16)
+    agreement = np.zeros(scores.shape, dtype=np.int16)
     for rival in range(models):
         ahead = (scores[:, rival : rival + 1] > scores).view(np.int8)
         ranks += ahead
         agreement += ahead * np.sign(full - full[rival]).astype(np.int8)
-    pairs = models * (models - 1) / 2
     untied = ranks.sum(axis=1, dtype=np.int64)  # each strictly ordered pair was counted once
-    untied_full = np.array([(full[:, s, None] > full[None, :, s]).sum() for s in range(series)])
-    with np.errstate(divide="ignore", invalid="ignore"):
-        tau = agreement.sum(axis=1, dtype=np.int64) / np.sqrt(untied * untied_full.astype(np.float64))
-    if pairs == 0:
-        tau = np.full((draws, series), np.nan)
+    untied_full = np.array([(full[:, s, None] > full[None, :, s]).sum() for s in range(series)], dtype=float)
+    with np.errstate(invalid="ignore"):  # 0 / 0 where one of the two is all ties
+        tau = agreement.sum(axis=1, dtype=np.int64) / np.sqrt(untied * untied_full)
     return ranks, tau
 
 

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from typing import TypeAlias
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
 from segbench.stats.arrays import FloatArray, IntArray, generator
 from segbench.stats.errors import StatsError
@@ -72,20 +72,15 @@ def bootstrap_medians(
 
 def weighted_medians(values: FloatArray, counts: FloatArray) -> FloatArray:
     """(draws, series) medians of `values` (cases, series) where case c occurs counts[draw, c] times."""
-    small = counts.astype(np.uint16) if counts.shape[0] and counts.sum(axis=1).max() < 65_536 else counts
-    total = counts.sum(axis=1)
-    lower, upper = np.floor((total + 1) / 2), np.floor(total / 2) + 1  # 1-based places of the middle values
+    total = counts.sum(axis=1).astype(np.int64)
+    small = np.uint16 if total.max() < 65_536 else np.uint32
+    drawn = np.ascontiguousarray(counts.T.astype(small))  # (cases, draws): adding up cases adds whole rows
+    lower, upper = ((total + 1) // 2).astype(small), (total // 2 + 1).astype(small)  # 1-based middle places
     order = np.argsort(values, axis=0, kind="stable")
     medians = np.empty((counts.shape[0], values.shape[1]))
     for series in range(values.shape[1]):
-        reached = np.cumsum(small[:, order[:, series]], axis=1, dtype=small.dtype)
+        reached = np.cumsum(drawn[order[:, series]], axis=0, dtype=small)
         ordered = values[order[:, series], series]
-        left = _first_reaching(reached, lower)
-        right = _first_reaching(reached, upper)
+        left, right = (reached < lower).sum(axis=0), (reached < upper).sum(axis=0)
         medians[:, series] = (ordered[left] + ordered[right]) / 2
     return medians
-
-
-def _first_reaching(reached: NDArray[np.generic], place: FloatArray) -> IntArray:
-    """Per row: index of the first entry of the non-decreasing `reached` that is at least `place`."""
-    return (reached < place[:, None].astype(reached.dtype)).sum(axis=1)

@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from typing import TypeAlias
 
 import numpy as np
-from scipy import special, stats
 
 from segbench.stats.arrays import FloatArray, IntArray, choice
+from segbench.stats.laws import normal_cdf, ranks
 from segbench.stats.resampling import weighted_medians
 
 SCHEMES = (
@@ -53,10 +53,10 @@ def prepare_scheme(table: FloatArray, scheme: str, higher_is_better: FloatArray,
             columns = [rivals_beaten(oriented[:, :, s], counts, alpha, adjust) for s in range(series)]
             return np.stack(columns, axis=2)
 
-        return Scheme(wins, np.ones(series))
+        return Scheme(wins, np.ones_like(higher_is_better))
     if scheme.startswith("rank"):
-        flat = stats.rankdata(-table * higher_is_better, method="min", axis=1).reshape(cases, -1)
-        direction = -np.ones(series)
+        flat = ranks(-table * higher_is_better, ties="min", axis=1).reshape(cases, -1)
+        direction = np.full_like(higher_is_better, -1.0)
     else:
         flat, direction = table.reshape(cases, -1), higher_is_better
     flat = np.ascontiguousarray(flat, dtype=np.float64)
@@ -78,10 +78,10 @@ def oriented_scores(scheme: Scheme, counts: FloatArray) -> FloatArray:
 
 def ranks_from_scores(scores: FloatArray) -> IntArray:
     """(draws, models, series) ranks, larger scores are better; 1 is best, ties share the smaller rank."""
-    ranks = np.ones(scores.shape, dtype=np.int64)
+    places = np.ones(scores.shape, dtype=np.int64)
     for rival in range(scores.shape[1]):
-        ranks += scores[:, rival : rival + 1] > scores
-    return ranks
+        places += scores[:, rival : rival + 1] > scores
+    return places
 
 
 def rivals_beaten(table: FloatArray, counts: FloatArray, alpha: float, holm: bool) -> FloatArray:
@@ -99,8 +99,8 @@ def rivals_beaten(table: FloatArray, counts: FloatArray, alpha: float, holm: boo
     for first in range(models):
         for second in range(first + 1, models):
             z_first, z_second = one_sided_z(table[:, first] - table[:, second], transposed)
-            pvalues[:, first, second] = special.ndtr(-z_first)
-            pvalues[:, second, first] = special.ndtr(-z_second)
+            pvalues[:, first, second] = normal_cdf(-z_first)
+            pvalues[:, second, first] = normal_cdf(-z_second)
     if holm and models > 1:
         pvalues = _holm_ordered_pairs(pvalues)
     beaten = pvalues <= alpha
@@ -114,9 +114,11 @@ def _holm_ordered_pairs(pvalues: FloatArray) -> FloatArray:
     off = ~np.eye(models, dtype=bool)
     flat = pvalues[:, off]
     order = np.argsort(flat, axis=1, kind="stable")
-    stepped = np.take_along_axis(flat, order, axis=1) * np.arange(flat.shape[1], 0, -1)
+    ordered = np.asarray(np.take_along_axis(flat, order, axis=1), dtype=np.float64)
+    factors: FloatArray = np.arange(flat.shape[1], 0, -1, dtype=np.float64)
+    stepped = np.maximum.accumulate(np.multiply(ordered, factors, dtype=np.float64), axis=1)
     adjusted = np.empty_like(flat)
-    np.put_along_axis(adjusted, order, np.minimum(np.maximum.accumulate(stepped, axis=1), 1.0), axis=1)
+    np.put_along_axis(adjusted, order, np.minimum(stepped, 1.0), axis=1)
     result = np.ones((draws, models, models))
     result[:, off] = adjusted
     return result

@@ -9,10 +9,10 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike
-from scipy import special
 
 from segbench.stats.arrays import FloatArray, finite_array, noise_floor, open_unit
 from segbench.stats.errors import NotEnoughSeeds, StatsError
+from segbench.stats.laws import student_cdf, student_quantile
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,9 +94,9 @@ def two_level_test(
     else:
         parts = ((seed_a, first.shape[0] - 1), (seed_b, second.shape[0] - 1), (variance_case, cases - 1))
         df = variance**2 / sum(part**2 / freedom for part, freedom in parts)
-        statistic = difference / np.sqrt(variance)
-        pvalue = float(2 * special.stdtr(df, -abs(statistic)))
-        half = float(special.stdtrit(df, (1 + confidence) / 2)) * float(np.sqrt(variance))
+        statistic = difference / float(np.sqrt(variance))
+        pvalue = 2 * student_cdf(df, -abs(statistic))
+        half = student_quantile(df, (1 + confidence) / 2) * float(np.sqrt(variance))
         detectable = detectable_difference(variance, df, alpha=alpha)
     return TwoLevelResult(
         difference=difference,
@@ -161,5 +161,5 @@ def detectable_difference(variance: float, df: float, *, alpha: float = 0.05, po
         raise StatsError(f"variance: expected a number >= 0, found {variance!r}")
     if not df > 0:
         raise StatsError(f"df: expected a number > 0, found {df!r}")
-    quantiles = special.stdtrit(df, 1 - alpha / 2) + special.stdtrit(df, power)
-    return float(quantiles) * float(np.sqrt(variance))
+    quantiles = student_quantile(df, 1 - alpha / 2) + student_quantile(df, power)
+    return quantiles * float(np.sqrt(variance))
