@@ -14,7 +14,7 @@ from torch import nn
 
 __all__ = ["LAYOUTS", "Layout", "Rule", "layout_of"]
 
-FIELDS = {"rest": r".+", "leaf": r"weight|bias", "mamba": r"[\w.]+"}
+FIELDS = {"rest": r".+", "leaf": r"weight|bias", "mamba": r"[\w.]+", "part": r"dw3|dw5|dwd|dwa|refine"}
 """What a `{field}` of a template stands for; any other field is an index."""
 
 
@@ -111,10 +111,28 @@ def _stem_and_refine() -> list[Rule]:
     return [*_residual("encoder1.layer", "stem"), *_residual("decoder1.layer", "refine")]
 
 
+def _side_outputs() -> list[Rule]:
+    return [
+        Rule("vit.mlps.{i}.fc1.{leaf}", "encoder.{i}.side.expand.{leaf}"),
+        Rule("vit.mlps.{i}.fc2.{leaf}", "encoder.{i}.side.reduce.{leaf}"),
+    ]
+
+
+def _downs(prefix: str, *, norm: bool) -> list[Rule]:
+    """Rules of halving layers: in the first stage the convolution leads, in the others the norm does."""
+    rules = [Rule(f"{prefix}.0.0.{{leaf}}", "encoder.0.down.conv.{leaf}")]
+    rules += [Rule(f"{prefix}.{i}.1.{{leaf}}", f"encoder.{i}.down.conv.{{leaf}}") for i in (1, 2, 3)]
+    if norm:
+        rules.append(Rule(f"{prefix}.0.1.{{leaf}}", "encoder.0.down.norm.{leaf}"))
+        rules += [Rule(f"{prefix}.{i}.0.{{leaf}}", f"encoder.{i}.down.norm.{{leaf}}") for i in (1, 2, 3)]
+    return rules
+
+
 SEGMAMBA_V2 = Layout(
     [
         *_stem_and_refine(),
         *_frame(2),
+        *_side_outputs(),
         Rule("vit.downsample_layers.{i}.0.{leaf}", "encoder.{i}.down.{leaf}"),
         Rule("vit.gscs.{i}.{j}.deep_path.{k}.block.0.{leaf}", "encoder.{i}.local.{j}.deep.{k}.conv.{leaf}"),
         Rule(
@@ -124,8 +142,64 @@ SEGMAMBA_V2 = Layout(
         Rule("vit.gscs.{i}.{j}.se.fc.2.{leaf}", "encoder.{i}.local.{j}.gate.expand.{leaf}"),
         Rule("vit.stages.{i}.{j}.norm.{leaf}", "encoder.{i}.toom.{j}.norm.{leaf}"),
         Rule("vit.stages.{i}.{j}.mamba.{mamba}", "encoder.{i}.toom.{j}.mamba.{mamba}"),
-        Rule("vit.mlps.{i}.fc1.{leaf}", "encoder.{i}.side.expand.{leaf}"),
-        Rule("vit.mlps.{i}.fc2.{leaf}", "encoder.{i}.side.reduce.{leaf}"),
+    ]
+)
+
+SEGMAMBA = Layout(
+    [
+        *_stem_and_refine(),
+        *_frame(2),
+        *_side_outputs(),
+        *_downs("vit.downsample_layers", norm=False),
+        Rule("vit.gscs.{i}.{rest}", "encoder.{i}.local.{rest}"),
+        Rule("vit.stages.{i}.{j}.norm.{leaf}", "encoder.{i}.layers.{j}.norm.{leaf}"),
+        Rule("vit.stages.{i}.{j}.mamba.{mamba}", "encoder.{i}.layers.{j}.mamba.{mamba}"),
+    ]
+)
+
+UXNET = Layout(
+    [
+        *_stem_and_refine(),
+        *_frame(2),
+        *_downs("uxnet_3d.downsample_layers", norm=True),
+        Rule("uxnet_3d.stages.{i}.{j}.dwconv.{leaf}", "encoder.{i}.blocks.{j}.depthwise.{leaf}"),
+        Rule("uxnet_3d.stages.{i}.{j}.norm.{leaf}", "encoder.{i}.blocks.{j}.norm.{leaf}"),
+        Rule("uxnet_3d.stages.{i}.{j}.pwconv1.{leaf}", "encoder.{i}.blocks.{j}.expand.{leaf}"),
+        Rule("uxnet_3d.stages.{i}.{j}.pwconv2.{leaf}", "encoder.{i}.blocks.{j}.reduce.{leaf}"),
+        Rule("uxnet_3d.stages.{i}.{j}.gamma", "encoder.{i}.blocks.{j}.scale"),
+        Rule("uxnet_3d.norm{i}.{leaf}", "encoder.{i}.norm.{leaf}"),
+    ]
+)
+
+BISEGMAMBA = Layout(
+    [
+        *_frame(2, last=2),
+        *_side_outputs(),
+        Rule("stem_patch.conv1.conv.weight", "stem.conv1.weight"),
+        Rule("stem_patch.conv2.conv.weight", "stem.conv2.weight"),
+        Rule("stem_patch.down1.0.weight", "stem.down1.weight"),
+        Rule("stem_patch.refine.0.weight", "stem.refine.weight"),
+        Rule("stem_patch.down2.0.weight", "stem.down2.weight"),
+        Rule("vit.downsample_layers.{i}.reduction.weight", "encoder.{i}.down.reduction.weight"),
+        Rule("vit.downsample_layers.{i}.norm.{leaf}", "encoder.{i}.down.norm.{leaf}"),
+        Rule("vit.gscs.{i}.{j}.se.fc.0.{leaf}", "encoder.{i}.local.{j}.gate.reduce.{leaf}"),
+        Rule("vit.gscs.{i}.{j}.se.fc.2.{leaf}", "encoder.{i}.local.{j}.gate.expand.{leaf}"),
+        Rule("vit.gscs.{i}.{j}.gamma", "encoder.{i}.local.{j}.gamma"),
+        Rule("vit.gscs.{i}.{j}.{part}.weight", "encoder.{i}.local.{j}.{part}.weight"),
+        Rule("vit.stages.{i}.{j}.norm.{leaf}", "encoder.{i}.layers.{j}.norm.{leaf}"),
+        Rule("vit.stages.{i}.{j}.mamba.{mamba}", "encoder.{i}.layers.{j}.mamba.{mamba}"),
+        Rule("vit.stages.{i}.{j}.fb_logits", "encoder.{i}.layers.{j}.direction_logits"),
+        Rule("vit.stages.{i}.{j}.fusion.gate.1.{leaf}", "encoder.{i}.layers.{j}.fusion.gate.reduce.{leaf}"),
+        Rule("vit.stages.{i}.{j}.fusion.gate.3.{leaf}", "encoder.{i}.layers.{j}.fusion.gate.expand.{leaf}"),
+        Rule("vit.stages.{i}.{j}.fusion.mix.0.weight", "encoder.{i}.layers.{j}.fusion.mix.weight"),
+        Rule("vit.stages.{i}.{j}.fusion.se.fc.0.{leaf}", "encoder.{i}.layers.{j}.fusion.scale.reduce.{leaf}"),
+        Rule("vit.stages.{i}.{j}.fusion.se.fc.2.{leaf}", "encoder.{i}.layers.{j}.fusion.scale.expand.{leaf}"),
+        Rule("vit.stages.{i}.{j}.fusion.gamma", "encoder.{i}.layers.{j}.fusion.gamma"),
+        Rule("final_up.up{i}.0.weight", "rise.up{i}.weight"),
+        Rule("final_up.ref{i}.dw.weight", "rise.refine{i}.depthwise.weight"),
+        Rule("final_up.ref{i}.pw.weight", "rise.refine{i}.pointwise.weight"),
+        Rule("final_up.fuse.0.weight", "rise.fuse.weight"),
+        Rule("final_up.fuse.3.conv.weight", "rise.last.weight"),
     ]
 )
 
@@ -156,7 +230,13 @@ def _nnunet_canonical(name: str) -> str:
 
 NNUNET = Layout(aliases=_nnunet_aliases, canonical=_nnunet_canonical)
 
-LAYOUTS: dict[str, Layout] = {"segmamba-v2": SEGMAMBA_V2, "nnunet": NNUNET}
+LAYOUTS: dict[str, Layout] = {
+    "segmamba-v2": SEGMAMBA_V2,
+    "segmamba": SEGMAMBA,
+    "uxnet": UXNET,
+    "bisegmamba": BISEGMAMBA,
+    "nnunet": NNUNET,
+}
 """Layouts by the `official_layout` that a network class names."""
 
 

@@ -177,9 +177,9 @@ def resolve_implementation(card: ModelCard) -> Callable[..., Any]:
             import_module(package)
         module = import_module(module_name)
     except ModuleNotFoundError as error:
-        extra = f"segbench[{card.extra}]" if card.extra else " ".join(card.requires)
+        wanted = f"'segbench[{card.extra}]'" if card.extra else error.name
         raise BackendUnavailable(
-            f"model '{card.slug}' needs {error.name}, which is not installed", mend=f"pip install '{extra}'"
+            f"model '{card.slug}' needs {error.name}, which is not installed", mend=f"pip install {wanted}"
         ) from error
     if not hasattr(module, attribute):
         raise SegbenchError(

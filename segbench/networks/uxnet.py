@@ -1,0 +1,126 @@
+"""3D UX-Net: depth-wise 7^3 convolutions with grouped pointwise layers in a UNETR-shaped decoder.
+
+Source: structure after MASILab/3DUX-Net, networks/UXNet_3D, from its description only (the repository carries
+no licence). What is special: the pointwise layers are grouped, so no block mixes channels.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from segbench.networks.blocks.inputs import check_volume
+from segbench.networks.blocks.residual import ResBlock, UpBlock
+from segbench.networks.segmamba_v2 import check_stages, decode
+
+__all__ = ["UXNet", "UXNetBlock"]
+
+
+class ChannelNorm(nn.LayerNorm):
+    """Layer norm over the channels of a volume, eps 1e-6."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__(channels, eps=1e-6)
+
+    def forward(self, input: Tensor) -> Tensor:
+        """(B, C, D, H, W) -> the same shape."""
+        return super().forward(input.movedim(1, -1)).movedim(-1, 1)
+
+
+class UXNetBlock(nn.Module):
+    """x + scale * reduce(GELU(expand(norm(depthwise(x))))), every convolution grouped by channel."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.depthwise = nn.Conv3d(channels, channels, 7, padding=3, groups=channels)
+        self.norm = ChannelNorm(channels)
+        self.expand = nn.Conv3d(channels, 4 * channels, 1, groups=channels)
+        self.reduce = nn.Conv3d(4 * channels, channels, 1, groups=channels)
+        self.scale = nn.Parameter(torch.full((channels,), 1e-6))
+
+    def forward(self, x_BCDHW: Tensor) -> Tensor:
+        """(B, C, D, H, W) -> the same shape."""
+        y = self.reduce(functional.gelu(self.expand(self.norm(self.depthwise(x_BCDHW)))))
+        return x_BCDHW + self.scale[:, None, None, None] * y
+
+
+class Down(nn.Module):
+    """Halve: conv 7^3 then norm in the first stage, norm then conv 2^3 in the others."""
+
+    def __init__(self, in_channels: int, channels: int, *, first: bool) -> None:
+        super().__init__()
+        self.first = first
+        kernel, padding = (7, 3) if first else (2, 0)
+        self.conv = nn.Conv3d(in_channels, channels, kernel, stride=2, padding=padding)
+        self.norm = ChannelNorm(channels if first else in_channels)
+
+    def forward(self, x_BCDHW: Tensor) -> Tensor:
+        """(B, in, D, H, W) -> (B, channels, D/2, H/2, W/2)."""
+        return self.norm(self.conv(x_BCDHW)) if self.first else self.conv(self.norm(x_BCDHW))
+
+
+class Stage(nn.Module):
+    """Halve, then blocks; the normalised output goes to the skip, the plain one to the next stage."""
+
+    def __init__(self, in_channels: int, channels: int, depth: int, *, first: bool) -> None:
+        super().__init__()
+        self.down = Down(in_channels, channels, first=first)
+        self.blocks = nn.Sequential(*(UXNetBlock(channels) for _ in range(depth)))
+        self.norm = ChannelNorm(channels)
+
+    def forward(self, x_BCDHW: Tensor) -> tuple[Tensor, Tensor]:
+        """(B, in, D, H, W) -> (stage output, side output), both (B, channels, D/2, H/2, W/2)."""
+        y = self.blocks(self.down(x_BCDHW))
+        return y, self.norm(y)
+
+
+class UXNet(nn.Module):
+    """3D UX-Net.
+
+    Args:
+        in_channels: Channels of the image.
+        out_channels: Classes of the logits.
+        features: Channels of the four stages.
+        depths: Blocks per stage.
+        hidden: Channels of the deepest skip.
+    """
+
+    official_layout = "uxnet"
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        *,
+        features: tuple[int, int, int, int] = (48, 96, 192, 384),
+        depths: tuple[int, int, int, int] = (2, 2, 2, 2),
+        hidden: int = 768,
+    ) -> None:
+        super().__init__()
+        check_stages(features, depths)
+        self.in_channels = in_channels
+        self.divisor, self.minimum = 16, 32
+        self.stem = ResBlock(in_channels, features[0])
+        self.encoder = nn.ModuleList(
+            Stage(before, channels, depth, first=i == 0)
+            for i, (before, channels, depth) in enumerate(
+                zip((in_channels, *features[:3]), features, depths, strict=True)
+            )
+        )
+        widths = (*features[1:], hidden)
+        self.skips = nn.ModuleList(ResBlock(a, b) for a, b in zip(features, widths, strict=True))
+        self.decoder = nn.ModuleList(
+            UpBlock(a, b) for a, b in zip(reversed(widths), reversed(features), strict=True)
+        )
+        self.refine = ResBlock(features[0], features[0])
+        self.head = nn.Conv3d(features[0], out_channels, 1)
+
+    def forward(self, x_BCDHW: Tensor) -> Tensor:
+        """(B, in, D, H, W) -> logits (B, out, D, H, W)."""
+        check_volume(x_BCDHW, channels=self.in_channels, divisor=self.divisor, minimum=self.minimum)
+        y, sides = x_BCDHW, []
+        for stage in self.encoder:
+            y, side = stage(y)
+            sides.append(side)
+        return self.head(self.refine(decode(self.decoder, self.skips, self.stem(x_BCDHW), sides)))
