@@ -1,0 +1,473 @@
+"""One case to rows: what `segbench run` and `segbench evaluate` both call, so their rows are identical.
+
+A `ScoringPlan` says how a case is scored (profile, regions, tolerances, labels allowed, geometry).
+`score_file` reads a prediction with every check of `segbench.volumes`, compares its grid with the reference's
+and scores it; whatever is wrong with a prediction becomes rows with a status, a code and the worst values,
+never an absent row.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+
+from segbench.core.errors import SegbenchError
+from segbench.core.hashing import digest_json
+from segbench.metrics import evaluate_case
+from segbench.metrics.inputs import diagonal_mm
+from segbench.metrics.policies import fill, filled_value, penalised
+from segbench.metrics.profiles import MetricProfile
+from segbench.metrics.registry import METRICS
+from segbench.volumes import DEFAULT_MAX_BYTES, Volume, compare_geometry, read_label_map
+from segbench.volumes.geometry import reorient
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from segbench.cards.dataset_card import DatasetCard
+
+    Labels = NDArray[np.unsignedinteger[Any]]
+
+Row = dict[str, Any]
+Geometry = Literal["strict", "shape"]
+
+LESION_PARAMETERS: Mapping[str, tuple[int, float]] = {
+    "brats2023-gli": (3, 50.0),
+    "brats2023-ssa": (3, 50.0),
+    "brats2023-ped": (3, 50.0),
+    "brats2023-men": (1, 50.0),
+    "brats2023-met": (1, 2.0),
+}
+"""Dilation steps and minimum lesion volume in mm3 of each parameter set a card may name (`metrics.md` 6)."""
+
+GEOMETRY_MISMATCH = "SB214"
+MISSING = "SB215"
+KILLED = "SB503"
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScoringPlan:
+    """How every case of a run is scored; picklable, JSON-able and hashed.
+
+    Attributes:
+        profile: the metric profile, with the empty policy and geometry in force.
+        metrics: region metrics computed, `cldice` included for trees.
+        regions: name -> labels, in table order.
+        tolerances_mm: NSD tolerance of each region.
+        labels: values a prediction may hold; None allows any.
+        ignore_label: voxels with this value in the reference are background in both maps.
+        lesionwise: parameter set of the lesion-wise scores, None without them.
+        airway: True when the airway set is computed.
+        backend: `native`, `medpy` or `monai`.
+        max_bytes: largest volume that is read.
+    """
+
+    profile: MetricProfile
+    metrics: tuple[str, ...]
+    regions: Mapping[str, tuple[int, ...]]
+    tolerances_mm: Mapping[str, float]
+    labels: tuple[int, ...] | None = None
+    ignore_label: int | None = None
+    lesionwise: str | None = None
+    airway: bool = False
+    backend: str = "native"
+    max_bytes: int = field(default=DEFAULT_MAX_BYTES, compare=False)
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """Metric columns of the rows, in order."""
+        groups = {"lesionwise": self.lesionwise is not None, "airway": self.airway}
+        extra = tuple(info.name for info in METRICS.values() if groups.get(info.group, False))
+        return self.metrics + extra
+
+    @property
+    def headline(self) -> tuple[str, ...]:
+        """The columns that a table shows first."""
+        return tuple(name for name in self.profile.headline if name in self.columns)
+
+    def digest(self) -> str:
+        """Return 64 hex digits over everything that moves a number."""
+        return digest_json(
+            {
+                "profile": self.profile.digest(),
+                "versions": {name: METRICS[name].version for name in self.columns},
+                "regions": {name: list(labels) for name, labels in self.regions.items()},
+                "tolerances_mm": dict(self.tolerances_mm),
+                "labels": None if self.labels is None else sorted(self.labels),
+                "ignore_label": self.ignore_label,
+                "lesionwise": self.lesionwise,
+                "backend": self.backend,
+            }
+        )
+
+    def scoring_spacing(self, spacing_mm: tuple[float, float, float]) -> tuple[float, float, float]:
+        """Return the spacing distances are measured with: the file's, or 1, 1, 1 where the profile says
+        so.
+        """
+        return spacing_mm if self.profile.spacing == "header" else (1.0, 1.0, 1.0)
+
+
+def plan_scoring(
+    profile: MetricProfile,
+    *,
+    card: DatasetCard | None = None,
+    regions: Mapping[str, Sequence[int]] | None = None,
+    labels: Sequence[int] | None = None,
+    ignore_label: int | None = None,
+    tolerance_mm: float | Mapping[str, float] | None = None,
+    empty_policy: str | None = None,
+    geometry: Geometry | None = None,
+    backend: str = "native",
+    max_bytes: int = DEFAULT_MAX_BYTES,
+) -> ScoringPlan:
+    """Return the plan of a run.
+
+    Args:
+        profile: the metric profile.
+        card: dataset card: regions, labels, tolerances, ignore label, lesion-wise parameters, trees.
+        regions: name -> labels instead of the card's; a profile with fixed regions wins over both.
+        labels: values a prediction may hold; None takes the card's, or allows any without a card.
+        ignore_label: instead of the card's.
+        tolerance_mm: NSD tolerance: one number, or region -> number; else the profile's, the card's, 1 mm.
+        empty_policy: instead of the profile's.
+        geometry: instead of the profile's.
+        backend: which implementation computes the region metrics.
+        max_bytes: largest volume that is read.
+
+    Raises:
+        SegbenchError: SB104 when there are no regions, or a tolerance names none of them.
+    """
+    named = profile.regions if isinstance(profile.regions, Mapping) else regions
+    if named is None and card is not None:
+        named = card.regions
+    if not named:
+        raise SegbenchError(
+            "SB104", "no region is named", mend="name a dataset, or regions such as --region tumour=1,2"
+        )
+    if card is not None:
+        labels = labels if labels is not None else tuple(card.labels)
+        ignore_label = ignore_label if ignore_label is not None else card.evaluation.ignore_label
+    if empty_policy is not None or geometry is not None:
+        profile = replace(
+            profile,
+            empty_policy=empty_policy or profile.empty_policy,  # type: ignore[arg-type]
+            geometry=geometry or profile.geometry,
+        )
+    tree = card is not None and card.evaluation.tree and profile.name == "honest"
+    lesionwise = None
+    if "lesionwise" in profile.sets:
+        lesionwise = (card.evaluation.lesionwise if card is not None else None) or "brats2023-gli"
+    return ScoringPlan(
+        profile=profile,
+        metrics=(*profile.metrics, "cldice") if tree and "cldice" not in profile.metrics else profile.metrics,
+        regions={name: tuple(int(label) for label in members) for name, members in named.items()},
+        tolerances_mm=_tolerances(named, tolerance_mm, profile, card),
+        labels=None if labels is None else tuple(sorted({0, *labels})),
+        ignore_label=ignore_label,
+        lesionwise=lesionwise,
+        airway="airway" in profile.sets or tree,
+        backend=backend,
+        max_bytes=max_bytes,
+    )
+
+
+def _tolerances(
+    regions: Mapping[str, Sequence[int]],
+    asked: float | Mapping[str, float] | None,
+    profile: MetricProfile,
+    card: DatasetCard | None,
+) -> dict[str, float]:
+    """Return the NSD tolerance of each region: asked for, else the profile's, else the card's, else 1 mm."""
+    base = {
+        name: card.nsd_tolerance(name) if card is not None and name in card.regions else 1.0
+        for name in regions
+    }
+    if profile.nsd_tolerance != "card":
+        base = dict.fromkeys(regions, float(profile.nsd_tolerance))
+    if asked is None:
+        return base
+    if not isinstance(asked, Mapping):
+        return dict.fromkeys(regions, float(asked))
+    for name in asked:
+        if name not in regions and name != "default":
+            raise SegbenchError(
+                "SB104", f"the NSD tolerance names {name!r}, which is no region", expected=", ".join(regions)
+            )
+    return {name: float(asked.get(name, asked.get("default", base[name]))) for name in regions}
+
+
+@dataclass(frozen=True, kw_only=True)
+class RowKeys:
+    """The columns that say whose rows these are."""
+
+    run_id: str
+    model: str
+    dataset: str
+    protocol: str
+    fold: int
+    seed: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class CaseResult:
+    """What scoring a case left.
+
+    Attributes:
+        case: its id.
+        rows: one per region.
+        failure: why there was no usable prediction, as `SegbenchError.as_dict`, with `status`; else None.
+        warnings: what the user should know although the case was scored.
+    """
+
+    case: str
+    rows: list[Row]
+    failure: dict[str, Any] | None = None
+    warnings: tuple[str, ...] = ()
+
+
+def score_file(
+    case: str, reference: Volume, prediction: Path | None, plan: ScoringPlan, keys: RowKeys
+) -> CaseResult:
+    """Return the rows of one case, read from its prediction file; a fault of the file becomes a status.
+
+    Args:
+        case: its id.
+        reference: the expert's label map, as read.
+        prediction: the file, or None when there is none.
+        plan: how to score.
+        keys: whose rows these are.
+    """
+    try:
+        if prediction is None or not os.path.lexists(prediction):
+            raise SegbenchError("SB215", f"no prediction for case {case}", case=case, path=prediction)
+        volume = read_label_map(prediction, labels=plan.labels, max_bytes=plan.max_bytes)
+        volume, warnings = on_reference_grid(case, reference, volume, plan.profile.geometry, prediction)
+    except SegbenchError as error:
+        return failed_case(case, reference, error, plan, keys)
+    rows = score_case(
+        case, reference.array, volume.array, spacing_mm=reference.spacing_mm, plan=plan, keys=keys
+    )
+    return CaseResult(case=case, rows=rows, warnings=warnings)
+
+
+def on_reference_grid(
+    case: str, reference: Volume, prediction: Volume, geometry: str, path: Path | None = None
+) -> tuple[Volume, tuple[str, ...]]:
+    """Return the prediction on the reference's grid, and warnings. Nothing is ever resampled.
+
+    Args:
+        case: its id, for messages.
+        reference: the reference.
+        prediction: the prediction as read.
+        geometry: `strict` compares shape, spacing and the eight corners, and reorders axes where that alone
+            is needed; `shape` compares the shape only.
+        path: the prediction's file, for messages.
+
+    Raises:
+        SegbenchError: SB214 when the grids differ.
+    """
+    compared = compare_geometry(reference, prediction)
+    if geometry == "shape" and compared.shape_equal:
+        return prediction, ()
+    shifted = compared.reoriented_displacement_voxels or compared.displacement_voxels
+    warnings: list[str] = []
+    if geometry == "strict" and compared.shifted:
+        warnings.append(f"{case}: the prediction lies {shifted:.3g} voxels beside the reference")
+    if geometry == "strict" and compared.same_grid:
+        return prediction, tuple(warnings)
+    if geometry == "strict" and compared.orientation is not None:
+        warnings.append(f"{case}: the prediction's axes were put in the reference's order, exactly")
+        return reorient(prediction, compared.orientation), tuple(warnings)
+    if not compared.shape_equal:
+        what, expected, found = "shape (z, y, x)", reference.shape_zyx, prediction.shape_zyx
+    elif not compared.spacing_equal:
+        what, expected, found = "spacing (z, y, x) in mm", reference.spacing_mm, prediction.spacing_mm
+    else:
+        what, expected = "position", "corners within half a voxel"
+        found = f"{compared.displacement_voxels:.3g} voxels apart"
+    raise SegbenchError(
+        "SB214",
+        f"prediction and reference of case {case} differ in {what}",
+        case=case,
+        path=path,
+        expected=expected,
+        found=found,
+    )
+
+
+def score_case(
+    case: str,
+    reference: Labels,
+    prediction: Labels,
+    *,
+    spacing_mm: tuple[float, float, float],
+    plan: ScoringPlan,
+    keys: RowKeys,
+) -> list[Row]:
+    """Return one row per region for two label maps on the same grid.
+
+    Args:
+        case: its id.
+        reference: label map, z y x.
+        prediction: label map of the same shape.
+        spacing_mm: voxel size of the reference's file, z y x.
+        plan: how to score.
+        keys: whose rows these are.
+    """
+    if plan.ignore_label is not None:
+        ignored = reference == plan.ignore_label
+        if ignored.any():
+            reference, prediction = reference.copy(), prediction.copy()
+            reference[ignored] = 0
+            prediction[ignored] = 0
+    spacing = plan.scoring_spacing(spacing_mm)
+    scores = evaluate_case(
+        reference,
+        prediction,
+        spacing_mm=spacing,
+        regions=plan.regions,
+        metrics=plan.metrics,
+        nsd_tolerance_mm=plan.tolerances_mm,
+        empty_policy=plan.profile.empty_policy,
+        backend=plan.backend,
+    )
+    extra = _extra_sets(reference, prediction, spacing, plan)
+    diagonal = diagonal_mm(reference.shape, spacing)
+    voxel_ml = float(np.prod(spacing_mm)) / 1000.0
+    rows: list[Row] = []
+    for region, score in scores.items():
+        values, from_policy = extra[region]
+        rows.append(
+            {
+                **_keys(keys, case, region),
+                "status": score.status,
+                "reference_voxels": score.reference_voxels,
+                "prediction_voxels": score.prediction_voxels,
+                "reference_volume_ml": score.reference_voxels * voxel_ml,
+                "prediction_volume_ml": score.prediction_voxels * voxel_ml,
+                "diagonal_mm": diagonal,
+                "penalised": _joined(plan, score.penalised | from_policy),
+                "code": "",
+                **score,
+                **values,
+            }
+        )
+    return rows
+
+
+def failed_case(
+    case: str, reference: Volume, error: SegbenchError, plan: ScoringPlan, keys: RowKeys
+) -> CaseResult:
+    """Return the rows of a case without a usable prediction: the failed column of the policy, in every
+    region.
+    """
+    status = failure_status(error.code)
+    spacing = plan.scoring_spacing(reference.spacing_mm)
+    diagonal = diagonal_mm(reference.shape_zyx, spacing)
+    values = failed_values(plan, status, diagonal)
+    voxel_ml = float(np.prod(reference.spacing_mm)) / 1000.0
+    rows: list[Row] = []
+    for region, labels in plan.regions.items():
+        voxels = int(np.isin(reference.array, labels).sum())
+        rows.append(
+            {
+                **_keys(keys, case, region),
+                "status": status,
+                "reference_voxels": voxels,
+                "prediction_voxels": None,
+                "reference_volume_ml": voxels * voxel_ml,
+                "prediction_volume_ml": None,
+                "diagonal_mm": diagonal,
+                "penalised": _joined(plan, penalised(plan.columns, status)),
+                "code": error.code,
+                **values,
+            }
+        )
+    failure = {**error.as_dict(), "case": case, "status": status}
+    return CaseResult(case=case, rows=rows, failure=failure)
+
+
+def failure_status(code: str) -> str:
+    """Return the status that goes with the code of a failed prediction."""
+    return {MISSING: "missing", GEOMETRY_MISMATCH: "geometry_mismatch"}.get(code, "unreadable")
+
+
+def failed_values(plan: ScoringPlan, status: str, diagonal: float) -> dict[str, float]:
+    """Return what every column of a failed case holds: the worst there is, descriptive ones undefined."""
+    policy = plan.profile.empty_policy
+    values = fill(plan.metrics, status, policy=policy, diagonal_mm=diagonal)
+    for name in plan.columns:
+        if name in values:
+            continue
+        info = METRICS[name]
+        if info.descriptive:
+            values[name] = float("nan")
+        elif info.group == "lesionwise" and info.family == "distance":
+            # 374 mm is the set's own penalty; the diagonal keeps a failure from beating a very far miss.
+            values[name] = filled_value("hd95_max", status, policy="brats", diagonal_mm=diagonal)
+        else:
+            assert isinstance(info.worst, float)
+            values[name] = info.worst
+    return values
+
+
+def _extra_sets(
+    reference: Labels, prediction: Labels, spacing_mm: tuple[float, float, float], plan: ScoringPlan
+) -> dict[str, tuple[dict[str, float], frozenset[str]]]:
+    """Return the lesion-wise and airway columns of each region, and which of them are not measured."""
+    found: dict[str, tuple[dict[str, float], frozenset[str]]] = {
+        name: ({}, frozenset()) for name in plan.regions
+    }
+    if plan.lesionwise is not None:
+        from segbench.metrics.lesionwise import evaluate_lesions
+
+        iterations, minimum = LESION_PARAMETERS[plan.lesionwise]
+        lesions = evaluate_lesions(
+            reference,
+            prediction,
+            spacing_mm=spacing_mm,
+            regions=plan.regions,
+            dilation_iterations=iterations,
+            minimum_volume_mm3=minimum,
+        )
+        for region, scores in lesions.items():
+            values, from_policy = found[region]
+            values.update({name: float(value) for name, value in scores.items()})
+            found[region] = values, from_policy | _penalised_of(scores)
+    if plan.airway:
+        from segbench.metrics.airway import evaluate_airway
+
+        for region, labels in plan.regions.items():
+            scores = evaluate_airway(
+                np.isin(reference, labels), np.isin(prediction, labels), spacing_mm=spacing_mm
+            )
+            values, from_policy = found[region]
+            values.update({f"airway_{name}": float(value) for name, value in scores.items()})
+            found[region] = values, from_policy | {f"airway_{name}" for name in _penalised_of(scores)}
+    return found
+
+
+def _penalised_of(scores: Any) -> frozenset[str]:
+    return frozenset(getattr(scores, "penalised", ()))
+
+
+def _keys(keys: RowKeys, case: str, region: str) -> Row:
+    return {
+        "run_id": keys.run_id,
+        "model": keys.model,
+        "dataset": keys.dataset,
+        "protocol": keys.protocol,
+        "fold": keys.fold,
+        "seed": keys.seed,
+        "case": case,
+        "region": region,
+    }
+
+
+def _joined(plan: ScoringPlan, names: frozenset[str]) -> str:
+    return ";".join(name for name in plan.columns if name in names)
