@@ -1,4 +1,4 @@
-"""`segbench demo`: two small models on generated scans, a table and the report, in under a minute on a CPU."""
+"""`segbench demo`: two small models on generated scans, a table and the report, within a minute on a CPU."""
 
 from __future__ import annotations
 

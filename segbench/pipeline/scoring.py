@@ -1,6 +1,6 @@
 """One case to rows: what `segbench run` and `segbench evaluate` both call, so their rows are identical.
 
-A `ScoringPlan` says how a case is scored (profile, regions, tolerances, labels allowed, geometry).
+A `ScoringRules` says how a case is scored (profile, regions, tolerances, labels allowed, geometry).
 `score_file` reads a prediction with every check of `segbench.volumes`, compares its grid with the reference's
 and scores it; whatever is wrong with a prediction becomes rows with a status, a code and the worst values,
 never an absent row.
@@ -51,7 +51,7 @@ KILLED = "SB503"
 
 
 @dataclass(frozen=True, kw_only=True)
-class ScoringPlan:
+class ScoringRules:
     """How every case of a run is scored; picklable, JSON-able and hashed.
 
     Attributes:
@@ -112,7 +112,7 @@ class ScoringPlan:
         return spacing_mm if self.profile.spacing == "header" else (1.0, 1.0, 1.0)
 
 
-def plan_scoring(
+def scoring_rules(
     profile: MetricProfile,
     *,
     card: DatasetCard | None = None,
@@ -124,8 +124,8 @@ def plan_scoring(
     geometry: Geometry | None = None,
     backend: str = "native",
     max_bytes: int = DEFAULT_MAX_BYTES,
-) -> ScoringPlan:
-    """Return the plan of a run.
+) -> ScoringRules:
+    """Return the rules of a run.
 
     Args:
         profile: the metric profile.
@@ -162,7 +162,7 @@ def plan_scoring(
     lesionwise = None
     if "lesionwise" in profile.sets:
         lesionwise = (card.evaluation.lesionwise if card is not None else None) or "brats2023-gli"
-    return ScoringPlan(
+    return ScoringRules(
         profile=profile,
         metrics=(*profile.metrics, "cldice") if tree and "cldice" not in profile.metrics else profile.metrics,
         regions={name: tuple(int(label) for label in members) for name, members in named.items()},
@@ -202,18 +202,6 @@ def _tolerances(
 
 
 @dataclass(frozen=True, kw_only=True)
-class RowKeys:
-    """The columns that say whose rows these are."""
-
-    run_id: str
-    model: str
-    dataset: str
-    protocol: str
-    fold: int
-    seed: int
-
-
-@dataclass(frozen=True, kw_only=True)
 class CaseResult:
     """What scoring a case left.
 
@@ -230,28 +218,23 @@ class CaseResult:
     warnings: tuple[str, ...] = ()
 
 
-def score_file(
-    case: str, reference: Volume, prediction: Path | None, plan: ScoringPlan, keys: RowKeys
-) -> CaseResult:
+def score_file(case: str, reference: Volume, prediction: Path | None, rules: ScoringRules) -> CaseResult:
     """Return the rows of one case, read from its prediction file; a fault of the file becomes a status.
 
     Args:
         case: its id.
         reference: the expert's label map, as read.
         prediction: the file, or None when there is none.
-        plan: how to score.
-        keys: whose rows these are.
+        rules: how to score.
     """
     try:
         if prediction is None or not os.path.lexists(prediction):
             raise SegbenchError("SB215", f"no prediction for case {case}", case=case, path=prediction)
-        volume = read_label_map(prediction, labels=plan.labels, max_bytes=plan.max_bytes)
-        volume, warnings = on_reference_grid(case, reference, volume, plan.profile.geometry, prediction)
+        volume = read_label_map(prediction, labels=rules.labels, max_bytes=rules.max_bytes)
+        volume, warnings = on_reference_grid(case, reference, volume, rules.profile.geometry, prediction)
     except SegbenchError as error:
-        return failed_case(case, reference, error, plan, keys)
-    rows = score_case(
-        case, reference.array, volume.array, spacing_mm=reference.spacing_mm, plan=plan, keys=keys
-    )
+        return failed_case(case, reference, error, rules)
+    rows = score_case(case, reference.array, volume.array, spacing_mm=reference.spacing_mm, rules=rules)
     return CaseResult(case=case, rows=rows, warnings=warnings)
 
 
@@ -306,8 +289,7 @@ def score_case(
     prediction: Labels,
     *,
     spacing_mm: tuple[float, float, float],
-    plan: ScoringPlan,
-    keys: RowKeys,
+    rules: ScoringRules,
 ) -> list[Row]:
     """Return one row per region for two label maps on the same grid.
 
@@ -316,27 +298,26 @@ def score_case(
         reference: label map, z y x.
         prediction: label map of the same shape.
         spacing_mm: voxel size of the reference's file, z y x.
-        plan: how to score.
-        keys: whose rows these are.
+        rules: how to score.
     """
-    if plan.ignore_label is not None:
-        ignored = reference == plan.ignore_label
+    if rules.ignore_label is not None:
+        ignored = reference == rules.ignore_label
         if ignored.any():
             reference, prediction = reference.copy(), prediction.copy()
             reference[ignored] = 0
             prediction[ignored] = 0
-    spacing = plan.scoring_spacing(spacing_mm)
+    spacing = rules.scoring_spacing(spacing_mm)
     scores = evaluate_case(
         reference,
         prediction,
         spacing_mm=spacing,
-        regions=plan.regions,
-        metrics=plan.metrics,
-        nsd_tolerance_mm=plan.tolerances_mm,
-        empty_policy=plan.profile.empty_policy,
-        backend=plan.backend,
+        regions=rules.regions,
+        metrics=rules.metrics,
+        nsd_tolerance_mm=rules.tolerances_mm,
+        empty_policy=rules.profile.empty_policy,
+        backend=rules.backend,
     )
-    extra = _extra_sets(reference, prediction, spacing, plan)
+    extra = _extra_sets(reference, prediction, spacing, rules)
     diagonal = diagonal_mm(reference.shape, spacing)
     voxel_ml = float(np.prod(spacing_mm)) / 1000.0
     rows: list[Row] = []
@@ -344,14 +325,15 @@ def score_case(
         values, from_policy = extra[region]
         rows.append(
             {
-                **_keys(keys, case, region),
+                "case": case,
+                "region": region,
                 "status": score.status,
                 "reference_voxels": score.reference_voxels,
                 "prediction_voxels": score.prediction_voxels,
                 "reference_volume_ml": score.reference_voxels * voxel_ml,
                 "prediction_volume_ml": score.prediction_voxels * voxel_ml,
                 "diagonal_mm": diagonal,
-                "penalised": _joined(plan, score.penalised | from_policy),
+                "penalised": _joined(rules, score.penalised | from_policy),
                 "code": "",
                 **score,
                 **values,
@@ -360,30 +342,29 @@ def score_case(
     return rows
 
 
-def failed_case(
-    case: str, reference: Volume, error: SegbenchError, plan: ScoringPlan, keys: RowKeys
-) -> CaseResult:
+def failed_case(case: str, reference: Volume, error: SegbenchError, rules: ScoringRules) -> CaseResult:
     """Return the rows of a case without a usable prediction: the failed column of the policy, in every
     region.
     """
     status = failure_status(error.code)
-    spacing = plan.scoring_spacing(reference.spacing_mm)
+    spacing = rules.scoring_spacing(reference.spacing_mm)
     diagonal = diagonal_mm(reference.shape_zyx, spacing)
-    values = failed_values(plan, status, diagonal)
+    values = failed_values(rules, status, diagonal)
     voxel_ml = float(np.prod(reference.spacing_mm)) / 1000.0
     rows: list[Row] = []
-    for region, labels in plan.regions.items():
+    for region, labels in rules.regions.items():
         voxels = int(np.isin(reference.array, labels).sum())
         rows.append(
             {
-                **_keys(keys, case, region),
+                "case": case,
+                "region": region,
                 "status": status,
                 "reference_voxels": voxels,
                 "prediction_voxels": None,
                 "reference_volume_ml": voxels * voxel_ml,
                 "prediction_volume_ml": None,
                 "diagonal_mm": diagonal,
-                "penalised": _joined(plan, penalised(plan.columns, status)),
+                "penalised": _joined(rules, penalised(rules.columns, status)),
                 "code": error.code,
                 **values,
             }
@@ -397,11 +378,11 @@ def failure_status(code: str) -> str:
     return {MISSING: "missing", GEOMETRY_MISMATCH: "geometry_mismatch"}.get(code, "unreadable")
 
 
-def failed_values(plan: ScoringPlan, status: str, diagonal: float) -> dict[str, float]:
+def failed_values(rules: ScoringRules, status: str, diagonal: float) -> dict[str, float]:
     """Return what every column of a failed case holds: the worst there is, descriptive ones undefined."""
-    policy = plan.profile.empty_policy
-    values = fill(plan.metrics, status, policy=policy, diagonal_mm=diagonal)
-    for name in plan.columns:
+    policy = rules.profile.empty_policy
+    values = fill(rules.metrics, status, policy=policy, diagonal_mm=diagonal)
+    for name in rules.columns:
         if name in values:
             continue
         info = METRICS[name]
@@ -417,21 +398,21 @@ def failed_values(plan: ScoringPlan, status: str, diagonal: float) -> dict[str, 
 
 
 def _extra_sets(
-    reference: Labels, prediction: Labels, spacing_mm: tuple[float, float, float], plan: ScoringPlan
+    reference: Labels, prediction: Labels, spacing_mm: tuple[float, float, float], rules: ScoringRules
 ) -> dict[str, tuple[dict[str, float], frozenset[str]]]:
     """Return the lesion-wise and airway columns of each region, and which of them are not measured."""
     found: dict[str, tuple[dict[str, float], frozenset[str]]] = {
-        name: ({}, frozenset()) for name in plan.regions
+        name: ({}, frozenset()) for name in rules.regions
     }
-    if plan.lesionwise is not None:
+    if rules.lesionwise is not None:
         from segbench.metrics.lesionwise import evaluate_lesions
 
-        iterations, minimum = LESION_PARAMETERS[plan.lesionwise]
+        iterations, minimum = LESION_PARAMETERS[rules.lesionwise]
         lesions = evaluate_lesions(
             reference,
             prediction,
             spacing_mm=spacing_mm,
-            regions=plan.regions,
+            regions=rules.regions,
             dilation_iterations=iterations,
             minimum_volume_mm3=minimum,
         )
@@ -439,10 +420,10 @@ def _extra_sets(
             values, from_policy = found[region]
             values.update({name: float(value) for name, value in scores.items()})
             found[region] = values, from_policy | _penalised_of(scores)
-    if plan.airway:
+    if rules.airway:
         from segbench.metrics.airway import evaluate_airway
 
-        for region, labels in plan.regions.items():
+        for region, labels in rules.regions.items():
             scores = evaluate_airway(
                 np.isin(reference, labels), np.isin(prediction, labels), spacing_mm=spacing_mm
             )
@@ -456,18 +437,5 @@ def _penalised_of(scores: Any) -> frozenset[str]:
     return frozenset(getattr(scores, "penalised", ()))
 
 
-def _keys(keys: RowKeys, case: str, region: str) -> Row:
-    return {
-        "run_id": keys.run_id,
-        "model": keys.model,
-        "dataset": keys.dataset,
-        "protocol": keys.protocol,
-        "fold": keys.fold,
-        "seed": keys.seed,
-        "case": case,
-        "region": region,
-    }
-
-
-def _joined(plan: ScoringPlan, names: frozenset[str]) -> str:
-    return ";".join(name for name in plan.columns if name in names)
+def _joined(rules: ScoringRules, names: frozenset[str]) -> str:
+    return ";".join(name for name in rules.columns if name in names)

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor, nn
 
+    from segbench.data.augment import AugmentationSettings
     from segbench.data.cache import Cache
 
 FINAL_WEIGHTS = Path("checkpoints") / "final.safetensors"
@@ -50,7 +51,7 @@ def train_stage(context: Context) -> StageResult:
         job = TrainingJob(
             build=lambda: build_seeded(context),
             batches=lambda first, last: _batches(context, cache, first, last),
-            transform=_transform(context, device),
+            transform=_transform(context, device, repeatable=level == "bitwise"),
             loss=loss,
             protocol=protocol,
             folder=context.folder,
@@ -185,6 +186,18 @@ def scan_backend(device: torch.device) -> str:
     return str(chosen_backend(device))
 
 
+def augmentation_of(context: Context) -> AugmentationSettings:
+    """The random transforms of the protocol, mirroring along the axes that the dataset's card allows."""
+    from segbench.data.augment import AugmentationSettings
+
+    section = context.protocol.augment
+    return AugmentationSettings(
+        name=section.name,
+        mirror_axes=tuple(context.card.geometry.mirror_axes),
+        overrides=dict(section.overrides),
+    )
+
+
 def _batches(context: Context, cache: Cache, first: int, last: int) -> Iterable[Any]:
     from segbench.data.sampling import PatchLoader
 
@@ -199,6 +212,10 @@ def _batches(context: Context, cache: Cache, first: int, last: int) -> Iterable[
         workers=context.execution.workers,
         start_step=first,
         stop_step=last,
+        augmentation=augmentation_of(context),
+        regions=context.classes.regions or (),
+        ignore_label=context.classes.ignore_label,
+        order=sampling.order,
     )
 
 
@@ -215,19 +232,17 @@ def class_table(context: Context) -> Tensor:
     return table
 
 
-def _transform(context: Context, device: torch.device) -> Any:
-    from segbench.data.augment import AugmentationSettings, augment
+def _transform(context: Context, device: torch.device, *, repeatable: bool) -> Any:
+    from segbench.data.augment import augment
 
-    section = context.protocol.augment
-    settings = AugmentationSettings(
-        name=section.name,
-        mirror_axes=tuple(context.card.geometry.mirror_axes),
-        overrides=dict(section.overrides),
-    )
+    settings, patch = augmentation_of(context), context.protocol.patch.size
+    ignore = context.classes.ignore_label
     table = class_table(context).to(device)
 
     def transform(image: Tensor, labels: Tensor, plans: Any) -> tuple[Tensor, Tensor]:
-        image, labels = augment(image, labels, plans, settings)
+        image, labels = augment(
+            image, labels, plans, settings=settings, patch=patch, ignore_label=ignore, noise_on_cpu=repeatable
+        )
         return image, table[labels.long()]
 
     return transform

@@ -1,0 +1,155 @@
+"""The predict stage: a label map for every test case, in its own geometry; finished cases are skipped."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from segbench.core import console
+from segbench.core.atomic import append_line, read_lines, sync_lines
+from segbench.core.errors import SegbenchError
+from segbench.core.faults import fault
+from segbench.core.hashing import canonical_json, sha256_bytes, sha256_file
+from segbench.pipeline.context import Context
+from segbench.pipeline.stages import StageResult
+from segbench.volumes import write_label_map
+
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
+
+    from segbench.data.cache import Cache
+
+MANIFEST = Path("predictions") / "manifest.jsonl"
+
+
+def prediction_file(folder: Path, case: str) -> Path:
+    """Where the label map of a case is written."""
+    return folder / "predictions" / f"{case}.nii.gz"
+
+
+def predictions_made(folder: Path) -> dict[str, dict[str, Any]]:
+    """The last manifest line of every case: {"case", "bytes", "sha256"} or {"case", "error", "code"}."""
+    return {str(line["case"]): line for line in read_lines(folder / MANIFEST) if "case" in line}
+
+
+def predict_stage(context: Context) -> StageResult:
+    """Predict every test case with the trained network, or with the floor."""
+    folder = context.folder
+    (folder / "predictions").mkdir(parents=True, exist_ok=True)
+    read_lines(folder / MANIFEST, repair=True, warn=context.warn)
+    source = context.artefacts.get("train", context.model.slug)
+    made = predictions_made(folder)
+    todo = [case for case in context.split.test if not _whole(folder, made.get(case), source)]
+    if todo:
+        predict = floor_predictor(context) if context.model.kind == "floor" else network_predictor(context)
+        with console.progress(f"predict {context.run_id}", len(todo)) as bar:
+            for case in todo:
+                fault("case")
+                append_line(folder / MANIFEST, _one(context, case, predict) | {"source": source})
+                bar.advance(note=case)
+                context.stop.check()
+    sync_lines(folder / MANIFEST)
+    made = predictions_made(folder)
+    lines = [made[case] for case in sorted(context.split.test)]
+    digest = sha256_bytes(
+        canonical_json([{k: line.get(k) for k in ("case", "sha256")} for line in lines]).encode()
+    )
+    failed = [line["case"] for line in lines if "error" in line]
+    return StageResult(
+        artefact=digest,
+        outputs=[prediction_file(folder, line["case"]) for line in lines if "error" not in line],
+        facts={"manifest_sha256": digest, "split": context.split.name, "part": "test", "failed": failed},
+    )
+
+
+def _whole(folder: Path, line: dict[str, Any] | None, source: str) -> bool:
+    """Whether a case was predicted by these weights and its file is still as it was written."""
+    if line is None or "error" in line or line.get("source") != source:
+        return False
+    path = prediction_file(folder, line["case"])
+    return path.is_file() and path.stat().st_size == line["bytes"] and sha256_file(path) == line["sha256"]
+
+
+def _one(context: Context, case: str, predict: Callable[[str], NDArray[Any]]) -> dict[str, Any]:
+    """Predict and write one case; a case that cannot be read is recorded and scored worst later."""
+    path = prediction_file(context.folder, case)
+    try:
+        reference = context.dataset.read_reference(case)
+        labels = predict(case)
+    except SegbenchError as error:
+        if error.code in {"SB504", "SB505", "SB605"}:
+            raise
+        context.warn(f"{error.code}: case {case} could not be predicted: {error.message}")
+        path.unlink(missing_ok=True)
+        return {"case": case, "error": error.message, "code": error.code}
+    write_label_map(path, labels, reference)
+    return {"case": case, "bytes": path.stat().st_size, "sha256": sha256_file(path)}
+
+
+def floor_predictor(context: Context) -> Callable[[str], NDArray[Any]]:
+    """The floor fitted on the training split; gives the label map of a case on its stored grid."""
+    from segbench.data.floors import fit_floor
+
+    fitted = fit_floor(context.model.slug, context.dataset, context.split.train)
+    return fitted.predict
+
+
+def network_predictor(context: Context) -> Callable[[str], NDArray[Any]]:
+    """The trained network; gives the label map of a case on its stored grid."""
+    from safetensors.torch import load_file
+
+    from segbench.engine.trainer import load_network
+    from segbench.pipeline.preparing import open_prepared
+    from segbench.pipeline.training import FINAL_WEIGHTS, build_seeded, choose_device, set_determinism
+
+    device = choose_device(context.execution.device)
+    set_determinism(context.protocol.determinism.level, device)
+    cache = open_prepared(context)
+    weights = load_file(context.folder / FINAL_WEIGHTS)
+    network = load_network(lambda: build_seeded(context), weights).to(device)
+    return lambda case: predict_prepared(context, [network], cache, case, device)
+
+
+def predict_prepared(
+    context: Context,
+    networks: Sequence[nn.Module],
+    cache: Cache,
+    case: str,
+    device: torch.device,
+    *,
+    grid: str = "stored",
+) -> NDArray[Any]:
+    """The label map of a prepared case, on its stored grid or (for validation) on the prepared one.
+
+    Raises:
+        SegbenchError: The error that kept the case from being prepared.
+    """
+    from segbench.engine.predictor import predict_case
+
+    if case in cache.failures:
+        raise cache.failures[case]
+    protocol, classes = context.protocol, context.classes
+    indices = predict_case(
+        networks,
+        cache.image(case),
+        cache.properties(case),
+        patch=protocol.patch.size,
+        overlap=protocol.inference.overlap,
+        importance=protocol.inference.importance,
+        sigma_scale=protocol.inference.sigma_scale,
+        mirror_axes=tuple(protocol.inference.mirror_axes),
+        window_batch=protocol.inference.window_batch,
+        precision=protocol.train.precision,
+        device=device,
+        region_labels=classes.region_labels,
+        grid=grid,
+    )
+    if classes.region_labels is not None:
+        return indices
+    values = np.asarray(classes.values, dtype=np.uint16 if max(classes.values) > 255 else np.uint8)
+    return values[indices]

@@ -1,0 +1,122 @@
+"""One writer per run: a living holder keeps others out, a dead one is taken over at once."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import pytest
+
+from segbench.core.errors import SegbenchError
+from segbench.records.lease import LEASE, Lease, lease_holder, read_lease
+
+HOLD = """
+import sys, time
+from pathlib import Path
+from segbench.records.lease import Lease
+with Lease(Path(sys.argv[1])):
+    print("held", flush=True)
+    time.sleep(60)
+"""
+
+
+def test_held_then_free(tmp_path: Path) -> None:
+    with Lease(tmp_path) as lease:
+        holder = lease_holder(tmp_path)
+        assert holder is not None
+        assert holder.pid == os.getpid()
+        lease.check()
+    assert lease_holder(tmp_path) is None
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_living_process_keeps_others_out_and_a_killed_one_does_not(tmp_path: Path) -> None:
+    child = subprocess.Popen([sys.executable, "-c", HOLD, str(tmp_path)], stdout=subprocess.PIPE, text=True)
+    assert child.stdout is not None
+    assert child.stdout.readline() == "held\n"
+    with pytest.raises(SegbenchError) as caught, Lease(tmp_path):
+        pass
+    assert caught.value.code == "SB603"
+    assert caught.value.exit_code == 7
+    assert str(child.pid) in str(caught.value.found)
+    child.kill()
+    child.wait()
+    with Lease(tmp_path) as lease:
+        assert read_lease(tmp_path) == lease.holder
+
+
+def test_a_reused_pid_is_told_apart(tmp_path: Path) -> None:
+    with Lease(tmp_path) as lease:
+        content = json.loads((tmp_path / LEASE).read_text())
+    content["process_start"] = "1"
+    (tmp_path / LEASE).write_text(json.dumps(content))
+    assert content["pid"] == lease.holder.pid
+    assert lease_holder(tmp_path) is None
+    with Lease(tmp_path):
+        pass
+
+
+def test_a_foreign_lease_is_stale_only_after_its_beat_stops(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SEGBENCH_LEASE_STALE_S", "0.6")
+    with Lease(tmp_path) as lease:
+        content = {name: getattr(lease.holder, name) for name in type(lease.holder).__slots__}
+    (tmp_path / LEASE).write_text(json.dumps({**content, "host": "elsewhere"}))
+    stop = threading.Event()
+
+    def beat() -> None:
+        n = 0
+        while not stop.wait(0.05):
+            n += 1
+            (tmp_path / "lease.beat").write_text(f"x {n}")
+
+    thread = threading.Thread(target=beat)
+    thread.start()
+    try:
+        with pytest.raises(SegbenchError, match="another process"), Lease(tmp_path):
+            pass
+    finally:
+        stop.set()
+        thread.join()
+    with Lease(tmp_path) as ours:
+        assert read_lease(tmp_path) == ours.holder
+
+
+def test_a_holder_notices_that_it_lost_the_run(tmp_path: Path) -> None:
+    with Lease(tmp_path) as lease:
+        content = json.loads((tmp_path / LEASE).read_text())
+        (tmp_path / LEASE).write_text(json.dumps({**content, "token": "0" * 32}))
+        with pytest.raises(SegbenchError) as caught:
+            lease.check()
+        assert caught.value.code == "SB605"
+    assert (tmp_path / LEASE).exists()  # not ours to remove
+
+
+def test_many_at_once_only_one_wins(tmp_path: Path) -> None:
+    won, lost = [], []
+    gate = threading.Barrier(8)
+    done = threading.Event()
+
+    def contend() -> None:
+        gate.wait()
+        try:
+            with Lease(tmp_path):
+                won.append(1)
+                done.wait(5)
+        except SegbenchError as error:
+            lost.append(error.code)
+            if len(lost) == 7:
+                done.set()
+
+    threads = [threading.Thread(target=contend) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(won) == 1
+    assert lost == ["SB603"] * 7
