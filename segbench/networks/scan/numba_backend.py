@@ -108,6 +108,10 @@ def _problem(
     )
 
 
+def _memory(problem: kernel.Problem) -> np.ndarray:
+    return np.empty(kernel.scratch_size(problem.n, problem.lanes), problem.B.dtype)
+
+
 def _like(x_bdl: Tensor, dtype: torch.dtype) -> Tensor:
     batch, channels, length = x_bdl.shape
     return x_bdl.new_empty((batch, length, channels), dtype=dtype)
@@ -132,10 +136,11 @@ def forward(
     states = y.new_empty((batch, chunks(length), problem.n, channels) if save_states else (0,))
     blocks = -(-channels // problem.lanes)
     y_flat, states_flat = _flat(y), states.flatten().numpy()
-    _spread(
-        lambda first, last: kernel.forward_items(first, last, problem, y_flat, states_flat, save_states),
-        batch * blocks,
-    )
+
+    def work(first: int, last: int) -> None:
+        kernel.forward_items(first, last, problem, y_flat, states_flat, save_states, _memory(problem))
+
+    _spread(work, batch * blocks)
     if save_states and problem.n != A.shape[1]:
         states = states[:, :, : A.shape[1]].contiguous()
     return y.to(u.dtype).transpose(1, 2), states
@@ -172,10 +177,11 @@ def backward(
         *(tensor.flatten().numpy() for tensor in (g_u, g_delta, g_z, g_A, g_B, g_C, g_D, g_bias))
     )
     steps, flat_states = _tokens(grad, dtype), states.contiguous().flatten().numpy()
-    _spread(
-        lambda first, last: kernel.backward_items(first, last, problem, steps, flat_states, gradients),
-        batch * groups,
-    )
+
+    def work(first: int, last: int) -> None:
+        kernel.backward_items(first, last, problem, steps, flat_states, gradients, _memory(problem))
+
+    _spread(work, batch * groups)
     return (
         g_u.to(u.dtype).transpose(1, 2),
         g_delta.to(delta.dtype).transpose(1, 2),

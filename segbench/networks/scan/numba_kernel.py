@@ -19,9 +19,19 @@ from typing import Any, NamedTuple
 import numpy as np
 from numba import njit
 
-from segbench.networks.scan.numba_vectors import exp2, fill, fma, load, softplus_terms, splat, store, sum_rows
+from segbench.networks.scan.numba_vectors import (
+    exp2,
+    fill,
+    fma,
+    load,
+    pointer,
+    softplus_terms,
+    splat,
+    store,
+    sum_rows,
+)
 
-__all__ = ["GROUP", "Gradients", "Problem", "Tokens", "backward_items", "forward_items"]
+__all__ = ["GROUP", "Gradients", "Problem", "Tokens", "backward_items", "forward_items", "scratch_size"]
 
 STEPS = 64  # arguments.CHUNK, as a constant that the compiler sees
 GROUP = 4  # blocks whose gradients of B and C are summed together
@@ -97,16 +107,41 @@ class Block(NamedTuple):
 
 
 @njit(**_OPTIONS)
-def _scratch(problem: Problem) -> Scratch:
+def _opened(problem: Problem) -> Problem:
+    """The problem with plain pointers in the place of arrays."""
+    return Problem(
+        Tokens(pointer(problem.u.values), problem.u.batch, problem.u.step),
+        Tokens(pointer(problem.delta.values), problem.delta.batch, problem.delta.step),
+        Tokens(pointer(problem.gate.values), problem.gate.batch, problem.gate.step),
+        pointer(problem.rate),
+        pointer(problem.B),
+        pointer(problem.C),
+        pointer(problem.D),
+        pointer(problem.bias),
+        problem.length,
+        problem.channels,
+        problem.n,
+        problem.lanes,
+        problem.softplus,
+        problem.gated,
+    )
+
+
+def scratch_size(n: int, lanes: int) -> int:
+    """Elements of the working memory that one call needs."""
+    return 5 * lanes + 12 * STEPS * lanes + 4 * lanes * lanes + 2 * n * lanes
+
+
+@njit(**_OPTIONS)
+def _scratch(memory: np.ndarray, problem: Problem) -> Scratch:
     lanes, table = problem.lanes, STEPS * problem.lanes
-    values = np.empty(13 * table + (8 * lanes) * lanes + 2 * problem.n * lanes, problem.B.dtype)
-    spare = (-values.ctypes.data % 64) // values.itemsize
+    spare = (-memory.ctypes.data % 64) // memory.itemsize
     dt = spare + 4 * lanes
     kept = dt + 8 * table
     rows = kept + 4 * table
     state = rows + 4 * lanes * lanes
     return Scratch(
-        values,
+        pointer(memory),
         spare,
         dt,
         dt + table,
@@ -192,17 +227,23 @@ def _finish(problem: Problem, block: Block, start: int, count: int, scratch: Scr
 
 @njit(**_OPTIONS)
 def forward_items(
-    first: int, last: int, problem: Problem, y: np.ndarray, states: np.ndarray, saved: bool
+    first: int,
+    last: int,
+    arrays: Problem,
+    y_array: np.ndarray,
+    states_array: np.ndarray,
+    saved: bool,
+    memory: np.ndarray,
 ) -> None:
     """Write y (b, l, d), and the states at chunk starts (b, chunks, n, d) if wanted, for items first to last - 1.
 
-    Item i is block i % blocks of batch entry i // blocks.
+    Item i is block i % blocks of batch entry i // blocks. `memory` is working memory of `scratch_size`.
     """
+    problem, scratch = _opened(arrays), _scratch(memory, arrays)
+    y, states, work = pointer(y_array), pointer(states_array), scratch.values
     length, channels, n, lanes = problem.length, problem.channels, problem.n, problem.lanes
     blocks, chunks = (channels + lanes - 1) // lanes, (length + STEPS - 1) // STEPS
     padded = blocks * lanes
-    scratch = _scratch(problem)
-    work = scratch.values
     for item in range(first, last):
         column = item % blocks * lanes
         block = Block(item // blocks, column, min(lanes, channels - column))
@@ -404,17 +445,34 @@ def _chunk_back(
 
 @njit(**_OPTIONS)
 def backward_items(
-    first: int, last: int, problem: Problem, grad: Tokens, states: np.ndarray, gradients: Gradients
+    first: int,
+    last: int,
+    arrays: Problem,
+    grad_array: Tokens,
+    states_array: np.ndarray,
+    gradient_arrays: Gradients,
+    memory: np.ndarray,
 ) -> None:
     """Write all gradients for items first to last - 1; item i is group i % groups of batch entry i // groups.
 
-    Gradients of B and C must come in as zeros.
+    Gradients of B and C must come in as zeros. `memory` is working memory of `scratch_size`.
     """
+    problem, scratch = _opened(arrays), _scratch(memory, arrays)
+    grad = Tokens(pointer(grad_array.values), grad_array.batch, grad_array.step)
+    states, work = pointer(states_array), scratch.values
+    gradients = Gradients(
+        pointer(gradient_arrays.u),
+        pointer(gradient_arrays.delta),
+        pointer(gradient_arrays.gate),
+        pointer(gradient_arrays.A),
+        pointer(gradient_arrays.B),
+        pointer(gradient_arrays.C),
+        pointer(gradient_arrays.D),
+        pointer(gradient_arrays.bias),
+    )
     length, channels, n, lanes = problem.length, problem.channels, problem.n, problem.lanes
     blocks, chunks = (channels + lanes - 1) // lanes, (length + STEPS - 1) // STEPS
     groups, padded = (blocks + GROUP - 1) // GROUP, blocks * lanes
-    scratch = _scratch(problem)
-    work = scratch.values
     for item in range(first, last):
         batch, group = item // groups, item % groups
         for index in range(group * GROUP, min((group + 1) * GROUP, blocks)):

@@ -21,7 +21,7 @@ from numba.core import types
 from numba.core.extending import intrinsic, models, overload, register_model
 
 __all__ = [
-    "exp2", "fill", "fma", "load", "softplus_terms", "splat", "store", "sum_rows",
+    "exp2", "fill", "fma", "load", "pointer", "softplus_terms", "splat", "store", "sum_rows",
 ]  # fmt: skip
 
 Builder = Any
@@ -150,15 +150,9 @@ def _broadcast(builder: Builder, scalar: Value, kind: ir.VectorType) -> Value:
     return builder.shuffle_vector(single, anything, indices)
 
 
-def _pointer(context: Any, builder: Builder, array_type: types.Array, array: Value, index: Value) -> Value:
-    data = context.make_array(array_type)(context, builder, array).data
-    return builder.gep(data, [index])
-
-
-def _vector_pointer(context: Any, builder: Builder, signature: Any, array: Value, index: Value) -> Value:
-    array_type = signature.args[0]
-    kind = context.get_value_type(_VECTORS[array_type.dtype])
-    return builder.bitcast(_pointer(context, builder, array_type, array, index), ir.PointerType(kind))
+def _vector_pointer(context: Any, builder: Builder, signature: Any, memory: Value, index: Value) -> Value:
+    kind = context.get_value_type(_VECTORS[signature.args[0].dtype])
+    return builder.bitcast(builder.gep(memory, [index]), ir.PointerType(kind))
 
 
 # ---- what the kernel calls ----
@@ -227,8 +221,8 @@ def fma(typing_context: Any, a: Any, b: Any, c: Any) -> Any:
 
 
 @intrinsic
-def fill(typing_context: Any, array: Any, value: Any) -> Any:
-    """A vector of the type that an array holds, the value in every lane."""
+def fill(typing_context: Any, memory: Any, value: Any) -> Any:
+    """A vector of the type that memory holds, the value in every lane."""
 
     def generate(context: Any, builder: Builder, signature: Any, args: Any) -> Value:
         kind = context.get_value_type(signature.return_type)
@@ -237,7 +231,7 @@ def fill(typing_context: Any, array: Any, value: Any) -> Any:
         )
         return _broadcast(builder, value, kind)
 
-    return _VECTORS[array.dtype](array, types.float64), generate
+    return _VECTORS[memory.dtype](memory, types.float64), generate
 
 
 @intrinsic
@@ -264,18 +258,30 @@ def softplus_terms(typing_context: Any, x: Any) -> Any:
 
 
 @intrinsic
-def load(typing_context: Any, array: Any, index: Any) -> Any:
+def pointer(typing_context: Any, array: Any) -> Any:
+    """The memory of an array, without its reference count: handing arrays from function to function costs more
+    than the arithmetic here.
+    """
+
+    def generate(context: Any, builder: Builder, signature: Any, args: Any) -> Value:
+        return context.make_array(signature.args[0])(context, builder, args[0]).data
+
+    return types.CPointer(array.dtype)(array), generate
+
+
+@intrinsic
+def load(typing_context: Any, memory: Any, index: Any) -> Any:
     """The vector that starts at a flat index."""
 
     def generate(context: Any, builder: Builder, signature: Any, args: Any) -> Value:
         pointer = _vector_pointer(context, builder, signature, *args)
         return builder.load(pointer, align=signature.args[0].dtype.bitwidth // 8)
 
-    return _VECTORS[array.dtype](array, types.intp), generate
+    return _VECTORS[memory.dtype](memory, types.intp), generate
 
 
 @intrinsic
-def store(typing_context: Any, array: Any, index: Any, vector: Any) -> Any:
+def store(typing_context: Any, memory: Any, index: Any, vector: Any) -> Any:
     """Write a vector from a flat index on."""
 
     def generate(context: Any, builder: Builder, signature: Any, args: Any) -> Value:
@@ -283,22 +289,22 @@ def store(typing_context: Any, array: Any, index: Any, vector: Any) -> Any:
         builder.store(args[2], pointer, align=signature.args[0].dtype.bitwidth // 8)
         return context.get_dummy_value()
 
-    return types.void(array, types.intp, vector), generate
+    return types.void(memory, types.intp, vector), generate
 
 
 @intrinsic
-def splat(typing_context: Any, array: Any, index: Any) -> Any:
+def splat(typing_context: Any, memory: Any, index: Any) -> Any:
     """The element at a flat index, in every lane."""
 
     def generate(context: Any, builder: Builder, signature: Any, args: Any) -> Value:
-        value = builder.load(_pointer(context, builder, signature.args[0], *args))
+        value = builder.load(builder.gep(args[0], [args[1]]))
         return _broadcast(builder, value, context.get_value_type(signature.return_type))
 
-    return _VECTORS[array.dtype](array, types.intp), generate
+    return _VECTORS[memory.dtype](memory, types.intp), generate
 
 
 @intrinsic
-def sum_rows(typing_context: Any, array: Any, index: Any) -> Any:
+def sum_rows(typing_context: Any, memory: Any, index: Any) -> Any:
     """Lane k of the result is the sum of the k-th of as many consecutive vectors as a vector has lanes.
 
     Neighbours are added pairwise, log2(lanes) times: the order of the additions never changes.
@@ -323,4 +329,4 @@ def sum_rows(typing_context: Any, array: Any, index: Any) -> Any:
             ]
         return rows[0]
 
-    return _VECTORS[array.dtype](array, types.intp), generate
+    return _VECTORS[memory.dtype](memory, types.intp), generate
