@@ -1,6 +1,6 @@
 """One case to rows: what `segbench run` and `segbench evaluate` both call, so their rows are identical.
 
-A `ScoringRules` says how a case is scored (profile, regions, tolerances, labels allowed, geometry).
+`ScoringRules` say how a case is scored (profile, regions, tolerances, labels allowed, geometry).
 `score_file` reads a prediction with every check of `segbench.volumes`, compares its grid with the reference's
 and scores it; whatever is wrong with a prediction becomes rows with a status, a code and the worst values,
 never an absent row.
@@ -23,7 +23,7 @@ from segbench.metrics.inputs import diagonal_mm
 from segbench.metrics.policies import fill, filled_value, penalised
 from segbench.metrics.profiles import MetricProfile
 from segbench.metrics.registry import METRICS
-from segbench.volumes import DEFAULT_MAX_BYTES, Volume, compare_geometry, read_label_map
+from segbench.volumes import DEFAULT_MAX_BYTES, Volume, compare_geometry, count_labels, read_label_map
 from segbench.volumes.geometry import reorient
 
 if TYPE_CHECKING:
@@ -112,10 +112,10 @@ class ScoringRules:
         return spacing_mm if self.profile.spacing == "header" else (1.0, 1.0, 1.0)
 
 
-def scoring_rules(
+def rules_for(
+    card: DatasetCard | None,
     profile: MetricProfile,
     *,
-    card: DatasetCard | None = None,
     regions: Mapping[str, Sequence[int]] | None = None,
     labels: Sequence[int] | None = None,
     ignore_label: int | None = None,
@@ -218,14 +218,14 @@ class CaseResult:
     warnings: tuple[str, ...] = ()
 
 
-def score_file(case: str, reference: Volume, prediction: Path | None, rules: ScoringRules) -> CaseResult:
+def score_file(rules: ScoringRules, case: str, reference: Volume, prediction: Path | None) -> CaseResult:
     """Return the rows of one case, read from its prediction file; a fault of the file becomes a status.
 
     Args:
+        rules: how to score.
         case: its id.
         reference: the expert's label map, as read.
         prediction: the file, or None when there is none.
-        rules: how to score.
     """
     try:
         if prediction is None or not os.path.lexists(prediction):
@@ -233,9 +233,10 @@ def score_file(case: str, reference: Volume, prediction: Path | None, rules: Sco
         volume = read_label_map(prediction, labels=rules.labels, max_bytes=rules.max_bytes)
         volume, warnings = on_reference_grid(case, reference, volume, rules.profile.geometry, prediction)
     except SegbenchError as error:
-        return failed_case(case, reference, error, rules)
-    rows = score_case(case, reference.array, volume.array, spacing_mm=reference.spacing_mm, rules=rules)
-    return CaseResult(case=case, rows=rows, warnings=warnings)
+        rows = score_failure(rules, case, reference, error)
+        failure = {**error.as_dict(), "case": case, "status": failure_status(error.code)}
+        return CaseResult(case=case, rows=rows, failure=failure)
+    return CaseResult(case=case, rows=score_case(rules, case, reference, volume.array), warnings=warnings)
 
 
 def on_reference_grid(
@@ -283,32 +284,28 @@ def on_reference_grid(
     )
 
 
-def score_case(
-    case: str,
-    reference: Labels,
-    prediction: Labels,
-    *,
-    spacing_mm: tuple[float, float, float],
-    rules: ScoringRules,
-) -> list[Row]:
-    """Return one row per region for two label maps on the same grid.
+def score_case(rules: ScoringRules, case: str, reference: Volume, prediction: Labels) -> list[Row]:
+    """Return one row per region for a prediction on the reference's grid.
 
     Args:
-        case: its id.
-        reference: label map, z y x.
-        prediction: label map of the same shape.
-        spacing_mm: voxel size of the reference's file, z y x.
         rules: how to score.
+        case: its id.
+        reference: the expert's label map, as read.
+        prediction: label map of the same shape, z y x.
+
+    Returns:
+        Rows with the columns from `case` on; whose they are (run, model, fold, seed) the caller adds.
     """
+    truth, spacing_mm = reference.array, reference.spacing_mm
     if rules.ignore_label is not None:
-        ignored = reference == rules.ignore_label
+        ignored = truth == rules.ignore_label
         if ignored.any():
-            reference, prediction = reference.copy(), prediction.copy()
-            reference[ignored] = 0
+            truth, prediction = truth.copy(), prediction.copy()
+            truth[ignored] = 0
             prediction[ignored] = 0
     spacing = rules.scoring_spacing(spacing_mm)
     scores = evaluate_case(
-        reference,
+        truth,
         prediction,
         spacing_mm=spacing,
         regions=rules.regions,
@@ -317,8 +314,8 @@ def score_case(
         empty_policy=rules.profile.empty_policy,
         backend=rules.backend,
     )
-    extra = _extra_sets(reference, prediction, spacing, rules)
-    diagonal = diagonal_mm(reference.shape, spacing)
+    extra = _extra_sets(truth, prediction, spacing, rules)
+    diagonal = diagonal_mm(truth.shape, spacing)
     voxel_ml = float(np.prod(spacing_mm)) / 1000.0
     rows: list[Row] = []
     for region, score in scores.items():
@@ -342,18 +339,17 @@ def score_case(
     return rows
 
 
-def failed_case(case: str, reference: Volume, error: SegbenchError, rules: ScoringRules) -> CaseResult:
-    """Return the rows of a case without a usable prediction: the failed column of the policy, in every
-    region.
-    """
+def score_failure(rules: ScoringRules, case: str, reference: Volume, error: SegbenchError) -> list[Row]:
+    """Return the rows of a case without a usable prediction: the policy's failed column, in every region."""
     status = failure_status(error.code)
     spacing = rules.scoring_spacing(reference.spacing_mm)
     diagonal = diagonal_mm(reference.shape_zyx, spacing)
     values = failed_values(rules, status, diagonal)
     voxel_ml = float(np.prod(reference.spacing_mm)) / 1000.0
+    counts = count_labels(reference.array)
     rows: list[Row] = []
     for region, labels in rules.regions.items():
-        voxels = int(np.isin(reference.array, labels).sum())
+        voxels = sum(counts.get(label, 0) for label in labels)
         rows.append(
             {
                 "case": case,
@@ -369,8 +365,7 @@ def failed_case(case: str, reference: Volume, error: SegbenchError, rules: Scori
                 **values,
             }
         )
-    failure = {**error.as_dict(), "case": case, "status": status}
-    return CaseResult(case=case, rows=rows, failure=failure)
+    return rows
 
 
 def failure_status(code: str) -> str:
