@@ -2,7 +2,8 @@
 
 The tasks here share one observation. An interpolated value is a convex combination of the 2 x 2 x 2
 surrounding source voxels, so where all eight carry the same label that label is the answer, and only the
-shell in which labels meet (about 1 % of a scan) needs arithmetic. `majority_labels` resamples label maps.
+shell in which labels meet (about 1 % of a scan) needs arithmetic. `majority_labels` resamples label maps,
+`decide_labels` takes a network's logits to another grid.
 
 The loops are compiled with numba; with SEGBENCH_NO_NUMBA=1 the same loops run uncompiled, slowly.
 """
@@ -17,7 +18,7 @@ import numpy.typing as npt
 
 from segbench.volumes import linear_kernels as kernels
 
-__all__ = ["AxisTaps", "majority_labels"]
+__all__ = ["AxisTaps", "decide_labels", "majority_labels"]
 
 Array = npt.NDArray[Any]
 
@@ -62,8 +63,9 @@ class AxisTaps:
         position = (np.float64(scale) * (np.arange(n_out) + 0.5) - 0.5).astype(np.float32)
         position = np.clip(position, np.float32(0.0), np.float32(n_in - 1))
         lower = position.astype(np.int64)
-        weight = position - lower.astype(np.float32)
-        return cls(lower, np.minimum(lower + 1, n_in - 1), weight.astype(np.float64))
+        weight = (position - lower.astype(np.float32)).astype(np.float64)
+        # A voxel that lies on a source voxel has one corner, not two of which one weighs nothing.
+        return cls(lower, np.where(weight > 0, np.minimum(lower + 1, n_in - 1), lower), weight)
 
     @classmethod
     def single(cls, index: npt.NDArray[np.int64]) -> AxisTaps:
@@ -88,3 +90,30 @@ def majority_labels(labels: Array, taps: tuple[AxisTaps, ...]) -> Array:
     arguments = [array for axis in taps for array in (axis.lower, axis.upper, axis.weight)]
     kernels.majority(source, *arguments, 0.5 - _TIE, result)
     return result
+
+
+def decide_labels(
+    logits: npt.NDArray[np.float32],
+    taps: tuple[AxisTaps, ...],
+    table: Array,
+    result: Array,
+    *,
+    by_sign: bool,
+) -> int:
+    """Fill `result` with the winning label of linearly interpolated logits, without a dense tensor.
+
+    Args:
+        logits: (K, z, y, x) float32.
+        taps: one per axis of the result, indices into `logits`.
+        table: label of each class; by sign, of "none" and then of each region.
+        result: (z, y, x) of the taps' sizes, filled.
+        by_sign: later positive logits over earlier ones, in place of the largest.
+
+    Returns:
+        How many voxels needed interpolation.
+    """
+    values = np.ascontiguousarray(logits, dtype=np.float32)
+    codes = np.empty(values.shape[1:], dtype=np.uint8 if values.shape[0] < 256 else np.uint16)
+    kernels.winners(values, by_sign, codes)
+    arguments = [array for axis in taps for array in (axis.lower, axis.upper, axis.weight.astype(np.float32))]
+    return int(kernels.decide(values, codes, by_sign, *arguments, table, result))

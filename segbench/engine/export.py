@@ -1,0 +1,268 @@
+"""From a network's logits to labels on the grid of the scan: exact, and without the dense tensor.
+
+Dense export makes K classes x scan voxels of floats and is what exhausts memory elsewhere. Here a voxel whose
+2 x 2 x 2 source corners agree takes their label (an interpolated value is a convex combination, so the class
+that is largest at every corner is largest between them) and only the others, about 1 %, are interpolated.
+Logits may come plane by plane (`PlaneExporter`), so that nothing larger than the label map is ever whole.
+
+The dense definition: `torch.nn.functional.interpolate(mode="trilinear", align_corners=False)`, then argmax,
+the lowest class of equals.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from segbench.volumes import Volume
+from segbench.volumes.geometry import Orientation
+from segbench.volumes.linear import AxisTaps, decide_labels
+from segbench.volumes.resample import nearest_index
+
+__all__ = [
+    "PlaneExporter",
+    "export_case",
+    "export_grid",
+    "labels_from_logits",
+    "stored_grid",
+    "to_stored_grid",
+]
+
+Labels = npt.NDArray[np.uint8] | npt.NDArray[np.uint16]
+Shape = Sequence[int]
+
+
+def labels_from_logits(
+    logits: Tensor | npt.NDArray[np.float32],
+    shape: Shape,
+    *,
+    nearest_axis: int | None = None,
+    regions: Sequence[int] | None = None,
+    block: int = 262_144,
+) -> Labels:
+    """Label map (numpy uint8, or uint16 when a label exceeds 255) on the grid of `shape`.
+
+    Args:
+        logits: (K, z, y, x) float32 on the prepared grid; a numpy array or a tensor on any device.
+        shape: (3,) voxels of the result.
+        nearest_axis: Axis (0..2) whose source plane is picked, not interpolated.
+        regions: K label values: where logit k > 0 that label is written, later k over earlier, elsewhere 0.
+            None: the class with the largest logit, the lowest of equals.
+        block: Voxels interpolated at once where the logits lie on an accelerator.
+
+    Raises:
+        ValueError: not (K, z, y, x), or not one label per region.
+    """
+    if logits.ndim != 4:
+        raise ValueError(f"logits must be (K, z, y, x), not {logits.ndim}-dimensional")
+    source = tuple(int(n) for n in logits.shape[1:])
+    exporter = PlaneExporter(
+        logits.shape[0], source, shape, nearest_axis=nearest_axis, regions=regions, block=block
+    )
+    exporter.push(torch.as_tensor(logits))
+    return exporter.labels
+
+
+class PlaneExporter:
+    """Turns planes of logits, given in z order, into the label map; holds one plane of logits between calls.
+
+    Args:
+        classes: K.
+        source: (3,) grid of the logits.
+        shape: (3,) grid of the labels.
+        nearest_axis, regions, block: See `labels_from_logits`.
+
+    Attributes:
+        labels: The label map, complete once all planes were pushed.
+        interpolated: Voxels that needed interpolation so far.
+    """
+
+    def __init__(
+        self,
+        classes: int,
+        source: Shape,
+        shape: Shape,
+        *,
+        nearest_axis: int | None = None,
+        regions: Sequence[int] | None = None,
+        block: int = 262_144,
+    ) -> None:
+        target = tuple(int(n) for n in shape)
+        if len(source) != 3 or len(target) != 3 or min(*source, *target) < 1:
+            raise ValueError(f"grids must be three sizes of at least 1, not {tuple(source)} and {target}")
+        if nearest_axis not in (None, 0, 1, 2):
+            raise ValueError(f"nearest_axis must be 0, 1 or 2, not {nearest_axis}")
+        if regions is not None and len(regions) != classes:
+            raise ValueError(f"{classes} logits need {classes} region labels, not {len(regions)}")
+        self.by_sign = regions is not None
+        values = list(range(classes)) if regions is None else [0, *(int(value) for value in regions)]
+        self.table = np.asarray(values, dtype=np.uint8 if max(values) < 256 else np.uint16)
+        self.labels: Labels = np.zeros(target, dtype=self.table.dtype)
+        self.interpolated = 0
+        self.block = block
+        self._depth = int(source[0])
+        self._taps = tuple(
+            AxisTaps.single(nearest_index(n_in, n_out))
+            if axis == nearest_axis
+            else AxisTaps.linear_float32(n_in, n_out)
+            for axis, (n_in, n_out) in enumerate(zip(source, target, strict=True))
+        )
+        self._received = 0  # planes pushed so far
+        self._done = 0  # planes of labels that are finished
+        self._held: Tensor | None = None  # the last plane, which the next planes may need
+
+    def push(self, planes: Tensor) -> None:
+        """Take the next planes (K, n, y, x) and finish every label plane they complete."""
+        planes = planes.detach().to(torch.float32)
+        slab = planes if self._held is None else torch.cat([self._held, planes.to(self._held.device)], dim=1)
+        first = self._received - (0 if self._held is None else 1)
+        self._received += planes.shape[1]
+        if self._received > self._depth:
+            raise ValueError(f"{self._received} planes pushed, {self._depth} expected")
+        ready = int(np.searchsorted(self._taps[0].upper, self._received))
+        if ready > self._done:
+            self._finish(slab, first, slice(self._done, ready))
+            self._done = ready
+        self._held = slab[:, -1:].clone() if self._received < self._depth else None
+
+    def _finish(self, slab: Tensor, first: int, planes: slice) -> None:
+        z = self._taps[0]
+        along_z = AxisTaps(z.lower[planes] - first, z.upper[planes] - first, z.weight[planes])
+        taps = (along_z, *self._taps[1:])
+        result = self.labels[planes]
+        if slab.device.type == "cpu":
+            self.interpolated += decide_labels(slab.numpy(), taps, self.table, result, by_sign=self.by_sign)
+        else:
+            decided, count = _decide_on_device(slab, taps, self.by_sign, self.block)
+            result[...] = self.table[decided.cpu().numpy()]
+            self.interpolated += count
+
+
+def _decide_on_device(
+    slab: Tensor, taps: Sequence[AxisTaps], by_sign: bool, block: int
+) -> tuple[Tensor, int]:
+    """Codes (z, y, x) of the interpolated logits by torch operations, and how many voxels needed that."""
+    device = slab.device
+    lower = [torch.from_numpy(axis.lower).to(device) for axis in taps]
+    upper = [torch.from_numpy(axis.upper).to(device) for axis in taps]
+    weight = [torch.from_numpy(axis.weight).to(device, torch.float32) for axis in taps]
+    codes = _codes(slab, by_sign)
+    shape = tuple(int(axis.numel()) for axis in lower)
+    result = torch.empty(shape, dtype=codes.dtype, device=device)
+    interpolated = 0
+    # Plane by plane: the corner maps are then no larger than a plane.
+    for z in range(shape[0]):
+        near, far = codes[lower[0][z]], codes[upper[0][z]]
+        plane = torch.where(near == far, near, -1)
+        rows = torch.where(plane[lower[1]] == plane[upper[1]], plane[lower[1]], -1)
+        agreed = torch.where(rows[:, lower[2]] == rows[:, upper[2]], rows[:, lower[2]], -1)
+        mixed = torch.nonzero(agreed < 0)
+        interpolated += mixed.shape[0]
+        for piece in mixed.split(block):
+            y, x = piece[:, 0], piece[:, 1]
+            values = _interpolate(slab, lower, upper, weight, z, y, x)
+            agreed[y, x] = _codes(values, by_sign)
+        result[z] = agreed
+    return result.long(), interpolated
+
+
+def _codes(values: Tensor, by_sign: bool) -> Tensor:
+    """Winning class along the first axis, the lowest of equals; by sign, 1 + the last positive, or 0."""
+    order = torch.arange(1, values.shape[0] + 1, device=values.device, dtype=torch.int32)
+    order = order.reshape(-1, *[1] * (values.ndim - 1))
+    if by_sign:
+        return torch.where(values > 0, order, 0).amax(dim=0)
+    # torch.argmax does not promise which of equal values it returns; the lowest is asked for here.
+    best = values.amax(dim=0, keepdim=True)
+    return torch.where(values == best, order, values.shape[0]).amin(dim=0) - 1
+
+
+def _interpolate(
+    slab: Tensor, lower: list[Tensor], upper: list[Tensor], weight: list[Tensor], z: int, y: Tensor, x: Tensor
+) -> Tensor:
+    """Logits (K, N) at N places of one output plane, along z, then y, then x."""
+    tz, ty, tx = weight[0][z], weight[1][y], weight[2][x]
+
+    def at(rows: Tensor, columns: Tensor) -> Tensor:
+        near, far = slab[:, lower[0][z], rows, columns], slab[:, upper[0][z], rows, columns]
+        return near * (1 - tz) + far * tz
+
+    low = at(lower[1][y], lower[2][x]) * (1 - ty) + at(upper[1][y], lower[2][x]) * ty
+    high = at(lower[1][y], upper[2][x]) * (1 - ty) + at(upper[1][y], upper[2][x]) * ty
+    return low * (1 - tx) + high * tx
+
+
+def export_grid(properties: Mapping[str, Any]) -> tuple[tuple[int, ...], int | None]:
+    """Shape of the cropped scan before preparation resampled it, and the axis to pick planes along."""
+    return tuple(properties["shape_before"]), properties["nearest_axis_back"]
+
+
+def export_case(
+    logits: Tensor | npt.NDArray[np.float32],
+    properties: Mapping[str, Any],
+    like: Volume | None = None,
+    *,
+    regions: Sequence[int] | None = None,
+    values: Sequence[int] | None = None,
+) -> Labels:
+    """Label map (z, y, x) on the stored grid of the case, ready for `write_label_map`.
+
+    Args:
+        logits: (K, z, y, x) on the prepared grid.
+        properties: `PreparedCase.properties` of the case.
+        like: The stored scan; when given, its shape is checked.
+        regions: See `labels_from_logits`.
+        values: Label value of each class where classes are not 0, 1, 2, ...
+
+    Raises:
+        ValueError: logits on another grid than the properties', or `like` of another shape.
+    """
+    if tuple(logits.shape[1:]) != tuple(properties["shape_after"]):
+        raise ValueError(
+            f"logits on {tuple(logits.shape[1:])}, the case was prepared on {properties['shape_after']}"
+        )
+    if like is not None and list(like.shape_zyx) != list(properties["original_shape"]):
+        raise ValueError(
+            f"scan of shape {like.shape_zyx}, the case was prepared from {properties['original_shape']}"
+        )
+    shape, nearest_axis = export_grid(properties)
+    labels = labels_from_logits(logits, shape, nearest_axis=nearest_axis, regions=regions)
+    return to_stored_grid(labels, properties, values=values)
+
+
+def to_stored_grid(
+    labels: Labels, properties: Mapping[str, Any], *, values: Sequence[int] | None = None
+) -> Labels:
+    """A label map of the cropped scan in canonical axes, back in the stored grid: pasted, then turned.
+
+    Args:
+        labels: (z, y, x) of `properties["shape_before"]`.
+        properties: The case's.
+        values: Label value of each class; None leaves classes as they are.
+    """
+    if values is not None:
+        table = np.asarray(values)
+        labels = table.astype(np.uint8 if table.max() < 256 else np.uint16)[labels]
+    whole = np.zeros(tuple(properties["canonical_shape"]), dtype=labels.dtype)
+    whole[tuple(slice(start, stop) for start, stop in properties["crop_box"])] = labels
+    axes, flips = properties["orientation"]["axes"], properties["orientation"]["flips"]
+    turn = Orientation((axes[0], axes[1], axes[2]), (flips[0], flips[1], flips[2]))
+    return turn.inverse.apply(whole)
+
+
+def stored_grid(properties: Mapping[str, Any]) -> Volume:
+    """The stored grid of a case without its voxels, for `write_label_map(..., like=...)`."""
+    shape = tuple(properties["original_shape"])
+    spacing = properties["original_spacing_mm"]
+    return Volume(
+        np.broadcast_to(np.uint8(0), shape),
+        (spacing[0], spacing[1], spacing[2]),
+        np.asarray(properties["affine"], dtype=np.float64),
+        sform_code=properties["sform_code"],
+        qform_code=properties["qform_code"],
+    )

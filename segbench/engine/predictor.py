@@ -1,0 +1,391 @@
+"""Sliding-window prediction of a whole case in memory that does not grow with its length.
+
+Windows run in z order. Only as many planes as a window is thick are held (the ring); a plane that no later
+window touches is finished, leaves to the exporter, and makes room. The numbers are those of full
+accumulation.
+
+Legend: K outputs, C channels, Z Y X the prepared grid, P the window.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from itertools import combinations
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+import torch
+import torch.nn.functional as F  # noqa: N812
+from torch import Tensor, nn
+
+from segbench.engine.export import Labels, PlaneExporter
+
+__all__ = ["importance_map", "predict_case", "predict_logits", "predict_planes", "window_starts"]
+
+Axis = Literal["z", "y", "x"]
+Precision = Literal["fp32", "bf16", "fp16"]
+
+# Planes that leave the ring at once: their normalised copy stays small.
+_PLANES_AT_ONCE = 8
+# Smallest weight of a window's corner, as a share of its centre's.
+_IMPORTANCE_FLOOR = 1e-3
+
+
+def window_starts(length: int, window: int, overlap: float) -> list[int]:
+    """First voxels of the windows along one axis: equally spaced, 0 and `length - window` always among them.
+
+    Args:
+        length: Voxels of the axis, at least `window`.
+        window: Voxels of a window.
+        overlap: Smallest share of a window that its neighbour repeats, in [0, 1).
+    """
+    if length < window:
+        raise ValueError(f"an axis of {length} voxels holds no window of {window}")
+    steps = math.ceil((length - window) / (window * (1.0 - overlap)) - 1e-9)
+    if steps <= 0:
+        return [0]
+    return [round(i * (length - window) / steps) for i in range(steps + 1)]
+
+
+def importance_map(
+    window: Sequence[int],
+    *,
+    importance: Literal["gaussian", "constant"] = "gaussian",
+    sigma_scale: float = 0.125,
+    device: torch.device | str = "cpu",
+) -> Tensor:
+    """Weights (*window) float32 of a window's voxels, at most 1, floored at 1e-3 of the formula's own scale.
+
+    Source: MONAI `monai.data.utils.compute_importance_map`, to whose weights these are proportional.
+    """
+    weights = torch.ones((), dtype=torch.float32, device=device)
+    for n in window:
+        line = torch.ones(n, dtype=torch.float32, device=device)
+        if importance == "gaussian":
+            offsets = torch.arange(n, dtype=torch.float32, device=device) - (n - 1) / 2
+            line = torch.exp(-0.5 * (offsets / (sigma_scale * n)) ** 2)
+        weights = weights[..., None] * line
+    weights = weights.clamp_min(max(float(weights.min()), _IMPORTANCE_FLOOR))
+    return weights / weights.max()
+
+
+@dataclass(frozen=True, slots=True)
+class _Plan:
+    """How a case is covered: the padding that makes it hold a window, and the windows' starts per axis."""
+
+    shape: tuple[int, ...]
+    window: tuple[int, ...]
+    before: tuple[int, ...]
+    padded: tuple[int, ...]
+    starts: tuple[list[int], ...]
+
+    @classmethod
+    def of(cls, shape: Sequence[int], patch: Sequence[int], overlap: float) -> _Plan:
+        window = tuple(int(n) for n in patch)
+        missing = [max(0, w - n) for n, w in zip(shape, window, strict=True)]
+        padded = tuple(n + m for n, m in zip(shape, missing, strict=True))
+        starts = tuple(window_starts(n, w, overlap) for n, w in zip(padded, window, strict=True))
+        return cls(tuple(shape), window, tuple(m // 2 for m in missing), padded, starts)
+
+
+def predict_planes(
+    networks: nn.Module | Sequence[nn.Module],
+    image: Tensor | npt.NDArray[np.float32],
+    *,
+    patch: Sequence[int],
+    num_outputs: int,
+    overlap: float = 0.5,
+    mirror_axes: Sequence[Axis] = (),
+    window_batch: int = 1,
+    device: torch.device | str = "cpu",
+    precision: Precision = "fp32",
+    importance: Literal["gaussian", "constant"] = "gaussian",
+    sigma_scale: float = 0.125,
+    by_sign: bool = False,
+    planes_at_once: int = _PLANES_AT_ONCE,
+) -> Iterator[Tensor]:
+    """Finished planes (K, n, Y, X) float32 in z order, together the whole prepared grid.
+
+    One network: its logits, averaged over mirrored views and overlapping windows. Several: the mean over them
+    of the softmax of those, or with `by_sign` of the sigmoid less a half, so that the same decision rule
+    holds.
+
+    Args:
+        networks: One, or the members of an ensemble; in evaluation mode, on `device`.
+        image: (C, Z, Y, X) float32.
+        patch: (3,) window.
+        num_outputs: K.
+        overlap: See `window_starts`.
+        mirror_axes: Axes of z, y, x; every subset of them is predicted and averaged inside the window.
+        window_batch: Windows (mirrored ones count) that go through a network at once.
+        device: Where the networks and the ring are.
+        precision: Of the networks; the ring is float32.
+        importance: Weighting inside a window, see `importance_map`.
+        sigma_scale: Width of the Gaussian in windows.
+        by_sign: Outputs are independent regions, not classes.
+        planes_at_once: Planes handed out together.
+
+    Raises:
+        ValueError: shapes that do not fit, or outputs other than announced.
+    """
+    members = [networks] if isinstance(networks, nn.Module) else list(networks)
+    device = torch.device(device)
+    source = torch.as_tensor(image)
+    if source.ndim != 4 or len(patch) != 3 or not members:
+        raise ValueError(
+            f"image (C, Z, Y, X), a window of three sizes and a network expected, not {source.shape}"
+        )
+    plan = _Plan.of(source.shape[1:], patch, overlap)
+    weights = importance_map(plan.window, importance=importance, sigma_scale=sigma_scale, device=device)
+    rings = [_Ring(num_outputs, plan, device) for _ in members]
+    predictors = [
+        _Windows(member, source, plan, num_outputs, _flips(mirror_axes), window_batch, device, precision)
+        for member in members
+    ]
+    coverage = _Coverage(plan, weights)
+    z_starts = plan.starts[0]
+    for z, following in zip(z_starts, [*z_starts[1:], plan.padded[0]], strict=True):
+        for ring, predictor in zip(rings, predictors, strict=True):
+            for y, x, logits in predictor.layer(z):
+                ring.add(z, y, x, logits.mul_(weights))
+        coverage.add(z)
+        # Planes before the next layer of windows are finished; those of the padding are nobody's.
+        first, last = max(z, plan.before[0]), min(following, plan.before[0] + plan.shape[0])
+        for start in range(first, last, planes_at_once):
+            stop = min(start + planes_at_once, last)
+            divisor = coverage.take(start, stop)
+            finished = [ring.take(start, stop) / divisor for ring in rings]
+            yield finished[0] if len(finished) == 1 else _mean(finished, by_sign)
+        for ring in rings:
+            ring.clear(z, following)
+        coverage.clear(z, following)
+
+
+def predict_logits(
+    networks: nn.Module | Sequence[nn.Module],
+    image: Tensor | npt.NDArray[np.float32],
+    *,
+    patch: Sequence[int],
+    num_outputs: int,
+    **options: Any,
+) -> Tensor:
+    """All planes at once, (K, Z, Y, X) float32 on the CPU; arguments as `predict_planes`.
+
+    For tests and small cases: `predict_case` never holds this.
+    """
+    planes = predict_planes(networks, image, patch=patch, num_outputs=num_outputs, **options)
+    return torch.cat([part.cpu() for part in planes], dim=1)
+
+
+def predict_case(
+    networks: nn.Module | Sequence[nn.Module],
+    image: Tensor | npt.NDArray[np.float32],
+    *,
+    patch: Sequence[int],
+    num_outputs: int,
+    shape: Sequence[int] | None = None,
+    nearest_axis: int | None = None,
+    regions: Sequence[int] | None = None,
+    overlap: float = 0.5,
+    mirror_axes: Sequence[Axis] = (),
+    window_batch: int = 1,
+    device: torch.device | str = "cpu",
+    precision: Precision = "fp32",
+    importance: Literal["gaussian", "constant"] = "gaussian",
+    sigma_scale: float = 0.125,
+) -> Labels:
+    """Label map (z, y, x) of a prepared case on the grid of `shape`: predicted and exported plane by plane.
+
+    Args:
+        networks: One, or the members of an ensemble.
+        image: (C, Z, Y, X) float32.
+        patch: (3,) window.
+        num_outputs: K.
+        shape: (3,) grid of the result: `properties["shape_before"]`; the prepared grid itself when None.
+        nearest_axis: `properties["nearest_axis_back"]`.
+        regions: Label values of the outputs where they are regions, not classes (see `labels_from_logits`).
+        overlap: This and what follows: see `predict_planes`.
+        mirror_axes: Axes of z, y, x.
+        window_batch: Windows at once.
+        device: Where the networks are.
+        precision: Of the networks.
+        importance: Weighting inside a window.
+        sigma_scale: Width of the Gaussian in windows.
+    """
+    source = tuple(int(n) for n in image.shape[1:])
+    exporter = PlaneExporter(
+        num_outputs, source, source if shape is None else shape, nearest_axis=nearest_axis, regions=regions
+    )
+    planes = predict_planes(
+        networks,
+        image,
+        patch=patch,
+        num_outputs=num_outputs,
+        overlap=overlap,
+        mirror_axes=mirror_axes,
+        window_batch=window_batch,
+        device=device,
+        precision=precision,
+        importance=importance,
+        sigma_scale=sigma_scale,
+        by_sign=regions is not None,
+    )
+    for part in planes:
+        exporter.push(part)
+    return exporter.labels
+
+
+class _Ring:
+    """Weighted sums (K, P_z, Y, X): plane z of the scan lies at z modulo P_z, so nothing is ever moved."""
+
+    def __init__(self, outputs: int, plan: _Plan, device: torch.device) -> None:
+        self.depth = plan.window[0]
+        self.plan = plan
+        self.sums = torch.zeros((outputs, self.depth, *plan.padded[1:]), dtype=torch.float32, device=device)
+
+    def add(self, z: int, y: int, x: int, values: Tensor) -> None:
+        """Add one window (K, *window) that begins at (z, y, x)."""
+        _, height, width = self.plan.window
+        for part, at in _wrapped(z, z + self.depth, self.depth):
+            self.sums[:, at, y : y + height, x : x + width] += values[:, part]
+
+    def take(self, start: int, stop: int) -> Tensor:
+        """Planes start..stop without the padding in the plane, as a new tensor."""
+        _, top, left = self.plan.before
+        _, height, width = self.plan.shape
+        rows, columns = slice(top, top + height), slice(left, left + width)
+        parts = [self.sums[:, at, rows, columns] for _, at in _wrapped(start, stop, self.depth)]
+        return torch.cat(parts, dim=1)
+
+    def clear(self, start: int, stop: int) -> None:
+        """Make room for the planes that come where start..stop lie."""
+        for _, at in _wrapped(start, stop, self.depth):
+            self.sums[:, at].zero_()
+
+
+class _Coverage:
+    """Sum of weights per voxel, one plane thick per plane of the ring; never multiplied by the classes.
+
+    All layers of windows have the same windows in the plane, so their weights are summed once.
+    """
+
+    def __init__(self, plan: _Plan, weights: Tensor) -> None:
+        self.ring = _Ring(1, plan, weights.device)
+        self.layer = torch.zeros(
+            (plan.window[0], *plan.padded[1:]), dtype=torch.float32, device=weights.device
+        )
+        _, height, width = plan.window
+        for y in plan.starts[1]:
+            for x in plan.starts[2]:
+                self.layer[:, y : y + height, x : x + width] += weights
+
+    def add(self, z: int) -> None:
+        """Count a layer of windows that begins at plane z."""
+        for part, at in _wrapped(z, z + self.ring.depth, self.ring.depth):
+            self.ring.sums[0, at] += self.layer[part]
+
+    def take(self, start: int, stop: int) -> Tensor:
+        """(1, n, Y, X) of finished planes."""
+        return self.ring.take(start, stop)
+
+    def clear(self, start: int, stop: int) -> None:
+        """Make room."""
+        self.ring.clear(start, stop)
+
+
+class _Windows:
+    """Runs a network over the windows of one layer, with all their mirrored views."""
+
+    def __init__(
+        self,
+        network: nn.Module,
+        image: Tensor,
+        plan: _Plan,
+        outputs: int,
+        flips: Sequence[tuple[int, ...]],
+        batch: int,
+        device: torch.device,
+        precision: Precision,
+    ) -> None:
+        self.network, self.image, self.plan, self.outputs = network, image, plan, outputs
+        self.flips, self.batch, self.device = flips, max(1, batch), device
+        self.precision: Precision = precision
+
+    def layer(self, z: int) -> Iterator[tuple[int, int, Tensor]]:
+        """(y, x, logits) of each window that begins at plane z; logits (K, *window) float32, to be kept."""
+        places = [(y, x) for y in self.plan.starts[1] for x in self.plan.starts[2]]
+        views = [(place, flip) for place in places for flip in self.flips]
+        total: Tensor | None = None
+        for at in range(0, len(views), self.batch):
+            chunk = views[at : at + self.batch]
+            stacked = torch.stack([_flipped(self._cut(z, *place), flip) for place, flip in chunk])
+            for (place, flip), logits in zip(chunk, self._forward(stacked), strict=True):
+                turned = _flipped(logits, flip)
+                if flip == self.flips[0]:
+                    total = turned.clone()
+                else:
+                    assert total is not None
+                    total += turned
+                if flip == self.flips[-1]:
+                    assert total is not None
+                    yield (*place, total.div_(len(self.flips)))
+
+    def _cut(self, z: int, y: int, x: int) -> Tensor:
+        """One window (C, *window) on the device; 0 beyond the scan."""
+        cut, pads = [], []
+        for first, length, before, extent in zip(
+            (z, y, x), self.plan.window, self.plan.before, self.plan.shape, strict=True
+        ):
+            low, high = first - before, first - before + length
+            cut.append(slice(max(low, 0), min(high, extent)))
+            pads.append((max(-low, 0), max(high - extent, 0)))
+        window = self.image[(slice(None), *cut)].to(self.device, torch.float32)
+        if any(any(pair) for pair in pads):
+            window = F.pad(window, [n for pair in reversed(pads) for n in pair])
+        return window
+
+    @torch.inference_mode()
+    def _forward(self, batch_BCDHW: Tensor) -> Tensor:
+        with _autocast(self.device, self.precision):
+            outputs = self.network(batch_BCDHW)
+        logits = outputs[0] if isinstance(outputs, list | tuple) else outputs
+        expected = (batch_BCDHW.shape[0], self.outputs, *self.plan.window)
+        if tuple(logits.shape) != expected:
+            raise ValueError(f"the network gave {tuple(logits.shape)}, expected {expected}")
+        return logits.float()
+
+
+def _wrapped(start: int, stop: int, depth: int) -> Iterator[tuple[slice, slice]]:
+    """Pieces of start..stop that lie in one stretch of a ring: where in the piece, where in the ring."""
+    done = start
+    while done < stop:
+        at = done % depth
+        length = min(stop - done, depth - at)
+        yield slice(done - start, done - start + length), slice(at, at + length)
+        done += length
+
+
+def _flips(axes: Sequence[Axis]) -> list[tuple[int, ...]]:
+    """Every subset of the axes as dimensions of (C, z, y, x), none first."""
+    numbers = sorted({"z": 1, "y": 2, "x": 3}[axis] for axis in axes)
+    return [subset for count in range(len(numbers) + 1) for subset in combinations(numbers, count)]
+
+
+def _flipped(x: Tensor, dims: tuple[int, ...]) -> Tensor:
+    return x.flip(list(dims)) if dims else x
+
+
+def _mean(members: Sequence[Tensor], by_sign: bool) -> Tensor:
+    """Mean probability of an ensemble, in float32."""
+    probabilities = [member.sigmoid() - 0.5 if by_sign else member.softmax(dim=0) for member in members]
+    return torch.stack(probabilities).mean(dim=0)
+
+
+def _autocast(device: torch.device, precision: Precision) -> AbstractContextManager[Any]:
+    if precision == "fp32":
+        return nullcontext()
+    return torch.autocast(device.type, dtype=torch.bfloat16 if precision == "bf16" else torch.float16)
