@@ -1,0 +1,366 @@
+"""The only way to unpack an archive: every member is checked before the first is written.
+
+Python's extractors leave the target folder on request before 3.12, strip `..` without a word, follow links
+that an earlier member placed, and stop silently at a damaged header. So the list of members is read first
+and refused as a whole (SB334); what passes is unpacked into a folder beside the target, which is renamed at
+the end.
+
+Source: Python `tarfile` documentation (extraction filters); the overlapping-files bomb is D. Fifield, "A
+better zip bomb", WOOT 2019.
+"""
+
+from __future__ import annotations
+
+import bz2
+import gzip
+import io
+import lzma
+import re
+import shutil
+import stat
+import struct
+import tarfile
+import unicodedata
+import zipfile
+import zlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import BinaryIO, cast
+
+from segbench.core.atomic import atomic_folder
+from segbench.core.errors import SegbenchError
+
+MAX_MEMBERS = 200_000
+MAX_BYTES = 10**12
+MAX_RATIO = 1_100.0
+"""Above deflate's limit of 1032, so that only what no honest tool writes is refused."""
+
+_MAX_SINGLE_READ = 16 * 1024**2  # a tar header that asks for more (names of gigabytes) is an attack
+_BROKEN = (
+    tarfile.TarError,
+    zipfile.BadZipFile,
+    zlib.error,
+    lzma.LZMAError,
+    EOFError,
+    OSError,
+    NotImplementedError,
+)
+_BIDI = "\u200e\u200f\u061c\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069"
+
+
+@dataclass(frozen=True, slots=True)
+class _Limits:
+    members: int
+    total: int
+    ratio: float
+
+
+@dataclass(frozen=True, slots=True)
+class _Member:
+    """What a listing says of a member before anything of it is read."""
+
+    name: str
+    size: int
+    is_folder: bool
+    fault: str | None = None
+
+
+def safe_extract(
+    archive: Path | str,
+    target: Path | str,
+    *,
+    max_members: int = MAX_MEMBERS,
+    max_bytes: int = MAX_BYTES,
+    max_ratio: float = MAX_RATIO,
+) -> Path:
+    """Unpack a tar (plain, gzip, bzip2, xz) or zip file, whole or not at all.
+
+    Names must be relative and plain: no `..`, no drive letters or backslashes, no control characters or
+        marks that
+    turn the writing direction, no two names that differ in case only. Links, devices and encrypted members
+    are refused. `._*` and `__MACOSX` are left out.
+
+    Args:
+        archive: the file; its checksum, if there is one, was compared before.
+        target: the folder to make; it must not exist, or be empty.
+        max_members: most members.
+        max_bytes: most bytes in all, unpacked.
+        max_ratio: most bytes unpacked for each byte of the archive.
+
+    Returns:
+        The target.
+
+    Raises:
+        SegbenchError: SB334 for anything unsafe or damaged, naming the member; SB337 for a target that holds
+            something; SB505 when the disk is full. Nothing is left behind.
+    """
+    source, folder = Path(archive), Path(target)
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise SegbenchError("SB337", "the folder to unpack into holds something already", path=folder)
+    limits = _Limits(max_members, max_bytes, max_ratio)
+    try:
+        with source.open("rb") as stream:
+            kind = _kind(stream)
+            if kind is None:
+                raise _refused(source, "this is neither a tar nor a zip archive")
+            if kind == "zip":
+                _extract_zip(source, stream, folder, limits)
+            else:
+                _extract_tar(source, stream, kind, folder, limits)
+    except SegbenchError:
+        raise
+    except _BROKEN as error:
+        raise _refused(source, f"the archive is damaged ({str(error) or type(error).__name__})") from None
+    return folder
+
+
+def is_archive_name(name: str) -> bool:
+    """Whether a file of this name is unpacked after it was fetched."""
+    return name.lower().endswith((".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".zip"))
+
+
+def _kind(stream: BinaryIO) -> str | None:
+    head = stream.read(512)
+    stream.seek(0)
+    for start, kind in (
+        (b"PK\x03\x04", "zip"),
+        (b"PK\x05\x06", "zip"),
+        (b"\x1f\x8b", "gz"),
+        (b"BZh", "bz2"),
+        (b"\xfd7zXZ\0", "xz"),
+    ):
+        if head.startswith(start):
+            return kind
+    return "tar" if head[257:262] == b"ustar" or _is_old_tar(head) else None
+
+
+def _is_old_tar(head: bytes) -> bool:
+    """A tar header before POSIX has no magic, only a checksum that fits."""
+    if len(head) < 512 or not any(head):
+        return False
+    try:
+        tarfile.TarInfo.frombuf(head, "utf-8", "surrogateescape")
+    except tarfile.TarError:
+        return False
+    return True
+
+
+class _Guarded(io.RawIOBase):
+    """A readable stream that refuses to give a whole gigabyte at once to a header that asks for it."""
+
+    def __init__(self, inner: BinaryIO) -> None:
+        self._inner = inner
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def read(self, size: int = -1, /) -> bytes:
+        if not 0 <= size <= _MAX_SINGLE_READ:
+            raise tarfile.TarError("a header of the archive asks for an absurd amount of memory")
+        return self._inner.read(size)
+
+    def seek(self, offset: int, whence: int = 0, /) -> int:
+        return self._inner.seek(offset, whence)
+
+    def tell(self) -> int:
+        return self._inner.tell()
+
+
+def _extract_tar(source: Path, stream: BinaryIO, kind: str, folder: Path, limits: _Limits) -> None:
+    if not hasattr(tarfile, "data_filter"):
+        raise _refused(
+            source, "this Python cannot unpack tar files safely", mend="use Python 3.11.4 or newer"
+        )
+    opened = _inflated(stream, kind)
+    guarded = cast("BinaryIO", _Guarded(opened))
+    with tarfile.open(fileobj=guarded, mode="r:") as tar:
+        chosen: list[tarfile.TarInfo] = []
+
+        def members() -> Iterator[_Member]:
+            for info in tar:
+                plain = info.isfile() and not info.issparse()
+                fault = None if plain or info.isdir() else "is a link, a device or a sparse file"
+                yield _Member(info.name, max(0, info.size), info.isdir(), fault)
+                if _wanted(info.name):
+                    chosen.append(info)
+
+        total = _check(source, members(), limits)
+        # tarfile takes a damaged header for the end; only a block of zeros is one.
+        opened.seek(tar.offset)
+        if opened.read(512).strip(b"\0"):
+            raise _refused(source, "the archive is damaged or cut short: its end marker is missing")
+        if tar.offset + 512 > opened.tell():
+            raise _refused(source, "the archive is cut short: its end marker is missing")
+        _drain(opened)
+        _need_room(folder, total)
+        with atomic_folder(folder) as temporary:
+            tar.extractall(temporary, members=chosen, filter="data")
+
+
+def _extract_zip(source: Path, stream: BinaryIO, folder: Path, limits: _Limits) -> None:
+    _count_zip(source, stream, limits.members)
+    with zipfile.ZipFile(stream) as packed:
+        infos = packed.infolist()
+
+        def members() -> Iterator[_Member]:
+            for info in infos:
+                mode = info.external_attr >> 16
+                fault = None
+                if stat.S_IFMT(mode) not in {0, stat.S_IFREG, stat.S_IFDIR}:
+                    fault = "is a link or a device"
+                elif info.flag_bits & 0x1:
+                    fault = "is encrypted"
+                # ZipInfo cuts a name at its first NUL; the name as stored tells.
+                yield _Member(info.orig_filename, info.file_size, info.is_dir(), fault)
+
+        total = _check(source, members(), limits)
+        _need_room(folder, total)
+        with atomic_folder(folder) as temporary:
+            for info in infos:
+                if _wanted(info.filename):
+                    _write_member(packed, info, temporary / PurePosixPath(info.filename))
+
+
+def _write_member(packed: zipfile.ZipFile, info: zipfile.ZipInfo, path: Path) -> None:
+    if info.is_dir():
+        path.mkdir(parents=True, exist_ok=True)
+        return
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with packed.open(info) as reader, path.open("xb") as writer:
+        shutil.copyfileobj(reader, writer, 1024**2)
+
+
+def _count_zip(source: Path, stream: BinaryIO, most: int) -> None:
+    """Count the entries of the directory before zipfile makes an object of each."""
+    end = stream.seek(0, io.SEEK_END)
+    start = max(0, end - 65557)
+    stream.seek(start)
+    tail = stream.read()
+    at = tail.rfind(b"PK\x05\x06")
+    if at < 0 or len(tail) - at < 22:
+        raise _refused(source, "the archive is cut short: its directory is missing")
+    size, offset = struct.unpack_from("<II", tail, at + 12)
+    locator = tail.rfind(b"PK\x06\x07", 0, at)
+    if 0xFFFFFFFF in (size, offset) and locator >= 0:
+        stream.seek(struct.unpack_from("<Q", tail, locator + 8)[0])
+        record = stream.read(56)
+        if len(record) == 56 and record.startswith(b"PK\x06\x06"):
+            size, offset = struct.unpack_from("<QQ", record, 40)
+    directory_end = start + at if locator < 0 else start + locator
+    stream.seek(max(0, min(offset, directory_end)))
+    seen, left = 0, min(size, end)
+    while left >= 46:
+        entry = stream.read(46)
+        if len(entry) < 46 or not entry.startswith(b"PK\x01\x02"):
+            break
+        more = sum(struct.unpack_from("<HHH", entry, 28))
+        stream.seek(more, io.SEEK_CUR)
+        left -= 46 + more
+        seen += 1
+        if seen > most:
+            raise _refused(source, f"the archive has more than {most:,} members")
+    stream.seek(0)
+
+
+def _check(source: Path, members: Iterator[_Member], limits: _Limits) -> int:
+    """Bytes that the members take, or the refusal of the first that is wrong."""
+    packed = max(1, source.stat().st_size)
+    names: dict[str, tuple[bool, str]] = {}
+    files: set[str] = set()
+    total = 0
+    for count, member in enumerate(members, start=1):
+        total += member.size
+        if count > limits.members:
+            raise _refused(source, f"the archive has more than {limits.members:,} members")
+        if total > limits.total:
+            raise _refused(source, f"the archive would take more than {limits.total:,} bytes")
+        if total > limits.ratio * packed:
+            raise _refused(source, f"the archive is a bomb: it would grow more than {limits.ratio:g}-fold")
+        fault = member.fault or _name_fault(member.name) or _clash(member, names)
+        if fault is None and not member.is_folder:
+            place = str(PurePosixPath(member.name)).casefold()
+            fault = "stands twice" if place in files else None
+            files.add(place)
+        if fault is not None:
+            raise _refused(source, f"member {_shown(member.name)} {fault}")
+    return total
+
+
+def _name_fault(name: str) -> str | None:
+    if any(unicodedata.category(character) in {"Cc", "Cs"} or character in _BIDI for character in name):
+        return "has control characters in its name"
+    if not name or name.startswith("/"):
+        return "has no relative name"
+    if "\\" in name or re.match(r"[A-Za-z]:", name):
+        return "has a backslash or drive letter in its name"
+    if ".." in name.split("/"):
+        return "leaves the folder"
+    if any(len(part.encode("utf-8", "replace")) > 255 for part in name.split("/")) or len(name) > 4000:
+        return "has a name too long for a file"
+    return None
+
+
+def _clash(member: _Member, names: dict[str, tuple[bool, str]]) -> str | None:
+    """A name that stands for another member too, on file systems that fold case or Unicode forms.
+
+    `names` holds, by folded path, whether it is a folder and how it was spelt; folders that are only
+    implied too.
+    """
+    parts = list(PurePosixPath(unicodedata.normalize("NFC", member.name)).parts)
+    if not parts:
+        return None if member.is_folder else "has no relative name"
+    for depth in range(1, len(parts) + 1):
+        spelt, last = "/".join(parts[:depth]), depth == len(parts)
+        is_folder = member.is_folder or not last
+        before = names.setdefault(spelt.casefold(), (is_folder, spelt))
+        if before[1] != spelt:
+            return f"differs from {_shown(before[1])} in case only"
+        if not before[0] and not last:
+            return "lies inside another member that is a file"
+        if last and before[0] != is_folder:
+            return "is a file and a folder at once"
+    return None
+
+
+def _wanted(name: str) -> bool:
+    return not any(part == "__MACOSX" or part.startswith("._") for part in name.split("/"))
+
+
+def _inflated(stream: BinaryIO, kind: str) -> BinaryIO:
+    if kind == "gz":
+        return cast("BinaryIO", gzip.GzipFile(fileobj=stream, mode="rb"))
+    if kind == "bz2":
+        return cast("BinaryIO", bz2.BZ2File(stream, "rb"))
+    if kind == "xz":
+        return cast("BinaryIO", lzma.LZMAFile(stream, "rb"))
+    return stream
+
+
+def _drain(stream: BinaryIO) -> None:
+    """Read on to the end, so that the checksum of the compression is seen; padding is small."""
+    for _ in range(1024):
+        if not stream.read(64 * 1024):
+            return
+    raise tarfile.TarError("data follows after the end of the archive")
+
+
+def _need_room(folder: Path, total: int) -> None:
+    place = folder.absolute().parent
+    while not place.exists():
+        place = place.parent
+    free = shutil.disk_usage(place).free
+    if total > free:
+        raise SegbenchError("SB505", f"unpacking needs {total:,} bytes, {free:,} are free", path=folder)
+
+
+def _refused(source: Path, message: str, *, mend: str | None = None) -> SegbenchError:
+    return SegbenchError("SB334", message, path=source, mend=mend)
+
+
+def _shown(name: str) -> str:
+    text = name.encode("unicode_escape").decode("ascii")
+    return repr(text if len(text) <= 80 else text[:77] + "...")
