@@ -30,7 +30,7 @@ from segbench.report.runs import MEAN_REGION, Run
 MISSING_POLICIES = ("worst", "drop-case", "error")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class ModelScores:
     """All training runs of one model within a block.
 
@@ -82,7 +82,7 @@ class ModelScores:
         return bool(np.any(self.unknown[:, :, region, metric]))
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Block:
     """Runs that may be compared with each other.
 

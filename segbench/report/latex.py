@@ -118,6 +118,22 @@ def escape_latex(text: str) -> str:
     return re.sub(r"-(?=-)", "-{}", escaped)
 
 
+_SYMBOLS = {
+    "\N{PLUS-MINUS SIGN}": r"$\pm$",
+    "\N{UPWARDS ARROW}": r"$\uparrow$",
+    "\N{DOWNWARDS ARROW}": r"$\downarrow$",
+    "\N{DAGGER}": r"\textsuperscript{\dag}",
+}
+
+
+def escape_prose(text: str) -> str:
+    """A caption or note: as `escape_latex`, with the symbols of tables printed as symbols (robust commands
+    only).
+    """
+    parts = re.split("([" + "".join(_SYMBOLS) + "])", text)
+    return "".join(_SYMBOLS.get(part) or escape_latex(part) for part in parts)
+
+
 def latex_label(text: str) -> str:
     """A label of the characters a-z, 0-9, colon and hyphen."""
     label = re.sub(r"[^a-z0-9:]+", "-", to_ascii(text).lower()).strip("-")
@@ -168,7 +184,7 @@ STANDALONE_TAIL = "\\end{document}\n"
 def _float(table: Table, rows: Sequence[Row], *, part: int, last: bool, double: bool, font: str) -> str:
     """One float: caption above, the tabular, the notes under the last part."""
     environment = "table*" if double or len(table.columns) > WIDE_COLUMNS else "table"
-    caption = escape_latex(table.caption) + (" (continued)" if part else "")
+    caption = escape_prose(table.caption) + (" (continued)" if part else "")
     label = latex_label(table.label or table.name) + (f"-{part + 1}" if part else "")
     lines = [
         f"\\begin{{{environment}}}[t]",
@@ -187,7 +203,7 @@ def _float(table: Table, rows: Sequence[Row], *, part: int, last: bool, double: 
     ]
     if last and table.notes:
         lines.append("\\par\\smallskip")
-        lines.extend(f"{_guard_start(escape_latex(note))}\\par" for note in table.notes)
+        lines.extend(f"{_guard_start(escape_prose(note))}\\par" for note in table.notes)
     lines.append(f"\\end{{{environment}}}")
     return "\n".join(lines) + "\n"
 

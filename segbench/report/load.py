@@ -57,10 +57,12 @@ def load_results(
     runs = usable_runs(as_paths(paths), include_unfinished=include_unfinished)
     if missing == "stored":
         return _stored_frame(runs)
-    blocks = build_blocks(runs, missing=missing, include_unfinished=include_unfinished)
-    return _frame(
-        [column for block in blocks for model in block.models for column in _model_rows(block, model)]
-    )
+    return frame_of(build_blocks(runs, missing=missing, include_unfinished=include_unfinished))
+
+
+def frame_of(blocks: Iterable[Block]) -> pd.DataFrame:
+    """The long frame of blocks whose values are filled already."""
+    return _frame([rows for block in blocks for model in block.models for rows in _model_rows(block, model)])
 
 
 def as_paths(paths: Path | str | Iterable[Path | str] | None) -> list[Path]:

@@ -162,7 +162,8 @@ def render_html(table: Table) -> str:
         cells = "".join(
             _html_cell(cell, column) for cell, column in zip(row.cells, table.columns, strict=True)
         )
-        lines.append(f'<tr><th scope="row">{escape_html(row.label)}</th>{cells}</tr>')
+        fixed = ' class="fixed"' if row.kind == "head" else ""
+        lines.append(f'<tr{fixed}><th scope="row">{escape_html(row.label)}</th>{cells}</tr>')
     lines.append("</tbody>")
     if table.notes:
         notes = "".join(f"<p>{escape_html(note)}</p>" for note in table.notes)

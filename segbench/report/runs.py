@@ -36,7 +36,7 @@ MEAN_REGION = "mean"  # the pseudo-region of every table; no real region may hav
 MAX_DEPTH = 3  # folders below a named one in which runs are looked for
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class CaseRows:
     """The rows of one run as columns, in the file's order.
 
@@ -59,7 +59,7 @@ class CaseRows:
     digest: str
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Run:
     """One run: its identity, its record as it stands, and its rows.
 

@@ -67,10 +67,17 @@ class Cell:
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """A labelled line of cells, one per column."""
+    """A labelled line of cells, one per column.
+
+    Attributes:
+        label: text of the first column.
+        cells: one per column.
+        kind: `head` for a line that belongs to the head (counts): it is never sorted.
+    """
 
     label: str
     cells: tuple[Cell, ...]
+    kind: Literal["", "head"] = ""
 
 
 @dataclass(frozen=True, slots=True)

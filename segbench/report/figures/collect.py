@@ -1,0 +1,67 @@
+"""All figures of a report, in order; one whose data are absent is skipped with a reason."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from segbench.report.analysis import Analysis
+from segbench.report.figures import raincloud
+from segbench.report.figures.sketch import NoData, Sketch
+from segbench.report.figures.style import rendered, style
+from segbench.report.latex import latex_label
+
+KINDS = ("pdf", "svg", "png")
+
+
+@dataclass(frozen=True, slots=True)
+class Drawn:
+    """One figure.
+
+    Attributes:
+        name: file stem, such as `01_raincloud`.
+        caption: what stands under it.
+        alt: what it shows, in words, with its main numbers.
+        files: bytes by format.
+        dataset: dataset it belongs to, empty for the whole report.
+    """
+
+    name: str
+    caption: str
+    alt: str
+    files: dict[str, bytes]
+    dataset: str
+
+
+PER_BLOCK: tuple[tuple[str, Callable[[Analysis, int], Sketch]], ...] = (("01_raincloud", raincloud.draw),)
+
+
+def draw_figures(
+    analysis: Analysis, kinds: Sequence[str] = KINDS
+) -> tuple[list[Drawn], list[dict[str, str]]]:
+    """Every figure that has data, and the skipped ones with their reason.
+
+    Args:
+        analysis: what was computed.
+        kinds: formats to render.
+    """
+    drawn: list[Drawn] = []
+    skipped: list[dict[str, str]] = []
+    several = len(analysis.blocks) > 1
+    with style():
+        for name, draw in PER_BLOCK:
+            for number, block in enumerate(analysis.blocks):
+                stem = f"{name}_{_stem(analysis, number)}" if several else name
+                try:
+                    sketch = draw(analysis, number)
+                except NoData as reason:
+                    skipped.append({"figure": stem, "reason": str(reason)})
+                    continue
+                files = rendered(sketch.figure, kinds)
+                drawn.append(Drawn(stem, sketch.caption, sketch.alt, files, block.dataset))
+    return drawn, skipped
+
+
+def _stem(analysis: Analysis, number: int) -> str:
+    """A file name part for a block that no other block has."""
+    return latex_label(analysis.block_title(analysis.blocks[number])).removeprefix("tab:").replace(":", "-")

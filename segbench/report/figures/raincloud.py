@@ -1,0 +1,119 @@
+"""01 Rain cloud: the distribution of one metric per model and region: half violin, box, case points."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from segbench.report.analysis import Analysis
+from segbench.report.figures.data import View, limits, view
+from segbench.report.figures.sketch import NoData, Sketch
+from segbench.report.figures.style import GREY, WIDTHS, new_figure, short
+from segbench.report.missing import FloatArray
+
+MOST_PANELS = 6
+MOST_POINTS = 400  # per model; beyond, a fixed sample is drawn
+LINES_UP_TO = 2  # paired lines only where they can be read
+
+
+def draw(analysis: Analysis, number: int) -> Sketch:
+    """One panel per region, models as rows in the order of the table.
+
+    Raises:
+        NoData: nothing finite to draw.
+    """
+    shown = view(analysis, number)
+    regions = [region for region in shown.regions if any(shown.known(m, region).size for m in shown.models)]
+    regions = regions[-MOST_PANELS:]
+    if not regions:
+        raise NoData("no finite values")
+    columns = min(len(regions), 3 if len(regions) != 4 else 2)
+    rows = -(-len(regions) // columns)
+    width = WIDTHS["double"] if columns > 1 else WIDTHS["single"]
+    height = rows * (0.55 + 0.36 * max(len(shown.models), 2))
+    figure, axes = new_figure(width, height, rows, columns, sharey=True, squeeze=False)
+    panels = list(axes.flat)
+    for region, axis in zip(regions, panels, strict=False):
+        _panel(axis, shown, region, seed=analysis.options.seed)
+    for axis in panels[len(regions) :]:
+        axis.set_visible(False)
+    for row in axes:
+        row[0].set_yticks(range(len(shown.models)), [short(shown.label(m)) for m in shown.models])
+        row[0].invert_yaxis()
+    for tick, model in zip(panels[0].get_yticklabels(), shown.models, strict=True):
+        tick.set_color(GREY if model in shown.single else "black")
+    figure.supxlabel(shown.metric.axis, fontsize=8)
+    return Sketch(figure, _caption(shown), _alt(shown, regions))
+
+
+def _panel(axis: Any, shown: View, region: str, *, seed: int) -> None:
+    rng = np.random.Generator(np.random.PCG64(seed))
+    everything = np.concatenate([shown.known(model, region) for model in shown.models])
+    low, high = limits(shown.metric, float(everything.min()), float(everything.max()))
+    for place, model in enumerate(shown.models):
+        values = shown.known(model, region)
+        if not values.size:
+            continue
+        colour = shown.looks[model].colour
+        _half_violin(axis, values, place, colour, low, high)
+        axis.boxplot(
+            values,
+            positions=[place + 0.08],
+            orientation="horizontal",
+            widths=0.12,
+            showfliers=False,
+            medianprops={"color": "black", "linewidth": 1.2},
+            boxprops={"color": colour},
+            whiskerprops={"color": colour},
+            capprops={"color": colour},
+            manage_ticks=False,
+        )
+        points = values if values.size <= MOST_POINTS else rng.choice(values, MOST_POINTS, replace=False)
+        jitter = place + 0.28 + 0.09 * (2 * rng.random(points.size) - 1)
+        axis.plot(points, jitter, shown.looks[model].marker, color=colour, ms=1.6, alpha=0.55, mew=0)
+    if 1 < len(shown.models) <= LINES_UP_TO:
+        _paired_lines(axis, shown, region)
+    axis.set_xlim(low, high)
+    axis.set_ylim(len(shown.models) - 0.45, -0.6)
+    axis.set_title(region, fontsize=8, loc="left")
+    axis.grid(axis="x", color="0.9", linewidth=0.5)
+    axis.set_axisbelow(True)
+
+
+def _half_violin(axis: Any, values: FloatArray, place: int, colour: str, low: float, high: float) -> None:
+    """Density above the row's line; nothing where all values are equal."""
+    from scipy.stats import gaussian_kde
+
+    if values.size < 3 or np.ptp(values) <= 1e-9 * max(abs(float(values[0])), 1.0):
+        return
+    grid = np.linspace(low, high, 160)
+    density = gaussian_kde(values)(grid)
+    density *= 0.42 / density.max()
+    axis.fill_between(grid, place, place - density, color=colour, alpha=0.35, linewidth=0)
+    axis.plot(grid, place - density, color=colour, linewidth=0.7)
+
+
+def _paired_lines(axis: Any, shown: View, region: str) -> None:
+    first, second = (shown.values(model, region) for model in shown.models[:2])
+    both = ~np.isnan(first) & ~np.isnan(second)
+    for a, b in zip(first[both][:MOST_POINTS], second[both][:MOST_POINTS], strict=True):
+        axis.plot([a, b], [0.28, 1.28], color="0.6", linewidth=0.3, alpha=0.5, zorder=0)
+
+
+def _caption(shown: View) -> str:
+    text = f"{shown.metric.head} per case on {shown.block.name}: density, quartiles, median, cases as points."
+    return text + (" Names in grey: one training run." if shown.single else "")
+
+
+def _alt(shown: View, regions: list[str]) -> str:
+    region = regions[-1]
+    parts = [
+        f"{shown.label(model)} median {np.median(shown.known(model, region)):.2f}"
+        for model in shown.models
+        if shown.known(model, region).size
+    ]
+    return (
+        f"Rain cloud plot of {shown.metric.head} on {shown.block.name} for {len(shown.models)} models and "
+        f"{len(regions)} regions. Region {region}: {'; '.join(parts)}."
+    )

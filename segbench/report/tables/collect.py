@@ -1,0 +1,62 @@
+"""All tables of a report, grouped by the file they go into."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from segbench.report.analysis import Analysis
+from segbench.report.table import Table
+from segbench.report.tables.comparison import pairwise_table, ranks_table, subgroups_table
+from segbench.report.tables.main import main_tables
+from segbench.report.tables.records import (
+    cost_table,
+    discrimination_table,
+    guards_table,
+    missing_table,
+    seeds_table,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class TableSet:
+    """Tables of one file.
+
+    Attributes:
+        name: file stem, `main`, `main_hd95`, `pairwise`, ...
+        kind: the part of the report it belongs to: `main`, `pairwise`, ...
+        tables: in order; LaTeX writes one float for each.
+        latex: tables for LaTeX where they differ, else the same.
+    """
+
+    name: str
+    kind: str
+    tables: tuple[Table, ...]
+    latex: tuple[Table, ...]
+
+
+def build_tables(analysis: Analysis) -> list[TableSet]:
+    """Every table that has content; the first metric's files carry no suffix, others its name."""
+    sets: list[TableSet] = []
+    for metric in analysis.metrics:
+        suffix = "" if metric == analysis.metrics[0] else f"_{metric.name}"
+        keys = analysis.columns(metric)
+        groups: dict[str, list[Table | None]] = {
+            "main": [*main_tables(analysis, metric)],
+            "pairwise": [pairwise_table(analysis, metric, key) for key in keys],
+            "ranks": [ranks_table(analysis, metric, key) for key in keys],
+            "subgroups": [subgroups_table(analysis, metric, key) for key in keys],
+            "discrimination": [discrimination_table(analysis, metric)],
+            "seeds": [seeds_table(analysis, metric)],
+        }
+        for kind, tables in groups.items():
+            found = tuple(table for table in tables if table is not None)
+            if found or not suffix:
+                sets.append(TableSet(kind + suffix, kind, found, found))
+    cost = cost_table(analysis)
+    whole = () if cost is None else (cost,)
+    sets.append(TableSet("cost", "cost", whole, whole))
+    missing = missing_table(analysis)
+    sets.append(TableSet("missing", "missing", (missing,), (missing,)))
+    listed, in_notes = guards_table(analysis), guards_table(analysis, in_notes=True)
+    sets.append(TableSet("guards", "guards", (listed,), (in_notes,)))
+    return sets

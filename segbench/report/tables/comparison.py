@@ -1,0 +1,243 @@
+"""Tables about pairs and orders: pairwise tests, ranks and their stability, subgroups."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from segbench.report.analysis import Analysis, Key
+from segbench.report.display import MetricDisplay
+from segbench.report.numbers import format_number, format_p
+from segbench.report.pairwise import Pair
+from segbench.report.ranking import SCHEMES, STABILITY_SCHEME
+from segbench.report.table import Cell, Column, Row, Table
+from segbench.report.tables import words
+
+BANNER = "These weights only: with one training run a test says nothing about the method."
+
+
+def pairwise_table(analysis: Analysis, metric: MetricDisplay, key: Key) -> Table | None:
+    """All tests of one column; None when nothing was compared."""
+    pairs = analysis.pairs[key]
+    if not pairs:
+        return None
+    block, digits = analysis.blocks[key[0]], analysis.options.digits
+    unit = f" ({metric.unit})" if metric.unit else ""
+
+    def plain(*header: str) -> Column:
+        return Column(header, None)
+
+    def scaled(*header: str) -> Column:
+        return Column(header, None, scale=metric.scale, digits=digits)
+
+    columns = (
+        plain("", "n"),
+        scaled("Difference", f"mean [CI]{unit}"),
+        scaled("Difference", f"Hodges-Lehmann [CI]{unit}"),
+        plain("Wilcoxon", "p"),
+        plain("Wilcoxon", "p Holm"),
+        plain("Wilcoxon", "rank-biserial"),
+        plain("Two-level", "p"),
+        plain("Two-level", "df"),
+        plain("", "Verdict"),
+    )
+    rows = tuple(Row(_pair_label(analysis, pair), _pair_cells(pair)) for pair in pairs)
+    level = f"{100 * analysis.options.confidence:g} %"
+    margin = f"{format_number(metric.margin, scale=metric.scale)} {metric.unit}".rstrip()
+    caption = (
+        f"Pairwise comparison: {metric.head}, {block.name}, region {key[1]}. Difference first minus second "
+        f"model; {level} intervals; {words.TEST_WORDS}; Holm over {len(pairs)} pairs, no correction across "
+        f"metrics and regions. Verdict at alpha {analysis.options.alpha:g} with the margin {margin}, from "
+        "the "
+        "two-level test where seeds allow, else over cases; undecided is not equal."
+    )
+    suffix = "" if metric == analysis.metrics[0] else f"_{metric.name}"
+    return Table(
+        name=f"pairwise{suffix}",
+        caption=caption,
+        columns=columns,
+        rows=rows,
+        notes=_pair_notes(analysis, metric, pairs),
+        label=f"tab:pairwise-{block.name}-{block.protocol}-{key[1]}-{metric.name}",
+        corner="Pair",
+    )
+
+
+def _pair_label(analysis: Analysis, pair: Pair) -> str:
+    return f"{analysis.labels.get(pair.a, pair.a)} vs {analysis.labels.get(pair.b, pair.b)}"
+
+
+def _pair_cells(pair: Pair) -> tuple[Cell, ...]:
+    level = pair.two_level
+    biserial = "n/a" if pair.rank_biserial is None else format_number(pair.rank_biserial)
+    return (
+        Cell(None, text=str(pair.n)),
+        Cell(pair.difference, low=pair.interval.low, high=pair.interval.high),
+        Cell(pair.hodges_lehmann, low=pair.hl_low, high=pair.hl_high),
+        Cell(pair.p_wilcoxon, text=format_p(pair.p_wilcoxon)),
+        Cell(pair.p_holm, text=format_p(pair.p_holm)),
+        Cell(pair.rank_biserial, text=biserial),
+        Cell(None if level is None else level["pvalue"], text=format_p(level["pvalue"]) if level else "n/a"),
+        Cell(None, text=_df(level["df"]) if level else "n/a"),
+        Cell(None, text=pair.words),
+    )
+
+
+def _df(value: object) -> str:
+    return f"{value:.1f}" if isinstance(value, float) else "n/a"
+
+
+def _pair_notes(analysis: Analysis, metric: MetricDisplay, pairs: tuple[Pair, ...]) -> tuple[str, ...]:
+    """Power line with two-level results, banner without them, then one omnibus line for three models and
+    more.
+    """
+    notes: list[str] = []
+    gains = [pair.two_level["detectable_difference"] for pair in pairs if pair.two_level is not None]
+    gains = [gain for gain in gains if isinstance(gain, float)]
+    if gains:
+        seeds = sorted(
+            {pair.two_level[side] for pair in pairs if pair.two_level for side in ("seeds_a", "seeds_b")}
+        )
+        cases = sorted({pair.two_level["cases"] for pair in pairs if pair.two_level})
+        gain = format_number(float(np.median(gains)), scale=metric.scale, digits=2)
+        unit = {"%": "points", "mm": "mm"}.get(metric.unit, "")
+        notes.append(
+            f"With {_span(seeds)} seeds and {_span(cases)} cases the smallest true gain found in 80 % of "
+            "repeats is "
+            f"{gain} {unit}".rstrip()
+            + " (median over the pairs)."
+        )
+    if any(pair.two_level is None for pair in pairs):
+        notes.append(BANNER)
+    omnibus = _omnibus(analysis, metric, pairs)
+    return (*notes, *omnibus)
+
+
+def _omnibus(analysis: Analysis, metric: MetricDisplay, pairs: tuple[Pair, ...]) -> tuple[str, ...]:
+    """Friedman, Iman-Davenport and Nemenyi's critical difference for three models and more."""
+    from segbench.stats import friedman, nemenyi
+
+    table = complete_table(analysis, pairs)
+    if table is None or table.shape[1] < 3 or table.shape[0] < 2:
+        return ()
+    higher = bool(metric.higher_is_better)
+    test = friedman(table, higher_is_better=higher)
+    post = nemenyi(table, alpha=analysis.options.alpha, higher_is_better=higher)
+    return (
+        f"Friedman chi-square {test.statistic:.2f}, p {format_p(test.pvalue)}; Iman-Davenport F "
+        f"{_finite(test.iman_davenport)}, p {format_p(test.iman_davenport_pvalue)}; n = {test.n}, k = "
+        f"{test.k}; "
+        f"Nemenyi critical difference {post.critical_difference:.3f} mean ranks at alpha "
+        f"{analysis.options.alpha:g}.",
+    )
+
+
+def _finite(value: float) -> str:
+    return f"{value:.2f}" if np.isfinite(value) else "inf"
+
+
+def complete_table(analysis: Analysis, pairs: tuple[Pair, ...]) -> np.ndarray | None:
+    """(cases, models) of the models in these pairs, cases complete for all; None without any."""
+    if not pairs:
+        return None
+    block, region, metric = pairs[0].block, pairs[0].region, pairs[0].metric
+    names = sorted({name for pair in pairs for name in (pair.a, pair.b)})
+    scores = {item.model: item for item in block.ranked}
+    table = np.stack([block.per_case(scores[name], region, metric) for name in names], axis=1)
+    table = table[np.all(np.isfinite(table), axis=1)]
+    return table if table.size else None
+
+
+def _span(values: list[int]) -> str:
+    return str(values[0]) if len(values) == 1 else f"{values[0]}-{values[-1]}"
+
+
+def ranks_table(analysis: Analysis, metric: MetricDisplay, key: Key) -> Table | None:
+    """Rank under every scheme with its stability; None where models cannot be ranked."""
+    ranks = analysis.ranks.get(key)
+    if ranks is None:
+        return None
+    block = analysis.blocks[key[0]]
+    heads = [("Scheme", scheme.replace("_", " ")) for scheme in SCHEMES]
+    heads += [("Bootstrap", "P(best)"), ("Bootstrap", "rank interval")]
+    columns = tuple(Column(head, None) for head in heads)
+    order = {model: place for place, model in enumerate(ranks.models)}
+    rows = []
+    for model in analysis.ordered(list(ranks.models)):
+        place = order[model]
+        cells = [Cell(float(ranks.schemes[s][place]), text=str(ranks.schemes[s][place])) for s in SCHEMES]
+        share = float(ranks.probability_best[place])
+        cells.append(Cell(share, text=format_number(share)))
+        low, high = int(ranks.rank_low[place]), int(ranks.rank_high[place])
+        cells.append(Cell(None, text=str(low) if low == high else f"{low} to {high}"))
+        rows.append(Row(analysis.labels.get(model, model), tuple(cells)))
+    tau = "n/a" if ranks.kendall_tau is None else format_number(ranks.kendall_tau)
+    changes = "n/a" if ranks.winner_changes is None else str(ranks.winner_changes)
+    level = f"{100 * analysis.options.confidence:g} %"
+    suffix = "" if metric == analysis.metrics[0] else f"_{metric.name}"
+    return Table(
+        name=f"ranks{suffix}",
+        caption=(
+            f"Ranks under {len(SCHEMES)} schemes: {metric.head}, {block.name}, region {key[1]}, n = "
+            f"{ranks.n} cases. "
+            f"Bootstrap of cases ({analysis.options.resamples} draws) under "
+            f"{STABILITY_SCHEME.replace('_', ' ')}; "
+            f"{level} rank intervals are not simultaneous over models."
+        ),
+        columns=columns,
+        rows=tuple(rows),
+        notes=(
+            f"Mean Kendall tau-b of the draws against the full data {tau}; leaving one case out changes the "
+            "winner "
+            f"in {changes} of {ranks.n} cases.",
+        ),
+        label=f"tab:ranks-{block.name}-{block.protocol}-{key[1]}-{metric.name}",
+        corner="Model",
+    )
+
+
+def subgroups_table(analysis: Analysis, metric: MetricDisplay, key: Key) -> Table | None:
+    """Means and differences by size of the structure, with one interaction test per model."""
+    found = analysis.subgroups.get(key)
+    if found is None:
+        return None
+    block, digits = analysis.blocks[key[0]], analysis.options.digits
+    against = analysis.labels.get(found.against, found.against)
+    columns = (
+        Column(("Cases",), None, digits=0),
+        Column(("Mean",), None, scale=metric.scale, digits=digits),
+        Column((f"Difference to {against} [CI]",), None, scale=metric.scale, digits=digits),
+        Column(("Interaction p",), None),
+        Column(("Spearman with volume",), None),
+    )
+    rows: list[Row] = []
+    for model in analysis.ordered(list(found.models)):
+        for number, label in enumerate(found.labels):
+            value = float(found.means[number, found.models.index(model)])
+            cells = [Cell(None, text=str(found.counts[number])), Cell(value)]
+            if model in found.differences:
+                interval = found.intervals[model][number]
+                cells.append(Cell(found.differences[model][number], low=interval.low, high=interval.high))
+            else:
+                cells.append(Cell(None))
+            first = number == 0 and model in found.differences
+            p, rho = found.interaction.get(model), found.spearman.get(model)
+            cells.append(Cell(p if first else None, text=format_p(p) if first else ""))
+            cells.append(Cell(rho if first else None, text=_rho(rho) if first else ""))
+            rows.append(Row(f"{analysis.labels.get(model, model)}: {label}", tuple(cells)))
+    suffix = "" if metric == analysis.metrics[0] else f"_{metric.name}"
+    return Table(
+        name=f"subgroups{suffix}",
+        caption=(
+            f"By reference volume: {metric.head}, {block.name}, region {key[1]}. Bins are fixed by the "
+            "reference "
+            "alone; one permutation test of the interaction per model, no test per bin."
+        ),
+        columns=columns,
+        rows=tuple(rows),
+        label=f"tab:subgroups-{block.name}-{block.protocol}-{key[1]}-{metric.name}",
+        corner="Model and volume",
+    )
+
+
+def _rho(value: float | None) -> str:
+    return "n/a" if value is None else format_number(value)
