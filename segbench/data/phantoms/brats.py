@@ -66,7 +66,7 @@ def _nested(outer: Ellipsoid) -> tuple[Ellipsoid, Ellipsoid, Ellipsoid]:
 def _lesions(
     rng: np.random.Generator, case: Case, grid: Grid, brain: Ellipsoid, scale: float
 ) -> list[tuple[Blob, bool]]:
-    """Lesions as (body, has a core); the first is the largest, later ones may be satellites of oedema only."""
+    """Lesions as (body, has a core); the first is the largest, later ones may be satellites of oedema."""
     voxel = grid.spacing[0] * grid.spacing[1] * grid.spacing[2]
     growth = 1.15 if case.follow_up else 1.0
     if "tiny_lesion" in case.traps:

@@ -74,7 +74,7 @@ class Deformation:
 
     @classmethod
     def draw(cls, rng: np.random.Generator, grid: Grid, *, scale: float = 1.0) -> Deformation:
-        """Shift N(0, 2.5 mm), rotation U(-15, 15) degrees, warp 2.5 mm rms with sigma 6 mm; mm times scale."""
+        """Shift N(0, 2.5 mm), rotation U(-15, 15) degrees, warp 2.5 mm rms, sigma 6 mm; mm times scale."""
         shift = np.clip(rng.standard_normal(3), -2, 2) * 2.5 * scale
         angle = math.radians(rng.uniform(-15.0, 15.0))
         step = 3.0 * scale
