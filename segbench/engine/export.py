@@ -22,6 +22,7 @@ from torch import Tensor
 from segbench.volumes import Volume
 from segbench.volumes.geometry import Orientation
 from segbench.volumes.linear import AxisTaps, decide_labels
+from segbench.volumes.linear_kernels import COMPILED
 from segbench.volumes.resample import nearest_index
 
 __all__ = [
@@ -135,7 +136,7 @@ class PlaneExporter:
         along_z = AxisTaps(z.lower[planes] - first, z.upper[planes] - first, z.weight[planes])
         taps = (along_z, *self._taps[1:])
         result = self.labels[planes]
-        if slab.device.type == "cpu":
+        if slab.device.type == "cpu" and COMPILED:
             self.interpolated += decide_labels(slab.numpy(), taps, self.table, result, by_sign=self.by_sign)
         else:
             decided, count = _decide_on_device(slab, taps, self.by_sign, self.block)

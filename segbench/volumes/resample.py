@@ -16,14 +16,14 @@ Source: scikit-image `transform.resize` (grid and clipping); MIC-DKFZ/nnUNet
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import numpy.typing as npt
-from scipy import ndimage
+from scipy import ndimage  # pyright: ignore[reportMissingTypeStubs]
 
 from segbench.volumes.linear import AxisTaps, majority_labels
 
@@ -88,6 +88,7 @@ def axis_operator(n_in: int, n_out: int, order: int) -> Float64:
 
 @lru_cache(maxsize=64)
 def _axis_operator(n_in: int, n_out: int, order: int) -> Float64:
+    operator: Float64
     if n_in == n_out:
         operator = np.eye(n_in)
     elif order == 0:
@@ -101,9 +102,8 @@ def _axis_operator(n_in: int, n_out: int, order: int) -> Float64:
         np.add.at(operator, (rows, taps.upper), taps.weight)
     else:
         # A column of the identity is one input voxel; resampled, it is that voxel's share in each output.
-        operator = ndimage.zoom(
-            np.eye(n_in), (n_out / n_in, 1.0), order=order, mode="nearest", grid_mode=True
-        ).astype(np.float64)
+        zoom = cast("Callable[..., Float64]", ndimage.zoom)
+        operator = zoom(np.eye(n_in), (n_out / n_in, 1.0), order=order, mode="nearest", grid_mode=True)
     operator.setflags(write=False)
     return operator
 
