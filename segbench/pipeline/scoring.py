@@ -124,6 +124,7 @@ def rules_for(
     geometry: Geometry | None = None,
     backend: str = "native",
     max_bytes: int = DEFAULT_MAX_BYTES,
+    any_label: bool = False,
 ) -> ScoringRules:
     """Return the rules of a run.
 
@@ -138,6 +139,7 @@ def rules_for(
         geometry: instead of the profile's.
         backend: which implementation computes the region metrics.
         max_bytes: largest volume that is read.
+        any_label: allow labels that nobody declared; they are background.
 
     Raises:
         SegbenchError: SB104 when there are no regions, or a tolerance names none of them.
@@ -167,7 +169,7 @@ def rules_for(
         metrics=(*profile.metrics, "cldice") if tree and "cldice" not in profile.metrics else profile.metrics,
         regions={name: tuple(int(label) for label in members) for name, members in named.items()},
         tolerances_mm=_tolerances(named, tolerance_mm, profile, card),
-        labels=None if labels is None else tuple(sorted({0, *labels})),
+        labels=None if labels is None or any_label else tuple(sorted({0, *labels})),
         ignore_label=ignore_label,
         lesionwise=lesionwise,
         airway="airway" in profile.sets or tree,

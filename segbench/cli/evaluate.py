@@ -1,0 +1,207 @@
+"""`segbench evaluate`: score predictions of any tool against references."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from segbench.cli.common import settings, split_list
+from segbench.core import console
+from segbench.core.catalogue import ExitCode
+from segbench.core.errors import SegbenchError
+from segbench.core.interrupt import Interrupted
+
+if TYPE_CHECKING:
+    from segbench.pipeline.external import Evaluation
+
+WHAT, HOW, RUN = "What", "How", "Run"
+POLICIES = ("worst", "paper", "brats", "nan", "inf")
+BACKENDS = ("native", "medpy", "monai")
+GEOMETRIES = ("strict", "shape")
+
+
+def evaluate(
+    prediction: Annotated[Path, typer.Option(help="Folder of predictions.", rich_help_panel=WHAT)],
+    reference: Annotated[
+        Path | None,
+        typer.Option(help="Folder of references. Default: the dataset's own.", rich_help_panel=WHAT),
+    ] = None,
+    dataset: Annotated[
+        str | None,
+        typer.Option(metavar="NAME|FOLDER", help="Dataset: regions, tolerances.", rich_help_panel=WHAT),
+    ] = None,
+    dataset_json: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="nnU-Net or MSD dataset.json: regions.", rich_help_panel=WHAT),
+    ] = None,
+    region: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME=1,2", help="A region and its labels; repeat.", rich_help_panel=WHAT),
+    ] = None,
+    cases: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Case ids to score, one a line.", rich_help_panel=WHAT),
+    ] = None,
+    split: Annotated[
+        str | None,
+        typer.Option(metavar="NAME|FILE", help="Score the test part of a split.", rich_help_panel=WHAT),
+    ] = None,
+    name: Annotated[
+        str | None,
+        typer.Option(metavar="LABEL", help="The model. Default: the folder's name.", rich_help_panel=WHAT),
+    ] = None,
+    fold: Annotated[int, typer.Option(help="Fold of the training.", min=0, rich_help_panel=WHAT)] = 0,
+    seed: Annotated[int, typer.Option(help="Seed of the training.", min=0, rich_help_panel=WHAT)] = 0,
+    profile: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME|FILE", help="Metric profile. Default: the card's, else honest.", rich_help_panel=HOW
+        ),
+    ] = None,
+    empty_policy: Annotated[
+        str | None, typer.Option(metavar="|".join(POLICIES), help="What empties score.", rich_help_panel=HOW)
+    ] = None,
+    nsd_tolerance: Annotated[
+        list[str] | None,
+        typer.Option(metavar="MM|NAME=MM", help="Tolerance of the NSD in mm.", rich_help_panel=HOW),
+    ] = None,
+    geometry: Annotated[
+        str | None,
+        typer.Option(metavar="strict|shape", help="How grids are compared.", rich_help_panel=HOW),
+    ] = None,
+    other_labels: Annotated[
+        str,
+        typer.Option(metavar="error|background", help="Labels nobody declared.", rich_help_panel=HOW),
+    ] = "error",
+    backend: Annotated[
+        str, typer.Option(metavar="|".join(BACKENDS), help="Who computes.", rich_help_panel=HOW)
+    ] = "native",
+    workers: Annotated[
+        int | None,
+        typer.Option(help="Processes. Default: cores, as memory allows.", min=1, rich_help_panel=RUN),
+    ] = None,
+    on_error: Annotated[
+        str,
+        typer.Option(
+            metavar="score|stop", help="Score unusable predictions worst, or stop.", rich_help_panel=RUN
+        ),
+    ] = "score",
+    fail_under: Annotated[
+        list[str] | None,
+        typer.Option(metavar="METRIC=X", help="Exit 6 when a mean is worse than X.", rich_help_panel=RUN),
+    ] = None,
+    results: Annotated[
+        Path | None,
+        typer.Option(help="Folder of runs.", envvar="SEGBENCH_RESULTS", rich_help_panel=RUN),
+    ] = None,
+    fresh: Annotated[
+        str | None, typer.Option(metavar="evaluate", help="Score all cases again.", rich_help_panel=RUN)
+    ] = None,
+) -> int:
+    """Score predictions of any tool; no case is dropped, and the same command goes on.
+
+    Example: segbench evaluate --prediction preds --reference labelsTs --region tumour=1
+    """
+    from segbench.cli.evaluate_table import print_table
+    from segbench.pipeline.external import Request, evaluate_predictions
+    from segbench.pipeline.external_sources import parse_regions
+
+    gates = parse_numbers(fail_under, "--fail-under", "dice=0.80")
+    request = Request(
+        prediction=prediction,
+        reference=reference,
+        dataset=dataset,
+        dataset_json=dataset_json,
+        regions=parse_regions(region or []) or None,
+        cases=cases,
+        split=split,
+        profile=profile,
+        nsd_tolerance=_tolerance(nsd_tolerance),
+        empty_policy=_one_of(empty_policy, POLICIES, "--empty-policy"),
+        geometry=_one_of(geometry, GEOMETRIES, "--geometry"),  # type: ignore[arg-type]
+        other_labels=_one_of(other_labels, ("error", "background"), "--other-labels"),  # type: ignore[arg-type]
+        backend=_one_of(backend, BACKENDS, "--backend") or "native",
+        name=name,
+        fold=fold,
+        seed=seed,
+        workers=workers,
+        on_error=_one_of(on_error, ("score", "stop"), "--on-error"),  # type: ignore[arg-type]
+        results=results,
+        fresh=_one_of(fresh, ("evaluate",), "--fresh") is not None,
+        max_bytes=settings().max_volume,
+    )
+    try:
+        evaluation = evaluate_predictions(request)
+    except Interrupted as stop:
+        console.warn("stopped; finished cases are kept, the same command goes on")
+        return stop.exit_code
+    if settings().json:
+        console.emit_json(evaluation.as_json())
+    else:
+        print_table(evaluation)
+    if not passes(evaluation, gates):
+        return ExitCode.GATE
+    return ExitCode.PARTIAL if evaluation.failures else ExitCode.DONE
+
+
+def passes(evaluation: Evaluation, gates: dict[str, float]) -> bool:
+    """Tell whether the mean of every gated metric, over regions, is good enough; name those that are not."""
+    from segbench.metrics.registry import METRICS
+    from segbench.metrics.summary import MEAN_REGION
+
+    unknown = [name for name in gates if name not in evaluation.rules.columns]
+    if unknown:
+        raise SegbenchError(
+            "SB104",
+            f"--fail-under {unknown[0]}: this profile has no such metric",
+            expected=", ".join(evaluation.rules.columns),
+        )
+    means = {
+        summary.metric: summary.mean
+        for summary in evaluation.summaries
+        if summary.region == MEAN_REGION or len(evaluation.rules.regions) == 1
+    }
+    passed = True
+    for name, limit in gates.items():
+        higher = METRICS[name].direction == "higher"
+        good = means[name] >= limit if higher else means[name] <= limit
+        if not good:
+            passed = False
+            console.warn(f"gate failed: mean {name} {means[name]:.6g}, asked for {limit:g} or better")
+    return passed
+
+
+def parse_numbers(texts: list[str] | None, flag: str, example: str) -> dict[str, float]:
+    """Return the numbers of `NAME=X` texts (SB104 otherwise)."""
+    numbers: dict[str, float] = {}
+    for text in split_list(texts):
+        name, sign, value = text.rpartition("=")
+        try:
+            number = float(value)
+        except ValueError:
+            number = float("nan")
+        if not sign or not name.strip() or number != number:
+            raise SegbenchError("SB104", f"{flag} {text!r} cannot be", mend=f"for example {flag} {example}")
+        numbers[name.strip()] = number
+    return numbers
+
+
+def _tolerance(texts: list[str] | None) -> float | dict[str, float] | None:
+    parts = split_list(texts)
+    if not parts:
+        return None
+    named = parse_numbers(
+        [part if "=" in part else f"default={part}" for part in parts], "--nsd-tolerance", "2 or WT=2"
+    )
+    for name, value in named.items():
+        if not 0 <= value < float("inf"):
+            raise SegbenchError("SB104", f"--nsd-tolerance of {name} must be 0 or more, found {value:g}")
+    return named
+
+
+def _one_of(value: str | None, allowed: tuple[str, ...], flag: str) -> str | None:
+    if value is not None and value not in allowed:
+        raise SegbenchError("SB104", f"{flag} {value!r} cannot be", expected=", ".join(allowed), found=value)
+    return value

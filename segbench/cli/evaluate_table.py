@@ -1,0 +1,135 @@
+"""The table that `segbench evaluate` prints: per region what was expected, and each headline metric's
+spread.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from segbench.core import console
+
+if TYPE_CHECKING:
+    from segbench.metrics.summary import Summary
+    from segbench.pipeline.external import Evaluation
+
+MOST_BLOCKS = 10
+"""Regions up to which each has a block of its own; more are one line each."""
+
+
+def print_table(evaluation: Evaluation) -> None:
+    """Print the result to stdout."""
+    rules = evaluation.rules
+    summaries = {(summary.region, summary.metric): summary for summary in evaluation.summaries}
+    regions = list(rules.regions)
+    if len(regions) <= MOST_BLOCKS:
+        for region in regions:
+            _block(evaluation, region, [summaries[region, name] for name in rules.headline])
+            console.emit()
+    else:
+        console.emit(_counts(summaries[regions[0], rules.headline[0]], "every region"))
+        heads = [_head(evaluation, name, None) for name in rules.headline]
+        rows = [
+            [region, *(_number(summaries[region, name].mean) for name in rules.headline)]
+            for region in regions
+        ]
+        console.emit_table(["mean of", *heads], rows, right=range(1, len(heads) + 1))
+    if len(regions) > 1 and "mean" not in regions:
+        means = [
+            f"{_head(evaluation, name, None)} {_number(summaries['mean', name].mean)}"
+            for name in rules.headline
+        ]
+        console.emit(f"mean of {len(regions)} regions: {', '.join(means)}")
+    _footer(evaluation)
+
+
+def _footer(evaluation: Evaluation) -> None:
+    profile = evaluation.rules.profile
+    notes = "; ".join(profile.notes)
+    console.emit(
+        f"profile {profile.name}: {notes + '; ' if notes else ''}empty policy {profile.empty_policy}"
+    )
+    code = "         exit 3" if evaluation.failures else ""
+    console.emit(f"-> {evaluation.folder}/{code}")
+
+
+def _block(evaluation: Evaluation, region: str, summaries: Sequence[Summary]) -> None:
+    console.emit(_counts(summaries[0], region))
+    rows = [row for row in evaluation.rows if row["region"] == region]
+    table = [_line(evaluation, region, summary, rows) for summary in summaries]
+    console.emit_table(["", "mean", "95 % interval", "median", "worst", "", ""], table)
+
+
+def _counts(summary: Summary, title: str) -> str:
+    text = f"{title}: {summary.n_expected} expected, {summary.n_scored} scored"
+    if summary.n_failed:
+        text += f", {summary.n_failed} failed (scored worst)"
+    empties = [
+        (summary.n_both_empty, "in neither map"),
+        (summary.n_reference_empty, "only predicted"),
+        (summary.n_prediction_empty, "missed"),
+    ]
+    told = [f"{count} {what}" for count, what in empties if count]
+    return text + (f"; {', '.join(told)}" if told else "")
+
+
+def _line(evaluation: Evaluation, region: str, summary: Summary, rows: Sequence[dict[str, Any]]) -> list[str]:
+    from segbench.metrics.summary import number
+
+    values = [number(row.get(summary.metric)) for row in rows]
+    mean = _number(summary.mean)
+    if summary.n_undefined:
+        mean += f" ({summary.n_undefined} not defined)"
+    worst, why = "", ""
+    if summary.worst_case is not None:
+        row = next(row for row in rows if row["case"] == summary.worst_case)
+        worst = _number(number(row.get(summary.metric)))
+        if row["code"]:
+            why = f"{row['status']} ({row['code']})"
+        elif summary.metric in str(row["penalised"]).split(";"):
+            why = f"{row['status']}, by policy"
+    return [
+        _head(evaluation, summary.metric, region),
+        mean,
+        _interval(values),
+        _number(summary.median),
+        summary.worst_case or "",
+        worst,
+        why,
+    ]
+
+
+def _head(evaluation: Evaluation, metric: str, region: str | None) -> str:
+    from segbench.metrics.registry import METRICS
+
+    info, rules = METRICS[metric], evaluation.rules
+    if metric == "nsd":
+        tolerances = {rules.tolerances_mm[region]} if region else set(rules.tolerances_mm.values())
+        unit = "mm" if rules.profile.spacing == "header" else "voxels"
+        return f"NSD {tolerances.pop():g} {unit}" if len(tolerances) == 1 else "NSD"
+    if info.unit == "mm":
+        return f"{info.title} {'mm' if rules.profile.spacing == 'header' else 'voxels'}"
+    return info.title
+
+
+def _interval(values: Sequence[float]) -> str:
+    """Return the 95 % interval of the mean, or why there is none."""
+    from segbench.stats import StatsError, mean_interval
+
+    if len(values) < 2 or not all(math.isfinite(value) for value in values):
+        return "-"
+    try:
+        interval = mean_interval(values)
+    except StatsError:
+        return "-"
+    return f"{_number(interval.low)} to {_number(interval.high)}"
+
+
+def _number(value: float) -> str:
+    """Return a number with three digits after the point below 10, else three or more significant ones."""
+    if math.isnan(value):
+        return "-"
+    if math.isinf(value):
+        return "inf"
+    return f"{value:.3f}" if abs(value) < 10 else f"{value:.1f}"

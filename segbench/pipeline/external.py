@@ -1,0 +1,724 @@
+"""Evaluate-only: predictions of any tool against references, streamed, resumable, nothing dropped.
+
+Each case is one task for a pool of processes; its rows are appended to `cases.jsonl` as soon as they are
+there, with the digests of both files, and the same command skips what still holds. A prediction that is
+missing, damaged or on another grid is scored worst and named; a damaged reference is the user's data: all are
+listed and nothing is scored.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from segbench.core import console
+from segbench.core.atomic import remove_leftovers, sync_lines
+from segbench.core.environment import (
+    git_state,
+    machine,
+    physical_cores,
+    results_dir,
+    tilde,
+    versions,
+)
+from segbench.core.errors import SegbenchError
+from segbench.core.faults import fault
+from segbench.core.interrupt import Interrupted, StopRequest
+from segbench.data.workers import ordered_map
+from segbench.metrics.profiles import load_profile
+from segbench.metrics.summary import Summary, number, summarise
+from segbench.pipeline.external_sources import (
+    DatasetReferences,
+    Labelling,
+    Predictions,
+    References,
+    find_predictions,
+    labelling_of_json,
+    read_case_list,
+    reference_folder,
+)
+from segbench.pipeline.external_work import Answer, ScoreCase, Task, untouched
+from segbench.pipeline.scoring import (
+    KILLED,
+    CaseResult,
+    Geometry,
+    Row,
+    ScoringRules,
+    rules_for,
+    score_failure,
+)
+from segbench.records import append_case, read_case_lines, write_cases_csv, write_run
+from segbench.records.identity import run_id as make_run_id
+from segbench.records.lease import Lease
+from segbench.records.schema import SCHEMA_VERSION, Failure, RunRecord, SplitRecord
+from segbench.records.store import CASE_LINES, CASES_FILE
+from segbench.volumes import DEFAULT_MAX_BYTES, read_header
+from segbench.volumes.limits import memory_budget
+
+if TYPE_CHECKING:
+    from segbench.cards.dataset_card import DatasetCard
+    from segbench.data import Dataset
+
+PROTOCOL = "external"
+SMALL_BYTES = 4 * 2**20
+"""Files of this many bytes together are scored in this process: starting workers would take longer."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Request:
+    """What to score and how; the flags of `segbench evaluate` (`metrics.md` 8).
+
+    Attributes:
+        prediction: folder of predictions.
+        reference: folder of references; None takes those of the dataset.
+        dataset: slug, or folder that describes itself.
+        dataset_json: nnU-Net's or MSD's `dataset.json`, for regions and labels.
+        regions: name -> labels, where neither a dataset nor a `dataset.json` says.
+        cases: file of case ids.
+        split: split by name or file: its test part of `fold` is scored.
+        profile: metric profile by name or file; None takes the card's, else `honest`.
+        nsd_tolerance: mm for all regions, or region -> mm.
+        empty_policy: instead of the profile's.
+        geometry: instead of the profile's.
+        other_labels: `background` allows labels that nobody declared and takes them for background.
+        backend: which implementation computes the region metrics.
+        name: the model of the rows; None takes the folder's name.
+        fold: fold the predictions come from.
+        seed: seed of the training they come from.
+        workers: processes; None decides by cores, memory and size.
+        on_error: `stop` ends at the first unusable prediction.
+        results: folder of runs.
+        fresh: forget the rows of an earlier run.
+        data_dir: folder of datasets.
+        max_bytes: largest volume that is read.
+    """
+
+    prediction: Path
+    reference: Path | None = None
+    dataset: str | None = None
+    dataset_json: Path | None = None
+    regions: Mapping[str, tuple[int, ...]] | None = None
+    cases: Path | None = None
+    split: str | None = None
+    profile: str | None = None
+    nsd_tolerance: float | Mapping[str, float] | None = None
+    empty_policy: str | None = None
+    geometry: Geometry | None = None
+    other_labels: Literal["error", "background"] = "error"
+    backend: str = "native"
+    name: str | None = None
+    fold: int = 0
+    seed: int = 0
+    workers: int | None = None
+    on_error: Literal["score", "stop"] = "score"
+    results: Path | None = None
+    fresh: bool = False
+    data_dir: Path | None = None
+    max_bytes: int = DEFAULT_MAX_BYTES
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evaluation:
+    """What an evaluation left.
+
+    Attributes:
+        run_id: id of the run.
+        folder: its folder.
+        rules: how it was scored.
+        cases: expected cases.
+        rows: one per (case, region), in the order of cases, then regions.
+        failures: one per case without a usable prediction: case, status, code, message and more.
+        extra_predictions: files without a reference.
+        warnings: what else the user should know.
+    """
+
+    run_id: str
+    folder: Path
+    rules: ScoringRules
+    cases: tuple[str, ...]
+    rows: list[Row]
+    failures: list[dict[str, Any]]
+    extra_predictions: tuple[str, ...]
+    warnings: tuple[str, ...] = ()
+
+    @property
+    def summaries(self) -> list[Summary]:
+        """Return the summary of every region and metric, regions in the order of the tables."""
+        order = {region: index for index, region in enumerate(self.rules.regions)}
+        rows = sorted(self.rows, key=lambda row: order[row["region"]])
+        return summarise(rows, self.rules.columns, self.cases)
+
+    def as_json(self) -> dict[str, Any]:
+        """Return the document of `segbench evaluate --json`."""
+        failed = [
+            {key: failure.get(key) for key in ("case", "status", "code", "message")}
+            for failure in self.failures
+        ]
+        return {
+            "schema_version": 1,
+            "kind": "external",
+            "run_id": self.run_id,
+            "run_directory": str(self.folder),
+            "profile": self.rules.profile.name,
+            "empty_policy": self.rules.profile.empty_policy,
+            "n_expected": len(self.cases),
+            "n_scored": len(self.cases) - len(failed),
+            "n_failed": len(failed),
+            "extra_predictions": list(self.extra_predictions),
+            "failures": failed,
+            "summary": [summary.as_json() for summary in self.summaries],
+        }
+
+
+@dataclass(frozen=True)
+class _Job:
+    """Everything that is known before the first volume is opened."""
+
+    request: Request
+    rules: ScoringRules
+    references: References
+    cases: tuple[str, ...]
+    predictions: Predictions
+    model: str
+    dataset: str
+    run_id: str
+    folder: Path
+    split: str | None
+
+    @property
+    def keys(self) -> Row:
+        """Return the columns that say whose rows these are."""
+        request = self.request
+        return {
+            "run_id": self.run_id,
+            "model": self.model,
+            "dataset": self.dataset,
+            "protocol": PROTOCOL,
+            "fold": request.fold,
+            "seed": request.seed,
+        }
+
+
+def evaluate_predictions(request: Request, *, command: Sequence[str] | None = None) -> Evaluation:
+    """Score predictions against references and leave a run of kind `external`.
+
+    Args:
+        request: what to score and how.
+        command: the command line, for the record.
+
+    Returns:
+        Rows, failures and the run's folder. Cases whose files and rules are unchanged are not scored again.
+
+    Raises:
+        SegbenchError: SB104 and SB101 usage, SB201 to SB217 for references, SB311 no case, SB603 another
+            process holds the run; with `on_error="stop"` the first unusable prediction.
+        Interrupted: a signal came; finished cases are kept.
+    """
+    job = _prepare(request)
+    with StopRequest() as stop, Lease(job.folder) as lease:
+        remove_leftovers(job.folder)
+        if request.fresh:
+            for name in (CASE_LINES, CASES_FILE):
+                (job.folder / name).unlink(missing_ok=True)
+        record = _record(job, command)
+        write_run(job.folder, record)
+        try:
+            warnings = _score_all(job, stop)
+            lease.check()
+        except Interrupted:
+            write_run(job.folder, record.model_copy(update={"status": "interrupted"}))
+            raise
+        except SegbenchError as error:
+            write_run(job.folder, _as_failed(record, error))
+            raise
+        sync_lines(job.folder / CASE_LINES)
+        evaluation = _evaluation(job, warnings)
+        write_cases_csv(job.folder, job.rules.columns, cases=job.cases)
+        write_run(
+            job.folder,
+            record.model_copy(
+                update={"status": "complete", "finished": _now(), "warnings": evaluation.warnings}
+            ),
+        )
+    return evaluation
+
+
+def _prepare(request: Request) -> _Job:
+    """Return what is to be done, all names resolved; no volume is opened."""
+    card, dataset = _card_of(request)
+    labelling = None
+    if request.dataset_json is not None:
+        labelling = labelling_of_json(request.dataset_json)
+    rules = _rules(request, card, labelling)
+    _check_backend(rules)
+    if request.reference is not None:
+        references: References = reference_folder(
+            request.reference, labels=rules.labels, max_bytes=request.max_bytes
+        )
+    elif dataset is not None:
+        references = DatasetReferences(dataset)
+    else:
+        raise SegbenchError(
+            "SB104", "no references are named", mend="name their folder with --reference, or a --dataset"
+        )
+    cases, split = _chosen(request, references, dataset)
+    model = request.name or request.prediction.resolve().name
+    name = card.slug if card is not None else (labelling.name if labelling is not None else "")
+    name = name or (request.reference.resolve().name if request.reference is not None else "unnamed")
+    identity = make_run_id(
+        model,
+        name,
+        PROTOCOL,
+        fold=request.fold,
+        seed=request.seed,
+        content={
+            "schema_version": SCHEMA_VERSION,
+            "rules": rules.digest(),
+            "cases": list(cases),
+            # Two folders of one name are two sources; the path itself never leaves this digest.
+            "prediction": str(request.prediction.resolve()),
+            "reference": None if request.reference is None else str(request.reference.resolve()),
+        },
+    )
+    return _Job(
+        request=request,
+        rules=rules,
+        references=references,
+        cases=cases,
+        predictions=find_predictions(request.prediction, cases, references.cases),
+        model=model,
+        dataset=name,
+        run_id=identity,
+        folder=results_dir(request.results) / identity,
+        split=split,
+    )
+
+
+def _card_of(request: Request) -> tuple[DatasetCard | None, Dataset | None]:
+    """Return the dataset's card, and the opened dataset where its references or splits are needed."""
+    if request.dataset is None:
+        if request.split is not None:
+            raise SegbenchError("SB104", "--split needs a --dataset to draw on")
+        return None, None
+    from segbench.cards import list_dataset_cards, load_dataset_card
+    from segbench.data import open_dataset
+
+    needs_files = request.reference is None or request.split is not None
+    if not needs_files and request.dataset in list_dataset_cards():
+        return load_dataset_card(request.dataset), None
+    dataset = open_dataset(request.dataset, data_dir=request.data_dir, max_bytes=request.max_bytes)
+    return dataset.card, dataset
+
+
+def _rules(request: Request, card: DatasetCard | None, labelling: Labelling | None) -> ScoringRules:
+    name = request.profile or (card.evaluation.profile if card is not None else "honest")
+    regions: Mapping[str, tuple[int, ...]] | None = request.regions or None
+    labels: tuple[int, ...] | None = None
+    ignore = None
+    if labelling is not None and card is None:
+        regions, labels, ignore = regions or labelling.regions, labelling.labels, labelling.ignore_label
+    elif card is None and regions is not None:
+        labels = tuple(label for members in regions.values() for label in members)
+    if regions is None and card is None:
+        profile = load_profile(name)
+        if profile.regions == "card":
+            raise SegbenchError(
+                "SB104",
+                "no region is named: segbench cannot know which labels belong together",
+                mend="--dataset NAME, --dataset-json FILE, or for example --region tumour=1,2",
+            )
+    return rules_for(
+        card,
+        load_profile(name),
+        regions=regions,
+        labels=labels,
+        ignore_label=ignore,
+        tolerance_mm=request.nsd_tolerance,
+        empty_policy=request.empty_policy,
+        geometry=request.geometry,
+        backend=request.backend,
+        max_bytes=request.max_bytes,
+        any_label=request.other_labels == "background",
+    )
+
+
+def _check_backend(rules: ScoringRules) -> None:
+    """Raise now, not in a worker, when a backend is absent or lacks a metric."""
+    if rules.backend == "native":
+        return
+    import numpy as np
+
+    from segbench.metrics import evaluate_case
+
+    voxel = np.ones((1, 1, 1), dtype=np.uint8)
+    try:
+        evaluate_case(
+            voxel,
+            voxel,
+            spacing_mm=(1, 1, 1),
+            regions={"voxel": (1,)},
+            metrics=rules.metrics,
+            backend=rules.backend,
+        )
+    except ValueError as error:
+        raise SegbenchError(
+            "SB104", str(error), mend="a profile with fewer metrics, or --backend native"
+        ) from error
+
+
+def _chosen(
+    request: Request, references: References, dataset: Dataset | None
+) -> tuple[tuple[str, ...], str | None]:
+    """Return the cases to score and the name of the split they come from."""
+    if request.cases is not None and request.split is not None:
+        raise SegbenchError("SB104", "--cases and --split cannot both say which cases are scored")
+    if request.cases is not None:
+        return read_case_list(request.cases, references.cases), None
+    if request.split is None or dataset is None:
+        return references.cases, None
+    from segbench.data.splits import load_split
+
+    folds = load_split(request.split, dataset)
+    if len(folds) > 1 and request.fold >= len(folds):
+        raise SegbenchError(
+            "SB104", f"--fold {request.fold}: the split has {len(folds)} folds, counted from 0"
+        )
+    fold = folds[request.fold if len(folds) > 1 else 0]
+    cases = tuple(sorted(fold.test or fold.validation))
+    absent = sorted(set(cases).difference(references.cases))
+    if absent:
+        raise SegbenchError(
+            "SB324", f"{len(absent)} test cases have no reference", found=", ".join(absent[:10])
+        )
+    if not cases:
+        raise SegbenchError("SB311", f"split {fold.name} has no test case")
+    return cases, fold.name
+
+
+@dataclass
+class _Progress:
+    """What happened so far, in this process."""
+
+    warnings: list[str] = field(default_factory=list[str])
+    reference_faults: list[SegbenchError] = field(default_factory=list[SegbenchError])
+    killed: list[Task] = field(default_factory=list[Task])
+
+
+def _score_all(job: _Job, stop: StopRequest) -> list[str]:
+    """Score every case that is not done; return warnings that belong to no case."""
+    done = read_case_lines(job.folder, repair=True)
+    pending = _pending(job, done)
+    progress = _Progress()
+    if job.predictions.extra:
+        names = ", ".join(job.predictions.extra[:10])
+        more = len(job.predictions.extra) - 10
+        what = (
+            "file has no reference and is"
+            if len(job.predictions.extra) == 1
+            else "files have no reference and are"
+        )
+        progress.warnings.append(
+            f"{len(job.predictions.extra)} {what} not scored: {names}"
+            + (f" and {more} more" if more > 0 else "")
+        )
+        console.warn(progress.warnings[-1])
+    for case in sorted(set(job.cases).difference(pending)):
+        if done[case].get("failure"):
+            _tell(done[case]["failure"], done[case]["rows"], job)
+    workers = _worker_count(job, pending)
+    if workers > 1:
+        _warm_up(job)
+    function = ScoreCase(job.rules, job.references)
+    with console.progress(f"evaluate {job.model}", len(job.cases)) as bar:
+        bar.advance(len(job.cases) - len(pending))
+        results = ordered_map(
+            function,
+            _tasks(job, pending, done, progress),
+            workers if workers > 1 else 0,
+            case_of=lambda task: task.case,
+        )
+        for task, answer, error in results:
+            _take(job, task, answer, error, progress, done)
+            bar.advance(note=task.case)
+            stop.check()
+        for task in progress.killed:
+            # Alone: with no other worker beside it, memory may suffice.
+            for _, answer, error in ordered_map(function, [task], 1, case_of=lambda each: each.case):
+                _take(job, task, answer, error, progress, done, last=True)
+            stop.check()
+    if progress.reference_faults:
+        raise _all_faults(progress.reference_faults)
+    return progress.warnings
+
+
+def _pending(job: _Job, done: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """Return the cases whose files have changed since they were scored, or that were not."""
+    rules = job.rules.digest()
+    return [
+        case
+        for case in job.cases
+        if case not in done
+        or not untouched(
+            done[case].get("inputs") or {}, job.references.files(case), job.predictions.paths[case], rules
+        )
+    ]
+
+
+def _tasks(
+    job: _Job, pending: Sequence[str], done: Mapping[str, Mapping[str, Any]], progress: _Progress
+) -> Iterator[Task]:
+    """Yield the tasks; once a reference is damaged the rest are only checked."""
+    for case in pending:
+        fault("case")
+        before = done.get(case, {}).get("inputs")
+        yield Task(case, job.predictions.paths[case], before, bool(progress.reference_faults))
+
+
+def _take(
+    job: _Job,
+    task: Task,
+    answer: Answer | None,
+    error: Exception | None,
+    progress: _Progress,
+    done: dict[str, dict[str, Any]],
+    *,
+    last: bool = False,
+) -> None:
+    """Keep what a task gave: rows, or why there are none."""
+    if isinstance(error, SegbenchError) and error.code == KILLED:
+        if not last:
+            progress.killed.append(task)
+            return
+        answer, error = _killed_answer(job, task, error), None
+    if isinstance(error, SegbenchError) and error.code.startswith(("SB2", "SB3")):
+        progress.reference_faults.append(error)
+        return
+    if error is not None:
+        raise error
+    assert answer is not None
+    if progress.reference_faults:
+        return
+    if answer.result is None:
+        line = done[task.case]
+        append_case(
+            job.folder, task.case, line["rows"], inputs=answer.inputs, **_notes(line.get("failure"), line)
+        )
+        return
+    result = answer.result
+    if result.failure is not None and job.request.on_error == "stop":
+        raise _stopping(result.failure)
+    rows = [job.keys | row for row in result.rows]
+    append_case(
+        job.folder,
+        task.case,
+        rows,
+        inputs=answer.inputs,
+        failure=result.failure,
+        warnings=list(result.warnings),
+    )
+    if result.failure is not None:
+        _tell(result.failure, rows, job)
+    for warning in result.warnings:
+        console.warn(warning)
+
+
+def _notes(failure: Any, line: Mapping[str, Any]) -> dict[str, Any]:
+    return {"failure": failure, "warnings": line.get("warnings", [])}
+
+
+def _killed_answer(job: _Job, task: Task, error: SegbenchError) -> Answer:
+    """Return the rows of a case that no worker survives: unreadable, with the signal's name."""
+    reference = job.references.read(task.case)
+    rows = score_failure(job.rules, task.case, reference, error)
+    failure = {**error.as_dict(), "case": task.case, "status": "unreadable"}
+    return Answer({"rules": job.rules.digest()}, CaseResult(case=task.case, rows=rows, failure=failure))
+
+
+def _tell(failure: Mapping[str, Any], rows: Sequence[Mapping[str, Any]], job: _Job) -> None:
+    """Name a failed case on stderr, with what it costs."""
+    costs = ", ".join(f"{name} {number(rows[0].get(name)):.4g}" for name in job.rules.headline)
+    console.fail(
+        SegbenchError(
+            failure["code"],
+            failure["message"],
+            path=failure.get("path"),
+            case=failure["case"],
+            expected=failure.get("expected"),
+            found=failure.get("found"),
+            mend=failure.get("mend"),
+            details=[*failure.get("details", ()), f"scored as a failure ({costs}), not left out"],
+        )
+    )
+
+
+def _stopping(failure: Mapping[str, Any]) -> SegbenchError:
+    error = SegbenchError(
+        failure["code"],
+        failure["message"],
+        path=failure.get("path"),
+        case=failure["case"],
+        expected=failure.get("expected"),
+        found=failure.get("found"),
+        mend=failure.get("mend"),
+        details=[*failure.get("details", ()), "stopped here (--on-error stop); the same command goes on"],
+    )
+    error.exit_code = 4
+    return error
+
+
+def _all_faults(faults: Sequence[SegbenchError]) -> SegbenchError:
+    """Return one error that lists every damaged reference."""
+    first = faults[0]
+    if len(faults) == 1:
+        return first
+    return SegbenchError(
+        first.code,
+        f"{len(faults)} references cannot be used, nothing was scored",
+        path=None if first.path is None else first.path.parent,
+        details=[
+            f"{fault.case}: {fault.code} {fault.message.removeprefix('reference: ')}" for fault in faults
+        ],
+        mend="mend the references: scores against damaged ones would mean nothing",
+    )
+
+
+def _worker_count(job: _Job, pending: Sequence[str]) -> int:
+    """Return how many processes to use: asked for, else the cores, fewer where memory or work is short."""
+    if not pending:
+        return 1
+    count = job.request.workers if job.request.workers is not None else physical_cores()
+    sizes = [_bytes_of(path) for case in pending for path in _files(job, case)]
+    if job.request.workers is None and sum(sizes) < SMALL_BYTES:
+        return 1
+    budget = memory_budget()
+    if budget is not None and count > 1:
+        largest = max((_payload(path) for case in pending for path in job.references.files(case)), default=1)
+        count = max(1, min(count, budget // max(1, 4 * largest)))
+    return max(1, min(count, len(pending)))
+
+
+def _files(job: _Job, case: str) -> list[Path]:
+    prediction = job.predictions.paths[case]
+    return [*job.references.files(case), *([prediction] if prediction is not None else [])]
+
+
+def _bytes_of(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except OSError:
+        return 0
+
+
+def _payload(path: Path) -> int:
+    """Return the bytes of a volume once read; 1 for what is no volume (its fault is told when it is
+    scored).
+    """
+    try:
+        return read_header(path).payload_bytes
+    except SegbenchError:
+        return 1
+
+
+def _warm_up(job: _Job) -> None:
+    """Compile the kernels once, here, before several processes would each do it."""
+    from segbench.metrics.evaluate import compiled_engine_wanted
+
+    if job.rules.backend == "native" and compiled_engine_wanted():
+        try:
+            import segbench.metrics._native  # noqa: F401
+        except ImportError:
+            return
+
+
+def _evaluation(job: _Job, warnings: list[str]) -> Evaluation:
+    """Return the rows of all cases, those of earlier runs included."""
+    lines = read_case_lines(job.folder)
+    order = {region: index for index, region in enumerate(job.rules.regions)}
+    rows: list[Row] = []
+    failures: list[dict[str, Any]] = []
+    told = list(warnings)
+    for case in job.cases:
+        line = lines[case]
+        rows.extend(sorted(line["rows"], key=lambda row: order[row["region"]]))
+        if line.get("failure"):
+            failures.append(line["failure"])
+        told.extend(line.get("warnings") or ())
+    return Evaluation(
+        run_id=job.run_id,
+        folder=job.folder,
+        rules=job.rules,
+        cases=job.cases,
+        rows=rows,
+        failures=failures,
+        extra_predictions=job.predictions.extra,
+        warnings=tuple(told),
+    )
+
+
+def _record(job: _Job, command: Sequence[str] | None) -> RunRecord:
+    request, found = job.request, versions()
+    return RunRecord(
+        schema_version=SCHEMA_VERSION,
+        run_id=job.run_id,
+        kind="external",
+        status="running",
+        created=_now(),
+        command=tuple(tilde(part) for part in (command if command is not None else sys.argv)),
+        model={"slug": job.model},
+        dataset={"slug": job.dataset},
+        protocol={"name": PROTOCOL},
+        metric_profile=_plain_rules(job.rules),
+        split=SplitRecord(name=job.split, test=job.cases),
+        fold=request.fold,
+        seed=request.seed,
+        segbench={
+            "version": found.get("segbench", "unknown"),
+            "git": git_state(Path(__file__).resolve().parent.parent),
+        },
+        versions=found,
+        machine=machine(),
+        execution={"workers": request.workers},
+        external={
+            "prediction": tilde(request.prediction),
+            "reference": None if request.reference is None else tilde(request.reference),
+            "geometry": job.rules.profile.geometry,
+            "backend": job.rules.backend,
+            "backend_version": found.get(job.rules.backend, found.get("segbench")),
+            "extra_predictions": list(job.predictions.extra),
+        },
+    )
+
+
+def _plain_rules(rules: ScoringRules) -> dict[str, Any]:
+    profile = rules.profile
+    return {
+        "name": profile.name,
+        "metrics": list(rules.columns),
+        "headline": list(rules.headline),
+        "empty_policy": profile.empty_policy,
+        "spacing": profile.spacing,
+        "geometry": profile.geometry,
+        "nsd_tolerance": dict(rules.tolerances_mm),
+        "regions": {name: list(labels) for name, labels in rules.regions.items()},
+        "lesionwise": rules.lesionwise,
+        "notes": list(profile.notes),
+        "digest": profile.digest(),
+    }
+
+
+def _as_failed(record: RunRecord, error: SegbenchError) -> RunRecord:
+    failure = Failure(
+        failure_class="data",  # type: ignore[call-arg]
+        code=error.code,
+        message="; ".join((error.message, *error.details)),
+        where=None if error.path is None else tilde(error.path),
+    )
+    return record.model_copy(update={"status": "failed", "finished": _now(), "failure": failure})
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")

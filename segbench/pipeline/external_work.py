@@ -1,0 +1,143 @@
+"""One case of `segbench evaluate`, from two files to rows: what a worker process does.
+
+Every case leaves a stamp of the files it was computed from (size, time, sha256), so that the same command can
+tell what still holds. A worker that finds both digests unchanged says so and scores nothing.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from multiprocessing import parent_process
+from pathlib import Path
+from typing import Any
+
+from segbench.core.errors import SegbenchError
+from segbench.core.faults import fault
+from segbench.core.hashing import sha256_file
+from segbench.pipeline.external_sources import References
+from segbench.pipeline.scoring import CaseResult, ScoringRules, score_file
+
+Stamp = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Task:
+    """A case to score.
+
+    Attributes:
+        case: its id.
+        prediction: its file, or None.
+        before: the digests of an earlier run, or None.
+        check_only: only read the reference: another reference is damaged already, so nothing will be scored.
+    """
+
+    case: str
+    prediction: Path | None
+    before: Mapping[str, Any] | None = None
+    check_only: bool = False
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a worker says about a task.
+
+    Attributes:
+        inputs: stamps of the files, and the digest of the rules.
+        result: rows and failure; None when the earlier rows still hold or nothing was to be scored.
+    """
+
+    inputs: dict[str, Any]
+    result: CaseResult | None
+
+
+@dataclass
+class ScoreCase:
+    """The function that workers call; errors it raises are faults of references.
+
+    Attributes:
+        rules: how to score.
+        references: where references come from.
+        threads: threads of the engine in a worker process.
+    """
+
+    rules: ScoringRules
+    references: References
+    threads: int = 1
+
+    def __call__(self, task: Task) -> Answer:
+        """Return the rows of a case, or that the earlier ones hold."""
+        if parent_process() is not None:
+            os.environ["SEGBENCH_THREADS"] = str(self.threads)
+            fault("worker")
+        inputs = {
+            "rules": self.rules.digest(),
+            "reference": [stamp(path) for path in self.references.files(task.case)],
+            "prediction": None if task.prediction is None else stamp(task.prediction),
+        }
+        if task.before is not None and same_content(task.before, inputs):
+            return Answer(inputs, None)
+        try:
+            reference = self.references.read(task.case)
+        except SegbenchError as error:
+            raise _named(error, task.case) from None
+        if task.check_only:
+            return Answer(inputs, None)
+        return Answer(inputs, score_file(self.rules, task.case, reference, task.prediction))
+
+
+def stamp(path: Path) -> Stamp:
+    """Return size, modification time and sha256 of a file; what cannot be read has no sha256."""
+    try:
+        state = path.stat()
+        digest = sha256_file(path) if path.is_file() else None
+    except OSError:
+        return {"bytes": None, "mtime_ns": None, "sha256": None}
+    return {"bytes": state.st_size, "mtime_ns": state.st_mtime_ns, "sha256": digest}
+
+
+def untouched(before: Mapping[str, Any], files: Sequence[Path], prediction: Path | None, rules: str) -> bool:
+    """Tell from sizes and times alone, without reading, that a case's files are what they were."""
+    if before.get("rules") != rules or (before.get("prediction") is None) != (prediction is None):
+        return False
+    stamps: list[Any] = [*(before.get("reference") or ()), *([before["prediction"]] if prediction else [])]
+    paths = [*files, *([prediction] if prediction else [])]
+    if len(stamps) != len(paths):
+        return False
+    for old, path in zip(stamps, paths, strict=True):
+        try:
+            state = path.stat()
+        except OSError:
+            return False
+        if old.get("sha256") is None or (old["bytes"], old["mtime_ns"]) != (state.st_size, state.st_mtime_ns):
+            return False
+    return True
+
+
+def same_content(before: Mapping[str, Any], now: Mapping[str, Any]) -> bool:
+    """Tell whether two sets of stamps are of the same bytes under the same rules."""
+    return (
+        before.get("rules") == now["rules"]
+        and _digests(before) == _digests(now)
+        and None not in _digests(now)
+    )
+
+
+def _digests(inputs: Mapping[str, Any]) -> list[Any]:
+    stamps = [*(inputs.get("reference") or ()), *([inputs["prediction"]] if inputs.get("prediction") else [])]
+    return [each.get("sha256") for each in stamps] + ([] if inputs.get("prediction") else ["no prediction"])
+
+
+def _named(error: SegbenchError, case: str) -> SegbenchError:
+    """Return the error of a reference, naming its case and saying whose fault it is."""
+    return SegbenchError(
+        error.code,
+        error.message if error.message.startswith("reference") else f"reference: {error.message}",
+        path=error.path,
+        case=error.case or case,
+        expected=error.expected,
+        found=error.found,
+        mend=error.mend,
+        details=error.details,
+    )
