@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from segbench.core.atomic import atomic_write_json
 from segbench.core.errors import SegbenchError, unknown_name
+from segbench.core.hashing import digest_json
 from segbench.data.splits.walk import (
     PARTS,
     Split,
@@ -30,7 +32,7 @@ STAND_IN = "random-70-10-20"
 RULES = ("patient-safe", "random", "folds", "forms", "table")
 _KEYS = {
     "schema_version", "dataset", "name", "kind", "source", "acknowledged_leaks", "folds", "digest",
-    "rule", "of", "seed", "fractions", "test", "table", "case", "column", "values",
+    "rule", "of", "seed", "fractions", "test", "validation", "table", "case", "column", "known_leaks",
 }  # fmt: skip
 
 
@@ -214,10 +216,9 @@ def _rule(document: Mapping[str, Any], path: Path, dataset: Dataset) -> SplitFil
     if rule == "patient-safe":
         of = read_split(str(document["of"]), dataset)
         unknown = of.unknown
+        share = fractions[1] / (1 - fractions[2])
         splits = [
-            patient_safe(
-                split, patient_of=patient_of, seed=seed, validation_fraction=fractions[1] / (1 - fractions[2])
-            )
+            patient_safe(split, patient_of=patient_of, seed=seed, validation_fraction=share)
             for split in of.splits
         ]
     elif rule == "random":
@@ -226,25 +227,24 @@ def _rule(document: Mapping[str, Any], path: Path, dataset: Dataset) -> SplitFil
         count = int(document.get("folds", 5))
         splits = make_folds(ids, patient_of=patient_of, dataset=slug, folds=count, seed=seed)
     else:
-        test = _test_cases(document, dataset)
-        given = Split(slug, name, tuple(set(ids) - test), (), tuple(test), seed=seed)
-        splits = [
-            patient_safe(
-                given, patient_of=patient_of, seed=seed, validation_fraction=fractions[1] / (1 - fractions[2])
-            )
-        ]
+        test = _members(document, dataset, "test")
+        validation = _members(document, dataset, "validation") - test
+        rest = set(ids) - test - validation
+        given = Split(slug, name, tuple(rest), tuple(validation), tuple(test), seed=seed)
+        share = fractions[1] / (1 - fractions[2])
+        splits = [patient_safe(given, patient_of=patient_of, seed=seed, validation_fraction=share)]
     splits = [replace(split, name=name) for split in splits]
     return SplitFile(tuple(splits), unknown=unknown, uncovered=_uncovered(splits, dataset), path=path)
 
 
-def _test_cases(document: Mapping[str, Any], dataset: Dataset) -> set[str]:
-    """Test cases that the tree itself names: by the form they lie in, or by a column of a table in the root."""
+def _members(document: Mapping[str, Any], dataset: Dataset, part: str) -> set[str]:
+    """Cases of a part that the tree itself names: by the form they lie in, or by a column of a table."""
+    wanted = set(document.get(part, ()))
     if document["rule"] == "forms":
-        forms = set(document["test"])
-        return {case for case in dataset.case_ids if dataset.case(case).form in forms}
+        return {case for case in dataset.case_ids if dataset.case(case).form in wanted}
     rows = dataset.table(str(document["table"]))
-    tested = {row[document["case"]] for row in rows if row.get(document["column"]) in document["test"]}
-    return tested & set(dataset.case_ids)
+    named = {row[document["case"]] for row in rows if row.get(document["column"]) in wanted}
+    return named & set(dataset.case_ids)
 
 
 def _uncovered(splits: Sequence[Split], dataset: Dataset) -> tuple[str, ...]:
@@ -261,8 +261,6 @@ def _check_digest(document: Mapping[str, Any], path: Path, name: str, dataset: D
         {part: cases if cases == EVERY_OTHER_CASE else sorted(cases) for part, cases in _filled(fold).items()}
         for fold in document["folds"]
     ]
-    from segbench.core.hashing import digest_json
-
     expected = f"sha256:{digest_json({'dataset': document.get('dataset', ''), 'folds': folds})}"
     if stored != expected:
         raise SegbenchError(
