@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from functools import wraps
 from typing import Any
 
 import numpy as np
@@ -20,13 +21,20 @@ COMPILED = os.environ.get("SEGBENCH_NO_NUMBA", "") in ("", "0")
 
 
 def jit(function: Callable[..., Any]) -> Callable[..., Any]:
-    """The function compiled on its first call, or as it is when numba was switched off."""
+    """The function, compiled when it is first called: importing this module costs no numba."""
     if not COMPILED:
         return function
-    import numba
+    compiled: list[Callable[..., Any]] = []
 
-    compiled: Callable[..., Any] = numba.njit(cache=True, nogil=True)(function)
-    return compiled
+    @wraps(function)
+    def call(*arguments: Any) -> Any:
+        if not compiled:
+            import numba
+
+            compiled.append(numba.njit(cache=True, nogil=True)(function))
+        return compiled[0](*arguments)
+
+    return call
 
 
 @jit
