@@ -102,7 +102,7 @@ def verify(
         adapter=opened.adapter,
         form=opened.form,
         cases_found=len(opened.case_ids),
-        cases_expected=opened.card.expected.cases,
+        cases_expected=_expected_cases(opened),
         cases_without_reference=len(opened.cases_without_reference),
         labels=count_labels(labels),
         findings=sorted_findings(findings),
@@ -173,3 +173,10 @@ def _refused(dataset: str | Path | DatasetCard, error: SegbenchError) -> Report:
         digest=None,
         cached=False,
     )
+
+
+def _expected_cases(dataset: Dataset) -> int | None:
+    """What the folder announces itself, else what the card says; unknown for a tree of phantoms."""
+    if dataset.discovery.announced is not None:
+        return dataset.discovery.announced
+    return None if dataset.is_generated else dataset.card.expected.cases

@@ -96,7 +96,8 @@ class ByteStream:
         self.path = path
         self.coding: Coding = coding
         self.position = 0
-        self.file_bytes = os.fstat(stream.fileno()).st_size - stream.tell()
+        self._end = os.fstat(stream.fileno()).st_size
+        self.file_bytes = self._end - stream.tell()
         self._stream = stream
         self._hasher = hasher
         self._pending = b""
@@ -133,6 +134,17 @@ class ByteStream:
             buffer[at : at + len(part)] = part
             at += len(part)
         return at
+
+    def skip(self, count: int) -> int:
+        """Read on and forget; returns how many of the bytes there were."""
+        left = count
+        while left > 0 and (part := self._next(min(left, _BLOCK_OUT))):
+            left -= len(part)
+        return count - left
+
+    def last_length(self) -> int:
+        """What the last four bytes of the file say: the length modulo 2^32 of its last gzip member."""
+        return int.from_bytes(os.pread(self._stream.fileno(), 4, max(0, self._end - 4)), "little")
 
     def finish(self, announced: int) -> None:
         """Read on to the end of the file and refuse anything left over.

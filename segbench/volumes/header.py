@@ -104,8 +104,8 @@ def check_size(
     """Refuse what cannot fit in memory or cannot be in a file of this size.
 
     Raises:
-        SegbenchError: SB208 above `max_bytes` or the memory budget; SB207 for a data offset beyond the file;
-            SB204 when the file is too small for its claim, however well it were compressed.
+        SegbenchError: SB208 above `max_bytes` or the memory budget; SB204 when the file is too
+            small for its claim, however well it were compressed.
     """
     need = header.payload_bytes
     shape = _times((header.channels, *header.shape_zyx) if header.channels > 1 else header.shape_zyx)
@@ -116,14 +116,6 @@ def check_size(
             path=path,
             expected=f"at most {_size(max_bytes)}",
             found=f"{shape} voxels (z, y, x) of {header.dtype.name}: {_size(need)}",
-        )
-    if header.data_offset >= most_payload:
-        raise SegbenchError(
-            "SB207",
-            "the header places the voxels beyond the end of the file",
-            path=path,
-            expected=f"an offset below {most_payload:,}",
-            found=f"{header.data_offset:,}",
         )
     if header.data_offset + need > most_payload:
         bound = "even at the best possible compression" if packed else "by its size"

@@ -30,12 +30,12 @@ def open_nifti(
         raise SegbenchError("SB204", "the file is cut short inside its header", path=path)
     header = parse_header(data, path=path, allow_channels=allow_channels)
     gap = header.data_offset - length
-    if header.data_offset >= payload.most():
+    if header.data_offset > payload.most():
         raise SegbenchError(
             "SB207",
             "the header places the voxels beyond the end of the file",
             path=path,
-            expected=f"an offset below {payload.most():,}",
+            expected=f"an offset of at most {payload.most():,}",
             found=f"{header.data_offset:,}",
         )
     block = payload.read(gap)
@@ -44,7 +44,7 @@ def open_nifti(
             "SB207",
             "the header places the voxels beyond the end of the file",
             path=path,
-            expected=f"an offset below {length + len(block):,}",
+            expected=f"an offset of at most {length + len(block):,}",
             found=f"{header.data_offset:,}",
         )
     codes = extension_codes(block, big_endian=header.big_endian)

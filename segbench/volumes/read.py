@@ -7,7 +7,7 @@ to the very end of the stream, and only then make an array.
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterable
+from collections.abc import Callable, Generator, Iterable
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,9 @@ from segbench.volumes.labels import as_label_array, check_declared
 from segbench.volumes.nifti import open_nifti
 from segbench.volumes.volume import DEFAULT_MAX_BYTES, Volume
 
+_REHEARSE_FROM = (
+    128 * 1024**2
+)  # bytes of voxels from which on a suspicious file is first read without keeping it
 _BLOCK = 1 << 22  # voxels that are scaled at once: keeps the double-precision intermediate small
 
 
@@ -109,16 +112,12 @@ def load_stored(
     with open_payload(
         path, allow_channels=allow_channels, max_bytes=max_bytes, raw=not as_float, hasher=hasher
     ) as (header, payload):
+        if _looks_cut(header, payload):
+            # Either several members or a damaged file: find out before so much memory is filled.
+            with open_payload(path, allow_channels=allow_channels, max_bytes=max_bytes) as (_, rehearsal):
+                _read_through(header, rehearsal, rehearsal.skip, path)
         buffer = np.empty(header.payload_bytes, dtype=np.uint8)
-        try:
-            got = payload.fill(buffer.data)
-        except SegbenchError as error:
-            if error.code != "SB204":
-                raise
-            raise _cut_short(header, payload, error.message, path) from None
-        if got < header.payload_bytes:
-            raise _cut_short(header, payload, "the file is cut short", path)
-        payload.finish(header.data_offset + header.payload_bytes)
+        _read_through(header, payload, lambda _: payload.fill(buffer.data), path)
         return header, _shaped(header, buffer)
 
 
@@ -195,6 +194,28 @@ def _shaped(header: VolumeHeader, buffer: NDArray[np.uint8]) -> NDArray[Any]:
         grid = values.reshape(*header.shape_zyx, header.channels)
         return np.ascontiguousarray(np.moveaxis(grid, -1, 0))
     return values.reshape(header.channels, *header.shape_zyx)
+
+
+def _looks_cut(header: VolumeHeader, payload: ByteStream) -> bool:
+    """Whether a large gzip file does not end as one whole member would."""
+    if payload.coding != "gzip" or header.payload_bytes < _REHEARSE_FROM:
+        return False
+    return payload.last_length() != (header.data_offset + header.payload_bytes) % 2**32
+
+
+def _read_through(
+    header: VolumeHeader, payload: ByteStream, take: Callable[[int], int], path: Path | str
+) -> None:
+    """Take the voxels and go on to the end of the file; refuse too little and too much."""
+    try:
+        got = take(header.payload_bytes)
+    except SegbenchError as error:
+        if error.code != "SB204":
+            raise
+        raise _cut_short(header, payload, error.message, path) from None
+    if got < header.payload_bytes:
+        raise _cut_short(header, payload, "the file is cut short", path)
+    payload.finish(header.data_offset + header.payload_bytes)
 
 
 def _cut_short(header: VolumeHeader, payload: ByteStream, message: str, path: Path | str) -> SegbenchError:
