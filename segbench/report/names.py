@@ -8,6 +8,7 @@ from typing import Any
 
 from segbench.core.errors import SegbenchError
 from segbench.report import facts
+from segbench.report.markup import one_line
 from segbench.report.runs import Run
 
 LONGEST = 60  # characters of a display name; longer ones are cut and told apart
@@ -21,7 +22,7 @@ def model_labels(runs: Sequence[Run]) -> dict[str, str]:
     for run in runs:
         titles[run.model] = titles.get(run.model) or facts.title_of(run)
     for slug, title in titles.items():
-        titles[slug] = title or _card_title(slug) or slug
+        titles[slug] = one_line(title or _card_title(slug) or slug).strip() or "?"
     counts: dict[str, int] = {}
     for title in titles.values():
         counts[title] = counts.get(title, 0) + 1

@@ -94,7 +94,7 @@ class RunFactory:
     ) -> Path:
         """One run folder; ``record`` adds to or replaces the four required fields of run.json."""
         first = rows[0]
-        place = self.root / (folder or str(first["run_id"]))
+        place = self.root / (folder or safe_name(str(first["run_id"])))
         place.mkdir(parents=True, exist_ok=True)
         content = {
             "schema_version": 1,
@@ -147,3 +147,9 @@ def runs(tmp_path: Path) -> RunFactory:
 @pytest.fixture
 def factory_at() -> Callable[[Path], RunFactory]:
     return RunFactory
+
+
+def safe_name(text: str) -> str:
+    """A folder name for any run id, different for different ids."""
+    plain = "".join(c if c.isascii() and c.isalnum() else "-" for c in text)
+    return f"{plain[:80]}-{hash_text(text):06d}"

@@ -6,7 +6,18 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from segbench.report.analysis import Analysis
-from segbench.report.figures import raincloud
+from segbench.report.figures import (
+    bland_altman,
+    critical_difference,
+    forest,
+    pareto,
+    profile,
+    raincloud,
+    rank_blobs,
+    seeds,
+    significance,
+    size,
+)
 from segbench.report.figures.sketch import NoData, Sketch
 from segbench.report.figures.style import rendered, style
 from segbench.report.latex import latex_label
@@ -33,7 +44,18 @@ class Drawn:
     dataset: str
 
 
-PER_BLOCK: tuple[tuple[str, Callable[[Analysis, int], Sketch]], ...] = (("01_raincloud", raincloud.draw),)
+PER_BLOCK: tuple[tuple[str, Callable[[Analysis, int], Sketch]], ...] = (
+    ("01_raincloud", raincloud.draw),
+    ("02_critical_difference", critical_difference.draw),
+    ("03_rank_blobs", rank_blobs.draw),
+    ("04_significance", significance.draw),
+    ("05_bland_altman", bland_altman.draw),
+    ("06_size", size.draw),
+    ("08_cost", pareto.draw),
+    ("09_forest", forest.draw),
+    ("10_profile", profile.draw),
+    ("11_seeds", seeds.draw),
+)
 
 
 def draw_figures(

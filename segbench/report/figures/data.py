@@ -82,6 +82,15 @@ def view(analysis: Analysis, number: int, *, floors: bool = True) -> View:
     return View(analysis, number, block, metric, analysis.regions(number), models, looks(every))
 
 
+def complete_values(shown: View, region: str) -> tuple[list[str], FloatArray]:
+    """Models with values in a region, and the (cases, models) table of cases complete for all of them."""
+    models = [model for model in shown.models if shown.known(model, region).size]
+    if not models:
+        return [], np.empty((0, 0))
+    table = np.stack([shown.values(model, region) for model in models], axis=1)
+    return models, table[~np.any(np.isnan(table), axis=1)]
+
+
 def limits(metric: MetricDisplay, low: float, high: float) -> tuple[float, float]:
     """Axis limits with a margin, never beyond what a fraction can be."""
     pad = 0.04 * (high - low) if high > low else max(abs(high), 1.0) * 0.05

@@ -56,7 +56,7 @@ def _panel(axis: Any, shown: View, region: str, *, seed: int) -> None:
         if not values.size:
             continue
         colour = shown.looks[model].colour
-        _half_violin(axis, values, place, colour, low, high)
+        _half_violin(axis, values, place, colour)
         axis.boxplot(
             values,
             positions=[place + 0.08],
@@ -81,13 +81,13 @@ def _panel(axis: Any, shown: View, region: str, *, seed: int) -> None:
     axis.set_axisbelow(True)
 
 
-def _half_violin(axis: Any, values: FloatArray, place: int, colour: str, low: float, high: float) -> None:
-    """Density above the row's line; nothing where all values are equal."""
+def _half_violin(axis: Any, values: FloatArray, place: int, colour: str) -> None:
+    """Density above the row's line, within the range of the data; nothing where all values are equal."""
     from scipy.stats import gaussian_kde
 
     if values.size < 3 or np.ptp(values) <= 1e-9 * max(abs(float(values[0])), 1.0):
         return
-    grid = np.linspace(low, high, 160)
+    grid = np.linspace(values.min(), values.max(), 160)
     density = gaussian_kde(values)(grid)
     density *= 0.42 / density.max()
     axis.fill_between(grid, place, place - density, color=colour, alpha=0.35, linewidth=0)

@@ -5,6 +5,7 @@ bytes.
 from __future__ import annotations
 
 import io
+import math
 from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#8C6D31")
 """Okabe and Ito's palette (its yellow, too pale for points on white, replaced by a brown)."""
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<", ">", "p", "h", "*", "d", "8", "H")
+LINES: tuple[Any, ...] = ("-", "--", "-.", ":", (0, (5, 1)), (0, (3, 1, 1, 1)), (0, (1, 1)), (0, (8, 3)))
 GREY = "#767676"
 WIDTHS = {"single": 3.5, "double": 7.16}
 
@@ -108,6 +110,11 @@ def rendered(figure: Figure, kinds: Sequence[str]) -> dict[str, bytes]:
     return found
 
 
+def legend_height(entries: int) -> float:
+    """Inches that a legend of one column needs."""
+    return 0.35 + 0.168 * entries
+
+
 def short(label: str, length: int = 28) -> str:
     """A label for an axis: cut in the middle when long, so that beginnings and ends stay readable."""
     if len(label) <= length:
@@ -116,6 +123,18 @@ def short(label: str, length: int = 28) -> str:
     return f"{label[:keep]}...{label[-keep:]}"
 
 
-def scaled(values: Any, scale: float) -> Any:
-    """Values in printed units."""
-    return values * scale
+def plain_log(axis: Any, low: float, high: float) -> None:
+    """A log axis with plain numbers: decades, and 2 and 5 between them where less than two decades are shown.
+
+    Args:
+        axis: `axes.xaxis` or `axes.yaxis`, already of log scale.
+        low: smallest value shown.
+        high: largest value shown.
+    """
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+
+    decades = math.log10(high / low) if low > 0 and high > low else 0.0
+    steps = (1.0, 2.0, 5.0) if decades < 2 else (1.0,)
+    axis.set_major_locator(LogLocator(base=10, subs=steps, numticks=12))
+    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axis.set_minor_formatter(NullFormatter())

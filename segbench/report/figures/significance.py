@@ -1,0 +1,74 @@
+"""04 Significance matrix: colour is the effect of row against column, star a difference, dot equivalence."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from segbench.report.analysis import Analysis
+from segbench.report.figures.data import view
+from segbench.report.figures.sketch import NoData, Sketch
+from segbench.report.figures.style import WIDTHS, new_figure, short
+from segbench.report.pairwise import Pair
+
+NUMBERS_UP_TO = 8  # models; beyond, the cells are too small for text
+
+
+def draw(analysis: Analysis, number: int) -> Sketch:
+    """Matched-pairs rank-biserial, signed so that blue means: the row is better than the column.
+
+    Raises:
+        NoData: fewer than two compared models.
+    """
+    shown = view(analysis, number, floors=False)
+    region = shown.regions[-1]
+    pairs = [pair for pair in analysis.pairs.get(shown.key(region), ()) if pair.rank_biserial is not None]
+    if not pairs:
+        raise NoData("no pair was tested")
+    models = analysis.ordered(sorted({name for pair in pairs for name in (pair.a, pair.b)}))
+    sign = 1.0 if shown.metric.higher_is_better else -1.0
+    k = len(models)
+    effect = np.full((k, k), np.nan)
+    for pair in pairs:
+        i, j = models.index(pair.a), models.index(pair.b)
+        effect[i, j] = sign * float(pair.rank_biserial or 0.0)
+        effect[j, i] = -effect[i, j]
+    side = min(1.6 + 0.3 * k, 6.2)
+    figure, axis = new_figure(max(side + 0.7, WIDTHS["single"]), side)
+    image = axis.imshow(effect, cmap="RdBu", vmin=-1, vmax=1, aspect="equal")
+    for pair in pairs:
+        i, j = models.index(pair.a), models.index(pair.b)
+        mark = _mark(pair, analysis.options.alpha)
+        for row, column in ((i, j), (j, i)):
+            dark = abs(effect[row, column]) > 0.65
+            text = mark if k > NUMBERS_UP_TO else f"{effect[row, column]:.2f}\n{mark}"
+            colour = "white" if dark else "black"
+            axis.text(column, row, text, ha="center", va="center", fontsize=6.5, color=colour)
+    axis.set_facecolor("0.92")
+    names = [short(shown.label(model), 22) for model in models]
+    axis.set_xticks(range(k), names, rotation=40, ha="right")
+    axis.set_yticks(range(k), names)
+    axis.tick_params(length=0)
+    for spine in axis.spines.values():
+        spine.set_visible(False)
+    bar = figure.colorbar(image, ax=axis, shrink=0.8)
+    bar.set_label("rank-biserial: row better \N{UPWARDS ARROW}")
+    bar.outline.set_visible(False)
+    different = sum(_mark(pair, analysis.options.alpha) == "*" for pair in pairs)
+    caption = (
+        f"Pairs on {shown.block.name} ({region}), {shown.metric.label}: blue, the row is better; star: "
+        "different after "
+        f"Holm at alpha {analysis.options.alpha:g}; dot: equivalent within the margin; neither: undecided."
+    )
+    alt = (
+        f"Significance matrix of {k} models by {shown.metric.head} on {shown.block.name}, region {region}: "
+        f"{different} "
+        f"of {len(pairs)} pairs differ after Holm, {sum(p.verdict == 'equivalent' for p in pairs)} are "
+        "equivalent."
+    )
+    return Sketch(figure, caption, alt)
+
+
+def _mark(pair: Pair, alpha: float) -> str:
+    if pair.verdict == "equivalent":
+        return "\N{BULLET}"
+    return "*" if pair.p_decision is not None and pair.p_decision < alpha else ""
