@@ -1,7 +1,7 @@
 """Backend `numba`: the CPU kernel behind torch tensors, spread over torch's threads.
 
-Threads are Python threads that leave the interpreter lock inside the kernel: no threading layer of numba's (one of
-which aborts when two threads enter it), no spinning workers, and nothing that a fork would break.
+Threads are Python threads that leave the interpreter lock inside the kernel: no threading layer of numba's
+(one of which aborts when two threads enter it), no spinning workers, and nothing that a fork would break.
 """
 
 from __future__ import annotations
@@ -45,6 +45,15 @@ def _spread(work: Callable[[int, int], None], items: int) -> None:
         future.result()
 
 
+def _lanes(dtype: torch.dtype) -> int:
+    """Channels of a block: the lanes of a vector."""
+    return 16 if dtype == torch.float32 else 8
+
+
+def _blocks(channels: int, dtype: torch.dtype) -> int:
+    return -(-channels // _lanes(dtype))
+
+
 def _flat(x: Tensor) -> np.ndarray:
     """The memory of a tensor from its first element to its last, as one flat array."""
     span = 1 + sum((size - 1) * stride for size, stride in zip(x.shape, x.stride(), strict=True))
@@ -85,8 +94,7 @@ def _problem(
 ) -> kernel.Problem:
     dtype = compute_dtype(u.dtype)
     _, channels, length = u.shape
-    lanes = 16 if dtype == torch.float32 else 8
-    n, padded = A.shape[1] + A.shape[1] % 2, -(-channels // lanes) * lanes
+    n, padded = A.shape[1] + A.shape[1] % 2, _blocks(channels, dtype) * _lanes(dtype)
     rate = u.new_zeros((n, padded), dtype=dtype)
     rate[: A.shape[1], :channels] = A.detach().t().to(torch.float64) * math.log2(math.e)
     steps = _tokens(u, dtype)
@@ -102,14 +110,13 @@ def _problem(
         length=length,
         channels=channels,
         n=n,
-        lanes=lanes,
         softplus=softplus,
         gated=z is not None,
     )
 
 
 def _memory(problem: kernel.Problem) -> np.ndarray:
-    return np.empty(kernel.scratch_size(problem.n, problem.lanes), problem.B.dtype)
+    return np.empty(kernel.scratch_size(problem.n, 64 // problem.B.itemsize), problem.B.dtype)
 
 
 def _like(x_bdl: Tensor, dtype: torch.dtype) -> Tensor:
@@ -134,13 +141,12 @@ def forward(
     batch, channels, length = u.shape
     y = _like(u, compute_dtype(u.dtype))
     states = y.new_empty((batch, chunks(length), problem.n, channels) if save_states else (0,))
-    blocks = -(-channels // problem.lanes)
     y_flat, states_flat = _flat(y), states.flatten().numpy()
 
     def work(first: int, last: int) -> None:
         kernel.forward_items(first, last, problem, y_flat, states_flat, save_states, _memory(problem))
 
-    _spread(work, batch * blocks)
+    _spread(work, batch * _blocks(channels, y.dtype))
     if save_states and problem.n != A.shape[1]:
         states = states[:, :, : A.shape[1]].contiguous()
     return y.to(u.dtype).transpose(1, 2), states
@@ -166,8 +172,8 @@ def backward(
     n, states_n = A.shape[1], problem.n
     if states_n != n:
         states = functional.pad(states, (0, 0, 0, states_n - n))
-    blocks = -(-channels // problem.lanes)
-    groups, padded = -(-blocks // kernel.GROUP), blocks * problem.lanes
+    blocks = _blocks(channels, dtype)
+    groups, padded = -(-blocks // kernel.GROUP), blocks * _lanes(dtype)
     g_u, g_delta = _like(u, dtype), _like(u, dtype)
     g_z = _like(u, dtype) if z is not None else g_u.new_empty(0)
     g_A = g_u.new_empty((batch, states_n, padded))

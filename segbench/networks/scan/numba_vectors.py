@@ -1,8 +1,8 @@
 """Packed vectors for numba: a type of 16 float32 (or 8 float64) and the few operations the scan needs.
 
-numba vectorises a loop when LLVM's heuristics say so; the scan's exponential is too long for that to be relied
-on, and a scalar libm call costs 5 to 10 times as much. So the kernel is written on explicit vectors, and LLVM
-splits them where the machine's registers are narrower (two halves on AVX2, four quarters on NEON).
+numba vectorises a loop when LLVM's heuristics say so; the scan's exponential is too long for that to be
+relied on, and a scalar libm call costs 5 to 10 times as much. So the kernel is written on explicit vectors,
+and LLVM splits them where the machine's registers are narrower (two halves on AVX2, four quarters on NEON).
 
 numba's cache on disk watches only the file of the compiled function: whoever changes this file touches
 `numba_kernel.py` too.
@@ -21,7 +21,8 @@ from numba.core import types
 from numba.core.extending import intrinsic, models, overload, register_model
 
 __all__ = [
-    "exp2", "fill", "fma", "load", "pointer", "softplus_terms", "splat", "store", "sum_rows",
+    "cache_line", "exp2", "fill", "fma", "keep_apart", "lanes_of", "load", "pointer", "prefetch",
+    "softplus_terms", "splat", "store", "sum_rows",
 ]  # fmt: skip
 
 Builder = Any
@@ -95,10 +96,11 @@ def _horner(builder: Builder, x: Value, coefficients: Sequence[float]) -> Value:
 
 
 _EXP2_FLOAT = (
-    1.0, 0.6931470036506653, 0.24022242426872253, 0.05550733581185341, 0.009671512991189957, 0.001326472731307149,
+    1.0, 0.6931470036506653, 0.24022242426872253, 0.05550733581185341, 0.009671512991189957,
+    0.001326472731307149,
 )  # fmt: skip
-"""2^r on [-1/2, 1/2]: relative minimax under p(0) = 1, so that exp(dt A) is exact where dt A vanishes and long
-memories do not drift. Largest relative error 9.1e-8 before rounding."""
+"""2^r on [-1/2, 1/2]: relative minimax under p(0) = 1, so that exp(dt A) is exact where dt A vanishes and
+long memories do not drift. Largest relative error 9.1e-8 before rounding."""
 _LOG2_E = math.log2(math.e)
 _LOG2_E_REST = 2.0355273740931033e-17
 _EXP2_DOUBLE = tuple(math.log(2) ** k / math.factorial(k) for k in range(15))
@@ -106,7 +108,7 @@ _EXP2_DOUBLE = tuple(math.log(2) ** k / math.factorial(k) for k in range(15))
 
 
 def _exp2(builder: Builder, z: Value, rest: Value | None = None) -> Value:
-    """2^(z + rest): nearest integer by adding a large constant whose low bits then hold the biased exponent."""
+    """2^(z + rest): a large constant added leaves the nearest integer, biased, in the low bits."""
     single = isinstance(z.type.element, ir.FloatType)
     mantissa, bias, bits = (23, 127, 32) if single else (52, 1023, 64)
     # At -bias the scale is exactly 0, at bias + 1 it is infinity: underflow and overflow as they should be.
@@ -259,14 +261,61 @@ def softplus_terms(typing_context: Any, x: Any) -> Any:
 
 @intrinsic
 def pointer(typing_context: Any, array: Any) -> Any:
-    """The memory of an array, without its reference count: handing arrays from function to function costs more
-    than the arithmetic here.
+    """The memory of an array, without its reference count: handing arrays from function to function costs
+    more than the arithmetic here.
     """
 
     def generate(context: Any, builder: Builder, signature: Any, args: Any) -> Value:
         return context.make_array(signature.args[0])(context, builder, args[0]).data
 
     return types.CPointer(array.dtype)(array), generate
+
+
+@intrinsic
+def cache_line(typing_context: Any, memory: Any) -> Any:
+    """The first place in memory from a pointer on that begins a cache line of 64 bytes."""
+
+    def generate(context: Any, builder: Builder, signature: Any, args: Any) -> Value:
+        address = builder.ptrtoint(args[0], ir.IntType(64))
+        aligned = builder.and_(builder.add(address, ir.IntType(64)(63)), ir.IntType(64)(-64))
+        return builder.inttoptr(aligned, args[0].type)
+
+    return memory(memory), generate
+
+
+@intrinsic
+def lanes_of(typing_context: Any, memory: Any) -> Any:
+    """How many elements of memory a vector holds, as a constant."""
+    lanes = _VECTORS[memory.dtype].lanes
+    return types.intp(memory), lambda context, builder, signature, args: ir.IntType(64)(lanes)
+
+
+@intrinsic
+def keep_apart(typing_context: Any) -> Any:
+    """Keep LLVM from merging the calling function into its caller, where its loop would run short of
+    registers.
+    """
+
+    def generate(context: Any, builder: Builder, signature: Any, args: Any) -> Value:
+        builder.function.attributes.add("noinline")
+        return context.get_dummy_value()
+
+    return types.void(), generate
+
+
+@intrinsic
+def prefetch(typing_context: Any, memory: Any, index: Any) -> Any:
+    """Ask for the cache line of an element, without waiting for it and without harm if there is none."""
+
+    def generate(context: Any, builder: Builder, signature: Any, args: Any) -> Value:
+        byte_pointer, number = ir.PointerType(ir.IntType(8)), ir.IntType(32)
+        kind = ir.FunctionType(ir.VoidType(), [byte_pointer, number, number, number])
+        function = builder.module.declare_intrinsic("llvm.prefetch", [byte_pointer], kind)
+        place = builder.bitcast(builder.gep(args[0], [args[1]]), byte_pointer)
+        builder.call(function, [place, number(0), number(3), number(1)])
+        return context.get_dummy_value()
+
+    return types.void(memory, types.intp), generate
 
 
 @intrinsic
