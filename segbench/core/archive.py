@@ -282,7 +282,7 @@ def _check(source: Path, members: Iterator[_Member], limits: _Limits) -> int:
             raise _refused(source, f"the archive is a bomb: it would grow more than {limits.ratio:g}-fold")
         fault = member.fault or _name_fault(member.name) or _clash(member, names)
         if fault is None and not member.is_folder:
-            place = str(PurePosixPath(member.name)).casefold()
+            place = "/".join(_parts(member.name)).casefold()
             fault = "stands twice" if place in files else None
             files.add(place)
         if fault is not None:
@@ -310,7 +310,7 @@ def _clash(member: _Member, names: dict[str, tuple[bool, str]]) -> str | None:
     `names` holds, by folded path, whether it is a folder and how it was spelt; folders that are only
     implied too.
     """
-    parts = list(PurePosixPath(unicodedata.normalize("NFC", member.name)).parts)
+    parts = _parts(member.name)
     if not parts:
         return None if member.is_folder else "has no relative name"
     for depth in range(1, len(parts) + 1):
@@ -324,6 +324,11 @@ def _clash(member: _Member, names: dict[str, tuple[bool, str]]) -> str | None:
         if last and before[0] != is_folder:
             return "is a file and a folder at once"
     return None
+
+
+def _parts(name: str) -> tuple[str, ...]:
+    """The parts of a name as a file system may see them: without `.`, in one Unicode form."""
+    return PurePosixPath(unicodedata.normalize("NFC", name)).parts
 
 
 def _wanted(name: str) -> bool:
