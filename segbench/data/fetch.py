@@ -103,9 +103,14 @@ def fetch(
         )
         digest = _digest(archive, "sha256")
         files.append((name, digest, archive.stat().st_size))
+        try:
+            _place(archive, item, data_dir, root)
+        except SegbenchError as error:
+            if error.code == "SB334":
+                archive.unlink()  # the next call takes it again instead of refusing the same file
+            raise
         known[item.url] = digest
         atomic_write_json(lock, {"schema_version": 1, "dataset": card.slug, "sha256": known})
-        _place(archive, item, data_dir, root)
     return Fetched(root, tuple(files))
 
 
