@@ -306,9 +306,9 @@ class _Run:
         self.job.warn(f"training rolled back to step {self.state.step}, learning rate halved from here")
 
     def _maybe_not_learning(self, labels: Tensor) -> None:
-        """SB403 once, after 2 % of the budget: the loss must be below that of the best constant predictor."""
+        """SB403 once, after 2 % of the budget (100 steps at least): a constant predictor must be beaten."""
         s = self.state
-        if s.told_not_learning or s.step < max(20, self.steps // 50) or s.loss_steps == 0:
+        if s.told_not_learning or s.step < max(100, self.steps // 50) or s.loss_steps == 0:
             return
         s.told_not_learning = True
         floor = constant_predictor_loss(self.job.loss, labels, self.job.channels)

@@ -89,12 +89,11 @@ def protocol_for(protocol: Protocol, model: ModelCard, card: DatasetCard) -> Pro
     if spacing == "card":
         spacing = card.geometry.spacing_mm or "median"
     mirror = own.inference.mirror_axes
+    mirror = card.geometry.mirror_axes if mirror == "card" else () if mirror == "none" else mirror
     updates = {
         "data": own.data.model_copy(update={"spacing": spacing}),
         "patch": own.patch.model_copy(update={"size": patch}),
-        "inference": own.inference.model_copy(
-            update={"mirror_axes": tuple(card.geometry.mirror_axes) if mirror == "card" else mirror}
-        ),
+        "inference": own.inference.model_copy(update={"mirror_axes": tuple(mirror)}),
         "metrics": own.metrics.model_copy(
             update={
                 "profile": card.evaluation.profile if own.metrics.profile == "card" else own.metrics.profile

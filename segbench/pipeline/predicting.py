@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -93,9 +93,9 @@ def _one(context: Context, case: str, predict: Callable[[str], NDArray[Any]]) ->
 
 def floor_predictor(context: Context) -> Callable[[str], NDArray[Any]]:
     """The floor fitted on the training split; gives the label map of a case on its stored grid."""
-    from segbench.data.floors import fit_floor
+    from segbench.data.floors import fit
 
-    fitted = fit_floor(context.model.slug, context.dataset, context.split.train)
+    fitted = fit(context.model.slug, context.dataset, context.split.train)
     return fitted.predict
 
 
@@ -122,34 +122,37 @@ def predict_prepared(
     case: str,
     device: torch.device,
     *,
-    grid: str = "stored",
+    grid: Literal["stored", "prepared"] = "stored",
 ) -> NDArray[Any]:
     """The label map of a prepared case, on its stored grid or (for validation) on the prepared one.
 
     Raises:
         SegbenchError: The error that kept the case from being prepared.
     """
+    from segbench.engine.export import export_grid, to_stored_grid
     from segbench.engine.predictor import predict_case
 
     if case in cache.failures:
         raise cache.failures[case]
-    protocol, classes = context.protocol, context.classes
-    indices = predict_case(
+    protocol, classes, properties = context.protocol, context.classes, cache.properties(case)
+    shape, nearest_axis = export_grid(properties) if grid == "stored" else (None, None)
+    labels = predict_case(
         networks,
         cache.image(case),
-        cache.properties(case),
         patch=protocol.patch.size,
+        num_outputs=classes.channels,
+        shape=shape,
+        nearest_axis=nearest_axis,
+        regions=classes.region_labels,
         overlap=protocol.inference.overlap,
-        importance=protocol.inference.importance,
-        sigma_scale=protocol.inference.sigma_scale,
         mirror_axes=tuple(protocol.inference.mirror_axes),
         window_batch=protocol.inference.window_batch,
-        precision=protocol.train.precision,
         device=device,
-        region_labels=classes.region_labels,
-        grid=grid,
+        precision=protocol.train.precision,
+        importance=protocol.inference.importance,
+        sigma_scale=protocol.inference.sigma_scale,
     )
-    if classes.region_labels is not None:
-        return indices
-    values = np.asarray(classes.values, dtype=np.uint16 if max(classes.values) > 255 else np.uint8)
-    return values[indices]
+    if classes.region_labels is None:
+        values = np.asarray(classes.values, dtype=np.uint16 if max(classes.values) > 255 else np.uint8)
+        labels = values[labels]
+    return to_stored_grid(labels, properties) if grid == "stored" else labels

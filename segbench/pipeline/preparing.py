@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from segbench.core import console
@@ -60,7 +61,7 @@ def recipe_of(context: Context) -> PreparationRecipe:
     )
 
 
-def open_prepared(context: Context) -> Cache:
+def open_prepared(context: Context, *, tell: Callable[[str], None] | None = None) -> Cache:
     """The prepared cases of this cell, preparing what is missing; a bad test case is left to `predict`.
 
     Raises:
@@ -70,17 +71,16 @@ def open_prepared(context: Context) -> Cache:
 
     split = context.split
     cases = sorted({*split.train, *split.validation, *split.test})
-    with console.progress(f"prepare {context.card.slug}", len(cases)) as bar:
-        cache = prepare_dataset(
-            context.dataset,
-            cases,
-            recipe_of(context),
-            cache_dir() / "prepared",
-            training_ids=split.train,
-            workers=context.execution.workers,
-            progress=lambda case: bar.advance(note=case),
-            on_error="collect",
-        )
+    cache = prepare_dataset(
+        context.dataset,
+        cases,
+        recipe_of(context),
+        cache_dir() / "prepared",
+        training_ids=split.train,
+        workers=context.execution.workers,
+        progress=tell,
+        on_error="collect",
+    )
     for case in (*split.train, *split.validation):
         if case in cache.failures:
             raise cache.failures[case]
@@ -89,7 +89,10 @@ def open_prepared(context: Context) -> Cache:
 
 def prepare_stage(context: Context) -> StageResult:
     """Prepare every case once per recipe, shared by all models and cells."""
-    cache = open_prepared(context)
+    split = context.split
+    total = len({*split.train, *split.validation, *split.test})
+    with console.progress(f"prepare {context.card.slug}", total) as bar:
+        cache = open_prepared(context, tell=lambda case: bar.advance(note=case))
     return StageResult(
         artefact=recipe_of(context).digest(context.split.train),
         facts={
