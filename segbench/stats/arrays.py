@@ -14,6 +14,7 @@ IntArray: TypeAlias = NDArray[np.int64]
 # Differences of numbers around s carry rounding noise of a few ulp of s; a spread below this share of s is
 # arithmetic, not variation.
 NOISE = 1e-13
+LARGEST = 1e100  # squares and cubes of larger numbers leave the range of a double
 
 
 def finite_array(values: ArrayLike, name: str, *, ndim: int | tuple[int, ...]) -> FloatArray:
@@ -35,6 +36,8 @@ def finite_array(values: ArrayLike, name: str, *, ndim: int | tuple[int, ...]) -
     if array.size == 0:
         raise StatsError(f"{name}: empty, shape {array.shape}")
     refuse_non_finite(array, name)
+    if float(np.max(np.abs(array))) > LARGEST:
+        raise StatsError(f"{name}: a value beyond {LARGEST:g} is no score")
     return array
 
 

@@ -37,7 +37,7 @@ def hodges_lehmann(x: ArrayLike, y: ArrayLike | None = None, *, confidence: floa
     q = max(1, wanted)
     places = (q, (total + 1) // 2, total // 2 + 1, total + 1 - q)
     low, left, right, high = walsh_order_statistics(differences, places)
-    note = CONSTANT if differences[0] == differences[-1] else (NOT_REACHED if wanted < 1 else "")
+    note = NOT_REACHED if wanted < 1 else CONSTANT if differences[0] == differences[-1] else ""
     return Interval((left + right) / 2, low, high, confidence, "hodges_lehmann", n, note)
 
 

@@ -121,6 +121,7 @@ def bca_levels(cases: FloatArray, draws: FloatArray, tails: FloatArray) -> Float
     edge = 0.5 / draws.size  # a share of 0 or 1 would send z0 to infinity
     z0 = normal_quantile(min(max(below, edge), 1 - edge))
     u = cases - mean
+    u = u / np.max(np.abs(u))  # the ratio has no scale; cubes of tiny numbers vanish
     acceleration = float((u**3).sum() / (6 * (u**2).sum() ** 1.5))
     z = z0 + normal_quantile(tails)
     return normal_cdf(z0 + z / (1 - acceleration * z))

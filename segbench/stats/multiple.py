@@ -120,7 +120,8 @@ def bergmann_hommel(pvalue_matrix: ArrayLike) -> FloatArray:
     """(k, k) adjusted p-values by Bergmann and Hommel's procedure, all pairs of k <= 8 models; diagonal 1.
 
     The adjusted p-value of a pair is the maximum, over the exhaustive sets that hold it, of the set's size
-    times its smallest p-value. An exhaustive set is all pairs inside the groups of a partition of the models.
+    times its smallest p-value, made monotone in the raw p-value. An exhaustive set is all pairs inside the
+    groups of a partition of the models.
 
     Args:
         pvalue_matrix: (k, k), symmetric, two-sided raw p-values; the diagonal is not looked at.
@@ -144,6 +145,9 @@ def bergmann_hommel(pvalue_matrix: ArrayLike) -> FloatArray:
         if size:
             bound = size * float(p[members].min())
             adjusted[members] = np.maximum(adjusted[members], bound)
+    # A pair with a larger raw p-value can get a smaller bound; as in the published table, no inversion stays
+    order = np.lexsort((adjusted, p))
+    adjusted[order] = np.maximum.accumulate(adjusted[order])
     return _as_matrix(adjusted, k)
 
 

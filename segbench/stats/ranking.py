@@ -17,7 +17,7 @@ from segbench.stats.arrays import (
 )
 from segbench.stats.errors import StatsError
 from segbench.stats.resampling import count_blocks, group_index
-from segbench.stats.schemes import Scheme, oriented_scores, prepare_scheme, ranks_from_scores
+from segbench.stats.schemes import Scheme, oriented, prepare_scheme, ranks_from_scores
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -86,9 +86,9 @@ def rank_cases(
     open_unit(alpha, "alpha")
     bound = prepare_scheme(values[:, :, None], scheme, _directions(higher_is_better, 1), alpha)
     counts = np.ones((1, values.shape[0]))
-    scores = bound.scores(counts)[0, :, 0]
-    ranks = ranks_from_scores(oriented_scores(bound, counts))[0, :, 0]
-    return Ranking(read_only_int(ranks), read_only_float(scores), scheme, higher_is_better)
+    scores = bound.scores(counts)
+    ranks = ranks_from_scores(oriented(scores, bound))[0, :, 0]
+    return Ranking(read_only_int(ranks), read_only_float(scores[0, :, 0]), scheme, higher_is_better)
 
 
 def _directions(higher_is_better: bool | Sequence[bool], series: int) -> FloatArray:
@@ -138,7 +138,7 @@ def rank_stability(
     direction = _directions(higher_is_better, series)
     bound = prepare_scheme(values, scheme, direction, 0.05)
     ones = np.ones((1, cases))
-    full = ranks_from_scores(oriented_scores(bound, ones))[0]
+    full = ranks_from_scores(oriented(bound.scores(ones), bound))[0]
     flat = np.ascontiguousarray(values.reshape(cases, -1))
     draws = _draw(bound, full, flat, scheme, resamples, seed, group_index(groups, cases))
 
@@ -148,7 +148,8 @@ def rank_stability(
     high = 1 + (reached < np.ceil(tails[1] * resamples - 1e-9)).sum(axis=1)
     mean_low, mean_high = quantiles_by_column(draws.means, tails).reshape(2, models, series)
     frequencies = draws.tally / resamples
-    changes = _winner_changes(bound, full, cases)
+    winners = ranks_from_scores(oriented(bound.without_each(), bound)) == 1
+    changes = (winners != (full == 1)).any(axis=1).sum(axis=0)
 
     def shaped(array: FloatArray | IntArray) -> FloatArray | IntArray:
         """Without the series axis when the table had none."""
@@ -203,9 +204,9 @@ def _draw(
         rows = slice(done, done + counts.shape[0])
         means[rows] = (counts @ flat) / counts.sum(axis=1, keepdims=True)
         if name == "mean_then_rank":
-            scores = np.round(means[rows].reshape(-1, models, series), 12) * scheme.higher_is_better
+            scores = oriented(means[rows].reshape(-1, models, series), scheme)
         else:
-            scores = oriented_scores(scheme, counts)
+            scores = oriented(scheme.scores(counts), scheme)
         ranks, tau[rows] = _ranks_and_tau(scores, full)
         for rank in range(models):
             tally[:, rank] += (ranks == rank).sum(axis=0)
@@ -236,16 +237,3 @@ def _ranks_and_tau(scores: FloatArray, full: IntArray) -> tuple[NDArray[np.int16
 def quantiles_by_column(draws: FloatArray, levels: Sequence[float]) -> FloatArray:
     """(levels, columns) linear-interpolated quantiles of each column."""
     return np.quantile(draws, levels, axis=0)
-
-
-def _winner_changes(scheme: Scheme, full: IntArray, cases: int) -> IntArray:
-    """(series,) cases whose removal changes who is first."""
-    changes = np.zeros(full.shape[1], dtype=np.int64)
-    block = max(1, 2_000_000 // cases)
-    for start in range(0, cases, block):
-        left = np.arange(start, min(start + block, cases))
-        counts = np.ones((left.size, cases))
-        counts[np.arange(left.size), left] = 0
-        winners = ranks_from_scores(oriented_scores(scheme, counts)) == 1
-        changes += (winners != (full == 1)).any(axis=1).sum(axis=0)
-    return changes

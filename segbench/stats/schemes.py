@@ -34,10 +34,12 @@ class Scheme:
 
     Attributes:
         scores: (draws, cases) counts -> (draws, models, series) scores.
+        without_each: (cases, models, series) scores with one case left out, in closed form.
         higher_is_better: (series,) direction of the scores (not of the metric).
     """
 
     scores: Scores
+    without_each: Callable[[], FloatArray]
     higher_is_better: FloatArray
 
 
@@ -47,13 +49,17 @@ def prepare_scheme(table: FloatArray, scheme: str, higher_is_better: FloatArray,
     cases, models, series = table.shape
     if scheme.startswith("test"):
         adjust = scheme.endswith("holm")
-        oriented = table * higher_is_better
+        turned = table * higher_is_better
 
         def wins(counts: FloatArray) -> FloatArray:
-            columns = [rivals_beaten(oriented[:, :, s], counts, alpha, adjust) for s in range(series)]
+            columns = [rivals_beaten(turned[:, :, s], counts, alpha, adjust) for s in range(series)]
             return np.stack(columns, axis=2)
 
-        return Scheme(wins, np.ones_like(higher_is_better))
+        def wins_without_each() -> FloatArray:
+            columns = [_rivals_beaten_without_each(turned[:, :, s], alpha, adjust) for s in range(series)]
+            return np.stack(columns, axis=2)
+
+        return Scheme(wins, wins_without_each, np.ones_like(higher_is_better))
     if scheme.startswith("rank"):
         flat = ranks(-table * higher_is_better, ties="min", axis=1).reshape(cases, -1)
         direction = np.full_like(higher_is_better, -1.0)
@@ -67,13 +73,20 @@ def prepare_scheme(table: FloatArray, scheme: str, higher_is_better: FloatArray,
     def medians(counts: FloatArray) -> FloatArray:
         return weighted_medians(flat, counts).reshape(-1, models, series)
 
-    aggregate = means if scheme in ("mean_then_rank", "rank_then_mean") else medians
-    return Scheme(aggregate, direction)
+    def means_without_each() -> FloatArray:
+        return ((flat.sum(axis=0) - flat) / (cases - 1)).reshape(-1, models, series)
+
+    def medians_without_each() -> FloatArray:
+        return _medians_without_each(flat).reshape(-1, models, series)
+
+    if scheme in ("mean_then_rank", "rank_then_mean"):
+        return Scheme(means, means_without_each, direction)
+    return Scheme(medians, medians_without_each, direction)
 
 
-def oriented_scores(scheme: Scheme, counts: FloatArray) -> FloatArray:
-    """(draws, models, series) scores, rounded, larger is better."""
-    return np.round(scheme.scores(counts), DECIMALS) * scheme.higher_is_better
+def oriented(scores: FloatArray, scheme: Scheme) -> FloatArray:
+    """Scores rounded and turned so that larger is better."""
+    return np.round(scores, DECIMALS) * scheme.higher_is_better
 
 
 def ranks_from_scores(scores: FloatArray) -> IntArray:
@@ -93,12 +106,30 @@ def rivals_beaten(table: FloatArray, counts: FloatArray, alpha: float, holm: boo
         alpha: a rival is beaten when p <= alpha.
         holm: adjust over all k(k-1) ordered pairs.
     """
-    models = table.shape[1]
-    pvalues = np.ones((counts.shape[0], models, models))
     transposed = np.ascontiguousarray(counts.T)
+    return _count_wins(
+        table, counts.shape[0], lambda differences: one_sided_z(differences, transposed), alpha, holm
+    )
+
+
+def _rivals_beaten_without_each(table: FloatArray, alpha: float, holm: bool) -> FloatArray:
+    """(cases, models) number of rivals each model beats when one case is left out."""
+    return _count_wins(table, table.shape[0], one_sided_z_without_each, alpha, holm)
+
+
+def _count_wins(
+    table: FloatArray,
+    draws: int,
+    z_values: Callable[[FloatArray], tuple[FloatArray, FloatArray]],
+    alpha: float,
+    holm: bool,
+) -> FloatArray:
+    """(draws, models) rivals beaten, given a way to both one-sided z of a pair's differences."""
+    models = table.shape[1]
+    pvalues = np.ones((draws, models, models))
     for first in range(models):
         for second in range(first + 1, models):
-            z_first, z_second = one_sided_z(table[:, first] - table[:, second], transposed)
+            z_first, z_second = z_values(table[:, first] - table[:, second])
             pvalues[:, first, second] = normal_cdf(-z_first)
             pvalues[:, second, first] = normal_cdf(-z_second)
     if holm and models > 1:
@@ -150,6 +181,11 @@ def one_sided_z(differences: FloatArray, counts: FloatArray) -> tuple[FloatArray
     middle = reached - (drawn - 1) / 2  # average rank of the group
     w_plus = np.einsum("gb,gb->b", up, middle)
     ties = np.einsum("gb,gb,gb->b", drawn, drawn, drawn) - total
+    return _z_pair(w_plus, total, ties)
+
+
+def _z_pair(w_plus: FloatArray, total: FloatArray, ties: FloatArray) -> tuple[FloatArray, FloatArray]:
+    """Z of `greater` and of `less` with its sign turned, from W+, the number of ranks and sum(t^3 - t)."""
     mean = total * (total + 1) / 4
     variance = total * (total + 1) * (2 * total + 1) / 24 - ties / 48
     with np.errstate(divide="ignore", invalid="ignore"):
@@ -157,3 +193,40 @@ def one_sided_z(differences: FloatArray, counts: FloatArray) -> tuple[FloatArray
         greater = np.where(total > 0, (w_plus - mean - 0.5) / spread, -np.inf)
         less = np.where(total > 0, (mean - w_plus - 0.5) / spread, -np.inf)
     return greater, less
+
+
+def one_sided_z_without_each(differences: FloatArray) -> tuple[FloatArray, FloatArray]:
+    """(cases,) `one_sided_z` with one case left out, for each case, in one pass.
+
+    Without a case the ranks above its |d| fall by 1 and those tied with it by 1/2; a zero had no rank.
+    """
+    nonzero = differences != 0
+    size = np.abs(differences[nonzero])
+    positive = (differences[nonzero] > 0).astype(np.float64)
+    _, group, counts = np.unique(size, return_inverse=True, return_counts=True)
+    up = np.bincount(group, weights=positive, minlength=counts.size)
+    middle = np.cumsum(counts) - (counts - 1) / 2
+    w_plus = float(up @ middle)
+    ties = float((counts.astype(np.float64) ** 3 - counts).sum())
+    above = up.sum() - np.cumsum(up)  # positive differences of larger size
+    tied = counts[group].astype(np.float64)
+    left = w_plus - positive * middle[group] - above[group] - (up[group] - positive) / 2
+    left_ties = ties - (tied**3 - tied) + ((tied - 1) ** 3 - (tied - 1))
+    total = float(size.size)
+    w_each = np.full(differences.size, w_plus)
+    total_each = np.full(differences.size, total)
+    ties_each = np.full(differences.size, ties)
+    w_each[nonzero], total_each[nonzero], ties_each[nonzero] = left, total - 1, left_ties
+    return _z_pair(w_each, total_each, ties_each)
+
+
+def _medians_without_each(values: FloatArray) -> FloatArray:
+    """(cases, series) medians with one case left out: the middle moves by at most one place."""
+    cases = values.shape[0]
+    order = np.argsort(values, axis=0, kind="stable")
+    ordered = np.take_along_axis(values, order, axis=0)
+    place = np.argsort(order, axis=0)  # of each case in its sorted series
+    lower, upper = (cases - 2) // 2, (cases - 1) // 2  # 0-based places of the middle of cases - 1 values
+    left = np.where(place > lower, ordered[lower], ordered[lower + 1])
+    right = np.where(place > upper, ordered[upper], ordered[min(upper + 1, cases - 1)])
+    return np.asarray((left + right) / 2, dtype=np.float64)

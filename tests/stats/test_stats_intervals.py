@@ -1,0 +1,176 @@
+"""Intervals of a mean and a median: definitions, notes and coverage."""
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from segbench.stats import NotEnoughSeeds, StatsError, mean_interval, median_interval, two_level_test
+from segbench.stats.arrays import generator
+from segbench.stats.intervals import bca_levels
+from segbench.stats.resampling import bootstrap_means, bootstrap_medians, count_blocks, weighted_medians
+
+
+def dice_like(rng, shape):
+    """Skewed to the left, like Dice over cases."""
+    return rng.beta(9, 1.5, shape)
+
+
+def test_t_interval_equals_scipy():
+    x = dice_like(np.random.default_rng(0), 12)
+    result = mean_interval(x)
+    expected = stats.t.interval(0.95, 11, loc=x.mean(), scale=stats.sem(x))
+    assert (result.low, result.high) == pytest.approx(expected, rel=1e-12)
+    assert (result.method, result.n, result.note) == ("t", 12, "")
+
+
+@pytest.mark.parametrize(("ours", "theirs"), [("bca", "BCa"), ("percentile", "percentile")])
+def test_bootstrap_intervals_equal_scipy_within_monte_carlo_error(ours, theirs):
+    x = dice_like(np.random.default_rng(5), 60)
+    peer = stats.bootstrap((x,), np.mean, n_resamples=40_000, method=theirs, rng=np.random.default_rng(1))
+    result = mean_interval(x, method=ours, resamples=40_000)
+    width = peer.confidence_interval.high - peer.confidence_interval.low
+    assert result.low == pytest.approx(peer.confidence_interval.low, abs=0.02 * width)
+    assert result.high == pytest.approx(peer.confidence_interval.high, abs=0.02 * width)
+
+
+def test_bca_levels_equal_the_formula_from_the_jackknife():
+    x = dice_like(np.random.default_rng(2), 30)
+    draws = bootstrap_means(x[:, None], resamples=5000, seed=0)[:, 0]
+    jackknife = np.array([np.delete(x, i).mean() for i in range(30)])
+    u = jackknife.mean() - jackknife
+    a = (u**3).sum() / (6 * (u**2).sum() ** 1.5)
+    z0 = stats.norm.ppf((draws < x.mean()).mean())
+    z = z0 + stats.norm.ppf([0.025, 0.975])
+    levels = bca_levels(x, draws, np.array([0.025, 0.975]))
+    assert levels == pytest.approx(stats.norm.cdf(z0 + z / (1 - a * z)), rel=1e-6)
+
+
+@pytest.mark.parametrize(("n", "method"), [(19, "t"), (20, "bca")])
+def test_auto_switches_at_twenty_cases(n, method):
+    assert mean_interval(dice_like(np.random.default_rng(0), n)).method == method
+
+
+def test_two_seeds_make_it_two_level_and_equal_the_test_against_a_constant():
+    a = dice_like(np.random.default_rng(4), (3, 40)) + np.array([[0.0], [0.02], [-0.01]])
+    result = mean_interval(a)
+    assert (result.method, result.n) == ("two_level", 40)
+    # Against a model that is 0 everywhere every term of the second model vanishes
+    peer = two_level_test(a, np.zeros((2, 40)))
+    assert (result.estimate, result.low, result.high) == pytest.approx((peer.difference, peer.low, peer.high))
+
+
+def test_one_seed_row_is_a_plain_sample_and_two_level_needs_two():
+    a = dice_like(np.random.default_rng(4), (1, 40))
+    assert mean_interval(a).method == "bca"
+    with pytest.raises(NotEnoughSeeds, match="found 1"):
+        mean_interval(a, method="two_level")
+
+
+def test_constant_one_case_and_total_failures_are_said():
+    constant = mean_interval([0.7] * 25)
+    assert (constant.low, constant.high, constant.note) == (constant.estimate, constant.estimate, "constant")
+    single = mean_interval([0.7])
+    assert np.isnan(single.low)
+    assert np.isnan(single.high)
+    assert single.note
+    few = [0.0, 0.8, 0.9, 0.85, 0.7, 0.95, 0.9, 0.8, 0.9, 0.86]
+    assert mean_interval(few, worst=0.0).note == "few cases with total failures: interval too short"
+    assert mean_interval(few, worst=1.0).note == ""
+    assert mean_interval(few * 3, worst=0.0).note == ""
+
+
+@pytest.mark.parametrize(
+    ("n", "ranks"),
+    # l = qbinom(0.025, n, 0.5) in R, the table of every textbook
+    [(6, (1, 6)), (8, (1, 8)), (9, (2, 8)), (10, (2, 9)), (20, (6, 15)), (25, (8, 18)), (100, (40, 61))],
+)
+def test_median_interval_takes_the_textbook_order_statistics(n, ranks):
+    x = np.random.default_rng(n).permutation(np.arange(1.0, n + 1))
+    result = median_interval(x)
+    assert (result.low, result.high) == ranks
+    assert result.estimate == (n + 1) / 2
+    assert result.note == ""
+
+
+@pytest.mark.parametrize("n", [1, 2, 5])
+def test_median_interval_of_few_cases_is_the_range_and_says_so(n):
+    x = np.arange(1.0, n + 1)
+    result = median_interval(x)
+    assert (result.low, result.high, result.note) == (1.0, n, "confidence not reached")
+
+
+def test_weighted_medians_equal_numpy_on_the_expanded_sample():
+    rng = np.random.default_rng(0)
+    values = rng.integers(0, 6, (9, 4)) / 3
+    counts = np.concatenate(list(count_blocks(9, resamples=50, seed=3)))
+    for row, medians in zip(counts, weighted_medians(values, counts), strict=True):
+        expanded = np.repeat(values, row.astype(int), axis=0)
+        assert medians == pytest.approx(np.median(expanded, axis=0), abs=1e-15)
+
+
+def test_draws_do_not_depend_on_the_block_size():
+    big = np.concatenate(list(count_blocks(50, resamples=400, seed=9)))
+    small = np.concatenate(list(count_blocks(50, resamples=400, seed=9, row_bytes=48_000_000 // (50 * 7))))
+    assert np.array_equal(big, small)
+    assert (big.sum(axis=1) == 50).all()
+
+
+def test_groups_are_drawn_whole():
+    groups = np.array([0, 0, 1, 2, 2, 2])
+    counts = np.concatenate(list(count_blocks(6, resamples=300, seed=0, groups=groups)))
+    assert (counts[:, 0] == counts[:, 1]).all()
+    assert (counts[:, 3] == counts[:, 5]).all()
+    assert (counts[:, [0, 2, 3]].sum(axis=1) == 3).all()
+
+
+def test_percentile_median_comes_from_the_bootstrap():
+    x = dice_like(np.random.default_rng(8), 41)
+    rng = generator(0)
+    draws = bootstrap_medians(x[:, None], resamples=2000, seed=0)[:, 0]
+    direct = np.median(x[rng.integers(0, 41, (2000, 41), dtype=np.uint32)], axis=1)
+    assert np.array_equal(np.sort(draws), np.sort(direct))
+    result = median_interval(x, method="percentile", resamples=2000)
+    assert (result.low, result.high) == pytest.approx(tuple(np.quantile(direct, [0.025, 0.975])))
+
+
+@pytest.mark.parametrize("seed", [0, 7])
+def test_the_same_seed_gives_the_same_interval(seed):
+    x = dice_like(np.random.default_rng(1), 50)
+    assert mean_interval(x, seed=seed) == mean_interval(x, seed=seed)
+    assert mean_interval(x, seed=seed) != mean_interval(x, seed=seed + 1)
+
+
+def test_unknown_method_and_basic_bootstrap_are_refused():
+    with pytest.raises(StatsError, match="basic"):
+        median_interval([1.0, 2.0], method="basic")
+    with pytest.raises(StatsError, match="expected one of"):
+        mean_interval([1.0, 2.0], method="normal")
+
+
+def coverage(n, repeats, interval, target, seed):
+    """Share of samples from the Dice-like population whose interval holds the target."""
+    rng = np.random.default_rng(seed)
+    hits = 0
+    for _ in range(repeats):
+        result = interval(dice_like(rng, n))
+        hits += result.low <= target <= result.high
+    return hits / repeats
+
+
+def test_coverage_of_the_mean_at_fifty_cases():
+    target = 9 / 10.5
+    found = coverage(50, 600, lambda x: mean_interval(x, resamples=1500), target, seed=11)
+    assert 0.92 <= found <= 0.985  # nominal .95; the standard error of this estimate is .009
+
+
+@pytest.mark.parametrize("n", [10, 50])
+def test_coverage_of_the_median(n):
+    target = float(stats.beta.median(9, 1.5))
+    assert 0.93 <= coverage(n, 2500, median_interval, target, seed=n) <= 1
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("n", "lowest"), [(10, 0.90), (20, 0.90), (50, 0.93), (200, 0.935)])
+def test_coverage_of_the_automatic_mean_interval(n, lowest):
+    found = coverage(n, 3000, lambda x: mean_interval(x, resamples=3000), 9 / 10.5, seed=n)
+    assert lowest <= found <= 0.975
