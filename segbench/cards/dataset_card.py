@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 import tomllib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -23,7 +23,8 @@ from pydantic import (
 )
 from pydantic_core import InitErrorDetails, PydanticCustomError
 
-from segbench.cards.layout import Layout, Section, Template, template_fields, templates_of
+from segbench.cards.dataset_faults import faults_between
+from segbench.cards.layout import Layout, Section, Template
 from segbench.core.errors import SegbenchError
 
 SLUG = r"[a-z0-9][a-z0-9.-]{0,63}"
@@ -70,10 +71,19 @@ class Availability(Section):
     download: tuple[Download, ...] = ()
 
 
-class Location(Section):
-    """Folder names looked for under the data directory; the first that exists wins."""
+def _folder(text: str) -> str:
+    if not text or ".." in Path(text).parts:
+        raise ValueError("a folder name under the data directory, or a whole path, without '..'")
+    return text
 
-    folders: tuple[Template, ...] = Field(min_length=1)
+
+class Location(Section):
+    """Folder names looked for under the data directory; the first that exists wins.
+
+    A whole path is allowed in cards of one's own (`segbench data import dataset` writes it).
+    """
+
+    folders: tuple[Annotated[str, AfterValidator(_folder)], ...] = Field(min_length=1)
 
 
 def _as_list(value: object) -> object:
@@ -211,8 +221,8 @@ class DatasetCard(Section):
     @classmethod
     def _all_at_once(cls, data: Any, handler: ModelWrapValidatorHandler[DatasetCard]) -> DatasetCard:
         """Faults between tables are reported beside the faults inside them, not after they are mended."""
-        raw: Any = data.model_dump() if isinstance(data, DatasetCard) else data
-        between = list(_faults_between(raw)) if isinstance(raw, Mapping) else []
+        raw: object = data.model_dump() if isinstance(data, DatasetCard) else data
+        between = list(faults_between(raw))
         card: DatasetCard | None = None
         details: list[InitErrorDetails] = []
         try:
@@ -255,110 +265,6 @@ class DatasetCard(Section):
 def _custom(message: str) -> PydanticCustomError:
     # A message with braces would be taken for a template.
     return PydanticCustomError("card", "{text}", {"text": message})
-
-
-Where = tuple[str | int, ...]
-
-
-def _faults_between(raw: Mapping[str, Any]) -> Iterator[tuple[Where, object, str]]:
-    """Faults that need two tables, from an unchecked document: (key path, found, message).
-
-    Tolerates any shape of the document; what is malformed in itself is the business of the fields.
-    """
-    labels = _table(raw, "labels")
-    values = {int(key) for key in labels if str(key).isdecimal()}
-    if 0 not in values:
-        yield ("labels",), sorted(values), "label 0 must be declared: it is the background"
-    regions = _table(raw, "regions")
-    ignored = _table(raw, "evaluation").get("ignore_label")
-    for name, members in regions.items():
-        if not isinstance(members, list | tuple):
-            continue
-        unknown = sorted({m for m in members if isinstance(m, int)} - (values - {0, ignored}))
-        if unknown:
-            known = ", ".join(str(v) for v in sorted(values - {0, ignored}))
-            yield ("regions", name), unknown, f"a region is a union of declared foreground labels ({known})"
-    if isinstance(ignored, int) and ignored not in values:
-        yield ("evaluation", "ignore_label"), ignored, "must be a declared label"
-    yield from _faults_of_evaluation(_table(raw, "evaluation"), set(regions))
-    yield from _faults_of_channels(_table(raw, "channels"))
-    yield from _faults_of_layout(raw, values)
-    yield from _faults_of_availability(raw)
-
-
-def _table(raw: Mapping[str, Any], key: str) -> Mapping[Any, Any]:
-    value = raw.get(key)
-    return value if isinstance(value, Mapping) else {}  # pyright: ignore[reportUnknownVariableType]
-
-
-def _faults_of_evaluation(
-    evaluation: Mapping[Any, Any], regions: set[str]
-) -> Iterator[tuple[Where, object, str]]:
-    for key, allowed in (("nsd_tolerance_mm", regions | {"default"}), ("size_bins_ml", regions)):
-        for name in _table(evaluation, key):
-            if name not in allowed:
-                yield ("evaluation", key, name), name, f"allowed: {', '.join(sorted(allowed))}"
-    for name, bounds in _table(evaluation, "size_bins_ml").items():
-        if isinstance(bounds, list | tuple) and list(bounds) != sorted(set(bounds)):  # pyright: ignore[reportUnknownArgumentType]
-            yield ("evaluation", "size_bins_ml", name), bounds, "bounds must ascend"
-
-
-def _faults_of_channels(channels: Mapping[Any, Any]) -> Iterator[tuple[Where, object, str]]:
-    order, rules = channels.get("order"), channels.get("normalisation")
-    if not isinstance(order, list | tuple):
-        return
-    if len(set(map(str, order))) != len(order):  # pyright: ignore[reportUnknownArgumentType]
-        yield ("channels", "order"), order, "each channel once"
-    if isinstance(rules, list | tuple) and len(rules) not in (1, len(order)):  # pyright: ignore[reportUnknownArgumentType]
-        yield ("channels", "normalisation"), rules, f"one for all channels, or a list of {len(order)}"  # pyright: ignore[reportUnknownArgumentType]
-
-
-def _faults_of_layout(raw: Mapping[str, Any], values: set[int]) -> Iterator[tuple[Where, object, str]]:
-    layout = _table(raw, "layout")
-    channels = set(map(str, _table(raw, "channels").get("order") or ()))
-    groups: set[str] = {"case"}
-    for key in ("case_pattern", "folder_pattern"):
-        try:
-            groups |= set(re.compile(str(layout.get(key) or "")).groupindex)
-        except re.error:
-            continue
-    for where, template in templates_of(layout):
-        try:
-            unknown = sorted(template_fields(template) - groups)
-        except ValueError as error:
-            yield ("layout", *where), template, str(error)
-            continue
-        if unknown:
-            yield ("layout", *where), template, f"placeholders are the groups {', '.join(sorted(groups))}"
-    forms = layout.get("form")
-    for index, form in enumerate(forms if isinstance(forms, list | tuple) else ()):  # pyright: ignore[reportUnknownArgumentType, reportUnknownVariableType]
-        if not isinstance(form, Mapping):
-            continue
-        images = form.get("images")  # pyright: ignore[reportUnknownMemberType, reportUnknownVariableType]
-        named: set[str] = set(map(str, images)) if isinstance(images, Mapping) else channels  # pyright: ignore[reportUnknownArgumentType]
-        if channels and named != channels:
-            message = f"must name each channel of [channels] order ({', '.join(sorted(channels))})"
-            yield ("layout", "form", index, "images"), sorted(named), message
-        if isinstance(images, str) and len(channels) > 1:
-            yield ("layout", "form", index, "images"), images, "several channels need { channel = folder }"
-        for value in _table(form, "structures"):  # pyright: ignore[reportUnknownArgumentType]
-            if not str(value).isdecimal() or int(value) not in values - {0}:
-                message = "a structure is named by a declared foreground label value"
-                yield ("layout", "form", index, "structures", str(value)), value, message
-        if form.get("labels") and form.get("structures"):  # pyright: ignore[reportUnknownMemberType]
-            yield ("layout", "form", index), "labels and structures", "either a label map or masks"
-    group = _table(raw, "patient").get("group")
-    if isinstance(group, str) and group != "case" and group not in groups:
-        yield ("patient", "group"), group, f"allowed: a group of case_pattern ({', '.join(sorted(groups))})"
-
-
-def _faults_of_availability(raw: Mapping[str, Any]) -> Iterator[tuple[Where, object, str]]:
-    availability = _table(raw, "availability")
-    kind = availability.get("kind")
-    if availability.get("download") and kind != "public":
-        yield ("availability", "download"), kind, 'only for kind = "public"'
-    if (kind == "phantom") != (raw.get("phantom") is not None):
-        yield ("phantom",), kind, 'a [phantom] table goes with availability kind "phantom", and only with it'
 
 
 def parse_dataset_card(

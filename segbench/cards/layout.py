@@ -6,7 +6,6 @@ in a template also accepts `.nii` (and the reverse): archives of the same data a
 
 import re
 import string
-from collections.abc import Iterator, Mapping
 from pathlib import PurePosixPath
 from typing import Annotated, Literal
 
@@ -124,21 +123,3 @@ Layout = Annotated[
 def template_fields(template: str) -> frozenset[str]:
     """The placeholders of a template: {"case"} of `"{case}-t1c.nii.gz"`. ValueError on a stray brace."""
     return frozenset(field for _, field, _, _ in string.Formatter().parse(template) if field is not None)
-
-
-def templates_of(layout: Mapping[str, object]) -> Iterator[tuple[tuple[str | int, ...], str]]:
-    """Every template of an unchecked `[layout]` table, with the key path where it stands."""
-    forms = layout.get("form")
-    if not isinstance(forms, list | tuple):
-        return
-    for index, form in enumerate(forms):  # pyright: ignore[reportUnknownArgumentType, reportUnknownVariableType]
-        if not isinstance(form, Mapping):
-            continue
-        for key, value in form.items():  # pyright: ignore[reportUnknownVariableType]
-            where = ("form", index, str(key))  # pyright: ignore[reportUnknownArgumentType]
-            if key != "name" and isinstance(value, str):
-                yield where, value
-            elif isinstance(value, Mapping):
-                for inner, template in value.items():  # pyright: ignore[reportUnknownVariableType]
-                    if isinstance(template, str):
-                        yield (*where, str(inner)), template  # pyright: ignore[reportUnknownArgumentType]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -87,7 +88,7 @@ class Dataset:
 
     @cached_property
     def digest(self) -> str:
-        """Digest of the content of every case (`datasets.md` 7.2), 64 hex digits; the first call reads all."""
+        """Digest of the content of every labelled case, 64 hex digits; the first call reads every file."""
         from segbench.data.digest import dataset_digest
 
         return dataset_digest(self)
@@ -110,11 +111,18 @@ class Dataset:
         return files
 
     def patient_of(self, case: str) -> str:
-        """The patient a case belongs to: by the card's group, by its table, else the case itself."""
+        """The patient a case belongs to: by the card's group, by its table, else the case itself.
+
+        A case that is not here (a split file may name it) is told by its name alone.
+        """
         group = self.card.patient.group
-        if isinstance(group, str):
-            return self.case(case).patient
-        return self._patients.get(case, case)
+        if not isinstance(group, str):
+            return self._patients.get(case, case)
+        files = self.discovery.cases.get(case)
+        if files is not None:
+            return files.patient
+        match = re.fullmatch(self.card.layout.case_pattern, case)
+        return match.groupdict().get(group) or case if match else case
 
     def read_image(self, case: str) -> Volume:
         """The image of a case on its stored grid: (C, z, y, x) float32, channels in the card's order.
@@ -201,11 +209,13 @@ class Dataset:
     def _count_findings(self) -> list[LayoutFinding]:
         """The count against dataset.json, which knows this copy, else against the card."""
         expected, what = self.card.expected.cases, f"the card of {self.card.slug}"
+        counted = self.case_ids
         if self.discovery.announced is not None:
             expected, what = self.discovery.announced, "dataset.json"
+            counted = [case for case in counted if case in self.discovery.in_training]
         elif self.is_generated:
             return []
-        found = len(self.case_ids)
+        found = len(counted)
         if expected is None or found == expected:
             return []
         if found < expected:
@@ -220,7 +230,7 @@ class Dataset:
     @cached_property
     def absent_ids(self) -> tuple[str, ...]:
         """Cases that are not here though a split file of the card names them, sorted."""
-        from segbench.data.splits.files import named_ids
+        from segbench.data.splits.document import named_ids
 
         if self.is_generated:
             return ()

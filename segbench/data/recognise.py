@@ -32,7 +32,7 @@ def describe_folder(root: Path, *, slug: str | None = None) -> DatasetCard:
     """The card that a folder's own description makes.
 
     Args:
-        root: The folder; it, or one folder below it, holds `dataset.json`, `BDMAP_*` folders or `phantom.json`.
+        root: The folder; it, or one below it, holds `dataset.json`, `BDMAP_*` folders or `phantom.json`.
         slug: Slug of the card; by default the name in dataset.json, else the folder's name.
 
     Raises:
@@ -78,7 +78,7 @@ def card_document(description: DatasetJson, folder: Path, slug: str) -> dict[str
     extra = _exported(folder)
     if extra is not None:
         labels.update({int(value): str(name) for value, name in extra.get("labels", {}).items()})
-        regions = {str(name): list(values) for name, values in extra.get("regions", {}).items()} or regions
+        regions = {str(name): list(values) for name, values in extra.get("regions", [])} or regions
     modality = _modality(description)
     evaluation: dict[str, Any] = {} if description.ignore is None else {"ignore_label": description.ignore}
     document: dict[str, Any] = {
@@ -100,7 +100,27 @@ def card_document(description: DatasetJson, folder: Path, slug: str) -> dict[str
         "expected": {} if not description.announced else {"cases": description.announced},
         "evaluation": evaluation,
     }
-    return document
+    kept = _kept_of_card(extra)
+    pattern = kept.pop("case_pattern", None)
+    if isinstance(pattern, str):
+        document["layout"]["case_pattern"] = pattern
+    return document | kept
+
+
+def _kept_of_card(extra: Mapping[str, Any] | None) -> dict[str, Any]:
+    """What `segbench data export` kept of the card: channels' rules, patients, tolerances, training grid."""
+    if extra is None or not isinstance(extra.get("card"), dict):
+        return {}
+    kept = {key: _without_none(value) for key, value in extra["card"].items()}
+    evaluation = kept.get("evaluation", {})
+    if isinstance(evaluation, dict):
+        evaluation["ignore_label"] = extra.get("ignore")
+        kept["evaluation"] = _without_none(evaluation)
+    return kept
+
+
+def _without_none(value: Any) -> Any:
+    return {k: v for k, v in value.items() if v is not None} if isinstance(value, dict) else value
 
 
 def _folder_name(folder: Path) -> str:

@@ -76,7 +76,9 @@ class Discovery:
     cases: dict[str, CaseFiles] = field(default_factory=dict)
     findings: list[LayoutFinding] = field(default_factory=list)
     announced: int | None = None
-    """How many labelled cases the folder's own dataset.json announces."""
+    """How many training cases the folder's own dataset.json announces."""
+    in_training: set[str] = field(default_factory=set[str])
+    """The cases that this number counts; labelled test cases are none of them."""
 
     def add(self, files: CaseFiles, root: Path) -> None:
         """Take a case; a second one of the same id, or of an id that differs in case only, is SB306."""
@@ -149,7 +151,7 @@ def is_safe_case(case: str) -> bool:
 
 
 def wrapped(root: Path, depth: int = 2) -> Iterator[Path]:
-    """The root and every folder at most `depth` levels below it: archives unpack one or two levels too deep."""
+    """The root and every folder at most `depth` levels below: archives unpack one or two levels too deep."""
     yield root
     if depth > 0:
         for folder in entries(root):

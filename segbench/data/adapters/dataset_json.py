@@ -305,7 +305,7 @@ def _indexed(value: object, key: str, faults: list[str]) -> tuple[str, ...]:
 
 def _count(document: Mapping[str, Any], key: str, faults: list[str], *, required: bool) -> int | None:
     value = document.get(key)
-    if _is_int(value) and value >= 0:
+    if isinstance(value, int) and not isinstance(value, bool) and value >= 0:
         return value
     if value is not None or required:
         faults.append(f"{key}: found {value!r}; allowed: a whole number")

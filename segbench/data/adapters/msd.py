@@ -44,10 +44,13 @@ def discover(card: DatasetCard, layout: MsdLayout, root: Path) -> Discovery:
     _compare_labels(card, description, file, discovery, place)
     stacked = _stacked(card, description, file)
     listed: set[Path] = set()
-    for entry in (*(description.training or ()), *description.unlabelled):
+    training = description.training or ()
+    for index, entry in enumerate((*training, *description.unlabelled)):
         files = _case(card, layout, folder, entry, stacked, discovery, root, listed)
         if files is not None:
             discovery.add(files, root)
+            if index < len(training):
+                discovery.in_training.add(files.case)
     if not discovery.cases and not listed:
         _say_if_nnunet_v1(folder, description)
     _unlisted(folder, listed, discovery, root)

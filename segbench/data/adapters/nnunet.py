@@ -89,6 +89,8 @@ def _folder(
         if files is not None:
             discovery.add(files, root)
             cases.append(files)
+            if part == "Tr":
+                discovery.in_training.add(case)
     missing_references(discovery, [(f"images{part}", cases)])
     for case, path in sorted(labels.items()):
         message = "a label without its image"
@@ -121,6 +123,7 @@ def _listed(
         )
         if files is not None and files.files:
             discovery.add(files, root)
+            discovery.in_training.add(entry.case)
 
 
 def _case(

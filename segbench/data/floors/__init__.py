@@ -150,7 +150,7 @@ class AtlasIntensity:
             if label == 0:
                 share = 1.0 - counts[:, slab].sum(axis=0, dtype=np.float64) / cases
             else:
-                share = counts[rows[label], slab] / cases
+                share = counts[rows[label], slab].astype(np.float64) / cases
             return np.log(np.maximum(share, ATLAS_FLOOR)).astype(np.float32)
 
         likeliest = _likeliest(self.gaussians, image, mask, log_prior)

@@ -113,8 +113,9 @@ def _satellites(rng: np.random.Generator, case: Case, grid: Grid, pieces: list[C
         direction = _unit(rng.standard_normal(3))
         end = _along(start, direction, 5.0 * voxel)
         radius = 1.3 * voxel
-        middle = tuple(np.array([[[(a + b) / 2]]]) for a, b in zip(start, end, strict=True))
-        gaps = [float(p.distance((middle[0], middle[1], middle[2]))[0, 0, 0]) for p in (*pieces, *found)]
+        middle = [np.array([[[(a + b) / 2]]]) for a, b in zip(start, end, strict=True)]
+        at = (middle[0], middle[1], middle[2])
+        gaps = [float(piece.distance(at)[0, 0, 0]) for piece in (*pieces, *found)]
         if min(gaps) > clearance + radius + 2.5 * voxel and _in_chest(grid, start) and _in_chest(grid, end):
             found.append(Capsule(start, end, radius))
     return found
@@ -140,7 +141,8 @@ def _chest(grid: Grid) -> Array:
     _, ey, ex = grid.extent
     tissue = np.empty(grid.shape)
     for slab in grid.slabs():
-        z, y, x = points = grid.points(slab)
+        points = grid.points(slab)
+        z, y, x = points
         outline = (y / (0.56 * ey)) ** 2 + (x / (0.58 * ex)) ** 2
         tissue[slab] = np.where(outline < 1.0, _SOFT, _AIR) + 0.0 * z
         for side in (-1.0, 1.0):

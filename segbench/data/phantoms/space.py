@@ -94,7 +94,7 @@ class Deformation:
         dz, dy, dx = self._warp_at(points)
         return z + dz, y + dy, x + dx
 
-    def apply(self, point: Sequence[float]) -> Array:
+    def apply(self, point: Sequence[float] | Array) -> Array:
         """About where in the grid a point of the plan lies (the warp taken at the shifted point)."""
         z, y, x = point
         if self.angle:

@@ -6,9 +6,8 @@ import hashlib
 import os
 import shutil
 from collections.abc import Callable
-from concurrent.futures import ProcessPoolExecutor
+from functools import partial
 from importlib import import_module
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +26,7 @@ from segbench.data.phantoms.plan import (
     Size,
 )
 from segbench.data.scan_file import write_scan
+from segbench.data.workers import ordered_map
 from segbench.volumes import Volume, write_label_map
 
 SCHEMA_VERSION = 1
@@ -103,16 +103,15 @@ def _write_cases(plan: list[Case], root: Path, workers: int) -> list[dict[str, A
     from segbench.core.console import progress
 
     rows: list[dict[str, Any]] = []
+    write = partial(write_case, root=root)
     with progress("generating phantoms", len(plan)) as tracker:
-        if workers <= 1:
-            for case in plan:
-                rows.append(write_case(case, root))
-                tracker.advance()
-        else:
-            with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
-                for row in pool.map(write_case, plan, [root] * len(plan)):
-                    rows.append(row)
-                    tracker.advance()
+        for _, row, error in ordered_map(
+            write, plan, 0 if workers <= 1 else workers, case_of=lambda case: case.name
+        ):
+            if error is not None:
+                raise error
+            rows.append(row)
+            tracker.advance()
     return rows
 
 

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,6 +12,12 @@ from typing import TYPE_CHECKING, Any
 from segbench.core.atomic import atomic_write_json
 from segbench.core.errors import SegbenchError, unknown_name
 from segbench.core.hashing import digest_json
+from segbench.data.splits.document import (
+    EVERY_OTHER_CASE,
+    SCHEMA_VERSION,
+    check_document,
+    load_document,
+)
 from segbench.data.splits.walk import (
     PARTS,
     Split,
@@ -25,15 +30,8 @@ from segbench.data.splits.walk import (
 if TYPE_CHECKING:
     from segbench.data.dataset import Dataset
 
-SCHEMA_VERSION = 1
-EVERY_OTHER_CASE = "*"
 STAND_IN = "random-70-10-20"
 """What real cards use on a tree of phantoms, whose ids no shipped list knows."""
-RULES = ("patient-safe", "random", "folds", "forms", "table")
-_KEYS = {
-    "schema_version", "dataset", "name", "kind", "source", "acknowledged_leaks", "folds", "digest",
-    "rule", "of", "seed", "fractions", "test", "validation", "table", "case", "column", "known_leaks",
-}  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,18 +75,17 @@ def load_split(name_or_path: str | Path | None, dataset: Dataset) -> list[Split]
     if loaded.twice:
         raise SegbenchError(
             "SB324",
-            f"split {split.name}: {len(loaded.twice)} ids stand in two parts",
+            f"split {split.name}: {_count(loaded.twice, 'id')} in two parts of one fold",
             path=loaded.path,
             details=[_some(loaded.twice)],
         )
     if loaded.unknown:
-        named = len({case for s in loaded.splits for cases in s.parts().values() for case in cases})
         raise SegbenchError(
             "SB324",
-            f"split {split.name} names {len(loaded.unknown)} cases that are not among the "
-            f"{len(dataset.case_ids)} labelled cases of {dataset.card.slug}",
+            f"split {split.name} names {_count(loaded.unknown, 'case')} that this copy of "
+            f"{dataset.card.slug} does not have",
             path=loaded.path,
-            expected=f"all of its {named} named cases in {dataset.root}",
+            expected=f"every named case among the {len(dataset.case_ids)} labelled ones in {dataset.root}",
             details=[f"absent: {_some(loaded.unknown)}"],
             mend=f"complete the copy of the data, or use a split by rule: --split {STAND_IN}",
         )
@@ -157,8 +154,8 @@ def _by_name(name: str, dataset: Dataset) -> list[Split] | None:
 
 
 def _read_file(path: Path, dataset: Dataset) -> SplitFile:
-    document = _load(path)
-    _check_document(document, path, dataset.card.slug)
+    document = load_document(path)
+    check_document(document, path, dataset.card.slug)
     if document["kind"] == "rule":
         return _rule(document, path, dataset)
     name = str(document["name"])
@@ -167,13 +164,9 @@ def _read_file(path: Path, dataset: Dataset) -> SplitFile:
     unknown: set[str] = set()
     twice: set[str] = set()
     for split in splits:
-        members = [case for part in PARTS for case in getattr(split, part)]
-        unknown |= set(members) - known
-        twice |= (
-            {case for case in members if members.count(case) > 1}
-            if len(set(members)) < len(members)
-            else set()
-        )
+        counts = Counter(case for part in PARTS for case in getattr(split, part))
+        unknown |= set(counts) - known
+        twice |= {case for case, count in counts.items() if count > 1}
     _check_digest(document, path, name, dataset)
     return SplitFile(
         tuple(splits),
@@ -277,110 +270,9 @@ def _filled(fold: Mapping[str, Any]) -> dict[str, Any]:
     return {part: fold.get(part, []) for part in PARTS}
 
 
-def _load(path: Path) -> Mapping[str, Any]:
-    try:
-        document = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        message = f"split file {path} cannot be read: {error.strerror}"
-        raise SegbenchError("SB110", message, path=path) from error
-    except ValueError as error:
-        raise SegbenchError("SB110", f"split file {path.name} is no JSON: {error}", path=path) from error
-    if not isinstance(document, dict):
-        raise SegbenchError("SB110", f"split file {path.name} is no JSON object", path=path)
-    return document
-
-
-def _check_document(document: Mapping[str, Any], path: Path, slug: str) -> None:
-    """Refuse a malformed file with all its faults (SB110), and another dataset's file (SB324)."""
-    faults = [f"{key}: no such key" for key in sorted(set(document) - _KEYS)]
-    if document.get("schema_version") != SCHEMA_VERSION:
-        faults.append(f"schema_version: found {document.get('schema_version')!r}; allowed: {SCHEMA_VERSION}")
-    for key in ("name", "dataset"):
-        if not isinstance(document.get(key), str):
-            faults.append(f"{key}: found {document.get(key)!r}; allowed: a text")
-    kind = document.get("kind")
-    if kind == "list":
-        faults += _list_faults(document.get("folds"))
-    elif kind == "rule":
-        faults += _rule_faults(document)
-    else:
-        faults.append(f"kind: found {kind!r}; allowed: list, rule")
-    if faults:
-        count = f"{len(faults)} fault{'s' * (len(faults) > 1)}"
-        raise SegbenchError("SB110", f"split file {path.name} has {count}", path=path, details=faults)
-    if document["dataset"] not in ("", slug):
-        raise SegbenchError(
-            "SB324",
-            f"split {document['name']} was made for another dataset",
-            path=path,
-            expected=slug,
-            found=document["dataset"],
-        )
-
-
-def _list_faults(folds: object) -> list[str]:
-    if not isinstance(folds, list) or not folds:
-        return ["folds: allowed: a list of {train, validation, test}"]
-    faults: list[str] = []
-    for index, fold in enumerate(folds):
-        if not isinstance(fold, dict):
-            faults.append(f"folds[{index}]: allowed: {{train, validation, test}}")
-            continue
-        for key, cases in fold.items():
-            listed = isinstance(cases, list) and all(isinstance(case, str) for case in cases)
-            if key not in PARTS:
-                faults.append(f"folds[{index}].{key}: no such part; allowed: {', '.join(PARTS)}")
-            elif not listed and cases != EVERY_OTHER_CASE:
-                faults.append(f'folds[{index}].{key}: allowed: a list of case ids, or "{EVERY_OTHER_CASE}"')
-        if list(fold.values()).count(EVERY_OTHER_CASE) > 1:
-            faults.append(f'folds[{index}]: "{EVERY_OTHER_CASE}" may stand in one part only')
-    return faults
-
-
-def _rule_faults(document: Mapping[str, Any]) -> list[str]:
-    rule = document.get("rule")
-    if rule not in RULES:
-        return [f"rule: found {rule!r}; allowed: {', '.join(RULES)}"]
-    needs = {
-        "patient-safe": ("of",),
-        "forms": ("test",),
-        "table": ("table", "case", "column", "test"),
-    }
-    faults = [
-        f"{key}: this key is required by the rule {rule}"
-        for key in needs.get(rule, ())
-        if key not in document
-    ]
-    shares = document.get("fractions", [0.7, 0.1, 0.2])
-    numbers = (
-        isinstance(shares, list) and len(shares) == 3 and all(isinstance(s, int | float) for s in shares)
-    )
-    if not numbers or min(shares) < 0 or abs(sum(shares) - 1) > 1e-6 or shares[2] >= 1:
-        faults.append(f"fractions: found {shares!r}; allowed: three shares that sum to 1")
-    seed = document.get("seed", 0)
-    if not isinstance(seed, int) or isinstance(seed, bool):
-        faults.append(f"seed: found {seed!r}; allowed: a whole number")
-    return faults
-
-
 def _some(names: Sequence[str], count: int = 10) -> str:
     return ", ".join(names[:count]) + (f" ... ({len(names)} in all)" if len(names) > count else "")
 
 
-def named_ids(paths: Iterable[Path]) -> set[str]:
-    """Every case id that list files name, whatever the part; unreadable files name nobody."""
-    ids: set[str] = set()
-    for path in paths:
-        try:
-            document = json.loads(path.read_text(encoding="utf-8"))
-            folds = document.get("folds", [])
-            ids |= {
-                case
-                for fold in folds
-                for cases in fold.values()
-                if cases != EVERY_OTHER_CASE
-                for case in cases
-            }
-        except (OSError, ValueError, AttributeError, TypeError):
-            continue
-    return ids
+def _count(names: Sequence[str], what: str) -> str:
+    return f"{len(names)} {what}{'s' if len(names) != 1 else ''}"

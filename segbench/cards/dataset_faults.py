@@ -1,0 +1,134 @@
+"""Faults of a dataset card that need two tables: regions against labels, templates against patterns.
+
+They are found in the unchecked document, whatever its shape, so that they are reported beside the faults
+inside the tables and not one mending later. What is malformed in itself is the business of the fields.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from typing import Any, cast
+
+from segbench.cards.layout import template_fields
+
+Where = tuple[str | int, ...]
+Fault = tuple[Where, object, str]
+"""Key path, what was found, what is allowed."""
+Table = Mapping[str, Any]
+
+
+def faults_between(document: object) -> Iterator[Fault]:
+    """All faults between the tables of an unchecked document."""
+    raw = _as_table(document)
+    labels = _table(raw, "labels")
+    values = {int(key) for key in labels if key.isdecimal()}
+    evaluation, regions = _table(raw, "evaluation"), _table(raw, "regions")
+    ignored = evaluation.get("ignore_label")
+    foreground = values - {0, ignored}
+    if 0 not in values:
+        yield ("labels",), sorted(values), "label 0 must be declared: it is the background"
+    for name, members in regions.items():
+        unknown = sorted({m for m in _as_list(members) if isinstance(m, int)} - foreground)
+        if unknown:
+            known = ", ".join(map(str, sorted(foreground)))
+            yield ("regions", name), unknown, f"a region is a union of declared foreground labels ({known})"
+    if isinstance(ignored, int) and ignored not in values:
+        yield ("evaluation", "ignore_label"), ignored, "must be a declared label"
+    yield from _faults_of_evaluation(evaluation, set(regions))
+    yield from _faults_of_channels(_table(raw, "channels"))
+    yield from _faults_of_layout(raw, values)
+    yield from _faults_of_availability(raw)
+
+
+def _faults_of_evaluation(evaluation: Table, regions: set[str]) -> Iterator[Fault]:
+    for key, allowed in (("nsd_tolerance_mm", regions | {"default"}), ("size_bins_ml", regions)):
+        for name in _table(evaluation, key):
+            if name not in allowed:
+                yield ("evaluation", key, name), name, f"allowed: {', '.join(sorted(allowed))}"
+    for name, bounds in _table(evaluation, "size_bins_ml").items():
+        listed = [bound for bound in _as_list(bounds) if isinstance(bound, int | float)]
+        if listed != sorted(set(listed)):
+            yield ("evaluation", "size_bins_ml", name), bounds, "bounds must ascend"
+
+
+def _faults_of_channels(channels: Table) -> Iterator[Fault]:
+    order, rules = _as_list(channels.get("order")), _as_list(channels.get("normalisation"))
+    if len(set(map(str, order))) != len(order):
+        yield ("channels", "order"), order, "each channel once"
+    if order and len(rules) > 1 and len(rules) != len(order):
+        yield ("channels", "normalisation"), rules, f"one for all channels, or a list of {len(order)}"
+
+
+def _faults_of_layout(raw: Table, values: set[int]) -> Iterator[Fault]:
+    layout = _table(raw, "layout")
+    channels = set(map(str, _as_list(_table(raw, "channels").get("order"))))
+    groups = {"case"}
+    for key in ("case_pattern", "folder_pattern"):
+        try:
+            groups |= set(re.compile(str(layout.get(key) or "")).groupindex)
+        except re.error:
+            continue
+    for index, form in enumerate(_as_list(layout.get("form"))):
+        for where, found, message in _faults_of_form(_as_table(form), channels, groups, values):
+            yield ("layout", "form", index, *where), found, message
+    group = _table(raw, "patient").get("group")
+    if isinstance(group, str) and group != "case" and group not in groups:
+        yield ("patient", "group"), group, f"allowed: a group of case_pattern ({', '.join(sorted(groups))})"
+
+
+def _faults_of_form(form: Table, channels: set[str], groups: set[str], values: set[int]) -> Iterator[Fault]:
+    for where, template in _templates_of(form):
+        try:
+            unknown = template_fields(template) - groups
+        except ValueError as error:
+            yield where, template, str(error)
+            continue
+        if unknown:
+            yield where, template, f"placeholders are the groups {', '.join(sorted(groups))}"
+    images = form.get("images")
+    named = set(_as_table(images))
+    if named and channels and named != channels:
+        message = f"must name each channel of [channels] order ({', '.join(sorted(channels))})"
+        yield ("images",), sorted(named), message
+    if isinstance(images, str) and len(channels) > 1:
+        yield ("images",), images, "several channels need { channel = folder }"
+    for value in _table(form, "structures"):
+        if not value.isdecimal() or int(value) not in values - {0}:
+            yield ("structures", value), value, "a structure is named by a declared foreground label value"
+    if form.get("labels") and form.get("structures"):
+        yield (), "labels and structures", "either a label map or masks"
+
+
+def _templates_of(form: Table) -> Iterator[tuple[Where, str]]:
+    """Every template of a form, with the key path where it stands."""
+    for key, value in form.items():
+        if key != "name" and isinstance(value, str):
+            yield (key,), value
+        for inner, template in _as_table(value).items():
+            if isinstance(template, str):
+                yield (key, inner), template
+
+
+def _faults_of_availability(raw: Table) -> Iterator[Fault]:
+    availability = _table(raw, "availability")
+    kind = availability.get("kind")
+    if availability.get("download") and kind != "public":
+        yield ("availability", "download"), kind, 'only for kind = "public"'
+    if (kind == "phantom") != (raw.get("phantom") is not None):
+        yield ("phantom",), kind, 'a [phantom] table goes with availability kind "phantom", and only with it'
+
+
+def _table(raw: Table, key: str) -> Table:
+    return _as_table(raw.get(key))
+
+
+def _as_table(value: object) -> Table:
+    """The mapping with its keys as text, or an empty one."""
+    if not isinstance(value, Mapping):
+        return {}
+    return {str(key): item for key, item in cast("Mapping[object, Any]", value).items()}
+
+
+def _as_list(value: object) -> list[Any]:
+    return list(cast("list[Any] | tuple[Any, ...]", value)) if isinstance(value, list | tuple) else []

@@ -1,0 +1,69 @@
+"""`segbench data import dataset|predictions`: take in what other tools wrote, in place where possible."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from segbench.cli.common import settings
+from segbench.core import console
+
+
+def dataset(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="A dataset of MSD or nnU-Net v2.")],
+    output: Annotated[
+        Path, typer.Option(metavar="CARDS_DIR", help="Receives datasets/<slug>/card.toml and splits.")
+    ],
+    slug: Annotated[str | None, typer.Option(help="Slug of the card; made of its name by default.")] = None,
+) -> int:
+    """Write a card and splits for a dataset that describes itself; nothing is copied or changed."""
+    from segbench.data.transfer import import_dataset
+
+    file, card = import_dataset(folder, output=output, slug=slug)
+    if settings().json:
+        console.emit_json(
+            {
+                "schema_version": 1,
+                "card": str(file),
+                "slug": card.slug,
+                "regions": {name: list(values) for name, values in card.regions.items()},
+                "channels": list(card.channels.order),
+            }
+        )
+        return 0
+    console.emit(f"{file}: {len(card.channels.order)} channels, regions {', '.join(card.regions)}")
+    console.note(f"use it: segbench data verify {card.slug} --cards {output}")
+    return 0
+
+
+def predictions(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="Label maps of another tool.")],
+    map_file: Annotated[
+        Path, typer.Option("--map", metavar="FILE", help="The export's segbench_label_map.json.")
+    ],
+    output: Annotated[Path, typer.Option(metavar="DIR", help="A folder for the result.")],
+) -> int:
+    """Write predictions of an exported dataset in the dataset's own label values."""
+    from segbench.data.transfer import import_predictions
+
+    written, failed = import_predictions(
+        folder, label_map=map_file, output=output, max_bytes=settings().max_volume
+    )
+    if settings().json:
+        console.emit_json(
+            {
+                "schema_version": 1,
+                "output": str(output),
+                "written": [path.name for path in written],
+                "failed": [error.as_dict() for error in failed],
+            }
+        )
+    else:
+        console.emit(f"{output}: {len(written)} predictions, {len(failed)} failed")
+    for error in failed:
+        console.fail(error)
+    if not failed:
+        return 0
+    return 3 if written else 4

@@ -1,0 +1,65 @@
+"""`segbench data phantom`: generated scans in the layouts of the real datasets."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from segbench.cli.common import settings
+from segbench.core import console
+
+
+def phantom(
+    kind: Annotated[
+        str, typer.Argument(metavar="KIND", help="crc, brats, aiib, abdomenatlas, msd, or all five.")
+    ],
+    destination: Annotated[
+        Path, typer.Argument(metavar="DEST", help="A folder that does not exist or is empty.")
+    ],
+    size: Annotated[
+        str, typer.Option(help="tiny (48 voxels an axis at most), small, or full (native size).")
+    ] = "tiny",
+    cases: Annotated[
+        int | None, typer.Option(help="Labelled cases; 12, 60 or 20 by size. Case k is always the same.")
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Another seed gives other scans.")] = 0,
+    workers: Annotated[int, typer.Option(help="Processes; the files do not depend on it.")] = 1,
+    no_traps: Annotated[
+        bool, typer.Option("--no-traps", help="Leave out the traps (empty labels, cut fields of view, ...).")
+    ] = False,
+) -> int:
+    """Generate scans with known truth, the same bits on every machine.
+
+    With `all`, DEST becomes a data directory: `segbench run --dataset all --data-dir DEST` then walks the
+    four mission datasets on phantoms.
+    """
+    import json
+
+    from segbench.data.phantoms import FOLDERS, generate
+
+    root = generate(kind, destination, size, cases, seed, workers=workers, traps=not no_traps)
+    roots = [root / folder for folder in FOLDERS.values()] if kind == "all" else [root]
+    described = [
+        (path, json.loads((path / "phantom.json").read_text(encoding="utf-8"))["cases"]) for path in roots
+    ]
+    if settings().json:
+        console.emit_json(
+            {
+                "schema_version": 1,
+                "kind": kind,
+                "size": size,
+                "seed": seed,
+                "trees": [
+                    {"root": str(path), "cases": [case["case"] for case in cases if case["label_sha256"]]}
+                    for path, cases in described
+                ],
+            }
+        )
+        return 0
+    for path, cases in described:
+        labelled = [case for case in cases if case["label_sha256"]]
+        trapped = sum(bool(case["traps"]) for case in labelled)
+        console.emit(f"{path}: {len(labelled)} cases, {trapped} with a trap (phantom.json names them)")
+    return 0

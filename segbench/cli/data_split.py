@@ -1,0 +1,178 @@
+"""`segbench data split`: make a split by rule, check one, exchange folds with nnU-Net."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from segbench.cli.common import settings
+from segbench.core import console
+from segbench.core.errors import SegbenchError
+
+if TYPE_CHECKING:
+    from segbench.data import Dataset
+    from segbench.data.splits import SplitFile
+
+
+def split(
+    dataset: Annotated[str, typer.Argument(metavar="DATASET|FOLDER", help="A dataset, or its folder.")],
+    path: Annotated[Path | None, typer.Option(metavar="DIR", help="The dataset's root itself.")] = None,
+    check: Annotated[
+        str | None, typer.Option(metavar="NAME|FILE", help="Check this split against the data; make none.")
+    ] = None,
+    folds: Annotated[int | None, typer.Option(help="Cross-validation with so many folds.")] = None,
+    fractions: Annotated[
+        str | None, typer.Option(metavar="T,V,E", help="Shares of train, validation, test: 0.7,0.1,0.2.")
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Seed of the order of patients.")] = 0,
+    write: Annotated[Path | None, typer.Option(metavar="FILE", help="Write the split to a file.")] = None,
+    from_nnunet: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Take the folds of a splits_final.json.")
+    ] = None,
+    to_nnunet: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Write the folds as a splits_final.json.")
+    ] = None,
+) -> int:
+    """Split by patients, the same on every machine; count how far the test set leaks into training."""
+    from segbench.data import open_dataset
+    from segbench.data.splits import save_split
+    from segbench.data.splits import to_nnunet as write_nnunet
+
+    opened = open_dataset(dataset, path=path, max_bytes=settings().max_volume)
+    loaded = _make(opened, check, folds, fractions, seed, from_nnunet)
+    report = _report(opened, loaded)
+    if settings().json:
+        console.emit_json(report if len(loaded.splits) > 1 else report | report["folds"][0])
+    else:
+        _print(report)
+    bad = bool(loaded.unknown or loaded.twice)
+    acknowledged = loaded.splits[0].acknowledged_leaks
+    leaking = report["leaks"]["patients"] > 0
+    if leaking and acknowledged:
+        console.warn(_leak_text(report) + " (acknowledged by the split)")
+    if bad or (leaking and not acknowledged):
+        _say_why(loaded, report)
+        return 4
+    if write is not None:
+        save_split(list(loaded.splits), write)
+        console.note(f"-> {write}")
+    if to_nnunet is not None:
+        write_nnunet(list(loaded.splits), to_nnunet)
+        console.note(f"-> {to_nnunet}")
+    return 0
+
+
+def _make(
+    dataset: Dataset,
+    check: str | None,
+    folds: int | None,
+    fractions: str | None,
+    seed: int,
+    from_nnunet: Path | None,
+) -> SplitFile:
+    from segbench.data import splits
+
+    asked = [
+        name
+        for name, value in (
+            ("--check", check),
+            ("--folds", folds),
+            ("--fractions", fractions),
+            ("--from-nnunet", from_nnunet),
+        )
+        if value is not None
+    ]
+    if len(asked) > 1:
+        raise SegbenchError("SB104", f"{' and '.join(asked)} exclude each other", mend="give one of them")
+    slug, ids, patient_of = dataset.card.slug, dataset.case_ids, dataset.patient_of
+    if from_nnunet is not None:
+        return splits.SplitFile(tuple(splits.from_nnunet(from_nnunet, ids, dataset=slug)), path=from_nnunet)
+    if folds is not None:
+        made = splits.make_folds(ids, patient_of=patient_of, dataset=slug, folds=folds, seed=seed)
+        return splits.SplitFile(tuple(made))
+    if fractions is not None:
+        shares = _shares(fractions)
+        one = splits.random_split(ids, patient_of=patient_of, dataset=slug, fractions=shares, seed=seed)
+        return splits.SplitFile((one,))
+    return splits.read_split(check, dataset)
+
+
+def _shares(text: str) -> tuple[float, float, float]:
+    try:
+        train, validation, test = (float(part) for part in text.split(","))
+    except ValueError:
+        raise SegbenchError(
+            "SB104", f"--fractions {text!r} is not three numbers", mend="for example --fractions 0.7,0.1,0.2"
+        ) from None
+    return train, validation, test
+
+
+def _report(dataset: Dataset, loaded: SplitFile) -> dict[str, Any]:
+    """The split as plain values; `leaks` counts the worst fold."""
+    from segbench.data.splits import count_leaks, find_leaks, folds_digest
+
+    folds: list[dict[str, Any]] = []
+    for one in loaded.splits:
+        leaks = count_leaks(one, patient_of=dataset.patient_of)
+        folds.append(
+            {
+                "counts": one.counts,
+                "leaks": {
+                    "patients": leaks.patients,
+                    "test_cases": leaks.test_cases,
+                    "pairs": [list(pair) for pair in leaks.pairs],
+                },
+                "leaking_patients": sorted(find_leaks(one, patient_of=dataset.patient_of)),
+            }
+        )
+    worst = max(folds, key=lambda fold: (fold["leaks"]["test_cases"], fold["leaks"]["patients"]))
+    return {
+        "schema_version": 1,
+        "dataset": dataset.card.slug,
+        "name": loaded.splits[0].name,
+        "digest": f"sha256:{folds_digest(loaded.splits)}",
+        "acknowledged_leaks": loaded.splits[0].acknowledged_leaks,
+        "folds": folds,
+        "leaks": worst["leaks"],
+        "unknown": list(loaded.unknown),
+        "uncovered": list(loaded.uncovered),
+        "twice": list(loaded.twice),
+    }
+
+
+def _print(report: dict[str, Any]) -> None:
+    console.emit(f"split {report['name']} of {report['dataset']}, {report['digest']}")
+    rows = [
+        [
+            str(index),
+            *(str(fold["counts"][part]) for part in ("train", "validation", "test", "excluded")),
+            f"{fold['leaks']['test_cases']} test cases, {fold['leaks']['patients']} patients",
+        ]
+        for index, fold in enumerate(report["folds"])
+    ]
+    console.emit_table(["fold", "train", "validation", "test", "left out", "leaks"], rows, right=range(5))
+    for key, text in (("unknown", "unknown ids"), ("uncovered", "cases in no part"), ("twice", "ids twice")):
+        names = report[key]
+        if names:
+            more = " ..." if len(names) > 10 else ""
+            console.emit(f"{text}: {len(names)}: {', '.join(names[:10])}{more}")
+
+
+def _leak_text(report: dict[str, Any]) -> str:
+    tested = max(fold["counts"]["test"] for fold in report["folds"])
+    leaks = report["leaks"]
+    if not tested:
+        return f"{leaks['patients']} patients stand in more than one part"
+    return f"{leaks['test_cases']} of {tested} test cases share a patient with training or validation"
+
+
+def _say_why(loaded: SplitFile, report: dict[str, Any]) -> None:
+    if loaded.unknown or loaded.twice:
+        what = f"{len(loaded.unknown)} ids are unknown, {len(loaded.twice)} stand in two parts"
+        console.fail(SegbenchError("SB324", f"split {report['name']}: {what}", path=loaded.path))
+    elif report["leaks"]["patients"]:
+        console.fail(
+            SegbenchError("SB323", f"split {report['name']}: {_leak_text(report)}", path=loaded.path)
+        )
