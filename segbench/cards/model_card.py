@@ -9,9 +9,17 @@ from __future__ import annotations
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, cast
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    StringConstraints,
+    ValidationError,
+    model_validator,
+)
 
 from segbench.core.errors import SegbenchError
 
@@ -29,9 +37,17 @@ __all__ = [
 CARD_BYTES = 1_000_000
 """A card larger than this is refused before it is parsed."""
 
-Scalar = bool | int | float | str
-Argument = Scalar | tuple[Scalar, ...] | tuple[tuple[Scalar, ...], ...]
-"""What a constructor argument may be: plain numbers, words, and tuples of them."""
+
+def _plain(value: object) -> object:
+    if isinstance(value, list | tuple):
+        return tuple(_plain(item) for item in cast("list[object] | tuple[object, ...]", value))
+    if isinstance(value, bool | int | float | str):
+        return value
+    raise ValueError("must be a number, a word, or a list of them")
+
+
+Argument = Annotated[Any, BeforeValidator(_plain)]
+"""What a constructor argument may be: plain numbers, words, and (nested) tuples of them."""
 
 Slug = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9.-]{0,63}$")]
 Line = Annotated[str, StringConstraints(min_length=1, strip_whitespace=True)]
@@ -225,7 +241,7 @@ def read_model_card(path: Path | str) -> ModelCard:
 def _fault_lines(error: ValidationError) -> list[str]:
     lines: dict[str, None] = {}
     for fault in error.errors(include_url=False):
-        where = ".".join(str(part) for part in fault["loc"] if not _is_branch(part)) or "card"
+        where = ".".join(str(part) for part in fault["loc"]) or "card"
         message = str(fault["msg"]).removeprefix("Value error, ")
         if fault["type"] == "missing":
             lines.setdefault(f"{where}: missing")
@@ -236,10 +252,3 @@ def _fault_lines(error: ValidationError) -> list[str]:
             found = "" if fault["type"] == "value_error" else f"; found {found[:80]}"
             lines.setdefault(f"{where}: {message}{found}")
     return list(lines)
-
-
-def _is_branch(part: object) -> bool:
-    """Whether a location part names a branch of a union rather than a key of the card."""
-    return isinstance(part, str) and (
-        part in {"bool", "int", "float", "str"} or part.startswith(("tuple[", "constrained"))
-    )

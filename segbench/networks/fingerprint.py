@@ -61,6 +61,12 @@ class FingerprintResult:
     ok: bool
     differences: tuple[str, ...]
 
+    @property
+    def lines(self) -> tuple[str, ...]:
+        """The result for people: the verdict, then the differences."""
+        verdict = "as stored" if self.ok else f"differs in {len(self.differences)} fields"
+        return (f"{self.slug}: {verdict}", *(f"  {line}" for line in self.differences))
+
 
 def check_fingerprint(slug: str, *, full: bool = True) -> FingerprintResult:
     """Rebuild a network from its card and compare it with its stored fingerprint.
@@ -302,9 +308,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             emit(str(write_fingerprint(slug, force=chosen.force)))
             continue
         result = check_fingerprint(slug)
-        emit(f"{slug}: {'as stored' if result.ok else 'DIFFERS'}")
-        for line in result.differences:
-            emit(f"  {line}")
+        for line in result.lines:
+            emit(line)
         code = code or (0 if result.ok else 4)
     return code
 

@@ -19,6 +19,8 @@ from segbench.networks.blocks.unet import (
     Decoder,
     Plan,
     Triple,
+    he_initialise,
+    leave_unused_heads,
     make_plan,
     per_stage,
 )
@@ -50,6 +52,8 @@ class UNet(nn.Module):
         self.deep_supervision = deep_supervision
         self.encoder = encoder
         self.decoder = decoder
+        he_initialise(self)
+        leave_unused_heads(self, "decoder.seg_layers", deep_supervision=deep_supervision)
 
     def forward(self, x_BCDHW: Tensor) -> Tensor | list[Tensor]:
         """(B, in, D, H, W) -> logits (B, out, D, H, W).
@@ -213,3 +217,8 @@ class ResidualUNet(UNet):
         encoder = ResidualEncoder(in_channels, plan, per_stage(blocks, len(plan.features), "blocks"))
         decoder = Decoder(plan, (1,) * (len(plan.features) - 1), out_channels)
         super().__init__(in_channels, plan, encoder, decoder, deep_supervision=deep_supervision)
+        # As in nnU-Net, each block begins as its skip: the last norm before the sum starts at zero.
+        for module in self.encoder.modules():
+            if isinstance(module, ResidualBlock):
+                nn.init.zeros_(module.conv2.norm.weight)
+                nn.init.zeros_(module.conv2.norm.bias)

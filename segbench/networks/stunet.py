@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from segbench.networks.blocks.inputs import check_volume
 from segbench.networks.blocks.resunet import BasicBlock, NearestUp
-from segbench.networks.blocks.unet import Triple, make_plan, per_stage
+from segbench.networks.blocks.unet import Triple, he_initialise, leave_unused_heads, make_plan, per_stage
 
 __all__ = ["STUNet"]
 
@@ -66,6 +66,8 @@ class STUNet(nn.Module):
             for (fine, _), count, kernel in zip(pairs, counts[-2::-1], plan.kernels[-2::-1], strict=True)
         )
         self.seg_outputs = nn.ModuleList(nn.Conv3d(fine, out_channels, 1) for fine, _ in pairs)
+        he_initialise(self)
+        leave_unused_heads(self, "seg_outputs", deep_supervision=deep_supervision)
 
     def forward(self, x_BCDHW: Tensor) -> Tensor | list[Tensor]:
         """(B, in, D, H, W) -> logits (B, out, D, H, W).

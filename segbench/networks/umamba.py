@@ -17,7 +17,14 @@ from torch import Tensor, nn
 from segbench.networks.blocks.inputs import check_volume
 from segbench.networks.blocks.mamba import Mamba
 from segbench.networks.blocks.resunet import BasicBlock, NearestUp
-from segbench.networks.blocks.unet import Plan, Triple, make_plan, per_stage
+from segbench.networks.blocks.unet import (
+    Plan,
+    Triple,
+    he_initialise,
+    leave_unused_heads,
+    make_plan,
+    per_stage,
+)
 from segbench.networks.nnunet import FEATURES, ResidualBlock
 
 __all__ = ["MambaLayer", "UMamba"]
@@ -83,6 +90,8 @@ class UMamba(nn.Module):
         self.encoder = Encoder(in_channels, plan, counts)
         self.mamba_layer = MambaLayer(plan.features[-1], backend=backend) if bottleneck == "mamba" else None
         self.decoder = Decoder(plan, out_channels)
+        he_initialise(self)
+        leave_unused_heads(self, "decoder.seg_layers", deep_supervision=deep_supervision)
 
     def forward(self, x_BCDHW: Tensor) -> Tensor | list[Tensor]:
         """(B, in, D, H, W) -> logits (B, out, D, H, W).

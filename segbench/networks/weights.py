@@ -40,6 +40,7 @@ FORMAT = "segbench.weights/1"
 class WeightsMetadata:
     """What a weights file of segbench says of itself.
 
+    `arguments` are the overrides that `build_network` was called with, beside the slug and the channels.
     `channels` are the names of the input channels in order, `labels` those of the outputs; empty where the
     file does not know them. `extra` holds further plain values (normalisation, spacing) of its writer.
     """
@@ -159,15 +160,14 @@ def import_weights(
     from segbench.networks.official import load_official_weights, plain_weights
 
     output = _safetensors_name(output)
-    card = network_card(model)
+    network_card(model)
     weights = plain_weights(read_weights(file))
     inputs, outputs = _channel_counts(model, weights, path=Path(file), overrides=overrides)
     _check_count("channels", channels, inputs)
     _check_count("labels", labels, outputs)
     network = build_network(model, inputs, outputs, **overrides)
     report = load_official_weights(network, weights, strict=strict)
-    arguments = dict(card.arguments) | overrides
-    metadata = WeightsMetadata(model, inputs, outputs, arguments, tuple(channels), tuple(labels))
+    metadata = WeightsMetadata(model, inputs, outputs, overrides, tuple(channels), tuple(labels))
     write_weights(output, network.state_dict(), metadata)
     return report
 
@@ -266,7 +266,7 @@ def _check_count(what: str, names: Sequence[str], count: int) -> None:
 
 
 def _overrides_of(model: str, metadata: WeightsMetadata | None) -> dict[str, Any]:
-    """The overrides to build with: the arguments of the file, under the names that the card gives them."""
+    """The overrides to build with, as the file names them."""
     if metadata is None:
         return {}
     if metadata.model != model:
@@ -276,9 +276,7 @@ def _overrides_of(model: str, metadata: WeightsMetadata | None) -> dict[str, Any
             expected=model,
             found=metadata.model,
         )
-    card = network_card(model)
-    names = {theirs: ours for ours, theirs in card.overrides.items()}
-    return {names.get(key, key): value for key, value in metadata.arguments.items()}
+    return dict(metadata.arguments)
 
 
 def _channel_counts(

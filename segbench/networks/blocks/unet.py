@@ -17,7 +17,18 @@ from torch.nn import functional
 
 from segbench.networks.blocks.inputs import InputError
 
-__all__ = ["ConvNormAct", "Decoder", "Plan", "Triple", "as_triple", "make_plan"]
+__all__ = [
+    "ConvBlocks",
+    "ConvNormAct",
+    "Decoder",
+    "Plan",
+    "Triple",
+    "as_triple",
+    "he_initialise",
+    "leave_unused_heads",
+    "make_plan",
+    "per_stage",
+]
 
 NEGATIVE_SLOPE = 0.01
 Triple = tuple[int, int, int]
@@ -89,6 +100,36 @@ def per_stage(value: int | Sequence[int], stages: int, name: str) -> tuple[int, 
     if len(counts) != stages:
         raise InputError("SB104", f"{name} needs {stages} entries; found {len(counts)}", found=len(counts))
     return counts
+
+
+def he_initialise(network: nn.Module) -> None:
+    """Start every 3D convolution as nnU-Net, U-Mamba and STU-Net do: He normal for slope 0.01, biases zero.
+
+    Source: InitWeights_He of MIC-DKFZ/dynamic-network-architectures initialization/weight_init.py.
+    """
+    for module in network.modules():
+        if isinstance(module, nn.Conv3d | nn.ConvTranspose3d):
+            nn.init.kaiming_normal_(module.weight, a=NEGATIVE_SLOPE)
+            if module.bias is not None:
+                nn.init.zeros_(module.bias)
+
+
+def leave_unused_heads(network: nn.Module, heads: str, *, deep_supervision: bool) -> None:
+    """Tell DistributedDataParallel not to wait for heads that only deep supervision computes.
+
+    They stay parameters, as in the authors' checkpoints, but without deep supervision get no gradient, and
+    DistributedDataParallel would otherwise refuse the second step.
+
+    Args:
+        network: The network whose head of full resolution is the last of its list of heads.
+        heads: Name of that list.
+        deep_supervision: Whether all heads are computed in training.
+    """
+    if not deep_supervision:
+        last = len(network.get_submodule(heads)._modules) - 1
+        names = [name for name, _ in network.named_parameters() if name.startswith(f"{heads}.")]
+        kept = f"{heads}.{last}."
+        network._ddp_params_and_buffers_to_ignore = [n for n in names if not n.startswith(kept)]  # type: ignore[assignment]
 
 
 class ConvNormAct(nn.Module):

@@ -1,0 +1,275 @@
+"""Building networks by name: what is refused, with which code, and what every network promises."""
+
+import pickle
+import subprocess
+import sys
+
+import pytest
+import torch
+
+from segbench.cards import list_model_cards, load_model_card
+from segbench.cards.model_card import ModelCard
+from segbench.core.errors import BackendUnavailable, SegbenchError
+from segbench.networks import allowed_overrides, build_network, build_on_meta, list_networks, network_facts
+from segbench.networks.registry import resolve_implementation
+
+NEEDS_EINOPS = {"swin-unetr", "swin-unetr-v2", "unetr"}
+
+
+def available(slug):
+    if slug in NEEDS_EINOPS:
+        pytest.importorskip("einops", reason="MONAI's transformer networks need einops")
+    return slug
+
+
+def test_unknown_network_names_the_three_nearest():
+    with pytest.raises(SegbenchError) as caught:
+        build_network("segmamba2", 1, 2)
+    assert caught.value.code == "SB101"
+    assert caught.value.message == "no model called 'segmamba2'"
+    assert len(caught.value.expected) == 3
+    assert "segmamba-v2" in caught.value.expected
+    assert "segmamba" in caught.value.expected
+    assert "segbench list models" in caught.value.mend
+    with pytest.raises(SegbenchError) as caught:
+        network_facts("!?")
+    assert len(caught.value.expected) == 3
+
+
+def test_a_floor_is_no_network():
+    assert "mean-atlas" not in list_networks()
+    with pytest.raises(SegbenchError, match="'mean-atlas' is a floor"):
+        build_network("mean-atlas", 1, 2)
+
+
+def test_unknown_override_is_a_type_error_that_names_the_allowed_ones():
+    with pytest.raises(TypeError, match=r"no override width; allowed: .*depths, features, hidden") as caught:
+        build_network("segmamba-v2", 1, 2, width=3)
+    assert caught.value.code == "SB104"
+    assert caught.value.exit_code == 2
+
+
+def test_an_override_must_be_a_plain_value():
+    with pytest.raises(TypeError, match="features is not"):
+        build_network("nnunet", 1, 2, features=torch.tensor([8, 16]))
+
+
+def test_overrides_have_the_uniform_names():
+    assert set(allowed_overrides("segmamba-v2")) == {"features", "depths", "hidden", "mixer", "backend"}
+    assert {"features", "blocks", "strides", "kernel_sizes", "deep_supervision"} == set(
+        allowed_overrides("nnunet")
+    )
+    for slug in ("segmamba", "bisegmamba", "umamba-bot"):
+        assert "backend" in allowed_overrides(slug)
+    if "unetr" in list_networks() and resolvable("unetr"):
+        assert "patch_size" in allowed_overrides("unetr")
+        assert "img_size" not in allowed_overrides("unetr")
+
+
+def resolvable(slug):
+    try:
+        resolve_implementation(load_model_card(slug))
+    except BackendUnavailable:
+        return False
+    return True
+
+
+@pytest.mark.parametrize("count", [0, -1, 1.5, True, "4"])
+def test_channels_must_be_whole_numbers(count):
+    with pytest.raises(ValueError, match="whole number of at least 1"):
+        build_network("nnunet-tiny", count, 2)
+    with pytest.raises(ValueError, match="whole number of at least 1"):
+        build_network("nnunet-tiny", 1, count)
+
+
+@pytest.mark.parametrize("slug", list_networks())
+def test_indivisible_small_and_miscounted_input_is_refused_before_any_compute(slug):
+    facts = network_facts(available(slug))
+    network = build_on_meta(slug, 2, 3)
+
+    def refused(shape, message):
+        with pytest.raises(ValueError, match=message) as caught:
+            network(torch.empty(shape, device="meta"))
+        assert caught.value.code == "SB104"
+
+    side = max(2 * facts.minimum, 128)
+    if facts.fixed_size:
+        refused((1, 2, side, side, side + facts.divisor), f"patches of {side}x{side}x{side}")
+    else:
+        refused((1, 2, side, side + 1, side), f"multiple of {facts.divisor}")
+        too_small = facts.minimum - facts.divisor
+        refused((1, 2, side, too_small, side), f"at least {facts.minimum}")
+    refused((1, 3, side, side, side), "built for 2 input channels")
+    refused((2, side, side, side), "five axes")
+
+
+@pytest.mark.parametrize("slug", list_networks())
+def test_logits_have_the_size_of_the_image(slug):
+    facts = network_facts(available(slug))
+    network = build_on_meta(slug, 2, 3).eval()
+    size = (128, 128, 128) if facts.fixed_size else (facts.minimum, 2 * facts.minimum, 3 * facts.minimum)
+    assert network(torch.empty((2, 2, *size), device="meta")).shape == (2, 3, *size)
+
+
+@pytest.mark.parametrize("slug", [s for s in list_networks() if network_facts(s).deep_supervision])
+def test_deep_supervision_is_a_list_in_training_and_one_tensor_otherwise(slug):
+    network = build_on_meta(slug, 2, 3, deep_supervision=True).train()
+    x = torch.empty((1, 2, 64, 64, 64), device="meta")
+    logits = network(x)
+    assert isinstance(logits, list)
+    sides = [y.shape[2] for y in logits]
+    assert sides == sorted(sides, reverse=True)
+    assert sides[0] == 64
+    assert all(y.shape[1] == 3 for y in logits)
+    assert network.eval()(x).shape == (1, 3, 64, 64, 64)
+    assert build_on_meta(slug, 2, 3).train()(x).shape == (1, 3, 64, 64, 64)
+
+
+def test_anisotropic_strides_change_what_a_size_must_be_a_multiple_of():
+    network = build_network(
+        "nnunet", 1, 2, features=(4, 8, 8), strides=(1, (1, 2, 2), 2), kernel_sizes=(3, (1, 3, 3), 3)
+    )
+    assert network.divisor == (2, 4, 4)
+    assert network(torch.zeros(1, 1, 4, 8, 16)).shape == (1, 2, 4, 8, 16)
+    with pytest.raises(ValueError, match="multiple of 2x4x4"):
+        network(torch.zeros(1, 1, 4, 8, 10))
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        ({"features": (4, 8), "strides": (1, 2, 2)}, "one entry per stage"),
+        ({"features": (4, 8), "kernel_sizes": 4}, "must be odd"),
+        ({"features": (4, 8), "blocks": (1, 2, 3)}, "blocks needs 2 entries"),
+    ],
+)
+def test_a_plan_that_cannot_be_is_refused(overrides, message):
+    with pytest.raises(ValueError, match=message):
+        build_network("nnunet", 1, 2, **overrides)
+
+
+def test_family_overrides_that_cannot_be_are_refused():
+    with pytest.raises(ValueError, match="four stages each"):
+        build_network("segmamba-v2", 1, 2, features=(8, 16, 32))
+    with pytest.raises(ValueError, match="no mixer called 'attention'"):
+        build_network("segmamba-v2", 1, 2, mixer="attention")
+    with pytest.raises(ValueError, match="slices are four numbers"):
+        build_network("segmamba-tiny", 1, 2, slices="auto")
+
+
+def test_a_missing_package_is_named_with_the_way_to_get_it():
+    card = load_model_card("nnunet-tiny")
+    foreign = ModelCard.model_validate(
+        {**card.model_dump(), "implementation": "no_such_package:Net", "requires": ["no_such_package"]}
+    )
+    with pytest.raises(BackendUnavailable) as caught:
+        resolve_implementation(foreign)
+    assert caught.value.code == "SB502"
+    assert caught.value.mend == "pip install no_such_package"
+
+
+def test_a_card_that_names_nothing_is_refused():
+    card = load_model_card("nnunet-tiny")
+    wrong = ModelCard.model_validate(
+        {**card.model_dump(), "implementation": "segbench.networks.nnunet:Absent"}
+    )
+    with pytest.raises(SegbenchError, match="has no 'Absent'") as caught:
+        resolve_implementation(wrong)
+    assert caught.value.code == "SB110"
+
+
+def test_foreign_networks_can_be_pickled_for_workers():
+    network = build_network("segresnet-16", 1, 2, init_filters=8)
+    again = pickle.loads(pickle.dumps(network))
+    with pytest.raises(ValueError, match="multiple of 8"):
+        again(torch.zeros(1, 1, 20, 16, 16))
+
+
+def test_names_and_facts_need_no_torch():
+    code = (
+        "import sys; sys.modules['torch'] = None\n"
+        "from segbench.networks import list_networks, network_facts\n"
+        "facts = [network_facts(s) for s in list_networks()]\n"
+        "assert network_facts('segmamba-v2').parameters == 138776824\n"
+        "print(len(facts))"
+    )
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert found.returncode == 0, found.stderr
+    assert int(found.stdout) == len(list_networks())
+
+
+def test_decay_and_direct_path_are_spared_weight_decay():
+    network = build_network("segmamba-v2-tiny", 1, 2)
+    spared = {
+        name.rsplit(".", 1)[1]
+        for name, p in network.named_parameters()
+        if getattr(p, "_no_weight_decay", False)
+    }
+    assert spared == {"A_log", "D"}
+    v1 = build_network("segmamba-tiny", 1, 2)
+    spared = {
+        name.rsplit(".", 1)[1] for name, p in v1.named_parameters() if getattr(p, "_no_weight_decay", False)
+    }
+    assert spared == {"A_log", "A_b_log", "A_s_log", "D", "D_b", "D_s"}
+
+
+def test_every_card_has_a_readme_and_its_own_file():
+    from segbench.cards import find_card_folder
+
+    for slug in list_model_cards():
+        folder = find_card_folder("models", slug)
+        text = (folder / "README.md").read_text(encoding="utf-8")
+        assert text.startswith("# "), slug
+        assert (folder / "fingerprint.json").is_file() == (slug in list_networks()), slug
+
+
+def test_every_network_class_has_a_card():
+    """A module of segbench.networks whose class takes in_channels and out_channels is named by a card."""
+    from pathlib import Path
+
+    import segbench.networks as package
+
+    named = {load_model_card(slug).implementation.partition(":")[0] for slug in list_networks()}
+    folder = Path(package.__file__).parent
+    modules = {
+        f"segbench.networks.{path.stem}"
+        for path in folder.glob("*.py")
+        if "out_channels: int,\n        *," in path.read_text(encoding="utf-8")
+    }
+    assert modules
+    assert modules <= named
+
+
+@pytest.mark.parametrize("slug", ["nnunet", "resenc-l", "stunet-b", "umamba-bot"])
+def test_nnunet_family_starts_as_its_authors_start_it(slug):
+    torch.manual_seed(0)
+    build = {"features": (16, 32, 32)} | ({"blocks": (1, 2, 2)} if slug == "resenc-l" else {})
+    network = build_network(slug, 2, 3, **build)
+    convs = [m for m in network.modules() if isinstance(m, torch.nn.Conv3d | torch.nn.ConvTranspose3d)]
+    assert all(m.bias is None or m.bias.abs().max() == 0 for m in convs)
+    large = max(convs, key=lambda m: m.weight.numel())
+    expected = (2 / (1 + 0.01**2) / large.weight[0].numel()) ** 0.5
+    assert large.weight.std().item() == pytest.approx(expected, rel=0.05)
+    last_norms = [p for name, p in network.named_parameters() if name.endswith("conv2.norm.weight")]
+    if slug == "resenc-l":
+        assert all(p.abs().max() == 0 for p in last_norms)
+    else:
+        assert all(p.min() == 1 for p in last_norms)
+    if slug == "umamba-bot":  # He initialisation must leave Mamba's step sizes alone
+        steps = torch.nn.functional.softplus(network.mamba_layer.mamba.dt_proj.bias)
+        assert 9e-5 < steps.min() < steps.max() < 0.11
+
+
+@pytest.mark.parametrize(
+    "slug", [s for s in list_networks() if network_facts(s).deep_supervision and "mednext" not in s]
+)
+def test_heads_without_gradient_are_named_for_data_parallel_training(slug):
+    network = build_network(slug, 1, 2, features=(4, 8, 8), **({"blocks": 1} if slug == "resenc-l" else {}))
+    network(torch.randn(1, 1, 8, 8, 8, generator=torch.Generator().manual_seed(0))).mean().backward()
+    without = {name for name, p in network.named_parameters() if p.grad is None}
+    assert without == set(network._ddp_params_and_buffers_to_ignore)
+    assert len(without) == 2
+    supervised = build_network(
+        slug, 1, 2, features=(4, 8, 8), deep_supervision=True, **({"blocks": 1} if slug == "resenc-l" else {})
+    )
+    assert not hasattr(supervised, "_ddp_params_and_buffers_to_ignore")
