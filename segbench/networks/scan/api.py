@@ -5,10 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from segbench.networks.scan import reference
 from segbench.networks.scan.arguments import check_arguments
-from segbench.networks.scan.choice import resolve_backend
-from segbench.networks.scan.operator import selective_scan_op
+from segbench.networks.scan.choice import call_backend, resolve_backend
 
 __all__ = ["selective_scan"]
 
@@ -55,10 +53,6 @@ def selective_scan(
     mamba_ssm/ops/selective_scan_interface.py.
     """
     check_arguments(u, delta, A, B, C, D, z, delta_bias)
-    name = _resolve(backend, u.device.type, u.shape[1], u.shape[2], A.shape[1])
-    if name == "reference":
-        return reference.scan(u, delta, A, B, C, D, z, delta_bias, delta_softplus)
-    tensors = (u, delta, A, B, C, D, z, delta_bias)
-    save_states = torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in tensors)
-    y, _ = selective_scan_op(u, delta, A, B, C, D, z, delta_bias, delta_softplus, save_states, name)
-    return y
+    double = u.dtype == torch.float64
+    name = _resolve(backend, u.device.type, double, u.shape[1], u.shape[2], A.shape[1])
+    return call_backend(name, u, delta, A, B, C, D, z, delta_bias, delta_softplus)

@@ -1,0 +1,104 @@
+"""Which backend runs: auto never fails, a named one that cannot run says why."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+
+import pytest
+import torch
+from scan_cases import scan_inputs
+
+from segbench.core.errors import BackendUnavailable
+from segbench.networks.scan import BACKENDS, choice, chosen_backend, scan_backends_report, selective_scan
+
+
+@pytest.fixture(autouse=True)
+def fresh_probes(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.delenv("SEGBENCH_SCAN", raising=False)
+    choice._probe.cache_clear()
+    yield
+    choice._probe.cache_clear()
+
+
+def test_report_has_every_backend_with_a_reason_where_it_cannot_run() -> None:
+    report = {entry.backend: entry for entry in scan_backends_report("cpu")}
+    assert tuple(report) == BACKENDS
+    assert report["torch"].probe
+    assert report["numba"].probe
+    assert report["numba"].max_error is not None
+    assert 0 < report["numba"].max_error < 1e-4
+    for name in ("triton", "mamba_ssm"):
+        assert not report[name].probe
+        assert report[name].reason
+
+
+def test_auto_on_cpu_is_numba_and_torch_where_numba_is_off(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert chosen_backend("cpu") == "numba"
+    monkeypatch.setenv("SEGBENCH_NO_NUMBA", "1")
+    choice._probe.cache_clear()
+    assert chosen_backend("cpu") == "torch"
+    assert selective_scan(*scan_inputs(1, 3, 2, 5), True).isfinite().all()
+
+
+def test_a_broken_numba_is_passed_over(monkeypatch: pytest.MonkeyPatch) -> None:
+    from segbench.networks.scan import numba_backend
+
+    def broken(*arguments: object) -> None:
+        raise RuntimeError("cannot compile\nlong trace")
+
+    monkeypatch.setattr(numba_backend, "forward", broken)
+    assert chosen_backend("cpu") == "torch"
+    entry = next(e for e in scan_backends_report("cpu") if e.backend == "numba")
+    assert entry.reason == "RuntimeError: cannot compile"
+
+
+def test_a_backend_that_computes_something_else_is_passed_over(monkeypatch: pytest.MonkeyPatch) -> None:
+    from segbench.networks.scan import numba_backend
+
+    right = numba_backend.forward
+    monkeypatch.setattr(numba_backend, "forward", lambda *a: (right(*a)[0] * 1.001, right(*a)[1]))
+    assert chosen_backend("cpu") == "torch"
+    entry = next(e for e in scan_backends_report("cpu") if e.backend == "numba")
+    assert entry.reason is not None
+    assert "differs from torch" in entry.reason
+
+
+@pytest.mark.parametrize("name", ["triton", "mamba_ssm"])
+def test_a_named_backend_that_cannot_run_says_why(name: str) -> None:
+    with pytest.raises(BackendUnavailable, match=f"'{name}' cannot run on cpu") as caught:
+        selective_scan(*scan_inputs(1, 3, 2, 5), True, backend=name)
+    assert caught.value.code == "SB502"
+    assert caught.value.exit_code == 5
+
+
+def test_an_unknown_backend_is_named() -> None:
+    with pytest.raises(ValueError, match="no scan backend 'cuda'; there are auto, reference"):
+        selective_scan(*scan_inputs(1, 3, 2, 5), True, backend="cuda")
+
+
+def test_the_environment_overrides_auto_but_not_a_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SEGBENCH_SCAN", "reference")
+    assert chosen_backend("cpu") == "reference"
+    assert chosen_backend("cpu", backend="torch") == "torch"
+    monkeypatch.setenv("SEGBENCH_SCAN", "triton")
+    with pytest.raises(BackendUnavailable):
+        selective_scan(*scan_inputs(1, 3, 2, 5), True)
+
+
+def test_other_devices_use_torch() -> None:
+    assert chosen_backend("mps") == "torch"
+    assert chosen_backend(torch.device("meta")) == "torch"
+
+
+def test_optional_packages_are_not_imported_with_the_scan() -> None:
+    code = (
+        "import sys, segbench.networks.scan as s;"
+        "print([m for m in ('numba', 'triton', 'mamba_ssm') if m in sys.modules])"
+    )
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, env=environment
+    )
+    assert done.stdout.strip() == "[]"
