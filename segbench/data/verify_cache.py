@@ -63,7 +63,7 @@ class FactsCache:
             return None
 
     def keep(self, path: Path, facts: FileFacts) -> None:
-        """Remember a file, unless its fault is of this moment: not there, or too large for the limits of now."""
+        """Remember a file, unless its fault is of this moment: not there, too large for the limits of now."""
         if facts.size >= 0 and (facts.fault is None or facts.fault.code not in _OF_THE_MOMENT):
             self.files[self._name(path)] = facts
             self.changed = True

@@ -245,7 +245,7 @@ def is_harmless(text: str) -> bool:
 
 def _extremes(view: CaseView) -> Iterator[Finding]:
     first = next(((path, entry) for _, path, entry in view.entries() if entry.role == "image"), None)
-    if first is None or first[1].header is None or view.dataset.is_generated:
+    if first is None or first[1].header is None:
         return
     path, header = first[0], first[1].header
     case, file = view.files.case, view.place(path)
@@ -272,7 +272,7 @@ def _extremes(view: CaseView) -> Iterator[Finding]:
             found=_times(header.shape_zyx),
         )
     expected = view.dataset.card.geometry.expected_shape_zyx
-    if expected is not None and header.shape_zyx != tuple(expected):
+    if expected is not None and not view.dataset.is_generated and header.shape_zyx != tuple(expected):
         message = "the shape (z, y, x) is not that of the dataset"
         yield finding(
             "SB329",

@@ -1,0 +1,438 @@
+"""Verification as a whole: memory, workers, digests, the report, real data."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import os
+import re
+import shutil
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+from segbench.cli.common import Settings
+from segbench.core.console import Output
+from segbench.core.errors import SegbenchError
+from segbench.data import open_dataset
+from segbench.data import verify_scan as scan_module
+from segbench.data.digest import check_unchanged, dataset_digest
+from segbench.data.phantoms import generate
+from segbench.data.verify import verify
+from segbench.data.verify_report import as_text
+
+
+@pytest.fixture(scope="module")
+def originals(tmp_path_factory) -> dict[str, Path]:
+    base = tmp_path_factory.mktemp("verify")
+    return {
+        "msd": generate("msd", base / "msd", cases=5, traps=False),
+        "abdomenatlas": generate("abdomenatlas", base / "abdomenatlas", cases=2, traps=False),
+    }
+
+
+@pytest.fixture
+def msd(originals, tmp_path) -> Path:
+    return Path(shutil.copytree(originals["msd"], tmp_path / "msd"))
+
+
+@pytest.fixture
+def atlas(originals, tmp_path) -> Path:
+    return Path(shutil.copytree(originals["abdomenatlas"], tmp_path / "atlas"))
+
+
+@pytest.fixture
+def opened(monkeypatch) -> list[str]:
+    """Names of the files that are read whole from now on."""
+    names: list[str] = []
+    real = scan_module.load_stored
+
+    def spy(path, **options):
+        names.append(Path(path).name)
+        return real(path, **options)
+
+    monkeypatch.setattr(scan_module, "load_stored", spy)
+    return names
+
+
+@pytest.fixture(autouse=True)
+def fresh_settings(monkeypatch):
+    """The everywhere-flags belong to a process; here each test is one."""
+    monkeypatch.setattr("segbench.cli.common._settings", Settings())
+    monkeypatch.setattr("segbench.core.console.output", Output())
+
+
+def run(*arguments: str):
+    from segbench.cli.main import build_app
+
+    return CliRunner().invoke(build_app(), ["data", "verify", *arguments, "--workers", "1"])
+
+
+# ---- memory
+
+
+def test_second_run_opens_nothing(msd, tmp_path, opened):
+    first = verify(msd, cache=tmp_path / "cache", near=True)
+    assert len(opened) == 11 and not first.cached
+    opened.clear()
+    second = verify(msd, cache=tmp_path / "cache", near=True)
+    assert opened == [] and second.cached
+    assert second.as_json() == first.as_json() | {"cached": True}
+
+
+def test_only_what_changed_is_read_again(msd, tmp_path, opened):
+    verify(msd, cache=tmp_path / "cache")
+    opened.clear()
+    path = msd / "labelsTr" / "phantom_002.nii.gz"
+    path.write_bytes(gzip.compress(gzip.decompress(path.read_bytes()), 1))
+    report = verify(msd, cache=tmp_path / "cache")
+    assert opened == ["phantom_002.nii.gz"] and not report.cached
+
+
+def test_a_change_of_content_changes_the_report(msd, tmp_path):
+    before = verify(msd, cache=tmp_path / "cache")
+    path = msd / "labelsTr" / "phantom_002.nii.gz"
+    image = nib.load(path)
+    nib.save(nib.Nifti1Image(np.zeros(image.shape, np.uint8), image.affine), path)
+    after = verify(msd, cache=tmp_path / "cache")
+    assert after.digest != before.digest
+    assert [f.code for f in after.findings if f.severity == "warning"] == ["SB318"]
+
+
+def test_same_size_and_new_time_is_read_again(msd, tmp_path, opened):
+    verify(msd, cache=tmp_path / "cache")
+    opened.clear()
+    path = msd / "imagesTr" / "phantom_001.nii.gz"
+    os.utime(path, ns=(1, 1))
+    verify(msd, cache=tmp_path / "cache")
+    assert opened == [path.name]
+
+
+def test_no_cache_neither_reads_nor_writes_it(msd, tmp_path, opened, monkeypatch):
+    monkeypatch.setenv("SEGBENCH_CACHE", str(tmp_path / "cache"))
+    for _ in range(2):
+        opened.clear()
+        verify(msd, cache=False)
+        assert len(opened) == 11
+    assert not (tmp_path / "cache").exists()
+
+
+@pytest.mark.parametrize("content", ["", "{", "[]", '{"version": 0}', '{"version": 1, "files": {"a": 3}}'])
+def test_damaged_cache_is_made_anew(msd, tmp_path, content):
+    first = verify(msd, cache=tmp_path / "cache")
+    (file,) = (tmp_path / "cache").iterdir()
+    file.write_text(content)
+    again = verify(msd, cache=tmp_path / "cache")
+    assert again.as_json() == first.as_json()
+    assert verify(msd, cache=tmp_path / "cache").cached
+
+
+def test_entries_of_an_odd_form_are_read_again(msd, tmp_path, opened):
+    verify(msd, cache=tmp_path / "cache")
+    (file,) = (tmp_path / "cache").iterdir()
+    content = json.loads(file.read_text())
+    content["files"]["imagesTr/phantom_000.nii.gz"] = {"size": "much"}
+    content["files"]["labelsTr/phantom_000.nii.gz"].pop("role")
+    file.write_text(json.dumps(content))
+    opened.clear()
+    verify(msd, cache=tmp_path / "cache")
+    assert opened == ["phantom_000.nii.gz"] * 2
+
+
+def test_refusals_by_the_limit_of_the_moment_are_not_remembered(msd, tmp_path):
+    small = verify(msd, cache=tmp_path / "cache", max_bytes=1000)
+    assert {f.code for f in small.findings if f.severity == "error"} == {"SB208"}
+    assert verify(msd, cache=tmp_path / "cache").counts["error"] == 0
+
+
+def test_other_refusals_are(msd, tmp_path, opened):
+    path = msd / "imagesTr" / "phantom_001.nii.gz"
+    path.write_bytes(path.read_bytes()[:-4])
+    first = verify(msd, cache=tmp_path / "cache")
+    opened.clear()
+    second = verify(msd, cache=tmp_path / "cache")
+    assert opened == [] and second.cached
+    assert [f.code for f in first.findings] == [f.code for f in second.findings] == ["SB204"]
+
+
+def test_headers_then_voxels(msd, tmp_path, opened):
+    headers = verify(msd, cache=tmp_path / "cache", headers_only=True)
+    assert opened == [] and headers.digest is None and not headers.labels
+    assert verify(msd, cache=tmp_path / "cache").digest is not None
+
+
+def test_headers_see_geometry(msd, tmp_path):
+    path = msd / "labelsTr" / "phantom_001.nii.gz"
+    image = nib.load(path)
+    nib.save(nib.Nifti1Image(np.asarray(image.dataobj)[:-1], image.affine), path)
+    report = verify(msd, cache=False, headers_only=True)
+    assert [f.code for f in report.findings if f.severity == "error"] == ["SB307"]
+
+
+def test_painted_references_are_remembered(atlas, tmp_path, opened):
+    slug = "abdomenatlas-1.0-mini"
+    first = verify(slug, path=atlas, cache=tmp_path / "cache")
+    opened.clear()
+    assert verify(slug, path=atlas, cache=tmp_path / "cache").as_json() == first.as_json() | {"cached": True}
+    assert opened == []
+    mask = atlas / "BDMAP_90000001" / "segmentations" / "liver.nii.gz"
+    os.utime(mask, ns=(1, 1))
+    verify(slug, path=atlas, cache=tmp_path / "cache")
+    assert len(opened) == 10  # nine masks and the combined labels: painting needs all
+    assert "liver.nii.gz" in opened and "ct.nii.gz" not in opened
+
+
+# ---- workers, order, the raw folder
+
+
+def test_workers_do_not_change_the_report(msd, tmp_path):
+    path = msd / "imagesTr" / "phantom_003.nii.gz"
+    path.write_bytes(b"junk")
+    one = verify(msd, cache=False, workers=1)
+    two = verify(msd, cache=False, workers=2)
+    assert one.as_json() == two.as_json()
+    assert one.counts["error"] == 1
+
+
+def test_nothing_is_written_into_the_dataset(msd, tmp_path):
+    def state():
+        return {p: (p.stat().st_size, p.stat().st_mtime_ns) for p in sorted(msd.rglob("*"))}
+
+    before = state()
+    verify(msd, cache=tmp_path / "cache", near=True)
+    assert state() == before
+
+
+def test_findings_are_in_order(msd):
+    for index, name in enumerate(("phantom_003", "phantom_001")):
+        path = msd / ("imagesTr" if index else "labelsTr") / f"{name}.nii.gz"
+        path.write_bytes(b"")
+    image = nib.load(msd / "labelsTr" / "phantom_000.nii.gz")
+    floats = nib.Nifti1Image(np.asarray(image.dataobj).astype(np.float32), image.affine)
+    nib.save(floats, msd / "labelsTr" / "phantom_000.nii.gz")
+    found = [(f.severity, f.case) for f in verify(msd, cache=False).findings]
+    assert found[:2] == [("error", "phantom_001"), ("error", "phantom_003")]
+    assert {severity for severity, _ in found[2:]} == {"info"}
+
+
+# ---- digests
+
+
+def test_digest_is_that_of_the_dataset(msd, tmp_path):
+    report = verify(msd, cache=tmp_path / "cache")
+    assert re.fullmatch(r"[0-9a-f]{64}", report.digest or "")
+    assert open_dataset(msd).digest == report.digest
+
+
+def test_digest_of_known_lines(msd):
+    """The definition, computed once more by other means."""
+    import hashlib
+
+    from segbench.volumes import array_digest
+
+    dataset = open_dataset(msd)
+    lines = []
+    for case in dataset.case_ids:
+        image, label = dataset.read_image(case), dataset.read_reference(case)
+        for index, channel in enumerate(dataset.card.channels.order):
+            lines.append(f"{case}\t{channel}\t{array_digest(image.with_array(image.array[index]))}\n")
+        lines.append(f"{case}\tlabel\t{array_digest(label)}\n")
+    assert dataset_digest(dataset, keep=False) == hashlib.sha256("".join(sorted(lines)).encode()).hexdigest()
+
+
+def test_digest_of_painted_references(atlas):
+    import hashlib
+
+    from segbench.volumes import array_digest
+
+    dataset = open_dataset("abdomenatlas-1.0-mini", path=atlas)
+    lines = []
+    for case in dataset.case_ids:
+        image = dataset.read_image(case)
+        lines.append(f"{case}\tCT\t{array_digest(image.with_array(image.array[0]))}\n")
+        lines.append(f"{case}\tlabel\t{array_digest(dataset.read_reference(case))}\n")
+    channel = dataset.card.channels.order[0]
+    text = "".join(sorted(lines)).replace("\tCT\t", f"\t{channel}\t")
+    assert dataset_digest(dataset, keep=False) == hashlib.sha256(text.encode()).hexdigest()
+
+
+def test_digest_is_blind_to_storage(msd, tmp_path):
+    """Other folder, compression, type and order of axes: the same digest. One voxel: another."""
+    before = dataset_digest(open_dataset(msd), keep=False)
+    other = Path(shutil.copytree(msd, tmp_path / "elsewhere"))
+    for path in sorted(other.rglob("*.nii.gz")):
+        image = nib.load(path)
+        flip = np.diag([-1.0, 1, 1, 1])
+        flip[0, 3] = image.shape[0] - 1
+        array = np.asarray(image.dataobj)[::-1].astype(np.float32)
+        nib.save(nib.Nifti1Image(array, image.affine @ flip), path)
+    assert dataset_digest(open_dataset(other), keep=False) == before
+    path = sorted(other.glob("imagesTr/*.nii.gz"))[0]
+    image = nib.load(path)
+    array = np.asarray(image.dataobj).copy()
+    array[1, 1, 1] += 1
+    nib.save(nib.Nifti1Image(array, image.affine), path)
+    assert dataset_digest(open_dataset(other), keep=False) != before
+
+
+def test_digest_of_some_cases(msd):
+    dataset = open_dataset(msd)
+    some = dataset.case_ids[:2]
+    assert dataset_digest(dataset, cases=some) == dataset_digest(dataset, cases=reversed(some))
+    assert dataset_digest(dataset, cases=some) != dataset_digest(dataset)
+
+
+def test_one_bad_case_does_not_keep_a_dataset_from_its_digest(msd):
+    whole = dataset_digest(open_dataset(msd), keep=False)
+    path = msd / "imagesTr" / "phantom_001.nii.gz"
+    good = path.read_bytes()
+    path.write_bytes(good[:-5])
+    cut = dataset_digest(open_dataset(msd), keep=False)
+    assert verify(msd, cache=False).digest == cut
+    path.write_bytes(good[:-6])
+    assert len({whole, cut, dataset_digest(open_dataset(msd), keep=False)}) == 3
+    path.write_bytes(good)
+    assert dataset_digest(open_dataset(msd), keep=False) == whole
+
+
+def test_file_that_changed_since(msd):
+    dataset = open_dataset(msd)
+    check_unchanged(dataset, dataset.case_ids)  # never verified: nothing to compare with
+    verify(msd)
+    check_unchanged(dataset, dataset.case_ids)
+    path = msd / "imagesTr" / "phantom_001.nii.gz"
+    os.utime(path, ns=(1, 1))
+    check_unchanged(dataset, dataset.case_ids)  # the same bytes
+    path.write_bytes(gzip.compress(gzip.decompress(path.read_bytes()), 1))
+    with pytest.raises(SegbenchError) as caught:
+        check_unchanged(dataset, dataset.case_ids)
+    assert (caught.value.code, caught.value.case, caught.value.path) == ("SB338", "phantom_001", path)
+    check_unchanged(dataset, [c for c in dataset.case_ids if c != "phantom_001"])
+    path.unlink()
+    with pytest.raises(SegbenchError):
+        check_unchanged(dataset, ["phantom_001"])
+
+
+# ---- the report
+
+
+def test_json_has_the_pinned_fields(msd):
+    result = run(str(msd), "--json", "--no-progress")
+    assert result.exit_code == 0
+    report = json.loads(result.stdout)
+    assert set(report) == {
+        "schema_version", "dataset", "root", "adapter", "form", "cases_found", "cases_expected",
+        "cases_without_reference", "labels", "findings", "counts", "digest", "cached",
+    }  # fmt: skip
+    assert report["adapter"] == "msd"
+    assert report["cases_found"] == report["cases_expected"] == 5
+    assert report["counts"] == {"error": 0, "warning": 0, "info": 0}
+    label = nib.load(msd / "labelsTr" / "phantom_000.nii.gz")
+    assert report["labels"]["0"]["cases"] == 5
+    total = sum(count["voxels"] for count in report["labels"].values())
+    assert total > np.prod(label.shape)
+
+
+def test_finding_has_the_pinned_fields(msd):
+    (msd / "imagesTr" / "phantom_001.nii.gz").write_bytes(b"")
+    result = run(str(msd), "--json", "--no-progress")
+    assert result.exit_code == 4
+    (entry,) = json.loads(result.stdout)["findings"]
+    assert set(entry) == {"code", "check", "severity", "case", "file", "message", "expected", "found", "mend"}
+    assert entry["file"] == "imagesTr/phantom_001.nii.gz"
+    assert entry["case"] == "phantom_001"
+
+
+def test_text_for_people(msd):
+    (msd / "imagesTr" / "phantom_001.nii.gz").write_bytes(b"")
+    result = run(str(msd))
+    assert result.exit_code == 4
+    assert "error[SB201]" in result.stdout and "phantom_001" in result.stdout and "1 error" in result.stdout
+    assert "mend:" in result.stdout
+    assert "voxels of" in result.stderr  # progress goes to stderr, the result to stdout
+    assert "voxels of" not in result.stdout
+    many = as_text(verify(msd, cache=False), verbose=True)
+    assert "anterior" in many
+
+
+@pytest.mark.parametrize("argument", ["no-such-dataset", "nowhere/at/all"])
+def test_unknown_names(argument):
+    result = run(argument)
+    assert result.exit_code in {2, 4} and "SB" in result.stderr
+    assert result.stdout == ""
+
+
+def test_absent_dataset(tmp_path):
+    result = run("brats2023-gli", "--data-dir", str(tmp_path))
+    assert result.exit_code == 4 and "SB301" in result.stderr
+
+
+def test_folder_that_nobody_recognises(tmp_path):
+    (tmp_path / "x").mkdir()
+    result = run(str(tmp_path / "x"), "--json")
+    assert result.exit_code == 4
+    assert [f["code"] for f in json.loads(result.stdout)["findings"]] == ["SB302"]
+
+
+# ---- real data
+
+
+@pytest.mark.real_data
+def test_hippocampus_is_clean(real_data, tmp_path):
+    report = verify("msd-hippocampus", path=real_data / "Task04_Hippocampus", cache=tmp_path, near=True)
+    assert report.counts["error"] == report.counts["warning"] == 0, report.findings
+    assert {f.code for f in report.findings} == {"SB317"}
+    assert report.cases_found == 200
+    assert set(report.labels) == {0, 1, 2}
+    assert all(count.cases == 200 for count in report.labels.values())
+
+
+@pytest.mark.real_data
+def test_atlas_is_clean_but_alone(real_data, tmp_path):
+    report = verify("abdomenatlas-1.0-mini", path=real_data / "AbdomenAtlas1.0Mini_layout", cache=tmp_path)
+    assert {(f.code, f.severity) for f in report.findings} == {("SB305", "warning"), ("SB336", "info")}
+
+
+@pytest.mark.real_data
+def test_unlabelled_brats(real_data, tmp_path):
+    root = real_data / "brats2023_layout_unlabelled"
+    report = verify("brats2023-gli", path=root, cache=tmp_path)
+    assert report.counts["error"] == 0
+    assert report.cases_without_reference == 1
+
+
+@pytest.mark.real_data
+def test_strangers_among_hippocampi(real_data, tmp_path):
+    """The strays of a circulating copy: labels without image, one of another organ and size."""
+    source = real_data / "Task04_Hippocampus"
+    root = tmp_path / "Task04_Hippocampus"
+    for folder in ("imagesTr", "labelsTr", "imagesTs"):
+        (root / folder).mkdir(parents=True)
+    content = json.loads((source / "dataset.json").read_text())
+    content["training"], content["test"] = content["training"][:4], []
+    content["numTraining"], content["numTest"] = 4, 0
+    for entry in content["training"]:
+        for name in entry.values():
+            shutil.copy(source / name, root / name)
+    (root / "dataset.json").write_text(json.dumps(content))
+    for stray in sorted((real_data / "integrity" / "orphan_labels").glob("*.nii.gz")):
+        shutil.copy(stray, root / "labelsTr")
+    report = verify("msd-hippocampus", path=root, cache=False)
+    errors = [(f.code, f.case) for f in report.findings if f.severity == "error"]
+    assert errors == [("SB304", "hippocampus_010"), ("SB304", "hippocampus_281")]
+
+
+@pytest.mark.real_data
+def test_foreign_label_of_another_size(real_data, tmp_path):
+    source = real_data / "Task04_Hippocampus"
+    root = Path(shutil.copytree(source, tmp_path / "t", ignore=lambda *_: []))
+    stray = next((real_data / "integrity" / "orphan_labels").glob("*281*.nii.gz"))
+    target = sorted(root.glob("labelsTr/*.nii.gz"))[7]
+    shutil.copy(stray, target)
+    report = verify("msd-hippocampus", path=root, cache=False)
+    codes = {f.code for f in report.findings if f.severity == "error"}
+    assert "SB307" in codes
+    assert {f.case for f in report.findings if f.severity == "error"} == {target.name.split(".")[0]}
