@@ -234,6 +234,7 @@ def backward(
     dtype = cut.u.dtype
     grad_bld = as_token_major(grad, dtype)
     outer_bld = grad_bld
+    z_bld = gate = grad_bld
     if z is not None:
         z_bld = as_token_major(z, dtype)
         gate = torch.sigmoid(z_bld)

@@ -17,13 +17,16 @@ from typing import Any
 
 import numpy as np
 from llvmlite import ir
-from numba.core import types
-from numba.core.extending import intrinsic, models, overload, register_model
+from numba.core import extending, types
+from numba.core.extending import models, overload, register_model
 
 __all__ = [
     "cache_line", "exp2", "fill", "fma", "keep_apart", "lanes_of", "load", "pointer", "prefetch",
     "softplus_terms", "splat", "store", "sum_rows",
 ]  # fmt: skip
+
+# Called without the typing context they are declared with; type checkers cannot know that.
+intrinsic: Callable[[Callable[..., Any]], Callable[..., Any]] = extending.intrinsic
 
 Builder = Any
 Value = Any
