@@ -12,7 +12,7 @@ from segbench.core.atomic import atomic_write
 from segbench.core.errors import SegbenchError
 from segbench.report import latex, markup
 from segbench.report.analysis import Analysis, analyse
-from segbench.report.document import document, document_text
+from segbench.report.document import document, document_text, protocol_notes
 from segbench.report.guards import Guard
 from segbench.report.lint import lint_latex
 from segbench.report.load import as_paths
@@ -65,10 +65,17 @@ def build_report(runs: Path | str | Iterable[Path | str], out: Path | str, **opt
     folder = Path(out)
     skipped: list[dict[str, str]] = []
     drawn = _figures(analysis, skipped) if {"figures", "html"} & set(chosen.formats) else []
-    content = document(analysis, published=(), skipped=skipped)
     plan: list[tuple[Path, bytes | str]] = []
+    if "html" in chosen.formats:
+        page = _page(analysis, tables, drawn)
+        plan.append((folder / "report.html", page.html))
+        plan += [(folder / name, text) for name, text in page.beside]
+        skipped += [{"figure": "report.html", "reason": note} for note in page.notes]
+    content = document(analysis, published=(), skipped=skipped)
     if "json" in chosen.formats:
         plan.append((folder / "report.json", document_text(content)))
+    if "markdown" in chosen.formats:
+        plan.append((folder / "report.md", markdown_text(analysis, tables, drawn)))
     plan += _table_files(folder / "tables", tables, chosen)
     if "csv" in chosen.formats and chosen.long:
         plan.append((folder / "tables" / "long.csv", long_text(analysis, raw=chosen.raw_csv)))
@@ -92,6 +99,47 @@ def _figures(analysis: Analysis, skipped: list[dict[str, str]]) -> list[Any]:
     drawn, left_out = draw_figures(analysis)
     skipped += left_out
     return drawn
+
+
+def _page(analysis: Analysis, tables: Sequence[TableSet], drawn: Sequence[Any]) -> Any:
+    from segbench.report.page import build_page
+    from segbench.report.viewer import load_pictures
+
+    return build_page(analysis, tables, drawn, load_pictures(analysis))
+
+
+def markdown_text(analysis: Analysis, tables: Sequence[TableSet], drawn: Sequence[Any]) -> str:
+    """report.md: findings first, then every table, links to the figures where they are written."""
+    lines = ["# Comparison on " + ", ".join(sorted({block.dataset for block in analysis.blocks})), ""]
+    lines += ["## Findings about comparability", ""]
+    lines += [
+        f"- **{item.severity}: {item.code}** {markup.escape_markdown(item.message)}"
+        for item in analysis.guards
+    ]
+    lines += [] if analysis.guards else ["None."]
+    notes = protocol_notes(analysis)
+    lines += ["", *(markup.escape_markdown(note) + "\n" for note in notes)]
+    titles = {
+        "main": "Main tables",
+        "pairwise": "Pairwise comparison",
+        "ranks": "Ranks",
+        "subgroups": "Subgroups by size",
+        "discrimination": "Can the datasets rank these methods?",
+        "seeds": "Training runs",
+        "cost": "Cost",
+        "published": "Published numbers",
+        "missing": "Runs and missing cases",
+    }
+    for kind, title in titles.items():
+        found = [table for item in tables if item.kind == kind for table in item.tables]
+        if found:
+            lines += [f"## {title}", "", *(markup.render_markdown(table) for table in found)]
+    if drawn and "figures" in analysis.options.formats:
+        lines += ["## Figures", ""]
+        for item in drawn:
+            alt = markup.escape_markdown(item.alt).replace("]", "\\]")
+            lines += [f"![{alt}](figures/{item.name}.png)", "", markup.escape_markdown(item.caption), ""]
+    return "\n".join(lines) + "\n"
 
 
 def _figure_files(folder: Path, drawn: Sequence[Any]) -> list[tuple[Path, bytes | str]]:

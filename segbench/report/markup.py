@@ -173,7 +173,9 @@ def render_html(table: Table) -> str:
 
 
 def _identifier(table: Table) -> str:
-    return "table-" + (re.sub(r"[^a-z0-9]+", "-", table.name.lower()).strip("-") or "unnamed")
+    return "table-" + (
+        re.sub(r"[^a-z0-9]+", "-", (table.label or table.name).lower()).strip("-") or "unnamed"
+    )
 
 
 def _html_head(table: Table) -> list[str]:
