@@ -167,8 +167,9 @@ def _fill(
 
 def _one_piece(lumen: NDArray[np.bool_], nearest: Array) -> NDArray[np.bool_]:
     """The component of the thickest part: a thin branch can break where it slips between voxel centres."""
-    parts, count = ndimage.label(lumen, structure=np.ones((3, 3, 3)))
-    return lumen if count <= 1 else parts == parts.reshape(-1)[int(np.argmin(nearest))]
+    parts = np.zeros(lumen.shape, dtype=np.int32)
+    ndimage.label(lumen, structure=np.ones((3, 3, 3)), output=parts)
+    return lumen if parts.max() <= 1 else parts == parts.reshape(-1)[int(np.argmin(nearest))]
 
 
 def _point(values: Array | list[float]) -> Triple:
