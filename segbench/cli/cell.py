@@ -8,7 +8,6 @@ from typing import Annotated
 import typer
 
 from segbench.core.catalogue import ExitCode
-from segbench.core.interrupt import Interrupted
 
 
 def cell(
@@ -18,8 +17,5 @@ def cell(
     """Run the stages of one planned cell; idempotent, holds a lease."""
     from segbench.pipeline.runner import run_cell
 
-    try:
-        record = run_cell(folder, fresh=fresh)
-    except Interrupted as stop:
-        return stop.exit_code
+    record = run_cell(folder, fresh=fresh)
     return ExitCode.DONE if record.status == "complete" else ExitCode.PARTIAL

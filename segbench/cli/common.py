@@ -18,6 +18,7 @@ import typer
 
 from segbench.core import console
 from segbench.core.errors import SegbenchError
+from segbench.core.interrupt import Interrupted
 
 EVERYWHERE = "Everywhere"
 _SIZES = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12,
@@ -122,6 +123,9 @@ def guarded(call: Callable[[], int | None]) -> int:
         if os.environ.get("SEGBENCH_DEBUG"):
             traceback.print_exc()
         return error.exit_code
+    except Interrupted as stop:
+        console.warn(f"{stop}; the same command goes on from here")
+        return stop.exit_code
     except KeyboardInterrupt:
         console.warn("interrupted; the same command goes on from here")
         return 128 + signal.SIGINT
