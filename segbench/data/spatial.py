@@ -13,6 +13,8 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor
 
+from segbench.volumes.affine import COMPILED, affine_image, affine_labels
+
 __all__ = ["centre_crop", "transform_image", "transform_labels"]
 
 Matrix = Sequence[Sequence[float]]
@@ -30,6 +32,9 @@ def centre_crop(x: Tensor, size: Sequence[int]) -> Tensor:
 
 def transform_image(x_CDHW: Tensor, matrix: Matrix, size: Sequence[int], *, order: int = 1) -> Tensor:
     """Image (C, *size) on the transformed grid, linear (order 1) or cubic (3); outside the crop 0."""
+    if order == 1 and x_CDHW.device.type == "cpu" and COMPILED:
+        # One pass without a grid of positions: a fifth of grid_sample's time, the same numbers.
+        return torch.from_numpy(affine_image(x_CDHW.contiguous().numpy(), matrix, size))
     if order == 1:
         grid = _grid(matrix, x_CDHW.shape[1:], size, x_CDHW.device)
         return F.grid_sample(
@@ -44,6 +49,13 @@ def transform_labels(x_DHW: Tensor, matrix: Matrix, size: Sequence[int], *, outs
     The class with the largest interpolated indicator; where two are equal, that of the nearest voxel if it is
     one of them, else the lower.
     """
+    if x_DHW.device.type == "cpu" and COMPILED:
+        return torch.from_numpy(affine_labels(x_DHW.contiguous().numpy(), matrix, size, outside=outside))
+    return _labels_on_device(x_DHW, matrix, size, outside)
+
+
+def _labels_on_device(x_DHW: Tensor, matrix: Matrix, size: Sequence[int], outside: int) -> Tensor:
+    """`transform_labels` in torch operations."""
     # One voxel of `outside` all around stands for everything beyond.
     padded = F.pad(x_DHW.to(torch.int32)[None, None], (1,) * 6, value=outside)[0, 0]
     place = _positions(matrix, x_DHW.shape, size, x_DHW.device)
