@@ -9,7 +9,7 @@ import re
 import signal
 import sys
 import traceback
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -218,27 +218,3 @@ def split_numbers(values: Iterable[str] | None, *, what: str) -> list[int]:
             raise SegbenchError("SB104", f"{what} range {part!r} cannot be", mend="write it from low to high")
         numbers.extend(range(low, high + 1))
     return list(dict.fromkeys(numbers))
-
-
-def expand_names(
-    values: Sequence[str], known: Sequence[str], *, what: str, everything: Sequence[str]
-) -> list[str]:
-    """Names with `all` and globs replaced; unknown names give SB101 with suggestions."""
-    from fnmatch import fnmatchcase
-
-    from segbench.core.errors import unknown_name
-
-    names: list[str] = []
-    for value in values:
-        if value == "all":
-            names.extend(everything)
-        elif any(character in value for character in "*?["):
-            matches = [name for name in known if fnmatchcase(name, value)]
-            if not matches:
-                raise unknown_name(what, value, known, listing=f"segbench list {what}s")
-            names.extend(matches)
-        elif value in known:
-            names.append(value)
-        else:
-            raise unknown_name(what, value, known, listing=f"segbench list {what}s")
-    return list(dict.fromkeys(names))

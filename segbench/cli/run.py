@@ -8,9 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from segbench.cli.common import expand_names, settings, split_list, split_numbers
+from segbench.cli.common import settings, split_list, split_numbers
 from segbench.core import console
-from segbench.core.environment import results_dir
 
 if TYPE_CHECKING:
     from segbench.pipeline.context import Execution
@@ -84,27 +83,24 @@ def run(
 
     Example: segbench run --model segmamba-v2,nnunet --dataset all --seed 0,1,2
     """
-    from segbench.cards import list_dataset_cards, list_model_cards, load_dataset_card, load_model_card
     from segbench.cards.protocol import parse_setting
+    from segbench.pipeline.api import make_request
     from segbench.pipeline.context import Execution
     from segbench.pipeline.matrix import run_plan, summary_rows
-    from segbench.pipeline.plan import Request, make_plan
+    from segbench.pipeline.plan import make_plan
 
-    known_models, known_datasets = list_model_cards(), list_dataset_cards()
-    real = [s for s in known_datasets if load_dataset_card(s).availability.kind != "phantom"]
-    networks = [s for s in known_models if load_model_card(s).kind == "network"]
     folds = split_list(fold) or ["0"]
-    request = Request(
-        models=expand_names(split_list(model), known_models, what="model", everything=networks),
-        datasets=expand_names(split_list(dataset), known_datasets, what="dataset", everything=real),
-        results=results_dir(results),
+    request = make_request(
+        split_list(model),
+        split_list(dataset),
         protocol=protocol,
-        overrides=dict(parse_setting(text) for text in set_ or ()),
-        folds="all" if folds == ["all"] else split_numbers(folds, what="fold"),
-        seeds=None if seed is None else split_numbers(seed, what="seed"),
+        fold="all" if folds == ["all"] else split_numbers(folds, what="fold"),
+        seed=None if seed is None else split_numbers(seed, what="seed"),
         split=split,
         limit=limit,
+        overrides=dict(parse_setting(text) for text in set_ or ()),
         data_dir=data_dir,
+        results=results,
     )
     plan = make_plan(request)
     for error in plan.absent:
