@@ -50,7 +50,7 @@ def brats() -> Pair:
         wiggle = np.random.default_rng(12)
         for value, radii in ((2, (30, 36, 32)), (1, (20, 22, 21)), (3, (15, 16, 15)), (1, (8, 8, 8))):
             noise = rng.standard_normal((6, 6, 6))
-            noise = noise + jitter * 0.5 * wiggle.standard_normal((6, 6, 6))
+            noise = noise + jitter * 1.2 * wiggle.standard_normal((6, 6, 6))
             blob(labels, value, (80, 120, 90), radii, rng, 0.15, noise)
     blob(prediction, 2, (40, 60, 190), (6, 7, 6), rng, 0.1)
     return Pair("brats", reference, prediction, (1.0, 1.0, 1.0), {"TC": (1, 3), "WT": (1, 2, 3), "ET": (3,)})
@@ -61,7 +61,7 @@ def crc() -> Pair:
     reference, prediction = np.zeros((2, 120, 512, 512), np.uint8)
     for labels, jitter in ((reference, 0.0), (prediction, 1.0)):
         rng, wiggle = np.random.default_rng(21), np.random.default_rng(22)
-        noise = rng.standard_normal((6, 6, 6)) + jitter * 0.5 * wiggle.standard_normal((6, 6, 6))
+        noise = rng.standard_normal((6, 6, 6)) + jitter * 1.2 * wiggle.standard_normal((6, 6, 6))
         blob(labels, 1, (50, 300, 260), (9, 38, 33), rng, 0.2, noise)
     blob(prediction, 1, (75, 220, 390), (5, 17, 15), np.random.default_rng(23), 0.1)
     return Pair("crc", reference, prediction, (3.75, 0.79, 0.79), {"tumour": (1,)})
@@ -84,7 +84,7 @@ def abdomen() -> Pair:
     for labels, jitter in ((reference, 0.0), (prediction, 1.0)):
         rng, wiggle = np.random.default_rng(31), np.random.default_rng(32)
         for value, (centre, radii) in enumerate(organs, start=1):
-            noise = rng.standard_normal((6, 6, 6)) + jitter * 0.4 * wiggle.standard_normal((6, 6, 6))
+            noise = rng.standard_normal((6, 6, 6)) + jitter * 0.8 * wiggle.standard_normal((6, 6, 6))
             blob(labels, value, centre, radii, rng, 0.12, noise)
     regions = {f"organ {value}": (value,) for value in range(1, 10)}
     return Pair("abdomen", reference, prediction, (1.5, 0.8, 0.8), regions)
