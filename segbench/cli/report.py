@@ -196,8 +196,8 @@ def _show(result: object) -> int:
 
     assert isinstance(result, ReportResult)
     for item in result.guards:
-        line = f"{item.severity}: [{item.code}] {item.message}"
-        console.warn(line) if item.severity == "error" else console.note(line)
+        line = f"[{item.code}] {item.message}"
+        console.warn(line) if item.severity == "error" else console.note(f"{item.severity}: {line}")
     if settings().json:
         console.emit_json(result.document)
     else:

@@ -114,6 +114,9 @@ def nsd_tolerance(run: Run) -> float | None:
     value = metric_profile(run).get("nsd_tolerance")
     if isinstance(value, int | float) and not isinstance(value, bool):
         return float(value)
+    if isinstance(value, Mapping):
+        numbers = {number for number in value.values() if isinstance(number, int | float)}
+        return float(numbers.pop()) if len(numbers) == 1 else None
     card = table_of(table_of(run.record, "dataset"), "card")
     tolerances = table_of(table_of(card, "evaluation"), "nsd_tolerance_mm")
     if set(tolerances) == {"default"} and isinstance(tolerances["default"], int | float):

@@ -14,7 +14,6 @@ from segbench.report.analysis import Analysis
 from segbench.report.document import protocol_notes, versions
 from segbench.report.figures import Drawn
 from segbench.report.markup import render_html
-from segbench.report.runs import MEAN_REGION
 from segbench.report.svg import embedded, scatter
 from segbench.report.table import Cell, Column, Row, Table
 from segbench.report.tables import TableSet, words
@@ -132,7 +131,7 @@ def _html(
         title=f"Comparison on {datasets}",
         sections=sections,
         banners=[item.message for item in analysis.guards if item.code == "leak"],
-        watermark=f"Not a benchmark: {demo[0]}" if demo else "",
+        watermark="Not a benchmark: generated scans or the demo protocol." if demo else "",
         worst=worst,
         pictures=pictures,
         code=code,
@@ -283,9 +282,7 @@ def _tables_section(id_: str, title: str, sets: Sequence[TableSet], figures: lis
 
 def _is_leading(table: Table, item: TableSet) -> bool:
     """Whether a table stands for all regions of its block."""
-    if item.kind not in {"pairwise", "ranks"}:
-        return True
-    return f"-{MEAN_REGION}-" in (table.label or "")
+    return not item.leading or table.label in item.leading
 
 
 def _stability(

@@ -171,7 +171,7 @@ def colour_table() -> dict[str, Any]:
         "R": [colour[0] for colour in rgb],
         "G": [colour[1] for colour in rgb],
         "B": [colour[2] for colour in rgb],
-        "A": [0, 150, 255, 255],
+        "A": [0, 130, 220, 220],
         "I": [0, AGREE, MISSED, EXTRA],
         "labels": ["", *(CLASS_WORDS[code] for code in (AGREE, MISSED, EXTRA))],
     }

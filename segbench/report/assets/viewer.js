@@ -24,7 +24,7 @@
     script.textContent = await new Response(stream).text();
     document.head.appendChild(script);
     view = new niivue.Niivue({
-      backColor: [0, 0, 0, 1], crosshairColor: [1, 1, 1, 0.6], show3Dcrosshair: true, isColorbar: false,
+      backColor: [0, 0, 0, 1], crosshairColor: [1, 1, 1, 0.5], crosshairWidth: 0.25, show3Dcrosshair: true, isColorbar: false,
       dragAndDropEnabled: false, loadingText: "", logLevel: "error"
     });
     await view.attachToCanvas(document.getElementById("canvas"));

@@ -14,6 +14,7 @@ from segbench.report.figures.style import COLOURS, WIDTHS, new_figure, short
 from segbench.report.scans import CaseScan, ScanSource
 from segbench.report.worst import first_metric, spread_cases
 
+MOST_NAMED = 8  # labels in the legend
 PLANES = ("axial", "coronal", "sagittal")
 
 
@@ -35,7 +36,7 @@ def draw(analysis: Analysis, number: int) -> Sketch:
     heights = [_row_height(scan) for _, _, scan in loaded]
     figure, axes = new_figure(
         WIDTHS["double"],
-        sum(heights) + 0.2,
+        sum(heights) + 0.55,
         len(loaded),
         3,
         squeeze=False,
@@ -43,14 +44,15 @@ def draw(analysis: Analysis, number: int) -> Sketch:
     )
     labels = sorted({int(v) for _, _, scan in loaded for v in np.unique(scan.reference) if v})
     parts: list[str] = []
-    for row, (word, item, scan) in zip(axes, loaded, strict=True):
+    for line, (row, (word, item, scan)) in enumerate(zip(axes, loaded, strict=True)):
         score = f"{metric.label} {item.value * metric.scale:.1f}"
         for place, axis in enumerate(row):
             _plane(axis, scan, place, labels)
-            if row is axes[0]:
+            if line == 0:
                 axis.set_title(PLANES[place], fontsize=8)
         row[0].set_ylabel(f"{word}\n{short(item.case, 24)}\n{score}", fontsize=7)
         parts.append(f"{word}: case {item.case}, {score}")
+    _legend(figure, block.dataset, labels)
     model = analysis.labels.get(loaded[0][1].run.model, loaded[0][1].run.model)
     caption = (
         f"{model} on {block.name}, seed {loaded[0][1].run.seed}: {', '.join(word for word, _, _ in loaded)} "
@@ -60,6 +62,29 @@ def draw(analysis: Analysis, number: int) -> Sketch:
     )
     alt = f"Overlays of reference and prediction of {model} on {block.name}. " + "; ".join(parts) + "."
     return Sketch(figure, caption, alt)
+
+
+def _legend(figure: Any, dataset: str, labels: list[int]) -> None:
+    """Which colour is which label, by the card's words where there is a card."""
+    from matplotlib.lines import Line2D
+
+    from segbench.cards import load_dataset_card
+    from segbench.core.errors import SegbenchError
+
+    try:
+        words = {int(value): word for value, word in load_dataset_card(dataset).labels.items()}
+    except SegbenchError:
+        words = {}
+    handles = [
+        Line2D([], [], color=_colour(number), label=short(words.get(label, f"label {label}"), 24))
+        for number, label in enumerate(labels[:MOST_NAMED])
+    ]
+    if handles:
+        figure.legend(handles=handles, loc="outside lower center", ncols=min(4, len(handles)), frameon=False)
+
+
+def _colour(number: int) -> str:
+    return COLOURS[(number + 4) % len(COLOURS)]
 
 
 def plane_of(array: Any, axis: int, place: int) -> Any:
@@ -84,7 +109,7 @@ def _plane(axis: Any, scan: CaseScan, place: int, labels: list[int]) -> None:
         plane_of(background, place, at), cmap="gray", vmin=0, vmax=255, aspect=aspect, interpolation="nearest"
     )
     for number, label in enumerate(labels):
-        colour = COLOURS[(number + 4) % len(COLOURS)]
+        colour = _colour(number)
         for array, style in ((scan.reference, "solid"), (scan.prediction, "dashed")):
             mask = plane_of(array == label, place, at).astype(float)
             if mask.any() and not mask.all():

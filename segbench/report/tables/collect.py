@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from segbench.report.analysis import Analysis
+from segbench.report.analysis import Analysis, Key
 from segbench.report.table import Table
 from segbench.report.tables.comparison import pairwise_table, ranks_table, subgroups_table
 from segbench.report.tables.main import main_tables
@@ -26,12 +26,14 @@ class TableSet:
         kind: the part of the report it belongs to: `main`, `pairwise`, ...
         tables: in order; LaTeX writes one float for each.
         latex: tables for LaTeX where they differ, else the same.
+        leading: labels of the tables that stand for a whole block (its last region); empty: all do.
     """
 
     name: str
     kind: str
     tables: tuple[Table, ...]
     latex: tuple[Table, ...]
+    leading: frozenset[str] = frozenset()
 
 
 def build_tables(analysis: Analysis) -> list[TableSet]:
@@ -51,7 +53,8 @@ def build_tables(analysis: Analysis) -> list[TableSet]:
         for kind, tables in groups.items():
             found = tuple(table for table in tables if table is not None)
             if found or not suffix:
-                sets.append(TableSet(kind + suffix, kind, found, found))
+                leading = _leading(analysis, keys, tables) if kind in {"pairwise", "ranks"} else frozenset()
+                sets.append(TableSet(kind + suffix, kind, found, found, leading))
     cost = cost_table(analysis)
     whole = () if cost is None else (cost,)
     sets.append(TableSet("cost", "cost", whole, whole))
@@ -60,3 +63,12 @@ def build_tables(analysis: Analysis) -> list[TableSet]:
     listed, in_notes = guards_table(analysis), guards_table(analysis, in_notes=True)
     sets.append(TableSet("guards", "guards", (listed,), (in_notes,)))
     return sets
+
+
+def _leading(analysis: Analysis, keys: list[Key], tables: list[Table | None]) -> frozenset[str]:
+    """Labels of the tables of each block's last region."""
+    return frozenset(
+        table.label or ""
+        for key, table in zip(keys, tables, strict=True)
+        if table is not None and key[1] == analysis.regions(key[0])[-1]
+    )
