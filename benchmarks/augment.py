@@ -64,7 +64,8 @@ def peer_transforms(patch, only=None):
         return SpatialTransform(
             patch, patch_center_dist_from_border=0, random_crop=False, p_elastic_deform=0,
             p_rotation=rotation, rotation=turn, p_scaling=scaling, scaling=(0.7, 1.4),
-            p_synchronize_scaling_across_axes=1, bg_style_seg_sampling=False, border_mode_seg="constant", padding_value_seg=0,
+            p_synchronize_scaling_across_axes=1, bg_style_seg_sampling=False,
+            border_mode_seg="constant", padding_value_seg=0,
         )  # fmt: skip
 
     def gamma(inverted):

@@ -38,6 +38,8 @@ TRANSFORMS = (
     "gamma_inverted", "gamma", "mirror",
 )  # fmt: skip
 
+_PER_CHANNEL = ("blur", "brightness", "contrast", "low_resolution", "gamma_inverted", "gamma")
+
 #: Largest crop in multiples of the patch, per axis; what a transform reaches beyond it is 0.
 MAX_EXTENT = 1.5
 # A patch this much longer than it is thick is rotated in the plane only (the reference's threshold).
@@ -223,7 +225,8 @@ def choose(
     flat = _is_flat(patch)
     happens = dict(zip(TRANSFORMS, draws.happens, strict=True))
     on = {name: happens[name] < settings.probability(name) for name in TRANSFORMS}
-    per_channel = [draws.channel(channel) for channel in range(channels)] if any(on.values()) else []
+    needed = any(on[name] for name in _PER_CHANNEL)
+    per_channel = [draws.channel(channel) for channel in range(channels)] if needed else []
 
     def piecewise(name: str, place: int) -> tuple[float, ...]:
         if not on[name]:
