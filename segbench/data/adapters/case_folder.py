@@ -113,11 +113,10 @@ def _fit(
     root: Path,
 ) -> CaseFiles:
     attempts = [_attempt(card, form, folder, fields) for form in layout.form]
-    best = (
-        next((a for a in attempts if not a.missing_images and not a.missing_labels), None)
-        or next((a for a in attempts if not a.missing_images and a.references is None), None)
-        or max(attempts, key=lambda a: a.present)
-    )
+    best = next((a for a in attempts if not a.missing_images and not a.missing_labels), None)
+    if best is None and all(a.references is None for a in attempts):
+        best = next((a for a in attempts if not a.missing_images), None)
+    best = best or max(attempts, key=lambda a: a.present)
     case = fields["case"]
     place = inside(folder, root)
     for name in best.ambiguous:

@@ -51,7 +51,7 @@ def discover(card: DatasetCard, layout: MsdLayout, root: Path) -> Discovery:
             discovery.add(files, root)
             if index < len(training):
                 discovery.in_training.add(files.case)
-    if not discovery.cases and not listed:
+    if not discovery.in_training:
         _say_if_nnunet_v1(folder, description)
     _unlisted(folder, listed, discovery, root)
     return discovery

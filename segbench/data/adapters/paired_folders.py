@@ -47,10 +47,11 @@ def _places(
         ]
         fitting.sort(key=lambda form: form.labels is None or not (place / form.labels).is_dir())
         for form in fitting:
-            images = (place / next(iter(_channel_folders(card, form).values()))).resolve()
-            if images not in seen or _is_shared(form):
-                seen.add(images)
-                yield place, form
+            used = {(place / folder).resolve() for folder in _channel_folders(card, form).values()}
+            if used & seen:
+                continue
+            seen |= used | (set() if form.labels is None else {(place / form.labels).resolve()})
+            yield place, form
 
 
 def _is_shared(form: PairedFoldersForm) -> bool:

@@ -1,0 +1,667 @@
+"""Opening datasets: every layout as downloaded and as commonly renamed, and what is said when it does not fit."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from conftest import CARD_OF
+from segbench.cards import load_dataset_card
+from segbench.cards.dataset_card import parse_dataset_card
+from segbench.core.console import render_error
+from segbench.core.errors import SegbenchError
+from segbench.data import Dataset, open_dataset
+from segbench.data.scan_file import write_scan
+from segbench.volumes import Volume, write_label_map
+
+Tree = Callable[..., Path]
+
+
+def code_of(call: Callable[[], object]) -> SegbenchError:
+    with pytest.raises(SegbenchError) as caught:
+        call()
+    return caught.value
+
+
+def codes(dataset: Dataset, *, but: tuple[str, ...] = ("SB305",)) -> list[tuple[str, str]]:
+    return sorted((f.code, f.severity) for f in dataset.layout_findings if f.code not in but)
+
+
+def scan(path: Path, value: int = 3, shape: tuple[int, ...] = (4, 5, 6)) -> None:
+    write_scan(path, np.full(shape, value, dtype=np.int16), np.eye(4))
+
+
+def label(path: Path, value: int = 1, shape: tuple[int, ...] = (4, 5, 6), dtype: type = np.uint8) -> None:
+    array = np.zeros(shape, dtype=dtype)
+    array[1:3, 1:3, 1:3] = value
+    write_label_map(path, array, Volume(array, (1.0, 1.0, 1.0), np.eye(4)))
+
+
+def fingerprint(root: Path) -> dict[str, tuple[str, int]]:
+    return {
+        path.relative_to(root).as_posix(): (
+            hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else "",
+            path.stat().st_mtime_ns,
+        )
+        for path in sorted(root.rglob("*"))
+    }
+
+
+@pytest.mark.parametrize("kind", CARD_OF)
+def test_each_layout_opens_and_reads_and_nothing_is_written(clean_trees: dict[str, Path], kind: str) -> None:
+    root = clean_trees[kind]
+    before = fingerprint(root)
+    dataset = open_dataset(root) if CARD_OF[kind] is None else open_dataset(CARD_OF[kind], path=root)
+    assert len(dataset.case_ids) == 4
+    assert list(dataset.case_ids) == sorted(dataset.case_ids)
+    assert {f.severity for f in dataset.layout_findings} <= {"info"}
+    for case in dataset.case_ids:
+        image, reference = dataset.read_image(case), dataset.read_reference(case)
+        assert image.array.dtype == np.float32
+        assert image.array.shape == (len(dataset.card.channels.order), *reference.shape_zyx)
+        assert reference.array.dtype == np.uint8
+        assert set(np.unique(reference.array)) <= set(dataset.card.labels)
+        np.testing.assert_array_equal(image.affine, reference.affine)
+    assert fingerprint(root) == before
+
+
+def test_phantom_json_agrees_with_what_is_read(clean_trees: dict[str, Path]) -> None:
+    for kind, slug in CARD_OF.items():
+        root = clean_trees[kind]
+        dataset = open_dataset(slug or root, path=None if slug is None else root)
+        described = json.loads((root / "phantom.json").read_text())["cases"]
+        for row in described:
+            if row["label_sha256"] is None:
+                assert row["case"] in dataset.cases_without_reference
+                continue
+            labels = dataset.read_reference(row["case"]).array
+            counted = {str(v): int((labels == v).sum()) for v in dataset.card.foreground}
+            assert counted == {value: entry["voxels"] for value, entry in row["labels"].items()}
+
+
+def test_channels_come_by_name_whatever_the_order_in_the_file(own_tree: Tree) -> None:
+    dataset = open_dataset("brats2023-gli", path=own_tree("brats"))
+    case = dataset.case_ids[0]
+    content = load_dataset_card("brats2023-gli").model_dump(exclude_unset=True)
+    content["channels"]["order"] = ("t1n", "t1c", "t2w", "t2f")
+    other = open_dataset(parse_dataset_card(content), path=dataset.root)
+    there, here = dataset.read_image(case).array, other.read_image(case).array
+    for index, channel in enumerate(other.card.channels.order):
+        np.testing.assert_array_equal(here[index], there[dataset.card.channels.order.index(channel)])
+    msd = own_tree("msd", "msd")
+    before = open_dataset(msd)
+    stacked = before.read_image(before.case_ids[0]).array
+    content = before.card.model_dump(exclude_unset=True)
+    content["channels"]["order"] = tuple(reversed(before.card.channels.order))
+    turned = open_dataset(parse_dataset_card(content), path=msd)
+    np.testing.assert_array_equal(turned.read_image(before.case_ids[0]).array, stacked[::-1])
+
+
+def test_brats_as_renamed_by_the_release_and_mixed_with_the_download(own_tree: Tree) -> None:
+    root = own_tree("brats")
+    renamed = sorted(p for p in root.iterdir() if p.is_dir())[:2]
+    for folder in renamed:
+        for path in folder.iterdir():
+            path.rename(folder / path.name.removeprefix(f"{folder.name}-"))
+    dataset = open_dataset("brats2023-gli", path=root)
+    assert len(dataset.case_ids) == 4
+    assert codes(dataset) == [("SB340", "info")]
+    assert dataset.case(renamed[0].name).form == "renamed-by-segmamba-v2"
+    assert dataset.form == "mixed"
+
+
+def test_uncompressed_files_and_folders_one_level_too_deep_are_found(own_tree: Tree, tmp_path: Path) -> None:
+    import gzip
+
+    root = own_tree("brats")
+    for path in list(root.rglob("*.nii.gz"))[:5]:
+        path.with_suffix("").write_bytes(gzip.decompress(path.read_bytes()))
+        path.unlink()
+    outer = tmp_path / "X"
+    (outer / "X").mkdir(parents=True)
+    root.rename(outer / "X" / "Y")
+    (outer / "X" / "__MACOSX").mkdir()
+    (outer / "X" / "Y" / "._BraTS-GLI-90000-000").mkdir()
+    (outer / "X" / ".DS_Store").touch()
+    dataset = open_dataset("brats2023-gli", path=outer)
+    assert len(dataset.case_ids) == 4
+    assert codes(dataset) == []
+    too_deep = tmp_path / "Z"
+    (too_deep / "a" / "b").mkdir(parents=True)
+    outer.rename(too_deep / "a" / "b" / "c")
+    assert code_of(lambda: open_dataset("brats2023-gli", path=too_deep)).code == "SB311"
+
+
+def test_the_same_file_with_two_endings_is_ambiguous(own_tree: Tree) -> None:
+    root = own_tree("crc")
+    image = next((root / "Image").iterdir())
+    image.with_suffix("").write_bytes(b"x")
+    assert ("SB306", "error") in codes(open_dataset("crc-2000", path=root))
+
+
+def test_a_missing_channel_is_named_and_the_case_is_not_read(own_tree: Tree) -> None:
+    root = own_tree("brats")
+    case = "BraTS-GLI-90001-000"
+    (root / case / f"{case}-t1c.nii.gz").unlink()
+    dataset = open_dataset("brats2023-gli", path=root)
+    assert dataset.incomplete_cases == (case,)
+    assert case not in dataset.case_ids
+    finding = next(f for f in dataset.layout_findings if f.code == "SB303")
+    assert (finding.case, finding.file) == (case, f"{case}/{case}-t1c.nii.gz")
+    assert finding.severity == "error"
+    assert "t1c" in code_of(lambda: dataset.read_image(case)).message
+
+
+def test_a_validation_tree_is_no_error_but_one_missing_label_is(own_tree: Tree) -> None:
+    root = own_tree("brats")
+    labels = sorted(root.rglob("*-seg.nii.gz"))
+    labels[0].unlink()
+    dataset = open_dataset("brats2023-gli", path=root)
+    assert codes(dataset) == [("SB303", "error")]
+    for path in labels[1:]:
+        path.unlink()
+    dataset = open_dataset("brats2023-gli", path=root)
+    assert codes(dataset) == [("SB303", "info")]
+    assert dataset.case_ids == ()
+    assert len(dataset.cases_without_reference) == 4
+    assert code_of(lambda: dataset.read_reference(dataset.cases_without_reference[0])).code == "SB303"
+
+
+def test_a_partial_download_says_how_many_of_how_many(own_tree: Tree) -> None:
+    dataset = open_dataset("brats2023-gli", path=own_tree("brats"))
+    finding = next(f for f in dataset.layout_findings if f.code == "SB305")
+    assert finding.message.startswith("found 4 of 1251 expected cases (1247 absent)")
+    assert "BraTS-GLI-00017-001" in finding.message  # the official list knows some of the absent ones
+    assert finding.severity == "warning"
+
+
+def test_predictions_are_no_reference_wherever_they_lie(own_tree: Tree, tmp_path: Path) -> None:
+    root = own_tree("aiib")
+    shutil.copytree(root / "AIIB23_Train_T1", root / "Val_semi_postprocess")
+    for path in list((root / "Val_semi_postprocess").rglob("*.nii.gz")):
+        path.rename(path.with_name(f"semi_{path.name}"))
+    dataset = open_dataset("aiib2023", path=root)
+    assert ("SB330", "error") in codes(dataset)
+    assert len(dataset.case_ids) == 4
+    for name in ("Val_semi_postprocess", "Pseudo"):
+        other = tmp_path / name
+        shutil.copytree(root / "AIIB23_Train_T1", other)
+        assert code_of(lambda other=other: open_dataset("aiib2023", path=other)).code == "SB330"
+    inside = tmp_path / "Pseudo" / "AIIB23"
+    shutil.copytree(root / "AIIB23_Train_T1", inside)
+    assert code_of(lambda: open_dataset("aiib2023", path=inside)).code == "SB330"
+    content = load_dataset_card("aiib2023").model_dump(exclude_unset=True)
+    content["layout"]["pseudo_labels"] = ""
+    assert len(open_dataset(parse_dataset_card(content), path=inside).case_ids) == 4
+
+
+@pytest.mark.parametrize(("images", "labels"), [("img", "label"), ("images", "gt"), ("image", "mask")])
+def test_crc_under_other_folder_names(own_tree: Tree, images: str, labels: str) -> None:
+    root = own_tree("crc")
+    inner = root / "random2500"
+    inner.mkdir()
+    (root / "Image").rename(inner / images)
+    (root / "ROI").rename(inner / labels)
+    dataset = open_dataset("crc-2000", path=root)
+    assert len(dataset.case_ids) == 4
+    assert codes(dataset) == []
+
+
+def test_orphans_and_strays_are_named(own_tree: Tree) -> None:
+    root = own_tree("crc")
+    next((root / "Image").iterdir()).unlink()
+    (root / "Image" / "bad name!.nii.gz").touch()
+    found = codes(open_dataset("crc-2000", path=root))
+    assert ("SB304", "error") in found
+    assert ("SB339", "error") in found
+    brats = own_tree("brats", "brats")
+    (brats / "loose.nii.gz").touch()
+    assert ("SB304", "error") in codes(open_dataset("brats2023-gli", path=brats))
+
+
+def test_ids_that_differ_in_case_only_collide(own_tree: Tree) -> None:
+    root = own_tree("crc")
+    for folder in ("Image", "ROI"):
+        shutil.copy(root / folder / "crc_0001.nii.gz", root / folder / "CRC_0001.nii.gz")
+    dataset = open_dataset("crc-2000", path=root)
+    assert ("SB306", "error") in codes(dataset)
+    assert len(dataset.case_ids) == 4
+
+
+class TestAtlas:
+    def test_masks_are_the_reference_and_combined_stands_in(self, own_tree: Tree) -> None:
+        root = own_tree("abdomenatlas")
+        whole = open_dataset("abdomenatlas-1.0-mini", path=root)
+        case = whole.case_ids[0]
+        assert whole.case(case).form == "masks"
+        assert whole.case(case).combined is not None
+        before = whole.read_reference(case).array
+        shutil.rmtree(root / case / "segmentations")
+        without = open_dataset("abdomenatlas-1.0-mini", path=root)
+        assert without.case(case).form == "combined"
+        np.testing.assert_array_equal(without.read_reference(case).array, before)
+
+    def test_later_masks_win_and_255_means_inside(self, own_tree: Tree) -> None:
+        root = own_tree("abdomenatlas")
+        case = open_dataset(root).case_ids[0]
+        folder = root / case / "segmentations"
+        dataset = open_dataset(root)
+        before = dataset.read_reference(case)
+        everything = np.full(before.shape_zyx, 255, dtype=np.uint8)
+        write_label_map(folder / "kidney_left.nii.gz", everything, before)
+        after = open_dataset(root).read_reference(case).array
+        later = before.array > 3
+        np.testing.assert_array_equal(after[later], before.array[later])
+        assert set(np.unique(after[~later])) == {3}
+
+    def test_a_missing_mask_needs_combined(self, own_tree: Tree) -> None:
+        root = own_tree("abdomenatlas")
+        cases = sorted(p.name for p in root.iterdir())
+        (root / cases[0] / "segmentations" / "liver.nii.gz").unlink()
+        (root / cases[1] / "segmentations" / "liver.nii.gz").unlink()
+        (root / cases[1] / "combined_labels.nii.gz").unlink()
+        dataset = open_dataset(root)
+        assert dataset.case(cases[0]).form == "combined"
+        assert dataset.incomplete_cases == (cases[1],)
+        finding = next(f for f in dataset.layout_findings if f.code == "SB303")
+        assert finding.file == f"{cases[1]}/segmentations/liver.nii.gz"
+
+    @pytest.mark.parametrize("values", [(0, 2), (0, 1, 255)])
+    def test_a_mask_of_other_values_is_refused(self, own_tree: Tree, values: tuple[int, ...]) -> None:
+        root = own_tree("abdomenatlas")
+        dataset = open_dataset(root)
+        case = dataset.case_ids[0]
+        grid = dataset.read_reference(case)
+        mask = np.zeros(grid.shape_zyx, dtype=np.uint8)
+        mask.reshape(-1)[: len(values)] = values
+        write_label_map(root / case / "segmentations" / "spleen.nii.gz", mask, grid)
+        error = code_of(lambda: dataset.read_reference(case))
+        assert (error.code, error.case) == ("SB315", case)
+
+
+class TestMsd:
+    def edit(self, root: Path, **changes: object) -> Path:
+        path = root / "dataset.json"
+        path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+        return root
+
+    def test_listed_and_absent_and_unlisted(self, own_tree: Tree) -> None:
+        root = own_tree("msd")
+        (root / "labelsTr" / "phantom_001.nii.gz").unlink()
+        (root / "imagesTr" / "phantom_002.nii.gz").unlink()
+        scan(root / "imagesTr" / "stray.nii.gz")
+        dataset = open_dataset(root)
+        assert dataset.case_ids == ("phantom_000", "phantom_003")
+        assert codes(dataset) == [("SB303", "error"), ("SB303", "error"), ("SB304", "error")]
+        assert {f.case for f in dataset.layout_findings} >= {"phantom_001", "phantom_002", "stray"}
+        count = next(f for f in dataset.layout_findings if f.code == "SB305")
+        assert (count.found, count.expected) == (2, 4)
+
+    def test_numtraining_that_is_wrong_is_an_error_but_no_obstacle(self, own_tree: Tree) -> None:
+        dataset = open_dataset(self.edit(own_tree("msd"), numTraining=7))
+        assert ("SB331", "error") in codes(dataset)
+        assert len(dataset.case_ids) == 4
+
+    @pytest.mark.parametrize(
+        ("changes", "said"),
+        [
+            ({"training": [{"image": "../x.nii.gz", "label": "./labelsTr/x.nii.gz"}]}, "training[0]"),
+            ({"training": [{"image": "./imagesTr/x.nii.gz"}]}, "training[0].label"),
+            ({"training": "all"}, "training"),
+            ({"labels": {"1": "no background"}}, "labels: 0 is absent"),
+            ({"labels": []}, "labels"),
+            ({"modality": {"1": "MR"}}, "modality"),
+            ({"numTraining": "many"}, "numTraining"),
+        ],
+    )
+    def test_an_invalid_json_is_refused_with_its_faults(
+        self, own_tree: Tree, changes: dict[str, object], said: str
+    ) -> None:
+        error = code_of(lambda: open_dataset(self.edit(own_tree("msd"), **changes)))
+        assert error.code == "SB331"
+        assert any(line.startswith(said) for line in error.details)
+
+    def test_all_faults_of_a_json_are_told_at_once(self, own_tree: Tree) -> None:
+        root = self.edit(own_tree("msd"), labels={}, modality=3, training=None)
+        assert len(code_of(lambda: open_dataset(root)).details) == 4
+
+    @pytest.mark.parametrize("content", ["", "[]", "{", "null", "\x00"])
+    def test_what_is_no_json_object_is_refused(self, own_tree: Tree, content: str) -> None:
+        root = own_tree("msd")
+        (root / "dataset.json").write_text(content)
+        assert code_of(lambda: open_dataset(root)).code == "SB331"
+
+    def test_labels_and_channels_must_be_the_cards(self, own_tree: Tree) -> None:
+        root = own_tree("msd")
+        error = code_of(lambda: open_dataset("msd-hippocampus", path=root))
+        assert error.code == "SB331"
+        assert "channels" in error.message or "labels" in error.message
+        renamed = self.edit(root, labels={"0": "background", "1": "Anterior", "2": "hind part"})
+        found = [f for f in open_dataset("phantom-msd", path=renamed).layout_findings if f.code == "SB331"]
+        assert [f.severity for f in found] == ["warning"]  # "Anterior" is the card's name but for case
+
+    def test_the_raw_format_of_nnunet_v1_is_named(self, own_tree: Tree) -> None:
+        root = own_tree("msd")
+        for path in list((root / "imagesTr").iterdir()):
+            path.rename(path.with_name(path.name.replace(".nii.gz", "_0000.nii.gz")))
+        shutil.rmtree(root / "labelsTr")
+        error = code_of(lambda: open_dataset(root))
+        assert error.code == "SB302"
+        assert "nnU-Net v1" in error.message
+
+
+class TestNnunet:
+    @pytest.fixture
+    def root(self, tmp_path: Path) -> Path:
+        root = tmp_path / "Dataset123_My Set"
+        for case in ("a_1", "a_2"):
+            for channel in (0, 1):
+                scan(root / "imagesTr" / f"{case}_{channel:04d}.nii.gz", 10 * channel + 1)
+            label(root / "labelsTr" / f"{case}.nii.gz", 2)
+        for channel in (0, 1):
+            scan(root / "imagesTs" / f"t_{channel:04d}.nii.gz")
+        self.write(
+            root, {"background": 0, "whole": [1, 2], "core": 2, "ignore": 3}, regions_class_order=[1, 2]
+        )
+        return root
+
+    def write(self, root: Path, labels: dict[str, object], **more: object) -> None:
+        document = {"channel_names": {"0": "CT", "1": "PET"}, "labels": labels, "numTraining": 2}
+        (root / "dataset.json").write_text(json.dumps(document | {"file_ending": ".nii.gz"} | more))
+
+    def test_channels_regions_and_the_ignore_label(self, root: Path) -> None:
+        dataset = open_dataset(root)
+        card = dataset.card
+        assert (card.slug, card.channels.order) == ("my-set", ("CT", "PET"))
+        assert dict(card.regions) == {"whole": (1, 2), "core": (2,)}
+        assert (card.evaluation.ignore_label, card.foreground) == (3, (1, 2))
+        assert card.channel_normalisation == ("ct", "zscore")
+        assert dataset.case_ids == ("a_1", "a_2")
+        assert dataset.cases_without_reference == ("t",)
+        image = dataset.read_image("a_1").array
+        assert (image[0] == 1).all()
+        assert (image[1] == 11).all()
+        assert codes(dataset) == [("SB303", "info")]
+
+    def test_a_missing_channel_an_orphan_and_a_stray(self, root: Path) -> None:
+        (root / "imagesTr" / "a_2_0001.nii.gz").unlink()
+        scan(root / "imagesTr" / "a_1_0007.nii.gz")
+        label(root / "labelsTr" / "b.nii.gz")
+        scan(root / "imagesTr" / "noindex.nii.gz")
+        dataset = open_dataset(root)
+        assert dataset.incomplete_cases == ("a_2",)
+        found = codes(dataset)
+        assert found.count(("SB304", "error")) == 3
+        assert ("SB303", "error") in found
+
+    def test_files_listed_elsewhere(self, root: Path, tmp_path: Path) -> None:
+        far = tmp_path / "far"
+        scan(far / "ct.nii.gz", 5)
+        scan(far / "pet.nii.gz", 6)
+        label(far / "seg.nii.gz")
+        listed = {
+            "x": {"images": [str(far / "ct.nii.gz"), "../far/pet.nii.gz"], "label": "../far/seg.nii.gz"},
+            "y": {"images": ["imagesTr/a_1_0000.nii.gz", "gone.nii.gz"], "label": "labelsTr/a_1.nii.gz"},
+        }
+        self.write(root, {"background": 0, "one": 1, "two": 2}, dataset=listed)
+        dataset = open_dataset(root)
+        assert dataset.case_ids == ("x",)
+        assert dataset.read_image("x").array[:, 0, 0, 0].tolist() == [5, 6]
+        assert ("SB303", "error") in codes(dataset)
+
+    @pytest.mark.parametrize(
+        ("labels", "more", "said"),
+        [
+            ({"a": 1}, {}, "labels.background"),
+            ({"background": 1, "a": 2}, {}, "labels.background: found 1"),
+            ({"background": 0, "a": 2}, {}, "labels: values are not consecutive"),
+            ({"background": 0, "a": 1, "ignore": 1}, {}, "labels.ignore"),
+            ({"background": 0, "a": [1, 2]}, {}, "regions_class_order"),
+            ({"background": 0, "a": [1, 2]}, {"regions_class_order": [1, 2]}, "regions_class_order: found 2"),
+            ({"background": 0, "a": "one"}, {}, "labels.a"),
+            ({"background": 0, "a": [0, 1]}, {"regions_class_order": [1]}, "labels.a"),
+            ({"background": 0, "a": 1}, {"file_ending": ".dcm"}, "file_ending"),
+            ({"background": 0, "a": 1}, {"file_ending": ".png"}, "file_ending"),
+            ({"background": 0, "a": 1}, {"numTraining": None}, "numTraining"),
+            ({"background": 0, "a": 1}, {"channel_names": {"0": "CT", "2": "PET"}}, "channel_names"),
+            ({"background": 0, "a": 1}, {"dataset": {"x": 3}}, "dataset.x"),
+        ],
+    )
+    def test_the_written_rules_of_the_format(
+        self, root: Path, labels: dict[str, object], more: dict[str, object], said: str
+    ) -> None:
+        self.write(root, labels, **more)
+        error = code_of(lambda: open_dataset(root))
+        assert error.code == "SB331"
+        assert any(line.startswith(said) for line in error.details), error.details
+
+    def test_two_formats_in_one_json_are_ambiguous(self, root: Path) -> None:
+        self.write(root, {"background": 0, "a": 1}, modality={"0": "CT"})
+        error = code_of(lambda: open_dataset(root))
+        assert error.code == "SB302"
+        assert "nnU-Net" in str(error.found)
+        assert "MSD" in str(error.found)
+
+    def test_same_names_of_channels_are_told_apart(self, root: Path) -> None:
+        self.write(root, {"background": 0, "1st": 1}, channel_names={"0": "zscore", "1": "zscore"})
+        card = open_dataset(root).card
+        assert card.channels.order == ("zscore", "zscore_2")
+        assert list(card.regions) == ["r_1st"]
+
+
+class TestGeometryOfACase:
+    @pytest.mark.parametrize(
+        ("affine", "shape", "code"),
+        [
+            (np.diag([1.0, 1, 1, 1]), (4, 5, 7), "SB307"),
+            (np.diag([1.0, 1, 1.01, 1]), (4, 5, 6), "SB308"),
+            (np.array([[1.0, 0, 0, 0.6], [0, 1, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1]]), (4, 5, 6), "SB309"),
+            (np.diag([-1.0, 1, 1, 1]), (4, 5, 6), "SB309"),
+        ],
+    )
+    def test_a_label_on_another_grid_is_refused(
+        self, tmp_path: Path, affine: np.ndarray, shape: tuple[int, int, int], code: str
+    ) -> None:
+        scan(tmp_path / "Image" / "a.nii.gz")
+        array = np.ones(shape, dtype=np.uint8)
+        write_label_map(tmp_path / "ROI" / "a.nii.gz", array, Volume(array, (1, 1, 1), affine))
+        dataset = open_dataset("crc-2000", path=tmp_path)
+        error = code_of(lambda: dataset.read_image("a"))
+        assert (error.code, error.case) == (code, "a")
+
+    def test_a_tiny_shift_is_taken_and_the_references_affine_holds(self, tmp_path: Path) -> None:
+        scan(tmp_path / "Image" / "a.nii.gz")
+        shifted = np.eye(4)
+        shifted[0, 3] = 0.004
+        array = np.ones((4, 5, 6), dtype=np.uint8)
+        write_label_map(tmp_path / "ROI" / "a.nii.gz", array, Volume(array, (1, 1, 1), shifted))
+        dataset = open_dataset("crc-2000", path=tmp_path)
+        assert dataset.read_image("a").affine[0, 3] == pytest.approx(0.004)
+
+    def test_an_undeclared_value_and_a_damaged_file_name_the_case(self, tmp_path: Path) -> None:
+        scan(tmp_path / "Image" / "a.nii.gz")
+        label(tmp_path / "ROI" / "a.nii.gz", 2)
+        dataset = open_dataset("crc-2000", path=tmp_path)
+        error = code_of(lambda: dataset.read_reference("a"))
+        assert (error.code, error.case) == ("SB213", "a")
+        image = tmp_path / "Image" / "a.nii.gz"
+        image.write_bytes(image.read_bytes()[:-9])
+        assert code_of(lambda: dataset.read_image("a")).code in {"SB204", "SB205"}
+        assert code_of(lambda: dataset.case("b")).code == "SB324"
+
+
+class TestFurtherLayouts:
+    def test_acdc_keeps_the_frames_of_a_patient_together_and_skips_4d(self, tmp_path: Path) -> None:
+        for patient in ("patient001", "patient002"):
+            for frame in ("frame01", "frame12"):
+                scan(tmp_path / "training" / patient / f"{patient}_{frame}.nii.gz")
+                label(tmp_path / "training" / patient / f"{patient}_{frame}_gt.nii.gz")
+            scan(tmp_path / "training" / patient / f"{patient}_4d.nii.gz", shape=(2, 4, 5, 6))
+        dataset = open_dataset("acdc", path=tmp_path)
+        assert dataset.case_ids == tuple(f"patient00{p}_frame{f}" for p in (1, 2) for f in ("01", "12"))
+        assert dataset.patient_of("patient002_frame12") == "patient002"
+        assert codes(dataset) == []
+
+    @pytest.mark.parametrize("folders", [("", ""), ("volume", "segmentation")])
+    def test_lits_in_one_folder_and_in_two(self, tmp_path: Path, folders: tuple[str, str]) -> None:
+        batch = tmp_path / "Training Batch 1"
+        for number in (0, 10):
+            scan(batch / folders[0] / f"volume-{number}.nii")
+            label(batch / folders[1] / f"segmentation-{number}.nii", 2)
+        dataset = open_dataset("lits", path=tmp_path)
+        assert dataset.case_ids == ("volume-0", "volume-10")
+        assert dataset.read_reference("volume-10").array.max() == 2
+        assert codes(dataset) == []
+        (batch / folders[0] / "volume-0.nii").unlink()
+        assert ("SB304", "error") in codes(open_dataset("lits", path=tmp_path))
+
+    def test_btcv_and_amos_pair_by_number_and_by_folder(self, tmp_path: Path) -> None:
+        scan(tmp_path / "btcv" / "RawData" / "Training" / "img" / "img0001.nii.gz")
+        label(tmp_path / "btcv" / "RawData" / "Training" / "label" / "label0001.nii.gz", 13)
+        scan(tmp_path / "btcv" / "RawData" / "Testing" / "img" / "img0061.nii.gz")
+        dataset = open_dataset("btcv", data_dir=tmp_path)
+        assert dataset.case_ids == ("img0001",)
+        assert dataset.cases_without_reference == ("img0061",)
+        for part, name in (("Tr", "amos_0001"), ("Va", "amos_0008")):
+            scan(tmp_path / "amos22" / f"images{part}" / f"{name}.nii.gz")
+            label(tmp_path / "amos22" / f"labels{part}" / f"{name}.nii.gz")
+        dataset = open_dataset("amos22", data_dir=tmp_path)
+        assert dataset.case_ids == ("amos_0001", "amos_0008")
+        assert dataset.case("amos_0008").form == "validation"
+
+    def test_aeropath_paints_airways_over_lungs(self, tmp_path: Path) -> None:
+        scan(tmp_path / "1" / "1_CT_HR.nii.gz")
+        label(tmp_path / "1" / "1_CT_HR_label_airways.nii.gz")
+        everywhere = np.ones((4, 5, 6), dtype=np.uint8)
+        write_label_map(
+            tmp_path / "1" / "1_CT_HR_label_lungs.nii.gz",
+            everywhere,
+            Volume(everywhere, (1, 1, 1), np.eye(4)),
+        )
+        labels = open_dataset("aeropath", path=tmp_path).read_reference("1").array
+        assert (labels == 1).sum() == 8
+        assert (labels == 2).sum() == labels.size - 8
+
+    def test_patients_may_stand_in_a_table(self, tmp_path: Path) -> None:
+        for case in ("a", "b", "c"):
+            scan(tmp_path / "Image" / f"{case}.nii.gz")
+            label(tmp_path / "ROI" / f"{case}.nii.gz")
+        (tmp_path / "meta.csv").write_text("\ufeffid;subject\na;p1\nb;p1\n", encoding="utf-8")
+        content = load_dataset_card("crc-2000").model_dump(exclude_unset=True)
+        content["patient"] = {"group": {"table": "meta.csv", "case": "id", "patient": "subject"}}
+        dataset = open_dataset(parse_dataset_card(content), path=tmp_path)
+        assert [dataset.patient_of(case) for case in "abc"] == ["p1", "p1", "c"]
+        (tmp_path / "meta.csv").unlink()
+        again = open_dataset(parse_dataset_card(content), path=tmp_path)
+        assert code_of(lambda: again.patient_of("a")).code == "SB303"
+
+
+class TestAbsence:
+    @pytest.mark.parametrize(
+        ("slug", "second", "kind"),
+        [
+            ("msd-spleen", "free to download: segbench data fetch msd-spleen (CC BY-SA 4.0)", "msd"),
+            ("brats2023-gli", "given out after registration: https://www.synapse.org", "brats"),
+            (
+                "crc-2000",
+                "it is given out by its authors on request only: see segbench show dataset:crc-2000",
+                "crc",
+            ),
+        ],
+    )
+    def test_it_says_where_was_looked_and_how_to_get_it(
+        self, tmp_path: Path, slug: str, second: str, kind: str
+    ) -> None:
+        error = code_of(lambda: open_dataset(slug, data_dir=tmp_path / "data"))
+        assert (error.code, error.exit_code) == ("SB301", 4)
+        lines = render_error(error).splitlines()
+        folder = load_dataset_card(slug).location.folders[0]
+        assert lines[0] == f"error[SB301]: dataset {slug} is not here"
+        assert lines[1].strip().startswith(f"looked in {tmp_path / 'data' / folder} (from ")
+        assert any(line.strip().startswith(second) for line in lines)
+        assert lines[-1].strip() == f"to try the same layout without it: segbench data phantom {kind} DIR"
+
+    def test_the_example_of_the_command_line_page(
+        self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    ) -> None:
+        monkeypatch.chdir(tmp_path)
+        text = render_error(code_of(lambda: open_dataset("crc-2000")))
+        assert "looked in data/CRC-2000 (from ./data): the folder does not exist" in text
+
+    def test_private_cards_name_the_folder(self, tmp_path: Path) -> None:
+        content = load_dataset_card("crc-2000").model_dump(exclude_unset=True)
+        content["availability"]["kind"] = "private"
+        error = code_of(lambda: open_dataset(parse_dataset_card(content), data_dir=tmp_path))
+        assert any(f"not public; put it at {tmp_path / 'CRC-2000'}" in line for line in error.details)
+
+    def test_the_first_folder_that_exists_wins_and_the_variable_is_heeded(
+        self, own_tree: Tree, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        own_tree("crc", "crc-2000")
+        monkeypatch.setenv("SEGBENCH_DATA", str(tmp_path))
+        assert open_dataset("crc-2000").root == tmp_path / "crc-2000"
+        own_tree("crc", "random2500")
+        assert open_dataset("crc-2000").root == tmp_path / "random2500"
+        assert code_of(lambda: open_dataset("crc-2000", data_dir=tmp_path / "no")).code == "SB301"
+        assert code_of(lambda: open_dataset("crc-2000", path=tmp_path / "no")).code == "SB301"
+
+    def test_unknown_names_and_folders(self, tmp_path: Path) -> None:
+        error = code_of(lambda: open_dataset("brats2023-gly"))
+        assert (error.code, "brats2023-gli" in error.mend) == ("SB101", True)
+        assert code_of(lambda: open_dataset(tmp_path / "nowhere")).code == "SB301"
+        assert code_of(lambda: open_dataset(tmp_path)).code == "SB302"
+        assert code_of(lambda: open_dataset("crc-2000", path=tmp_path)).code == "SB311"
+
+    def test_a_folder_that_fits_two_layouts_is_refused(self, own_tree: Tree) -> None:
+        root = own_tree("msd")
+        (root / "BDMAP_00000001").mkdir()
+        error = code_of(lambda: open_dataset(root))
+        assert error.code == "SB302"
+        assert "BDMAP" in str(error.found)
+
+
+def test_folders_describe_themselves(clean_trees: dict[str, Path]) -> None:
+    for kind, slug in CARD_OF.items():
+        assert open_dataset(clean_trees[kind]).card.slug == (slug or "phantom")
+        assert open_dataset(str(clean_trees[kind])).is_generated
+
+
+@pytest.mark.real_data
+class TestRealLayouts:
+    def test_hippocampus(self, real_data: Path) -> None:
+        dataset = open_dataset("msd-hippocampus", data_dir=real_data)
+        assert len(dataset.case_ids) == 200
+        assert codes(dataset, but=()) == []
+        image = dataset.read_image(dataset.case_ids[0])
+        assert image.spacing_mm == (1.0, 1.0, 1.0)
+        alone = open_dataset(real_data / "Task04_Hippocampus")
+        assert alone.case_ids == dataset.case_ids
+        assert dict(alone.card.regions) == {"Anterior": (1,), "Posterior": (2,)}
+
+    def test_abdomenatlas_masks_equal_combined(self, real_data: Path) -> None:
+        dataset = open_dataset(real_data / "AbdomenAtlas1.0Mini_layout")
+        files = dataset.case(dataset.case_ids[0])
+        from segbench.volumes import read_label_map
+
+        assert dataset.card.slug == "abdomenatlas-1.0-mini"
+        assert files.combined is not None
+        np.testing.assert_array_equal(
+            dataset.read_reference(files.case).array, read_label_map(files.combined).array
+        )
+
+    def test_brats_without_labels(self, real_data: Path) -> None:
+        dataset = open_dataset("brats2023-gli", path=real_data / "brats2023_layout_unlabelled")
+        assert dataset.cases_without_reference == ("BraTS-GLI-00001-000",)
+        assert dataset.read_image("BraTS-GLI-00001-000").array.shape == (4, 155, 240, 240)
+
+    def test_kidney_labels_without_images(self, real_data: Path) -> None:
+        dataset = open_dataset("kits23", path=real_data / "kits19_labels_only")
+        assert dataset.case_ids == ()
+        assert dataset.incomplete_cases == ("case_00003", "case_00007")
+        assert set(np.unique(dataset.read_reference("case_00003").array)) <= {0, 1, 2}
