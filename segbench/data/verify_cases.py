@@ -183,24 +183,23 @@ def _grid_pair(
 
 
 def _headers(view: CaseView) -> Iterator[Finding]:
-    units_told = False
-    for name, path, entry in view.entries():
+    told = False
+    for _, path, entry in view.entries():
         header = entry.header
         if header is None:
             continue
         case, file = view.files.case, view.place(path)
         yield from _orientation_codes(header, case, file)
-        told = name.startswith("mask") and units_told  # once for the masks of a case, not once a mask
         if header.unit_code in {1, 3}:
             unit = "metre" if header.unit_code == 1 else "micrometre"
             message = f"the header says that lengths are in {unit}s"
             yield finding(
                 "SB336", "warning", message, case=case, file=file, expected="millimetre", found=unit
             )
-        elif header.unit_code == 0 and not told:
+        elif header.unit_code == 0 and not told:  # once a case: whole datasets are written that way
+            told = True
             message = "the header does not say in which unit lengths are; millimetres are assumed"
             yield finding("SB336", "info", message, case=case, file=file)
-        units_told = units_told or name.startswith("mask")
         yield from _personal(header, case, file)
     yield from _extremes(view)
 
