@@ -46,6 +46,7 @@ def window_starts(length: int, window: int, overlap: float) -> list[int]:
     if length < window:
         raise ValueError(f"an axis of {length} voxels holds no window of {window}")
     steps = math.ceil((length - window) / (window * (1.0 - overlap)) - 1e-9)
+    steps = min(steps, length - window)  # windows of a few voxels: never closer than one
     if steps <= 0:
         return [0]
     return [round(i * (length - window) / steps) for i in range(steps + 1)]
