@@ -18,6 +18,7 @@ from segbench.report.lint import lint_latex
 from segbench.report.load import as_paths
 from segbench.report.options import Options, make_options
 from segbench.report.tables import TableSet, build_tables
+from segbench.report.tables.published import published_rows
 
 PARTIAL = 3  # exit code: the report is written and has findings of severity error
 
@@ -61,7 +62,8 @@ def build_report(runs: Path | str | Iterable[Path | str], out: Path | str, **opt
     """
     chosen = make_options(**options)
     analysis = analyse(as_paths(runs), chosen)
-    tables = build_tables(analysis)
+    published = published_rows(analysis)
+    tables = build_tables(analysis, published)
     folder = Path(out)
     skipped: list[dict[str, str]] = []
     drawn = _figures(analysis, skipped) if {"figures", "html"} & set(chosen.formats) else []
@@ -71,7 +73,7 @@ def build_report(runs: Path | str | Iterable[Path | str], out: Path | str, **opt
         plan.append((folder / "report.html", page.html))
         plan += [(folder / name, text) for name, text in page.beside]
         skipped += [{"figure": "report.html", "reason": note} for note in page.notes]
-    content = document(analysis, published=(), skipped=skipped)
+    content = document(analysis, published=[row.as_json() for row in published], skipped=skipped)
     if "json" in chosen.formats:
         plan.append((folder / "report.json", document_text(content)))
     if "markdown" in chosen.formats:

@@ -64,7 +64,9 @@ def _line_findings(line: str) -> list[str]:
     bare = _COMMAND.sub(" ", line)
     findings += [f"bare {character!r} ({name})" for character, name in _BARE.items() if character in bare]
     findings += [
-        f"bare {character!r} prints as another character" for character in _PRINTS_WRONG if character in bare
+        f"bare {character!r} ({name}) prints as another"
+        for character, name in _PRINTS_WRONG.items()
+        if character in bare
     ]
     unescaped = re.sub(r"\\.", lambda found: found.group() if found.group()[1].isalpha() else "  ", line)
     pieces = unescaped.split("$")

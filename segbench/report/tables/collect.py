@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from segbench.report.analysis import Analysis, Key
+from segbench.report.published import PublishedRow
 from segbench.report.table import Table
 from segbench.report.tables.comparison import pairwise_table, ranks_table, subgroups_table
 from segbench.report.tables.main import main_tables
+from segbench.report.tables.published import published_tables
 from segbench.report.tables.records import (
     cost_table,
     discrimination_table,
@@ -36,7 +39,7 @@ class TableSet:
     leading: frozenset[str] = frozenset()
 
 
-def build_tables(analysis: Analysis) -> list[TableSet]:
+def build_tables(analysis: Analysis, published: Sequence[PublishedRow] = ()) -> list[TableSet]:
     """Every table that has content; the first metric's files carry no suffix, others its name."""
     sets: list[TableSet] = []
     for metric in analysis.metrics:
@@ -58,10 +61,13 @@ def build_tables(analysis: Analysis) -> list[TableSet]:
     cost = cost_table(analysis)
     whole = () if cost is None else (cost,)
     sets.append(TableSet("cost", "cost", whole, whole))
+    listed = tuple(published_tables(analysis, published))
+    below = tuple(published_tables(analysis, published, in_notes=True))
+    sets.append(TableSet("published", "published", listed, below))
     missing = missing_table(analysis)
     sets.append(TableSet("missing", "missing", (missing,), (missing,)))
-    listed, in_notes = guards_table(analysis), guards_table(analysis, in_notes=True)
-    sets.append(TableSet("guards", "guards", (listed,), (in_notes,)))
+    in_cells, in_notes = guards_table(analysis), guards_table(analysis, in_notes=True)
+    sets.append(TableSet("guards", "guards", (in_cells,), (in_notes,)))
     return sets
 
 
