@@ -18,7 +18,6 @@ from typing import Any
 import numpy as np
 import torch
 from safetensors.torch import load as load_tensors
-from safetensors.torch import save as save_tensors
 from torch import Tensor, nn
 
 from segbench.core.atomic import atomic_folder, atomic_write, atomic_write_json, json_text
@@ -26,6 +25,7 @@ from segbench.core.errors import SegbenchError
 from segbench.core.faults import fault
 from segbench.core.hashing import sha256_bytes, sha256_file
 from segbench.engine.optimiser import optimiser_names
+from segbench.networks.tensor_bytes import tensor_bytes
 
 KEEP = 2
 MANIFEST = "MANIFEST.json"
@@ -77,12 +77,12 @@ def save_checkpoint(
         "torch": torch.__version__,
     }
     parts: dict[str, Callable[[], bytes]] = {
-        "weights.safetensors": lambda: weights_bytes(network.state_dict(), metadata),
-        "optimiser.safetensors": lambda: save_tensors(tensors),
+        "weights.safetensors": lambda: tensor_bytes(network.state_dict(), metadata),
+        "optimiser.safetensors": lambda: tensor_bytes(tensors),
         "state.json": lambda: json_text(content).encode(),
     }
     if ema is not None:
-        parts["ema.safetensors"] = lambda: weights_bytes(ema, metadata)
+        parts["ema.safetensors"] = lambda: tensor_bytes(ema, metadata)
     with atomic_folder(target) as building:
         manifest: dict[str, dict[str, object]] = {}
         for name, make in parts.items():  # one at a time: the bytes of a large network are held once
@@ -124,12 +124,6 @@ def load_last(folder: Path, *, warn: Callable[[str], None]) -> Checkpoint | None
 def checkpoint_folders(folder: Path) -> list[Path]:
     """Finished checkpoint folders, oldest first."""
     return sorted(entry for entry in folder.glob("step-*") if entry.is_dir())
-
-
-def weights_bytes(tensors: dict[str, Tensor], metadata: dict[str, str] | None = None) -> bytes:
-    """Tensors as a safetensors document; the same tensors give the same bytes."""
-    plain = {name: tensors[name].detach().cpu().contiguous() for name in sorted(tensors)}
-    return save_tensors(plain, metadata=dict(sorted((metadata or {}).items())))
 
 
 def optimiser_state(

@@ -353,9 +353,9 @@ class _Run:
         if s.best_score is None or mean > s.best_score:
             s.best_score = mean
             if job.protocol.validation.selection == "best_validation":
-                from segbench.engine.checkpoint import weights_bytes
+                from segbench.networks.tensor_bytes import tensor_bytes
 
-                atomic_write(self.best_file, weights_bytes(self.network.state_dict(), job.metadata))
+                atomic_write(self.best_file, tensor_bytes(self.network.state_dict(), job.metadata))
         return True
 
     @property

@@ -133,8 +133,8 @@ def _short_training(device: Any) -> str:
     import torch
 
     from segbench.core.hashing import sha256_bytes
-    from segbench.engine.checkpoint import weights_bytes
     from segbench.networks import build_network
+    from segbench.networks.tensor_bytes import tensor_bytes
 
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
@@ -146,4 +146,4 @@ def _short_training(device: Any) -> str:
         optimiser.zero_grad(set_to_none=True)
         network(image).square().mean().backward()
         optimiser.step()
-    return sha256_bytes(weights_bytes(network.state_dict()))
+    return sha256_bytes(tensor_bytes(network.state_dict()))

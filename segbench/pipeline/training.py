@@ -164,7 +164,7 @@ def weights_metadata(context: Context, cache: Cache | None = None) -> dict[str, 
 def keep_final(context: Context, network: nn.Module, checkpoint: Path, metadata: dict[str, str]) -> Path:
     """The selected weights under their own name; a link to the last checkpoint where bytes are equal."""
     from segbench.core.atomic import atomic_write, temporary_name
-    from segbench.engine.checkpoint import weights_bytes
+    from segbench.networks.tensor_bytes import tensor_bytes
 
     final = context.folder / FINAL_WEIGHTS
     last = checkpoint / "weights.safetensors"
@@ -176,7 +176,7 @@ def keep_final(context: Context, network: nn.Module, checkpoint: Path, metadata:
             return final
         except OSError:
             beside.unlink(missing_ok=True)
-    return atomic_write(final, weights_bytes(network.state_dict(), metadata))
+    return atomic_write(final, tensor_bytes(network.state_dict(), metadata))
 
 
 def scan_backend(device: torch.device) -> str:

@@ -1,0 +1,99 @@
+"""A cell killed in training or in evaluation and started again ends in the same bytes as an undisturbed one."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from segbench.core.hashing import sha256_file
+from segbench.records import read_run
+
+RUN = [
+    sys.executable, "-m", "segbench", "run", "--model", "nnunet-tiny", "--dataset", "phantom-brats", "--protocol", "demo",
+    "--set", "budget.samples=8", "--device", "cpu", "--no-progress",
+]  # fmt: skip
+
+
+def run(folder: Path, data: Path, *flags: str, fault: str = "") -> subprocess.CompletedProcess[str]:
+    """`segbench run` of one small cell, with a fault injected into the cell's process."""
+    environment = {**os.environ, "SEGBENCH_THREADS": "1", "SEGBENCH_FAULT": fault}
+    command = [*RUN, "--data-dir", str(data), "--results", str(folder), *flags]
+    return subprocess.run(command, capture_output=True, text=True, timeout=300, check=False, env=environment)
+
+
+def fingerprint(folder: Path) -> dict[str, str]:
+    """Digests of the weights, the predictions and the scores of the only run in a folder."""
+    (cell,) = folder.iterdir()
+    assert read_run(cell).status == "complete"
+    files = [
+        cell / "checkpoints" / "final.safetensors",
+        cell / "cases.csv",
+        *sorted((cell / "predictions").glob("*.gz")),
+    ]
+    assert len(files) > 3
+    return {path.relative_to(cell).as_posix(): sha256_file(path) for path in files}
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("data")
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory, data: Path) -> dict[str, str]:
+    folder = tmp_path_factory.mktemp("reference")
+    done = run(folder, data)
+    assert done.returncode == 0, done.stderr
+    return fingerprint(folder)
+
+
+@pytest.mark.parametrize(
+    ("fault", "flags"),
+    [
+        ("step:3", ("--checkpoint-minutes", "0")),  # in training, after two checkpoints
+        ("checkpoint:2", ("--checkpoint-minutes", "0")),  # between the files of a checkpoint
+        ("case:2", ()),  # in prediction
+        ("case:4", ()),  # in evaluation, after one scored case
+    ],
+)
+def test_killed_and_started_again(
+    tmp_path: Path, data: Path, undisturbed: dict[str, str], fault: str, flags: tuple[str, ...]
+) -> None:
+    killed = run(tmp_path, data, *flags, fault=fault)
+    assert killed.returncode == 3, killed.stderr
+    (cell,) = tmp_path.iterdir()
+    assert read_run(cell).status == "interrupted"
+    assert not (cell / "cases.csv").exists()
+    again = run(tmp_path, data, *flags)
+    assert again.returncode == 0, again.stderr
+    assert fingerprint(tmp_path) == undisturbed
+    lines = (cell / "cases.jsonl").read_text().splitlines()
+    assert len(lines) == len({line[: line.index(",")] for line in lines})  # no case was scored twice
+
+
+def test_a_finished_run_does_nothing_again(tmp_path: Path, data: Path, undisturbed: dict[str, str]) -> None:
+    assert run(tmp_path, data).returncode == 0
+    (cell,) = tmp_path.iterdir()
+    before = {path: path.stat().st_mtime_ns for path in cell.rglob("*") if path.is_file()}
+    again = run(tmp_path, data)
+    assert again.returncode == 0
+    assert {path: path.stat().st_mtime_ns for path in cell.rglob("*") if path.is_file()} == before
+    assert fingerprint(tmp_path) == undisturbed
+
+
+def test_sigterm_checkpoints_and_says_how_to_go_on(
+    tmp_path: Path, data: Path, undisturbed: dict[str, str]
+) -> None:
+    stopped = run(tmp_path, data, fault="step:2:term")
+    (cell,) = tmp_path.iterdir()
+    assert read_run(cell).status == "interrupted"
+    assert len(list((cell / "checkpoints").glob("step-*"))) == 1
+    assert stopped.returncode in {3, 128 + signal.SIGTERM}
+    assert "goes on from here" in stopped.stderr
+    assert run(tmp_path, data).returncode == 0
+    assert fingerprint(tmp_path) == undisturbed
