@@ -8,22 +8,14 @@ from pathlib import Path
 
 import pytest
 
-from segbench.data.phantoms import generate
-
-CARD_OF = {
-    "crc": "crc-2000",
-    "brats": "brats2023-gli",
-    "aiib": "aiib2023",
-    "abdomenatlas": "abdomenatlas-1.0-mini",
-    "msd": None,
-}
+from segbench.data.phantoms import KINDS, generate
 
 
 @pytest.fixture(scope="session")
 def clean_trees(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """Four clean tiny cases of each kind, by kind. Read only."""
     base = tmp_path_factory.mktemp("phantoms")
-    return {kind: generate(kind, base / kind, cases=4, traps=False) for kind in CARD_OF}
+    return {kind: generate(kind, base / kind, cases=4, traps=False) for kind in KINDS}
 
 
 @pytest.fixture

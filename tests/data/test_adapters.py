@@ -1,4 +1,4 @@
-"""Opening datasets: every layout as downloaded and as commonly renamed, and what is said when it does not fit."""
+"""Opening datasets: each layout as downloaded and as renamed, and what is said when it does not fit."""
 
 from __future__ import annotations
 
@@ -11,7 +11,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from conftest import CARD_OF
 from segbench.cards import load_dataset_card
 from segbench.cards.dataset_card import parse_dataset_card
 from segbench.core.console import render_error
@@ -21,6 +20,13 @@ from segbench.data.scan_file import write_scan
 from segbench.volumes import Volume, write_label_map
 
 Tree = Callable[..., Path]
+CARD_OF = {
+    "crc": "crc-2000",
+    "brats": "brats2023-gli",
+    "aiib": "aiib2023",
+    "abdomenatlas": "abdomenatlas-1.0-mini",
+    "msd": None,
+}
 
 
 def code_of(call: Callable[[], object]) -> SegbenchError:
