@@ -140,7 +140,8 @@ def main() -> None:
             path.unlink()
     print(f"{len(files)} damaged files")
     for name, names in accepted.items():
-        print(f"  {name:10s} refused {len(files) - len(names):2d}, returned {len(names):2d}", "; ".join(names))
+        refused = len(files) - len(names)
+        print(f"  {name:10s} refused {refused:2d}, returned {len(names):2d}", "; ".join(names))
     print("  codes of segbench:", ", ".join(f"{code} x{number}" for code, number in sorted(codes.items())))
     print(f"  slowest refusal of segbench: {slowest[0]:.3f} s CPU ({slowest[1]})")
 

@@ -238,7 +238,7 @@ def missing_mask_and_combined(tree):
     (folder / "combined_labels.nii.gz").unlink()
     path = folder / "segmentations" / "spleen.nii.gz"
     path.unlink()
-    return [("SB303", "error", folder.name, None), ("SB340", "info", None, None)]
+    return [at(tree, path, "SB303", case=folder.name)]
 
 
 @plant("msd")
