@@ -85,13 +85,17 @@ class ComparedPair:
 
 
 def all_pairs(
-    blocks: Sequence[Block], metrics: Sequence[MetricDisplay], source: IntervalSource, options: Options
+    blocks: Sequence[Block],
+    metrics: Sequence[MetricDisplay],
+    source: IntervalSource,
+    options: Options,
+    order: Sequence[str],
 ) -> tuple[list[ComparedPair], list[Summary]]:
-    """Every pair of every column, and the means behind them."""
+    """Every pair of every column, models in the given order, and the means behind them."""
     pairs: list[ComparedPair] = []
     means: list[Summary] = []
     for block in blocks:
-        models = {scores.model: scores for scores in block.models}
+        models = {scores.model: scores for scores in sorted(block.models, key=lambda m: order.index(m.model))}
         for metric in metrics:
             if metric.name not in block.metrics:
                 continue

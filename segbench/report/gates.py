@@ -79,7 +79,8 @@ def floor_gates(bounds: Mapping[str, float], side: str, means: Sequence[Summary]
             higher = METRICS[name].direction == "higher"
             reached = item.mean is not None and (item.mean >= bound if higher else item.mean <= bound)
             shown = "n/a" if item.mean is None else f"{item.mean:.6g}"
-            text = f"{block.name}: mean {name} ({item.region}) of {side} is {shown}, asked for {bound:g} or better"
+            where = f"{block.name}: mean {name} ({item.region}) of {side}"
+            text = f"{where} is {shown}, asked for {bound:g} or better"
             gates.append(Gate("--fail-under", reached, text))
         if not mine:
             gates.append(Gate("--fail-under", False, f"{side} has no {name}"))

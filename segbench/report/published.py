@@ -14,11 +14,16 @@ import tomllib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from segbench.core.errors import SegbenchError
+from segbench.report import facts
+from segbench.report.runs import slug_of
+
+if TYPE_CHECKING:
+    from segbench.report.summary import Summary
 
 COST_METRICS = ("parameters_m", "compute_g", "memory_mb", "latency_s")
 Grade = Literal["A", "B", "C"]
@@ -272,6 +277,33 @@ class OurNumber:
     split_sha256: str | None = None
     metric_profile: str | None = None
     empty_policy: str | None = None
+
+
+def our_numbers(summaries: Iterable[Summary]) -> list[OurNumber]:
+    """Means of ours as published numbers are graded against them; what differs between runs is unknown."""
+    found: list[OurNumber] = []
+    for item in summaries:
+        runs = item.scores.runs
+        models = {slug_of(run.record.get("model")) for run in runs}
+        splits = {facts.split_digest(run) for run in runs}
+        profiles = {facts.metric_profile(run).get("name") for run in runs}
+        policies = {facts.empty_policy(run) for run in runs}
+        profile = profiles.pop() if len(profiles) == 1 else None
+        found.append(
+            OurNumber(
+                dataset=item.block.dataset,
+                protocol=item.block.protocol,
+                model=(models.pop() if len(models) == 1 else "") or item.model,
+                region=item.region,
+                metric=item.metric,
+                value=item.mean,
+                regions=item.block.regions,
+                split_sha256=splits.pop() if len(splits) == 1 else None,
+                metric_profile=None if profile is None else str(profile),
+                empty_policy=policies.pop() if len(policies) == 1 else None,
+            )
+        )
+    return found
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,0 +1,139 @@
+"""`segbench compare`: models side by side on the terminal or as JSON, with gates for a pipeline."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from segbench.cli.common import settings, split_list
+from segbench.core import console
+from segbench.core.errors import SegbenchError
+
+STATISTICS, GATES = "Statistics", "Gates"
+
+
+def compare(
+    sides: Annotated[
+        list[str],
+        typer.Argument(metavar="A B [C...]", help="Run folders, cases.csv files, or labels in --runs."),
+    ],
+    runs: Annotated[
+        Path | None,
+        typer.Option(
+            "--runs", metavar="DIR", help="Folder of runs for labels. [env: SEGBENCH_RESULTS, results/runs]"
+        ),
+    ] = None,
+    metrics: Annotated[list[str] | None, typer.Option("--metrics", help="Metrics in order.")] = None,
+    regions: Annotated[list[str] | None, typer.Option("--regions", help="Regions in order.")] = None,
+    published: Annotated[
+        bool, typer.Option("--published", help="Published numbers beside ours, with a grade.")
+    ] = False,
+    alpha: Annotated[
+        float, typer.Option("--alpha", help="Level of tests.", rich_help_panel=STATISTICS)
+    ] = 0.05,
+    margin: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--margin",
+            metavar="METRIC=X",
+            help="Equivalence margin.",
+            rich_help_panel=STATISTICS,
+        ),
+    ] = None,
+    missing: Annotated[
+        str, typer.Option("--missing", help="worst, drop-case or error.", rich_help_panel=STATISTICS)
+    ] = "worst",
+    fail_under: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--fail-under",
+            metavar="METRIC=X",
+            help="Exit 6 when the mean of A is worse than X.",
+            rich_help_panel=GATES,
+        ),
+    ] = None,
+    no_worse_than: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--no-worse-than",
+            metavar="[METRIC=]MARGIN",
+            help="Exit 6 unless a loss of A beyond MARGIN is excluded.",
+            rich_help_panel=GATES,
+        ),
+    ] = None,
+) -> int:
+    """Compare models on the same cases: difference, tests, verdict; who lacks which case.
+
+    Example: segbench compare segmamba-v2 nnunet --metrics dice --no-worse-than 0.01
+    """
+    from segbench.cli.compare_table import print_comparison
+    from segbench.report.compare import compare as compare_sides
+
+    result = compare_sides(
+        *_at_least_two(sides),
+        runs=runs,
+        metrics=split_list(metrics),
+        regions=split_list(regions),
+        alpha=alpha,
+        margin=_numbers(margin, "--margin", "dice=0.005"),
+        missing=missing,
+        published=published,
+        fail_under=_numbers(fail_under, "--fail-under", "dice=0.80"),
+        no_worse_than=_margins(no_worse_than),
+    )
+    if settings().json:
+        console.emit_json(result.as_json())
+    else:
+        print_comparison(result)
+    for gate in result.gates:
+        if not gate.passed:
+            console.warn(f"gate failed: {gate.name}: {gate.message}")
+    return result.exit_code
+
+
+def _at_least_two(sides: list[str]) -> tuple[str, str, *tuple[str, ...]]:
+    if len(sides) < 2:
+        raise SegbenchError(
+            "SB104", "compare needs two sides or more", found=len(sides), mend="segbench compare A B"
+        )
+    return (sides[0], sides[1], *sides[2:])
+
+
+def _numbers(texts: list[str] | None, flag: str, example: str) -> dict[str, float]:
+    """The numbers of `METRIC=X` texts, commas or repetition.
+
+    Raises:
+        SegbenchError: SB104 for anything else.
+    """
+    numbers: dict[str, float] = {}
+    for text in split_list(texts):
+        name, sign, number = text.rpartition("=")
+        value = _number(number)
+        if not sign or not name.strip() or value is None:
+            message = f"{flag} {text!r} is not METRIC=NUMBER"
+            raise SegbenchError("SB104", message, mend=f"for example {flag} {example}")
+        numbers[name.strip()] = value
+    return numbers
+
+
+def _margins(texts: list[str] | None) -> dict[str, float] | float | None:
+    """`--no-worse-than`: one bare margin for the first metric, or margins by metric."""
+    parts = split_list(texts)
+    if not parts:
+        return None
+    bare = _number(parts[0]) if len(parts) == 1 else None
+    margins = {"": bare} if bare is not None else _numbers(parts, "--no-worse-than", "0.01 or dice=0.01")
+    for value in margins.values():
+        if value < 0:
+            raise SegbenchError("SB104", f"--no-worse-than {value:g}: a margin is 0 or more")
+    return bare if bare is not None else margins
+
+
+def _number(text: str) -> float | None:
+    try:
+        value = float(text)
+    except ValueError:
+        return None
+    return value if value == value else None
