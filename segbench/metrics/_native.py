@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import functools
 import itertools
+import os
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -22,7 +23,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from segbench.core.environment import thread_count
+from segbench.core.environment import physical_cores
 from segbench.metrics import _kernels
 from segbench.metrics.measure import Measurement
 from segbench.metrics.overlap import Counts
@@ -42,6 +43,7 @@ MAX_REGIONS = 64
 NARROW_BYTES = 8 * 2**20
 """Size of the slabs in which maps of wide or strided types are copied."""
 
+SMALL_BOX = 4 * 2**20
 PARALLEL_VOXELS = 4 * 2**20
 PARALLEL_QUERIES = 20_000
 DISC_ROWS = 200
@@ -167,7 +169,7 @@ def _slabs(reference: LabelMap, prediction: LabelMap) -> Iterator[tuple[int, int
     planes = depth
     if not (_is_flat(reference) and _is_flat(prediction)):
         planes = max(1, NARROW_BYTES // max(1, plane))
-    threads = thread_count()
+    threads = threads_wanted()
     if threads > 1 and reference.size >= PARALLEL_VOXELS:
         planes = min(planes, -(-depth // (4 * threads)))
     for first in range(0, depth, max(1, planes)):
@@ -242,9 +244,9 @@ def nearest_mm(queries: Longs, targets: Longs, spacing_mm: Spacing, shape: tuple
 
     if sum(_in_threads(search, parts)):
         tables = [step_squares(size, value) for size, value in zip(shape, spacing_mm, strict=True)]
-        bricks = _kernels.build_bricks(
-            targets, np.concatenate((low, high - low + 1)), brick_shifts(spacing_mm)
-        )
+        extents = high - low + 1
+        shifts = brick_shifts(spacing_mm, int(extents.prod()))
+        bricks = _kernels.build_bricks(targets, np.concatenate((low, extents)), shifts)
 
         def search_far(part: slice) -> None:
             _kernels.far(queries[part], *bricks, *tables, squares[part])
@@ -318,18 +320,34 @@ def _bit_map(targets: Longs, low: Longs, high: Longs, disc: Disc) -> tuple[Longs
     return box, bits
 
 
-@functools.lru_cache(maxsize=64)
-def brick_shifts(spacing_mm: Spacing) -> Longs:
-    """Return log2 of the brick's size along each axis: about eight steps of the finest axis, in mm, on
-    each.
+def brick_shifts(spacing_mm: Spacing, voxels: int) -> Longs:
+    """Return log2 of the brick's size along each axis: about equal in mm on all of them.
+
+    Four steps of the finest axis in a small box, eight in a large one, where many small bricks cost more than
+    they save.
+
+    Args:
+        spacing_mm: voxel size in mm, z y x.
+        voxels: voxels of the box that holds the targets.
     """
-    finest = min(spacing_mm)
-    shifts = [max(0, round(3 - float(np.log2(value / finest)))) for value in spacing_mm]
+    finest, size = min(spacing_mm), 2 if voxels < SMALL_BOX else 3
+    shifts = [max(0, round(size - float(np.log2(value / finest)))) for value in spacing_mm]
     return np.array(shifts, dtype=np.int64)
 
 
+def threads_wanted() -> int:
+    """Return the threads of the engine: `SEGBENCH_THREADS`, else the physical cores."""
+    named = os.environ.get("SEGBENCH_THREADS", "")
+    return max(1, int(named)) if named.isdigit() else _cores()
+
+
+@functools.cache
+def _cores() -> int:
+    return physical_cores()
+
+
 def _query_parts(count: int) -> list[slice]:
-    threads = thread_count()
+    threads = threads_wanted()
     parts = 1 if threads == 1 or count < 2 * PARALLEL_QUERIES else min(4 * threads, count // PARALLEL_QUERIES)
     edges = np.linspace(0, count, parts + 1).astype(int)
     return [slice(int(a), int(b)) for a, b in itertools.pairwise(edges)]
@@ -337,7 +355,7 @@ def _query_parts(count: int) -> list[slice]:
 
 def _in_threads(function: Callable[[Any], Any], parts: list[Any]) -> list[Any]:
     """Return the results of the parts in order. The kernels release the interpreter's lock."""
-    threads = thread_count()
+    threads = threads_wanted()
     if threads == 1 or len(parts) == 1:
         return [function(part) for part in parts]
     with ThreadPoolExecutor(min(threads, len(parts))) as pool:

@@ -13,7 +13,6 @@ import math
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from scipy.spatial import cKDTree
 
 from segbench.metrics.measure import Measurement
 from segbench.metrics.overlap import Counts
@@ -132,17 +131,18 @@ def nearest_mm(points: Points, targets: Points, spacing_mm: Spacing) -> Distance
     """
     if not len(points):
         return np.empty(0, dtype=np.float64)
+    # scipy.spatial takes a third of a second to import: only what needs a tree pays for it.
+    from scipy.spatial import cKDTree
+
     spacing = np.asarray(spacing_mm, dtype=np.float64)
-    tree = cKDTree(targets * spacing, balanced_tree=False, compact_nodes=False)
+    tree: Any = cKDTree(targets * spacing, balanced_tree=False, compact_nodes=False)
     if rounding_free(spacing_mm, int(max(points.max(), targets.max()))):
         _, nearest = tree.query(points * spacing, k=1)
         return np.sqrt(squared_mm(points, targets[nearest], spacing))
     return np.sqrt(_nearest_among_ties(points, targets, spacing, tree))
 
 
-def _nearest_among_ties(
-    points: Points, targets: Points, spacing: Distances, tree: cKDTree[None]
-) -> Distances:
+def _nearest_among_ties(points: Points, targets: Points, spacing: Distances, tree: Any) -> Distances:
     """Return the smallest squared distances, looking at as many neighbours as may tie within rounding."""
     # The tree works on rounded coordinates: an error of some ulp of the largest coordinate in each distance.
     slack = 1e-12 * float(max((points * spacing).max(), (targets * spacing).max()))

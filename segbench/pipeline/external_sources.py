@@ -14,7 +14,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-from segbench.cards.layout import SAFE_CASE
 from segbench.core.errors import SegbenchError
 from segbench.volumes import DEFAULT_MAX_BYTES, VOLUME_ENDINGS, Volume, read_label_map
 
@@ -124,6 +123,8 @@ def reference_folder(
 
 def is_case_id(name: str) -> bool:
     """Tell whether a name may be a case id: it never leaves a folder and no system gives it a meaning."""
+    from segbench.cards.layout import SAFE_CASE  # cards are heavy, and workers do not need them
+
     return re.fullmatch(SAFE_CASE, name) is not None and ".." not in name
 
 
