@@ -14,6 +14,7 @@ import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -24,8 +25,8 @@ from torch import Tensor, nn
 from segbench.cards import find_card_folder
 from segbench.cards.model_card import ModelCard
 from segbench.core.atomic import atomic_write_json
-from segbench.core.console import emit
-from segbench.core.errors import SegbenchError
+from segbench.core.console import emit, render_error
+from segbench.core.errors import ExitCode, SegbenchError
 from segbench.networks.cost import gmacs_at_128
 from segbench.networks.official import export_official_weights
 from segbench.networks.registry import build_network, build_on_meta, list_networks, network_card
@@ -157,8 +158,15 @@ def take_fingerprint(
     }
 
 
-def write_fingerprint(slug: str, *, force: bool = False) -> Path:
+def write_fingerprint(
+    slug: str, *, force: bool = False, verified_against: Mapping[str, str] | None = None
+) -> Path:
     """Write a network's fingerprint beside its card; gives the file.
+
+    Args:
+        slug: A network's slug.
+        force: Overwrite a fingerprint that was verified against an outside source.
+        verified_against: {source, how, date} of an outside check that this build has passed.
 
     Raises:
         SegbenchError: SB110 where the stored one was verified against an outside source and `force` is off.
@@ -171,7 +179,9 @@ def write_fingerprint(slug: str, *, force: bool = False) -> Path:
             path=path,
             mend="say --force, and name the change in the changelog",
         )
-    atomic_write_json(path, take_fingerprint(slug))
+    content = take_fingerprint(slug)
+    content["verified_against"] = None if verified_against is None else dict(verified_against)
+    atomic_write_json(path, content)
     return path
 
 
@@ -301,17 +311,32 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--force", action="store_true", help="overwrite one verified against an outside source"
     )
+    parser.add_argument(
+        "--verified-against", metavar="SOURCE", help="with --write: an outside source it equals"
+    )
+    parser.add_argument("--how", metavar="TEXT", help="with --verified-against: how that was found")
     chosen = parser.parse_args(arguments)
+    if chosen.verified_against and not (chosen.write and chosen.how):
+        parser.error("--verified-against goes with --write and --how")
+    verified = None
+    if chosen.verified_against:
+        today = datetime.now(tz=UTC).date().isoformat()
+        verified = {"source": chosen.verified_against, "how": chosen.how, "date": today}
     code = 0
     for slug in chosen.slugs or list_networks():
-        if chosen.write:
-            emit(str(write_fingerprint(slug, force=chosen.force)))
+        try:
+            if chosen.write:
+                emit(str(write_fingerprint(slug, force=chosen.force, verified_against=verified)))
+                continue
+            result = check_fingerprint(slug)
+        except SegbenchError as error:
+            render_error(error)
+            code = code or error.exit_code
             continue
-        result = check_fingerprint(slug)
         for line in result.lines:
             emit(line)
-        code = code or (0 if result.ok else 4)
-    return code
+        code = code or (0 if result.ok else ExitCode.GATE)
+    return int(code)
 
 
 if __name__ == "__main__":

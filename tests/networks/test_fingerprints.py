@@ -14,15 +14,14 @@ from segbench.networks import fingerprint as fp
 
 QUICK = (
     "segmamba-v2",
-    "segmamba",
-    "uxnet-tiny",
     "nnunet",
     "nnunet-tiny",
     "resenc-l",
     "umamba-bot",
     "umamba-base",
+    "stunet-b",
+    "stunet-l",
 )
-QUICK += ("stunet-s", "stunet-b", "stunet-l", "segresnet-16", "mednext-s", "segmamba-v2-paper")
 NEEDS_EINOPS = {"swin-unetr", "swin-unetr-v2", "unetr"}
 
 

@@ -6,6 +6,7 @@ import sys
 
 import pytest
 import torch
+from meta_networks import meta_network
 
 from segbench.cards import list_model_cards, load_model_card
 from segbench.cards.model_card import ModelCard
@@ -85,7 +86,7 @@ def test_channels_must_be_whole_numbers(count):
 @pytest.mark.parametrize("slug", list_networks())
 def test_indivisible_small_and_miscounted_input_is_refused_before_any_compute(slug):
     facts = network_facts(available(slug))
-    network = build_on_meta(slug, 2, 3)
+    network = meta_network(slug, 2, 3)
 
     def refused(shape, message):
         with pytest.raises(ValueError, match=message) as caught:
@@ -106,12 +107,19 @@ def test_indivisible_small_and_miscounted_input_is_refused_before_any_compute(sl
 @pytest.mark.parametrize("slug", list_networks())
 def test_logits_have_the_size_of_the_image(slug):
     facts = network_facts(available(slug))
-    network = build_on_meta(slug, 2, 3).eval()
+    network = meta_network(slug, 2, 3).eval()
     size = (128, 128, 128) if facts.fixed_size else (facts.minimum, 2 * facts.minimum, 3 * facts.minimum)
     assert network(torch.empty((2, 2, *size), device="meta")).shape == (2, 3, *size)
 
 
-@pytest.mark.parametrize("slug", [s for s in list_networks() if network_facts(s).deep_supervision])
+SUPERVISED = [s for s in list_networks() if network_facts(s).deep_supervision]
+VARIANTS = {"mednext-b", "mednext-m", "mednext-l", "stunet-b", "stunet-l", "umamba-base"}
+"""Other sizes of networks that are tried anyway."""
+
+
+@pytest.mark.parametrize(
+    "slug", [pytest.param(s, marks=pytest.mark.slow) if s in VARIANTS else s for s in SUPERVISED]
+)
 def test_deep_supervision_is_a_list_in_training_and_one_tensor_otherwise(slug):
     network = build_on_meta(slug, 2, 3, deep_supervision=True).train()
     x = torch.empty((1, 2, 64, 64, 64), device="meta")
@@ -216,11 +224,12 @@ def test_decay_and_direct_path_are_spared_weight_decay():
 def test_every_card_has_a_readme_and_its_own_file():
     from segbench.cards import find_card_folder
 
+    networks = list_networks()
     for slug in list_model_cards():
         folder = find_card_folder("models", slug)
         text = (folder / "README.md").read_text(encoding="utf-8")
         assert text.startswith("# "), slug
-        assert (folder / "fingerprint.json").is_file() == (slug in list_networks()), slug
+        assert (folder / "fingerprint.json").is_file() == (slug in networks), slug
 
 
 def test_every_network_class_has_a_card():

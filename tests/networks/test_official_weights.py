@@ -2,11 +2,11 @@
 
 import pytest
 import torch
+from meta_networks import meta_network
 
 from segbench.core.errors import SegbenchError
 from segbench.networks import (
     build_network,
-    build_on_meta,
     export_official_weights,
     list_networks,
     load_official_weights,
@@ -34,7 +34,7 @@ def v2(seed=1, **overrides):
 
 @pytest.mark.parametrize("slug", FAMILY)
 def test_names_are_translated_one_to_one_both_ways(slug):
-    network = build_on_meta(slug, 4, 4)
+    network = meta_network(slug, 4, 4)
     layout, names = layout_of(network), list(network.state_dict())
     official = [layout.to_official(name) for name in names]
     assert None not in official
@@ -47,7 +47,7 @@ def test_names_are_translated_one_to_one_both_ways(slug):
 
 
 def test_every_layout_belongs_to_a_network():
-    used = {layout_of(build_on_meta(slug, 1, 2)) for slug in (*FAMILY, "nnunet")}
+    used = {layout_of(meta_network(slug, 4, 4)) for slug in (*FAMILY, "nnunet")}
     assert used == set(LAYOUTS.values())
 
 
@@ -131,7 +131,7 @@ EXPECTED = {
 
 @pytest.mark.parametrize("slug", EXPECTED)
 def test_official_names_and_shapes_are_those_of_the_checkpoints(slug):
-    shapes = {name: tuple(t.shape) for name, t in export_official_weights(build_on_meta(slug, 4, 4)).items()}
+    shapes = {name: tuple(t.shape) for name, t in export_official_weights(meta_network(slug, 4, 4)).items()}
     assert {name: shapes.get(name) for name in EXPECTED[slug]} == EXPECTED[slug]
     if slug == "resenc-l":
         assert not any(
@@ -230,7 +230,7 @@ def test_every_slug_exports_each_tensor_under_one_canonical_name():
     for slug in list_networks():
         if slug.startswith(("swin", "unetr")):
             continue
-        network = build_on_meta(slug, 1, 2)
+        network = meta_network(slug, 4, 4)
         layout = layout_of(network)
         exported = export_official_weights(network)
         canonical = {layout.canonical(name) for name in exported}

@@ -3,6 +3,7 @@
 import monai
 import pytest
 import torch
+from meta_networks import meta_network
 
 from segbench.networks import build_on_meta, export_official_weights, network_facts
 from segbench.networks.cost import gmacs, gmacs_at_128
@@ -51,7 +52,7 @@ def count(network):
 @pytest.mark.parametrize("slug", TABLE)
 def test_own_networks_meet_the_table(slug):
     parameters, cost, keys = TABLE[slug]
-    network = build_on_meta(slug, 4, 4)
+    network = meta_network(slug, 4, 4)
     assert count(network) == parameters == network_facts(slug).parameters
     if cost is not None:
         assert gmacs_at_128(network) == pytest.approx(cost, rel=2e-3)

@@ -55,6 +55,7 @@ def test_a_file_that_would_run_something_is_refused_and_does_not(tmp_path, endin
     assert not (tmp_path / "out.safetensors").exists()
 
 
+@pytest.mark.filterwarnings("ignore:Detected pickle protocol")
 @pytest.mark.parametrize("ending", [".pt", ".safetensors", ".npz", ".pkl", ".npy"])
 def test_pickles_under_any_name_are_refused_and_do_nothing(tmp_path, ending):
     trap, file = tmp_path / "made", tmp_path / f"weights{ending}"
