@@ -218,6 +218,7 @@ class ByteStream:
                     "SB204",
                     f"the {self.coding} stream ends at byte {self._consumed:,} before its end marker",
                     path=self.path,
+                    expected="the end marker of the stream",
                     found=f"{self.position:,} bytes of data so far",
                 )
             if part:
@@ -233,7 +234,8 @@ class ByteStream:
                 "SB205",
                 f"the compressed data is damaged ({str(error).split(': ')[-1]})",
                 path=self.path,
-                found=f"about byte {self._consumed - len(self._pending):,} of {self.file_bytes:,}",
+                expected="data that agrees with its checksum",
+                found=f"a fault at about byte {self._consumed - len(self._pending):,} of {self.file_bytes:,}",
             ) from None
         self._pending = self._decoder.unconsumed_tail
         return part
@@ -244,7 +246,11 @@ class ByteStream:
             self._empty_members += 1
             if self._empty_members > _MAX_EMPTY_MEMBERS:
                 raise SegbenchError(
-                    "SB206", "the file ends in a long row of empty gzip members", path=self.path
+                    "SB206",
+                    "the file ends in a long row of empty gzip members",
+                    path=self.path,
+                    expected=f"at most {_MAX_EMPTY_MEMBERS}",
+                    found=f"more than {_MAX_EMPTY_MEMBERS}",
                 )
         self._pending = self._decoder.unused_data
         self._decoder = None
@@ -260,7 +266,11 @@ class ByteStream:
         if not (self._pending.startswith(GZIP_MAGIC) if self.coding == "gzip" else first):
             left = self.file_bytes - self._consumed + len(self._pending)
             raise SegbenchError(
-                "SB206", f"{left:,} bytes follow after the end of the {self.coding} stream", path=self.path
+                "SB206",
+                f"{left:,} bytes follow after the end of the {self.coding} stream",
+                path=self.path,
+                expected=f"{self.file_bytes - left:,} bytes",
+                found=f"{self.file_bytes:,} bytes",
             )
         self._member_start = self.position
         return True
@@ -277,22 +287,38 @@ def open_regular(path: Path | str) -> Generator[FileIO]:
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     except (OSError, ValueError) as error:  # ValueError: a name with a NUL in it
-        raise SegbenchError("SB201", _reason(error), path=str(path).replace("\0", "\\0")) from None
+        raise _unusable(path, _reason(error)) from None
     try:
         state = os.fstat(descriptor)
         if not stat.S_ISREG(state.st_mode):
             found = _kind(state.st_mode)
-            raise SegbenchError("SB201", f"this is {found}, not a file", path=path, found=found)
+            raise _unusable(path, f"this is {found}, not a file", found)
         if state.st_size == 0:
-            raise SegbenchError("SB201", "the file is empty", path=path, found="0 bytes")
+            raise _unusable(path, "the file is empty", "0 bytes")
         with os.fdopen(descriptor, "rb", buffering=0, closefd=False) as stream:
             yield stream
     except OSError as error:
-        raise SegbenchError("SB201", _reason(error), path=path) from None
+        raise _unusable(path, _reason(error)) from None
     except MemoryError:
-        raise SegbenchError("SB208", "memory ran out while the file was read", path=path) from None
+        raise SegbenchError(
+            "SB208",
+            "memory ran out while the file was read",
+            path=path,
+            expected="enough free memory for the voxels",
+            found="none left",
+        ) from None
     finally:
         os.close(descriptor)
+
+
+def _unusable(path: Path | str, message: str, found: str | None = None) -> SegbenchError:
+    return SegbenchError(
+        "SB201",
+        message,
+        path=str(path).replace("\0", "\\0"),
+        expected="a regular file that may be read",
+        found=found or message,
+    )
 
 
 def _kind(mode: int) -> str:

@@ -180,10 +180,10 @@ def check_affine(affine: NDArray[np.float64], *, path: Path, source: str) -> tup
         SegbenchError: SB209 when it is not finite, singular or sheared.
     """
     if not np.isfinite(affine).all():
-        raise SegbenchError("SB209", f"the {source} holds NaN or infinity", path=path, found=_rows(affine))
+        raise _bad_affine(path, f"the {source} holds NaN or infinity", affine)
     spacing = spacing_of(affine)
     if not all(math.isfinite(s) and s > 0 for s in spacing):
-        raise SegbenchError("SB209", f"the {source} gives an axis no length", path=path, found=_rows(affine))
+        raise _bad_affine(path, f"the {source} gives an axis no length", affine)
     directions = affine[:3, :3] / np.asarray(spacing[::-1])
     shear = float(np.abs(directions.T @ directions - np.eye(3)).max())
     if not shear <= MAX_SHEAR:
@@ -199,6 +199,11 @@ def check_affine(affine: NDArray[np.float64], *, path: Path, source: str) -> tup
             mend="resample the scan and its label map onto a right-angled grid with the tool that made them",
         )
     return spacing
+
+
+def _bad_affine(path: Path, message: str, affine: NDArray[np.float64]) -> SegbenchError:
+    expected = "three finite axes of a length above 0"
+    return SegbenchError("SB209", message, path=path, expected=expected, found=_rows(affine))
 
 
 def _times(lengths: Sequence[int]) -> str:

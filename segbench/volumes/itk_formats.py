@@ -80,10 +80,18 @@ def open_itk(
 def _header_end(head: bytes, *, nrrd: bool, path: Path) -> int:
     if not (head.startswith(b"NRRD000") if nrrd else re.match(rb"\s*(ObjectType|NDims)\s*=", head)):
         kind = "an NRRD" if nrrd else "a MetaImage"
-        raise SegbenchError("SB202", f"this is {describe(head[:512])}, not {kind} volume", path=path)
+        found = describe(head[:512])
+        message = f"this is {found}, not {kind} volume"
+        raise SegbenchError("SB202", message, path=path, expected=f"{kind} volume", found=found)
     match = re.search(rb"\r?\n\r?\n" if nrrd else rb"ElementDataFile\s*=[^\n]*\n", head)
     if match is None:
-        raise SegbenchError("SB204", "the file is cut short inside its header", path=path)
+        raise SegbenchError(
+            "SB204",
+            "the file is cut short inside its header",
+            path=path,
+            expected="the line that ends the header",
+            found=f"{len(head):,} bytes without it",
+        )
     return match.end()
 
 
@@ -96,7 +104,7 @@ def _nrrd(text: str, *, path: Path, allow_channels: bool) -> tuple[VolumeHeader,
     if "datafile" in fields:
         raise _detached(path)
     if "lineskip" in fields or "byteskip" in fields:
-        raise SegbenchError("SB207", "NRRD files that skip lines or bytes are not read", path=path)
+        raise _unreadable(path, "line skip or byte skip", "one", "none")
     codings: dict[str, Coding] = {"raw": "plain", "gzip": "gzip", "gz": "gzip"}
     coding = codings.get(fields.get("encoding", "").lower())
     if coding is None:
@@ -113,7 +121,8 @@ def _nrrd(text: str, *, path: Path, allow_channels: bool) -> tuple[VolumeHeader,
     if len(sizes) - len(spatial) > 1 or (
         len(sizes) > len(spatial) and 0 < _only(sizes, spatial) < len(sizes) - 1
     ):
-        raise SegbenchError("SB207", "the axes of the NRRD are not one volume with channels", path=path)
+        found = f"sizes {fields.get('sizes')}, space directions {fields.get('spacedirections', 'none')}"
+        raise _unreadable(path, "the order of axes", found, "three axes of space, channels first or last")
     first = len(sizes) > len(spatial) and _only(sizes, spatial) == 0
     dims = [sizes[i] for i in spatial] + [sizes[i] for i in range(len(sizes)) if i not in spatial]
     flips = _NRRD_SPACES.get(fields.get("space", "lps").lower())
@@ -138,8 +147,8 @@ def _mha(text: str, *, path: Path, allow_channels: bool) -> tuple[VolumeHeader, 
     if fields["ElementDataFile"].upper() != "LOCAL":
         raise _detached(path)
     if fields.get("BinaryData", "True").lower() != "true" or "HeaderSize" in fields:
-        raise SegbenchError(
-            "SB207", "MetaImage files with text voxels or a skipped header are not read", path=path
+        raise _unreadable(
+            path, "BinaryData or HeaderSize", "text voxels or a skipped header", "binary voxels"
         )
     code = _META_TYPES.get(fields.get("ElementType", ""))
     if code is None:
@@ -152,11 +161,17 @@ def _mha(text: str, *, path: Path, allow_channels: bool) -> tuple[VolumeHeader, 
     origin = _numbers(fields.get("Offset", fields.get("Position", fields.get("Origin", "0 " * rank))), path)
     if not len(spacing) == len(origin) == rank or len(matrix) != rank * rank or rank not in {2, 3}:
         raise SegbenchError(
-            "SB207", "the geometry of the MetaImage does not fit its axes", path=path, found=dims
+            "SB207",
+            "the geometry of the MetaImage does not fit its axes",
+            path=path,
+            expected="spacing, offset and directions for 2 or 3 axes",
+            found=f"DimSize {dims}",
         )
     columns = [[spacing[i] * matrix[rank * i + j] for j in range(rank)] for i in range(rank)]
     if any(size <= 0 for size in spacing):
-        raise SegbenchError("SB209", "the voxel size cannot be", path=path, found=spacing)
+        raise SegbenchError(
+            "SB209", "the voxel size cannot be", path=path, expected="spacings above 0", found=spacing
+        )
     affine = _affine(columns, origin, (-1, -1, 1), path)
     dims = [*dims, *[1] * (3 - rank), channels] if channels > 1 else dims
     big = fields.get("BinaryDataByteOrderMSB", fields.get("ElementByteOrderMSB", "False")).lower() == "true"
@@ -200,7 +215,11 @@ def _affine(
         affine[:3, 3] = [*origin, *[0.0] * (3 - len(origin))]
     except ValueError:
         raise SegbenchError(
-            "SB209", "the directions of the axes are not three numbers each", path=path
+            "SB209",
+            "the directions of the axes are not three numbers each",
+            path=path,
+            expected="three numbers an axis",
+            found=columns,
         ) from None
     return np.diag([*flips, 1]).astype(np.float64) @ affine
 
@@ -219,7 +238,11 @@ def _numbers(text: str, path: Path) -> list[float]:
         values = []
     if not values or not all(math.isfinite(value) for value in values):
         raise SegbenchError(
-            "SB207", "the header holds no numbers where they must be", path=path, found=text[:80]
+            "SB207",
+            "the header holds no numbers where they must be",
+            path=path,
+            expected="finite numbers",
+            found=repr(text[:80]),
         )
     return values
 
@@ -234,6 +257,7 @@ def _detached(path: Path) -> SegbenchError:
         "the voxels are in another file",
         path=path,
         expected="header and voxels in one file",
+        found="a header that names a data file",
         mend="convert it to one .nrrd, .mha or .nii.gz file",
     )
 

@@ -91,6 +91,7 @@ def _from_float(values: NDArray[Any], path: Path | str | None) -> LabelArray:
             "SB211",
             "voxels of a label map are not numbers",
             path=path,
+            expected="finite values",
             found=f"{bad:,} NaN or infinite voxels",
         )
     if low < -TOLERANCE or high > LARGEST_LABEL + TOLERANCE:

@@ -9,8 +9,7 @@ from pathlib import Path
 from segbench.core.errors import SegbenchError
 from segbench.volumes.bytestream import GZIP_MAGIC, ByteStream, Hasher
 from segbench.volumes.header import VolumeHeader
-from segbench.volumes.nifti_header import HEADER_1, extension_codes, header_length, parse_header
-from segbench.volumes.sniff import describe
+from segbench.volumes.nifti_header import HEADER_1, extension_codes, foreign, header_length, parse_header
 
 
 def open_nifti(
@@ -27,7 +26,13 @@ def open_nifti(
     length = header_length(data, path=path)
     data += payload.read(length - len(data))
     if len(data) < length:
-        raise SegbenchError("SB204", "the file is cut short inside its header", path=path)
+        raise SegbenchError(
+            "SB204",
+            "the file is cut short inside its header",
+            path=path,
+            expected=f"{length} bytes of header",
+            found=f"{len(data)} bytes",
+        )
     header = parse_header(data, path=path, allow_channels=allow_channels)
     gap = header.data_offset - length
     if header.data_offset > payload.most():
@@ -77,4 +82,4 @@ def _check_name(path: Path, stream: FileIO) -> bool:
             found=head[:4].hex(" "),
             mend="rename the file so that it ends in .nii, or compress it with gzip",
         )
-    raise SegbenchError("SB202", f"this is {describe(head)}, not a NIfTI volume", path=path)
+    raise foreign(head, path=path)

@@ -73,7 +73,7 @@ def header_length(start: bytes, *, path: Path) -> int:
     length = int.from_bytes(start[:4], "little"), int.from_bytes(start[:4], "big")
     known = HEADER_1 if HEADER_1 in length else HEADER_2 if HEADER_2 in length else 0
     if not known:
-        raise SegbenchError("SB202", f"this is {describe(start)}, not a NIfTI volume", path=path)
+        raise foreign(start, path=path)
     if len(start) < HEADER_1:
         raise SegbenchError(
             "SB204",
@@ -98,6 +98,13 @@ def header_length(start: bytes, *, path: Path) -> int:
     return known
 
 
+def foreign(head: bytes, *, path: Path) -> SegbenchError:
+    """SB202, naming what the content is instead of a NIfTI volume."""
+    found = describe(head)
+    message = f"this is {found}, not a NIfTI volume"
+    return SegbenchError("SB202", message, path=path, expected="a NIfTI volume", found=found)
+
+
 def parse_header(data: bytes, *, path: Path, allow_channels: bool) -> VolumeHeader:
     """A checked header from its 348 or 540 bytes (`header_length` was asked before).
 
@@ -120,7 +127,7 @@ def parse_header(data: bytes, *, path: Path, allow_channels: bool) -> VolumeHead
             "the voxel size cannot be",
             path=path,
             expected="pixdim[1..3] finite and above 0",
-            found=", ".join(f"{size:g}" for size in fields.pixdim[1:4]),
+            found=_listed(fields.pixdim[1:4]),
         )
     sform = _sform(fields) if fields.sform_code > 0 else None
     qform = _qform(fields) if fields.qform_code > 0 else None
@@ -128,7 +135,13 @@ def parse_header(data: bytes, *, path: Path, allow_channels: bool) -> VolumeHead
         affine, source = sform, "sform"
     elif fields.qform_code > 0:
         if qform is None:
-            raise SegbenchError("SB209", "the qform's quaternion is longer than 1", path=path)
+            raise SegbenchError(
+                "SB209",
+                "the qform is no rotation",
+                path=path,
+                expected="a quaternion of length 1 and a finite offset",
+                found=f"b, c, d = {_listed(fields.quatern)}; offset {_listed(fields.qoffset)}",
+            )
         affine, source = qform, "qform"
     else:
         affine, source = np.diag([*fields.pixdim[1:4], 1.0]).astype(np.float64), "voxel size"
@@ -275,6 +288,10 @@ def _offset(fields: _Fields, path: Path) -> int:
             found=f"{value:g}",
         )
     return int(value)
+
+
+def _listed(values: tuple[float, ...]) -> str:
+    return ", ".join(f"{value:g}" for value in values)
 
 
 def _sform(fields: _Fields) -> NDArray[np.float64]:

@@ -163,6 +163,7 @@ def test_nrrd_refusals(tmp_path, change, code):
     with pytest.raises(SegbenchError) as caught:
         read_volume(path)
     assert caught.value.code == code
+    assert caught.value.expected is not None and caught.value.found is not None
 
 
 @pytest.mark.parametrize("ending", ["nrrd", "mha"])
@@ -178,6 +179,7 @@ def test_headers_that_never_end_and_foreign_content(tmp_path, ending):
         with pytest.raises(SegbenchError) as caught:
             read_volume(path)
         assert caught.value.code == code
+    assert caught.value.expected is not None and caught.value.found is not None
 
 
 def test_detached_mha_is_refused(tmp_path):

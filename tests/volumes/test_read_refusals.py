@@ -31,6 +31,7 @@ def refusal(path: Path, code: str, *, read=read_volume, **options) -> SegbenchEr
     assert error.code == code, (error.code, error.message, error.expected, error.found)
     assert error.path is not None
     assert error.mend
+    assert error.expected is not None and error.found is not None, error.message
     assert error.exit_code == 4
     assert error.message
     return error
