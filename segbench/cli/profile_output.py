@@ -1,0 +1,268 @@
+"""How `segbench profile` shows its rows: a table, CSV, LaTeX or JSON; published costs beside them."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from segbench.core import console
+from segbench.core.atomic import atomic_write, atomic_write_json
+
+if TYPE_CHECKING:
+    from segbench.profiling import ProfileDocument, ProfileRow
+    from segbench.profiling.verdict import Comparison
+
+CONVENTION = (
+    "GMAC = multiply-accumulates of convolutions and matrix products; GFLOP = 2 GMAC + selective scan; "
+    "norms, activations and interpolation are not counted"
+)
+COMPARED = ("model", "source", "metric", "theirs", "ours", "theirs/ours", "verdict")
+
+
+def show(
+    document: ProfileDocument, output_format: str, comparisons: Sequence[Comparison], *, as_json: bool
+) -> None:
+    """Print the result on stdout, and what people should know beside it on stderr."""
+    if as_json:
+        console.emit_json(_with_published(document, comparisons).as_json())
+        return
+    if output_format == "csv":
+        console.emit_raw(as_csv(document.rows))
+    elif output_format == "latex":
+        console.emit_raw(as_latex(document.rows))
+    else:
+        header, lines = _table(document.rows)
+        console.emit(CONVENTION)
+        console.emit_table(header, lines, right=range(3, len(header) - 1))
+    if comparisons and output_format == "table":
+        console.emit()
+        console.emit_table(COMPARED, [_compared(c) for c in comparisons], right=(3, 4, 5))
+    for row in document.rows:
+        if row.status != "ok":
+            console.note(f"{row.model}: {row.status}: {row.reason}")
+        for hazard in row.hazards:
+            console.warn(f"{row.model}: {hazard}")
+        if row.latency is not None and not row.latency.stable:
+            console.note(f"{row.model}: times are doubtful (~): {'; '.join(row.latency.unstable_because)}")
+
+
+def write(document: ProfileDocument, output: Path, comparisons: Sequence[Comparison]) -> list[Path]:
+    """Write the document by the suffix of the file, or one JSON file per row below a folder.
+
+    Returns:
+        The files written.
+    """
+    if output.suffix == ".csv":
+        atomic_write(output, as_csv(document.rows))
+    elif output.suffix == ".tex":
+        atomic_write(output, as_latex(document.rows))
+    elif output.suffix == ".json":
+        atomic_write_json(output, _with_published(document, comparisons).as_json())
+    else:
+        return [_write_row(document, row, output) for row in document.rows]
+    return [output]
+
+
+def _write_row(document: ProfileDocument, row: ProfileRow, folder: Path) -> Path:
+    from segbench.profiling.machine import machine_slug
+
+    shape = "x".join(map(str, row.input_shape))
+    path = folder / machine_slug(row.environment) / f"{row.model}__{shape}__{row.mode}__{row.dtype}.json"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    atomic_write_json(path, document.model_copy(update={"rows": [row]}).as_json())
+    return path
+
+
+def published_beside(rows: Sequence[ProfileRow]) -> tuple[Comparison, ...]:
+    """Every published cost of the models in the rows, with a verdict on its convention."""
+    from segbench.profiling.verdict import compare_with_published
+    from segbench.report.published import load_published, published_costs
+
+    costs = published_costs(load_published())
+    found = []
+    for row in rows:
+        for source, number in costs:
+            if number.our_model != row.model or row.mode != "infer":
+                continue
+            parameters = next(
+                (
+                    other.value
+                    for name, other in costs
+                    if name == source and other.metric == "parameters_m" and other.model == number.model
+                ),
+                None,
+            )
+            found.append(
+                compare_with_published(
+                    row,
+                    source=source,
+                    metric=number.metric,
+                    value=number.value,
+                    verified=number.verified,
+                    shape=number.input,
+                    their_parameters_m=parameters,
+                )
+            )
+    return tuple(found)
+
+
+def _with_published(document: ProfileDocument, comparisons: Sequence[Comparison]) -> ProfileDocument:
+    from dataclasses import asdict
+
+    if not comparisons:
+        return document
+    return document.model_copy(update={"published": [asdict(c) for c in comparisons]})
+
+
+def _compared(c: Comparison) -> list[str]:
+    marks = "" if c.verified else " (unverified)"
+    ours = "-" if c.ours is None else f"{c.ours:.1f}"
+    ratio = "-" if c.ratio is None else f"{c.ratio:.2f}"
+    return [c.model, c.source, c.metric, f"{c.theirs:g}", ours, ratio, c.verdict + marks]
+
+
+def _table(rows: Sequence[ProfileRow]) -> tuple[list[str], list[list[str]]]:
+    header = ["model", "input", "how", "params M", "GMAC", "GFLOP", "scan GFLOP"]
+    timed = any(row.latency or row.status != "ok" for row in rows)
+    whole = any(row.throughput and row.throughput.volumes_per_s for row in rows)
+    patch = any(row.memory and row.memory.max_patch for row in rows)
+    header += ["median", "p99", "memory"] if timed else []
+    header += ["volumes/s"] if whole else []
+    header += ["max cube"] if patch else []
+    lines = []
+    for row in rows:
+        line = [
+            row.model,
+            "x".join(map(str, row.input_shape)),
+            f"{row.mode} {row.dtype} {row.device}",
+            *_counts(row),
+        ]
+        line += _times(row) if timed else []
+        line += [_number(row.throughput and row.throughput.volumes_per_s, "{:.3g}")] if whole else []
+        line += [_number(row.memory and row.memory.max_patch, "{}^3")] if patch else []
+        lines.append([*line, row.status])
+    return [*header, "status"], lines
+
+
+def _counts(row: ProfileRow) -> list[str]:
+    params = None if row.params is None else row.params.total / 1e6
+    if row.cost is None:
+        return [_number(params, "{:.2f}"), "-", "-", "-"]
+    numbers = (row.cost.gmacs, row.cost.gflops, row.cost.by_op.get("scan"))
+    return [_number(params, "{:.2f}"), *(_number(number, "{:.1f}") for number in numbers)]
+
+
+def _times(row: ProfileRow) -> list[str]:
+    if row.latency is None:
+        return ["-", "-", _gib(row)]
+    mark = "" if row.latency.stable else " ~"
+    return [_seconds(row.latency.median_s) + mark, _seconds(row.latency.p99_s), _gib(row)]
+
+
+def _gib(row: ProfileRow) -> str:
+    if row.memory is None:
+        return "-"
+    peak = row.memory.reserved_peak_bytes or row.memory.process_peak_bytes
+    return "-" if peak is None else f"{peak / 2**30:.2f} GiB"
+
+
+def _seconds(value: float) -> str:
+    return f"{value * 1e3:.1f} ms" if value < 1 else f"{value:.2f} s"
+
+
+def _number(value: float | None, form: str) -> str:
+    return "-" if value is None else form.format(value)
+
+
+_FLAT = (
+    "model", "status", "reason", "input_shape", "out_channels", "mode", "dtype", "device", "scan_backend",
+    "params.total", "params.trainable", "params.buffers", "cost.gmacs", "cost.gflops", "cost.by_op.conv",
+    "cost.by_op.matmul", "cost.by_op.attention", "cost.by_op.scan", "latency.median_s", "latency.p10_s",
+    "latency.p90_s", "latency.p99_s", "latency.ci_low_s", "latency.ci_high_s", "latency.n",
+    "latency.first_call_s", "latency.cpu_s", "latency.stable", "memory.weights_bytes",
+    "memory.gradients_bytes", "memory.optimizer_bytes", "memory.activations_bytes",
+    "memory.allocated_peak_bytes", "memory.reserved_peak_bytes", "memory.process_peak_bytes",
+    "memory.max_patch", "throughput.windows_per_s", "throughput.volumes_per_s",
+    "throughput.windows_per_volume", "throughput.tta_factor", "energy.joules_per_iteration",
+    "energy.joules_per_volume", "environment.cpu", "environment.gpu", "environment.threads",
+)  # fmt: skip
+
+
+def as_csv(rows: Sequence[ProfileRow]) -> str:
+    """One line per row, one column per number; what was not measured is empty."""
+    buffer = io.StringIO()
+    writer = csv.writer(buffer, lineterminator="\n")
+    writer.writerow(_FLAT)
+    for row in rows:
+        values = row.model_dump(mode="json")
+        writer.writerow([_flat(_dig(values, name)) for name in _FLAT])
+    return buffer.getvalue()
+
+
+def _dig(values: Any, name: str) -> Any:
+    for part in name.split("."):
+        values = values.get(part) if isinstance(values, dict) else None
+    return values
+
+
+def _flat(value: Any) -> Any:
+    if isinstance(value, list):
+        return "x".join(map(str, value))
+    return "" if value is None else value
+
+
+def as_latex(rows: Sequence[ProfileRow]) -> str:
+    """A booktabs table of parameters, cost, time and memory; the caption says by which rules."""
+    from segbench.report import Cell, Column, Row, Table
+    from segbench.report.latex import render_latex
+
+    columns = [
+        Column(("Params (M)",), None),
+        Column(("GMAC",), None, digits=1),
+        Column(("GFLOP",), None, digits=1),
+    ]
+    timed = any(row.latency for row in rows)
+    if timed:
+        columns += [Column(("Median (ms)",), None, digits=1), Column(("Memory (GiB)",), None)]
+    lines = []
+    for row in rows:
+        cells = [
+            Cell(None if row.params is None else row.params.total / 1e6),
+            Cell(None if row.cost is None else row.cost.gmacs),
+            Cell(None if row.cost is None else row.cost.gflops),
+        ]
+        if timed:
+            peak = row.memory and (row.memory.reserved_peak_bytes or row.memory.process_peak_bytes)
+            failed = None if row.status == "ok" else row.status.upper()
+            cells += [
+                Cell(None if row.latency is None else row.latency.median_s * 1e3, text=failed),
+                Cell(peak / 2**30 if peak else None),
+            ]
+        lines.append(Row(row.model, tuple(cells)))
+    table = Table(
+        name="profile",
+        caption=_caption(rows, timed=timed),
+        columns=tuple(columns),
+        rows=tuple(lines),
+        corner="Model",
+    )
+    return render_latex(table, standalone=False, column="single", font="footnotesize")
+
+
+def _caption(rows: Sequence[ProfileRow], *, timed: bool) -> str:
+    def each(values: set[str]) -> str:
+        return ", ".join(sorted(values))
+
+    shapes = each({"x".join(map(str, row.input_shape)) for row in rows})
+    caption = f"Cost at input {shapes}, {rows[0].out_channels} output channels. {CONVENTION}."
+    if not timed:
+        return caption
+    hardware = each(
+        {str(row.environment.get("gpu") or row.environment.get("cpu") or row.device) for row in rows}
+    )
+    backends = each({row.scan_backend for row in rows if row.scan_backend}) or "none"
+    how = each({f"{row.mode} {row.dtype}" for row in rows})
+    return f"{caption} Measured on {hardware}: {how}; selective scan by {backends}."

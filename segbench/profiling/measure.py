@@ -1,0 +1,178 @@
+"""One row, measured in this process; `worker` calls it in a fresh one."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from segbench.networks import build_network, network_facts
+from segbench.networks.registry import build_on_meta
+from segbench.networks.scan import chosen_backend
+from segbench.profiling.energy import EnergyCounter, other_processes
+from segbench.profiling.flops import count_cost, count_parameters, mean_of
+from segbench.profiling.latency import Timing, measure_latency, synchronise
+from segbench.profiling.machine import environment_facts, hazards_of
+from segbench.profiling.memory import MemoryProbe, limit_address_space, tensor_bytes
+from segbench.profiling.request import ProfileRequest
+from segbench.profiling.schema import EnergyFacts, ProfileRow, ThroughputFacts
+from segbench.profiling.throughput import measure_volume
+
+__all__ = ["measure_row", "runs_at_all", "static_row"]
+
+LEARNING_RATE = 1e-6  # a step is timed, nothing is learned
+
+
+def overrides_of(request: ProfileRequest) -> dict[str, Any]:
+    """The request's overrides; a network of fixed size gets the patch it is asked for."""
+    fixed = {"patch_size": request.patch} if network_facts(request.model).fixed_size else {}
+    return {**fixed, **request.overrides}
+
+
+def static_row(request: ProfileRequest) -> ProfileRow:
+    """Parameters and operations only: seconds, whatever the size."""
+    network = build_on_meta(
+        request.model, request.input_shape[1], request.out_channels, **overrides_of(request)
+    )
+    return ProfileRow(
+        model=request.model,
+        status="ok",
+        input_shape=list(request.input_shape),
+        out_channels=request.out_channels,
+        mode=request.mode,
+        dtype=request.dtype,
+        device=request.device,
+        params=count_parameters(network),
+        cost=count_cost(network, request.input_shape, train=request.mode == "train"),
+        environment=environment_facts(torch.device("cpu")),
+    )
+
+
+def measure_row(request: ProfileRequest) -> ProfileRow:
+    """The whole row. What goes wrong is raised: the caller's process makes a status of it."""
+    static = static_row(request)
+    if request.device == "meta":
+        return static
+    device = torch.device(request.device)
+    if device.type == "cpu":
+        limit_address_space()
+    subject = _Subject.build(request, device)
+    # Probing and compiling the scan is no memory and no time of the network.
+    backend = chosen_backend(device) if _scans(subject.network) else None
+    probe = MemoryProbe(device)
+    probe.start()
+    begin = time.perf_counter()
+    subject.call()
+    synchronise(device)
+    first_call_s = time.perf_counter() - begin
+    gradients = subject.gradients_bytes
+    latency = None
+    counter = EnergyCounter(device)
+    if request.mode == "train":
+        subject.call()  # the optimiser's state is in the peak from the second step on
+    memory = probe.facts(subject.network, subject.optimiser, gradients)
+    counted = _Counted(subject.call)
+    timing = Timing.of(device)
+    counter.start()
+    latency = measure_latency(
+        counted, device, first_call_s=first_call_s, timing=timing, shared=other_processes(device)
+    )
+    joules = counter.joules()
+    windows_per_s = request.input_shape[0] / latency.median_s
+    throughput, per_volume = ThroughputFacts(windows_per_s=windows_per_s), None
+    if request.sliding is not None and request.mode == "infer":
+        throughput, per_volume = measure_volume(subject.network, request, device, windows_per_s)
+    energy = EnergyFacts(
+        joules_per_iteration=None if joules is None else joules / counted.calls,
+        joules_per_volume=per_volume,
+        reason=counter.reason,
+    )
+    return static.model_copy(
+        update={
+            "scan_backend": backend,
+            "latency": latency,
+            "memory": memory,
+            "throughput": throughput,
+            "energy": energy,
+            "hazards": hazards_of(subject.network, request.dtype, device, request.input_shape),
+            "environment": environment_facts(device),
+        }
+    )
+
+
+def runs_at_all(request: ProfileRequest) -> None:
+    """One call (two steps in training) without measuring: what `--max-patch` asks of a size."""
+    device = torch.device(request.device)
+    if device.type == "cpu":
+        limit_address_space()
+    subject = _Subject.build(request, device)
+    for _ in range(2 if request.mode == "train" else 1):
+        subject.call()
+    synchronise(device)
+
+
+def _scans(network: nn.Module) -> bool:
+    return any(hasattr(module, "A_log") for module in network.modules())
+
+
+class _Counted:
+    """A call that counts how often it was made (warm-up included: it costs energy too)."""
+
+    def __init__(self, call: Callable[[], None]) -> None:
+        self._call = call
+        self.calls = 0
+
+    def __call__(self) -> None:
+        self.calls += 1
+        self._call()
+
+
+@dataclass
+class _Subject:
+    """The network and its input, ready to be called."""
+
+    network: nn.Module
+    x: Tensor
+    request: ProfileRequest
+    device: torch.device
+    optimiser: torch.optim.Optimizer | None
+    gradients_bytes: int | None = None
+
+    @classmethod
+    def build(cls, request: ProfileRequest, device: torch.device) -> _Subject:
+        torch.manual_seed(0)
+        network = build_network(
+            request.model, request.input_shape[1], request.out_channels, **overrides_of(request)
+        ).to(device)
+        training = request.mode == "train"
+        network.train(training)
+        x = torch.randn(request.input_shape, device=device)
+        optimiser = None
+        if training:
+            optimiser = torch.optim.SGD(network.parameters(), lr=LEARNING_RATE, momentum=0.9)
+        return cls(network, x, request, device, optimiser)
+
+    def call(self) -> None:
+        """One forward pass in inference mode, or one training step."""
+        if self.optimiser is None:
+            with torch.inference_mode(), self._precision():
+                self.network(self.x)
+            return
+        with self._precision():
+            loss = mean_of(self.network(self.x))
+        loss.backward()
+        if self.gradients_bytes is None:
+            self.gradients_bytes = tensor_bytes(p.grad for p in self.network.parameters())
+        self.optimiser.step()
+        self.optimiser.zero_grad(set_to_none=True)
+
+    def _precision(self) -> AbstractContextManager[Any]:
+        if self.request.dtype == "fp32":
+            return nullcontext()
+        sixteen = torch.bfloat16 if self.request.dtype == "bf16" else torch.float16
+        return torch.autocast(self.device.type, dtype=sixteen)

@@ -1,0 +1,128 @@
+"""The profile as data, `segbench.profile/1`: what was not measured is null, never 0."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+__all__ = [
+    "SCHEMA", "CostFacts", "EnergyFacts", "LatencyFacts", "MemoryFacts", "ParameterFacts", "ProfileDocument",
+    "ProfileRow", "ThroughputFacts",
+]  # fmt: skip
+
+SCHEMA = "segbench.profile/1"
+Count = Annotated[int, Field(ge=0)]
+Amount = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+Status = Literal["ok", "oom", "timeout", "error", "unsupported"]
+
+
+class _Facts(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class ParameterFacts(_Facts):
+    """Elements of parameters and buffers."""
+
+    total: Count
+    trainable: Count
+    buffers: Count
+
+
+class CostFacts(_Facts):
+    """Operations by the convention of models.md 4.2: gmacs of convolutions and products, scan apart in
+    gflops.
+    """
+
+    gmacs: Amount
+    gflops: Amount
+    by_op: dict[str, Amount]  # GFLOP of conv, matmul, attention, scan
+    by_module: dict[str, Amount]  # GFLOP of the children of the network and of theirs
+    uncounted_ops: dict[str, Count]  # calls of operations without a formula (norms, activations, ...)
+
+
+class LatencyFacts(_Facts):
+    """Seconds per forward pass (infer) or training step (train)."""
+
+    median_s: Amount
+    p10_s: Amount
+    p90_s: Amount
+    p99_s: Amount
+    ci_low_s: Amount  # bootstrap interval of the median, 95 %
+    ci_high_s: Amount
+    n: Count
+    first_call_s: Amount
+    cpu_s: Amount | None  # processor seconds of all threads, on CPU only
+    stable: bool
+    unstable_because: list[str] = []
+
+
+class MemoryFacts(_Facts):
+    """Bytes. On CPU the peak is that of the resident set over what was resident before the first call."""
+
+    weights_bytes: Count
+    gradients_bytes: Count | None
+    optimizer_bytes: Count | None
+    activations_bytes: Count | None  # the peak less the rest
+    allocated_peak_bytes: Count | None
+    reserved_peak_bytes: Count | None
+    process_peak_bytes: Count | None
+    max_patch: Count | None  # edge of the largest cube that ran
+    max_patch_note: str | None = None
+
+
+class ThroughputFacts(_Facts):
+    """Windows through the network per second, and whole volumes by the project's own sliding window."""
+
+    windows_per_s: Amount
+    volumes_per_s: Amount | None = None
+    volume_shape: list[int] | None = None
+    windows_per_volume: Count | None = None
+    tta_factor: Count | None = None
+    overlap: Amount | None = None
+
+
+class EnergyFacts(_Facts):
+    """Joules by the device's own counter, or why there are none; never estimated."""
+
+    joules_per_iteration: Amount | None
+    joules_per_volume: Amount | None
+    reason: str | None
+
+
+class ProfileRow(_Facts):
+    """One (model, size, mode, dtype, device)."""
+
+    model: str
+    status: Status
+    reason: str | None = None
+    input_shape: list[int]
+    out_channels: int
+    mode: Literal["infer", "train"]
+    dtype: Literal["fp32", "bf16", "fp16"]
+    device: str
+    scan_backend: str | None = None
+    params: ParameterFacts | None = None
+    cost: CostFacts | None = None
+    latency: LatencyFacts | None = None
+    memory: MemoryFacts | None = None
+    throughput: ThroughputFacts | None = None
+    energy: EnergyFacts | None = None
+    hazards: list[str] = []
+    environment: dict[str, Any] = {}
+
+
+class ProfileDocument(_Facts):
+    """What `segbench profile --json` prints."""
+
+    schema_name: Literal["segbench.profile/1"] = Field(default=SCHEMA, alias="schema")
+    schema_version: Literal[1] = 1
+    rows: list[ProfileRow]
+    published: list[dict[str, Any]] | None = None  # published costs beside ours, if asked for
+
+    model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True)
+
+    def as_json(self) -> dict[str, Any]:
+        """Plain values, ready to be written."""
+        left_out = {"published"} if self.published is None else None
+        return self.model_dump(mode="json", by_alias=True, exclude=left_out)
