@@ -124,12 +124,16 @@ def read_config(arguments: list[str]) -> dict[str, Any]:
             content = tomllib.loads(path.read_text(encoding="utf-8"))
         except tomllib.TOMLDecodeError as error:
             raise SegbenchError("SB110", f"not valid TOML: {error}", path=path) from error
-        _merge(merged, _flag_names(content))
-    shared = {key: value for key, value in merged.items() if not isinstance(value, dict)}
-    commands = {key: value for key, value in merged.items() if isinstance(value, dict)}
-    every = {name: dict(shared) for name in (*COMMANDS, "cell")}
+        _merge(merged, _per_command(_flag_names(content)))
+    return merged
+
+
+def _per_command(content: dict[str, Any]) -> dict[str, Any]:
+    """One file's settings for each command: those at the top for all, a command's table over them."""
+    shared = {key: value for key, value in content.items() if not isinstance(value, dict)}
+    every: dict[str, Any] = {name: dict(shared) for name in (*COMMANDS, "cell")}
     every["data"] = {name: dict(shared) for name in DATA_COMMANDS}
-    _merge(every, commands)
+    _merge(every, {key: value for key, value in content.items() if isinstance(value, dict)})
     return every
 
 
@@ -184,13 +188,16 @@ def _everywhere(
     cards: common.Cards = None,
     max_volume: common.MaxVolume = "8GiB",
 ) -> None:
-    common.apply_everywhere(
-        quiet=quiet,
-        verbose=verbose,
-        json_output=json_output,
-        no_progress=no_progress,
-        no_color=no_color,
-        config=config,
-        cards=cards,
-        max_volume=max_volume,
-    )
+    values = {
+        "quiet": quiet,
+        "verbose": verbose,
+        "json_output": json_output,
+        "no_progress": no_progress,
+        "no_color": no_color,
+        "config": config,
+        "cards": cards,
+        "max_volume": max_volume,
+    }
+    code = common.guarded(lambda: common.apply_everywhere(**values))
+    if code:
+        raise typer.Exit(code)

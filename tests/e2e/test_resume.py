@@ -1,4 +1,4 @@
-"""A cell killed in training or in evaluation and started again ends in the same bytes as an undisturbed one."""
+"""A cell killed at any stage and started again ends in the same bytes as an undisturbed one."""
 
 from __future__ import annotations
 
@@ -14,7 +14,8 @@ from segbench.core.hashing import sha256_file
 from segbench.records import read_run
 
 RUN = [
-    sys.executable, "-m", "segbench", "run", "--model", "nnunet-tiny", "--dataset", "phantom-brats", "--protocol", "demo",
+    sys.executable, "-m", "segbench", "run", "--model", "nnunet-tiny", "--dataset", "phantom-brats",
+    "--protocol", "demo",
     "--set", "budget.samples=8", "--device", "cpu", "--no-progress",
 ]  # fmt: skip
 
