@@ -1,0 +1,118 @@
+"""Import in place: a card and splits for a dataset of another tool, and not one voxel copied."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from segbench.cards import load_dataset_card
+from segbench.cli.main import build_app
+from segbench.core.errors import SegbenchError
+from segbench.data import open_dataset
+from segbench.data.recognise import slug_of
+from segbench.data.splits import load_split
+from segbench.data.transfer import export_dataset, import_dataset
+from segbench.data.transfer.importing import toml_text
+
+Tree = Callable[..., Path]
+
+
+@pytest.mark.parametrize(
+    ("name", "slug"),
+    [
+        ("Hippocampus", "hippocampus"),
+        ("My Set (2)", "my-set-2"),
+        ("__x__", "x"),
+        ("Ätna", "tna"),
+        ("", "dataset"),
+        ("A" * 90, "a" * 64),
+    ],
+)
+def test_slugs_of_names(name: str, slug: str) -> None:
+    assert slug_of(name) == slug
+
+
+def test_an_exported_split_comes_back_with_its_test_set(clean_trees: dict[str, Path], tmp_path: Path) -> None:
+    dataset = open_dataset("brats2023-gli", path=clean_trees["brats"])
+    root = export_dataset(dataset, tmp_path / "raw", split="random-50-25-25").root
+    before = sorted(p.relative_to(root) for p in root.rglob("*"))
+    arguments = [
+        "data",
+        "import",
+        "dataset",
+        str(root),
+        "--output",
+        str(tmp_path / "cards"),
+        "--slug",
+        "mine",
+    ]
+    done = CliRunner().invoke(build_app(), [*arguments, "--json"])
+    assert done.exit_code == 0
+    report = json.loads(done.stdout)
+    assert report["slug"] == "mine"
+    assert report["regions"] == {"TC": [1, 3], "WT": [1, 2, 3], "ET": [3]}
+    assert sorted(p.relative_to(root) for p in root.rglob("*")) == before
+    written = sorted(p.relative_to(tmp_path / "cards").as_posix() for p in (tmp_path / "cards").rglob("*.*"))
+    assert written == ["datasets/mine/card.toml", "datasets/mine/splits/imported.json"]
+
+
+def test_the_imported_card_opens_where_the_data_is(
+    clean_trees: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    dataset = open_dataset("brats2023-gli", path=clean_trees["brats"])
+    original = load_split("random-50-25-25", dataset)[0]
+    root = export_dataset(dataset, tmp_path / "raw", split="random-50-25-25").root
+    import_dataset(root, output=tmp_path / "cards", slug="mine")
+    monkeypatch.setenv("SEGBENCH_CARDS", str(tmp_path / "cards"))
+    monkeypatch.chdir(tmp_path)
+    assert load_dataset_card("mine").availability.kind == "private"
+    again = open_dataset("mine")
+    assert again.root == root.resolve()
+    split = load_split(None, again)[0]
+    assert (split.train, split.validation, split.test) == (original.train, original.validation, original.test)
+
+
+def test_a_plain_msd_folder_gets_a_card_and_the_default_split(own_tree: Tree, tmp_path: Path) -> None:
+    root = own_tree("msd")
+    file, card = import_dataset(root, output=tmp_path / "cards")
+    assert card.slug == "phantom"
+    assert file == tmp_path / "cards" / "datasets" / "phantom" / "card.toml"
+    assert [p.name for p in file.parent.iterdir()] == ["card.toml"]
+    with pytest.raises(SegbenchError) as caught:
+        import_dataset(root, output=tmp_path / "cards")
+    assert caught.value.code == "SB337"
+
+
+def test_what_has_a_card_or_no_description_is_refused(clean_trees: dict[str, Path], tmp_path: Path) -> None:
+    for folder in (clean_trees["abdomenatlas"], tmp_path):
+        with pytest.raises(SegbenchError) as caught:
+            import_dataset(folder, output=tmp_path / "cards")
+        assert caught.value.code == "SB302"
+    assert not (tmp_path / "cards").exists()
+
+
+def test_toml_text_survives_every_character() -> None:
+    import tomllib
+
+    document = {
+        "text": 'quote " backslash \\ newline \n tab \t del \x7f ünï 😀 \x01',
+        "number": 1.5,
+        "yes": True,
+        "list": [1, "a", [2.0]],
+        "table": {"0": "zero", "odd key!": {"inner": [1]}, "plain-key": -3},
+        "empty": {},
+    }
+    expected = {key: value for key, value in document.items() if key != "empty"}
+    assert tomllib.loads(toml_text(document)) == expected
+
+
+@pytest.mark.real_data
+def test_the_real_hippocampus_in_place(real_data: Path, tmp_path: Path) -> None:
+    file, card = import_dataset(real_data / "Task04_Hippocampus", output=tmp_path)
+    assert card.slug == "hippocampus"
+    assert card.expected.cases == 200
+    assert file.is_file()
