@@ -17,8 +17,9 @@ from segbench.data.dataset import Dataset
 from segbench.data.digest import digest_of_facts
 from segbench.data.opening import open_dataset
 from segbench.data.splits import Split
+from segbench.data.verify_across import check_across, note_images
 from segbench.data.verify_cache import FactsCache, open_cache
-from segbench.data.verify_cases import CaseView, check_case
+from segbench.data.verify_cases import check_case
 from segbench.data.verify_gather import DatasetFacts, gather
 from segbench.data.verify_report import Finding, Report, finding, sorted_findings
 from segbench.data.verify_set import (
@@ -29,6 +30,7 @@ from segbench.data.verify_set import (
     count_labels,
     labels_of,
 )
+from segbench.data.verify_view import CaseView
 from segbench.volumes.volume import DEFAULT_MAX_BYTES
 
 __all__ = ["Finding", "Report", "verify"]
@@ -96,6 +98,9 @@ def verify(
         findings += check_classes(opened, labels, splits)
         findings += check_duplicates(opened, facts, labels, splits)
         findings += check_near(opened, facts) if near else []
+        findings += check_across(opened, facts, memory)
+        note_images(opened, facts, memory)
+        memory.save()
     return Report(
         dataset=opened.card.slug,
         root=str(opened.root),

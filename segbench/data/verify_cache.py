@@ -37,6 +37,7 @@ class FactsCache:
         files: entries as read; turned into facts when asked for.
         cases: painted references.
         thumbnails: by case, with the state of the image they were made from.
+        about: what other verifications may want to know of this dataset (`verify_across`).
         changed: whether there is something to save.
     """
 
@@ -45,6 +46,7 @@ class FactsCache:
     files: dict[str, Any] = field(default_factory=dict[str, Any])
     cases: dict[str, Any] = field(default_factory=dict[str, Any])
     thumbnails: dict[str, Any] = field(default_factory=dict[str, Any])
+    about: dict[str, Any] = field(default_factory=dict[str, Any])
     changed: bool = False
 
     def file(self, path: Path) -> FileFacts | None:
@@ -94,6 +96,12 @@ class FactsCache:
         self.thumbnails[case] = [list(state_of(image)), [float(f"{value:.6g}") for value in values]]
         self.changed = True
 
+    def note(self, about: dict[str, Any]) -> None:
+        """Remember what the dataset is as a whole."""
+        if about != self.about:
+            self.about = about
+            self.changed = True
+
     def save(self) -> None:
         """Write what is known, whole or not at all; nothing when nothing changed."""
         if self.path is None or not self.changed:
@@ -102,7 +110,13 @@ class FactsCache:
         cases = {
             n: composite_to_json(f) if isinstance(f, CompositeFacts) else f for n, f in self.cases.items()
         }
-        value = {"version": FACTS_VERSION, "files": files, "cases": cases, "thumbnails": self.thumbnails}
+        value = {
+            "version": FACTS_VERSION,
+            "files": files,
+            "cases": cases,
+            "thumbnails": self.thumbnails,
+            "about": self.about,
+        }
         atomic_write(self.path, canonical_json(value))
         self.changed = False
 
@@ -132,7 +146,7 @@ def open_cache(root: Path, *, folder: Path | None = None, keep: bool = True) -> 
         value = json.loads(path.read_bytes())
         if value["version"] == FACTS_VERSION:
             cache.files, cache.cases = dict(value["files"]), dict(value["cases"])
-            cache.thumbnails = dict(value["thumbnails"])
+            cache.thumbnails, cache.about = dict(value["thumbnails"]), dict(value["about"])
     except (OSError, ValueError, KeyError, TypeError):
         pass  # absent, of another version or damaged: everything is read again
     return cache

@@ -316,6 +316,65 @@ def test_file_that_changed_since(msd):
         check_unchanged(dataset, ["phantom_001"])
 
 
+# ---- the same scan in two datasets
+
+
+def as_real(source: Path, target: Path, name: str, rename=lambda case: case) -> Path:
+    """A copy under another name and other ids, no longer recognisable as generated."""
+    shutil.copytree(source, target)
+    (target / "phantom.json").unlink()
+    content = json.loads((target / "dataset.json").read_text()) | {"name": name}
+    for folder in ("imagesTr", "labelsTr"):
+        for path in (target / folder).iterdir():
+            path.rename(path.with_name(rename(path.name)))
+    for entry in content["training"]:
+        for key, value in entry.items():
+            entry[key] = f"{Path(value).parent}/{rename(Path(value).name)}"
+    (target / "dataset.json").write_text(json.dumps(content))
+    return target
+
+
+def test_scans_that_two_datasets_share_are_told(msd, tmp_path):
+    one = as_real(msd, tmp_path / "one", "One")
+    two = as_real(msd, tmp_path / "two", "Two", lambda name: name.replace("phantom_00", "other_7"))
+    assert not verify(one, cache=tmp_path / "cache").counts["warning"]
+    report = verify(two, cache=tmp_path / "cache")
+    told = [f for f in report.findings if f.code == "SB321"]
+    assert {f.case for f in told} == {f"other_7{index}" for index in range(5)}
+    assert "case phantom_000 of dataset one" in told[0].message
+    assert report.counts["error"] == 0
+    assert verify(two, cache=False).counts["warning"] == 0
+
+
+def test_a_copy_of_the_same_dataset_is_no_finding(msd, tmp_path):
+    for name in ("One", "Two"):
+        report = verify(as_real(msd, tmp_path / name, name), cache=tmp_path / "cache")
+        assert report.counts["warning"] == 0
+    verify(msd, cache=tmp_path / "cache")
+    copy = Path(shutil.copytree(msd, tmp_path / "copy"))
+    assert verify(copy, cache=tmp_path / "cache").counts["warning"] == 0
+
+
+# ---- a worker that dies
+
+
+def test_a_case_that_kills_its_worker_is_told_and_the_rest_goes_on(msd, monkeypatch):
+    from segbench.data import verify_gather
+
+    def pool(function, tasks, workers, *, case_of):
+        for task in tasks:
+            if case_of(task) == "phantom_002":
+                yield task, None, SegbenchError("SB503", "a worker was killed", case="phantom_002")
+            else:
+                yield task, function(task), None
+
+    monkeypatch.setattr(verify_gather, "ordered_map", pool)
+    report = verify(msd, cache=False)
+    assert {(f.code, f.case) for f in report.findings} == {("SB503", "phantom_002")}
+    assert report.counts["error"] == 2  # its image and its label
+    assert report.labels[0].cases == 4
+
+
 # ---- the report
 
 
