@@ -144,7 +144,7 @@ def runs(tmp_path: Path) -> RunFactory:
     return RunFactory(tmp_path / "runs")
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def factory_at() -> Callable[[Path], RunFactory]:
     return RunFactory
 
