@@ -124,6 +124,7 @@ def append_line(path: Path | str, record: dict[str, object]) -> None:
     target = Path(path)
     line = json.dumps(record, sort_keys=True, ensure_ascii=False, allow_nan=False).encode() + b"\n"
     try:
+        target.parent.mkdir(parents=True, exist_ok=True)
         fault("write")
         descriptor = os.open(target, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
         try:

@@ -24,7 +24,7 @@ def tensor_bytes(tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | No
     plain = {name: tensors[name].detach().cpu().contiguous() for name in sorted(tensors)}
     data = save(plain, metadata=dict(metadata or {}))
     (length,) = struct.unpack("<Q", data[:8])
-    header = json.loads(data[8 : 8 + length])
+    header = json.loads(data[8 : 8 + length].decode().rstrip(" \0"))
     text = json.dumps(header, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode()
     text += b" " * (-len(text) % _ALIGNMENT)
     return b"".join((struct.pack("<Q", len(text)), text, memoryview(data)[8 + length :]))
