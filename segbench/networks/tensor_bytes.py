@@ -22,9 +22,9 @@ _ALIGNMENT = 8
 def tensor_bytes(tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None) -> bytes:
     """The document of tensors (copied to the CPU, contiguous) and metadata; equal content, equal bytes."""
     plain = {name: tensors[name].detach().cpu().contiguous() for name in sorted(tensors)}
-    data = save(plain, metadata=dict(metadata or {}))
+    data = save(plain, metadata=dict(metadata) if metadata else None)  # an empty mapping breaks its header
     (length,) = struct.unpack("<Q", data[:8])
-    header = json.loads(data[8 : 8 + length].decode().rstrip(" \0"))
+    header = json.loads(data[8 : 8 + length])
     text = json.dumps(header, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode()
     text += b" " * (-len(text) % _ALIGNMENT)
     return b"".join((struct.pack("<Q", len(text)), text, memoryview(data)[8 + length :]))
