@@ -11,7 +11,7 @@ here. Positions are packed as z << 42 | y << 21 | x, so that sorting them is ras
 
 # Compiled functions are typed by their signatures.
 # ruff: noqa: ANN001, ANN202
-# pyright: basic
+# pyright: basic, reportCallIssue=false, reportArgumentType=false
 
 from __future__ import annotations
 

@@ -286,8 +286,9 @@ def disc_rows(spacing_mm: Spacing) -> Disc:
     radius = float(np.sqrt(DISC_ROWS * spacing_mm[0] * spacing_mm[1] / np.pi))
     reach_z, reach_y = (int(radius / spacing_mm[axis]) + 2 for axis in (0, 1))
     z_squares, y_squares = step_squares(reach_z + 1, spacing_mm[0]), step_squares(reach_y + 1, spacing_mm[1])
-    z, y = np.mgrid[-reach_z : reach_z + 1, -reach_y : reach_y + 1].reshape(2, -1)
-    squares = z_squares[abs(z)] + y_squares[abs(y)]
+    grid: Any = np.mgrid[-reach_z : reach_z + 1, -reach_y : reach_y + 1]
+    z, y = grid.reshape(2, -1)
+    squares: Reals = z_squares[abs(z)] + y_squares[abs(y)]
     order = np.argsort(squares, kind="stable")
     order = order[squares[order] <= radius * radius]
     x_squares = np.append(step_squares(64, spacing_mm[2]), np.inf)

@@ -9,6 +9,7 @@ neighbours that are as near as rounding can tell apart.
 
 from __future__ import annotations
 
+import importlib
 import math
 from typing import TYPE_CHECKING, Any
 
@@ -132,12 +133,12 @@ def nearest_mm(points: Points, targets: Points, spacing_mm: Spacing) -> Distance
     if not len(points):
         return np.empty(0, dtype=np.float64)
     # scipy.spatial takes a third of a second to import: only what needs a tree pays for it.
-    from scipy.spatial import cKDTree
+    spatial: Any = importlib.import_module("scipy.spatial")
 
     spacing = np.asarray(spacing_mm, dtype=np.float64)
-    tree: Any = cKDTree(targets * spacing, balanced_tree=False, compact_nodes=False)
+    tree: Any = spatial.cKDTree(targets * spacing, balanced_tree=False, compact_nodes=False)
     if rounding_free(spacing_mm, int(max(points.max(), targets.max()))):
-        _, nearest = tree.query(points * spacing, k=1)
+        nearest: Points = tree.query(points * spacing, k=1)[1]
         return np.sqrt(squared_mm(points, targets[nearest], spacing))
     return np.sqrt(_nearest_among_ties(points, targets, spacing, tree))
 

@@ -16,7 +16,7 @@ from segbench.metrics.registry import suggestions
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    LabelMap = NDArray[np.integer[Any]] | NDArray[np.bool_]
+    LabelMap = NDArray[Any]  # integer or bool
 
 Spacing = tuple[float, float, float]
 Regions = dict[str, tuple[int, ...]]

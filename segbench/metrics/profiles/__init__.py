@@ -15,7 +15,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Any, Literal, cast
 
-from segbench.core.errors import SegbenchError
+from segbench.core.errors import SegbenchError, unknown_name
 from segbench.core.hashing import digest_json
 from segbench.metrics.policies import POLICIES, EmptyPolicy
 from segbench.metrics.registry import DEFAULT_METRICS, METRICS, REGION_METRICS, suggestions
@@ -61,8 +61,8 @@ class MetricProfile:
         content = asdict(self)
         content.pop("notes")
         content["versions"] = {name: METRICS[name].version for name in self.columns}
-        if isinstance(content["regions"], Mapping):
-            content["regions"] = {name: list(labels) for name, labels in content["regions"].items()}
+        if isinstance(self.regions, Mapping):
+            content["regions"] = {name: list(labels) for name, labels in self.regions.items()}
         return digest_json(content)
 
 
@@ -91,7 +91,7 @@ def load_profile(name: str | Path) -> MetricProfile:
         return _parse(content, path.stem, str(path))
     known = list_profiles()
     if text not in known:
-        raise SegbenchError("SB101", f"no metric profile called {text!r}{suggestions(text, known)}")
+        raise unknown_name("metric profile", text, known, listing="segbench evaluate --help")
     content = resources.files(__name__).joinpath(f"{text}.toml").read_text(encoding="utf-8")
     return _parse(content, text, f"{text}.toml")
 
@@ -134,18 +134,21 @@ def _faults(table: Mapping[str, Any]) -> list[str]:
             faults.append(f"{key}: found {table[key]!r}, allowed {', '.join(allowed)}")
     faults += _tolerance_faults(table.get("nsd_tolerance", "card"))
     faults += _region_faults(table.get("regions", "card"))
-    notes = table.get("notes", [])
-    if not isinstance(notes, list) or not all(isinstance(note, str) for note in notes):
+    if not _is_texts(table.get("notes", [])):
         faults.append("notes: must be a list of texts")
     if not isinstance(table.get("name", ""), str):
         faults.append("name: must be a text")
     return faults
 
 
+def _is_texts(value: Any) -> bool:
+    return isinstance(value, list) and all(isinstance(part, str) for part in cast("list[Any]", value))
+
+
 def _name_faults(table: Mapping[str, Any], key: str, known: tuple[str, ...]) -> list[str]:
-    names = table.get(key, [])
-    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
-        return [f"{key}: must be a list of texts, found {names!r}"]
+    if not _is_texts(table.get(key, [])):
+        return [f"{key}: must be a list of texts, found {table[key]!r}"]
+    names = cast("list[str]", table.get(key, []))
     if len(set(names)) != len(names):
         return [f"{key}: a name stands twice"]
     return [f"{key}: unknown name {name!r}{suggestions(name, known)}" for name in names if name not in known]
@@ -166,6 +169,8 @@ def _region_faults(value: Any) -> list[str]:
         return [f"regions: found {value!r}, allowed 'card' or a table name = [labels]"]
     return [
         f"regions.{name}: found {labels!r}, allowed a list of labels > 0"
-        for name, labels in value.items()
-        if not isinstance(labels, list) or not labels or not all(type(n) is int and n > 0 for n in labels)
+        for name, labels in cast("dict[str, Any]", value).items()
+        if not isinstance(labels, list)
+        or not labels
+        or not all(type(label) is int and label > 0 for label in cast("list[Any]", labels))
     ]

@@ -1,0 +1,65 @@
+"""Which engine answers, and what happens without a compiler, without numba, without a place for its cache."""
+
+import json
+import os
+import subprocess
+import sys
+
+import numpy as np
+
+MAP = """
+import numpy as np
+maps = np.random.default_rng(0).integers(0, 2, (2, 70, 70, 70)).astype("u1")
+"""
+SCORE = """
+import json, sys
+from segbench.metrics import evaluate_case
+score = evaluate_case(*maps, spacing_mm=(1, 2, 3), regions={"a": (1,)})["a"]
+print(json.dumps([dict(score), *(name in sys.modules for name in ("segbench.metrics._kernels", "numba"))]))
+"""
+
+
+def run(before="", maps=MAP, **environment):
+    done = subprocess.run(
+        [sys.executable, "-c", before + maps + SCORE],
+        env={**os.environ, **environment},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
+
+
+def expected():
+    from segbench.metrics import evaluate_case
+
+    maps = np.random.default_rng(0).integers(0, 2, (2, 70, 70, 70)).astype("u1")
+    return dict(evaluate_case(*maps, spacing_mm=(1, 2, 3), regions={"a": (1,)})["a"])
+
+
+def test_without_numba_the_plain_engine_gives_the_same_bits():
+    score, kernels, _ = run("import sys\nsys.modules['numba'] = None\n")
+    assert not kernels
+    assert score == expected()
+
+
+def test_numba_can_be_switched_off():
+    score, kernels, numba = run(SEGBENCH_NO_NUMBA="1")
+    assert (kernels, numba) == (False, False)
+    assert score == expected()
+
+
+def test_large_maps_use_the_kernels_and_small_ones_never_wait():
+    score, kernels, _ = run()
+    assert kernels
+    assert score == expected()
+    small = MAP + "maps = maps[:, :20, :20, :20].copy()\n"
+    assert run(maps=small)[1:] == [False, False]
+    hollow = MAP + "maps[:, 40:] = 0\nmaps[:, :, 40:] = 0\n"
+    assert run(maps=hollow)[1:] == [False, False], "the box of the labels decides, not the array"
+
+
+def test_metrics_need_neither_torch_nor_pandas():
+    blocked = "import sys\nfor name in ('torch', 'monai', 'pandas'): sys.modules[name] = None\n"
+    assert run(blocked)[0] == expected()
