@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import TYPE_CHECKING
 
+from segbench.cards import DatasetCard
+from segbench.cards.protocol import DataSection
 from segbench.core import console
 from segbench.core.environment import cache_dir
 from segbench.core.errors import SegbenchError
@@ -45,20 +48,32 @@ def verify_stage(context: Context) -> StageResult:
     return StageResult(artefact=report.digest, facts={"counts": report.counts})
 
 
-def recipe_of(context: Context) -> PreparationRecipe:
-    """How the cases of this cell become network input."""
+def build_recipe(card: DatasetCard, data: DataSection, dataset_digest: str) -> PreparationRecipe:
+    """How the cases of a dataset become network input under a protocol."""
     from segbench.data.recipe import PreparationRecipe
 
-    card, data = context.card, context.protocol.data
-    own = data.normalisation
-    normalisation = card.channel_normalisation if own == "card" else (own,) * len(card.channels.order)
+    own, spacing = data.normalisation, data.spacing
+    if spacing == "card":
+        spacing = card.geometry.spacing_mm or "median"
     return PreparationRecipe(
         channels=tuple(card.channels.order),
-        normalisation=tuple(normalisation),
-        spacing_mm=data.spacing,  # type: ignore[arg-type]  # protocol_for has replaced "card"
+        normalisation=tuple(
+            card.channel_normalisation if own == "card" else (own,) * len(card.channels.order)
+        ),
+        spacing_mm=spacing,
         orientation=card.geometry.orientation,
-        dataset_digest=context.dataset.digest,
+        dataset_digest=dataset_digest,
     )
+
+
+def recipe_of(context: Context) -> PreparationRecipe:
+    """How the cases of this cell become network input."""
+    return build_recipe(context.card, context.protocol.data, context.dataset.digest)
+
+
+def prepared_root() -> Path:
+    """The folder of all prepared recipes."""
+    return cache_dir() / "prepared"
 
 
 def open_prepared(context: Context, *, tell: Callable[[str], None] | None = None) -> Cache:
@@ -75,7 +90,7 @@ def open_prepared(context: Context, *, tell: Callable[[str], None] | None = None
         context.dataset,
         cases,
         recipe_of(context),
-        cache_dir() / "prepared",
+        prepared_root(),
         training_ids=split.train,
         workers=context.execution.workers,
         progress=tell,
