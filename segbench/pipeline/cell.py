@@ -81,6 +81,8 @@ def classes_of(card: DatasetCard, output: str) -> Classes:
 def protocol_for(protocol: Protocol, model: ModelCard, card: DatasetCard) -> Protocol:
     """The protocol as it applies to one model on one dataset, every "card" replaced by the card's word."""
     own = protocol.for_family(model.family)
+    if own.published:
+        own = with_published_recipe(own, model)
     patch = own.patch.size
     if card.geometry.patch is not None:
         lowered = [min(a, b) for a, b in zip(patch, card.geometry.patch, strict=True)]
@@ -101,6 +103,53 @@ def protocol_for(protocol: Protocol, model: ModelCard, card: DatasetCard) -> Pro
         ),
     }
     return own.model_copy(update=updates)
+
+
+def with_published_recipe(protocol: Protocol, model: ModelCard) -> Protocol:
+    """The protocol with every field that the model's authors published in place of its own."""
+    recipe = model.published_recipe
+    if recipe is None:
+        return protocol
+    given = {name: value for name, value in recipe if value is not None}
+    sections: dict[str, dict[str, Any]] = {}
+    for field, (section, name) in _PUBLISHED_FIELDS.items():
+        if field in given:
+            sections.setdefault(section, {})[name] = given[field]
+    if given.get("mirror") is False:
+        sections.setdefault("inference", {})["mirror_axes"] = "none"
+    if (
+        "normalisation" in sections.get("data", {})
+        and sections["data"]["normalisation"] not in NORMALISATIONS
+    ):
+        del sections["data"]["normalisation"]
+    if sections.get("optimiser", {}).get("name") == "adam":
+        sections["optimiser"]["name"] = "adamw"
+    content = protocol.resolved()
+    for section, fields in sections.items():
+        content[section] |= fields
+    return Protocol.model_validate(content)
+
+
+NORMALISATIONS = ("ct", "zscore", "zscore-nonzero", "rescale01", "none")
+_PUBLISHED_FIELDS: dict[str, tuple[str, str]] = {
+    "patch": ("patch", "size"),
+    "batch_size": ("sampling", "batch_size"),
+    "samples": ("budget", "samples"),
+    "warmup_samples": ("budget", "warmup_samples"),
+    "normalisation": ("data", "normalisation"),
+    "optimiser": ("optimiser", "name"),
+    "lr": ("optimiser", "lr"),
+    "momentum": ("optimiser", "momentum"),
+    "nesterov": ("optimiser", "nesterov"),
+    "weight_decay": ("optimiser", "weight_decay"),
+    "schedule": ("schedule", "name"),
+    "loss": ("loss", "terms"),
+    "deep_supervision": ("loss", "deep_supervision"),
+    "precision": ("train", "precision"),
+    "foreground_fraction": ("sampling", "foreground_fraction"),
+    "overlap": ("inference", "overlap"),
+}
+"""Field of `[published_recipe]` to section and field of the protocol."""
 
 
 def check_fit(protocol: Protocol, model: ModelCard) -> SegbenchError | None:

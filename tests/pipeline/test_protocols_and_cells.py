@@ -1,0 +1,125 @@
+"""Protocols: what they hold, what is hashed; cells: classes, fit, identity."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from segbench.cards import list_model_cards, list_protocols, load_dataset_card, load_model_card, load_protocol
+from segbench.cards.protocol import parse_setting
+from segbench.core.errors import SegbenchError
+from segbench.pipeline.cell import check_fit, classes_of, identify, network_arguments, protocol_for
+
+
+def test_the_shipped_protocols() -> None:
+    assert set(list_protocols()) == {"demo", "standard", "published", "segmamba-v2-release"}
+    standard = load_protocol("standard")
+    assert standard.budget.samples == 250_000
+    assert standard.optimiser.name == "sgd"
+    assert standard.for_family("transformer").optimiser.name == "adamw"
+    assert standard.for_family("transformer").schedule.warmup_fraction == 0.05
+    release = load_protocol("segmamba-v2-release")
+    assert release.budget.samples == 62 * 1000 * 8
+    assert release.loss.terms == {"ce": 1.0}
+    assert release.metrics.profile == "segmamba-v2-release"
+
+
+def test_overrides_rename_and_move_the_digest() -> None:
+    plain, other = load_protocol("demo"), load_protocol("demo", {"budget.samples": 4})
+    assert other.name == "demo+custom"
+    assert other.digest() != plain.digest()
+    assert load_protocol("demo", {"samples": 4}).digest() == other.digest()
+    assert load_protocol("demo", {"patch.size": 64}).patch.size == (64, 64, 64)
+
+
+def test_notes_and_seeds_are_not_hashed() -> None:
+    plain = load_protocol("demo")
+    told = plain.model_copy(update={"notes": plain.notes.model_copy(update={"purpose": "other"})})
+    assert told.digest() == plain.digest()
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("a.b=3", 3),
+        ("a.b=1e-3", 1e-3),
+        ("a.b=[1, 2]", [1, 2]),
+        ("a.b=1,2", [1, 2]),
+        ("a.b=zscore", "zscore"),
+        ("a.b=true", True),
+    ],
+)
+def test_settings_are_read_as_toml_or_text(text: str, value: object) -> None:
+    assert parse_setting(text) == ("a.b", value)
+
+
+def test_a_protocol_file_with_faults_names_them_all(tmp_path: Path) -> None:
+    path = tmp_path / "mine.toml"
+    path.write_text(
+        'name = "mine"\n[patch]\nsize = [0, 1, 2]\n[budget]\nsamples = "many"\n[nonsense]\na = 1\n'
+    )
+    with pytest.raises(SegbenchError) as caught:
+        load_protocol(path)
+    assert caught.value.code == "SB110"
+    told = " ".join(caught.value.details)
+    for key in ("patch.size", "budget.samples", "nonsense"):
+        assert key in told
+
+
+def test_the_card_fills_in_what_the_protocol_leaves_to_it() -> None:
+    card = load_dataset_card("brats2023-gli")
+    own = protocol_for(load_protocol("standard"), load_model_card("segmamba-v2"), card)
+    assert own.data.spacing == (1.0, 1.0, 1.0)
+    assert own.inference.mirror_axes == ("z", "y", "x")
+
+
+def test_published_takes_the_authors_recipe() -> None:
+    card = load_dataset_card("brats2023-gli")
+    own = protocol_for(load_protocol("published"), load_model_card("segmamba-v2"), card)
+    assert own.sampling.batch_size == 8
+    assert own.budget.samples == 496_000
+    assert own.loss.terms == {"ce": 1.0}
+    for slug in list_model_cards():
+        protocol_for(load_protocol("published"), load_model_card(slug), card)
+
+
+def test_a_patch_a_network_cannot_take_is_said_with_the_mend() -> None:
+    card = load_dataset_card("brats2023-gli")
+    model = load_model_card("nnunet")
+    own = protocol_for(load_protocol("demo"), model, card)
+    problem = check_fit(own, model)
+    assert problem is not None
+    assert problem.code == "SB104"
+    assert "64" in problem.mend
+    assert check_fit(protocol_for(load_protocol("standard"), model, card), model) is None
+
+
+def test_classes_and_regions() -> None:
+    card = load_dataset_card("brats2023-gli")
+    softmax = classes_of(card, "softmax")
+    assert softmax.values == (0, 1, 2, 3)
+    assert softmax.channels == 4
+    regions = classes_of(card, "regions")
+    assert regions.regions == ((1, 2, 3), (1, 3), (3,))
+    assert regions.region_labels == (2, 1, 3)
+    assert regions.region_classes == ((1, 2, 3), (1, 3), (3,))
+    with pytest.raises(SegbenchError):
+        classes_of(load_dataset_card("kits23").model_copy(update={"regions": {"a": (1, 2)}}), "regions")
+
+
+def test_identity_moves_with_what_changes_numbers_and_with_nothing_else() -> None:
+    card, model = load_dataset_card("brats2023-gli"), load_model_card("segmamba-v2-tiny")
+    own = protocol_for(load_protocol("demo"), model, card)
+
+    def content(c=card, m=model, p=own, data="d", split="s"):
+        return identify(m, c, p, dataset_digest=data, split_digest=split)
+
+    same = content(c=card.model_copy(update={"title": "another title"}))
+    assert same == content()
+    tolerance = card.evaluation.model_copy(update={"nsd_tolerance_mm": {"default": 3.0}})
+    assert content(c=card.model_copy(update={"evaluation": tolerance})) != content()
+    assert content(data="e") != content()
+    assert content(split="t") != content()
+    assert content(p=load_protocol("demo", {"budget.samples": 4})) != content()
+    assert network_arguments(model, card, own) == {"in_channels": 4, "out_channels": 4}
