@@ -75,6 +75,10 @@ def split_notes(card: DatasetCard) -> dict[str, str]:
     for path in sorted(folder.glob("*.json")) if folder.is_dir() else ():
         content = json.loads(Path(path).read_text(encoding="utf-8"))
         words = [str(content.get("source", ""))]
+        if content.get("known_leaks"):
+            leaking = len({case for case, _ in content["known_leaks"]})
+            tested = len(content["folds"][0]["test"])
+            words.append(f"at least {leaking} of {tested} test cases share a patient with training")
         if content.get("acknowledged_leaks"):
             words.append("leaks patients into the test set (counted on your tree at every load)")
         prefix = "default; " if path.stem == card.splits.default else ""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -136,13 +137,34 @@ def volumes_in(folder: Path) -> dict[str, list[Path]]:
     return found
 
 
+class Listing:
+    """Names of the entries of folders, each folder listed once: trees hold tens of thousands of files."""
+
+    def __init__(self) -> None:
+        self._names: dict[str, frozenset[str]] = {}
+
+    def has(self, folder: str, name: str) -> bool:
+        """Whether a folder has an entry of this name."""
+        if folder not in self._names:
+            try:
+                with os.scandir(folder) as found:
+                    self._names[folder] = frozenset(entry.name for entry in found)
+            except OSError:
+                self._names[folder] = frozenset()
+        return name in self._names[folder]
+
+    def with_any_ending(self, folder: Path, template: str) -> list[Path]:
+        """The files that a filled template stands for: itself, or the same stem with another ending."""
+        inner, _, name = template.rpartition("/")
+        place = f"{folder}/{inner}" if inner else str(folder)
+        parts = stem_and_ending(name)
+        names = [name] if parts is None else [name, *(parts[0] + e for e in ENDINGS if e != parts[1])]
+        return [Path(place, candidate) for candidate in names if self.has(place, candidate)]
+
+
 def with_any_ending(path: Path) -> list[Path]:
-    """The existing files that a template's path stands for: itself, or the same stem with another ending."""
-    parts = stem_and_ending(path.name)
-    if parts is None:
-        return [path] if path.exists() else []
-    candidates = [path, *(path.with_name(parts[0] + ending) for ending in ENDINGS if ending != parts[1])]
-    return [candidate for candidate in candidates if candidate.exists()]
+    """The existing files that a path stands for: itself, or the same stem with another ending."""
+    return Listing().with_any_ending(path.parent, path.name)
 
 
 def is_safe_case(case: str) -> bool:

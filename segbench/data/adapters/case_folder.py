@@ -13,12 +13,12 @@ from segbench.data.adapters.base import (
     CaseFiles,
     Discovery,
     LayoutFinding,
+    Listing,
     entries,
     inside,
     is_safe_case,
     missing_references,
     stem_and_ending,
-    with_any_ending,
 )
 
 LEVELS_DOWN = 2
@@ -112,7 +112,8 @@ def _fit(
     discovery: Discovery,
     root: Path,
 ) -> CaseFiles:
-    attempts = [_attempt(card, form, folder, fields) for form in layout.form]
+    listing = Listing()
+    attempts = [_attempt(card, form, folder, fields, listing) for form in layout.form]
     best = next((a for a in attempts if not a.missing_images and not a.missing_labels), None)
     if best is None and all(a.references is None for a in attempts):
         best = next((a for a in attempts if not a.missing_images), None)
@@ -141,12 +142,14 @@ def _fit(
     )
 
 
-def _attempt(card: DatasetCard, form: CaseFolderForm, folder: Path, fields: dict[str, str]) -> _Attempt:
+def _attempt(
+    card: DatasetCard, form: CaseFolderForm, folder: Path, fields: dict[str, str], listing: Listing
+) -> _Attempt:
     ambiguous: list[str] = []
 
     def find(template: str) -> Path | None:
         name = template.format(**fields)
-        found = with_any_ending(folder / name)
+        found = listing.with_any_ending(folder, name)
         if len(found) > 1:
             ambiguous.append(name)
         return found[0] if found else None
