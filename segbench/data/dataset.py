@@ -16,14 +16,10 @@ from segbench.cards.dataset_card import DatasetCard
 from segbench.core.errors import SegbenchError
 from segbench.data.adapters import CaseFiles, Discovery, LayoutFinding
 from segbench.volumes import Volume, read_header, read_label_map, read_volume
-from segbench.volumes.geometry import corner_displacement
+from segbench.volumes.geometry import compare_geometry
 from segbench.volumes.header import VolumeHeader
 from segbench.volumes.volume import DEFAULT_MAX_BYTES
 
-SPACING_TOLERANCE = 1e-3
-"""Largest relative difference of spacings within a case."""
-GRID_TOLERANCE_VOXELS = 0.5
-"""Largest displacement of a corner between two files of a case."""
 MASK_VALUES = (0, 1, 255)
 
 
@@ -288,25 +284,31 @@ class Dataset:
     def _same_grid(self, first: Volume, other: Volume | VolumeHeader, files: CaseFiles, path: Path) -> None:
         """Refuse files of one case that do not lie on one grid; nothing is resampled to make them fit."""
 
-        def refuse(code: str, message: str, expected: object, found: object) -> SegbenchError:
-            return SegbenchError(
-                code,
-                f"case {files.case}: {message}",
-                path=path,
-                case=files.case,
-                expected=expected,
-                found=found,
-            )
-
-        if first.shape_zyx != other.shape_zyx:
-            raise refuse("SB307", "shapes (z, y, x) differ", first.shape_zyx, other.shape_zyx)
-        ratio = np.divide(other.spacing_mm, first.spacing_mm)
-        if float(np.abs(ratio - 1).max()) > SPACING_TOLERANCE:
-            raise refuse("SB308", "spacings (z, y, x) in mm differ", first.spacing_mm, other.spacing_mm)
-        apart = corner_displacement(first.affine, other.affine, first.shape_zyx)
-        if apart > GRID_TOLERANCE_VOXELS:
-            found = f"{apart:.3g} voxels apart"
-            raise refuse("SB309", "origin or direction differ", f"at most {GRID_TOLERANCE_VOXELS}", found)
+        compared = compare_geometry(first, other)
+        if compared.same_grid:
+            return
+        mend = None
+        if compared.equal_after_reorientation:
+            # Voxel values would still correspond, but a dataset whose files disagree is asked to say so.
+            mend = "the grids are equal after reorientation: write both files in the same order of axes"
+        if not compared.shape_equal:
+            code, message = "SB307", "shapes (z, y, x) differ"
+            expected, found = str(first.shape_zyx), str(other.shape_zyx)
+        elif not compared.spacing_equal:
+            code, message = "SB308", "spacings (z, y, x) in mm differ"
+            expected, found = str(first.spacing_mm), str(other.spacing_mm)
+        else:
+            code, message = "SB309", "origin or direction differ"
+            expected, found = "the same place", f"{compared.displacement_voxels:.3g} voxels apart"
+        raise SegbenchError(
+            code,
+            f"case {files.case}: {message}",
+            path=path,
+            case=files.case,
+            expected=expected,
+            found=found,
+            mend=mend,
+        )
 
     def _paint(self, files: CaseFiles, masks: Mapping[str, Path]) -> Volume:
         value_of = {name: value for value, name in self.card.labels.items()}

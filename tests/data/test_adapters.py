@@ -481,6 +481,16 @@ class TestGeometryOfACase:
         error = code_of(lambda: dataset.read_image("a"))
         assert (error.code, error.case) == (code, "a")
 
+    def test_the_same_grid_in_another_axis_order_is_named(self, tmp_path: Path) -> None:
+        scan(tmp_path / "Image" / "a.nii.gz")
+        flipped = np.diag([-1.0, 1, 1, 1])
+        flipped[0, 3] = 5.0
+        array = np.ones((4, 5, 6), dtype=np.uint8)
+        write_label_map(tmp_path / "ROI" / "a.nii.gz", array, Volume(array, (1, 1, 1), flipped))
+        error = code_of(lambda: open_dataset("crc-2000", path=tmp_path).read_image("a"))
+        assert error.code == "SB309"
+        assert "equal after reorientation" in error.mend
+
     def test_a_tiny_shift_is_taken_and_the_references_affine_holds(self, tmp_path: Path) -> None:
         scan(tmp_path / "Image" / "a.nii.gz")
         shifted = np.eye(4)
