@@ -52,6 +52,10 @@ def run(
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Print the plan; write nothing.", rich_help_panel=PLAN)
     ] = False,
+    smoke: Annotated[
+        bool,
+        typer.Option("--smoke", help="Each model must overfit one case; then stop.", rich_help_panel=PLAN),
+    ] = False,
     plan_only: Annotated[
         bool, typer.Option("--plan-only", help="Write the planned runs and stop.", rich_help_panel=PLAN)
     ] = False,
@@ -115,6 +119,8 @@ def run(
         save_probabilities=save_probabilities,
         check_outputs=check_outputs,
     )
+    if smoke:
+        return _smoke(plan, execution)
     if dry_run or plan_only or print_jobs:
         return _plan_only(plan, execution, dry_run=dry_run, print_jobs=print_jobs, protocol=protocol)
     outcome = run_plan(plan, execution, slots=max_parallel, fresh=fresh, check_outputs=check_outputs)
@@ -149,6 +155,41 @@ def _plan_only(plan: Plan, execution: Execution, *, dry_run: bool, print_jobs: b
         header = ["model", "dataset", "fold", "seed", "state", "forecast", "note"]
         console.emit_table(header, rows, right=(2, 3))
     return ExitCode.PARTIAL if plan.absent else ExitCode.DONE
+
+
+def _smoke(plan: Plan, execution: Execution) -> int:
+    """Let each model overfit one case; exit 6 when one cannot."""
+    from segbench.core.catalogue import ExitCode
+    from segbench.pipeline.smoke import DICE, smoke
+
+    results = smoke(plan.cells, execution)
+    if settings().json:
+        rows = [
+            {
+                "model": r.model,
+                "dataset": r.dataset,
+                "case": r.case,
+                "dice": r.dice,
+                "steps": r.steps,
+                "passed": r.passed,
+            }  # fmt: skip
+            for r in results
+        ]
+        console.emit_json({"schema_version": 1, "smoke": rows})
+    else:
+        header = ["model", "dataset", "case", "Dice", f"> {DICE}"]
+        lines = [
+            [
+                r.model,
+                r.dataset,
+                r.case,
+                ", ".join(f"{region} {value:.3f}" for region, value in r.dice.items()),
+                "yes" if r.passed else "NO",
+            ]
+            for r in results
+        ]
+        console.emit_table(header, lines)
+    return ExitCode.DONE if all(r.passed for r in results) else ExitCode.GATE
 
 
 def plan_document(plan: Plan) -> dict[str, Any]:

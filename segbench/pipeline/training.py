@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections.abc import Generator, Iterable
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,22 +23,20 @@ if TYPE_CHECKING:
 
     from segbench.data.augment import AugmentationSettings
     from segbench.data.cache import Cache
+    from segbench.engine.trainer import TrainingJob
 
 FINAL_WEIGHTS = Path("checkpoints") / "final.safetensors"
 
 
-def train_stage(context: Context) -> StageResult:
-    """Train the network to the end of its budget, resuming from the last checkpoint."""
-    import torch
-
+@contextmanager
+def training_job(context: Context, cache: Cache) -> Generator[TrainingJob]:
+    """Data, network, loss and protocol of a cell, wired for the training loop, with its progress shown."""
     from segbench.engine.losses import SegmentationLoss
-    from segbench.engine.trainer import TrainingJob, train
+    from segbench.engine.trainer import TrainingJob
 
     device = choose_device(context.execution.device)
     level = set_determinism(context.protocol.determinism.level, device)
-    cache = open_prepared(context)
     protocol, classes = context.protocol, context.classes
-    metadata = weights_metadata(context, cache)
     loss = SegmentationLoss(
         terms=dict(protocol.loss.terms),
         smooth=protocol.loss.dice_smooth,
@@ -45,10 +44,10 @@ def train_stage(context: Context) -> StageResult:
         regions=classes.region_classes,
         ignore_class=classes.ignore_class,
     )
-    total = -(-protocol.budget.samples // protocol.sampling.batch_size) * protocol.sampling.batch_size
+    batch = protocol.sampling.batch_size
+    total = -(-protocol.budget.samples // batch) * batch
     with console.progress(f"train {context.run_id}", total, unit="samples") as bar:
-        batch = protocol.sampling.batch_size
-        job = TrainingJob(
+        yield TrainingJob(
             build=lambda: build_seeded(context),
             batches=lambda first, last: _batches(context, cache, first, last),
             transform=_transform(context, device, repeatable=level == "bitwise"),
@@ -60,13 +59,25 @@ def train_stage(context: Context) -> StageResult:
             on_step=lambda samples, value: bar.advance(batch, note=f"loss {value:.3f}"),
             warn=context.warn,
             validate=_validator(context, cache, device),
-            metadata=metadata,
+            metadata=weights_metadata(context, cache),
             channels=classes.channels,
             checkpoint_minutes=context.execution.checkpoint_minutes,
             check=context.check_lease,
         )
+
+
+def train_stage(context: Context) -> StageResult:
+    """Train the network to the end of its budget, resuming from the last checkpoint."""
+    import torch
+
+    from segbench.engine.trainer import train
+
+    cache = open_prepared(context)
+    with training_job(context, cache) as job:
         result = train(job)
-    final = keep_final(context, result.network, result.checkpoint, metadata)
+    device = job.device
+    level = set_determinism(context.protocol.determinism.level, device)
+    final = keep_final(context, result.network, result.checkpoint, job.metadata)
     facts: dict[str, Any] = {
         "samples_seen": result.samples_seen,
         "degraded": result.degraded,
