@@ -115,21 +115,41 @@ class PlaneExporter:
         )
         self._received = 0  # planes pushed so far
         self._done = 0  # planes of labels that are finished
-        self._held: Tensor | None = None  # the last plane, which the next planes may need
+        self._slab: Tensor | None = None  # the last plane, which the next ones may need, and room for them
+        self._holds = False
 
     def push(self, planes: Tensor) -> None:
         """Take the next planes (K, n, y, x) and finish every label plane they complete."""
-        planes = planes.detach().to(torch.float32)
-        slab = planes if self._held is None else torch.cat([self._held, planes.to(self._held.device)], dim=1)
-        first = self._received - (0 if self._held is None else 1)
-        self._received += planes.shape[1]
-        if self._received > self._depth:
-            raise ValueError(f"{self._received} planes pushed, {self._depth} expected")
+        count = planes.shape[1]
+        if self._received + count > self._depth:
+            raise ValueError(f"{self._received + count} planes pushed, {self._depth} expected")
+        slab, first = self._joined(planes.detach()), self._received - int(self._holds)
+        self._received += count
         ready = int(np.searchsorted(self._taps[0].upper, self._received))
         if ready > self._done:
             self._finish(slab, first, slice(self._done, ready))
             self._done = ready
-        self._held = slab[:, -1:].clone() if self._received < self._depth else None
+        self._hold(slab)
+
+    def _joined(self, planes: Tensor) -> Tensor:
+        """The held plane and the new ones, in a buffer that is used again; all planes at once as they are."""
+        if not self._holds and planes.shape[1] == self._depth:
+            return planes.to(torch.float32)
+        length = int(self._holds) + planes.shape[1]
+        if self._slab is None or self._slab.shape[1] < length:
+            grown = planes.new_empty((planes.shape[0], max(length, planes.shape[1] + 1), *planes.shape[2:]))
+            grown = grown.to(torch.float32)
+            if self._holds and self._slab is not None:
+                grown[:, 0] = self._slab[:, 0]
+            self._slab = grown
+        self._slab[:, int(self._holds) : length] = planes
+        return self._slab[:, :length]
+
+    def _hold(self, slab: Tensor) -> None:
+        """Keep the last plane where the next ones will find it."""
+        if self._received < self._depth and self._slab is not None:
+            self._slab[:, 0] = slab[:, -1].clone()
+            self._holds = True
 
     def _finish(self, slab: Tensor, first: int, planes: slice) -> None:
         z = self._taps[0]

@@ -111,6 +111,8 @@ def predict_planes(
 ) -> Iterator[Tensor]:
     """Finished planes (K, n, Y, X) float32 in z order, together the whole prepared grid.
 
+    The planes lie in a buffer that the next ones overwrite: copy what must stay.
+
     One network: its logits, averaged over mirrored views and overlapping windows. Several: the mean over them
     of the softmax of those, or with `by_sign` of the sigmoid less a half, so that the same decision rule
     holds.
@@ -142,9 +144,15 @@ def predict_planes(
         )
     plan = _Plan.of(source.shape[1:], patch, overlap)
     weights = importance_map(plan.window, importance=importance, sigma_scale=sigma_scale, device=device)
+    flips = _flips(mirror_axes)
     rings = [_Ring(num_outputs, plan, device) for _ in members]
+    # One buffer for all planes: many short-lived ones would grow the heap with the scan.
+    buffers = [
+        torch.empty((num_outputs, planes_at_once, *plan.shape[1:]), dtype=torch.float32, device=device)
+        for _ in members
+    ]
     predictors = [
-        _Windows(member, source, plan, num_outputs, _flips(mirror_axes), window_batch, device, precision)
+        _Windows(member, source, plan, num_outputs, flips, window_batch, device, precision)
         for member in members
     ]
     coverage = _Coverage(plan, weights)
@@ -152,15 +160,16 @@ def predict_planes(
     for z, following in zip(z_starts, [*z_starts[1:], plan.padded[0]], strict=True):
         for ring, predictor in zip(rings, predictors, strict=True):
             for y, x, logits in predictor.layer(z):
-                ring.add(z, y, x, logits.mul_(weights))
+                ring.add(z, y, x, logits, weights, 1.0 / len(flips))
         coverage.add(z)
         # Planes before the next layer of windows are finished; those of the padding are nobody's.
         first, last = max(z, plan.before[0]), min(following, plan.before[0] + plan.shape[0])
         for start in range(first, last, planes_at_once):
             stop = min(start + planes_at_once, last)
-            divisor = coverage.take(start, stop)
-            finished = [ring.take(start, stop) / divisor for ring in rings]
-            yield finished[0] if len(finished) == 1 else _mean(finished, by_sign)
+            parts = [buffer[:, : stop - start] for buffer in buffers]
+            for ring, part in zip(rings, parts, strict=True):
+                ring.divide(start, stop, coverage.ring, part)
+            yield parts[0] if len(parts) == 1 else _mean(parts, by_sign)
         for ring in rings:
             ring.clear(z, following)
         coverage.clear(z, following)
@@ -179,7 +188,7 @@ def predict_logits(
     For tests and small cases: `predict_case` never holds this.
     """
     planes = predict_planes(networks, image, patch=patch, num_outputs=num_outputs, **options)
-    return torch.cat([part.cpu() for part in planes], dim=1)
+    return torch.cat([part.to("cpu", copy=True) for part in planes], dim=1)
 
 
 def predict_case(
@@ -248,19 +257,22 @@ class _Ring:
         self.plan = plan
         self.sums = torch.zeros((outputs, self.depth, *plan.padded[1:]), dtype=torch.float32, device=device)
 
-    def add(self, z: int, y: int, x: int, values: Tensor) -> None:
-        """Add one window (K, *window) that begins at (z, y, x)."""
+    def add(self, z: int, y: int, x: int, values: Tensor, weights: Tensor, factor: float) -> None:
+        """Add one window (K, *window) that begins at (z, y, x), times weights (*window) and a factor."""
         _, height, width = self.plan.window
         for part, at in _wrapped(z, z + self.depth, self.depth):
-            self.sums[:, at, y : y + height, x : x + width] += values[:, part]
+            place = self.sums[:, at, y : y + height, x : x + width]
+            place.addcmul_(values[:, part], weights[part], value=factor)
 
-    def take(self, start: int, stop: int) -> Tensor:
-        """Planes start..stop without the padding in the plane, as a new tensor."""
+    def divide(self, start: int, stop: int, divisor: _Ring, result: Tensor) -> None:
+        """Fill `result` (K, n, Y, X) with planes start..stop over the divisor's, without the padding."""
         _, top, left = self.plan.before
         _, height, width = self.plan.shape
         rows, columns = slice(top, top + height), slice(left, left + width)
-        parts = [self.sums[:, at, rows, columns] for _, at in _wrapped(start, stop, self.depth)]
-        return torch.cat(parts, dim=1)
+        for part, at in _wrapped(start, stop, self.depth):
+            torch.div(
+                self.sums[:, at, rows, columns], divisor.sums[:, at, rows, columns], out=result[:, part]
+            )
 
     def clear(self, start: int, stop: int) -> None:
         """Make room for the planes that come where start..stop lie."""
@@ -289,10 +301,6 @@ class _Coverage:
         for part, at in _wrapped(z, z + self.ring.depth, self.ring.depth):
             self.ring.sums[0, at] += self.layer[part]
 
-    def take(self, start: int, stop: int) -> Tensor:
-        """(1, n, Y, X) of finished planes."""
-        return self.ring.take(start, stop)
-
     def clear(self, start: int, stop: int) -> None:
         """Make room."""
         self.ring.clear(start, stop)
@@ -317,7 +325,7 @@ class _Windows:
         self.precision: Precision = precision
 
     def layer(self, z: int) -> Iterator[tuple[int, int, Tensor]]:
-        """(y, x, logits) of each window that begins at plane z; logits (K, *window) float32, to be kept."""
+        """(y, x, sum of logits over mirrored views) of each window that begins at plane z; (K, *window)."""
         places = [(y, x) for y in self.plan.starts[1] for x in self.plan.starts[2]]
         views = [(place, flip) for place in places for flip in self.flips]
         total: Tensor | None = None
@@ -326,14 +334,9 @@ class _Windows:
             stacked = torch.stack([_flipped(self._cut(z, *place), flip) for place, flip in chunk])
             for (place, flip), logits in zip(chunk, self._forward(stacked), strict=True):
                 turned = _flipped(logits, flip)
-                if flip == self.flips[0]:
-                    total = turned.clone()
-                else:
-                    assert total is not None
-                    total += turned
+                total = turned if total is None or flip == self.flips[0] else total + turned
                 if flip == self.flips[-1]:
-                    assert total is not None
-                    yield (*place, total.div_(len(self.flips)))
+                    yield (*place, total)
 
     def _cut(self, z: int, y: int, x: int) -> Tensor:
         """One window (C, *window) on the device; 0 beyond the scan."""
