@@ -283,7 +283,6 @@ class Dataset:
 
     def _same_grid(self, first: Volume, other: Volume | VolumeHeader, files: CaseFiles, path: Path) -> None:
         """Refuse files of one case that do not lie on one grid; nothing is resampled to make them fit."""
-
         compared = compare_geometry(first, other)
         if compared.same_grid:
             return

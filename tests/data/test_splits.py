@@ -179,6 +179,14 @@ def test_strata_are_walked_one_by_one() -> None:
         assert max(counts) - min(counts) <= 3
 
 
+def test_patients_and_strata_may_be_mappings() -> None:
+    patients = {case: patient_of(case) for case in CASES}
+    strata = {case: case[1] for case in CASES}
+    first = random_split(CASES, patient_of=patients, strata=strata)
+    assert first == random_split(CASES, patient_of=patient_of, strata=lambda case: case[1])
+    assert find_leaks(first, patient_of=patients) == {}
+
+
 def test_folds_keep_the_test_set_out() -> None:
     test = [case for case in CASES if case.startswith("p1")]
     folds = make_folds(CASES, patient_of=patient_of, folds=3, test=test)

@@ -19,8 +19,10 @@ from segbench.core.hashing import digest_json
 
 Part = Literal["train", "validation", "test"]
 PARTS: tuple[Part, ...] = ("train", "validation", "test")
-PatientOf = Callable[[str], str]
-Strata = Mapping[str, str]
+PatientOf = Callable[[str], str] | Mapping[str, str]
+"""The patient of a case: a function or a mapping."""
+Strata = Callable[[str], str] | Mapping[str, str]
+"""The stratum of a case: a function or a mapping."""
 
 
 @dataclass(frozen=True)
@@ -92,18 +94,24 @@ def _patients_in_order(
     case_ids: Iterable[str], patient_of: PatientOf, dataset: str, seed: int, strata: Strata | None
 ) -> dict[str, list[_Patient]]:
     """Patients by stratum (sorted), each in the order of (key, patient)."""
+    patient = _function(patient_of)
+    stratum = None if strata is None else _function(strata)
     by_patient: dict[str, list[str]] = defaultdict(list)
     for case in sorted(set(case_ids)):
-        by_patient[patient_of(case)].append(case)
+        by_patient[patient(case)].append(case)
     patients = [
-        _Patient(name, tuple(cases), "" if strata is None else strata[cases[0]])
+        _Patient(name, tuple(cases), "" if stratum is None else stratum(cases[0]))
         for name, cases in by_patient.items()
     ]
     patients.sort(key=lambda p: (hash_key(p.name, dataset=dataset, seed=seed), p.name))
-    ordered: dict[str, list[_Patient]] = {stratum: [] for stratum in sorted({p.stratum for p in patients})}
-    for patient in patients:
-        ordered[patient.stratum].append(patient)
+    ordered: dict[str, list[_Patient]] = {text: [] for text in sorted({p.stratum for p in patients})}
+    for each in patients:
+        ordered[each.stratum].append(each)
     return ordered
+
+
+def _function(given: PatientOf) -> Callable[[str], str]:
+    return given.__getitem__ if isinstance(given, Mapping) else given
 
 
 def _walk(patients: Sequence[_Patient], *, test: int, validation: int) -> dict[Part, list[str]]:
@@ -228,12 +236,13 @@ def patient_safe(
 
     A validation set that is empty is cut from training by the walk of `random_split`, whole patients.
     """
-    tested = {patient_of(case) for case in split.test}
-    train = [case for case in split.train if patient_of(case) not in tested]
-    validation = [case for case in split.validation if patient_of(case) not in tested]
+    patient = _function(patient_of)
+    tested = {patient(case) for case in split.test}
+    train = [case for case in split.train if patient(case) not in tested]
+    validation = [case for case in split.validation if patient(case) not in tested]
     # A patient of validation does not train either: find_leaks of the result is empty by construction.
-    validating = {patient_of(case) for case in validation}
-    train = [case for case in train if patient_of(case) not in validating]
+    validating = {patient(case) for case in validation}
+    train = [case for case in train if patient(case) not in validating]
     kept = {*train, *validation}
     excluded = [case for case in (*split.train, *split.validation) if case not in kept]
     if not validation:
@@ -254,10 +263,11 @@ def patient_safe(
 
 def find_leaks(split: Split, *, patient_of: PatientOf) -> dict[str, dict[str, Part]]:
     """Patients that stand in more than one part, each with its cases and their parts; empty is good."""
+    patient_name = _function(patient_of)
     members: dict[str, dict[str, Part]] = defaultdict(dict)
     for part, cases in split.parts().items():
         for case in cases:
-            members[patient_of(case)][case] = part
+            members[patient_name(case)][case] = part
     return {
         patient: dict(sorted(cases.items()))
         for patient, cases in sorted(members.items())
@@ -302,7 +312,7 @@ def limit_split(split: Split, limit: int, *, patient_of: PatientOf) -> Split:
 
     def first(cases: Sequence[str]) -> tuple[str, ...]:
         def key(case: str) -> tuple[str, str, str]:
-            patient = patient_of(case)
+            patient = _function(patient_of)(case)
             return hash_key(patient, dataset=split.dataset, seed=split.seed), patient, case
 
         return tuple(sorted(cases, key=key)[:limit])
