@@ -25,7 +25,7 @@ from torch import Tensor, nn
 from segbench.cards import find_card_folder
 from segbench.cards.model_card import ModelCard
 from segbench.core.atomic import atomic_write_json
-from segbench.core.console import emit, render_error
+from segbench.core.console import emit, fail
 from segbench.core.errors import ExitCode, SegbenchError
 from segbench.networks.cost import gmacs_at_128
 from segbench.networks.official import export_official_weights
@@ -330,7 +330,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 continue
             result = check_fingerprint(slug)
         except SegbenchError as error:
-            render_error(error)
+            fail(error)
             code = code or error.exit_code
             continue
         for line in result.lines:

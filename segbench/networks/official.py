@@ -46,6 +46,8 @@ class _Match:
     tensors: dict[str, Tensor]
     unexpected: list[str]
     aliases: list[str]
+    reshaped: dict[str, str]
+    """Our name to the file's, where only the shape differs; also among the unexpected."""
     faults: list[str]
 
 
@@ -71,12 +73,7 @@ def load_official_weights(
     own = network.state_dict()
     match = _match(own, found, layout_of(network))
     missing = [name for name in own if name not in match.tensors]
-    faults = match.faults + (
-        [f"missing: {name} {tuple(own[name].shape)}" for name in missing]
-        + [f"unexpected: {name} {tuple(found[name].shape)}" for name in match.unexpected]
-        if strict
-        else []
-    )
+    faults = match.faults + (_lines(own, found, missing, match) if strict else [])
     if faults:
         raise SegbenchError(
             "SB406",
@@ -138,6 +135,25 @@ def plain_weights(weights: Mapping[str, object]) -> dict[str, Tensor]:
     return plain
 
 
+def _lines(
+    own: Mapping[str, Tensor], found: Mapping[str, Tensor], missing: list[str], match: _Match
+) -> list[str]:
+    """One line for each tensor that strict loading does not allow."""
+    reshaped = match.reshaped.items()
+    return [
+        *(
+            f"wrong shape: {theirs} {tuple(found[theirs].shape)}, expected {tuple(own[ours].shape)}"
+            for ours, theirs in reshaped
+        ),
+        *(f"missing: {name} {tuple(own[name].shape)}" for name in missing if name not in match.reshaped),
+        *(
+            f"unexpected: {name} {tuple(found[name].shape)}"
+            for name in match.unexpected
+            if name not in match.reshaped.values()
+        ),
+    ]
+
+
 def _without_prefixes(name: str) -> str:
     while (shorter := next((name[len(p) :] for p in PREFIXES if name.startswith(p)), None)) is not None:
         name = shorter
@@ -145,13 +161,15 @@ def _without_prefixes(name: str) -> str:
 
 
 def _match(own: Mapping[str, Tensor], found: Mapping[str, Tensor], layout: Layout) -> _Match:
-    match = _Match({}, [], [], [])
+    match = _Match({}, [], [], {}, [])
     repeated: list[tuple[str, str]] = []
     for name, tensor in found.items():
         ours = name if name in own else layout.to_ours(name)
         if ours is not None and ours in own and ours not in match.tensors and tensor.shape == own[ours].shape:
             match.tensors[ours] = tensor
             continue
+        if ours is not None and ours in own and ours not in match.tensors:
+            match.reshaped[ours] = name
         canonical = layout.canonical(name)
         if canonical is not None and canonical != name:
             repeated.append((name, canonical))

@@ -5,8 +5,9 @@ import pytest
 import torch
 from meta_networks import meta_network
 
-from segbench.networks import build_on_meta, export_official_weights, network_facts
+from segbench.networks import build_on_meta, export_official_weights, list_networks, network_facts
 from segbench.networks.cost import gmacs, gmacs_at_128
+from segbench.networks.fingerprint import read_fingerprint
 
 TABLE = {
     "segmamba-v2": (138_776_824, 1864.6, 215),
@@ -74,6 +75,23 @@ def test_monai_networks_meet_the_table(slug, kernel):
     assert gmacs_at_128(network) == pytest.approx(cost, rel=2e-3)
     if kernel in (None, 3):
         assert network_facts(slug).parameters == parameters
+
+
+@pytest.mark.parametrize("slug", list_networks())
+def test_cards_say_what_their_fingerprint_counted(slug):
+    stored, facts = read_fingerprint(slug), network_facts(slug)
+    assert facts.parameters == stored["parameters"]["full"]
+    assert facts.gmacs == pytest.approx(stored["gmacs_128"], rel=2e-3)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("slug", list_networks())
+def test_fingerprints_carry_the_counts_of_the_full_network(slug):
+    if slug.startswith(("swin", "unetr")):
+        pytest.importorskip("einops", reason="MONAI's transformer networks need einops")
+    stored, network = read_fingerprint(slug), meta_network(slug, 4, 4)
+    assert count(network) == stored["parameters"]["full"]
+    assert gmacs_at_128(network) == pytest.approx(stored["gmacs_128"], rel=1e-6)
 
 
 def test_segmamba_v2_with_one_input_and_two_classes():
