@@ -19,7 +19,7 @@ FEWEST_VOXELS = 8
 _DICOM, _COMMENT = 2, 6  # header extensions that hold free text about the patient or the study
 
 _TOOL_WORDS = (
-    r"3d ?slicer", r"afni\w*", r"analyze\w*", r"ants\w*", r"c3d", r"convert3d", r"dcm2nii\w*", r"elastix",
+    r"3d", r"slicer", r"afni\w*", r"analyze\w*", r"ants\w*", r"c3d", r"convert3d", r"dcm2nii\w*", r"elastix",
     r"freesurfer\w*", r"fsl\w*", r"imported from", r"insight", r"itk(-?snap)?", r"matlab\w*", r"mipav",
     r"monai\w*", r"mricron?", r"mrtrix\w*", r"niftk", r"nnu-?net\w*", r"segbench\w*", r"simpleitk",
     r"spm\w*", r"tool(kit|box)", r"torchio", r"totalsegmentator", r"niftyreg", r"niftyseg", r"niftisave",
@@ -34,14 +34,17 @@ _PLAIN_WORDS = (
     r"light", r"cool", r"hot", r"copper", r"random", r"float\w*", r"u?int\w*", r"te", r"tr", r"ti", r"time",
     r"phase", r"fa", r"mb", r"dim", r"mm", r"ms", r"mr", r"ct", r"t1w?", r"t2w?", r"flair",
 )  # fmt: skip
-_HARMLESS = re.compile(
-    rf"(?:{'|'.join((*_TOOL_WORDS, *_PLAIN_WORDS))}|v?\d{{1,3}}(?:\.\w+)*|[a-f0-9]{{7,12}}|[-+.,;:=()/|_*])",
-    re.IGNORECASE,
-)
+_VERSION = r"v?\d{1,3}(?:\.\d{1,4}[a-z0-9]{0,4})*"
+_HARMLESS = re.compile("|".join((*_TOOL_WORDS, *_PLAIN_WORDS, _VERSION)), re.IGNORECASE)
 """One word of text that tools write by themselves: names of tools, versions, colour tables."""
 
-_PROTOCOL = re.compile(r"(?:(?:TE|TR|TI|FA|Time|phase|mb|dim)=[\d.]*;?)+", re.IGNORECASE)
-"""dcm2niix writes echo and acquisition times; a time of day without a date names nobody."""
+_WHOLE = re.compile(
+    r"(?:(?:TE|TR|TI|FA|Time|phase|mb|dim)=[\d.]*;?)+"  # dcm2niix; a time of day without a date names nobody
+    r"|(?:FSL)?\d+\.\d+(?:\.\d+)?(?::[0-9a-f]{7,12})?"  # FSL: version and commit
+    r"|FreeSurfer\s+[A-Z][a-z]{2}\s+\d{1,2}\s+\d{4}",  # the date of its build
+    re.IGNORECASE,
+)
+"""Texts that only make sense as a whole."""
 
 
 def check_headers(view: CaseView) -> Iterator[Finding]:
@@ -173,7 +176,7 @@ def _personal(header: HeaderFacts, case: str, file: str) -> Iterator[Finding]:
 
 def is_harmless(text: str) -> bool:
     """Whether a header's text is nothing but names and versions of tools."""
-    if _PROTOCOL.fullmatch(text):
+    if _WHOLE.fullmatch(text):
         return True
     words = re.findall(r"[^\s\-_,;:=()/|*]+", text)
     return all(_HARMLESS.fullmatch(word) for word in words)

@@ -22,6 +22,7 @@ from segbench.data import verify_scan as scan_module
 from segbench.data.digest import check_unchanged, dataset_digest
 from segbench.data.phantoms import generate
 from segbench.data.verify import verify
+from segbench.data.verify_headers import is_harmless
 from segbench.data.verify_report import as_text
 
 
@@ -495,3 +496,53 @@ def test_foreign_label_of_another_size(real_data, tmp_path):
     codes = {f.code for f in report.findings if f.severity == "error"}
     assert "SB307" in codes
     assert {f.case for f in report.findings if f.severity == "error"} == {target.name.split(".")[0]}
+
+
+# ---- text in headers
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "5.0.10",
+        "FSL5.0",
+        "6.0.5:9e026117",
+        "FreeSurfer Oct  4 2016",
+        "spm - realigned",
+        "SPM12",
+        "TE=5.8;Time=161353.260;phase=1",
+        "ITK 5.3.0",
+        "Insight Toolkit",
+        "nibabel 5.4.2",
+        "dcm2niix v1.0.20230411",
+        "none",
+        "Red-Yellow",
+        "NIFTI-1",
+        "TotalSegmentator v2.0.5",
+        "3D Slicer",
+    ],
+)
+def test_what_tools_write_names_nobody(text):
+    assert is_harmless(text)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "DOE^JANE",
+        "Jane Doe",
+        "JD",
+        "19700101",
+        "12345678",
+        "1970-01-01",
+        "FSL5.0 DOE^JANE",
+        "spm - Jane",
+        "MRN 123456",
+        "St Mary Hospital",
+        "Dr. X",
+        "12.jane.doe",
+        "pat0006_1",
+    ],
+)
+def test_what_may_name_somebody(text):
+    assert not is_harmless(text)
