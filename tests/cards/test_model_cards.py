@@ -73,7 +73,7 @@ def test_all_faults_come_at_once_one_line_each():
         ({"family": "floor"}, "do not go together"),
         ({"source": None, "fidelity": None}, r"needs \[source\]"),
         ({"input": {"divisor": 16, "minimum": 40}}, "minimum 40 is not a multiple of divisor 16"),
-        ({"implementation": "/home/me/net.py:Net"}, "implementation"),
+        ({"implementation": "../nets/net.py:Net"}, "implementation"),
         ({"implementation": "my_package.nets"}, "implementation"),
     ],
 )
