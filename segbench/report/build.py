@@ -97,8 +97,9 @@ def build_report(runs: Path | str | Iterable[Path | str], out: Path | str, **opt
 
 def _figures(analysis: Analysis, skipped: list[dict[str, str]]) -> list[Any]:
     from segbench.report.figures import draw_figures
+    from segbench.report.figures.collect import KINDS
 
-    drawn, left_out = draw_figures(analysis)
+    drawn, left_out = draw_figures(analysis, KINDS if "figures" in analysis.options.formats else ("svg",))
     skipped += left_out
     return drawn
 

@@ -12,6 +12,7 @@ import numpy as np
 
 from segbench.report import facts
 from segbench.report.blocks import Block, ModelScores, failures
+from segbench.report.markup import one_line
 from segbench.report.missing import FAILED_CODES
 from segbench.report.runs import Run
 from segbench.report.spread import Discrimination, coverage_differs
@@ -79,7 +80,7 @@ def guard(
 ) -> Guard:
     """A finding with its usual severity."""
     ids = tuple(sorted({run.run_id for run in runs}))
-    return Guard(code, severity or SEVERITY[code], message, ids, dataset)
+    return Guard(code, severity or SEVERITY[code], one_line(message), ids, dataset)
 
 
 def find_guards(

@@ -13,7 +13,7 @@ from segbench.report import facts, guards
 from segbench.report.analysis import Analysis
 from segbench.report.document import protocol_notes, versions
 from segbench.report.figures import Drawn
-from segbench.report.markup import render_html
+from segbench.report.markup import one_line, render_html
 from segbench.report.svg import embedded, scatter
 from segbench.report.table import Cell, Column, Row, Table
 from segbench.report.tables import TableSet, words
@@ -102,14 +102,17 @@ def build_page(
         dropped = shown.pop()
         bare = len(_html(analysis, tables, shown, [], "", [], []).encode())
         notes.append(f"figure {dropped.name} left out: the page would be larger than --max-size")
-    room = limit - bare - len(code) - len(notices()) - 4096
-    kept = fitting(embed, room)
-    if len(kept) < len(embed):
-        notes.append(
-            f"{len(embed) - len(kept)} of {len(embed)} worst cases left out: the page would be too large"
-        )
+    kept = fitting(embed, limit - bare - len(code))
     side = _side_pages(analysis, pictures, code) if whole else []
-    html = _html(analysis, tables, shown, kept, code if kept else "", notes, [name for name, _, _ in side])
+    names = [name for name, _, _ in side]
+    while True:  # the estimate above leaves out what stands around a case
+        lost = len(embed) - len(kept)
+        said = [f"{lost} of {len(embed)} worst cases left out: the page would be too large"] if lost else []
+        html = _html(analysis, tables, shown, kept, code if kept else "", [*notes, *said], names)
+        if not kept or len(html.encode()) <= limit:
+            break
+        kept = kept[:-1]
+    notes += said
     return Page(html, tuple((name, text) for name, _, text in side), tuple(notes))
 
 
@@ -182,7 +185,13 @@ def _environment() -> Any:
         trim_blocks=True,
         lstrip_blocks=True,
         keep_trailing_newline=True,
+        finalize=_plain,
     )
+
+
+def _plain(value: Any) -> Any:
+    """Texts without characters that turn the writing direction; markup as it stands."""
+    return one_line(value) if type(value) is str else value
 
 
 def _asset(name: str) -> str:
@@ -232,7 +241,11 @@ def _sections(
         _tables_section("missing", "Runs and missing cases", by_kind.get("missing", []), []),
         _method(analysis, embedded_viewer=embedded_viewer),
     ]
-    return [section for section in sections if section.parts or section.texts or section.guards]
+    return [
+        section
+        for section in sections
+        if section.parts or section.texts or section.guards or (section.id == "worst" and pictures)
+    ]
 
 
 @dataclass(slots=True)

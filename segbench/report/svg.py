@@ -7,7 +7,7 @@ from __future__ import annotations
 import base64
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from segbench.report.markup import escape_html
 
@@ -34,10 +34,22 @@ def inline_svg(text: str, *, name: str, alt: str) -> str:
     body = re.sub(r'\sxmlns(:\w+)?="[^"]*"', "", body)
     body = body.replace("xlink:href=", "href=")
     prefix = re.sub(r"[^a-z0-9]+", "-", name.lower())
-    body = re.sub(r'\bid="([^"]+)"', rf'id="{prefix}-\1"', body)
+    body = re.sub(r'\bid="([^"]+)"', _numbered(prefix), body)
     body = re.sub(r"url\(#([^)]+)\)", rf"url(#{prefix}-\1)", body)
     body = re.sub(r'href="#([^"]+)"', rf'href="#{prefix}-\1"', body)
     return body.replace("<svg", f'<svg role="img" aria-label="{escape_html(alt)}"', 1).strip()
+
+
+def _numbered(prefix: str) -> Callable[[re.Match[str]], str]:
+    """Replaces ids by prefixed ones; one that comes again (equal pictures share an id) gets a number."""
+    seen: dict[str, int] = {}
+
+    def replace(match: re.Match[str]) -> str:
+        name = f"{prefix}-{match.group(1)}"
+        seen[name] = seen.get(name, 0) + 1
+        return f'id="{name}"' if seen[name] == 1 else f'id="{name}-{seen[name]}"'
+
+    return replace
 
 
 def scatter(

@@ -22,6 +22,7 @@ from segbench.report.figures import (
 from segbench.report.figures.sketch import NoData, Sketch
 from segbench.report.figures.style import rendered, style
 from segbench.report.latex import latex_label
+from segbench.report.svg import INLINE_UP_TO
 
 KINDS = ("pdf", "svg", "png")
 
@@ -67,7 +68,7 @@ def draw_figures(
 
     Args:
         analysis: what was computed.
-        kinds: formats to render.
+        kinds: formats to render; a page alone needs svg, and png only where the svg is large.
     """
     drawn: list[Drawn] = []
     skipped: list[dict[str, str]] = []
@@ -82,6 +83,8 @@ def draw_figures(
                     skipped.append({"figure": stem, "reason": str(reason)})
                     continue
                 files = rendered(sketch.figure, kinds)
+                if "png" not in kinds and len(files.get("svg", b"")) >= INLINE_UP_TO:
+                    files |= rendered(sketch.figure, ("png",))
                 drawn.append(Drawn(stem, sketch.caption, sketch.alt, files, block.dataset))
     return drawn, skipped
 

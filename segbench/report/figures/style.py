@@ -103,6 +103,8 @@ def rendered(figure: Figure, kinds: Sequence[str]) -> dict[str, bytes]:
         "png": {"Software": None},
     }
     found: dict[str, bytes] = {}
+    figure.draw_without_rendering()  # lays out once; without this every format would do it again, twice
+    figure.set_layout_engine("none")
     for kind in kinds:
         stream = io.BytesIO()
         figure.savefig(stream, format=kind, metadata=metadata[kind])
