@@ -159,22 +159,14 @@ def _plan_only(plan: Plan, execution: Execution, *, dry_run: bool, print_jobs: b
 
 def _smoke(plan: Plan, execution: Execution) -> int:
     """Let each model overfit one case; exit 6 when one cannot."""
+    from dataclasses import asdict
+
     from segbench.core.catalogue import ExitCode
     from segbench.pipeline.smoke import DICE, smoke
 
     results = smoke(plan.cells, execution)
     if settings().json:
-        rows = [
-            {
-                "model": r.model,
-                "dataset": r.dataset,
-                "case": r.case,
-                "dice": r.dice,
-                "steps": r.steps,
-                "passed": r.passed,
-            }  # fmt: skip
-            for r in results
-        ]
+        rows = [{**asdict(result), "passed": result.passed} for result in results]
         console.emit_json({"schema_version": 1, "smoke": rows})
     else:
         header = ["model", "dataset", "case", "Dice", f"> {DICE}"]

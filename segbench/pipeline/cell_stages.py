@@ -11,6 +11,7 @@ from segbench.pipeline.cell import card_settings, network_arguments
 from segbench.pipeline.context import Context
 from segbench.pipeline.predicting import predict_stage
 from segbench.pipeline.preparing import prepare_stage, verify_stage
+from segbench.pipeline.profile_stage import profile_stage
 from segbench.pipeline.scoring_stage import evaluate_stage
 from segbench.pipeline.stages import Stage
 from segbench.pipeline.training import train_stage
@@ -50,4 +51,5 @@ CELL_STAGES: tuple[Stage, ...] = (
     ),
     Stage("predict", 1, ("data", "patch", "loss", "inference"), ("train",), predict_stage, extra=_training),
     Stage("evaluate", 1, ("metrics",), ("predict",), evaluate_stage, extra=_split),
+    Stage("profile", 1, ("patch", "loss", "train"), (), profile_stage, networks_only=True, extra=_training),
 )  # fmt: skip

@@ -46,7 +46,7 @@ class Smoke:
 
 
 def smoke(cells: Sequence[PlannedCell], execution: Execution) -> list[Smoke]:
-    """Overfit the first training case with every (model, dataset) of a plan that can run; floors are left out."""
+    """Overfit the first training case with every (model, dataset) that can run; floors are left out."""
     pairs: dict[tuple[str, str], Cell] = {}
     for planned in cells:
         if planned.state != "blocked" and planned.cell.model.kind == "network":
