@@ -44,7 +44,9 @@ def _failure(error: Exception) -> dict[str, Any]:
     from segbench.core.errors import SegbenchError
     from segbench.profiling.memory import is_out_of_memory
 
-    text = error.message if isinstance(error, SegbenchError) else f"{type(error).__name__}: {error}"
+    text = (
+        error.message if isinstance(error, SegbenchError) else f"{type(error).__name__}: {error}".rstrip(": ")
+    )
     reason = (text.strip().splitlines() or [type(error).__name__])[0][:300]
     if is_out_of_memory(error):
         return {"status": "oom", "reason": reason}
