@@ -33,8 +33,8 @@ def dataset_digest(
     """Sha256 over the sorted lines `case TAB channel-or-label TAB array digest`, 64 hex digits.
 
     Args:
-        dataset: an open dataset; its cases with a reference count.
-        cases: only these; all when None.
+        dataset: an open dataset.
+        cases: only these; those of `digest_cases` when None.
         workers: processes that read. The first call reads every file that no verification read before; the
             second opens none.
         keep: False neither uses nor fills the cache.
@@ -47,10 +47,15 @@ def dataset_digest(
     Raises:
         SegbenchError: SB324 when the dataset has no such case.
     """
-    chosen = sorted(dataset.case_ids if cases is None else cases)
+    chosen = sorted(digest_cases(dataset) if cases is None else cases)
     cache = open_cache(dataset.root, keep=keep)
     facts = gather(dataset, cache, workers=workers, cases=chosen, advance=advance)
     return digest_of_facts(dataset, facts, chosen)
+
+
+def digest_cases(dataset: Dataset) -> tuple[str, ...]:
+    """The cases that make up the digest: those with a reference, else (in a test set) those without."""
+    return dataset.case_ids or dataset.cases_without_reference
 
 
 def digest_of_facts(dataset: Dataset, facts: DatasetFacts, cases: Iterable[str]) -> str:

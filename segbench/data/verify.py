@@ -14,7 +14,7 @@ from segbench.cards.dataset_card import DatasetCard
 from segbench.core.errors import SegbenchError
 from segbench.data.adapters import LayoutFinding
 from segbench.data.dataset import Dataset
-from segbench.data.digest import digest_of_facts
+from segbench.data.digest import digest_cases, digest_of_facts
 from segbench.data.opening import open_dataset
 from segbench.data.splits import Split
 from segbench.data.verify_across import check_across, note_images
@@ -101,6 +101,7 @@ def verify(
         findings += check_across(opened, facts, memory)
         note_images(opened, facts, memory)
         memory.save()
+    counted = digest_cases(opened)
     return Report(
         dataset=opened.card.slug,
         root=str(opened.root),
@@ -111,7 +112,7 @@ def verify(
         cases_without_reference=len(opened.cases_without_reference),
         labels=count_labels(labels),
         findings=sorted_findings(findings),
-        digest=None if headers_only else digest_of_facts(opened, facts, opened.case_ids),
+        digest=digest_of_facts(opened, facts, counted) if counted and not headers_only else None,
         cached=facts.opened == 0,
         label_names=opened.card.labels,
     )

@@ -235,11 +235,11 @@ def _group_lines(severity: str, code: str, entries: list[Finding], shown: int) -
         shown = min(shown, 1)
     for entry in entries[:shown]:
         place = " ".join(part for part in (entry.case, entry.file) if part)
+        told = entry.found is None or entry.found in entry.message
         facts = (
-            f" (expected {entry.expected}; found {entry.found})"
-            if entry.expected and entry.found
-            else (f" ({entry.found})" if entry.found else "")
+            f" (expected {entry.expected}; found {entry.found})" if entry.expected else f" ({entry.found})"
         )
+        facts = "" if told else facts
         lines.append(f"  {place + ': ' if place else ''}{entry.message}{facts}")
     if len(entries) > shown:
         lines.append(f"  ... and {len(entries) - shown} more (-v lists all)")

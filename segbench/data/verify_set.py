@@ -60,7 +60,8 @@ def check_classes(
     for value in dataset.card.foreground:
         name = dataset.card.labels[value]
         if value not in present:
-            yield finding("SB319", "warning", f"no case holds label {value} ({name})")
+            mend = "check the copy of the data and its label convention"
+            yield finding("SB319", "warning", f"no case holds label {value} ({name})", mend=mend)
             continue
         for split in splits:
             training = [labels[case] for case in split.train if case in labels]
