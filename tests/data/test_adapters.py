@@ -513,6 +513,17 @@ class TestGeometryOfACase:
 
 
 class TestFurtherLayouts:
+    @pytest.mark.parametrize("ending", [".nrrd", ".mha"])
+    def test_other_formats_are_read_where_the_extra_is_installed(self, tmp_path: Path, ending: str) -> None:
+        sitk = pytest.importorskip("SimpleITK")
+        array = np.arange(120, dtype=np.int16).reshape(4, 5, 6)
+        for folder, values in (("Image", array), ("ROI", (array > 60).astype(np.uint8))):
+            (tmp_path / folder).mkdir()
+            sitk.WriteImage(sitk.GetImageFromArray(values), str(tmp_path / folder / f"a{ending}"))
+        dataset = open_dataset("crc-2000", path=tmp_path)
+        np.testing.assert_array_equal(dataset.read_image("a").array[0], array)
+        np.testing.assert_array_equal(dataset.read_reference("a").array, array > 60)
+
     def test_acdc_keeps_the_frames_of_a_patient_together_and_skips_4d(self, tmp_path: Path) -> None:
         for patient in ("patient001", "patient002"):
             for frame in ("frame01", "frame12"):
