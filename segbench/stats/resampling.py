@@ -13,7 +13,8 @@ from numpy.typing import ArrayLike
 from segbench.stats.arrays import FloatArray, IntArray, generator
 from segbench.stats.errors import StatsError
 
-BLOCK_BYTES = 48_000_000  # of one temporary; a handful of them live at once, together below 300 MB
+BLOCK_BYTES = 2_000_000  # of a block of counts: stays in the cache, and is half as dear as 48 MB blocks
+FEWEST_ROWS = 16  # of a block, for very many cases
 GroupIndex: TypeAlias = IntArray
 
 
@@ -45,7 +46,7 @@ def count_blocks(
     """
     rng = generator(seed)
     units = cases if groups is None else int(groups.max()) + 1
-    block = int(min(resamples, max(1, BLOCK_BYTES // (max(row_bytes, 8) * cases))))
+    block = int(min(resamples, max(FEWEST_ROWS, BLOCK_BYTES // (max(row_bytes, 8) * cases))))
     for start in range(0, resamples, block):
         rows = min(block, resamples - start)
         drawn = rng.integers(0, units, size=(rows, units), dtype=np.uint32).astype(np.int64)
@@ -67,16 +68,19 @@ def bootstrap_medians(
 ) -> FloatArray:
     """(resamples, series) medians of `values` (cases, series), the same draws for each series."""
     blocks = count_blocks(values.shape[0], resamples=resamples, seed=seed, groups=groups)
-    return np.concatenate([weighted_medians(values, w) for w in blocks])
+    order = np.argsort(values, axis=0, kind="stable")
+    return np.concatenate([weighted_medians(values, order, w) for w in blocks])
 
 
-def weighted_medians(values: FloatArray, counts: FloatArray) -> FloatArray:
-    """(draws, series) medians of `values` (cases, series) where case c occurs counts[draw, c] times."""
+def weighted_medians(values: FloatArray, order: IntArray, counts: FloatArray) -> FloatArray:
+    """(draws, series) medians of `values` (cases, series) where case c occurs counts[draw, c] times.
+
+    `order` is the stable argsort of `values` along the cases, made once for all draws.
+    """
     total = counts.sum(axis=1).astype(np.int64)
     small = np.uint16 if total.max() < 65_536 else np.uint32
     drawn = np.ascontiguousarray(counts.T.astype(small))  # (cases, draws): adding up cases adds whole rows
     lower, upper = ((total + 1) // 2).astype(small), (total // 2 + 1).astype(small)  # 1-based middle places
-    order = np.argsort(values, axis=0, kind="stable")
     medians = np.empty((counts.shape[0], values.shape[1]))
     for series in range(values.shape[1]):
         reached = np.cumsum(drawn[order[:, series]], axis=0, dtype=small)

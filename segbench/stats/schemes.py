@@ -12,7 +12,7 @@ from typing import TypeAlias
 import numpy as np
 
 from segbench.stats.arrays import FloatArray, IntArray, choice
-from segbench.stats.laws import normal_cdf, ranks
+from segbench.stats.laws import normal_cdf
 from segbench.stats.resampling import weighted_medians
 
 SCHEMES = (
@@ -46,42 +46,57 @@ class Scheme:
 def prepare_scheme(table: FloatArray, scheme: str, higher_is_better: FloatArray, alpha: float) -> Scheme:
     """`scheme` bound to `table` (cases, models, series); `higher_is_better` is (series,) of +1 and -1."""
     choice(scheme, SCHEMES, "scheme")
-    cases, models, series = table.shape
     if scheme.startswith("test"):
-        adjust = scheme.endswith("holm")
-        turned = table * higher_is_better
-
-        def wins(counts: FloatArray) -> FloatArray:
-            columns = [rivals_beaten(turned[:, :, s], counts, alpha, adjust) for s in range(series)]
-            return np.stack(columns, axis=2)
-
-        def wins_without_each() -> FloatArray:
-            columns = [_rivals_beaten_without_each(turned[:, :, s], alpha, adjust) for s in range(series)]
-            return np.stack(columns, axis=2)
-
-        return Scheme(wins, wins_without_each, np.ones_like(higher_is_better))
+        return _by_tests(table * higher_is_better, alpha, holm=scheme.endswith("holm"))
+    values, direction = table, higher_is_better
     if scheme.startswith("rank"):
-        flat = ranks(-table * higher_is_better, ties="min", axis=1).reshape(cases, -1)
+        # The rank within a case is one more than the number of better models: as from scores, case for draw
+        values = ranks_from_scores(table * higher_is_better).astype(np.float64)
         direction = np.full_like(higher_is_better, -1.0)
-    else:
-        flat, direction = table.reshape(cases, -1), higher_is_better
-    flat = np.ascontiguousarray(flat, dtype=np.float64)
+    by_mean = scheme in ("mean_then_rank", "rank_then_mean")
+    return _by_means(values, direction) if by_mean else _by_medians(values, direction)
 
-    def means(counts: FloatArray) -> FloatArray:
+
+def _by_means(table: FloatArray, direction: FloatArray) -> Scheme:
+    """Models by the mean over cases."""
+    cases, models, series = table.shape
+    flat = np.ascontiguousarray(table.reshape(cases, -1))
+
+    def scores(counts: FloatArray) -> FloatArray:
         return ((counts @ flat) / counts.sum(axis=1, keepdims=True)).reshape(-1, models, series)
 
-    def medians(counts: FloatArray) -> FloatArray:
-        return weighted_medians(flat, counts).reshape(-1, models, series)
-
-    def means_without_each() -> FloatArray:
+    def without_each() -> FloatArray:
         return ((flat.sum(axis=0) - flat) / (cases - 1)).reshape(-1, models, series)
 
-    def medians_without_each() -> FloatArray:
+    return Scheme(scores, without_each, direction)
+
+
+def _by_medians(table: FloatArray, direction: FloatArray) -> Scheme:
+    """Models by the median over cases."""
+    cases, models, series = table.shape
+    flat = np.ascontiguousarray(table.reshape(cases, -1))
+    order = np.argsort(flat, axis=0, kind="stable")
+
+    def scores(counts: FloatArray) -> FloatArray:
+        return weighted_medians(flat, order, counts).reshape(-1, models, series)
+
+    def without_each() -> FloatArray:
         return _medians_without_each(flat).reshape(-1, models, series)
 
-    if scheme in ("mean_then_rank", "rank_then_mean"):
-        return Scheme(means, means_without_each, direction)
-    return Scheme(medians, medians_without_each, direction)
+    return Scheme(scores, without_each, direction)
+
+
+def _by_tests(table: FloatArray, alpha: float, *, holm: bool) -> Scheme:
+    """Models by the number of rivals they beat; larger values of `table` are better."""
+    series = range(table.shape[2])
+
+    def scores(counts: FloatArray) -> FloatArray:
+        return np.stack([rivals_beaten(table[:, :, s], counts, alpha, holm) for s in series], axis=2)
+
+    def without_each() -> FloatArray:
+        return np.stack([_rivals_beaten_without_each(table[:, :, s], alpha, holm) for s in series], axis=2)
+
+    return Scheme(scores, without_each, np.ones(len(series), dtype=np.float64))
 
 
 def oriented(scores: FloatArray, scheme: Scheme) -> FloatArray:

@@ -62,7 +62,7 @@ def test_holm_and_bh_equal_r():
 
 
 @given(st.lists(st.floats(0, 1), max_size=30))
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=12, deadline=None)
 def test_holm_and_bh_equal_statsmodels_and_scipy(values):
     ours, fdr = holm(values), benjamini_hochberg(values)
     if values:
