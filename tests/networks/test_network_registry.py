@@ -159,6 +159,8 @@ def test_a_plan_that_cannot_be_is_refused(overrides, message):
 def test_family_overrides_that_cannot_be_are_refused():
     with pytest.raises(ValueError, match="four stages each"):
         build_network("segmamba-v2", 1, 2, features=(8, 16, 32))
+    with pytest.raises(ValueError, match="at least 8 channels; found 4"):
+        build_network("segmamba-v2", 1, 2, features=(4, 8, 16, 32))
     with pytest.raises(ValueError, match="no mixer called 'attention'"):
         build_network("segmamba-v2", 1, 2, mixer="attention")
     with pytest.raises(ValueError, match="slices are four numbers"):
@@ -184,6 +186,38 @@ def test_a_card_that_names_nothing_is_refused():
     with pytest.raises(SegbenchError, match="has no 'Absent'") as caught:
         resolve_implementation(wrong)
     assert caught.value.code == "SB110"
+
+
+CARD = """
+slug = "basic-unet"
+title = "BasicUNet of MONAI"
+kind = "network"
+family = "convolution"
+provenance = "library"
+implementation = "monai.networks.nets:BasicUNet"
+requires = ["monai"]
+arguments = { features = [8, 8, 16, 16, 32, 8], upsample = "deconv" }
+overrides = { widths = "features" }
+input = { divisor = 16, minimum = 32 }
+source = { code = "https://github.com/Project-MONAI/MONAI", licence = "Apache-2.0" }
+fidelity = { reproduces = "MONAI's BasicUNet" }
+"""
+
+
+def test_a_network_of_an_installed_package_needs_a_card_only(tmp_path, monkeypatch):
+    folder = tmp_path / "models" / "basic-unet"
+    folder.mkdir(parents=True)
+    (folder / "card.toml").write_text(CARD)
+    monkeypatch.setenv("SEGBENCH_CARDS", str(tmp_path))
+    assert "basic-unet" in list_networks()
+    assert network_facts("basic-unet").divisor == 16
+    network = build_network("basic-unet", 1, 2, widths=[4, 4, 8, 8, 16, 4])
+    assert type(network).__module__.startswith("monai.")
+    assert network(torch.zeros(1, 1, 32, 48, 32)).shape == (1, 2, 32, 48, 32)
+    with pytest.raises(ValueError, match="multiple of 16"):
+        network(torch.zeros(1, 1, 32, 40, 32))
+    with pytest.raises(TypeError, match=r"takes no override features; allowed: .*widths"):
+        build_network("basic-unet", 1, 2, features=[4, 4, 8, 8, 16, 4])
 
 
 def test_foreign_networks_can_be_pickled_for_workers():

@@ -10,6 +10,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from segbench.networks.blocks.inputs import InputError
+
 __all__ = ["ResBlock", "SideOutput", "SqueezeExcite", "UpBlock", "instance_norm"]
 
 NEGATIVE_SLOPE = 0.01
@@ -68,10 +70,21 @@ class SqueezeExcite(nn.Module):
     Args:
         channels: Channels of input and output.
         reduction: Width of the hidden layer is channels // reduction.
+
+    Raises:
+        InputError: Fewer channels than `reduction`.
     """
 
     def __init__(self, channels: int, reduction: int = 8) -> None:
         super().__init__()
+        if channels < reduction:
+            raise InputError(
+                "SB104",
+                f"squeeze and excitation needs at least {reduction} channels; found {channels}",
+                expected=f"at least {reduction}",
+                found=channels,
+                mend=f"choose features of at least {reduction}",
+            )
         self.reduce = nn.Linear(channels, channels // reduction)
         self.expand = nn.Linear(channels // reduction, channels)
 
