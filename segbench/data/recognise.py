@@ -8,8 +8,9 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from segbench.cards import load_dataset_card
+from segbench.cards import list_dataset_cards, load_dataset_card
 from segbench.cards.dataset_card import SLUG, DatasetCard, parse_dataset_card
+from segbench.cards.layout import CaseFolderLayout
 from segbench.core.errors import SegbenchError
 from segbench.data.adapters.base import entries
 from segbench.data.adapters.dataset_json import DatasetJson, read_dataset_json
@@ -57,11 +58,24 @@ def describe_folder(root: Path, *, slug: str | None = None) -> DatasetCard:
             path=root,
             expected="dataset.json (MSD, nnU-Net v2), BDMAP_* folders (AbdomenAtlas), or phantom.json",
             found=", ".join(p.name for p in entries(root)[:8]) or "an empty folder",
-            mend="name the dataset's slug and give the folder with --path",
+            mend=_likely_card(root) or "name the dataset's slug and give the folder with --path",
         )
     description = read_dataset_json(described / "dataset.json")
     name = slug or slug_of(description.name or _folder_name(described))
     return parse_dataset_card(card_document(description, described, name), path=described / "dataset.json")
+
+
+def _likely_card(root: Path) -> str | None:
+    """A hint at the shipped card whose case folders these look like."""
+    names = [p.name for level in (root, *entries(root)[:20]) for p in entries(level)[:50] if p.is_dir()]
+    for slug in list_dataset_cards():
+        card = load_dataset_card(slug)
+        layout = card.layout
+        if not card.is_phantom and isinstance(layout, CaseFolderLayout):
+            pattern = layout.folder_pattern or layout.case_pattern
+            if any(re.fullmatch(pattern, name) for name in names):
+                return f"this looks like {slug}: name it, and give the folder with --path {root}"
+    return None
 
 
 def slug_of(name: str) -> str:

@@ -645,6 +645,11 @@ class TestAbsence:
         assert code_of(lambda: open_dataset(tmp_path)).code == "SB302"
         assert code_of(lambda: open_dataset("crc-2000", path=tmp_path)).code == "SB311"
 
+    def test_a_folder_that_only_a_card_can_read_says_which(self, own_tree: Tree) -> None:
+        error = code_of(lambda: open_dataset(own_tree("brats")))
+        assert error.code == "SB302"
+        assert error.mend.startswith("this looks like brats2023-gli")
+
     def test_a_folder_that_fits_two_layouts_is_refused(self, own_tree: Tree) -> None:
         root = own_tree("msd")
         (root / "BDMAP_00000001").mkdir()
