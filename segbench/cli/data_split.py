@@ -44,7 +44,8 @@ def split(
     loaded = _make(opened, check, folds, fractions, seed, from_nnunet)
     report = _report(opened, loaded)
     if settings().json:
-        console.emit_json(report if len(loaded.splits) > 1 else report | report["folds"][0])
+        several = len(report["folds"]) > 1
+        console.emit_json(report if several else report | report["folds"][0])
     else:
         _print(report)
     bad = bool(loaded.unknown or loaded.twice)
