@@ -80,12 +80,15 @@ def open_prepared(context: Context, *, tell: Callable[[str], None] | None = None
     """The prepared cases of this cell, preparing what is missing; a bad test case is left to `predict`.
 
     Raises:
-        SegbenchError: The error of a training or validation case, or SB505 when the forecast does not fit.
+        SegbenchError: The error of a training or validation case, SB338 when a file changed since it was
+            verified, or SB505 when the forecast does not fit.
     """
+    from segbench.data.digest import check_unchanged
     from segbench.data.prepare import prepare_dataset
 
     split = context.split
     cases = sorted({*split.train, *split.validation, *split.test})
+    check_unchanged(context.dataset, cases)
     cache = prepare_dataset(
         context.dataset,
         cases,
