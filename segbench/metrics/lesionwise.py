@@ -1,0 +1,217 @@
+"""Lesion-wise scores of BraTS 2023: every lesion counts once, and so does every false one.
+
+Reference fragments that meet after dilation are one lesion. A lesion is matched by every predicted component
+that touches its dilated self, and is scored against those components whole; a component that touches no
+lesion is a false positive, whatever its size. Lesions of at most `minimum_volume_mm3` are left out of the
+sums, but what touches them is no false positive.
+
+HD95 here is the larger of the two directed percentiles (`hd95_max`). The challenge weighs surface elements
+by their area, so its HD95 is close to this one and not equal to it.
+
+Source: rachitsaluja/BraTS-2023-Metrics metrics.py (definition; no code); Saluja et al., BraTS 2023 cluster of
+challenges.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Any, cast
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import ndimage
+
+from segbench.metrics.boxes import Box, box_of
+from segbench.metrics.evaluate import evaluate_case
+from segbench.metrics.inputs import check_pair, check_regions, check_spacing
+
+_EIGHTEEN = ndimage.generate_binary_structure(3, 2)
+_TWENTY_SIX = ndimage.generate_binary_structure(3, 3)
+
+Mask = NDArray[np.bool_]
+
+
+@dataclass(frozen=True, slots=True)
+class Lesion:
+    """One lesion of the reference.
+
+    Attributes:
+        volume_mm3: Volume of its reference voxels.
+        components: Predicted components that match it.
+        dice: Against the union of those components, 0 when unmatched.
+        hd95_mm: Likewise, the penalty when unmatched.
+        kept: Whether it is large enough to count.
+    """
+
+    volume_mm3: float
+    components: int
+    dice: float
+    hd95_mm: float
+    kept: bool
+
+
+@dataclass(frozen=True, eq=False)
+class LesionScores(Mapping[str, float]):
+    """The lesion-wise set of one region, read like a dict; see `registry.METRICS` for the names.
+
+    Attributes:
+        values_by_name: name -> value.
+        status: `ok` or which side of the region is empty.
+        lesions: Every lesion in raster order of its first voxel, the ignored ones too.
+        penalised: Names of ranked scores whose value comes from a rule for empties.
+    """
+
+    values_by_name: Mapping[str, float]
+    status: str
+    lesions: tuple[Lesion, ...]
+    penalised: frozenset[str] = frozenset()
+
+    def __getitem__(self, name: str) -> float:
+        return self.values_by_name[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.values_by_name)
+
+    def __len__(self) -> int:
+        return len(self.values_by_name)
+
+
+def evaluate_lesions(
+    reference: NDArray[Any],
+    prediction: NDArray[Any],
+    *,
+    spacing_mm: Sequence[float],
+    regions: Mapping[str, Sequence[int]],
+    dilation_iterations: int = 3,
+    minimum_volume_mm3: float = 50.0,
+    penalty_mm: float = 374.0,
+) -> dict[str, LesionScores]:
+    """Return the lesion-wise scores of every region of one case.
+
+    Args:
+        reference: Label map, z y x.
+        prediction: Label map of the same shape.
+        spacing_mm: Voxel size (z, y, x) in mm.
+        regions: name -> labels.
+        dilation_iterations: Steps (in voxels) by which reference fragments grow together.
+        minimum_volume_mm3: Lesions of at most this volume are ignored.
+        penalty_mm: HD95 of a missed or a false lesion.
+
+    Raises:
+        ValueError: As `evaluate_case`; a negative number of steps, volume or penalty.
+    """
+    if dilation_iterations < 0 or minimum_volume_mm3 < 0 or penalty_mm < 0:
+        raise ValueError("dilation_iterations, minimum_volume_mm3 and penalty_mm must not be negative")
+    spacing = check_spacing(spacing_mm)
+    labels = check_regions(regions)
+    truth_map, guess_map = check_pair(reference, prediction)
+    legacy = evaluate_case(
+        truth_map,
+        guess_map,
+        spacing_mm=spacing,
+        regions=labels,
+        metrics=["dice", "hd95_max"],
+        empty_policy="brats",
+    )
+    results: dict[str, LesionScores] = {}
+    for name, values in labels.items():
+        truth, guess = np.isin(truth_map, values), np.isin(guess_map, values)
+        lesions, false = _lesions(truth, guess, spacing, dilation_iterations, minimum_volume_mm3, penalty_mm)
+        whole = legacy[name]
+        scores = _totals(lesions, false, penalty_mm) | {
+            "legacy_dice": whole["dice"],
+            "legacy_hd95": whole["hd95_max"],
+        }
+        ranked = ("lesionwise_dice", "lesionwise_hd95", "legacy_dice", "legacy_hd95")
+        penalised = frozenset(ranked) if whole.status != "ok" else frozenset[str]()
+        results[name] = LesionScores(MappingProxyType(scores), whole.status, lesions, penalised)
+    return results
+
+
+def _totals(lesions: Sequence[Lesion], false: int, penalty_mm: float) -> dict[str, float]:
+    kept = [lesion for lesion in lesions if lesion.kept]
+    count = len(kept) + false
+    matched = sum(lesion.components > 0 for lesion in kept)
+    dice = sum(lesion.dice for lesion in kept) / count if count else 1.0
+    hd95 = (sum(lesion.hd95_mm for lesion in kept) + penalty_mm * false) / count if count else 0.0
+    return {
+        "lesionwise_dice": float(dice),
+        "lesionwise_hd95": float(hd95),
+        "lesions_tp": float(matched),
+        "lesions_fn": float(len(kept) - matched),
+        "lesions_fp": float(false),
+        "lesions_ignored": float(len(lesions) - len(kept)),
+    }
+
+
+def _lesions(
+    truth: Mask,
+    guess: Mask,
+    spacing: tuple[float, float, float],
+    steps: int,
+    minimum_mm3: float,
+    penalty_mm: float,
+) -> tuple[tuple[Lesion, ...], int]:
+    """The lesions of a region in raster order, and the number of false positive components."""
+    box = box_of(truth | guess, margin=steps)
+    if box is None:
+        return (), 0
+    truth, guess = truth[box], guess[box]
+    dilated = ndimage.binary_dilation(truth, _EIGHTEEN, iterations=steps) if steps and truth.any() else truth
+    grown, n_lesions = _label(dilated)
+    parts, n_parts = _label(guess)
+    # Both tables at once: which part lies in which grown lesion, and how much of the lesion it covers.
+    touch = _joint(grown, parts, n_lesions, n_parts)
+    owner = np.where(truth, grown, 0)
+    cover = _joint(owner, parts, n_lesions, n_parts)
+    sizes = cover.sum(axis=1)
+    part_sizes = np.bincount(parts.ravel(), minlength=n_parts + 1)
+    flat = owner.ravel()
+    first = {int(n): int(at) for n, at in zip(*np.unique(flat, return_index=True), strict=True)}
+    voxel_mm3 = float(np.prod(spacing))
+    boxes = cast("list[Box | None]", ndimage.find_objects(grown))
+    part_boxes = cast("list[Box | None]", ndimage.find_objects(parts))
+    lesions: list[Lesion] = []
+    touched: set[int] = set()
+    for number in sorted(range(1, n_lesions + 1), key=lambda n: first.get(n, 0)):
+        matched = [int(part) for part in np.flatnonzero(touch[number, 1:]) + 1]
+        touched.update(matched)
+        volume = float(sizes[number]) * voxel_mm3
+        kept = volume > minimum_mm3
+        if not matched:
+            lesions.append(Lesion(volume, 0, 0.0, penalty_mm, kept))
+            continue
+        size = int(part_sizes[matched].sum())
+        common = int(cover[number, matched].sum())
+        dice = 2 * common / (int(sizes[number]) + size)
+        union = _union_of([boxes[number - 1], *(part_boxes[part - 1] for part in matched)])
+        hd95 = evaluate_case(
+            owner[union] == number,
+            np.isin(parts[union], matched),
+            spacing_mm=spacing,
+            regions={"lesion": (1,)},
+            metrics=["hd95_max"],
+        )["lesion"]["hd95_max"]
+        lesions.append(Lesion(volume, len(matched), dice, hd95, kept))
+    return tuple(lesions), n_parts - len(touched)
+
+
+def _label(mask: Mask) -> tuple[NDArray[np.int32], int]:
+    return cast("tuple[NDArray[np.int32], int]", ndimage.label(mask, _TWENTY_SIX))
+
+
+def _joint(a: NDArray[np.int32], b: NDArray[np.int32], n_a: int, n_b: int) -> NDArray[np.int64]:
+    """How many voxels carry number i in `a` and j in `b`; row 0 and column 0 are the background."""
+    index = a.ravel().astype(np.int64) * (n_b + 1) + b.ravel()
+    return np.bincount(index, minlength=(n_a + 1) * (n_b + 1)).reshape(n_a + 1, n_b + 1)
+
+
+def _union_of(boxes: Sequence[Box | None]) -> Box:
+    known = [box for box in boxes if box is not None]
+    parts = [
+        slice(min(box[axis].start for box in known), max(box[axis].stop for box in known))
+        for axis in range(3)
+    ]
+    return parts[0], parts[1], parts[2]

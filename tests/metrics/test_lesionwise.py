@@ -1,0 +1,123 @@
+"""Lesion-wise scores by hand, and against a literal slow transcription of the definition."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from scipy import ndimage
+
+from segbench.metrics import evaluate_case
+from segbench.metrics.lesionwise import evaluate_lesions
+
+ONE = (1.0, 1.0, 1.0)
+R = {"r": (1,)}
+
+
+def cube(shape: tuple[int, int, int], *corners: tuple[int, int, int, int]) -> np.ndarray:
+    volume = np.zeros(shape, np.uint8)
+    for z, y, x, n in corners:
+        volume[z : z + n, y : y + n, x : x + n] = 1
+    return volume
+
+
+def test_one_found_one_missed_one_invented() -> None:
+    # Cubes of 64 mm3 far apart: the first is found exactly (1, 0), the second missed (0, 374), and a third
+    # is invented (0, 374): Dice (1 + 0 + 0) / 3, HD95 (0 + 374 + 374) / 3.
+    truth = cube((60, 30, 30), (2, 2, 2, 4), (25, 10, 10, 4))
+    guess = cube((60, 30, 30), (2, 2, 2, 4), (50, 20, 20, 4))
+    scores = evaluate_lesions(truth, guess, spacing_mm=ONE, regions=R)["r"]
+    assert scores["lesionwise_dice"] == pytest.approx(1 / 3)
+    assert scores["lesionwise_hd95"] == pytest.approx(2 * 374 / 3)
+    assert [scores[k] for k in ("lesions_tp", "lesions_fn", "lesions_fp", "lesions_ignored")] == [1, 1, 1, 0]
+    assert [(lesion.volume_mm3, lesion.components) for lesion in scores.lesions] == [(64, 1), (64, 0)]
+
+
+def test_near_fragments_are_one_lesion_and_small_ones_are_ignored() -> None:
+    truth = cube(
+        (60, 30, 30), (2, 2, 2, 4), (2, 2, 10, 4), (40, 10, 10, 3)
+    )  # a gap of 4 closes; 27 mm3 is small
+    scores = evaluate_lesions(truth, truth, spacing_mm=ONE, regions=R)["r"]
+    assert len(scores.lesions) == 2
+    assert scores["lesions_ignored"] == 1
+    assert scores["lesionwise_dice"] == 1
+    # what touches an ignored lesion is no false positive, and missing it costs nothing
+    missed = evaluate_lesions(
+        truth, cube((60, 30, 30), (2, 2, 2, 4), (2, 2, 10, 4)), spacing_mm=ONE, regions=R
+    )["r"]
+    assert missed["lesionwise_dice"] == 1
+    assert missed["lesions_fp"] == 0
+
+
+def test_a_matched_component_counts_whole() -> None:
+    truth = cube((40, 20, 20), (2, 2, 2, 4))
+    guess = truth.copy()
+    guess[2:34, 2:6, 2:6] = 1  # reaches far beyond: 4*4*32 voxels, 64 of them right
+    scores = evaluate_lesions(truth, guess, spacing_mm=ONE, regions=R)["r"]
+    assert scores["lesionwise_dice"] == pytest.approx(2 * 64 / (64 + 512))
+
+
+def test_empties() -> None:
+    nothing, something = np.zeros((20, 20, 20), np.uint8), cube((20, 20, 20), (2, 2, 2, 5))
+    both = evaluate_lesions(nothing, nothing, spacing_mm=ONE, regions=R)["r"]
+    assert (both["lesionwise_dice"], both["lesionwise_hd95"]) == (1.0, 0.0)
+    missed = evaluate_lesions(something, nothing, spacing_mm=ONE, regions=R)["r"]
+    assert (missed["lesionwise_dice"], missed["lesionwise_hd95"]) == (0.0, 374.0)
+    invented = evaluate_lesions(nothing, something, spacing_mm=ONE, regions=R)["r"]
+    assert (invented["lesionwise_dice"], invented["lesions_fp"]) == (0.0, 1.0)
+    small = evaluate_lesions(cube((20, 20, 20), (2, 2, 2, 2)), nothing, spacing_mm=ONE, regions=R)["r"]
+    assert (small["lesionwise_dice"], small["lesionwise_hd95"]) == (1.0, 0.0)
+
+
+def literal(
+    truth: np.ndarray, guess: np.ndarray, spacing: tuple[float, float, float], k: int, m: float
+) -> dict:
+    """The definition, sentence by sentence, one full volume per lesion."""
+    eighteen, every = ndimage.generate_binary_structure(3, 2), np.ones((3, 3, 3))
+    wide = ndimage.binary_dilation(truth, eighteen, iterations=k) if k else truth  # 0 means for ever in scipy
+    grown, n = ndimage.label(wide, every)
+    parts, p = ndimage.label(guess, every)
+    dice = hd = 0.0
+    tp = fn = ignored = 0
+    touched = set()
+    for i in range(1, n + 1):
+        lesion = truth & (grown == i)
+        matched = set(np.unique(parts[grown == i])) - {0}
+        touched |= matched
+        if lesion.sum() * np.prod(spacing) <= m:
+            ignored += 1
+            continue
+        if not matched:
+            fn += 1
+            hd += 374.0
+            continue
+        tp += 1
+        union = np.isin(parts, list(matched))
+        scores = evaluate_case(lesion, union, spacing_mm=spacing, regions=R, metrics=["dice", "hd95_max"])[
+            "r"
+        ]
+        dice += scores["dice"]
+        hd += scores["hd95_max"]
+    fp = p - len(touched)
+    count = tp + fn + fp
+    return {
+        "lesionwise_dice": dice / count if count else 1.0,
+        "lesionwise_hd95": (hd + 374.0 * fp) / count if count else 0.0,
+        "lesions_tp": tp, "lesions_fn": fn, "lesions_fp": fp, "lesions_ignored": ignored,
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_equal_to_the_literal_definition(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    shape = tuple(int(n) for n in rng.integers(12, 30, 3))
+    truth = ndimage.gaussian_filter(rng.standard_normal(shape), 1.4) > 0.22
+    guess = (ndimage.gaussian_filter(rng.standard_normal(shape), 1.4) > 0.25) | (
+        truth & (rng.random(shape) < 0.7)
+    )
+    spacing = tuple(float(s) for s in rng.uniform(0.5, 2.5, 3))
+    k, m = int(rng.integers(0, 4)), float(rng.choice([0.0, 10.0, 50.0]))
+    ours = evaluate_lesions(
+        truth, guess, spacing_mm=spacing, regions=R, dilation_iterations=k, minimum_volume_mm3=m
+    )["r"]  # fmt: skip
+    expected = literal(truth, guess, spacing, k, m)
+    assert {name: ours[name] for name in expected} == pytest.approx(expected, abs=1e-12)
