@@ -14,11 +14,13 @@ IntArray: TypeAlias = NDArray[np.int64]
 # Differences of numbers around s carry rounding noise of a few ulp of s; a spread below this share of s is
 # arithmetic, not variation.
 NOISE = 1e-13
-LARGEST = 1e100  # squares and cubes of larger numbers leave the range of a double
+LARGEST, SMALLEST = 1e100, 1e-100  # squares and cubes of numbers beyond leave the range of a double
 
 
 def finite_array(values: ArrayLike, name: str, *, ndim: int | tuple[int, ...]) -> FloatArray:
     """`values` as a float64 array of the wanted number of axes, none empty, every entry finite.
+
+    Numbers below 1e-100 are zero: no score is that small, and their squares would vanish silently.
 
     Raises:
         StatsError: not numbers, wrong number of axes, an empty axis, or NaN/inf (their positions are named).
@@ -36,9 +38,10 @@ def finite_array(values: ArrayLike, name: str, *, ndim: int | tuple[int, ...]) -
     if array.size == 0:
         raise StatsError(f"{name}: empty, shape {array.shape}")
     refuse_non_finite(array, name)
-    if float(np.max(np.abs(array))) > LARGEST:
+    size = np.abs(array)
+    if float(size.max()) > LARGEST:
         raise StatsError(f"{name}: a value beyond {LARGEST:g} is no score")
-    return array
+    return np.where(size < SMALLEST, 0.0, array) if bool(((size < SMALLEST) & (size > 0)).any()) else array
 
 
 def refuse_non_finite(array: FloatArray, name: str) -> None:

@@ -5,6 +5,7 @@ about the *methods*, and a retrained model scores differently on every case at o
 does not cure that: the error bar must hold the spread of the seeds' means as a term of its own.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -93,7 +94,7 @@ def two_level_test(
         pvalue, half, detectable = float(difference == 0), 0.0, 0.0
     else:
         parts = ((seed_a, first.shape[0] - 1), (seed_b, second.shape[0] - 1), (variance_case, cases - 1))
-        df = variance**2 / sum(part**2 / freedom for part, freedom in parts)
+        df = _welch_satterthwaite(variance, parts)
         statistic = difference / float(np.sqrt(variance))
         pvalue = 2 * student_cdf(df, -abs(statistic))
         half = student_quantile(df, (1 + confidence) / 2) * float(np.sqrt(variance))
@@ -138,7 +139,13 @@ def one_model_variance(values: FloatArray) -> tuple[float, float]:
     variance = max(variance_seed + variance_case - interaction, variance_seed, variance_case)
     if variance <= noise_floor(values) ** 2:
         return 0.0, float("nan")
-    return variance, variance**2 / (variance_seed**2 / (seeds - 1) + variance_case**2 / (cases - 1))
+    parts = ((variance_seed, seeds - 1), (variance_case, cases - 1))
+    return variance, _welch_satterthwaite(variance, parts)
+
+
+def _welch_satterthwaite(variance: float, parts: Sequence[tuple[float, int]]) -> float:
+    """Degrees of freedom of a sum of variances; as shares of the whole, so that no square vanishes."""
+    return 1.0 / sum((part / variance) ** 2 / freedom for part, freedom in parts)
 
 
 def detectable_difference(variance: float, df: float, *, alpha: float = 0.05, power: float = 0.8) -> float:
