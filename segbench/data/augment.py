@@ -157,7 +157,8 @@ def upsample(x_DHW: Tensor, shape: Sequence[int], order: int) -> Tensor:
         if x_DHW.shape[axis] != n:
             operator = torch.from_numpy(axis_operator(x_DHW.shape[axis], n, 3).copy())
             operator = operator.to(x_DHW.device, x_DHW.dtype)
-            x_DHW = torch.movedim(torch.tensordot(operator, x_DHW, dims=([1], [axis])), 0, axis)
+            moved = torch.movedim(x_DHW, axis, -1) @ operator.T
+            x_DHW = torch.movedim(moved, -1, axis)
     return x_DHW
 
 

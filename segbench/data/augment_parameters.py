@@ -109,7 +109,9 @@ class AugmentationSettings:
     @property
     def image_order(self) -> int:
         """Interpolation of images: 1 linear, 3 cubic."""
-        return int(self._value("image_order"))
+        order = self._value("image_order")
+        assert isinstance(order, float)
+        return int(order)
 
     def probability(self, transform: str, *, channel: bool = False) -> float:
         """How often a transform happens, 0 when it is not in the set."""

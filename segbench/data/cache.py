@@ -18,7 +18,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import blosc2
 import numpy as np
@@ -391,8 +391,8 @@ def _store(path: Path, array: Array) -> dict[str, Any]:
         blocks = (*lead, *(min(_BLOCK, n) for n in spatial))
     else:
         chunks = blocks = (max(1, array.size),)
-    stored = blosc2.asarray(
-        np.ascontiguousarray(array),
+    stored: Any = blosc2.asarray(
+        cast("Any", np.ascontiguousarray(array)),
         urlpath=str(path),
         mode="w",
         chunks=chunks,

@@ -172,8 +172,10 @@ def finish_case(
     statistics = _checked_schemes(len(raw.images), normalisation, normalisation_statistics)
     before = raw.images[0].shape
     spacing_in = raw.properties["spacing_in"]
-    native = spacing_mm is None or isinstance(spacing_mm, str)
-    spacing_out = list(spacing_in) if native else [float(s) for s in spacing_mm]
+    if spacing_mm is None or isinstance(spacing_mm, str):
+        spacing_out = list(spacing_in)
+    else:
+        spacing_out = [float(s) for s in spacing_mm]
     after = prepared_shape(before, spacing_in, spacing_out)
     nearest_axis = low_resolution_axis(spacing_in, spacing_out)
 
@@ -310,7 +312,7 @@ def _checked_schemes(
     for scheme in normalisation:
         if scheme not in NORMALISATIONS:
             raise ValueError(f"unknown normalisation {scheme!r}; known: {', '.join(NORMALISATIONS)}")
-    listed = [None] * count if statistics is None else list(statistics)
+    listed: list[Mapping[str, float] | None] = [None] * count if statistics is None else list(statistics)
     if len(listed) != count:
         raise ValueError(f"normalisation_statistics must have one entry for each of {count} channels")
     return listed

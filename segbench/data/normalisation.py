@@ -9,7 +9,7 @@ Source: MIC-DKFZ/nnUNet preprocessing/normalization/default_normalization_scheme
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -89,7 +89,7 @@ def nonzero_mask(images: Sequence[Array]) -> npt.NDArray[np.bool_]:
     mask = np.asarray(images[0] != 0)
     for image in images[1:]:
         mask |= image != 0
-    zeros, count = ndimage.label(~mask)
+    zeros, count = cast("tuple[npt.NDArray[np.int32], int]", ndimage.label(~mask))
     if count:
         outside = np.zeros(count + 1, dtype=np.bool_)
         for axis in range(3):

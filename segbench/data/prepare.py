@@ -18,6 +18,7 @@ from segbench.core.errors import SegbenchError
 from segbench.core.hashing import digest_json, sha256_file
 from segbench.data.cache import Cache, CacheDamagedError, write_case
 from segbench.data.case import PreparedCase, RawCase, finish_case, load_case, prepare_case, prepared_shape
+from segbench.data.eviction import note_use
 from segbench.data.normalisation import Float32, channel_statistics, foreground_intensities
 from segbench.data.recipe import PREPARE_VERSION, PreparationRecipe, target_spacing
 from segbench.data.workers import ordered_map
@@ -121,6 +122,8 @@ def prepare_dataset(
     folder = prepared_folder(cache_root, dataset.card.slug, recipe, training)
     wanted = tuple(dict.fromkeys(case_ids))
     missing = _missing(dataset, wanted, Cache(folder))
+    if (folder / "recipe.json").is_file():
+        note_use(folder)  # before the first case, so that nobody removes it meanwhile
     if missing:
         spacing = _resolved_spacing(dataset, recipe, training)
         _require_disk(_forecast_bytes(dataset, missing, recipe, spacing), folder)
@@ -139,6 +142,7 @@ def prepare_dataset(
             raise error
         if progress is not None:
             progress(case)
+    note_use(folder)
     cache = Cache(folder, repair=job)
     cache.failures.update(failures)
     if failures and on_error == "raise":
@@ -182,7 +186,7 @@ class _PrepareCase:
         try:
             prepared = finish_case(
                 raw,
-                spacing_mm=spacing if isinstance(spacing, str) else tuple(spacing),
+                spacing_mm="native" if spacing == "native" else tuple(spacing),
                 normalisation=self.recipe.normalisation,
                 normalisation_statistics=self.fingerprint["normalisation_statistics"],
             )

@@ -266,7 +266,8 @@ class PatchLoader:
         self.patch = (int(patch[0]), int(patch[1]), int(patch[2]))
         self.batch_size, self.seed, self.foreground_fraction = batch_size, seed, foreground_fraction
         self.workers, self.start_step, self.stop_step = workers, start_step, stop_step
-        self.augmentation, self.order = augmentation, order
+        self.augmentation = augmentation
+        self.order: Order = order
         self.rank, self.world = rank, world
         listed = list(regions.values()) if isinstance(regions, Mapping) else list(regions)
         self.regions = tuple(tuple(region) for region in listed)

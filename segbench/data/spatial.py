@@ -126,6 +126,8 @@ def _grid(matrix: Matrix, source: Sequence[int], size: Sequence[int], device: to
 
 def _cubic(x_CDHW: Tensor, matrix: Matrix, size: Sequence[int]) -> Tensor:
     """Order 3 with scipy's spline, on the CPU: the published recipes of the first batchgenerators."""
+    from typing import Any, cast
+
     import numpy as np
     from scipy import ndimage
 
@@ -135,7 +137,7 @@ def _cubic(x_CDHW: Tensor, matrix: Matrix, size: Sequence[int]) -> Tensor:
     values = x_CDHW.detach().cpu().numpy()
     turned = [
         ndimage.affine_transform(
-            channel, turn, offset=offset, output_shape=tuple(size), order=3, mode="constant"
+            channel, turn, offset=cast("Any", offset), output_shape=tuple(size), order=3, mode="constant"
         )
         for channel in values
     ]

@@ -34,7 +34,7 @@ __all__ = [
     "to_stored_grid",
 ]
 
-Labels = npt.NDArray[np.uint8] | npt.NDArray[np.uint16]
+Labels = npt.NDArray[np.uint8 | np.uint16]
 Shape = Sequence[int]
 
 
