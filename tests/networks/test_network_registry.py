@@ -17,6 +17,16 @@ from segbench.networks.registry import resolve_implementation
 NEEDS_EINOPS = {"swin-unetr", "swin-unetr-v2", "unetr"}
 
 
+VARIANTS = {"mednext-b", "mednext-m", "mednext-l", "stunet-b", "stunet-l", "umamba-base", "segresnet-32"}
+VARIANTS |= {f"segmamba-v2-{control}" for control in ("nomamba", "dwconv", "bidirectional", "matched")}
+VARIANTS |= {f"{slug}-tiny" for slug in ("segmamba", "segmamba-v2-nomamba", "bisegmamba", "uxnet")}
+"""Other sizes and arguments of networks that every run tries anyway."""
+
+
+def case(slug):
+    return pytest.param(slug, marks=pytest.mark.slow) if slug in VARIANTS else slug
+
+
 def available(slug):
     if slug in NEEDS_EINOPS:
         pytest.importorskip("einops", reason="MONAI's transformer networks need einops")
@@ -83,7 +93,7 @@ def test_channels_must_be_whole_numbers(count):
         build_network("nnunet-tiny", 1, count)
 
 
-@pytest.mark.parametrize("slug", list_networks())
+@pytest.mark.parametrize("slug", [case(s) for s in list_networks()])
 def test_indivisible_small_and_miscounted_input_is_refused_before_any_compute(slug):
     facts = network_facts(available(slug))
     network = meta_network(slug, 2, 3)
@@ -104,7 +114,7 @@ def test_indivisible_small_and_miscounted_input_is_refused_before_any_compute(sl
     refused((2, side, side, side), "five axes")
 
 
-@pytest.mark.parametrize("slug", list_networks())
+@pytest.mark.parametrize("slug", [case(s) for s in list_networks()])
 def test_logits_have_the_size_of_the_image(slug):
     facts = network_facts(available(slug))
     network = meta_network(slug, 2, 3).eval()
@@ -113,13 +123,9 @@ def test_logits_have_the_size_of_the_image(slug):
 
 
 SUPERVISED = [s for s in list_networks() if network_facts(s).deep_supervision]
-VARIANTS = {"mednext-b", "mednext-m", "mednext-l", "stunet-b", "stunet-l", "umamba-base"}
-"""Other sizes of networks that are tried anyway."""
 
 
-@pytest.mark.parametrize(
-    "slug", [pytest.param(s, marks=pytest.mark.slow) if s in VARIANTS else s for s in SUPERVISED]
-)
+@pytest.mark.parametrize("slug", [case(s) for s in SUPERVISED])
 def test_deep_supervision_is_a_list_in_training_and_one_tensor_otherwise(slug):
     network = build_on_meta(slug, 2, 3, deep_supervision=True).train()
     x = torch.empty((1, 2, 64, 64, 64), device="meta")

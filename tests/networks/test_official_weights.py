@@ -49,7 +49,7 @@ def test_names_are_translated_one_to_one_both_ways(slug):
         assert sum(rule.to_ours(name) is not None for rule in layout.rules) == 1
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=8, deadline=None)
 @given(
     slug=st.sampled_from(["segmamba-v2", "segmamba", "uxnet", "bisegmamba"]),
     depths=st.tuples(*[st.integers(1, 3)] * 4),

@@ -88,8 +88,16 @@ def test_files_cut_short_changed_empty_or_absent_are_refused(tmp_path):
         read_weights(good_pt)
 
 
-@pytest.mark.parametrize("wrapper", [None, "state_dict", "network_weights", "module"])
-@pytest.mark.parametrize("ending", [".pt", ".pth", ".safetensors"])
+@pytest.mark.parametrize(
+    ("wrapper", "ending"),
+    [
+        (None, ".pt"),
+        ("state_dict", ".pt"),
+        ("network_weights", ".pth"),
+        ("module", ".pt"),
+        (None, ".safetensors"),
+    ],
+)
 def test_import_finds_the_channels_and_keeps_the_tensors(tmp_path, wrapper, ending):
     source = network(inputs=3, outputs=4)
     official = {name: tensor.clone() for name, tensor in export_official_weights(source).items()}
