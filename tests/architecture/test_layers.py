@@ -17,12 +17,14 @@ MAY_IMPORT: dict[str, set[str]] = {
     "volumes": {"core"},
     "metrics": {"core", "cards", "volumes", "stats"},
     "networks": {"core", "cards"},
-    "profiling": {"core", "cards", "networks"},
+    # profiling times the real inferer, so it stands on the engine
+    "profiling": {"core", "cards", "volumes", "metrics", "networks", "data", "engine"},
     "records": {"core", "cards"},
     "data": {"core", "cards", "volumes", "metrics", "stats"},
     "engine": {"core", "cards", "volumes", "metrics", "networks", "data"},
     "launch": {"core", "cards", "records"},
-    "report": {"core", "cards", "volumes", "metrics", "stats", "records"},
+    # the report opens the scans of its overlays through the dataset's adapter
+    "report": {"core", "cards", "volumes", "metrics", "stats", "records", "data"},
     "pipeline": {
         "core", "cards", "volumes", "metrics", "stats", "networks", "data", "engine", "profiling", "records",
         "launch", "report",
