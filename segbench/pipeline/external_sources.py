@@ -8,13 +8,13 @@ the same files give the same cases on every machine.
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from segbench.core.errors import SegbenchError
+from segbench.core.names import is_safe_case
 from segbench.volumes import DEFAULT_MAX_BYTES, VOLUME_ENDINGS, Volume, read_label_map
 
 if TYPE_CHECKING:
@@ -123,9 +123,7 @@ def reference_folder(
 
 def is_case_id(name: str) -> bool:
     """Tell whether a name may be a case id: it never leaves a folder and no system gives it a meaning."""
-    from segbench.cards.layout import SAFE_CASE  # cards are heavy, and workers do not need them
-
-    return re.fullmatch(SAFE_CASE, name) is not None and ".." not in name
+    return is_safe_case(name)
 
 
 def volumes_by_case(folder: Path, *, role: str) -> dict[str, list[Path]]:

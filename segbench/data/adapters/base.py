@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from segbench.cards.layout import SAFE_CASE
+from segbench.core import names
 
 ENDINGS = (".nii.gz", ".nii", ".nrrd", ".mha")
 """File endings of volumes; the last two need the extra `itk`."""
@@ -169,7 +168,7 @@ def with_any_ending(path: Path) -> list[Path]:
 
 def is_safe_case(case: str) -> bool:
     """Whether an id may be part of a file name anywhere."""
-    return re.fullmatch(SAFE_CASE, case) is not None and ".." not in case
+    return names.is_safe_case(case)
 
 
 def wrapped(root: Path, depth: int = 2) -> Iterator[Path]:
