@@ -29,7 +29,7 @@ def test_a_measured_row_has_everything_and_zero_stands_for_nothing(monkeypatch: 
     brief = Timing(least_warm_up=1, most_warm_up=1, warm_up_s=0, iterations=3, seconds=5)
     monkeypatch.setattr(Timing, "of", lambda device: brief)
     monkeypatch.setattr(measure, "limit_address_space", lambda: None)  # this process lives on
-    row = measure.measure_row(small("segmamba-v2-tiny", sliding=(40, 40, 32), tta="flips"))
+    row = measure.measure_row(small("segmamba-v2-tiny", sliding=(40, 40, 32)))
     assert row.status == "ok", row.reason
     assert row.scan_backend == "numba"
     assert row.latency.n == 3
@@ -40,7 +40,7 @@ def test_a_measured_row_has_everything_and_zero_stands_for_nothing(monkeypatch: 
     assert 0 < row.memory.activations_bytes < row.memory.process_peak_bytes
     assert row.throughput.windows_per_s == pytest.approx(1 / row.latency.median_s)
     assert row.throughput.windows_per_volume == 2 * 2
-    assert row.throughput.tta_factor == 8
+    assert row.throughput.tta_factor == 1
     assert row.throughput.volumes_per_s > 0
     assert row.energy.joules_per_iteration is None
     assert row.energy.reason

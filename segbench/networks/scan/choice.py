@@ -115,7 +115,8 @@ def _example(device: torch.device, shape: tuple[int, int, int, int]) -> list[Ten
 
 def _gradients(backend: str, tensors: list[Tensor]) -> list[Tensor]:
     leaves = [tensor.detach().requires_grad_() for tensor in tensors]
-    y = call_backend(backend, *leaves, True)
+    u, delta, A, B, C, D, z, bias = leaves
+    y = call_backend(backend, u, delta, A, B, C, D, z, bias, True)
     return [y.detach(), *torch.autograd.grad(y.square().sum(), leaves)]
 
 

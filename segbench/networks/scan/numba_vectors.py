@@ -13,7 +13,7 @@ from __future__ import annotations
 import math
 import operator
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from llvmlite import ir
@@ -26,7 +26,7 @@ __all__ = [
 ]  # fmt: skip
 
 # Called without the typing context they are declared with; type checkers cannot know that.
-intrinsic: Callable[[Callable[..., Any]], Callable[..., Any]] = extending.intrinsic
+intrinsic = cast("Callable[[Callable[..., Any]], Callable[..., Any]]", extending.intrinsic)
 
 Builder = Any
 Value = Any
