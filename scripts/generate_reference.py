@@ -1,10 +1,12 @@
-"""Regenerate docs/reference/errors.md and docs/reference/command-line.md from the code.
+"""Regenerate errors.md, command-line.md and the tables of records.md in docs/reference from the code.
 
 Run by `make docs`; a test compares the committed pages with what this prints.
 """
 
 from __future__ import annotations
 
+import ast
+import inspect
 import re
 import sys
 from pathlib import Path
@@ -13,6 +15,8 @@ import typer
 
 from segbench.cli.main import build_app
 from segbench.core.errors import CATALOGUE
+from segbench.metrics.registry import METRICS
+from segbench.records import schema
 
 DOCS = Path(__file__).resolve().parents[1] / "docs" / "reference"
 ROOMS = {
@@ -31,7 +35,8 @@ def errors_page() -> str:
     lines = [
         "# Error codes",
         "",
-        "Generated from `segbench/core/catalogue.toml` by `make docs`; `segbench show error:CODE` prints one.",
+        "Generated from `segbench/core/catalogue.toml` by `make docs`; "
+        "`segbench show error:CODE` prints one.",
         "The exit code holds when nothing else went on; when other cases or datasets did, it is 3.",
         "",
     ]
@@ -102,11 +107,68 @@ def _argument(parameter: object) -> str:
     return name if getattr(parameter, "required", False) else f"[{name}]"
 
 
+def records_page() -> str:
+    """The page of a run's files: its text as it stands, its tables made again between their markers."""
+    text = (DOCS / "records.md").read_text(encoding="utf-8")
+    tables = {name: _field_table(getattr(schema, name)) for name in RECORD_PARTS}
+    tables["metrics"] = _metric_table()
+    for name, lines in tables.items():
+        begin, end = f"<!-- generated: {name} -->", "<!-- end -->"
+        before, found, rest = text.partition(begin)
+        if not found:
+            raise ValueError(f"records.md has no marker {begin}")
+        text = "\n".join([before + begin, *lines, end]) + rest.partition(end)[2]
+    return text
+
+
+RECORD_PARTS = ("RunRecord", "SplitRecord", "Leaks", "Failure")
+KINDS = {"str": "text", "int": "whole number", "float": "number", "bool": "true or false"}
+
+
+def _field_table(part: type) -> list[str]:
+    """Field, kind and meaning of a record, from its annotations and the text under each field."""
+    fields = part.model_fields  # type: ignore[attr-defined]
+    rows = ["", "| field | kind | meaning |", "|---|---|---|"]
+    body = ast.parse(inspect.getsource(part)).body[0].body  # type: ignore[attr-defined]
+    for node, after in zip(body, [*body[1:], None], strict=True):
+        if not isinstance(node, ast.AnnAssign) or not isinstance(node.target, ast.Name):
+            continue
+        field = fields[node.target.id]
+        told = isinstance(after, ast.Expr) and isinstance(after.value, ast.Constant)
+        meaning = " ".join(str(after.value.value).split()) if told else ""  # type: ignore[union-attr]
+        always = " Always there." if field.is_required() else ""
+        name = field.alias or node.target.id
+        rows.append(f"| `{name}` | {_kind(ast.unparse(node.annotation))} | {_cell(meaning)}{always} |")
+    return [*rows, ""]
+
+
+def _kind(annotation: str) -> str:
+    name = annotation.replace(" | None", "")
+    if name.startswith(("tuple[", "list[")):
+        return "list"
+    return KINDS.get(name, "object" if name.startswith("dict[") or name in RECORD_PARTS else "word")
+
+
+def _metric_table() -> list[str]:
+    rows = ["", "| column | unit | better | worst | definition |", "|---|---|---|---|---|"]
+    for info in METRICS.values():
+        unit = {"1": "fraction"}.get(info.unit, info.unit)
+        worst = "shown, never ranked" if info.worst is None else f"{info.worst}"
+        rows.append(
+            f"| `{info.name}` | {unit} | {info.direction} | {worst} | {_cell(_plain(info.definition))} |"
+        )
+    return [*rows, ""]
+
+
+def _cell(text: str) -> str:
+    return text.replace("|", "\\|")
+
+
 def _plain(text: str) -> str:
     return re.sub(r"\s+", " ", text).replace("<", "\\<")
 
 
-PAGES = {"errors.md": errors_page, "command-line.md": command_page}
+PAGES = {"errors.md": errors_page, "command-line.md": command_page, "records.md": records_page}
 
 
 def main() -> None:

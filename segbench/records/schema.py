@@ -129,9 +129,9 @@ class RunRecord(_Part):
     versions: dict[str, str] | None = None
     """Versions of Python and packages."""
     machine: dict[str, Any] | None = None
-    """Processor, memory, accelerator, driver."""
+    """Processor, cores, memory and system; on CUDA also the GPU, its memory and the CUDA version."""
     execution: dict[str, Any] | None = None
-    """Launcher, job, node, device, workers, world size, scan backend."""
+    """Where it ran: device, data workers, folder of datasets, minutes between checkpoints, scan backend."""
     determinism: str | None = None
     """Level that was in force: bitwise | seeded | none."""
     normalisation_statistics: list[dict[str, float] | None] | None = None
@@ -143,7 +143,7 @@ class RunRecord(_Part):
     peak_memory_bytes: int | None = None
     """Peak memory of the device, or of the process on a CPU."""
     digests: dict[str, str] | None = None
-    """sha256 of weights and of the predictions' manifest."""
+    """sha256 of the weights, of `cases.csv`, and over the predictions."""
     warnings: tuple[str, ...] | None = None
     """What the user was warned of."""
     external: dict[str, Any] | None = None
