@@ -14,11 +14,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from segbench.core.errors import SegbenchError
+from segbench.data.verify_text import suspicious
 from segbench.volumes import VolumeHeader, corner_displacement
 
 Role = Literal["image", "label", "mask"]
 
-FACTS_VERSION = 1
+FACTS_VERSION = 2
 """Part of the cache; raised when a fact changes its meaning, which makes every cache be read again."""
 
 
@@ -57,7 +58,7 @@ class HeaderFacts:
         sform_code, qform_code: NIfTI codes.
         forms_apart: corner displacement in voxels between sform and qform when both count, else None.
         unit_code: NIfTI spatial unit.
-        texts: non-empty text fields.
+        suspicious_texts: length of each text field that may identify a person; never the text.
         extension_codes: codes of header extensions.
     """
 
@@ -71,7 +72,7 @@ class HeaderFacts:
     qform_code: int
     forms_apart: float | None
     unit_code: int
-    texts: Mapping[str, str]
+    suspicious_texts: Mapping[str, int]
     extension_codes: tuple[int, ...]
 
     @classmethod
@@ -93,7 +94,7 @@ class HeaderFacts:
             qform_code=header.qform_code,
             forms_apart=apart,
             unit_code=header.unit_code,
-            texts=header.texts,
+            suspicious_texts=suspicious(header.texts),
             extension_codes=header.extension_codes,
         )
 
@@ -251,5 +252,6 @@ def _header_from_json(value: Mapping[str, Any]) -> HeaderFacts:
         spacing_mm=(float(sz), float(sy), float(sx)),
         affine=tuple(float(v) for v in value["affine"]),
         extension_codes=tuple(int(v) for v in value["extension_codes"]),
+        suspicious_texts={str(name): int(length) for name, length in value["suspicious_texts"].items()},
     )
     return HeaderFacts(**fields)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -17,34 +16,6 @@ FEWEST_VOXELS = 8
 """An axis shorter than this is unusual enough to be told."""
 
 _DICOM, _COMMENT = 2, 6  # header extensions that hold free text about the patient or the study
-
-_TOOL_WORDS = (
-    r"3d", r"slicer", r"afni\w*", r"analyze\w*", r"ants\w*", r"c3d", r"convert3d", r"dcm2nii\w*", r"elastix",
-    r"freesurfer\w*", r"fsl\w*", r"imported from", r"insight", r"itk(-?snap)?", r"matlab\w*", r"mipav",
-    r"monai\w*", r"mricron?", r"mrtrix\w*", r"niftk", r"nnu-?net\w*", r"segbench\w*", r"simpleitk",
-    r"spm\w*", r"tool(kit|box)", r"torchio", r"totalsegmentator", r"niftyreg", r"niftyseg", r"niftisave",
-    r"nifti(-\d)?", r"nibabel", r"numpy", r"python", r"vtk", r"xnat", r"caret", r"freeview", r"mri_\w+",
-    r"siemens", r"philips", r"ge", r"medical", r"systems",
-)  # fmt: skip
-_PLAIN_WORDS = (
-    r"none", r"untitled", r"unknown", r"null", r"n/?a", r"image", r"mask", r"label(s|map)?",
-    r"seg(mentation)?", r"realigned", r"resliced", r"warped", r"smoothed", r"normali[sz]ed", r"masked",
-    r"converted", r"created", r"written", r"with", r"by", r"from", r"in", r"of", r"the", r"and", r"version",
-    r"ver", r"rev", r"build", r"v", r"gray(scale)?", r"grey(scale)?", r"red", r"yellow", r"blue", r"green",
-    r"light", r"cool", r"hot", r"copper", r"random", r"float\w*", r"u?int\w*", r"te", r"tr", r"ti", r"time",
-    r"phase", r"fa", r"mb", r"dim", r"mm", r"ms", r"mr", r"ct", r"t1w?", r"t2w?", r"flair",
-)  # fmt: skip
-_VERSION = r"v?\d{1,3}(?:\.\d{1,4}[a-z0-9]{0,4})*"
-_HARMLESS = re.compile("|".join((*_TOOL_WORDS, *_PLAIN_WORDS, _VERSION)), re.IGNORECASE)
-"""One word of text that tools write by themselves: names of tools, versions, colour tables."""
-
-_WHOLE = re.compile(
-    r"(?:(?:TE|TR|TI|FA|Time|phase|mb|dim)=[\d.]*;?)+"  # dcm2niix; a time of day without a date names nobody
-    r"|(?:FSL)?\d+\.\d+(?:\.\d+)?(?::[0-9a-f]{7,12})?"  # FSL: version and commit
-    r"|FreeSurfer\s+[A-Z][a-z]{2}\s+\d{1,2}\s+\d{4}",  # the date of its build
-    re.IGNORECASE,
-)
-"""Texts that only make sense as a whole."""
 
 
 def check_headers(view: CaseView) -> Iterator[Finding]:
@@ -161,25 +132,13 @@ def _orientation_codes(header: HeaderFacts, case: str, file: str) -> Iterator[Fi
 
 
 def _personal(header: HeaderFacts, case: str, file: str) -> Iterator[Finding]:
-    for name in ("descrip", "aux_file", "db_name"):
-        text = header.texts.get(name, "")
-        if text and not is_harmless(text):
-            # The text itself is not repeated: reports travel further than scans.
-            message = f"the header field {name} holds text that may identify a person"
-            found = f"{len(text)} characters"
-            yield finding("SB328", "warning", message, case=case, file=file, found=found)
+    for name, length in header.suspicious_texts.items():
+        message = f"the header field {name} holds text that may identify a person"
+        yield finding("SB328", "warning", message, case=case, file=file, found=f"{length} characters")
     for code in sorted({_DICOM, _COMMENT} & set(header.extension_codes)):
         what = "a copy of DICOM fields" if code == _DICOM else "a free comment"
         message = f"a header extension holds {what}, which may identify a person"
         yield finding("SB328", "warning", message, case=case, file=file, found=f"extension code {code}")
-
-
-def is_harmless(text: str) -> bool:
-    """Whether a header's text is nothing but names and versions of tools."""
-    if _WHOLE.fullmatch(text):
-        return True
-    words = re.findall(r"[^\s\-_,;:=()/|*]+", text)
-    return all(_HARMLESS.fullmatch(word) for word in words)
 
 
 def _extremes(view: CaseView) -> Iterator[Finding]:

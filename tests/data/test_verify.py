@@ -22,8 +22,8 @@ from segbench.data import verify_scan as scan_module
 from segbench.data.digest import check_unchanged, dataset_digest
 from segbench.data.phantoms import generate
 from segbench.data.verify import verify
-from segbench.data.verify_headers import is_harmless
 from segbench.data.verify_report import as_text
+from segbench.data.verify_text import is_harmless
 
 
 @pytest.fixture(scope="module")
@@ -121,7 +121,7 @@ def test_no_cache_neither_reads_nor_writes_it(msd, tmp_path, opened, monkeypatch
     assert not (tmp_path / "cache").exists()
 
 
-@pytest.mark.parametrize("content", ["", "{", "[]", '{"version": 0}', '{"version": 1, "files": {"a": 3}}'])
+@pytest.mark.parametrize("content", ["", "{", "[]", '{"version": 0}', '{"version": 2, "files": {"a": 3}}'])
 def test_damaged_cache_is_made_anew(msd, tmp_path, content):
     first = verify(msd, cache=tmp_path / "cache")
     (file,) = (tmp_path / "cache").iterdir()
@@ -546,3 +546,15 @@ def test_what_tools_write_names_nobody(text):
 )
 def test_what_may_name_somebody(text):
     assert not is_harmless(text)
+
+
+def test_the_text_itself_is_kept_nowhere(msd, tmp_path):
+    path = msd / "imagesTr" / "phantom_001.nii.gz"
+    data = bytearray(gzip.decompress(path.read_bytes()))
+    data[148:156] = b"DOE^JANE"
+    path.write_bytes(gzip.compress(bytes(data)))
+    report = verify(msd, cache=tmp_path / "cache")
+    assert [f.code for f in report.findings] == ["SB328"]
+    written = [p.read_text() for p in (tmp_path / "cache").rglob("*") if p.is_file()]
+    for text in (json.dumps(report.as_json()), as_text(report, verbose=True), *written):
+        assert "DOE" not in text and "JANE" not in text
