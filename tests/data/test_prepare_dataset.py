@@ -232,7 +232,7 @@ def test_eviction_takes_the_longest_unused_and_never_one_in_use(dataset, tmp_pat
 def test_a_note_of_a_dead_process_does_not_keep_a_recipe(dataset, tmp_path):
     folder = prepare_dataset(dataset, IDS[:1], recipe(), tmp_path / "cache", training_ids=IDS[:1]).folder
     shutil.rmtree(folder / "users")
-    code = f"from segbench.data.eviction import note_use, in_use; f = {str(folder)!r}; note_use(f); assert in_use(f)"
+    code = f"from segbench.data.eviction import *; f = {str(folder)!r}; note_use(f); assert in_use(f)"
     subprocess.run([sys.executable, "-c", code], check=True)
     assert len(list((folder / "users").iterdir())) == 1
     assert not in_use(folder)
