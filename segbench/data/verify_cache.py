@@ -56,13 +56,16 @@ class FactsCache:
 
     def remembered(self, path: Path) -> FileFacts | None:
         """Facts of a file in the state in which it was read last, whatever its state now."""
-        entry = self.files.get(self._name(path))
-        if entry is None:
-            return None
+        name = self._name(path)
+        entry = self.files.get(name)
+        if entry is None or isinstance(entry, FileFacts):
+            return entry
         try:
-            return entry if isinstance(entry, FileFacts) else file_from_json(entry)
+            facts = file_from_json(entry)
         except (KeyError, TypeError, ValueError):
             return None
+        self.files[name] = facts  # asked for more than once a run
+        return facts
 
     def keep(self, path: Path, facts: FileFacts) -> None:
         """Remember a file, unless its fault is of this moment: not there, too large for the limits of now."""
