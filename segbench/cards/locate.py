@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from functools import cache
 from importlib.metadata import entry_points
 from pathlib import Path
 
@@ -26,12 +27,16 @@ def card_roots() -> tuple[Path, ...]:
     roots = [cards_root()]
     named = os.environ.get("SEGBENCH_CARDS", "")
     roots += [Path(part).expanduser() for part in named.split(os.pathsep) if part]
-    for point in entry_points(group="segbench.cards"):
-        folder = _module_folder(point.module)
-        if folder is not None:
-            roots.append(folder)
+    roots += _installed_roots()
     unique: dict[Path, None] = dict.fromkeys(root.resolve() for root in roots)
     return tuple(unique)
+
+
+@cache
+def _installed_roots() -> tuple[Path, ...]:
+    """Folders that installed packages offer; looked up once, it costs milliseconds."""
+    folders = [_module_folder(point.module) for point in entry_points(group="segbench.cards")]
+    return tuple(folder for folder in folders if folder is not None)
 
 
 def _module_folder(module: str) -> Path | None:

@@ -10,7 +10,7 @@ import tomllib
 from collections.abc import Mapping
 from importlib.resources import files
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, cast
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
@@ -31,7 +31,7 @@ class DataSection(_Section):
     """What the scans are turned into before a patch is drawn."""
 
     spacing: Literal["card", "median", "native"] | tuple[float, float, float] = "card"
-    """Training grid in mm (z, y, x): the card's, the median of the training split, the stored one, or a triple."""
+    """Training grid in mm (z, y, x): the card's, the median of training, the stored one, or a triple."""
     normalisation: Literal["card", "ct", "zscore", "zscore-nonzero", "rescale01", "none"] = "card"
     cache_dtype: Literal["float16", "float32"] = "float16"
 
@@ -318,11 +318,12 @@ def fault_lines(error: ValidationError) -> list[str]:
 
 
 def _fields(content: Mapping[str, Any]) -> list[str]:
+    sections = {name: part for name, part in content.items() if name not in {"family", "notes", "seeds"}}
     return [
-        f"{section}.{field}"
-        for section, fields in content.items()
-        if isinstance(fields, dict) and section not in {"family", "notes", "seeds"}
-        for field in fields
+        f"{name}.{field}"
+        for name, part in sections.items()
+        if isinstance(part, dict)
+        for field in cast("dict[str, Any]", part)
     ]
 
 
@@ -335,7 +336,7 @@ def _set(content: dict[str, Any], key: str, value: object) -> None:
             parts = matches[0].split(".")
     at: Any = content
     for part in parts[:-1]:
-        at = at.get(part) if isinstance(at, dict) else None
+        at = cast("dict[str, Any]", at).get(part) if isinstance(at, dict) else None
     open_table = len(parts) > 2 and isinstance(at, dict)
     if not isinstance(at, dict) or (parts[-1] not in at and not open_table) or len(parts) < 2:
         near = nearest_names(key, known)

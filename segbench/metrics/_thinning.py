@@ -1,3 +1,4 @@
+# pyright: basic
 """The compiled loop of `skeleton.thin`; see there for what it does and why."""
 
 from __future__ import annotations

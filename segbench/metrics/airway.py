@@ -17,13 +17,13 @@ from collections import OrderedDict
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Any, Literal, cast
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import ndimage
 
 from segbench.core.hashing import sha256_bytes
+from segbench.metrics._ndimage import CORNERS, FACES, Mask, count_around, fill_holes, label, nearest_true
 from segbench.metrics.boxes import box_of
 from segbench.metrics.inputs import check_pair, check_spacing
 from segbench.metrics.skeleton import thin
@@ -36,11 +36,7 @@ MINIMUM_PIECE = 5
 MARGIN = 2
 """Voxels around the union of both trees that are looked at."""
 
-_FACES = ndimage.generate_binary_structure(3, 1)
-_ALL = ndimage.generate_binary_structure(3, 3)
 _KEPT = 4
-
-Mask = NDArray[np.bool_]
 
 
 @dataclass(frozen=True, eq=False)
@@ -119,17 +115,17 @@ def evaluate_airway(
     truth, guess = np.ascontiguousarray(truth[box]), np.ascontiguousarray(guess[box])
     tree = reference_tree(truth, variant)
     if variant == "tree":
-        truth = ndimage.binary_fill_holes(largest_piece(truth))
+        truth = fill_holes(largest_piece(truth))
     if variant != "atm2022":
         guess = largest_piece(guess)
     if variant == "tree":
-        guess = ndimage.binary_fill_holes(guess)
+        guess = fill_holes(guess)
     return _scores(truth, guess, tree, variant, branch_threshold)
 
 
 def largest_piece(mask: Mask) -> Mask:
     """The largest 6-connected component; the first in raster order when several are equally large."""
-    labels, count = cast("tuple[NDArray[np.int32], int]", ndimage.label(mask, _FACES))
+    labels, count = label(mask, FACES)
     if count <= 1:
         return mask
     sizes = np.bincount(labels.ravel())
@@ -156,10 +152,9 @@ def reference_tree(truth: Mask, variant: str) -> ReferenceTree:
 
 
 def _parse(truth: Mask, whole: str) -> ReferenceTree:
-    trunk = ndimage.binary_fill_holes(largest_piece(truth))
+    trunk = fill_holes(largest_piece(truth))
     centre = thin(trunk)
-    neighbours = ndimage.convolve(centre.astype(np.uint8), np.ones((3, 3, 3), np.uint8), mode="constant")
-    pieces, count = cast("tuple[NDArray[np.int32], int]", ndimage.label(centre & (neighbours <= 3), _ALL))
+    pieces, count = label(centre & (count_around(centre) <= 3), CORNERS)
     sizes = np.bincount(pieces.ravel(), minlength=count + 1)
     large = sizes >= MINIMUM_PIECE
     large[0] = False
@@ -168,7 +163,7 @@ def _parse(truth: Mask, whole: str) -> ReferenceTree:
     branches = int(large.sum())
     branch = np.zeros(truth.shape, dtype=np.int32)
     if branches:
-        nearest = ndimage.distance_transform_edt(pieces == 0, return_distances=False, return_indices=True)
+        nearest = nearest_true(pieces != 0)
         where = np.nonzero(trunk)
         branch[where] = pieces[tuple(index[where] for index in nearest)]
     skeleton = centre if whole == "tree" else thin(truth)

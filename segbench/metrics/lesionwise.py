@@ -17,20 +17,15 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import ndimage
 
+from segbench.metrics._ndimage import CORNERS, EDGES, Mask, boxes_of, dilate, label
 from segbench.metrics.boxes import Box, box_of
 from segbench.metrics.evaluate import evaluate_case
 from segbench.metrics.inputs import check_pair, check_regions, check_spacing
-
-_EIGHTEEN = ndimage.generate_binary_structure(3, 2)
-_TWENTY_SIX = ndimage.generate_binary_structure(3, 3)
-
-Mask = NDArray[np.bool_]
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,9 +154,8 @@ def _lesions(
     if box is None:
         return (), 0
     truth, guess = truth[box], guess[box]
-    dilated = ndimage.binary_dilation(truth, _EIGHTEEN, iterations=steps) if steps and truth.any() else truth
-    grown, n_lesions = _label(dilated)
-    parts, n_parts = _label(guess)
+    grown, n_lesions = label(dilate(truth, EDGES, steps), CORNERS)
+    parts, n_parts = label(guess, CORNERS)
     # Both tables at once: which part lies in which grown lesion, and how much of the lesion it covers.
     touch = _joint(grown, parts, n_lesions, n_parts)
     owner = np.where(truth, grown, 0)
@@ -171,8 +165,8 @@ def _lesions(
     flat = owner.ravel()
     first = {int(n): int(at) for n, at in zip(*np.unique(flat, return_index=True), strict=True)}
     voxel_mm3 = float(np.prod(spacing))
-    boxes = cast("list[Box | None]", ndimage.find_objects(grown))
-    part_boxes = cast("list[Box | None]", ndimage.find_objects(parts))
+    boxes = boxes_of(grown)
+    part_boxes = boxes_of(parts)
     lesions: list[Lesion] = []
     touched: set[int] = set()
     for number in sorted(range(1, n_lesions + 1), key=lambda n: first.get(n, 0)):
@@ -196,10 +190,6 @@ def _lesions(
         )["lesion"]["hd95_max"]
         lesions.append(Lesion(volume, len(matched), dice, hd95, kept))
     return tuple(lesions), n_parts - len(touched)
-
-
-def _label(mask: Mask) -> tuple[NDArray[np.int32], int]:
-    return cast("tuple[NDArray[np.int32], int]", ndimage.label(mask, _TWENTY_SIX))
 
 
 def _joint(a: NDArray[np.int32], b: NDArray[np.int32], n_a: int, n_b: int) -> NDArray[np.int64]:

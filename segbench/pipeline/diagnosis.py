@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from importlib.util import find_spec
 from typing import Any
@@ -59,7 +58,9 @@ def diagnose(*, metrics: bool = False, device: str | None = None) -> Diagnosis:
         from segbench.metrics.selfcheck import run_selfcheck
 
         check = run_selfcheck()
-        report.sections.append(("metric engine", [tuple(row) for row in check.rows]))
+        report.sections.append(
+            ("metric engine", [(str(what), str(state), str(detail)) for what, state, detail in check.rows])
+        )
         report.documents["metrics"] = check.as_dict()
         report.failed |= not check.ok
     return report
@@ -104,7 +105,7 @@ def _scan_backends(device: str | None) -> list[Row]:
     return [*rows, ("auto", str(chosen_backend(where)), f"what a model uses on {where}")]
 
 
-def _device(name: str) -> tuple[Sequence[Row], bool]:
+def _device(name: str) -> tuple[list[Row], bool]:
     """One convolution against float32 on the CPU, and whether twenty training steps repeat to the bit."""
     import torch
 

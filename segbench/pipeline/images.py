@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from segbench.core import console
 from segbench.core.errors import SegbenchError
@@ -261,8 +261,9 @@ def _save_scores(path: Path, network: Any, image: Any, settings: dict[str, Any],
 
     logits = predict_logits(network, image, **settings)
     scores = logits.sigmoid() if by_sign else logits.softmax(0)
-    array = blosc2.asarray(
-        scores.cpu().numpy().astype(np.float16), cparams={"codec": blosc2.Codec.ZSTD, "clevel": 1}
+    array: Any = blosc2.asarray(
+        cast("Any", scores.cpu().numpy().astype(np.float16)),
+        cparams={"codec": blosc2.Codec.ZSTD, "clevel": 1},
     )
     atomic_write(path, bytes(array.to_cframe()))
 

@@ -50,7 +50,7 @@ def predict_stage(context: Context) -> StageResult:
         with console.progress(f"predict {context.run_id}", len(todo)) as bar:
             for case in todo:
                 fault("case")
-                append_line(folder / MANIFEST, _one(context, case, predict) | {"source": source})
+                append_line(folder / MANIFEST, {**_one(context, case, predict), "source": source})
                 bar.advance(note=case)
                 context.stop.check()
     sync_lines(folder / MANIFEST)
@@ -145,7 +145,7 @@ def predict_prepared(
         nearest_axis=nearest_axis,
         regions=classes.region_labels,
         overlap=protocol.inference.overlap,
-        mirror_axes=tuple(protocol.inference.mirror_axes),
+        mirror_axes=[axis for axis in ("z", "y", "x") if axis in protocol.inference.mirror_axes],
         window_batch=protocol.inference.window_batch,
         device=device,
         precision=protocol.train.precision,

@@ -45,7 +45,7 @@ def verify_stage(context: Context) -> StageResult:
     for finding in report.findings:
         if finding.severity == "warning":
             context.warn(f"{finding.code}: {finding.case or finding.file or 'dataset'}: {finding.message}")
-    return StageResult(artefact=report.digest, facts={"counts": report.counts})
+    return StageResult(artefact=report.digest or "", facts={"counts": report.counts})
 
 
 def build_recipe(card: DatasetCard, data: DataSection, dataset_digest: str) -> PreparationRecipe:

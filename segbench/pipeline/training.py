@@ -38,7 +38,7 @@ def training_job(context: Context, cache: Cache) -> Generator[TrainingJob]:
     level = set_determinism(context.protocol.determinism.level, device)
     protocol, classes = context.protocol, context.classes
     loss = SegmentationLoss(
-        terms=dict(protocol.loss.terms),
+        terms={str(name): weight for name, weight in protocol.loss.terms.items()},
         smooth=protocol.loss.dice_smooth,
         batch_dice=protocol.loss.dice_batch,
         regions=classes.region_classes,

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AliasChoices, BaseModel, ConfigDict, Field
 
 SCHEMA_VERSION = 1
 
@@ -47,7 +47,11 @@ class _Part(BaseModel):
 class Failure(_Part):
     """Why a cell ended without a result."""
 
-    failure_class: FailureClass = Field(alias="class", default="bug")
+    failure_class: FailureClass = Field(
+        default="bug",
+        validation_alias=AliasChoices("class", "failure_class"),
+        serialization_alias="class",
+    )
     """Failure class; decides about another try."""
     code: str | None = None
     """SB code, where there is one."""
@@ -55,8 +59,6 @@ class Failure(_Part):
     """What happened, one line."""
     where: str | None = None
     """Stage or file."""
-
-    model_config = ConfigDict(frozen=True, extra="ignore", populate_by_name=True)
 
 
 class Leaks(_Part):
