@@ -6,7 +6,9 @@ The names below are the public interface. They are resolved on first use, so tha
 
 from __future__ import annotations
 
+import sys
 from importlib import import_module
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -55,3 +57,14 @@ def __getattr__(name: str) -> Any:
 
 def __dir__() -> list[str]:
     return sorted(__all__)
+
+
+class _CallablePackage(ModuleType):
+    """`segbench.report` is both a package of public names and the function of the command of that name."""
+
+    def __call__(self, runs: Any, out: Any, **options: Any) -> ReportResult:
+        """Write the report of some runs; see `build_report`."""
+        return import_module("segbench.report.build").build_report(runs, out, **options)
+
+
+sys.modules[__name__].__class__ = _CallablePackage
