@@ -129,6 +129,9 @@ def run(
     elif plan.cells:
         header = ["model", "dataset", "fold", "seed", "state", "region", "cases", "Dice", "HD95 mm", "NSD"]
         console.emit_table(header, summary_rows(outcome.cells), right=(6, 7, 8, 9))
+        for planned in plan.cells:
+            if planned.problem is not None:
+                console.fail(planned.problem)
         console.note(f"-> {request.results}/     next: segbench report --runs {request.results}")
     return outcome.exit_code
 

@@ -139,7 +139,7 @@ def _numbers(cases: Sequence[dict[str, str]], metrics: Sequence[str]) -> list[di
 
 def _state(planned: PlannedCell, record: RunRecord | None) -> str:
     if planned.state == "blocked":
-        return f"blocked: {planned.note}"
+        return "blocked"
     if record is None:
         return "not started"
     if record.failure is not None:

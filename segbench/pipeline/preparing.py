@@ -38,6 +38,9 @@ def verify_stage(context: Context) -> StageResult:
             first.message,
             path=first.file,
             case=first.case,
+            expected=first.expected,
+            found=first.found,
+            mend=first.mend,
             details=[f"{f.code} {f.case or ''} {f.message}" for f in stopping[1:20]],
         )
     for finding in errors:
