@@ -137,7 +137,7 @@ def _field_table(part: type) -> list[str]:
         told = isinstance(after, ast.Expr) and isinstance(after.value, ast.Constant)
         meaning = " ".join(str(after.value.value).split()) if told else ""  # type: ignore[union-attr]
         always = " Always there." if field.is_required() else ""
-        name = field.alias or node.target.id
+        name = field.serialization_alias or field.alias or node.target.id
         rows.append(f"| `{name}` | {_kind(ast.unparse(node.annotation))} | {_cell(meaning)}{always} |")
     return [*rows, ""]
 
