@@ -143,9 +143,7 @@ def _state(planned: PlannedCell, record: RunRecord | None) -> str:
     if record is None:
         return "not started"
     if record.failure is not None:
-        return (
-            f"failed ({record.failure.failure_class}): {record.failure.code or ''} {record.failure.message}"
-        )
+        return f"failed ({record.failure.failure_class}) {record.failure.code or ''}".rstrip()
     state, note = cell_state(planned.cell.folder)
     return f"{state} {note}".strip()
 
