@@ -126,7 +126,9 @@ def cell_text(value: object) -> str:
     if isinstance(value, float):
         return "inf" if value == math.inf else "-inf" if value == -math.inf else format(value, ".17g")
     text = str(value)
-    return "'" + text if text[:1] in {"=", "+", "-", "@", "\t", "\r"} else text
+    guard = "'" if text[:1] in {"=", "+", "-", "@", "\t", "\r"} else ""
+    # Python's csv module leaves a lone return unquoted, and a reader would take it for the end of the row.
+    return guard + text.replace("\r", " ")
 
 
 def read_cases(path: Path) -> list[Row]:
