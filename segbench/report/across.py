@@ -80,12 +80,10 @@ def across_datasets(
         return Across(name, "mean", tuple(datasets), (), None, reason)
     chosen, models = _shared(blocks, metric)
     if len(models) < 2 or len(chosen) < 2:
-        return Across(name, "mean", tuple(datasets), tuple(models), None, "no two models share two datasets")
+        return Across(name, "mean", tuple(datasets), (), None, "no two models share two datasets")
     tables = [_table(blocks[number], models, metric.name) for number in chosen]
     if any(table.shape[0] == 0 for table in tables):
-        return Across(
-            name, "mean", tuple(datasets), tuple(models), None, "a dataset has no case with all models"
-        )
+        return Across(name, "mean", tuple(datasets), (), None, "a dataset has no case with all models")
     higher = bool(metric.higher_is_better)
     means = np.stack([table.mean(axis=0) for table in tables])
     ranks = _ranks(means, higher=higher).mean(axis=0)
