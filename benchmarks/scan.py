@@ -137,12 +137,22 @@ def memory(contender: str, threads: int) -> float:
     return float(done.stdout) / 1024
 
 
+def save(path: Path, numbers: dict[str, object], threads: int) -> None:
+    """The numbers with the machine they were taken on."""
+    from segbench.core.atomic import atomic_write_json
+    from segbench.core.environment import machine, versions
+
+    environment = {**machine(), "threads": threads, "load": os.getloadavg()[0], "versions": versions()}
+    atomic_write_json(path, {"schema": "segbench.benchmark.scan/1", "environment": environment, **numbers})
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--repeats", type=int, default=7)
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--backends", default="auto,torch")
     parser.add_argument("--quick", action="store_true", help="without the block rows and memory")
+    parser.add_argument("--output", type=Path, help="also write the numbers, with the machine, as JSON")
     parser.add_argument("--growth", help=argparse.SUPPRESS)
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
@@ -155,7 +165,7 @@ def main() -> int:
     print(
         f"{'shape':7}{'mode':7}{'what':7}{'mambapy':>10}" + "".join(f"{b:>10}{'ratio':>8}" for b in backends)
     )
-    missed = []
+    missed, rows = [], []
     for block in (False,) if options.quick else (False, True):
         for (shape, mode), floor in FLOORS.items():
             taken = compare(shape, mode, block, backends, options.repeats)
@@ -163,17 +173,26 @@ def main() -> int:
             ratios = {name: peers / value for name, value in taken.items()}
             cells = "".join(f"{taken[b] * 1e3:8.1f}ms{ratios[b]:7.1f}x" for b in backends)
             what = "block" if block else "scan"
+            rows += [
+                {"shape": shape, "mode": mode, "what": what, "peer_cpu_s": peers, "backend": name}
+                | {"cpu_s": taken[name], "ratio": ratios[name]}
+                for name in backends
+            ]
             print(f"{shape:7}{mode:7}{what:7}{peers * 1e3:8.1f}ms{cells}")
             if not block and "auto" in ratios and ratios["auto"] < floor:
                 missed.append(f"{shape} {mode} {ratios['auto']:.1f}x is below {floor:g}x")
             if not block and mode == "train" and ratios.get("torch", TORCH_FLOOR) < TORCH_FLOOR:
                 missed.append(f"{shape} torch {ratios['torch']:.2f}x is below {TORCH_FLOOR}x")
+    grown: dict[str, float] = {}
     if not options.quick:
         theirs, mine = (memory(name, options.threads) for name in ("mambapy", "auto"))
         share = mine / theirs
         print(f"memory growth: mambapy {theirs:.0f} MiB, auto {mine:.0f} MiB: 1/{1 / share:.1f}")
+        grown = {"mambapy_growth_mib": theirs, "auto_growth_mib": mine}
         if share > MEMORY_FLOOR:
             missed.append(f"memory share {share:.3f} is above 1/8")
+    if options.output:
+        save(options.output, {"rows": rows, **grown}, options.threads)
     for line in missed:
         print("FLOOR MISSED:", line)
     return 1 if missed else 0

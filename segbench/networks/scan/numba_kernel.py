@@ -149,6 +149,11 @@ def scratch_size(n: int, lanes: int) -> int:
 
 
 @njit(**_INNER)
+def _block(batch: int, index: int, channels: int, lanes: int) -> Block:
+    return Block(batch, index * lanes, min(lanes, channels - index * lanes))
+
+
+@njit(**_INNER)
 def _read(tokens: Tokens, token: int, block: Block, work: Any) -> Any:
     """One step of a block's channels; where the block is cut, zeros follow and nothing beyond is read."""
     lanes = lanes_of(work)
@@ -186,11 +191,10 @@ def _ask_inputs(problem: Problem, block: Block, start: int, k: int) -> None:
     """The share of states k and k + 1 in fetching the chunk that begins at `start`."""
     low = start + k * STEPS // problem.n
     high = min(start + (k + 2) * STEPS // problem.n, problem.length)
-    if low >= 0:
-        _ask(problem.u, low, high, block)
-        _ask(problem.delta, low, high, block)
-        if problem.gated:
-            _ask(problem.gate, low, high, block)
+    _ask(problem.u, low, high, block)
+    _ask(problem.delta, low, high, block)
+    if problem.gated:
+        _ask(problem.gate, low, high, block)
 
 
 @njit(**_INNER)
@@ -263,16 +267,20 @@ def forward_items(
     padded = blocks * lanes
     y_tokens = Tokens(y, length * channels, channels)
     for item in range(first, last):
-        column = item % blocks * lanes
-        block = Block(item // blocks, column, min(lanes, channels - column))
+        block = _block(item // blocks, item % blocks, channels, lanes)
+        column = block.column
         for k in range(n):
             store(work, (STATE + k) * lanes, fill(work, 0.0))
         for chunk in range(chunks):
             start = chunk * STEPS
             count = min(STEPS, length - start)
             _stage(problem, block, start, count, work)
+            # What comes next: the following chunk, or the first one of the next block, or nothing.
+            ahead, ahead_start = block, start + STEPS
+            if ahead_start >= length and item + 1 < last:
+                ahead, ahead_start = _block((item + 1) // blocks, (item + 1) % blocks, channels, lanes), 0
             for k in range(0, n, 2):
-                _ask_inputs(problem, block, start + STEPS, k)
+                _ask_inputs(problem, ahead, ahead_start, k)
                 _ask(y_tokens, start + k * STEPS // n, min(start + (k + 2) * STEPS // n, length), block)
                 place = (STATE + k) * lanes
                 h0, h1 = load(work, place), load(work, place + lanes)
@@ -446,6 +454,8 @@ def _chunk_back(
     problem: Problem,
     grad: Tokens,
     block: Block,
+    ahead: Block,
+    ahead_start: int,
     chunk: int,
     count: int,
     work: Any,
@@ -460,11 +470,11 @@ def _chunk_back(
     start = chunk * STEPS
     saved = Tokens(states, chunks * n * channels, channels)
     for k in range(0, n, 2):
-        _ask_inputs(problem, block, start - STEPS, k)
+        _ask_inputs(problem, ahead, ahead_start, k)
         low, high = k * STEPS // n, (k + 2) * STEPS // n
-        if chunk > 0:
-            _ask(grad, start - STEPS + low, start - STEPS + high, block)
-            _ask(saved, (chunk - 1) * n + k, (chunk - 1) * n + k + 2, block)
+        _ask(grad, ahead_start + low, min(ahead_start + high, length), ahead)
+        if ahead_start < length:
+            _ask(saved, ahead_start // STEPS * n + k, ahead_start // STEPS * n + k + 2, ahead)
         low, high = start + low, min(start + high, length)
         _ask(Tokens(gradients.u, length * channels, channels), low, high, block)
         _ask(Tokens(gradients.delta, length * channels, channels), low, high, block)
@@ -519,7 +529,7 @@ def backward_items(
     for item in range(first, last):
         batch, group = item // groups, item % groups
         for index in range(group * GROUP, min((group + 1) * GROUP, blocks)):
-            block = Block(batch, index * lanes, min(lanes, channels - index * lanes))
+            block = _block(batch, index, channels, lanes)
             for k in range(2 * n):
                 store(work, (STATE + k) * lanes, fill(work, 0.0))
             g_D, g_bias = fill(work, 0.0), fill(work, 0.0)
@@ -528,7 +538,15 @@ def backward_items(
                 count = min(STEPS, length - start)
                 _stage(problem, block, start, count, work)
                 _stage_gradient(problem, grad, block, start, count, work)
-                _chunk_back(problem, grad, block, chunk, count, work, states, gradients, item)
+                # What comes next: the chunk before, or the last one of the group's next block, or nothing.
+                ahead, ahead_start = block, start - STEPS
+                if chunk == 0:
+                    ahead, ahead_start = _block(batch, index + 1, channels, lanes), (chunks - 1) * STEPS
+                    if index + 1 >= min((group + 1) * GROUP, blocks):
+                        ahead_start = length
+                _chunk_back(
+                    problem, grad, block, ahead, ahead_start, chunk, count, work, states, gradients, item
+                )
                 g_D, g_bias = _finish_gradient(
                     problem, grad, block, start, count, work, gradients, g_D, g_bias
                 )
