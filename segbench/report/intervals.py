@@ -48,8 +48,7 @@ class IntervalSource:
     confidence: float
     resamples: int
     seed: int
-    _length: int = 0
-    _draws: list[FloatArray] = field(default_factory=list[FloatArray])
+    _draws: dict[int, list[FloatArray]] = field(default_factory=dict[int, list[FloatArray]])
 
     def means(self, columns: Sequence[FloatArray], *, worst: float | None = None) -> list[Interval]:
         """Intervals of the means of (cases,) columns; none for fewer than two cases or infinite values."""
@@ -113,13 +112,15 @@ class IntervalSource:
         """Count matrices of all draws for this number of cases, kept for the next columns where they fit."""
         from segbench.stats.resampling import count_blocks
 
-        if length != self._length:
-            self._length, self._draws = 0, []
+        if length not in self._draws:
             blocks = count_blocks(length, resamples=self.resamples, seed=self.seed)
-            if 8 * length * self.resamples > CACHE_BYTES:
+            size = 8 * self.resamples
+            if size * length > CACHE_BYTES:
                 return blocks  # consumed once, never held whole
-            self._length, self._draws = length, list(blocks)
-        return self._draws
+            while self._draws and size * (length + sum(self._draws)) > CACHE_BYTES:
+                del self._draws[next(iter(self._draws))]
+            self._draws[length] = list(blocks)
+        return self._draws[length]
 
 
 def _constant(values: FloatArray) -> bool:

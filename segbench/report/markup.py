@@ -16,6 +16,7 @@ from segbench.report.numbers import exact, finite_or_none
 from segbench.report.table import Cell, Column, Table
 
 _MARKDOWN_SPECIAL = re.compile(r"([\\`*_|\[<&])")
+_NUMBER_LIKE = re.compile(r"^(<?-?\d|n/a$|$)")  # texts that stand right-aligned like numbers
 _FORMULA_START = ("=", "+", "-", "@", "\t", "\r")
 
 
@@ -201,7 +202,8 @@ def _html_cell(cell: Cell, column: Column) -> str:
     text = escape_html(parts.main)
     text += f" \N{PLUS-MINUS SIGN}\N{NO-BREAK SPACE}{parts.spread}" if parts.spread else ""
     text += parts.tail
-    classes = [name for name, on in (("single", cell.single), ("text", not parts.is_number)) if on]
+    words = not parts.is_number and _NUMBER_LIKE.match(parts.main) is None
+    classes = [name for name, on in (("single", cell.single), ("text", words)) if on]
     if not cell.missing and text:
         if cell.mark == "best":
             text = f"<strong>{text}</strong>"
@@ -211,6 +213,6 @@ def _html_cell(cell: Cell, column: Column) -> str:
         text += f"<sup>{html.escape(raised)}</sup>" if raised else ""
         text += "<sup>\N{DAGGER}</sup>" if cell.dagger else ""
     attributes = f' class="{" ".join(classes)}"' if classes else ""
-    value = exact(cell.value)
-    attributes += f' data-value="{value}"' if value else ""
+    if cell.text is None and cell.value is not None and not cell.missing:
+        attributes += f' data-value="{cell.value:.7g}"'
     return f"<td{attributes}>{text}</td>"

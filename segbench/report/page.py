@@ -259,7 +259,9 @@ class _Figures:
         from markupsafe import Markup
 
         return [
-            PageFigure(Markup(embedded(item.files, name=item.name, alt=item.alt)), item.caption)
+            PageFigure(
+                Markup(embedded(item.files["svg"], item.screen, name=item.name, alt=item.alt)), item.caption
+            )
             for start in starts
             for item in self.drawn
             if item.name.startswith(start)

@@ -8,7 +8,7 @@ import dataclasses
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -17,6 +17,9 @@ from segbench.report.display import MetricDisplay
 from segbench.report.intervals import NO_INTERVAL, Interval, IntervalSource
 from segbench.report.markup import json_number
 from segbench.report.missing import FloatArray
+
+if TYPE_CHECKING:
+    from segbench.stats import WilcoxonResult
 
 VERDICTS = ("equivalent", "better", "worse", "undecided")
 
@@ -223,7 +226,7 @@ def _tested(
         "hl_high": shift.high,
         "p_wilcoxon": wilcoxon.pvalue,
         "p_decision": wilcoxon.pvalue,
-        "rank_biserial": stats.rank_biserial(x, y),
+        "rank_biserial": _rank_biserial(wilcoxon),
         "cohen_dz": stats.cohen_dz(x, y),
         "probability_superior": stats.probability_superior(x, y),
         "zeros": wilcoxon.zeros,
@@ -250,6 +253,12 @@ def _tested(
             "significant": over_both.significant,
         }
     return replace(pair, **changes)
+
+
+def _rank_biserial(test: WilcoxonResult) -> float:
+    """(W+ - W-)/(W+ + W-) from the ranks of the test at hand; `stats.rank_biserial` would rank them again."""
+    total = test.n * (test.n + 1) / 2
+    return 2 * test.statistic / total - 1 if total else 0.0
 
 
 def two_level_json(level: Any) -> dict[str, Any]:

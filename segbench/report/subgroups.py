@@ -4,15 +4,18 @@ prediction.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 
-from segbench.report.blocks import Block, ModelScores
+from segbench.report.blocks import Block
 from segbench.report.display import MetricDisplay
 from segbench.report.intervals import Interval, IntervalSource
-from segbench.report.missing import FloatArray
+from segbench.report.missing import BoolArray, FloatArray
+
+IntArray = npt.NDArray[np.int64]
 
 EMPTY_BIN = "empty"
 LEAST_CASES = 6  # fewer cases with a volume than this are not cut into three
@@ -32,7 +35,6 @@ class Subgroups:
         intervals: by model: one per bin.
         interaction: by model: p of the one interaction test, None where it cannot be made.
         spearman: by model: rank correlation of the difference with log volume, None where it is not defined.
-        interaction_intervals: unused bins carry an empty interval.
     """
 
     block: Block
@@ -49,7 +51,7 @@ class Subgroups:
     spearman: dict[str, float | None]
 
 
-def size_bins(volumes: FloatArray, bounds: Sequence[float] = ()) -> tuple[list[str], FloatArray]:
+def size_bins(volumes: FloatArray, bounds: Sequence[float] = ()) -> tuple[list[str], IntArray]:
     """Labels of the bins and the bin of every case (-1: no volume known).
 
     Args:
@@ -108,48 +110,98 @@ def subgroup_tables(
         interaction={},
         spearman={},
     )
-    for scores in models:
-        if scores.model != against and against in values:
-            _compare(found, scores, values[scores.model] - values[against], place, volumes, source)
+    if against in values:
+        differences = {s.model: values[s.model] - values[against] for s in models if s.model != against}
+        found.interaction.update(
+            interactions(differences, place, resamples=source.resamples, seed=source.seed)
+        )
+        for model, values_of in differences.items():
+            _compare(found, model, values_of, place, volumes, source)
     return found
 
 
 def _compare(
     found: Subgroups,
-    scores: ModelScores,
+    model: str,
     differences: FloatArray,
-    place: FloatArray,
+    place: IntArray,
     volumes: FloatArray,
     source: IntervalSource,
 ) -> None:
-    """Differences of one model per bin, their intervals, one interaction test, the trend with size."""
-    from segbench.stats import subgroup_interaction
-
+    """Differences of one model per bin, their intervals, and the trend with size."""
     parts = [differences[(place == number) & np.isfinite(differences)] for number in range(len(found.labels))]
-    name = scores.model
-    found.differences[name] = tuple(float(part.mean()) if part.size else None for part in parts)
-    found.intervals[name] = tuple(source.means(parts))
+    found.differences[model] = tuple(float(part.mean()) if part.size else None for part in parts)
+    found.intervals[model] = tuple(source.means(parts))
     usable = np.isfinite(differences) & (place >= 0)
-    bins = np.array(found.labels, dtype=object)[place[usable].astype(int)]
-    if len(set(bins.tolist())) >= 2 and usable.sum() >= 3:
-        tested = subgroup_interaction(
-            differences[usable], bins.tolist(), resamples=source.resamples, seed=source.seed
+    found.spearman[model] = _spearman(differences[usable], volumes[usable])
+
+
+def interactions(
+    differences: Mapping[str, FloatArray], place: IntArray, *, resamples: int, seed: int
+) -> dict[str, float | None]:
+    """The p-value of each model's interaction test, None where fewer than two bins or three cases are left.
+
+    The test is `stats.subgroup_interaction`, with its permutations: models that have values for the same
+    cases share them, so that ten models cost one shuffle. (The function itself shuffles for each call.)
+    """
+    groups: dict[bytes, list[str]] = {}
+    masks: dict[bytes, BoolArray] = {}
+    for model, values in differences.items():
+        usable = np.isfinite(values) & (place >= 0)
+        groups.setdefault(usable.tobytes(), []).append(model)
+        masks[usable.tobytes()] = usable
+    found: dict[str, float | None] = dict.fromkeys(differences)
+    for key, models in groups.items():
+        usable = masks[key]
+        _, member = np.unique(place[usable], return_inverse=True)
+        if usable.sum() >= 3 and member.max(initial=0) >= 1:
+            table = np.stack([differences[model][usable] for model in models], axis=1)
+            pvalues = _interaction_pvalues(table, member, resamples=resamples, seed=seed)
+            found |= dict(zip(models, pvalues, strict=True))
+    return found
+
+
+def _interaction_pvalues(table: FloatArray, member: IntArray, *, resamples: int, seed: int) -> list[float]:
+    """(models,) p-values of (cases, models) differences: between-bin variance against that of
+    shuffled bins.
+    """
+    from segbench.stats.arrays import generator, noise_floor
+
+    n = table.shape[0]
+    sizes = np.bincount(member)
+    centred = table - table.mean(axis=0)
+    bins = np.eye(sizes.size)[member]
+    observed = (((bins.T @ centred) ** 2) / sizes[:, None]).sum(axis=0) / n
+    slack = np.array(
+        [1e-9 * o + noise_floor(column) ** 2 for o, column in zip(observed, table.T, strict=True)]
+    )
+    stops = np.cumsum(sizes)
+    rng = generator(seed)
+    block = max(1, 2_000_000 // n)
+    hits = np.zeros(table.shape[1])
+    for start in range(0, resamples, block):
+        rows = min(block, resamples - start)
+        shuffled = rng.permuted(np.broadcast_to(np.arange(n, dtype=np.float64), (rows, n)), axis=1).astype(
+            np.int64
         )
-        found.interaction[name] = float(tested.pvalue)
-    else:
-        found.interaction[name] = None
-    found.spearman[name] = _spearman(differences[usable], volumes[usable])
+        statistic = np.zeros((rows, table.shape[1]))
+        for low, high in zip((0, *stops[:-1]), stops, strict=True):
+            chosen = np.zeros((rows, n))
+            np.put_along_axis(chosen, shuffled[:, low:high], 1.0, axis=1)
+            statistic += (chosen @ centred) ** 2 / (high - low)
+        hits += (statistic / n >= observed - slack).sum(axis=0)
+    return ((1 + hits) / (1 + resamples)).tolist()
 
 
 def _spearman(differences: FloatArray, volumes: FloatArray) -> float | None:
     """Rank correlation of the difference with the (log) volume; None for too few or constant values."""
-    from scipy.stats import spearmanr
+    from segbench.stats.laws import ranks
 
     filled = volumes > 0
     x, y = volumes[filled], differences[filled]
     if x.size < 3 or np.ptp(x) == 0 or np.ptp(y) == 0:
         return None
-    return float(spearmanr(x, y).statistic)
+    return float(np.corrcoef(ranks(x, ties="average"), ranks(y, ties="average"))[0, 1])
 
 
 def _finite(values: FloatArray) -> FloatArray:

@@ -14,14 +14,11 @@ from segbench.report.markup import escape_html
 INLINE_UP_TO = 150_000  # bytes; a larger SVG is embedded as PNG
 
 
-def embedded(files: dict[str, bytes], *, name: str, alt: str) -> str:
-    """A figure as HTML: inline SVG when it is small, else PNG as a data address; with its words in
-    either case.
-    """
-    svg = files.get("svg", b"")
-    if svg and len(svg) < INLINE_UP_TO:
+def embedded(svg: bytes, screen: bytes, *, name: str, alt: str) -> str:
+    """A figure as HTML with its words: inline SVG, or the PNG for screens where there is one."""
+    if not screen:
         return inline_svg(svg.decode("utf-8"), name=name, alt=alt)
-    data = base64.b64encode(files["png"]).decode()
+    data = base64.b64encode(screen).decode()
     return f'<img src="data:image/png;base64,{data}" alt="{escape_html(alt)}">'
 
 
@@ -33,6 +30,11 @@ def inline_svg(text: str, *, name: str, alt: str) -> str:
     body = re.sub(r"<metadata>.*?</metadata>", "", body, flags=re.DOTALL)
     body = re.sub(r'\sxmlns(:\w+)?="[^"]*"', "", body)
     body = body.replace("xlink:href=", "href=")
+    body = re.sub(
+        r"(?<=[\d-])(\d*)\.(\d{2})\d+", r"\1.\2", body
+    )  # a hundredth of a point is enough on a screen
+    body = re.sub(r">\s+<", "><", body)
+    body = re.sub(r"\s*\n\s*", " ", body)
     prefix = re.sub(r"[^a-z0-9]+", "-", name.lower())
     body = re.sub(r'\bid="([^"]+)"', _numbered(prefix), body)
     body = re.sub(r"url\(#([^)]+)\)", rf"url(#{prefix}-\1)", body)

@@ -5,13 +5,21 @@ The quantiles come from scipy.special (compiled, light to import); scipy.stats i
 studentized range.
 """
 
+import sys
+from collections.abc import Generator
+from contextlib import contextmanager
 from functools import lru_cache
-from typing import overload
+from typing import Any, TypeAlias, overload
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy import special
 
-from segbench.stats.arrays import FloatArray
+from segbench.stats.arrays import FloatArray, IntArray
+
+BoolArray: TypeAlias = NDArray[np.bool_]
+
+_ARRAY_LIBRARIES = ("torch", "jax", "cupy", "dask.array", "ndonnx", "sparse")
 
 
 @overload
@@ -60,23 +68,53 @@ def fair_binomial_cdf(n: int) -> FloatArray:
 @lru_cache(maxsize=256)
 def studentized_range_quantile(k: int, level: float) -> float:
     """Quantile of the range of k standard normals; cached, since the integral takes a while."""
-    from scipy.stats import studentized_range
-
-    return float(studentized_range.ppf(level, k, np.inf))
+    with _scipy_stats() as stats:
+        return float(stats.studentized_range.ppf(level, k, np.inf))
 
 
 def studentized_range_tail(k: int, values: FloatArray) -> FloatArray:
     """P(range of k standard normals >= value), in [0, 1]."""
-    from scipy.stats import studentized_range
+    with _scipy_stats() as stats:
+        tail = stats.studentized_range.sf(values, k, np.inf)
+    return np.clip(np.asarray(tail, dtype=np.float64), 0.0, 1.0)
 
-    return np.clip(np.asarray(studentized_range.sf(values, k, np.inf), dtype=np.float64), 0.0, 1.0)
+
+@contextmanager
+def _scipy_stats() -> Generator[Any]:
+    """scipy.stats, also where a module is blocked by a None entry in `sys.modules`.
+
+    scipy looks array libraries up in `sys.modules` and takes such an entry (to Python: must not be
+    imported) for a module; the entries are put aside while it works.
+    """
+    blocked = [name for name in _ARRAY_LIBRARIES if name in sys.modules and not sys.modules[name]]
+    for name in blocked:
+        del sys.modules[name]
+    try:
+        from scipy import stats
+
+        yield stats
+    finally:
+        for name in blocked:
+            sys.modules[name] = None  # type: ignore[assignment]
 
 
 def ranks(values: FloatArray, *, ties: str, axis: int = 0) -> FloatArray:
     """1-based ranks along `axis`, smallest first; `ties` is `average` or `min`."""
-    from scipy.stats import rankdata
-
-    return np.asarray(rankdata(values, method=ties, axis=axis), dtype=np.float64)
+    moved = np.moveaxis(values, axis, -1)
+    order = np.argsort(moved, axis=-1, kind="stable")
+    ordered: FloatArray = np.take_along_axis(moved, order, axis=-1)
+    place: IntArray = np.arange(1, ordered.shape[-1] + 1, dtype=np.int64)
+    starts: BoolArray = np.ones(ordered.shape, dtype=bool)
+    starts[..., 1:] = ordered[..., 1:] != ordered[..., :-1]
+    ranked: FloatArray = np.maximum.accumulate(np.where(starts, place, 0), axis=-1).astype(np.float64)
+    if ties == "average":
+        ends: BoolArray = np.ones(ordered.shape, dtype=bool)
+        ends[..., :-1] = starts[..., 1:]
+        backwards: IntArray = np.where(ends, place, place.size + 1)[..., ::-1]
+        ranked = (ranked + np.minimum.accumulate(backwards, axis=-1)[..., ::-1]) / 2
+    out: FloatArray = np.empty(ordered.shape)
+    np.put_along_axis(out, order, ranked, axis=-1)
+    return np.moveaxis(out, -1, axis)
 
 
 def _plain(value: float | FloatArray) -> float | FloatArray:

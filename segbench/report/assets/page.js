@@ -4,7 +4,8 @@
     var value = cell ? cell.getAttribute("data-value") : null;
     if (value !== null) { return value === "inf" ? Infinity : value === "-inf" ? -Infinity : parseFloat(value); }
     var text = cell ? cell.textContent.trim() : "";
-    return text !== "" && !isNaN(text) ? parseFloat(text) : text.toLowerCase();
+    var number = parseFloat(text.replace(/^</, ""));
+    return isNaN(number) ? text.toLowerCase() : number;
   }
   function compare(a, b) {
     if (typeof a === "number" && typeof b === "number") { return a - b; }

@@ -20,7 +20,7 @@ from segbench.report.figures import (
     size,
 )
 from segbench.report.figures.sketch import NoData, Sketch
-from segbench.report.figures.style import rendered, style
+from segbench.report.figures.style import for_screen, rendered, style
 from segbench.report.latex import latex_label
 from segbench.report.svg import INLINE_UP_TO
 
@@ -37,6 +37,7 @@ class Drawn:
         alt: what it shows, in words, with its main numbers.
         files: bytes by format.
         dataset: dataset it belongs to, empty for the whole report.
+        screen: a small PNG for the page, where the svg is too large for it.
     """
 
     name: str
@@ -44,6 +45,7 @@ class Drawn:
     alt: str
     files: dict[str, bytes]
     dataset: str
+    screen: bytes = b""
 
 
 PER_BLOCK: tuple[tuple[str, Callable[[Analysis, int], Sketch]], ...] = (
@@ -83,9 +85,9 @@ def draw_figures(
                     skipped.append({"figure": stem, "reason": str(reason)})
                     continue
                 files = rendered(sketch.figure, kinds)
-                if "png" not in kinds and len(files.get("svg", b"")) >= INLINE_UP_TO:
-                    files |= rendered(sketch.figure, ("png",))
-                drawn.append(Drawn(stem, sketch.caption, sketch.alt, files, block.dataset))
+                large = len(files.get("svg", b"")) >= INLINE_UP_TO
+                screen = for_screen(sketch.figure) if large and "html" in analysis.options.formats else b""
+                drawn.append(Drawn(stem, sketch.caption, sketch.alt, files, block.dataset, screen))
     return drawn, skipped
 
 

@@ -13,6 +13,7 @@ from segbench.report.figures.style import GREY, WIDTHS, new_figure, short
 from segbench.report.missing import FloatArray
 
 MOST_PANELS = 6
+MOST_KERNELS = 2000
 MOST_POINTS = 400  # per model; beyond, a fixed sample is drawn
 LINES_UP_TO = 2  # paired lines only where they can be read
 
@@ -57,21 +58,10 @@ def _panel(axis: Any, shown: View, region: str, *, seed: int) -> None:
             continue
         colour = shown.looks[model].colour
         _half_violin(axis, values, place, colour)
-        axis.boxplot(
-            values,
-            positions=[place + 0.08],
-            orientation="horizontal",
-            widths=0.12,
-            showfliers=False,
-            medianprops={"color": "black", "linewidth": 1.2},
-            boxprops={"color": colour},
-            whiskerprops={"color": colour},
-            capprops={"color": colour},
-            manage_ticks=False,
-        )
         points = values if values.size <= MOST_POINTS else rng.choice(values, MOST_POINTS, replace=False)
         jitter = place + 0.28 + 0.09 * (2 * rng.random(points.size) - 1)
         axis.plot(points, jitter, shown.looks[model].marker, color=colour, ms=1.6, alpha=0.55, mew=0)
+    _boxes(axis, shown, region)
     if 1 < len(shown.models) <= LINES_UP_TO:
         _paired_lines(axis, shown, region)
     axis.set_xlim(low, high)
@@ -81,17 +71,47 @@ def _panel(axis: Any, shown: View, region: str, *, seed: int) -> None:
     axis.set_axisbelow(True)
 
 
+def _boxes(axis: Any, shown: View, region: str) -> None:
+    """Quartile boxes with medians and Tukey's whiskers, three artists for the whole panel (boxplot
+    makes seven each).
+    """
+    rows = [(place, model, shown.known(model, region)) for place, model in enumerate(shown.models)]
+    rows = [row for row in rows if row[2].size]
+    y = np.array([place + 0.08 for place, _, _ in rows])
+    colours = [shown.looks[model].colour for _, model, _ in rows]
+    q1, middle, q3 = np.array([np.percentile(values, [25, 50, 75]) for _, _, values in rows]).T
+    reach = 1.5 * (q3 - q1)
+    ends = [
+        (values[values >= low].min(), values[values <= high].max())
+        for (_, _, values), low, high in zip(rows, q1 - reach, q3 + reach, strict=True)
+    ]
+    low, high = np.array(ends).T
+    axis.hlines(y, low, q1, colors=colours, linewidth=0.9)
+    axis.hlines(y, q3, high, colors=colours, linewidth=0.9)
+    axis.barh(y, q3 - q1, left=q1, height=0.12, color="white", edgecolor=colours, linewidth=0.9)
+    axis.vlines(middle, y - 0.06, y + 0.06, colors="black", linewidth=1.3)
+
+
 def _half_violin(axis: Any, values: FloatArray, place: int, colour: str) -> None:
     """Density above the row's line, within the range of the data; nothing where all values are equal."""
-    from scipy.stats import gaussian_kde
-
     if values.size < 3 or np.ptp(values) <= 1e-9 * max(abs(float(values[0])), 1.0):
         return
     grid = np.linspace(values.min(), values.max(), 160)
-    density = gaussian_kde(values)(grid)
+    density = kernel_density(values, grid)
     density *= 0.42 / density.max()
     axis.fill_between(grid, place, place - density, color=colour, alpha=0.35, linewidth=0)
     axis.plot(grid, place - density, color=colour, linewidth=0.7)
+
+
+def kernel_density(values: FloatArray, grid: FloatArray) -> FloatArray:
+    """Gaussian kernel density with Scott's bandwidth; of many values, 2,000 evenly spaced quantiles.
+
+    Source: Scott 1992, Multivariate Density Estimation (the factor n^(-1/5)).
+    """
+    width = float(values.std(ddof=1)) * values.size ** (-0.2)
+    points = values if values.size <= MOST_KERNELS else np.quantile(values, np.linspace(0, 1, MOST_KERNELS))
+    steps = (grid[:, None] - points[None, :]) / width
+    return np.exp(-0.5 * steps**2).mean(axis=1) / (width * np.sqrt(2 * np.pi))
 
 
 def _paired_lines(axis: Any, shown: View, region: str) -> None:

@@ -19,6 +19,7 @@ COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#0
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<", ">", "p", "h", "*", "d", "8", "H")
 LINES: tuple[Any, ...] = ("-", "--", "-.", ":", (0, (5, 1)), (0, (3, 1, 1, 1)), (0, (1, 1)), (0, (8, 3)))
 GREY = "#767676"
+SCREEN_DPI = 110
 WIDTHS = {"single": 3.5, "double": 7.16}
 
 RC: dict[str, Any] = {
@@ -93,6 +94,17 @@ def new_figure(
     figure = Figure(figsize=(width, height), layout="constrained")
     FigureCanvasAgg(figure)
     return figure, figure.subplots(rows, columns, **keywords)
+
+
+def for_screen(figure: Figure) -> bytes:
+    """The figure as a small PNG for the page: screen resolution, at most 128 colours."""
+    from PIL import Image
+
+    stream, small = io.BytesIO(), io.BytesIO()
+    figure.savefig(stream, format="png", dpi=SCREEN_DPI, metadata={"Software": None})
+    picture = Image.open(stream).convert("RGB").quantize(128, dither=Image.Dither.NONE)
+    picture.save(small, format="PNG", optimize=True)
+    return small.getvalue()
 
 
 def rendered(figure: Figure, kinds: Sequence[str]) -> dict[str, bytes]:

@@ -29,6 +29,7 @@ def pairwise_table(analysis: Analysis, metric: MetricDisplay, key: Key) -> Table
     def scaled(*header: str) -> Column:
         return Column(header, None, scale=metric.scale, digits=digits)
 
+    levels = any(pair.two_level is not None for pair in pairs)
     columns = (
         plain("", "n"),
         scaled("Difference", f"mean [CI]{unit}"),
@@ -36,11 +37,10 @@ def pairwise_table(analysis: Analysis, metric: MetricDisplay, key: Key) -> Table
         plain("Wilcoxon", "p"),
         plain("Wilcoxon", "p Holm"),
         plain("Wilcoxon", "rank-biserial"),
-        plain("Two-level", "p"),
-        plain("Two-level", "df"),
+        *((plain("Two-level", "p"), plain("Two-level", "df")) if levels else ()),
         plain("", "Verdict"),
     )
-    rows = tuple(Row(_pair_label(analysis, pair), _pair_cells(pair)) for pair in pairs)
+    rows = tuple(Row(_pair_label(analysis, pair), _pair_cells(pair, levels=levels)) for pair in pairs)
     level = f"{100 * analysis.options.confidence:g} %"
     margin = f"{format_number(metric.margin, scale=metric.scale)} {metric.unit}".rstrip()
     caption = (
@@ -66,8 +66,13 @@ def _pair_label(analysis: Analysis, pair: Pair) -> str:
     return f"{analysis.labels.get(pair.a, pair.a)} vs {analysis.labels.get(pair.b, pair.b)}"
 
 
-def _pair_cells(pair: Pair) -> tuple[Cell, ...]:
+def _pair_cells(pair: Pair, *, levels: bool) -> tuple[Cell, ...]:
+    """Cells of one pair; the two-level columns only where some pair of the table has such a test."""
     level = pair.two_level
+    over_seeds = (
+        Cell(None if level is None else level["pvalue"], text=format_p(level["pvalue"]) if level else "n/a"),
+        Cell(None, text=_df(level["df"]) if level else "n/a"),
+    )
     biserial = "n/a" if pair.rank_biserial is None else format_number(pair.rank_biserial)
     return (
         Cell(None, text=str(pair.n)),
@@ -76,8 +81,7 @@ def _pair_cells(pair: Pair) -> tuple[Cell, ...]:
         Cell(pair.p_wilcoxon, text=format_p(pair.p_wilcoxon)),
         Cell(pair.p_holm, text=format_p(pair.p_holm)),
         Cell(pair.rank_biserial, text=biserial),
-        Cell(None if level is None else level["pvalue"], text=format_p(level["pvalue"]) if level else "n/a"),
-        Cell(None, text=_df(level["df"]) if level else "n/a"),
+        *(over_seeds if levels else ()),
         Cell(None, text=pair.words),
     )
 

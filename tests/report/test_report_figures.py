@@ -1,0 +1,200 @@
+"""Figures: all of them from records, each with its words, the same bytes twice, and bearable at the
+extremes.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from segbench.report import build_report
+from segbench.report.analysis import analyse
+from segbench.report.figures import draw_figures
+from segbench.report.figures.data import limits
+from segbench.report.figures.pareto import pareto_front
+from segbench.report.figures.profile import wilson
+from segbench.report.figures.size import running_median
+from segbench.report.figures.style import COLOURS, MARKERS, looks
+from segbench.report.options import make_options
+
+NAMES = (
+    "01_raincloud", "02_critical_difference", "03_rank_blobs", "04_significance", "05_bland_altman",
+        "06_size",
+    "08_cost", "09_forest", "10_profile", "11_seeds",
+)  # fmt: skip
+
+
+def write_profile(place: Path, gmacs: float) -> None:
+    row = {"status": "ok", "params": {"total": 31_200_000}, "cost": {"gmacs": gmacs}, "device": "cpu"}
+    (place / "profile.json").write_text(json.dumps({"schema": "segbench.profile/1", "rows": [row]}))
+
+
+def some_models(runs: Any, names: list[str], *, seeds: int = 2, cases: int = 12, **how: Any) -> None:
+    for place, name in enumerate(names):
+        for seed in range(seeds):
+            folder = runs.run(name, seed=seed, cases=cases, skill=0.7 + 0.02 * place, run_noise=0.003, **how)
+            write_profile(folder, 100.0 * (place + 1))
+
+
+def analysed(runs: Any, **options: Any) -> Any:
+    return analyse([runs.root], make_options(resamples=300, metrics="dice", published=False, **options))
+
+
+def test_every_figure_is_drawn_with_its_words(runs: Any, tmp_path: Path) -> None:
+    some_models(runs, ["alpha", "beta_2", "gamma"])
+    result = build_report(
+        runs.root, tmp_path, format="figures", metrics="dice", resamples=300, published=False, viewer="none"
+    )
+    alt = json.loads((tmp_path / "figures" / "alt.json").read_text())
+    assert sorted(alt) == sorted(NAMES)
+    assert [item["figure"] for item in result.document["skipped"]] == ["07_overlays"]
+    for name in NAMES:
+        pdf = (tmp_path / "figures" / f"{name}.pdf").read_bytes()
+        assert b"CreationDate" not in pdf
+        assert b"/Type3" not in pdf  # fonts that an editor can open
+        svg = (tmp_path / "figures" / f"{name}.svg").read_text()
+        assert "<text" not in svg  # letters as paths: no font is needed
+        assert "<dc:date>" not in svg
+        png = (tmp_path / "figures" / f"{name}.png").read_bytes()
+        assert b"Software" not in png
+        assert len(alt[name]) > 40
+        assert "\n" not in alt[name]
+    assert "median" in alt["01_raincloud"]
+    assert "gamma" in alt["03_rank_blobs"]
+
+
+def test_figures_tell_the_numbers_of_the_analysis(runs: Any) -> None:
+    some_models(runs, ["alpha", "beta_2", "gamma"])
+    analysis = analysed(runs)
+    drawn = {item.name: item for item in draw_figures(analysis, ("svg",))[0]}
+    summary = {item.model: item for item in analysis.summaries[0, "mean", "dice"]}
+    for model in ("alpha", "beta_2", "gamma"):
+        assert f"{model} median {100 * summary[model].median:.2f}" in drawn["01_raincloud"].alt
+    assert "On the front: alpha, beta_2, gamma" in drawn["08_cost"].alt
+    assert "of 3 pairs differ" in drawn["04_significance"].alt
+
+
+@pytest.mark.parametrize(
+    ("names", "seeds", "cases", "drawn"),
+    [
+        (["only"], 1, 8, {"01_raincloud", "05_bland_altman", "06_size", "10_profile"}),
+        (["a", "b"], 1, 1, {"01_raincloud", "08_cost", "10_profile", "06_size"}),
+    ],
+)
+def test_what_cannot_be_drawn_is_skipped_with_a_reason(
+    runs: Any, names: list[str], seeds: int, cases: int, drawn: set[str]
+) -> None:
+    some_models(runs, names, seeds=seeds, cases=cases)
+    found, skipped = draw_figures(analysed(runs), ("svg",))
+    assert {item.name for item in found} == drawn
+    assert {item["figure"] for item in skipped} == {*NAMES, "07_overlays"} - drawn
+    assert all(item["reason"] for item in skipped)
+
+
+def test_equal_scores_can_be_drawn(runs: Any) -> None:
+    for name in ("a", "b", "c"):
+        runs.write([{**row, "model": name, "run_id": name, "dice": 0.5} for row in runs.rows("a", cases=6)])
+    found, _ = draw_figures(analysed(runs), ("png",))
+    expected = {"01_raincloud", "02_critical_difference", "04_significance", "09_forest"}
+    assert expected <= {item.name for item in found}
+
+
+@pytest.mark.slow
+def test_twenty_hostile_names_do_not_overlap_in_the_diagram(runs: Any) -> None:
+    """The texts of the critical-difference diagram as they are laid out: no two boxes meet."""
+    from segbench.report.figures import critical_difference
+    from segbench.report.figures.style import style
+
+    names = ["A_B & 50% #1 {x} ~ ^ \\ $", "$x_1$", "n" * 200, "<b>", *(f"model_{i}" for i in range(16))]
+    some_models(runs, names, seeds=1)
+    analysis = analysed(runs)
+    with style():
+        figure = critical_difference.draw(analysis, 0).figure
+        figure.draw_without_rendering()
+        renderer = figure.canvas.get_renderer()
+        texts = [text for text in figure.axes[0].texts if text.get_fontsize() == 7]
+        boxes = [text.get_window_extent(renderer) for text in texts]
+    labels = [box for box in boxes if box.width > 20]
+    assert len(labels) >= 20
+    for place, one in enumerate(labels):
+        for other in labels[place + 1 :]:
+            assert not one.overlaps(other)
+
+
+def test_colours_and_markers_are_fixed_by_the_sorted_name() -> None:
+    first, second = looks(["b", "a", "c"]), looks(["c", "b", "a"])
+    assert first == second
+    assert first["a"].colour == COLOURS[0]
+    many = looks([f"m{i:03d}" for i in range(100)])
+    assert len({(look.colour, look.marker) for look in many.values()}) == 100
+    assert len(set(COLOURS)) == 8
+    assert len(set(MARKERS)) == 15
+
+
+def test_pareto_front() -> None:
+    points = {
+        "cheap": (1.0, 0.5),
+        "good": (5.0, 0.9),
+        "worse": (6.0, 0.8),
+        "best": (9.0, 0.95),
+        "tie": (5.0, 0.9),
+    }
+    expected = ["cheap", "good", "best"]
+    assert pareto_front(points, higher=True) == expected
+    assert pareto_front({k: (c, -s) for k, (c, s) in points.items()}, higher=False) == expected
+
+
+def test_wilson_interval_against_statsmodels() -> None:
+    from statsmodels.stats.proportion import proportion_confint
+
+    low, high = wilson(np.array([0.0, 0.2, 1.0]), 25)
+    for place, count in enumerate((0, 5, 25)):
+        expected = proportion_confint(count, 25, method="wilson")
+        assert (low[place], high[place]) == pytest.approx(expected, abs=1e-12)
+
+
+def test_kernel_density_against_scipy() -> None:
+    from scipy.stats import gaussian_kde
+
+    from segbench.report.figures.raincloud import kernel_density
+
+    rng = np.random.default_rng(2)
+    values, grid = rng.beta(5, 2, 80), np.linspace(0, 1, 40)
+    assert kernel_density(values, grid) == pytest.approx(gaussian_kde(values)(grid), rel=1e-10)
+
+
+def test_running_median() -> None:
+    x, y = running_median(np.arange(1.0, 11.0), np.arange(10.0))
+    assert y.tolist() == [2.0, 3.0, 4.0, 5.0, 6.0, 7.0]
+    assert np.all(np.diff(x) > 0)
+    assert running_median(np.array([3.0]), np.array([0.4]))[1].tolist() == [0.4]
+
+
+def test_axis_limits_stay_possible() -> None:
+    from segbench.report.display import display
+
+    low, high = limits(display("dice"), 0.0, 100.0)
+    assert (low, high) == (-1.0, 101.0)
+    assert limits(display("hd95"), 5.0, 5.0)[0] < 5.0
+
+
+def test_subgroup_tests_equal_those_of_the_statistics() -> None:
+    """Ten models share one shuffle, with the p-values that each call of its own gives."""
+    from segbench.report.subgroups import interactions
+    from segbench.stats import subgroup_interaction
+
+    rng = np.random.default_rng(1)
+    place = rng.integers(0, 3, 50)
+    differences = {f"m{i}": rng.normal(size=50) + 0.3 * i * place for i in range(3)}
+    differences["holes"] = np.where(np.arange(50) < 4, np.nan, differences["m1"])
+    found = interactions(differences, place, resamples=1500, seed=4)
+    for model, values in differences.items():
+        known = np.isfinite(values)
+        alone = subgroup_interaction(values[known], place[known], resamples=1500, seed=4)
+        assert found[model] == alone.pvalue
+    one_bin = np.zeros(5, dtype=np.int64)
+    assert interactions({"m": rng.normal(size=5)}, one_bin, resamples=100, seed=0) == {"m": None}

@@ -1,0 +1,32 @@
+"""Ranks against scipy, and scipy.stats under a blocked torch."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from scipy.stats import rankdata
+
+from segbench.stats.laws import ranks
+
+
+@pytest.mark.parametrize("shape", [(1,), (7,), (50,), (20, 6), (5, 3, 4)])
+@pytest.mark.parametrize("ties", ["average", "min"])
+def test_ranks_equal_scipys(shape: tuple[int, ...], ties: str) -> None:
+    values = np.round(np.random.default_rng(3).normal(size=shape), 1)
+    for axis in range(len(shape)):
+        assert np.array_equal(ranks(values, ties=ties, axis=axis), rankdata(values, method=ties, axis=axis))
+
+
+def test_a_blocked_torch_does_not_stop_scipy() -> None:
+    """A None entry in sys.modules, as tests of torch-free paths set it, breaks scipy.stats by itself."""
+    script = (
+        "import sys; sys.modules['torch'] = None\n"
+        "from segbench.stats import critical_difference, nemenyi, wilcoxon_signed_rank\n"
+        "print(round(critical_difference(4, 10), 3), wilcoxon_signed_rank([1.0, 2.0, 3.0]).statistic)\n"
+        "assert sys.modules['torch'] is None\n"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["1.483", "6.0"]
