@@ -112,7 +112,6 @@ class TrainSection(_Section):
     clip_norm: NonNegative = 12.0
     ema_decay: Share = 0.0
     accumulate: Positive = 1
-    checkpointing: bool = False
 
 
 class ValidationSection(_Section):

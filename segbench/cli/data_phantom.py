@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -41,7 +41,7 @@ def phantom(
 
     root = generate(kind, destination, size, cases, seed, workers=workers, traps=not no_traps)
     roots = [root / folder for folder in FOLDERS.values()] if kind == "all" else [root]
-    described = [
+    described: list[tuple[Path, list[dict[str, Any]]]] = [
         (path, json.loads((path / "phantom.json").read_text(encoding="utf-8"))["cases"]) for path in roots
     ]
     if settings().json:

@@ -157,7 +157,9 @@ def _plan_only(plan: Plan, execution: Execution, *, dry_run: bool, print_jobs: b
         ]
         header = ["model", "dataset", "fold", "seed", "state", "forecast", "note"]
         console.emit_table(header, rows, right=(2, 3))
-    return ExitCode.PARTIAL if plan.absent else ExitCode.DONE
+    if not plan.absent:
+        return ExitCode.DONE
+    return ExitCode.PARTIAL if plan.cells or len(plan.absent) > 1 else ExitCode.DATA
 
 
 def _smoke(plan: Plan, execution: Execution) -> int:

@@ -624,10 +624,10 @@ def _payload(path: Path) -> int:
 
 
 def _warm_up(job: _Job) -> None:
-    """Compile the kernels once, here, before several processes would each do it."""
-    from segbench.metrics.evaluate import compiled_engine_wanted
+    """Compile the kernels here, once, before several processes would each do it; not when they are cached."""
+    from segbench.metrics.evaluate import compiled_engine_wanted, kernels_are_cached
 
-    if job.rules.backend == "native" and compiled_engine_wanted():
+    if job.rules.backend == "native" and compiled_engine_wanted() and not kernels_are_cached():
         try:
             import segbench.metrics._native  # noqa: F401
         except ImportError:

@@ -11,12 +11,13 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 from segbench.core import console
 from segbench.core.errors import SegbenchError
 from segbench.core.interrupt import StopRequest
 from segbench.data import open_dataset
+from segbench.pipeline.predicting import save_scores
 from segbench.volumes import VOLUME_ENDINGS, Volume, read_volume, write_label_map
 
 if TYPE_CHECKING:
@@ -240,7 +241,9 @@ def _predictor(
             regions=None if regions is None else tuple(regions), **settings,
         )  # fmt: skip
         if save_probabilities:
-            _save_scores(output / f"{case}.b2nd", network, prepared.image, settings, regions is not None)
+            save_scores(
+                output / f"{case}.b2nd", network, prepared.image, settings, by_sign=regions is not None
+            )
         if regions is None:
             labels = np.asarray(facts.get("label_values", range(metadata.out_channels)), dtype=np.uint16)[
                 labels
@@ -249,23 +252,6 @@ def _predictor(
         return to_stored_grid(labels, prepared.properties), channels[0]
 
     return predict
-
-
-def _save_scores(path: Path, network: Any, image: Any, settings: dict[str, Any], by_sign: bool) -> None:
-    """Class probabilities on the prepared grid, float16, compressed."""
-    import blosc2
-    import numpy as np
-
-    from segbench.core.atomic import atomic_write
-    from segbench.engine.predictor import predict_logits
-
-    logits = predict_logits(network, image, **settings)
-    scores = logits.sigmoid() if by_sign else logits.softmax(0)
-    array: Any = blosc2.asarray(
-        cast("Any", scores.cpu().numpy().astype(np.float16)),
-        cparams={"codec": blosc2.Codec.ZSTD, "clevel": 1},
-    )
-    atomic_write(path, bytes(array.to_cframe()))
 
 
 def _patch_of(model: str) -> list[int]:

@@ -57,6 +57,7 @@ def run_plan(
     _write_planned(todo, execution)
     folders = [planned.cell.folder for planned in todo]
     locked: set[Path] = set()
+    broken = False
     if in_process:
         for folder in folders:
             _here(folder, fresh, locked)
@@ -66,13 +67,15 @@ def run_plan(
         for folder, code in codes.items():
             if code == ExitCode.LOCKED:
                 locked.add(folder)
+            elif code == ExitCode.ENVIRONMENT:
+                broken = True
             elif code < 0:
                 _note_killed(folder, -code)
     cells = tuple(
         (planned, read_run(planned.cell.folder) if (planned.cell.folder / "run.json").is_file() else None)
         for planned in plan.cells
     )
-    return Outcome(cells, exit_code(plan, cells, locked))
+    return Outcome(cells, ExitCode.ENVIRONMENT if broken else exit_code(plan, cells, locked))
 
 
 def write_plan(plan: Plan, execution: Execution) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -136,23 +136,42 @@ def predict_prepared(
         raise cache.failures[case]
     protocol, classes, properties = context.protocol, context.classes, cache.properties(case)
     shape, nearest_axis = export_grid(properties) if grid == "stored" else (None, None)
+    settings: dict[str, Any] = {
+        "patch": protocol.patch.size,
+        "num_outputs": classes.channels,
+        "overlap": protocol.inference.overlap,
+        "mirror_axes": [axis for axis in ("z", "y", "x") if axis in protocol.inference.mirror_axes],
+        "window_batch": protocol.inference.window_batch,
+        "device": device,
+        "precision": protocol.train.precision,
+        "importance": protocol.inference.importance,
+        "sigma_scale": protocol.inference.sigma_scale,
+    }
+    image = cache.image(case)
     labels = predict_case(
-        networks,
-        cache.image(case),
-        patch=protocol.patch.size,
-        num_outputs=classes.channels,
-        shape=shape,
-        nearest_axis=nearest_axis,
-        regions=classes.region_labels,
-        overlap=protocol.inference.overlap,
-        mirror_axes=[axis for axis in ("z", "y", "x") if axis in protocol.inference.mirror_axes],
-        window_batch=protocol.inference.window_batch,
-        device=device,
-        precision=protocol.train.precision,
-        importance=protocol.inference.importance,
-        sigma_scale=protocol.inference.sigma_scale,
+        networks, image, shape=shape, nearest_axis=nearest_axis, regions=classes.region_labels, **settings
     )
+    if context.execution.save_probabilities and grid == "stored":
+        target = prediction_file(context.folder, case).with_name(f"{case}.b2nd")
+        save_scores(target, networks[0], image, settings, by_sign=classes.region_labels is not None)
     if classes.region_labels is None:
         values = np.asarray(classes.values, dtype=np.uint16 if max(classes.values) > 255 else np.uint8)
         labels = values[labels]
     return to_stored_grid(labels, properties) if grid == "stored" else labels
+
+
+def save_scores(path: Path, network: Any, image: Any, settings: dict[str, Any], *, by_sign: bool) -> None:
+    """Class probabilities on the prepared grid, float16, compressed."""
+    import blosc2
+    import numpy as np
+
+    from segbench.core.atomic import atomic_write
+    from segbench.engine.predictor import predict_logits
+
+    logits = predict_logits(network, image, **settings)
+    scores = logits.sigmoid() if by_sign else logits.softmax(0)
+    array: Any = blosc2.asarray(
+        cast("Any", scores.cpu().numpy().astype(np.float16)),
+        cparams={"codec": blosc2.Codec.ZSTD, "clevel": 1},
+    )
+    atomic_write(path, bytes(array.to_cframe()))

@@ -41,7 +41,9 @@ def find_run(name: str, results: Path) -> Path:
 
 
 def rerun_command(record: dict[str, Any]) -> str:
-    """The command that plans the same cell again: same model, dataset, protocol fields, fold and seed."""
+    """The command that makes the same run again: the recorded one, or for a cell the one that plans it."""
+    if record.get("kind") == "external":
+        return shlex.join(record.get("command") or ["not", "recorded"])
     model = (record.get("model") or {}).get("slug")
     dataset = (record.get("dataset") or {}).get("slug")
     protocol = record.get("protocol") or {}
