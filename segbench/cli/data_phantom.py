@@ -52,14 +52,14 @@ def phantom(
                 "size": size,
                 "seed": seed,
                 "trees": [
-                    {"root": str(path), "cases": [case["case"] for case in cases if case["label_sha256"]]}
-                    for path, cases in described
+                    {"root": str(path), "cases": [case["case"] for case in found if case["label_sha256"]]}
+                    for path, found in described
                 ],
             }
         )
         return 0
-    for path, cases in described:
-        labelled = [case for case in cases if case["label_sha256"]]
+    for path, found in described:
+        labelled = [case for case in found if case["label_sha256"]]
         trapped = sum(bool(case["traps"]) for case in labelled)
         console.emit(f"{path}: {len(labelled)} cases, {trapped} with a trap (phantom.json names them)")
     return 0
