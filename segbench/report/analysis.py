@@ -315,7 +315,7 @@ def _standings(
     ranks = {
         name: 1 + sum(sign * other > sign * eligible[name] for other in eligible.values()) for name in names
     }
-    marks: Sequence[Mark] = [""] * len(names)
+    marks: list[Mark] = ["" for _ in names]
     if not withheld:
         marks = column_marks(list(eligible.values()), higher_is_better=metric.higher_is_better)
     best = [name for name, mark in zip(names, marks, strict=True) if mark == "best"]
@@ -365,7 +365,7 @@ def _beats_floor(
         return None
     pair = found[0]
     ahead = pair.difference if pair.two_level is None else pair.two_level["difference"]
-    return pair.significant and (ahead > 0) == metric.higher_is_better
+    return pair.significant and ahead is not None and (ahead > 0) == metric.higher_is_better
 
 
 def _all_ranks(

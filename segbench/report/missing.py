@@ -61,7 +61,7 @@ def worst_values(metric: str, diagonal: FloatArray, empty_policy: str | None) ->
         return None
     if info.worst != "diagonal":
         return np.full(diagonal.shape, float(info.worst))
-    if empty_policy in POLICIES:
+    if empty_policy is not None and empty_policy in POLICIES:
         penalty = POLICIES[empty_policy]["failed"]
         if np.isinf(penalty.distance):
             return np.full(diagonal.shape, penalty.distance)

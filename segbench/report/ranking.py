@@ -6,10 +6,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 
 from segbench.report.blocks import Block, ModelScores
 from segbench.report.display import MetricDisplay
 from segbench.report.missing import FloatArray
+
+IntArray = npt.NDArray[np.int64]
 
 SCHEMES = (
     "mean_then_rank",
@@ -45,8 +48,8 @@ class ColumnRanks:
     n: int
     schemes: dict[str, tuple[int, ...]]
     probability_best: FloatArray
-    rank_low: FloatArray
-    rank_high: FloatArray
+    rank_low: IntArray
+    rank_high: IntArray
     frequencies: FloatArray
     kendall_tau: float | None
     winner_changes: int | None

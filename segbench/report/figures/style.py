@@ -72,7 +72,8 @@ def style() -> Generator[None]:
     import matplotlib as mpl
     from matplotlib import rc_context
 
-    with rc_context({**{key: mpl.rcParamsDefault[key] for key in ("axes.prop_cycle", "image.cmap")}, **RC}):
+    settings: Any = {key: mpl.rcParamsDefault[key] for key in ("axes.prop_cycle", "image.cmap")} | RC
+    with rc_context(settings):
         yield
 
 
