@@ -14,7 +14,7 @@ from segbench.core import console
 if TYPE_CHECKING:
     from segbench.pipeline.context import Execution
     from segbench.pipeline.matrix import Outcome
-    from segbench.pipeline.plan import Plan
+    from segbench.pipeline.plan import Plan, PlannedCell
 
 WHAT, PLAN, WHERE, LAUNCH = "What", "Plan", "Where", "Launcher"
 
@@ -152,7 +152,15 @@ def _plan_only(plan: Plan, execution: Execution, *, dry_run: bool, print_jobs: b
         end = "nothing is written (dry run)" if dry_run else "written; start cells with segbench cell"
         console.emit(f"Plan: {len(plan.cells)} cells, protocol {protocol}            {end}")
         rows = [
-            [p.cell.model.slug, p.cell.dataset.slug, str(p.cell.fold), str(p.cell.seed), p.state, "?", p.note]
+            [
+                p.cell.model.slug,
+                p.cell.dataset.slug,
+                str(p.cell.fold),
+                str(p.cell.seed),
+                p.state,
+                _forecast(p),
+                p.note,
+            ]
             for p in plan.cells
         ]
         header = ["model", "dataset", "fold", "seed", "state", "forecast", "note"]
@@ -189,6 +197,13 @@ def _smoke(plan: Plan, execution: Execution) -> int:
     return ExitCode.DONE if all(r.passed for r in results) else ExitCode.GATE
 
 
+def _forecast(planned: PlannedCell) -> str:
+    """Time to come: measured on finished cells like it, `?` when nothing was measured, `-` when done."""
+    if planned.state in {"done", "blocked"}:
+        return "-"
+    return "?" if planned.forecast_s is None else console.duration(planned.forecast_s)
+
+
 def plan_document(plan: Plan) -> dict[str, Any]:
     """The plan as `--dry-run --json` prints it."""
     cells = [
@@ -200,7 +215,7 @@ def plan_document(plan: Plan) -> dict[str, Any]:
             "fold": p.cell.fold,
             "seed": p.cell.seed,
             "state": p.state,
-            "forecast_seconds": None,
+            "forecast_seconds": None if p.forecast_s is None else round(p.forecast_s, 1),
             "note": p.note,
         }
         for p in plan.cells

@@ -54,12 +54,21 @@ class Request:
 
 @dataclass(frozen=True, slots=True)
 class PlannedCell:
-    """A cell with its state and, when blocked, the reason."""
+    """A cell with its state.
+
+    Attributes:
+        cell: What is to be run.
+        state: What its folder says.
+        note: Why it is blocked, or how far it has come.
+        problem: The fault of a blocked cell.
+        forecast_s: Seconds it will take, from finished cells like it; None when nothing was measured.
+    """
 
     cell: Cell
     state: CellState
     note: str = ""
     problem: SegbenchError | None = None
+    forecast_s: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,7 +118,31 @@ def make_plan(request: Request) -> Plan:
                 raise
             absent.append(error)
     cells.sort(key=lambda planned: (planned.cell.seed, planned.cell.fold))
-    return Plan(tuple(cells), tuple(absent))
+    return Plan(tuple(_with_forecasts(cells)), tuple(absent))
+
+
+def _with_forecasts(cells: Sequence[PlannedCell]) -> list[PlannedCell]:
+    """Cells still to run, with the mean time of finished ones of the same model, dataset and protocol.
+
+    Other seeds and folds of a cell do the same work on the same machine; anything else would be a guess.
+    """
+    measured: dict[tuple[str, str, str], list[float]] = {}
+    for planned in cells:
+        if planned.state == "done":
+            seconds = sum((read_run(planned.cell.folder).durations or {}).values())
+            if seconds > 0:
+                measured.setdefault(_kind_of(planned), []).append(seconds)
+    return [
+        replace(planned, forecast_s=sum(known) / len(known))
+        if planned.state in {"planned", "resumable"} and (known := measured.get(_kind_of(planned)))
+        else planned
+        for planned in cells
+    ]
+
+
+def _kind_of(planned: PlannedCell) -> tuple[str, str, str]:
+    cell = planned.cell
+    return cell.model.slug, cell.dataset.slug, cell.protocol.name
 
 
 def _cells_of(

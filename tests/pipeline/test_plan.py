@@ -1,0 +1,95 @@
+"""Plans: states from folders, forecasts from what was measured, refusals, and size."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import pytest
+
+from segbench.core.errors import SegbenchError
+from segbench.pipeline.plan import Request, make_plan
+from segbench.pipeline.status import read_status
+from segbench.records import RunRecord, write_run
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("data")
+
+
+def request(data: Path, results: Path, **fields: object) -> Request:
+    settings = {"models": ["nnunet-tiny"], "datasets": ["phantom-brats"], "protocol": "demo", **fields}
+    return Request(results=results, data_dir=data, **settings)  # type: ignore[arg-type]
+
+
+def finish(folder: Path, status: str = "complete", **fields: object) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    write_run(
+        folder, RunRecord(schema_version=1, run_id=folder.name, kind="trained", status=status, **fields)
+    )  # type: ignore[arg-type]
+    (folder / "cases.csv").write_text("x")
+
+
+def test_the_same_request_gives_the_same_ids_and_seeds_differ_in_name_only(
+    data: Path, tmp_path: Path
+) -> None:
+    one = make_plan(request(data, tmp_path, seeds=[0, 1]))
+    two = make_plan(request(data, tmp_path, seeds=[1, 0]))
+    assert {p.cell.run_id for p in one.cells} == {p.cell.run_id for p in two.cells}
+    assert len({p.cell.run_id[-8:] for p in one.cells}) == 1
+    assert [p.cell.seed for p in one.cells] == [0, 1]
+
+
+def test_states_and_forecasts(data: Path, tmp_path: Path) -> None:
+    cells = make_plan(request(data, tmp_path, seeds=range(5))).cells
+    assert {p.state for p in cells} == {"planned"}
+    assert {p.forecast_s for p in cells} == {None}
+    finish(cells[0].cell.folder, durations={"train": 10.0, "predict": 2.0})
+    finish(cells[1].cell.folder, durations={"train": 14.0, "predict": 2.0})
+    finish(cells[2].cell.folder, "failed")
+    finish(cells[3].cell.folder, "running")  # nobody holds its lease
+    again = make_plan(request(data, tmp_path, seeds=range(5))).cells
+    assert [p.state for p in again] == ["done", "done", "failed", "resumable", "planned"]
+    assert again[4].forecast_s == 14.0
+    assert again[0].forecast_s is None
+    totals = read_status(tmp_path).totals
+    assert totals == {"done": 2, "failed": 1, "resumable": 1}
+
+
+def test_a_fold_that_does_not_exist(data: Path, tmp_path: Path) -> None:
+    with pytest.raises(SegbenchError, match="1 fold"):
+        make_plan(request(data, tmp_path, folds=[3]))
+    folds = make_plan(request(data, tmp_path, folds="all", split="folds-3")).cells
+    assert [p.cell.fold for p in folds] == [0, 1, 2]
+    tested = [case for p in folds for case in p.cell.split.test]
+    assert len(tested) == len(set(tested)) == 12
+    assert all(not p.cell.split.validation for p in folds)  # what is held out is scored, not selected on
+
+
+def test_limit_enters_the_identity(data: Path, tmp_path: Path) -> None:
+    (whole,) = make_plan(request(data, tmp_path, seeds=[0])).cells
+    (cut,) = make_plan(request(data, tmp_path, seeds=[0], limit=1)).cells
+    assert (len(cut.cell.split.train), len(cut.cell.split.test)) == (1, 1)
+    assert cut.cell.run_id != whole.cell.run_id
+
+
+def test_an_absent_dataset_is_returned_and_the_others_go_on(data: Path, tmp_path: Path) -> None:
+    plan = make_plan(request(data, tmp_path, datasets=["crc-2000", "phantom-brats"]))
+    assert [error.code for error in plan.absent] == ["SB301"]
+    assert len(plan.cells) == 1
+
+
+@pytest.mark.slow
+def test_ten_thousand_cells(data: Path, tmp_path: Path) -> None:
+    began = time.process_time()
+    plan = make_plan(request(data, tmp_path, seeds=range(10_000)))
+    planned = time.process_time() - began
+    assert len(plan.cells) == 10_000
+    for p in plan.cells:
+        finish(p.cell.folder)
+    began = time.process_time()
+    report = read_status(tmp_path)
+    told = time.process_time() - began
+    assert report.totals == {"done": 10_000}
+    print(f"plan {planned:.2f} CPU s, status {told:.2f} CPU s")  # the goals are 5 and 1.5
