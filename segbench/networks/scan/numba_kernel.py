@@ -15,6 +15,7 @@ Legend: b batch, l steps, d channels, n states (even: the caller pads). Arrays a
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -58,8 +59,14 @@ ROWS = KEPT + 4 * STEPS  # four squares of at most 16 rows, to be summed over la
 STATE = ROWS + 64  # n states (forward) or adjoints (backward), then n sums for the gradient of A
 
 _INNER: dict[str, Any] = {"error_model": "numpy", "boundscheck": False}
-# Only what Python calls is kept on disk: it holds all that it calls.
-_OUTER: dict[str, Any] = {**_INNER, "nogil": True, "cache": True}
+
+
+def _entry(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Compile what Python calls, and keep it on disk with all that it calls, where a folder is writable."""
+    try:
+        return njit(**_INNER, nogil=True, cache=True)(function)
+    except RuntimeError:  # nowhere to keep it: compiled anew in every process
+        return njit(**_INNER, nogil=True)(function)
 
 
 class Tokens(NamedTuple):
@@ -245,7 +252,7 @@ def _finish(problem: Problem, block: Block, start: int, count: int, work: Any, y
         _write(y, at, value, block, work)
 
 
-@njit(**_OUTER)
+@_entry
 def forward_items(
     first: int,
     last: int,
@@ -505,7 +512,7 @@ def _chunk_back(
         store(work, total + lanes, a1)
 
 
-@njit(**_OUTER)
+@_entry
 def backward_items(
     first: int,
     last: int,
