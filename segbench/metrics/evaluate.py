@@ -12,6 +12,7 @@ import os
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from types import MappingProxyType, ModuleType
 from typing import TYPE_CHECKING, Any
 
@@ -163,6 +164,16 @@ def measure(
 def compiled_engine_wanted() -> bool:
     """Tell whether compiled kernels may be used: not when `SEGBENCH_NO_NUMBA` is set to something but 0."""
     return os.environ.get("SEGBENCH_NO_NUMBA", "") in ("", "0")
+
+
+def kernels_are_cached() -> bool:
+    """Tell, without importing numba, whether the kernels' usual cache is newer than their source."""
+    source = Path(__file__).with_name("_kernels.py")
+    try:
+        written = max(path.stat().st_mtime for path in source.parent.glob("__pycache__/_kernels.far-*.nbi"))
+        return written >= source.stat().st_mtime
+    except (OSError, ValueError):
+        return False
 
 
 def _compiled_engine_pays(reference: LabelMap, prediction: LabelMap) -> bool:

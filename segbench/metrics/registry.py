@@ -26,34 +26,34 @@ class MetricInfo:
 
     Attributes:
         name: column name in `cases.csv`.
-        title: the words of a table head.
         unit: "1" for fractions, "mm" for distances, "count".
         direction: which way is better; "near-zero" for signed descriptive values.
         best: the value of a perfect prediction.
         worst: the value of a total failure; "diagonal" is the physical diagonal of the scored grid in mm;
             None for descriptive metrics, which are never ranked.
         needs: the cheapest thing it can be computed from.
-        group: the set it belongs to: region metrics, lesion-wise, airway.
-        family: how empty regions are filled (`policies.py`).
         descriptive: True when the metric is shown and never ranked.
         version: raised with every change that moves a value.
         source: paper or repository path of the definition.
+        title: the words of a table head.
+        group: the set it belongs to: region metrics, lesion-wise, airway.
+        family: how empty regions are filled (`policies.py`).
         definition: the formula in one line.
     """
 
     name: str
-    title: str
     unit: str
     direction: Direction
     best: float
     worst: float | Literal["diagonal"] | None
     needs: Needs
-    group: Group
-    family: Family
     descriptive: bool = False
     version: int = 1
     source: str
-    definition: str
+    title: str = ""
+    group: Group = "region"
+    family: Family = "overlap"
+    definition: str = ""
 
 
 def _overlap(name: str, title: str, definition: str, source: str, needs: Needs = "counts") -> MetricInfo:

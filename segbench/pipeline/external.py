@@ -318,11 +318,12 @@ def _rules(request: Request, card: DatasetCard | None, labelling: Labelling | No
     name = request.profile or (card.evaluation.profile if card is not None else "honest")
     regions: Mapping[str, tuple[int, ...]] | None = request.regions or None
     labels: tuple[int, ...] | None = None
-    ignore = None
+    ignore, mend = None, None
     if labelling is not None and card is None:
         regions, labels, ignore = regions or labelling.regions, labelling.labels, labelling.ignore_label
     elif card is None and regions is not None:
         labels = tuple(label for members in regions.values() for label in members)
+        mend = "name a region for it, or take what no region names for background: --other-labels background"
     if regions is None and card is None:
         profile = load_profile(name)
         if profile.regions == "card":
@@ -343,6 +344,7 @@ def _rules(request: Request, card: DatasetCard | None, labelling: Labelling | No
         backend=request.backend,
         max_bytes=request.max_bytes,
         any_label=request.other_labels == "background",
+        label_mend=mend,
     )
 
 
@@ -575,14 +577,16 @@ def _all_faults(faults: Sequence[SegbenchError]) -> SegbenchError:
     first = faults[0]
     if len(faults) == 1:
         return first
+    alike = {fault.code for fault in faults} == {first.code}
+    lines = [f"{fault.case}: {fault.code} {fault.message.removeprefix('reference: ')}" for fault in faults]
+    found = [f" (found {fault.found})" if fault.found is not None else "" for fault in faults]
     return SegbenchError(
         first.code,
         f"{len(faults)} references cannot be used, nothing was scored",
         path=None if first.path is None else first.path.parent,
-        details=[
-            f"{fault.case}: {fault.code} {fault.message.removeprefix('reference: ')}" for fault in faults
-        ],
-        mend="mend the references: scores against damaged ones would mean nothing",
+        expected=first.expected if alike else None,
+        details=[line + what for line, what in zip(lines, found, strict=True)],
+        mend=first.mend if alike else "mend the references: scores against damaged ones would mean nothing",
     )
 
 

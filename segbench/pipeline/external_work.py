@@ -17,7 +17,7 @@ from segbench.core.errors import SegbenchError
 from segbench.core.faults import fault
 from segbench.core.hashing import sha256_file
 from segbench.pipeline.external_sources import References
-from segbench.pipeline.scoring import CaseResult, ScoringRules, score_file
+from segbench.pipeline.scoring import CaseResult, ScoringRules, explain_label, score_file
 
 Stamp = dict[str, Any]
 
@@ -81,6 +81,7 @@ class ScoreCase:
         try:
             reference = self.references.read(task.case)
         except SegbenchError as error:
+            explain_label(error, self.rules)
             raise _named(error, task.case) from None
         if task.check_only:
             return Answer(inputs, None)

@@ -65,6 +65,7 @@ class ScoringRules:
         airway: True when the airway set is computed.
         backend: `native`, `medpy` or `monai`.
         max_bytes: largest volume that is read.
+        label_mend: what to do about an undeclared label, where the regions are all that was declared.
     """
 
     profile: MetricProfile
@@ -77,6 +78,7 @@ class ScoringRules:
     airway: bool = False
     backend: str = "native"
     max_bytes: int = field(default=DEFAULT_MAX_BYTES, compare=False)
+    label_mend: str | None = field(default=None, compare=False)
 
     @property
     def columns(self) -> tuple[str, ...]:
@@ -125,6 +127,7 @@ def rules_for(
     backend: str = "native",
     max_bytes: int = DEFAULT_MAX_BYTES,
     any_label: bool = False,
+    label_mend: str | None = None,
 ) -> ScoringRules:
     """Return the rules of a run.
 
@@ -140,6 +143,7 @@ def rules_for(
         backend: which implementation computes the region metrics.
         max_bytes: largest volume that is read.
         any_label: allow labels that nobody declared; they are background.
+        label_mend: what to tell about an undeclared label instead of the catalogue's own words.
 
     Raises:
         SegbenchError: SB104 when there are no regions, or a tolerance names none of them.
@@ -175,6 +179,7 @@ def rules_for(
         airway="airway" in profile.sets or tree,
         backend=backend,
         max_bytes=max_bytes,
+        label_mend=label_mend,
     )
 
 
@@ -235,10 +240,17 @@ def score_file(rules: ScoringRules, case: str, reference: Volume, prediction: Pa
         volume = read_label_map(prediction, labels=rules.labels, max_bytes=rules.max_bytes)
         volume, warnings = on_reference_grid(case, reference, volume, rules.profile.geometry, prediction)
     except SegbenchError as error:
+        explain_label(error, rules)
         rows = score_failure(rules, case, reference, error)
         failure = {**error.as_dict(), "case": case, "status": failure_status(error.code)}
         return CaseResult(case=case, rows=rows, failure=failure)
     return CaseResult(case=case, rows=score_case(rules, case, reference, volume.array), warnings=warnings)
+
+
+def explain_label(error: SegbenchError, rules: ScoringRules) -> None:
+    """Say how to mend an undeclared label (SB213) in the words of the command at hand."""
+    if error.code == "SB213" and rules.label_mend is not None:
+        error.mend = rules.label_mend
 
 
 def on_reference_grid(

@@ -413,3 +413,13 @@ def test_torch_and_pandas_are_not_needed(folders):
         cwd=folders, capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
+
+
+def test_labels_that_no_region_names(folders):
+    code, _, err = evaluate(folders, regions=("core=2",))
+    assert code == 4, "the references hold label 1, which nobody declared"
+    assert "SB213" in err
+    assert "--other-labels background" in err
+    code, out, _ = evaluate(folders, "--other-labels", "background", "--json", regions=("core=2",))
+    assert code == 0
+    assert json.loads(out)["n_scored"] == 5
