@@ -10,7 +10,7 @@ Legend: K outputs, C channels, Z Y X the prepared grid, P the window.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from itertools import combinations
@@ -207,6 +207,7 @@ def predict_case(
     precision: Precision = "fp32",
     importance: Literal["gaussian", "constant"] = "gaussian",
     sigma_scale: float = 0.125,
+    observe: Callable[[Tensor], None] | None = None,
 ) -> Labels:
     """Label map (z, y, x) of a prepared case on the grid of `shape`: predicted and exported plane by plane.
 
@@ -225,6 +226,7 @@ def predict_case(
         precision: Of the networks.
         importance: Weighting inside a window.
         sigma_scale: Width of the Gaussian in windows.
+        observe: Called with every group of finished planes, such as `ProbabilityWriter.push`.
     """
     source = tuple(int(n) for n in image.shape[1:])
     exporter = PlaneExporter(
@@ -246,6 +248,8 @@ def predict_case(
     )
     for part in planes:
         exporter.push(part)
+        if observe is not None:
+            observe(part)
     return exporter.labels
 
 

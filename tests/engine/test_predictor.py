@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 
+import blosc2
 import hypothesis.strategies as st
 import numpy as np
 import pytest
@@ -23,6 +24,7 @@ from segbench.engine.predictor import (
     predict_planes,
     window_starts,
 )
+from segbench.engine.probabilities import ProbabilityWriter
 
 PATCH = (16, 16, 16)
 
@@ -208,9 +210,52 @@ def test_lower_precision_is_close_and_comes_back_as_float32(network):
     assert 0 < float((half - plain).abs().max()) < 0.05
 
 
+@pytest.mark.parametrize("by_sign", [False, True])
+@pytest.mark.parametrize("members", [1, 2])
+def test_probabilities_are_streamed_to_a_file(network, tmp_path, by_sign, members):
+    image = scan(37, 18, 20)
+    networks = [network] * members
+    options = {"patch": PATCH, "num_outputs": 4, "regions": (1, 2, 3, 4) if by_sign else None}
+    path = tmp_path / "probabilities" / "case.b2nd"
+    writer = ProbabilityWriter(
+        path,
+        4,
+        image.shape[1:],
+        by_sign=by_sign,
+        averaged=members > 1,
+        names=list("abcd"),
+        properties={"x": 1},
+    )
+    with writer:
+        predict_case(networks, image, **options, observe=writer.push)
+    logits = predict_logits(network, image, patch=PATCH, num_outputs=4)
+    expected = logits.sigmoid() if by_sign else logits.softmax(dim=0)
+    stored = blosc2.open(str(path), mode="r")
+    assert stored.dtype == np.float16
+    np.testing.assert_allclose(stored[:], expected.numpy(), atol=1e-3)
+    notes = json.loads(path.with_suffix(".json").read_text())
+    assert notes["outputs"] == ["a", "b", "c", "d"]
+    assert notes["independent"] is by_sign
+    assert sorted(p.name for p in path.parent.iterdir()) == ["case.b2nd", "case.json"]
+
+
+def test_half_a_file_of_probabilities_is_no_file(network, tmp_path):
+    writer = ProbabilityWriter(tmp_path / "case.b2nd", 4, (20, 16, 16), by_sign=False)
+    with pytest.raises(RuntimeError), writer:
+        writer.push(torch.zeros(4, 8, 16, 16))
+        raise RuntimeError("the power fails")
+    with (
+        pytest.raises(ValueError, match="expected"),
+        ProbabilityWriter(tmp_path / "case.b2nd", 4, (20, 16, 16), by_sign=False) as short,
+    ):
+        short.push(torch.zeros(4, 8, 16, 16))
+    assert list(tmp_path.iterdir()) == []
+
+
 MEMORY = """
 import json, sys, numpy as np, torch
 torch.set_num_threads(1)
+from segbench.engine.probabilities import ProbabilityWriter
 from segbench.engine.predictor import predict_case
 network = torch.nn.Conv3d(1, 6, 1).eval()
 def status(name):
