@@ -27,8 +27,11 @@ def run(
         list[str], typer.Option("--dataset", help="Datasets: X,Y, globs, or all.", rich_help_panel=WHAT)
     ],
     protocol: Annotated[
-        str, typer.Option(help="Protocol, or a TOML file.", rich_help_panel=WHAT)
-    ] = "standard",
+        str | None,
+        typer.Option(
+            help="Protocol, or a TOML file. Default: standard; demo on generated scans.", rich_help_panel=WHAT
+        ),
+    ] = None,
     fold: Annotated[
         list[str] | None, typer.Option(help="Folds: 0, 0-4 or all.", rich_help_panel=WHAT)
     ] = None,
@@ -122,7 +125,7 @@ def run(
     if smoke:
         return _smoke(plan, execution)
     if dry_run or plan_only or print_jobs:
-        return _plan_only(plan, execution, dry_run=dry_run, print_jobs=print_jobs, protocol=protocol)
+        return _plan_only(plan, execution, dry_run=dry_run, print_jobs=print_jobs)
     outcome = run_plan(plan, execution, slots=max_parallel, fresh=fresh, check_outputs=check_outputs)
     if settings().json:
         console.emit_json(_result(outcome))
@@ -136,7 +139,7 @@ def run(
     return outcome.exit_code
 
 
-def _plan_only(plan: Plan, execution: Execution, *, dry_run: bool, print_jobs: bool, protocol: str) -> int:
+def _plan_only(plan: Plan, execution: Execution, *, dry_run: bool, print_jobs: bool) -> int:
     """Print the plan; unless it is a dry run, also write the planned runs."""
     from segbench.core.catalogue import ExitCode
     from segbench.pipeline.matrix import write_plan
@@ -150,7 +153,8 @@ def _plan_only(plan: Plan, execution: Execution, *, dry_run: bool, print_jobs: b
         console.emit_json(plan_document(plan))
     else:
         end = "nothing is written (dry run)" if dry_run else "written; start cells with segbench cell"
-        console.emit(f"Plan: {len(plan.cells)} cells, protocol {protocol}            {end}")
+        names = ", ".join(sorted({p.cell.protocol.name for p in plan.cells})) or "none"
+        console.emit(f"Plan: {len(plan.cells)} cells, protocol {names}            {end}")
         rows = [
             [
                 p.cell.model.slug,

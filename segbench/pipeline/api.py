@@ -20,7 +20,7 @@ def run(
     model: str | Sequence[str],
     dataset: str | Sequence[str],
     *,
-    protocol: str = "standard",
+    protocol: str | None = None,
     fold: Sequence[int] | str = (0,),
     seed: Sequence[int] | None = None,
     split: str | None = None,
@@ -36,7 +36,7 @@ def run(
     Args:
         model: Slugs, globs or "all".
         dataset: Slugs, globs or "all" (every dataset but the phantoms).
-        protocol: Name or TOML file.
+        protocol: Name or TOML file; None: standard, and demo on generated scans.
         fold: Fold indices or "all".
         seed: Seeds; None takes the protocol's default.
         split: Split by name or file.
@@ -67,7 +67,7 @@ def make_request(
     model: str | Sequence[str],
     dataset: str | Sequence[str],
     *,
-    protocol: str = "standard",
+    protocol: str | None = None,
     fold: Sequence[int] | str = (0,),
     seed: Sequence[int] | None = None,
     split: str | None = None,

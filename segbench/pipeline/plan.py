@@ -30,7 +30,7 @@ class Request:
 
     Attributes:
         models, datasets: Slugs.
-        protocol: Name or file.
+        protocol: Name or file; None: standard, and demo on generated scans.
         overrides: `--set`.
         folds: Fold indices, or "all".
         seeds: None means the protocol's default.
@@ -43,7 +43,7 @@ class Request:
     models: Sequence[str]
     datasets: Sequence[str]
     results: Path
-    protocol: str = "standard"
+    protocol: str | None = None
     overrides: Mapping[str, object] | None = None
     folds: Sequence[int] | str = (0,)
     seeds: Sequence[int] | None = None
@@ -96,29 +96,35 @@ def make_plan(request: Request) -> Plan:
     models = [load_model_card(slug) for slug in request.models]
     for slug in request.datasets:
         load_dataset_card(slug)
-    overrides = dict(request.overrides or {})
-    protocol = load_protocol(request.protocol, overrides)
-    load_profile(protocol.metrics.profile)
-    if request.split is not None:
-        protocol = protocol.model_copy(
-            update={"split": protocol.split.model_copy(update={"name": request.split})}
-        )
-    if request.limit:
-        protocol = protocol.model_copy(
-            update={"split": protocol.split.model_copy(update={"limit": request.limit})}
-        )
+    protocols = {generated: _protocol_of(request, generated=generated) for generated in (False, True)}
     cells: list[PlannedCell] = []
     absent: list[SegbenchError] = []
     for slug in request.datasets:
         try:
             dataset = open_dataset(slug, data_dir=request.data_dir)
-            cells.extend(_cells_of(dataset, models, protocol, request))
+            cells.extend(_cells_of(dataset, models, protocols[dataset.is_generated], request))
         except SegbenchError as error:
             if error.code in {"SB101", "SB104", "SB110"}:
                 raise
             absent.append(error)
     cells.sort(key=lambda planned: (planned.cell.seed, planned.cell.fold))
     return Plan(tuple(_with_forecasts(cells)), tuple(absent))
+
+
+def _protocol_of(request: Request, *, generated: bool) -> Protocol:
+    """The protocol asked for; when none is named, `demo` for generated scans and `standard` for real ones.
+
+    Generated scans are for trying things out: a full training on them would take weeks and say nothing.
+    """
+    name = request.protocol or ("demo" if generated else "standard")
+    protocol = load_protocol(name, dict(request.overrides or {}))
+    load_profile(protocol.metrics.profile)
+    split = protocol.split
+    if request.split is not None:
+        split = split.model_copy(update={"name": request.split})
+    if request.limit:
+        split = split.model_copy(update={"limit": request.limit})
+    return protocol.model_copy(update={"split": split})
 
 
 def _with_forecasts(cells: Sequence[PlannedCell]) -> list[PlannedCell]:

@@ -67,6 +67,13 @@ def test_a_fold_that_does_not_exist(data: Path, tmp_path: Path) -> None:
     assert all(not p.cell.split.validation for p in folds)  # what is held out is scored, not selected on
 
 
+def test_generated_scans_get_the_demo_protocol_unless_another_is_named(data: Path, tmp_path: Path) -> None:
+    (plain,) = make_plan(request(data, tmp_path, protocol=None)).cells
+    assert plain.cell.protocol.name == "demo"
+    named = make_plan(request(data, tmp_path, protocol="standard")).cells
+    assert {p.cell.protocol.name for p in named} == {"standard"}
+
+
 def test_limit_enters_the_identity(data: Path, tmp_path: Path) -> None:
     (whole,) = make_plan(request(data, tmp_path, seeds=[0])).cells
     (cut,) = make_plan(request(data, tmp_path, seeds=[0], limit=1)).cells
