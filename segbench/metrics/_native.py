@@ -117,17 +117,39 @@ def _measure_group(
         return {name: Measurement(count) for name, count in zip(names, counts, strict=True)}
     reference_points, reference_offsets = _kernels.split(*reference_voxels, len(names))
     prediction_points, prediction_offsets = _kernels.split(*prediction_voxels, len(names))
-    measurements: dict[str, Measurement] = {}
-    for index, (name, count) in enumerate(zip(names, counts, strict=True)):
-        r = reference_points[reference_offsets[index] : reference_offsets[index + 1]]
-        p = prediction_points[prediction_offsets[index] : prediction_offsets[index + 1]]
-        if not len(r) or not len(p):
-            measurements[name] = Measurement(count)
-            continue
-        d1 = nearest_mm(p, r, spacing_mm, reference.shape)
-        d2 = nearest_mm(r, p, spacing_mm, reference.shape)
-        measurements[name] = Measurement(count, d1, d2)
-    return measurements
+    surfaces = [
+        (
+            reference_points[reference_offsets[index] : reference_offsets[index + 1]],
+            prediction_points[prediction_offsets[index] : prediction_offsets[index + 1]],
+        )
+        for index in range(len(names))
+    ]
+    found = _both_ways(surfaces, spacing_mm, reference.shape)
+    return {
+        name: Measurement(count, *found.get(index, (None, None)))
+        for index, (name, count) in enumerate(zip(names, counts, strict=True))
+    }
+
+
+def _both_ways(
+    surfaces: list[tuple[Longs, Longs]], spacing_mm: Spacing, shape: tuple[int, ...]
+) -> dict[int, tuple[Reals, Reals]]:
+    """Return D1 and D2 of every region whose surfaces (reference, prediction) are both there."""
+    present = [index for index, (r, p) in enumerate(surfaces) if len(r) and len(p)]
+    searches = [(surfaces[i][1], surfaces[i][0]) for i in present]
+    searches += [(surfaces[i][0], surfaces[i][1]) for i in present]
+    # The largest first, so that no thread is left with it alone at the end.
+    order = sorted(range(len(searches)), key=lambda job: -len(searches[job][0]))
+    small = sum(len(queries) for queries, _ in searches) < PARALLEL_QUERIES
+    threads = 1 if small else threads_wanted()
+    parts = -(-threads // max(1, len(searches)))
+    distances: dict[int, Reals] = {}
+
+    def search(job: int) -> None:
+        distances[job] = nearest_mm(*searches[job], spacing_mm, shape, parts=parts)
+
+    _in_threads(search, order, threads)
+    return {index: (distances[place], distances[place + len(present)]) for place, index in enumerate(present)}
 
 
 def _sweep(
@@ -150,7 +172,7 @@ def _sweep(
             classes.membership, classes.exclusive, boundaries, begin,
         )  # fmt: skip
 
-    parts = _in_threads(run, slabs)
+    parts = _in_threads(run, slabs, threads_wanted())
     size = len(classes.membership)
     joint = np.sum([part[0] for part in parts], axis=0).reshape(size, size)
     return joint, _joined(parts, 1, 2), _joined(parts, 3, 4)
@@ -221,7 +243,9 @@ def _as_classes(flat: Any, lut: NDArray[np.uint8]) -> tuple[Any, NDArray[np.uint
     return lut[flat], np.arange(256, dtype=np.uint8)
 
 
-def nearest_mm(queries: Longs, targets: Longs, spacing_mm: Spacing, shape: tuple[int, ...]) -> Reals:
+def nearest_mm(
+    queries: Longs, targets: Longs, spacing_mm: Spacing, shape: tuple[int, ...], *, parts: int = 1
+) -> Reals:
     """Return the exact distance in mm from each query to the nearest target.
 
     Args:
@@ -229,20 +253,22 @@ def nearest_mm(queries: Longs, targets: Longs, spacing_mm: Spacing, shape: tuple
         targets: packed positions in raster order, at least one.
         spacing_mm: voxel size in mm, z y x.
         shape: shape of the array.
+        parts: parts of the queries that are searched side by side.
     """
     low, high = bounds(targets)
     disc = disc_rows(spacing_mm)
     box, bits = _bit_map(targets, low, high, disc)
     offsets = disc.steps[:, 0] * (box[3] * box[4]) + disc.steps[:, 1] * box[4]
     squares = np.empty(len(queries), dtype=np.float64)
-    parts = _query_parts(len(queries))
+    edges = np.linspace(0, len(queries), parts + 1).astype(int)
+    slices = [slice(int(a), int(b)) for a, b in itertools.pairwise(edges)]
 
     def search(part: slice) -> int:
         return _kernels.near(
             queries[part], box, bits, offsets, disc.squares, disc.x_squares, disc.limit, squares[part]
         )
 
-    if sum(_in_threads(search, parts)):
+    if sum(_in_threads(search, slices, parts)):
         tables = [step_squares(size, value) for size, value in zip(shape, spacing_mm, strict=True)]
         extents = high - low + 1
         shifts = brick_shifts(spacing_mm, int(extents.prod()))
@@ -251,7 +277,7 @@ def nearest_mm(queries: Longs, targets: Longs, spacing_mm: Spacing, shape: tuple
         def search_far(part: slice) -> None:
             _kernels.far(queries[part], *bricks, *tables, squares[part])
 
-        _in_threads(search_far, parts)
+        _in_threads(search_far, slices, parts)
     return np.sqrt(squares, out=squares)
 
 
@@ -347,17 +373,9 @@ def _cores() -> int:
     return physical_cores()
 
 
-def _query_parts(count: int) -> list[slice]:
-    threads = threads_wanted()
-    parts = 1 if threads == 1 or count < 2 * PARALLEL_QUERIES else min(4 * threads, count // PARALLEL_QUERIES)
-    edges = np.linspace(0, count, parts + 1).astype(int)
-    return [slice(int(a), int(b)) for a, b in itertools.pairwise(edges)]
-
-
-def _in_threads(function: Callable[[Any], Any], parts: list[Any]) -> list[Any]:
+def _in_threads(function: Callable[[Any], Any], parts: list[Any], threads: int) -> list[Any]:
     """Return the results of the parts in order. The kernels release the interpreter's lock."""
-    threads = threads_wanted()
-    if threads == 1 or len(parts) == 1:
+    if threads == 1 or len(parts) <= 1:
         return [function(part) for part in parts]
     with ThreadPoolExecutor(min(threads, len(parts))) as pool:
         return list(pool.map(function, parts))
