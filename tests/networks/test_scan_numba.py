@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import multiprocessing
+import os
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -49,6 +51,37 @@ def test_several_python_threads_may_call_at_once(threads) -> None:
         calls = [pool.submit(run_scan, tensors, backend="numba", dtype=torch.float32) for _ in range(12)]
     for call in calls:
         assert all(torch.equal(a, b) for a, b in zip(alone, call.result(), strict=True))
+
+
+def _parts_in_child(queue) -> None:
+    parts = []
+    numba_backend._spread(lambda first, last: parts.append((first, last)), 5)
+    queue.put(sorted(parts))
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
+def test_a_forked_child_gets_workers_of_its_own(threads) -> None:
+    threads(3)
+    mine = []
+    numba_backend._spread(lambda first, last: mine.append((first, last)), 5)
+    assert sorted(mine) == [(0, 1), (1, 3), (3, 5)]
+    context = multiprocessing.get_context("fork")
+    queue = context.Queue()
+    child = context.Process(target=_parts_in_child, args=(queue,), daemon=True)
+    child.start()
+    assert queue.get(timeout=60) == sorted(mine)
+    child.join()
+
+
+def test_an_error_in_a_worker_reaches_the_caller(threads) -> None:
+    threads(2)
+
+    def work(first: int, last: int) -> None:
+        if first > 0:
+            raise ZeroDivisionError("in the worker")
+
+    with pytest.raises(ZeroDivisionError, match="in the worker"):
+        numba_backend._spread(work, 4)
 
 
 def test_no_copy_of_token_major_inputs() -> None:
