@@ -1,0 +1,99 @@
+"""The pool of data workers: order, errors, deaths."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+
+import numpy as np
+import pytest
+
+from segbench.core.errors import SegbenchError
+from segbench.data.workers import ordered_map
+
+
+def square(n: int) -> int:
+    time.sleep(0.02 * (n % 3 == 0))  # some tasks take longer, order stays
+    return n * n
+
+
+def arrays(n: int):
+    return (
+        np.full((n, 3), n, dtype=np.float32),
+        np.arange(n, dtype=np.uint8),
+        np.zeros((0, 4), dtype=np.int32),
+    )
+
+
+def moody(word: str) -> str:
+    if word == "refuse":
+        raise SegbenchError("SB204", "cut short", case=word)
+    if word == "die":
+        os.kill(os.getpid(), signal.SIGKILL)
+    if word == "leave":
+        os._exit(3)
+    return word.upper()
+
+
+def threads(_: int) -> str | None:
+    return os.environ.get("OPENBLAS_NUM_THREADS")
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_results_come_in_order(workers):
+    tasks = list(range(20))
+    assert [(t, r, e) for t, r, e in ordered_map(square, tasks, workers)] == [(n, n * n, None) for n in tasks]
+
+
+def test_tasks_are_taken_only_a_little_ahead():
+    taken = []
+
+    def tasks():
+        for n in range(100):
+            taken.append(n)
+            yield n
+
+    results = ordered_map(square, tasks(), 1)
+    next(results)
+    assert len(taken) <= 6
+    results.close()
+
+
+@pytest.mark.slow
+def test_arrays_travel_unchanged_in_any_size():
+    for n, result, error in ordered_map(arrays, [0, 1, 7, 300_000], 1):
+        assert error is None
+        for got, expected in zip(result, arrays(n), strict=True):
+            assert got.dtype == expected.dtype
+            np.testing.assert_array_equal(got, expected)
+            assert got.flags.writeable
+
+
+@pytest.mark.slow
+def test_errors_and_deaths_stay_with_their_task():
+    words = ["a", "refuse", "b", "die", "c", "leave", "d"]
+    answers = {task: (result, error) for task, result, error in ordered_map(moody, words, 2)}
+    assert list(answers) == words
+    assert [answers[w][0] for w in "abcd"] == ["A", "B", "C", "D"]
+    refused, died, left = (answers[w][1] for w in ("refuse", "die", "leave"))
+    assert isinstance(refused, SegbenchError)
+    assert (refused.code, refused.case) == ("SB204", "refuse")
+    assert isinstance(died, SegbenchError)
+    assert (died.code, died.case) == ("SB503", "die")
+    assert "SIGKILL" in str(died)
+    assert "memory" in str(died)
+    assert isinstance(left, SegbenchError)
+    assert "status 3" in str(left)
+
+
+@pytest.mark.slow
+def test_workers_have_one_blas_thread_and_the_parent_keeps_its_own(monkeypatch):
+    monkeypatch.setenv("OPENBLAS_NUM_THREADS", "7")
+    assert [result for _, result, _ in ordered_map(threads, [0], 1)] == ["1"]
+    assert os.environ["OPENBLAS_NUM_THREADS"] == "7"
+
+
+def test_no_task_starts_no_process(monkeypatch):
+    monkeypatch.setattr("segbench.data.workers.get_context", lambda *_: pytest.fail("a process was started"))
+    assert list(ordered_map(square, [], 4)) == []
