@@ -11,7 +11,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from pydantic import ValidationError
+
 from segbench.cards import Protocol, load_model_card
+from segbench.cards.protocol import fault_lines
 from segbench.core import console
 from segbench.core.atomic import remove_leftovers
 from segbench.core.crash import write_crash
@@ -164,7 +167,16 @@ def _context(
     assert record.model and record.dataset and record.protocol and record.split  # plan_run wrote them
     model = load_model_card(str(record.model["slug"]))
     dataset = open_dataset(str(record.dataset["slug"]), data_dir=where.data_dir)
-    protocol = Protocol.model_validate(record.protocol)
+    try:
+        protocol = Protocol.model_validate(record.protocol)
+    except ValidationError as error:
+        raise SegbenchError(
+            "SB338",
+            "the run was planned by another version of segbench: its protocol has other fields",
+            path=folder,
+            details=fault_lines(error),
+            mend="plan it again with segbench run; the new run gets its own id",
+        ) from error
     part = record.split
     split = Split(
         dataset=dataset.card.slug,
