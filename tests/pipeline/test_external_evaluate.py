@@ -11,10 +11,20 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
+from segbench.cli import common
 from segbench.cli.main import build_app
+from segbench.core import console
 from segbench.metrics import evaluate_case
 from segbench.records import read_cases, read_run
 from segbench.volumes import Volume, write_label_map
+
+
+@pytest.fixture(autouse=True)
+def fresh_settings(monkeypatch):
+    """The everywhere-flags belong to a process; each test here is one."""
+    monkeypatch.setattr(common, "_settings", common.Settings())
+    monkeypatch.setattr(console, "output", console.Output())
+
 
 SPACING = (2.0, 1.0, 0.5)
 SHAPE = (10, 18, 16)

@@ -12,11 +12,21 @@ import pytest
 from typer.testing import CliRunner
 
 from segbench.cards import load_dataset_card
+from segbench.cli import common
 from segbench.cli.main import build_app
+from segbench.core import console
 from segbench.core.errors import SegbenchError
 from segbench.pipeline.nnunet_summary import import_summary
 from segbench.records import read_cases, read_run
 from segbench.volumes import Volume, write_label_map
+
+
+@pytest.fixture(autouse=True)
+def fresh_settings(monkeypatch):
+    """The everywhere-flags belong to a process; each test here is one."""
+    monkeypatch.setattr(common, "_settings", common.Settings())
+    monkeypatch.setattr(console, "output", console.Output())
+
 
 CARD = "brats2023-gli"
 KEYS = {"(1, 3)": "TC", "(1, 2, 3)": "WT", "3": "ET"}
