@@ -30,9 +30,7 @@ def inline_svg(text: str, *, name: str, alt: str) -> str:
     body = re.sub(r"<metadata>.*?</metadata>", "", body, flags=re.DOTALL)
     body = re.sub(r'\sxmlns(:\w+)?="[^"]*"', "", body)
     body = body.replace("xlink:href=", "href=")
-    body = re.sub(
-        r"(?<=[\d-])(\d*)\.(\d{2})\d+", r"\1.\2", body
-    )  # a hundredth of a point is enough on a screen
+    body = re.sub(r'\b(?:d|x|y|width|height|points)="[^"]*"', _rounded, body)
     body = re.sub(r">\s+<", "><", body)
     body = re.sub(r"\s*\n\s*", " ", body)
     prefix = re.sub(r"[^a-z0-9]+", "-", name.lower())
@@ -40,6 +38,11 @@ def inline_svg(text: str, *, name: str, alt: str) -> str:
     body = re.sub(r"url\(#([^)]+)\)", rf"url(#{prefix}-\1)", body)
     body = re.sub(r'href="#([^"]+)"', rf'href="#{prefix}-\1"', body)
     return body.replace("<svg", f'<svg role="img" aria-label="{escape_html(alt)}"', 1).strip()
+
+
+def _rounded(match: re.Match[str]) -> str:
+    """Coordinates to a hundredth of a point, enough on a screen; scales of glyphs are not coordinates."""
+    return re.sub(r"(\d\.\d{2})\d+", r"\1", match.group())
 
 
 def _numbered(prefix: str) -> Callable[[re.Match[str]], str]:

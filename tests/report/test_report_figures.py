@@ -167,6 +167,27 @@ def test_kernel_density_against_scipy() -> None:
     assert kernel_density(values, grid) == pytest.approx(gaussian_kde(values)(grid), rel=1e-10)
 
 
+def test_inline_svg_keeps_its_scales_and_loses_its_addresses() -> None:
+    from segbench.report.svg import inline_svg
+
+    source = (
+        '<?xml version="1.0"?><!DOCTYPE svg><svg xmlns="http://www.w3.org/2000/svg" '
+        'xmlns:xlink="http://www.w3.org/1999/xlink" width="252.123456pt">\n <metadata>who</metadata>'
+        '<defs><path id="a" d="M 1.23456 -0.98765" transform="scale(0.015625)"/></defs>'
+        '<use xlink:href="#a"/><g clip-path="url(#b)"/><path id="a" d=""/></svg>'
+    )
+    text = inline_svg(source, name="01_x", alt='"quoted" <alt>')
+    assert 'transform="scale(0.015625)"' in text  # glyphs would shrink to dots
+    assert 'd="M 1.23 -0.98"' in text
+    assert "http" not in text
+    assert "who" not in text
+    assert 'id="01-x-a"' in text
+    assert 'id="01-x-a-2"' in text
+    assert 'href="#01-x-a"' in text
+    assert "url(#01-x-b)" in text
+    assert 'aria-label="&quot;quoted&quot; &lt;alt&gt;"' in text
+
+
 def test_running_median() -> None:
     x, y = running_median(np.arange(1.0, 11.0), np.arange(10.0))
     assert y.tolist() == [2.0, 3.0, 4.0, 5.0, 6.0, 7.0]

@@ -10,11 +10,12 @@ import numpy as np
 
 from segbench.report.analysis import Analysis
 from segbench.report.figures.sketch import NoData, Sketch
-from segbench.report.figures.style import COLOURS, WIDTHS, new_figure, short
+from segbench.report.figures.style import WIDTHS, new_figure, short
 from segbench.report.scans import CaseScan, ScanSource
 from segbench.report.worst import first_metric, spread_cases
 
 MOST_NAMED = 8  # labels in the legend
+CONTOURS = ("#E69F00", "#56B4E9", "#CC79A7", "#F0E442", "#009E73", "#D55E00")  # seen on black and on white
 PLANES = ("axial", "coronal", "sagittal")
 
 
@@ -84,7 +85,7 @@ def _legend(figure: Any, dataset: str, labels: list[int]) -> None:
 
 
 def _colour(number: int) -> str:
-    return COLOURS[(number + 4) % len(COLOURS)]
+    return CONTOURS[number % len(CONTOURS)]
 
 
 def plane_of(array: Any, axis: int, place: int) -> Any:

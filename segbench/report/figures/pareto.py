@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from segbench.report.analysis import Analysis
 from segbench.report.cost import Cost
-from segbench.report.figures.data import view
+from segbench.report.figures.data import View, limits, view
 from segbench.report.figures.sketch import NoData, Sketch
 from segbench.report.figures.style import WIDTHS, legend_height, new_figure, plain_log, short
 from segbench.report.summary import Summary
@@ -60,6 +60,7 @@ def draw(analysis: Analysis, number: int) -> Sketch:
     plain_log(axis.xaxis, min(x for x, _ in points.values()), max(x for x, _ in points.values()))
     axis.set_xlabel(f"{words} \N{DOWNWARDS ARROW}")
     axis.set_ylabel(shown.metric.axis)
+    axis.set_ylim(*_score_limits(analysis, shown, [summaries[model] for model in models]))
     axis.grid(color="0.92", linewidth=0.5, which="both")
     axis.set_axisbelow(True)
     figure.legend(loc="outside right center", frameon=False)
@@ -74,6 +75,21 @@ def draw(analysis: Analysis, number: int) -> Sketch:
         + f". On the front: {', '.join(shown.label(model) for model in front)}."
     )
     return Sketch(figure, caption, alt)
+
+
+def _score_limits(analysis: Analysis, shown: View, items: list[Summary]) -> tuple[float, float]:
+    """Limits that hold means and intervals, but nothing a fraction cannot be (intervals of few cases can)."""
+    scale = shown.metric.scale
+    ends = [
+        value * scale
+        for item in items
+        for value in (item.mean, item.mean_interval.low, item.mean_interval.high)
+        if value is not None
+    ]
+    low, high = min(ends), max(ends)
+    if shown.metric.unit == "%":
+        low, high = max(low, 0.0), min(high, 100.0)
+    return limits(shown.metric, low, high)
 
 
 def _field(costs: dict[str, Cost], summaries: dict[str, Summary]) -> tuple[str, str]:

@@ -9,7 +9,7 @@ import numpy as np
 from segbench.report.analysis import Analysis
 from segbench.report.figures.data import View, limits, view
 from segbench.report.figures.sketch import NoData, Sketch
-from segbench.report.figures.style import GREY, WIDTHS, new_figure, short
+from segbench.report.figures.style import GREY, WIDTHS, new_figure, point_size, short
 from segbench.report.missing import FloatArray
 
 MOST_PANELS = 6
@@ -42,14 +42,15 @@ def draw(analysis: Analysis, number: int) -> Sketch:
     for row in axes:
         row[0].set_yticks(range(len(shown.models)), [short(shown.label(m)) for m in shown.models])
         row[0].invert_yaxis()
-    for tick, model in zip(panels[0].get_yticklabels(), shown.models, strict=True):
-        tick.set_color(GREY if model in shown.single else "black")
+        for tick, model in zip(row[0].get_yticklabels(), shown.models, strict=True):
+            tick.set_color(GREY if model in shown.single else "black")
     figure.supxlabel(shown.metric.axis, fontsize=8)
     return Sketch(figure, _caption(shown), _alt(shown, regions))
 
 
 def _panel(axis: Any, shown: View, region: str, *, seed: int) -> None:
     rng = np.random.Generator(np.random.PCG64(seed))
+    size = point_size(len(shown.block.cases))
     everything = np.concatenate([shown.known(model, region) for model in shown.models])
     low, high = limits(shown.metric, float(everything.min()), float(everything.max()))
     for place, model in enumerate(shown.models):
@@ -60,7 +61,7 @@ def _panel(axis: Any, shown: View, region: str, *, seed: int) -> None:
         _half_violin(axis, values, place, colour)
         points = values if values.size <= MOST_POINTS else rng.choice(values, MOST_POINTS, replace=False)
         jitter = place + 0.28 + 0.09 * (2 * rng.random(points.size) - 1)
-        axis.plot(points, jitter, shown.looks[model].marker, color=colour, ms=1.6, alpha=0.55, mew=0)
+        axis.plot(points, jitter, shown.looks[model].marker, color=colour, ms=size, alpha=0.55, mew=0)
     _boxes(axis, shown, region)
     if 1 < len(shown.models) <= LINES_UP_TO:
         _paired_lines(axis, shown, region)

@@ -9,7 +9,15 @@ import numpy as np
 from segbench.report.analysis import Analysis
 from segbench.report.figures.data import View, limits, view
 from segbench.report.figures.sketch import NoData, Sketch
-from segbench.report.figures.style import LINES, WIDTHS, legend_height, new_figure, plain_log, short
+from segbench.report.figures.style import (
+    LINES,
+    WIDTHS,
+    legend_height,
+    new_figure,
+    plain_log,
+    point_size,
+    short,
+)
 from segbench.report.missing import FloatArray
 from segbench.report.runs import MEAN_REGION
 from segbench.report.subgroups import size_bins
@@ -45,8 +53,10 @@ def draw(analysis: Analysis, number: int) -> Sketch:
         sharey=True,
     )
     panels = list(axes.flat)
-    for region, axis in zip(regions, panels, strict=False):
-        _panel(axis, shown, region)
+    drawn = [_panel(axis, shown, region) for region, axis in zip(regions, panels, strict=False)]
+    found = np.concatenate(drawn)
+    if found.size:  # the panels share their axis: one range for all
+        panels[0].set_ylim(*limits(shown.metric, float(found.min()), float(found.max())))
     for axis in panels[len(regions) :]:
         axis.set_visible(False)
     handles, labels = panels[0].get_legend_handles_labels()
@@ -65,7 +75,8 @@ def _volumes(shown: View, region: str) -> FloatArray:
     return shown.block.reference_ml[:, shown.block.regions.index(region)]
 
 
-def _panel(axis: Any, shown: View, region: str) -> None:
+def _panel(axis: Any, shown: View, region: str) -> FloatArray:
+    """Points and running medians of one region; gives every score shown."""
     volumes = _volumes(shown, region)
     everything: list[FloatArray] = []
     for place, model in enumerate(shown.models):
@@ -76,15 +87,12 @@ def _panel(axis: Any, shown: View, region: str) -> None:
         x, y = volumes[usable][order], values[usable][order]
         everything.append(y)
         if len(shown.models) <= POINTS_UP_TO:
-            axis.plot(x, y, look.marker, color=look.colour, ms=2, alpha=0.45, mew=0)
+            axis.plot(x, y, look.marker, color=look.colour, ms=point_size(x.size), alpha=0.45, mew=0)
         if x.size:
             style = LINES[place % len(LINES)]
             axis.plot(
                 *running_median(x, y), color=look.colour, linestyle=style, label=short(shown.label(model))
             )
-    found = np.concatenate(everything)
-    if found.size:
-        axis.set_ylim(*limits(shown.metric, float(found.min()), float(found.max())))
     for edge in _edges(volumes):
         axis.axvline(edge, color="0.6", linewidth=0.7, linestyle=":")
     axis.set_xscale("log")
@@ -92,6 +100,7 @@ def _panel(axis: Any, shown: View, region: str) -> None:
     plain_log(axis.xaxis, float(filled.min()), float(filled.max()))
     axis.set_title(region, fontsize=8, loc="left")
     axis.grid(color="0.93", linewidth=0.5)
+    return np.concatenate(everything)
 
 
 def running_median(x: FloatArray, y: FloatArray) -> tuple[FloatArray, FloatArray]:

@@ -139,17 +139,28 @@ def short(label: str, length: int = 28) -> str:
 
 
 def plain_log(axis: Any, low: float, high: float) -> None:
-    """A log axis with plain numbers: decades, and 2 and 5 between them where less than two decades are shown.
+    """A log axis with plain numbers: decades, with 2 and 5 below two decades, four round numbers below one.
 
     Args:
         axis: `axes.xaxis` or `axes.yaxis`, already of log scale.
         low: smallest value shown.
         high: largest value shown.
     """
-    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+    from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, NullFormatter, NullLocator
 
     decades = math.log10(high / low) if low > 0 and high > low else 0.0
-    steps = (1.0, 2.0, 5.0) if decades < 2 else (1.0,)
-    axis.set_major_locator(LogLocator(base=10, subs=steps, numticks=12))
     axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     axis.set_minor_formatter(NullFormatter())
+    if decades < 1:
+        steps = [low * (high / low) ** (place / 3) for place in range(4)] if decades else [low]
+        axis.set_major_locator(FixedLocator(sorted({float(f"{value:.2g}") for value in steps})))
+        axis.set_minor_locator(NullLocator())
+    else:
+        axis.set_major_locator(
+            LogLocator(base=10, subs=(1.0, 2.0, 5.0) if decades < 2 else (1.0,), numticks=12)
+        )
+
+
+def point_size(cases: int) -> float:
+    """Marker size that stays visible for few cases and does not smear for many."""
+    return 3.5 if cases <= 30 else 2.4 if cases <= 100 else 1.6
