@@ -149,7 +149,8 @@ class Cache:
 
     Args:
         folder: `<cache>/<dataset>/<recipe>`.
-        repair: Called with a case's id when one of its files is damaged; prepares it again.
+        repair: Called with a case's id when one of its files is damaged; prepares it again. The read then goes
+            on; a case that is damaged again is SB501. Without it damage is raised as `CacheDamagedError`.
 
     Attributes:
         failures: Cases that could not be prepared, with the reason (filled by `prepare_dataset`).
@@ -160,6 +161,7 @@ class Cache:
         self.repair = repair
         self.failures: dict[str, SegbenchError] = {}
         self._open: OrderedDict[str, _OpenCase] = OrderedDict()
+        self._repaired: set[str] = set()
 
     def __reduce__(self) -> tuple[Any, ...]:
         return type(self), (self.folder,)
@@ -274,6 +276,23 @@ class Cache:
             {case: [r["arrays"], r["locations"], r["properties"]] for case, r in records.items()}
         )
 
+    def mend(self, error: CacheDamagedError) -> None:
+        """Prepare a damaged case again, once.
+
+        Raises:
+            CacheDamagedError: the cache does not know how.
+            SegbenchError: SB501 when that was done before.
+        """
+        if self.repair is None:
+            raise error
+        self.forget(error.case)
+        if error.case in self._repaired:
+            raise SegbenchError(
+                "SB501", f"prepared data are damaged: {error.reason}", path=error.path, case=error.case
+            ) from error
+        self._repaired.add(error.case)
+        self.repair(error.case)
+
     def forget(self, case: str) -> None:
         """Drop what is open of a case (after it was prepared again)."""
         self._open.pop(case, None)
@@ -292,7 +311,11 @@ class Cache:
         if found is not None:
             self._open.move_to_end(case)
             return found
-        opened = self._open_case(case)
+        try:
+            opened = self._open_case(case)
+        except CacheDamagedError as error:
+            self.mend(error)
+            return self._case(case)
         self._open[case] = opened
         while len(self._open) > _OPEN_CASES:
             self._open.popitem(last=False)
@@ -325,7 +348,14 @@ class Cache:
         return _OpenCase(record, arrays, checked)
 
     def _read(self, case: str, name: str, cut: tuple[slice, ...]) -> Array:
-        """Part of an array, after the chunks it touches were checked."""
+        """Part of an array, after the chunks it touches were checked; a damaged case is mended once."""
+        try:
+            return self._read_checked(case, name, cut)
+        except CacheDamagedError as error:
+            self.mend(error)
+            return self._read(case, name, cut)
+
+    def _read_checked(self, case: str, name: str, cut: tuple[slice, ...]) -> Array:
         opened = self._case(case)
         entry = opened.record["arrays"][name]
         shape = [piece.stop - piece.start for piece in cut]

@@ -271,7 +271,6 @@ class PatchLoader:
         self.rank, self.world = rank, world
         listed = list(regions.values()) if isinstance(regions, Mapping) else list(regions)
         self.regions = tuple(tuple(region) for region in listed)
-        self._repaired: set[str] = set()
         self._read = _ReadSample(self.cache, self.patch, self.regions, ignore_label or 0)
 
     def __len__(self) -> int:
@@ -313,26 +312,16 @@ class PatchLoader:
                 yield _Task(replace(plan, patch=self.patch), size)
 
     def _again(self, task: _Task, error: Exception) -> tuple[npt.NDArray[np.float32], Array]:
-        """A damaged case is prepared once more and read here; anything else is raised."""
+        """A case that a worker found damaged is read here, where the cache can mend it; else the error."""
         if not isinstance(error, CacheDamagedError):
             raise error
-        case = task.plan.case
-        self.cache.forget(case)
-        if case not in self._repaired:
-            if self.cache.repair is None:
-                raise _damaged(error) from error
-            self._repaired.add(case)
-            self.cache.repair(case)
+        self.cache.forget(task.plan.case)
         try:
             return self._read(task)
-        except CacheDamagedError as second:
-            raise _damaged(second) from second
-
-
-def _damaged(error: CacheDamagedError) -> SegbenchError:
-    return SegbenchError(
-        "SB501", f"prepared data are damaged: {error.reason}", path=error.path, case=error.case
-    )
+        except CacheDamagedError as damaged:
+            raise SegbenchError(
+                "SB501", f"prepared data are damaged: {damaged.reason}", path=damaged.path, case=damaged.case
+            ) from damaged
 
 
 def _assemble(gathered: Sequence[tuple[SamplePlan, npt.NDArray[np.float32], Array]]) -> Batch:

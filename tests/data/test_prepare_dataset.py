@@ -168,12 +168,15 @@ def test_a_damaged_file_is_repaired_on_the_next_call_or_by_the_cache_itself(data
     path.write_bytes(bytes(content))
     opened = prepare_dataset(dataset, IDS, recipe(), tmp_path / "cache", training_ids=IDS)
     with pytest.raises(CacheDamagedError):
-        opened.image(IDS[0])
-    assert opened.repair is not None
-    opened.repair(IDS[0])
-    opened.forget(IDS[0])
+        Cache(opened.folder).image(IDS[0])
     assert opened.image(IDS[0]).any()
     assert opened.digest(IDS) == good
+    Cache(opened.folder).verify(IDS[0])
+    path.write_bytes(bytes(content))
+    opened.forget(IDS[0])
+    with pytest.raises(SegbenchError) as caught:
+        opened.image(IDS[0])
+    assert caught.value.code == "SB501", "once is enough"
 
 
 def test_forecast_counts_what_is_missing_and_the_disk_is_asked_first(dataset, tmp_path, monkeypatch):
