@@ -12,6 +12,7 @@ import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -145,9 +146,9 @@ class Evaluation:
     extra_predictions: tuple[str, ...]
     warnings: tuple[str, ...] = ()
 
-    @property
+    @cached_property
     def summaries(self) -> list[Summary]:
-        """Return the summary of every region and metric, regions in the order of the tables."""
+        """The summary of every region and metric, regions in the order of the tables."""
         order = {region: index for index, region in enumerate(self.rules.regions)}
         rows = sorted(self.rows, key=lambda row: order[row["region"]])
         return summarise(rows, self.rules.columns, self.cases)
