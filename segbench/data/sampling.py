@@ -137,7 +137,11 @@ def _permutation(seed: int, epoch: int, count: int) -> tuple[int, ...]:
 
 
 def patch_start(
-    plan: SamplePlan, cache: Cache, patch: Sequence[int], regions: Sequence[Sequence[int]] = ()
+    plan: SamplePlan,
+    cache: Cache,
+    patch: Sequence[int],
+    regions: Sequence[Sequence[int]] = (),
+    ignore_label: int | None = None,
 ) -> tuple[int, int, int]:
     """First voxel (z, y, x) of a sample's patch in its case; negative where the case is smaller.
 
@@ -146,9 +150,10 @@ def patch_start(
         cache: Holds the case.
         patch: (3,) voxels.
         regions: Label sets to choose from in place of single labels.
+        ignore_label: A label that no centre is forced into: it teaches nothing.
     """
     shape = cache.shape(plan.case)[1:]
-    centre = _forced_centre(plan, cache, shape, regions) if plan.foreground else None
+    centre = _forced_centre(plan, cache, shape, regions, ignore_label) if plan.foreground else None
     start: list[int] = []
     for axis, (extent, length) in enumerate(zip(shape, patch, strict=True)):
         room = extent - length
@@ -162,10 +167,14 @@ def patch_start(
 
 
 def _forced_centre(
-    plan: SamplePlan, cache: Cache, shape: Sequence[int], regions: Sequence[Sequence[int]]
+    plan: SamplePlan,
+    cache: Cache,
+    shape: Sequence[int],
+    regions: Sequence[Sequence[int]],
+    ignore_label: int | None,
 ) -> tuple[int, ...] | None:
     """A stored voxel of one of the case's labels, each label equally likely; None without foreground."""
-    present = cache.label_values(plan.case)
+    present = [label for label in cache.label_values(plan.case) if label != ignore_label]
     choices = [tuple(label for label in region if label in present) for region in regions]
     choices = [choice for choice in choices if choice] or [(label,) for label in present]
     if not choices:
@@ -188,9 +197,10 @@ class _ReadSample:
     """Cuts samples out of a cache; goes to worker processes whole."""
 
     def __init__(
-        self, cache: Cache, patch: Sequence[int], regions: Sequence[Sequence[int]], outside: int
+        self, cache: Cache, patch: Sequence[int], regions: Sequence[Sequence[int]], ignore_label: int | None
     ) -> None:
-        self.cache, self.patch, self.regions, self.outside = cache, tuple(patch), regions, outside
+        self.cache, self.patch, self.regions = cache, tuple(patch), regions
+        self.ignore_label, self.outside = ignore_label, ignore_label or 0
         self.in_worker = False
 
     def __getstate__(self) -> dict[str, Any]:
@@ -201,7 +211,7 @@ class _ReadSample:
         if self.in_worker:
             fault("worker")
         plan = task.plan
-        start = patch_start(plan, self.cache, self.patch, self.regions)
+        start = patch_start(plan, self.cache, self.patch, self.regions, self.ignore_label)
         # The crop has the patch's centre and its parity, so the difference is even.
         start = tuple(s - (c - p) // 2 for s, c, p in zip(start, task.size, self.patch, strict=True))
         try:
@@ -228,7 +238,7 @@ class PatchLoader:
         augmentation: Settings of the augmentation to come: decides how much more than the patch is read; None
             reads patches.
         regions: Label sets that centres are forced into, in place of single labels.
-        ignore_label: Value of voxels outside the scan (0 when the card has none).
+        ignore_label: Value of voxels outside the scan (0 when the card has none); never a centre.
         order: See `plan_samples`.
         rank, world: This process's share of every batch: indices rank, rank + world, ...
 
@@ -271,7 +281,7 @@ class PatchLoader:
         self.rank, self.world = rank, world
         listed = list(regions.values()) if isinstance(regions, Mapping) else list(regions)
         self.regions = tuple(tuple(region) for region in listed)
-        self._read = _ReadSample(self.cache, self.patch, self.regions, ignore_label or 0)
+        self._read = _ReadSample(self.cache, self.patch, self.regions, ignore_label)
 
     def __len__(self) -> int:
         return max(0, self.stop_step - self.start_step)

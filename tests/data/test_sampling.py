@@ -146,6 +146,12 @@ def test_regions_are_chosen_in_place_of_labels(cache):
     assert all(cache.labels_patch("case-0", start, (4, 4, 4))[2, 2, 2] == 3 for start in starts)
 
 
+def test_the_ignore_label_is_never_a_centre(cache):
+    plans = [plan_samples(1, step, 1, ["case-0"], foreground_fraction=1.0)[0] for step in range(60)]
+    starts = [patch_start(plan, cache, (4, 4, 4), ignore_label=3) for plan in plans]
+    assert all(cache.labels_patch("case-0", start, (4, 4, 4))[2, 2, 2] == 1 for start in starts)
+
+
 def test_free_patches_cover_the_scan_to_its_last_voxel(cache):
     starts = np.array(
         [
