@@ -12,6 +12,14 @@ from segbench.report.ranking import SCHEMES, STABILITY_SCHEME
 from segbench.report.table import Cell, Column, Row, Table
 from segbench.report.tables import words
 
+SCHEME_HEADS = {
+    "mean_then_rank": ("Aggregate, then rank", "mean"),
+    "median_then_rank": ("Aggregate, then rank", "median"),
+    "rank_then_mean": ("Rank, then aggregate", "mean"),
+    "rank_then_median": ("Rank, then aggregate", "median"),
+    "test_then_rank_none": ("Test, then rank", "raw"),
+    "test_then_rank_holm": ("Test, then rank", "Holm"),
+}
 BANNER = "These weights only: with one training run a test says nothing about the method."
 
 
@@ -161,7 +169,7 @@ def ranks_table(analysis: Analysis, metric: MetricDisplay, key: Key) -> Table | 
     if ranks is None:
         return None
     block = analysis.blocks[key[0]]
-    heads = [("Scheme", scheme.replace("_", " ")) for scheme in SCHEMES]
+    heads = [SCHEME_HEADS[scheme] for scheme in SCHEMES]
     heads += [("Bootstrap", "P(best)"), ("Bootstrap", "rank interval")]
     columns = tuple(Column(head, None) for head in heads)
     order = {model: place for place, model in enumerate(ranks.models)}
