@@ -148,18 +148,19 @@ def _low_resolution(x_DHW: Tensor, zoom: float, flat: bool, order: int) -> None:
 
 
 def upsample(x_DHW: Tensor, shape: Sequence[int], order: int) -> Tensor:
-    """Linear, or cubic by the same operators as preparation (order 3)."""
+    """Linear, or cubic by the same operators as preparation (order 3), clipped to the range it had."""
     if order == 1:
         return F.interpolate(x_DHW[None, None], list(shape), mode="trilinear", align_corners=False)[0, 0]
     from segbench.volumes.resample import axis_operator
 
+    low, high = torch.aminmax(x_DHW)
     for axis, n in enumerate(shape):
         if x_DHW.shape[axis] != n:
             operator = torch.from_numpy(axis_operator(x_DHW.shape[axis], n, 3).copy())
             operator = operator.to(x_DHW.device, x_DHW.dtype)
             moved = torch.movedim(x_DHW, axis, -1) @ operator.T
             x_DHW = torch.movedim(moved, -1, axis)
-    return x_DHW
+    return x_DHW.clamp(low, high)
 
 
 def _gamma(x_DHW: Tensor, exponent: float, *, inverted: bool) -> None:

@@ -9,6 +9,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from scipy import ndimage, stats
+from skimage.transform import resize
 
 from segbench.data import spatial
 from segbench.data.augment import AugmentationSettings, augment
@@ -262,6 +263,19 @@ def test_low_resolution_is_nearest_down_linear_up():
     down = image[..., 1::2, 1::2, 1::2]  # the nearer of two equal voxels: the upper
     expected = F.interpolate(down, PATCH, mode="trilinear", align_corners=False)
     torch.testing.assert_close(result, expected, atol=1e-5, rtol=1e-5)
+
+
+def test_low_resolution_of_published_recipes_is_skimages_cubic():
+    image, labels = sample(channels=1)
+    settings = only(
+        "low_resolution",
+        image_order=3,
+        **{"low_resolution.channel_probability": 1.0, "low_resolution.range": (0.5, 0.5)},
+    )
+    result = augment(image, labels, plan(), settings)[0][0, 0]
+    down = image[0, 0, 1::2, 1::2, 1::2].double().numpy()
+    expected = resize(down, PATCH, order=3, mode="edge", anti_aliasing=False, preserve_range=True)
+    np.testing.assert_allclose(result.numpy(), expected, atol=1e-5)
 
 
 @pytest.mark.parametrize("inverted", [False, True])
