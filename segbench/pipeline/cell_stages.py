@@ -37,8 +37,8 @@ def _training(context: Context) -> dict[str, Any]:
 
 
 CELL_STAGES: tuple[Stage, ...] = (
-    Stage("verify", 1, (), (), verify_stage, extra=_split),
-    Stage("prepare", 1, ("data",), ("verify",), prepare_stage, networks_only=True, extra=_split),
+    Stage("verify", 1, (), (), verify_stage, inputs=_split),
+    Stage("prepare", 1, ("data",), ("verify",), prepare_stage, networks_only=True, inputs=_split),
     Stage(
         "train",
         1,
@@ -47,9 +47,9 @@ CELL_STAGES: tuple[Stage, ...] = (
         ("prepare",),
         train_stage,
         networks_only=True,
-        extra=_training,
+        inputs=_training,
     ),
-    Stage("predict", 1, ("data", "patch", "loss", "inference"), ("train",), predict_stage, extra=_training),
-    Stage("evaluate", 1, ("metrics",), ("predict",), evaluate_stage, extra=_split),
-    Stage("profile", 1, ("patch", "loss", "train"), (), profile_stage, networks_only=True, extra=_training),
+    Stage("predict", 1, ("data", "patch", "loss", "inference"), ("train",), predict_stage, inputs=_training),
+    Stage("evaluate", 1, ("metrics",), ("predict",), evaluate_stage, inputs=_split),
+    Stage("profile", 1, ("patch", "loss", "train"), (), profile_stage, networks_only=True, inputs=_training),
 )  # fmt: skip

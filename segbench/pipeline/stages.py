@@ -52,7 +52,7 @@ class Stage:
         consumes: Earlier stages whose artefacts it reads.
         run: Does the work.
         networks_only: Floors skip it.
-        extra: Further inputs of the digest, such as the seed.
+        inputs: Further inputs of the digest, such as the seed.
     """
 
     name: str
@@ -61,7 +61,7 @@ class Stage:
     consumes: tuple[str, ...]
     run: Callable[[Context], StageResult]
     networks_only: bool = False
-    extra: Callable[[Context], dict[str, Any]] = lambda context: {}
+    inputs: Callable[[Context], dict[str, Any]] = lambda context: {}
 
 
 def inputs_digest(stage: Stage, context: Context) -> str:
@@ -75,7 +75,7 @@ def inputs_digest(stage: Stage, context: Context) -> str:
             "consumes": {
                 name: context.artefacts[name] for name in stage.consumes if name in context.artefacts
             },
-            "extra": stage.extra(context),
+            "extra": stage.inputs(context),
         }
     )
 
