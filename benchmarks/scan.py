@@ -18,6 +18,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from importlib import metadata
 from pathlib import Path
 
 import torch
@@ -143,7 +144,9 @@ def save(path: Path, numbers: dict[str, object], threads: int) -> None:
     from segbench.core.environment import machine, versions
 
     environment = {**machine(), "threads": threads, "load": os.getloadavg()[0], "versions": versions()}
-    atomic_write_json(path, {"schema": "segbench.benchmark.scan/1", "environment": environment, **numbers})
+    peer_version = {"peer": f"mambapy {metadata.version('mambapy')}"}
+    document = {"schema": "segbench.benchmark.scan/1", "environment": environment, **peer_version, **numbers}
+    atomic_write_json(path, document)
 
 
 def main() -> int:
