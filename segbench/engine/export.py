@@ -11,6 +11,7 @@ the lowest class of equals.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -36,6 +37,9 @@ __all__ = [
 
 Labels = npt.NDArray[np.uint8 | np.uint16]
 Shape = Sequence[int]
+
+# Logits up to which plain torch is quicker than compiling (once per installation, seconds).
+_SMALL = 2**24
 
 
 def labels_from_logits(
@@ -107,6 +111,8 @@ class PlaneExporter:
         self.interpolated = 0
         self.block = block
         self._depth = int(source[0])
+        # A small case on its own grid needs no interpolation, and is done before numba has compiled anything.
+        self._plain = tuple(source) == target and classes * math.prod(target) <= _SMALL
         self._taps = tuple(
             AxisTaps.single(nearest_index(n_in, n_out))
             if axis == nearest_axis
@@ -156,7 +162,9 @@ class PlaneExporter:
         along_z = AxisTaps(z.lower[planes] - first, z.upper[planes] - first, z.weight[planes])
         taps = (along_z, *self._taps[1:])
         result = self.labels[planes]
-        if slab.device.type == "cpu" and COMPILED:
+        if self._plain:
+            result[...] = self.table[_codes(slab[:, along_z.lower], self.by_sign).cpu().numpy()]
+        elif slab.device.type == "cpu" and COMPILED:
             self.interpolated += decide_labels(slab.numpy(), taps, self.table, result, by_sign=self.by_sign)
         else:
             decided, count = _decide_on_device(slab, taps, self.by_sign, self.block)
@@ -194,13 +202,10 @@ def _decide_on_device(
 
 def _codes(values: Tensor, by_sign: bool) -> Tensor:
     """Winning class along the first axis, the lowest of equals; by sign, 1 + the last positive, or 0."""
+    if not by_sign:
+        return values.argmax(dim=0).to(torch.int32)  # documented: the first of several maxima
     order = torch.arange(1, values.shape[0] + 1, device=values.device, dtype=torch.int32)
-    order = order.reshape(-1, *[1] * (values.ndim - 1))
-    if by_sign:
-        return torch.where(values > 0, order, 0).amax(dim=0)
-    # torch.argmax does not promise which of equal values it returns; the lowest is asked for here.
-    best = values.amax(dim=0, keepdim=True)
-    return torch.where(values == best, order, values.shape[0]).amin(dim=0) - 1
+    return torch.where(values > 0, order.reshape(-1, *[1] * (values.ndim - 1)), 0).amax(dim=0)
 
 
 def _interpolate(
