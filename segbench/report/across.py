@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from segbench.report.blocks import Block
+from segbench.report.block import Block
 from segbench.report.display import MetricDisplay
 from segbench.report.missing import FloatArray
 from segbench.report.pairwise import Pair

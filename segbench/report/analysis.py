@@ -11,21 +11,24 @@ from pathlib import Path
 
 import numpy as np
 
-from segbench.core.errors import SegbenchError, unknown_name
-from segbench.metrics.registry import METRICS
+from segbench.core.errors import SegbenchError
 from segbench.report import facts, guards
 from segbench.report.across import Across, across_datasets
-from segbench.report.blocks import Block, ModelScores, build_blocks
+from segbench.report.block import Block, ModelScores
+from segbench.report.blocks import build_blocks
 from segbench.report.cost import Cost, model_cost
-from segbench.report.display import MetricDisplay, display
+from segbench.report.display import MetricDisplay
 from segbench.report.guards import Guard
 from segbench.report.intervals import IntervalSource
 from segbench.report.load import usable_runs
 from segbench.report.names import model_labels, pseudonymise
-from segbench.report.options import HEADLINE, Options
+from segbench.report.options import Options
 from segbench.report.pairwise import Pair, compare_all
 from segbench.report.ranking import ColumnRanks, rank_columns
-from segbench.report.runs import MEAN_REGION, Run
+from segbench.report.recipes import recipe_differs
+from segbench.report.rows import MEAN_REGION
+from segbench.report.runs import Run
+from segbench.report.selection import check_names, choose_metrics, shown_regions
 from segbench.report.spread import (
     Discrimination,
     SeedSpread,
@@ -33,20 +36,11 @@ from segbench.report.spread import (
     discriminate,
     seed_spread,
 )
+from segbench.report.standings import Standing, column_standings, withheld_reason
 from segbench.report.subgroups import Subgroups, subgroup_tables
 from segbench.report.summary import Summary, summarise
-from segbench.report.table import Mark, column_marks
 
 Key = tuple[int, str, str]  # number of the block, region, metric
-
-
-@dataclass(frozen=True, slots=True)
-class Standing:
-    """Where a model stands in a column; empty where marks are withheld."""
-
-    rank: int | None = None
-    mark: Mark = ""
-    not_different_from_best: bool = False
 
 
 @dataclass(frozen=True)
@@ -144,63 +138,8 @@ def analyse(paths: Sequence[Path | str], options: Options) -> Analysis:
         runs, case_names = pseudonymise(runs)
     blocks = build_blocks(runs, missing=options.missing, include_unfinished=options.include_unfinished)
     metrics = choose_metrics(blocks, options)
-    _check_names(blocks, options)
+    check_names(blocks, options)
     return _computed(runs, blocks, metrics, options, case_names)
-
-
-def choose_metrics(blocks: Sequence[Block], options: Options) -> tuple[MetricDisplay, ...]:
-    """Asked metrics, or the headline of the profiles, ranked metrics of their sets, and unknown columns."""
-    present = list(dict.fromkeys(name for block in blocks for name in block.metrics))
-    if options.metrics:
-        for name in options.metrics:
-            if name not in present:
-                raise unknown_name("metric", name, present, listing="segbench list metrics")
-        chosen = list(options.metrics)
-    else:
-        headline = [name for block in blocks for run in block.runs for name in _headline(run)]
-        wanted = dict.fromkeys([*HEADLINE, *headline])
-        chosen = [name for name in wanted if name in present]
-        chosen += [name for name in present if _ranked_extra(name) and name not in chosen]
-        if not chosen:
-            chosen = [name for name in present if name in METRICS]
-        chosen += [name for name in present if name not in METRICS and name not in chosen]
-    tolerances = {facts.nsd_tolerance(run) for block in blocks for run in block.runs}
-    tolerance = next(iter(tolerances)) if len(tolerances) == 1 else None
-    return tuple(display(name, margins=options.margin, tolerance_mm=tolerance) for name in chosen)
-
-
-def _headline(run: Run) -> list[str]:
-    listed = facts.metric_profile(run).get("headline")
-    return [str(name) for name in listed] if isinstance(listed, list | tuple) else []
-
-
-def _ranked_extra(name: str) -> bool:
-    """Lesion-wise and airway scores belong to the headline wherever they were computed."""
-    info = METRICS.get(name)
-    return (
-        info is not None and info.group != "region" and not info.descriptive and not name.startswith("legacy")
-    )
-
-
-def _check_names(blocks: Sequence[Block], options: Options) -> None:
-    regions = sorted({region for block in blocks for region in block.table_regions})
-    for region in options.regions:
-        if region not in regions:
-            raise unknown_name("region", region, regions, listing="segbench show dataset:NAME")
-    models = sorted({scores.model for block in blocks for scores in block.models})
-    if options.reference is not None and options.reference not in models:
-        raise unknown_name("model", options.reference, models, listing="segbench list runs")
-    for name in options.margin:
-        known = sorted({*METRICS, *(metric for block in blocks for metric in block.metrics)})
-        if name not in known:
-            raise unknown_name("metric", name, known, listing="segbench list metrics")
-
-
-def shown_regions(block: Block, options: Options) -> tuple[str, ...]:
-    """Regions of a block that the options ask for; all when none is named."""
-    if not options.regions:
-        return block.table_regions
-    return tuple(region for region in options.regions if region in block.table_regions)
 
 
 def _computed(
@@ -241,11 +180,11 @@ def _computed(
         discriminations[key] = discriminate(block, region, metric)
         seeds[key] = tuple(seed_spread(block, region, metric.name, scores) for scores in block.ranked)
     withheld = {
-        key: _withheld(blocks[key[0]], metric, discriminations[key])
+        key: withheld_reason(blocks[key[0]], metric, discriminations[key])
         for (_, _, _, metric), key in zip(columns, summaries, strict=True)
     }
     standings = {
-        key: _standings(summaries[key], pairs[key], metric, withheld[key], options.alpha)
+        key: column_standings(summaries[key], pairs[key], metric, withheld[key], options.alpha)
         for (_, _, _, metric), key in zip(columns, summaries, strict=True)
     }
     found = guards.find_guards(
@@ -287,64 +226,6 @@ def _has_mean(summaries: Sequence[Summary], model: str) -> bool:
     return any(item.model == model and item.mean is not None for item in summaries)
 
 
-def _withheld(block: Block, metric: MetricDisplay, discrimination: Discrimination) -> str:
-    """Why a column has no marks, or an empty text."""
-    if metric.higher_is_better is None:
-        return "direction unknown" if metric.name not in METRICS else "descriptive"
-    if guards.recipe_differs(block):
-        return "recipes differ"
-    if coverage_differs(block):
-        return "test cases differ"
-    return "cannot rank methods" if discrimination.cannot_rank else ""
-
-
-def _standings(
-    summaries: Sequence[Summary], pairs: Sequence[Pair], metric: MetricDisplay, withheld: str, alpha: float
-) -> dict[str, Standing]:
-    """Ranks, marks and daggers of one column; models whose runs leak take no part, floors never do."""
-    eligible = {
-        item.model: round(item.mean, 12)
-        for item in summaries
-        if item.mean is not None and not item.scores.floor and not guards.leaks(item.scores)
-    }
-    rankable = metric.higher_is_better is not None and withheld not in {"recipes differ", "test cases differ"}
-    if not rankable or len(eligible) < 2:
-        return {item.model: Standing() for item in summaries}
-    names = list(eligible)
-    sign = 1 if metric.higher_is_better else -1
-    ranks = {
-        name: 1 + sum(sign * other > sign * eligible[name] for other in eligible.values()) for name in names
-    }
-    marks: list[Mark] = ["" for _ in names]
-    if not withheld:
-        marks = column_marks(list(eligible.values()), higher_is_better=metric.higher_is_better)
-    best = [name for name, mark in zip(names, marks, strict=True) if mark == "best"]
-    beaten = {
-        name: all(_decided(pairs, name, rival) < alpha for rival in best)
-        for name in names
-        if name not in best
-    }
-    found: dict[str, Standing] = {item.model: Standing() for item in summaries}
-    for name, mark in zip(names, marks, strict=True):
-        dagger = bool(best) and name in beaten and not beaten[name] and _tested(pairs, name, best)
-        found[name] = Standing(ranks[name], mark, dagger)
-    return found
-
-
-def _decided(pairs: Sequence[Pair], a: str, b: str) -> float:
-    """The deciding adjusted p of two models; 0 where they were not tested."""
-    for pair in pairs:
-        if {pair.a, pair.b} == {a, b}:
-            return 0.0 if pair.p_decision is None else pair.p_decision
-    return 0.0
-
-
-def _tested(pairs: Sequence[Pair], name: str, best: Sequence[str]) -> bool:
-    return any(
-        pair.p_decision is not None and {pair.a, pair.b} in [{name, b} for b in best] for pair in pairs
-    )
-
-
 def _beats_floor(
     block: Block,
     model: ModelScores,
@@ -373,7 +254,7 @@ def _all_ranks(
 ) -> dict[Key, ColumnRanks]:
     found: dict[Key, ColumnRanks] = {}
     for number, block in enumerate(blocks):
-        if guards.recipe_differs(block) or coverage_differs(block):
+        if recipe_differs(block) or coverage_differs(block):
             continue
         for metric in metrics:
             if metric.name not in block.metrics:

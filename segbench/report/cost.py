@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from segbench.report import facts
-from segbench.report.blocks import Block, ModelScores
+from segbench.report.block import Block, ModelScores
 from segbench.report.runs import Run
 
 COUNT_RULE = "conv + matrix products, scan apart"

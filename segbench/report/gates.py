@@ -10,7 +10,7 @@ import numpy as np
 from segbench.core.errors import SegbenchError
 from segbench.report.compared import ComparedPair
 from segbench.report.display import MetricDisplay
-from segbench.report.runs import MEAN_REGION
+from segbench.report.rows import MEAN_REGION
 from segbench.report.summary import Summary
 
 

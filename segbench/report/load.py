@@ -10,7 +10,8 @@ import numpy as np
 
 from segbench.core.environment import results_dir
 from segbench.core.errors import SegbenchError
-from segbench.report.blocks import Block, ModelScores, build_blocks
+from segbench.report.block import Block, ModelScores
+from segbench.report.blocks import build_blocks
 from segbench.report.missing import NOT_RUN, STATUS_CODE
 from segbench.report.runs import Run, read_runs
 

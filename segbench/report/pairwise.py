@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from segbench.report.blocks import Block, ModelScores
+from segbench.report.block import Block, ModelScores
 from segbench.report.display import MetricDisplay
 from segbench.report.intervals import NO_INTERVAL, Interval, IntervalSource
 from segbench.report.markup import json_number

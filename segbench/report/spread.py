@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from segbench.report.blocks import Block, ModelScores, nan_mean
+from segbench.report.block import Block, ModelScores, nan_mean
 from segbench.report.display import MetricDisplay
 from segbench.report.missing import NOT_RUN, FloatArray
 

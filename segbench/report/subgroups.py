@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from segbench.report.blocks import Block
+from segbench.report.block import Block
 from segbench.report.display import MetricDisplay
 from segbench.report.intervals import Interval, IntervalSource
 from segbench.report.missing import BoolArray, FloatArray

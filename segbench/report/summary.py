@@ -7,11 +7,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from segbench.report.blocks import Block, ModelScores
+from segbench.report.block import Block, ModelScores
 from segbench.report.display import MetricDisplay
 from segbench.report.intervals import Interval, IntervalSource
 from segbench.report.missing import BOTH_EMPTY, MISSING, NOT_RUN, FloatArray, failed
-from segbench.report.runs import MEAN_REGION
+from segbench.report.rows import MEAN_REGION
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from segbench.report.analysis import Analysis
-from segbench.report.blocks import Block, ModelScores
+from segbench.report.block import Block, ModelScores
 from segbench.report.display import MetricDisplay
 from segbench.report.runs import Run
 from segbench.report.scans import ScanSource

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from segbench.report import build_report
-from segbench.report.guards import SEVERITY
+from segbench.report.finding import SEVERITY
 
 QUICK = {"resamples": 200, "viewer": "none", "published": False, "format": "json", "metrics": "dice"}
 PROTOCOL = {

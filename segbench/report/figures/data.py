@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from segbench.report.analysis import Analysis, Key
-from segbench.report.blocks import Block, ModelScores
+from segbench.report.block import Block, ModelScores
 from segbench.report.display import MetricDisplay
 from segbench.report.figures.sketch import NoData
 from segbench.report.figures.style import Look, looks

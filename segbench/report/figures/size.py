@@ -19,7 +19,7 @@ from segbench.report.figures.style import (
     short,
 )
 from segbench.report.missing import FloatArray
-from segbench.report.runs import MEAN_REGION
+from segbench.report.rows import MEAN_REGION
 from segbench.report.subgroups import size_bins
 
 MOST_PANELS = 6

@@ -6,7 +6,7 @@ from itertools import groupby
 
 from segbench.report import facts, guards
 from segbench.report.analysis import Analysis, Key
-from segbench.report.blocks import Block
+from segbench.report.block import Block
 from segbench.report.display import MetricDisplay
 from segbench.report.summary import Summary
 from segbench.report.table import Cell, Column, Row, Table, with_marks

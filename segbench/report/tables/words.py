@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from segbench.report import facts
 from segbench.report.analysis import Analysis
-from segbench.report.blocks import Block
+from segbench.report.block import Block
 from segbench.report.display import MetricDisplay
 
 CELL_WORDS = {
