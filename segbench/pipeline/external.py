@@ -8,30 +8,22 @@ listed and nothing is scored.
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
-from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from segbench.core import console
 from segbench.core.atomic import remove_leftovers, sync_lines
-from segbench.core.environment import (
-    git_state,
-    machine,
-    physical_cores,
-    results_dir,
-    tilde,
-    versions,
-)
+from segbench.core.environment import physical_cores, results_dir
 from segbench.core.errors import SegbenchError
 from segbench.core.faults import fault
 from segbench.core.interrupt import Interrupted, StopRequest
 from segbench.data.workers import ordered_map
 from segbench.metrics.profiles import load_profile
-from segbench.metrics.summary import Summary, number, summarise
+from segbench.metrics.summary import number
+from segbench.pipeline.external_record import PROTOCOL, as_failed, external_record, now
+from segbench.pipeline.external_request import Evaluation, Request
 from segbench.pipeline.external_sources import (
     DatasetReferences,
     Labelling,
@@ -46,7 +38,6 @@ from segbench.pipeline.external_work import Answer, ScoreCase, Task, untouched
 from segbench.pipeline.scoring import (
     KILLED,
     CaseResult,
-    Geometry,
     Row,
     ScoringRules,
     rules_for,
@@ -55,124 +46,17 @@ from segbench.pipeline.scoring import (
 from segbench.records import append_case, read_case_lines, write_cases_csv, write_run
 from segbench.records.identity import run_id as make_run_id
 from segbench.records.lease import Lease
-from segbench.records.schema import SCHEMA_VERSION, Failure, RunRecord, SplitRecord
+from segbench.records.schema import SCHEMA_VERSION
 from segbench.records.store import CASE_LINES, CASES_FILE
-from segbench.volumes import DEFAULT_MAX_BYTES, read_header
+from segbench.volumes import read_header
 from segbench.volumes.limits import memory_budget
 
 if TYPE_CHECKING:
     from segbench.cards.dataset_card import DatasetCard
     from segbench.data import Dataset
 
-PROTOCOL = "external"
 SMALL_BYTES = 4 * 2**20
 """Files of this many bytes together are scored in this process: starting workers would take longer."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Request:
-    """What to score and how; the flags of `segbench evaluate` (`metrics.md` 8).
-
-    Attributes:
-        prediction: folder of predictions.
-        reference: folder of references; None takes those of the dataset.
-        dataset: slug, or folder that describes itself.
-        dataset_json: nnU-Net's or MSD's `dataset.json`, for regions and labels.
-        regions: name -> labels, where neither a dataset nor a `dataset.json` says.
-        cases: file of case ids.
-        split: split by name or file: its test part of `fold` is scored.
-        profile: metric profile by name or file; None takes the card's, else `honest`.
-        nsd_tolerance: mm for all regions, or region -> mm.
-        empty_policy: instead of the profile's.
-        geometry: instead of the profile's.
-        other_labels: `background` allows labels that nobody declared and takes them for background.
-        backend: which implementation computes the region metrics.
-        name: the model of the rows; None takes the folder's name.
-        fold: fold the predictions come from.
-        seed: seed of the training they come from.
-        workers: processes; None decides by cores, memory and size.
-        on_error: `stop` ends at the first unusable prediction.
-        results: folder of runs.
-        fresh: forget the rows of an earlier run.
-        data_dir: folder of datasets.
-        max_bytes: largest volume that is read.
-    """
-
-    prediction: Path
-    reference: Path | None = None
-    dataset: str | None = None
-    dataset_json: Path | None = None
-    regions: Mapping[str, tuple[int, ...]] | None = None
-    cases: Path | None = None
-    split: str | None = None
-    profile: str | None = None
-    nsd_tolerance: float | Mapping[str, float] | None = None
-    empty_policy: str | None = None
-    geometry: Geometry | None = None
-    other_labels: Literal["error", "background"] = "error"
-    backend: str = "native"
-    name: str | None = None
-    fold: int = 0
-    seed: int = 0
-    workers: int | None = None
-    on_error: Literal["score", "stop"] = "score"
-    results: Path | None = None
-    fresh: bool = False
-    data_dir: Path | None = None
-    max_bytes: int = DEFAULT_MAX_BYTES
-
-
-@dataclass(frozen=True, kw_only=True)
-class Evaluation:
-    """What an evaluation left.
-
-    Attributes:
-        run_id: id of the run.
-        folder: its folder.
-        rules: how it was scored.
-        cases: expected cases.
-        rows: one per (case, region), in the order of cases, then regions.
-        failures: one per case without a usable prediction: case, status, code, message and more.
-        extra_predictions: files without a reference.
-        warnings: what else the user should know.
-    """
-
-    run_id: str
-    folder: Path
-    rules: ScoringRules
-    cases: tuple[str, ...]
-    rows: list[Row]
-    failures: list[dict[str, Any]]
-    extra_predictions: tuple[str, ...]
-    warnings: tuple[str, ...] = ()
-
-    @cached_property
-    def summaries(self) -> list[Summary]:
-        """The summary of every region and metric, regions in the order of the tables."""
-        order = {region: index for index, region in enumerate(self.rules.regions)}
-        rows = sorted(self.rows, key=lambda row: order[row["region"]])
-        return summarise(rows, self.rules.columns, self.cases)
-
-    def as_json(self) -> dict[str, Any]:
-        """Return the document of `segbench evaluate --json`."""
-        failed = [
-            {key: failure.get(key) for key in ("case", "status", "code", "message")}
-            for failure in self.failures
-        ]
-        return {
-            "schema_version": 1,
-            "kind": "external",
-            "run_id": self.run_id,
-            "run_directory": str(self.folder),
-            "profile": self.rules.profile.name,
-            "empty_policy": self.rules.profile.empty_policy,
-            "n_expected": len(self.cases),
-            "n_scored": len(self.cases) - len(failed),
-            "n_failed": len(failed),
-            "extra_predictions": list(self.extra_predictions),
-            "failures": failed,
-            "summary": [summary.as_json() for summary in self.summaries],
-        }
 
 
 @dataclass(frozen=True)
@@ -225,7 +109,15 @@ def evaluate_predictions(request: Request, *, command: Sequence[str] | None = No
         if request.fresh:
             for name in (CASE_LINES, CASES_FILE):
                 (job.folder / name).unlink(missing_ok=True)
-        record = _record(job, command)
+        record = external_record(
+            request,
+            job.rules,
+            identity=job.keys,
+            cases=job.cases,
+            split=job.split,
+            extra=job.predictions.extra,
+            command=command,
+        )
         write_run(job.folder, record)
         try:
             warnings = _score_all(job, stop)
@@ -234,7 +126,7 @@ def evaluate_predictions(request: Request, *, command: Sequence[str] | None = No
             write_run(job.folder, record.model_copy(update={"status": "interrupted"}))
             raise
         except SegbenchError as error:
-            write_run(job.folder, _as_failed(record, error))
+            write_run(job.folder, as_failed(record, error))
             raise
         sync_lines(job.folder / CASE_LINES)
         evaluation = _evaluation(job, warnings)
@@ -242,7 +134,7 @@ def evaluate_predictions(request: Request, *, command: Sequence[str] | None = No
         write_run(
             job.folder,
             record.model_copy(
-                update={"status": "complete", "finished": _now(), "warnings": evaluation.warnings}
+                update={"status": "complete", "finished": now(), "warnings": evaluation.warnings}
             ),
         )
     return evaluation
@@ -662,68 +554,3 @@ def _evaluation(job: _Job, warnings: list[str]) -> Evaluation:
         extra_predictions=job.predictions.extra,
         warnings=tuple(told),
     )
-
-
-def _record(job: _Job, command: Sequence[str] | None) -> RunRecord:
-    request, found = job.request, versions()
-    return RunRecord(
-        schema_version=SCHEMA_VERSION,
-        run_id=job.run_id,
-        kind="external",
-        status="running",
-        created=_now(),
-        command=tuple(tilde(part) for part in (command if command is not None else sys.argv)),
-        model={"slug": job.model},
-        dataset={"slug": job.dataset},
-        protocol={"name": PROTOCOL},
-        metric_profile=_plain_rules(job.rules),
-        split=SplitRecord(name=job.split, test=job.cases),
-        fold=request.fold,
-        seed=request.seed,
-        segbench={
-            "version": found.get("segbench", "unknown"),
-            "git": git_state(Path(__file__).resolve().parent.parent),
-        },
-        versions=found,
-        machine=machine(),
-        execution={"workers": request.workers},
-        external={
-            "prediction": tilde(request.prediction),
-            "reference": None if request.reference is None else tilde(request.reference),
-            "geometry": job.rules.profile.geometry,
-            "backend": job.rules.backend,
-            "backend_version": found.get(job.rules.backend, found.get("segbench")),
-            "extra_predictions": list(job.predictions.extra),
-        },
-    )
-
-
-def _plain_rules(rules: ScoringRules) -> dict[str, Any]:
-    profile = rules.profile
-    return {
-        "name": profile.name,
-        "metrics": list(rules.columns),
-        "headline": list(rules.headline),
-        "empty_policy": profile.empty_policy,
-        "spacing": profile.spacing,
-        "geometry": profile.geometry,
-        "nsd_tolerance": dict(rules.tolerances_mm),
-        "regions": {name: list(labels) for name, labels in rules.regions.items()},
-        "lesionwise": rules.lesionwise,
-        "notes": list(profile.notes),
-        "digest": profile.digest(),
-    }
-
-
-def _as_failed(record: RunRecord, error: SegbenchError) -> RunRecord:
-    failure = Failure(
-        failure_class="data",  # type: ignore[call-arg]
-        code=error.code,
-        message="; ".join((error.message, *error.details)),
-        where=None if error.path is None else tilde(error.path),
-    )
-    return record.model_copy(update={"status": "failed", "finished": _now(), "failure": failure})
-
-
-def _now() -> str:
-    return datetime.now(UTC).isoformat(timespec="seconds")
