@@ -11,81 +11,36 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from segbench.core import console
 from segbench.core.atomic import remove_leftovers, sync_lines
-from segbench.core.environment import physical_cores, results_dir
+from segbench.core.environment import physical_cores
 from segbench.core.errors import SegbenchError
 from segbench.core.faults import fault
 from segbench.core.interrupt import Interrupted, StopRequest
 from segbench.data.workers import ordered_map
-from segbench.metrics.profiles import load_profile
 from segbench.metrics.summary import number
+from segbench.pipeline.external_plan import Job, prepare
 from segbench.pipeline.external_record import PROTOCOL, as_failed, external_record, now
 from segbench.pipeline.external_request import Evaluation, Request
-from segbench.pipeline.external_sources import (
-    DatasetReferences,
-    Labelling,
-    Predictions,
-    References,
-    find_predictions,
-    labelling_of_json,
-    read_case_list,
-    reference_folder,
-)
 from segbench.pipeline.external_work import Answer, ScoreCase, Task, untouched
 from segbench.pipeline.scoring import (
     KILLED,
     CaseResult,
     Row,
-    ScoringRules,
-    rules_for,
     score_failure,
 )
 from segbench.records import append_case, read_case_lines, write_cases_csv, write_run
-from segbench.records.identity import run_id as make_run_id
 from segbench.records.lease import Lease
-from segbench.records.schema import SCHEMA_VERSION
 from segbench.records.store import CASE_LINES, CASES_FILE
 from segbench.volumes import read_header
 from segbench.volumes.limits import memory_budget
 
-if TYPE_CHECKING:
-    from segbench.cards.dataset_card import DatasetCard
-    from segbench.data import Dataset
+__all__ = ["PROTOCOL", "Evaluation", "Request", "evaluate_predictions"]
 
 SMALL_BYTES = 4 * 2**20
 """Files of this many bytes together are scored in this process: starting workers would take longer."""
-
-
-@dataclass(frozen=True)
-class _Job:
-    """Everything that is known before the first volume is opened."""
-
-    request: Request
-    rules: ScoringRules
-    references: References
-    cases: tuple[str, ...]
-    predictions: Predictions
-    model: str
-    dataset: str
-    run_id: str
-    folder: Path
-    split: str | None
-
-    @property
-    def keys(self) -> Row:
-        """Return the columns that say whose rows these are."""
-        request = self.request
-        return {
-            "run_id": self.run_id,
-            "model": self.model,
-            "dataset": self.dataset,
-            "protocol": PROTOCOL,
-            "fold": request.fold,
-            "seed": request.seed,
-        }
 
 
 def evaluate_predictions(request: Request, *, command: Sequence[str] | None = None) -> Evaluation:
@@ -103,7 +58,7 @@ def evaluate_predictions(request: Request, *, command: Sequence[str] | None = No
             process holds the run; with `on_error="stop"` the first unusable prediction.
         Interrupted: a signal came; finished cases are kept.
     """
-    job = _prepare(request)
+    job = prepare(request)
     with StopRequest() as stop, Lease(job.folder) as lease:
         remove_leftovers(job.folder)
         if request.fresh:
@@ -140,160 +95,6 @@ def evaluate_predictions(request: Request, *, command: Sequence[str] | None = No
     return evaluation
 
 
-def _prepare(request: Request) -> _Job:
-    """Return what is to be done, all names resolved; no volume is opened."""
-    card, dataset = _card_of(request)
-    labelling = None
-    if request.dataset_json is not None:
-        labelling = labelling_of_json(request.dataset_json)
-    rules = _rules(request, card, labelling)
-    _check_backend(rules)
-    if request.reference is not None:
-        references: References = reference_folder(
-            request.reference, labels=rules.labels, max_bytes=request.max_bytes
-        )
-    elif dataset is not None:
-        references = DatasetReferences(dataset)
-    else:
-        raise SegbenchError(
-            "SB104", "no references are named", mend="name their folder with --reference, or a --dataset"
-        )
-    cases, split = _chosen(request, references, dataset)
-    model = request.name or request.prediction.resolve().name
-    name = card.slug if card is not None else (labelling.name if labelling is not None else "")
-    name = name or (request.reference.resolve().name if request.reference is not None else "unnamed")
-    identity = make_run_id(
-        model,
-        name,
-        PROTOCOL,
-        fold=request.fold,
-        seed=request.seed,
-        content={
-            "schema_version": SCHEMA_VERSION,
-            "rules": rules.digest(),
-            "cases": list(cases),
-            # Two folders of one name are two sources; the path itself never leaves this digest.
-            "prediction": str(request.prediction.resolve()),
-            "reference": None if request.reference is None else str(request.reference.resolve()),
-        },
-    )
-    return _Job(
-        request=request,
-        rules=rules,
-        references=references,
-        cases=cases,
-        predictions=find_predictions(request.prediction, cases, references.cases),
-        model=model,
-        dataset=name,
-        run_id=identity,
-        folder=results_dir(request.results) / identity,
-        split=split,
-    )
-
-
-def _card_of(request: Request) -> tuple[DatasetCard | None, Dataset | None]:
-    """Return the dataset's card, and the opened dataset where its references or splits are needed."""
-    if request.dataset is None:
-        if request.split is not None:
-            raise SegbenchError("SB104", "--split needs a --dataset to draw on")
-        return None, None
-    from segbench.cards import list_dataset_cards, load_dataset_card
-    from segbench.data import open_dataset
-
-    needs_files = request.reference is None or request.split is not None
-    if not needs_files and request.dataset in list_dataset_cards():
-        return load_dataset_card(request.dataset), None
-    dataset = open_dataset(request.dataset, data_dir=request.data_dir, max_bytes=request.max_bytes)
-    return dataset.card, dataset
-
-
-def _rules(request: Request, card: DatasetCard | None, labelling: Labelling | None) -> ScoringRules:
-    name = request.profile or (card.evaluation.profile if card is not None else "honest")
-    regions: Mapping[str, tuple[int, ...]] | None = request.regions or None
-    labels: tuple[int, ...] | None = None
-    ignore, mend = None, None
-    if labelling is not None and card is None:
-        regions, labels, ignore = regions or labelling.regions, labelling.labels, labelling.ignore_label
-    elif card is None and regions is not None:
-        labels = tuple(label for members in regions.values() for label in members)
-        mend = "name a region for it, or take what no region names for background: --other-labels background"
-    if regions is None and card is None:
-        profile = load_profile(name)
-        if profile.regions == "card":
-            raise SegbenchError(
-                "SB104",
-                "no region is named: segbench cannot know which labels belong together",
-                mend="--dataset NAME, --dataset-json FILE, or for example --region tumour=1,2",
-            )
-    return rules_for(
-        card,
-        load_profile(name),
-        regions=regions,
-        labels=labels,
-        ignore_label=ignore,
-        tolerance_mm=request.nsd_tolerance,
-        empty_policy=request.empty_policy,
-        geometry=request.geometry,
-        backend=request.backend,
-        max_bytes=request.max_bytes,
-        any_label=request.other_labels == "background",
-        label_mend=mend,
-    )
-
-
-def _check_backend(rules: ScoringRules) -> None:
-    """Raise now, not in a worker, when a backend is absent or lacks a metric."""
-    if rules.backend == "native":
-        return
-    import numpy as np
-
-    from segbench.metrics import evaluate_case
-
-    voxel = np.ones((1, 1, 1), dtype=np.uint8)
-    try:
-        evaluate_case(
-            voxel,
-            voxel,
-            spacing_mm=(1, 1, 1),
-            regions={"voxel": (1,)},
-            metrics=rules.metrics,
-            backend=rules.backend,
-        )
-    except ValueError as error:
-        raise SegbenchError(
-            "SB104", str(error), mend="a profile with fewer metrics, or --backend native"
-        ) from error
-
-
-def _chosen(
-    request: Request, references: References, dataset: Dataset | None
-) -> tuple[tuple[str, ...], str | None]:
-    """Return the cases to score and the name of the split they come from."""
-    if request.cases is not None and request.split is not None:
-        raise SegbenchError("SB104", "--cases and --split cannot both say which cases are scored")
-    if request.cases is not None:
-        return read_case_list(request.cases, references.cases), None
-    if request.split is None or dataset is None:
-        return references.cases, None
-    from segbench.data.splits import load_split
-
-    folds = load_split(request.split, dataset)
-    if len(folds) > 1 and request.fold >= len(folds):
-        raise SegbenchError(
-            "SB104", f"--fold {request.fold}: the split has {len(folds)} folds, counted from 0"
-        )
-    fold = folds[request.fold if len(folds) > 1 else 0]
-    cases = tuple(sorted(fold.test or fold.validation))
-    absent = sorted(set(cases).difference(references.cases))
-    if absent:
-        raise SegbenchError(
-            "SB324", f"{len(absent)} test cases have no reference", found=", ".join(absent[:10])
-        )
-    if not cases:
-        raise SegbenchError("SB311", f"split {fold.name} has no test case")
-    return cases, fold.name
-
-
 @dataclass
 class _Progress:
     """What happened so far, in this process."""
@@ -303,7 +104,7 @@ class _Progress:
     killed: list[Task] = field(default_factory=list[Task])
 
 
-def _score_all(job: _Job, stop: StopRequest) -> list[str]:
+def _score_all(job: Job, stop: StopRequest) -> list[str]:
     """Score every case that is not done; return warnings that belong to no case."""
     done = read_case_lines(job.folder, repair=True)
     pending = _pending(job, done)
@@ -350,7 +151,7 @@ def _score_all(job: _Job, stop: StopRequest) -> list[str]:
     return progress.warnings
 
 
-def _pending(job: _Job, done: Mapping[str, Mapping[str, Any]]) -> list[str]:
+def _pending(job: Job, done: Mapping[str, Mapping[str, Any]]) -> list[str]:
     """Return the cases whose files have changed since they were scored, or that were not."""
     rules = job.rules.digest()
     return [
@@ -364,7 +165,7 @@ def _pending(job: _Job, done: Mapping[str, Mapping[str, Any]]) -> list[str]:
 
 
 def _tasks(
-    job: _Job, pending: Sequence[str], done: Mapping[str, Mapping[str, Any]], progress: _Progress
+    job: Job, pending: Sequence[str], done: Mapping[str, Mapping[str, Any]], progress: _Progress
 ) -> Iterator[Task]:
     """Yield the tasks; once a reference is damaged the rest are only checked."""
     for case in pending:
@@ -374,7 +175,7 @@ def _tasks(
 
 
 def _take(
-    job: _Job,
+    job: Job,
     task: Task,
     answer: Answer | None,
     error: Exception | None,
@@ -425,7 +226,7 @@ def _notes(failure: Any, line: Mapping[str, Any]) -> dict[str, Any]:
     return {"failure": failure, "warnings": line.get("warnings", [])}
 
 
-def _killed_answer(job: _Job, task: Task, error: SegbenchError) -> Answer:
+def _killed_answer(job: Job, task: Task, error: SegbenchError) -> Answer:
     """Return the rows of a case that no worker survives: unreadable, with the signal's name."""
     reference = job.references.read(task.case)
     rows = score_failure(job.rules, task.case, reference, error)
@@ -433,7 +234,7 @@ def _killed_answer(job: _Job, task: Task, error: SegbenchError) -> Answer:
     return Answer({"rules": job.rules.digest()}, CaseResult(case=task.case, rows=rows, failure=failure))
 
 
-def _tell(failure: Mapping[str, Any], rows: Sequence[Mapping[str, Any]], job: _Job) -> None:
+def _tell(failure: Mapping[str, Any], rows: Sequence[Mapping[str, Any]], job: Job) -> None:
     """Name a failed case on stderr, with what it costs."""
     costs = ", ".join(f"{name} {number(rows[0].get(name)):.4g}" for name in job.rules.headline)
     console.fail(
@@ -483,7 +284,7 @@ def _all_faults(faults: Sequence[SegbenchError]) -> SegbenchError:
     )
 
 
-def _worker_count(job: _Job, pending: Sequence[str]) -> int:
+def _worker_count(job: Job, pending: Sequence[str]) -> int:
     """Return how many processes to use: asked for, else the cores, fewer where memory or work is short."""
     if not pending:
         return 1
@@ -498,7 +299,7 @@ def _worker_count(job: _Job, pending: Sequence[str]) -> int:
     return max(1, min(count, len(pending)))
 
 
-def _files(job: _Job, case: str) -> list[Path]:
+def _files(job: Job, case: str) -> list[Path]:
     prediction = job.predictions.paths[case]
     return [*job.references.files(case), *([prediction] if prediction is not None else [])]
 
@@ -520,7 +321,7 @@ def _payload(path: Path) -> int:
         return 1
 
 
-def _warm_up(job: _Job) -> None:
+def _warm_up(job: Job) -> None:
     """Compile the kernels here, once, before several processes would each do it; not when they are cached."""
     from segbench.metrics.evaluate import compiled_engine_wanted, kernels_are_cached
 
@@ -531,7 +332,7 @@ def _warm_up(job: _Job) -> None:
             return
 
 
-def _evaluation(job: _Job, warnings: list[str]) -> Evaluation:
+def _evaluation(job: Job, warnings: list[str]) -> Evaluation:
     """Return the rows of all cases, those of earlier runs included."""
     lines = read_case_lines(job.folder)
     order = {region: index for index, region in enumerate(job.rules.regions)}
