@@ -24,6 +24,7 @@ from segbench.report.load import usable_runs
 from segbench.report.names import model_labels, pseudonymise
 from segbench.report.options import Options
 from segbench.report.pairwise import Pair, compare_all
+from segbench.report.patients import patient_groups
 from segbench.report.ranking import ColumnRanks, rank_columns
 from segbench.report.recipes import recipe_differs
 from segbench.report.rows import MEAN_REGION
@@ -204,7 +205,7 @@ def _computed(
         pairs=pairs,
         standings=standings,
         withheld=withheld,
-        ranks=_all_ranks(blocks, metrics, options),
+        ranks=_all_ranks(blocks, metrics, options, case_names),
         discriminations=discriminations,
         seeds=seeds,
         subgroups=_all_subgroups(blocks, metrics, standings, source, options),
@@ -250,7 +251,10 @@ def _beats_floor(
 
 
 def _all_ranks(
-    blocks: Sequence[Block], metrics: Sequence[MetricDisplay], options: Options
+    blocks: Sequence[Block],
+    metrics: Sequence[MetricDisplay],
+    options: Options,
+    case_names: Mapping[str, str],
 ) -> dict[Key, ColumnRanks]:
     found: dict[Key, ColumnRanks] = {}
     for number, block in enumerate(blocks):
@@ -267,6 +271,7 @@ def _all_ranks(
                 confidence=options.confidence,
                 resamples=options.resamples,
                 seed=options.seed,
+                patients=patient_groups(block, case_names),
             )
             found |= {(number, item.region, metric.name): item for item in columns}
     return found

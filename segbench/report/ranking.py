@@ -32,6 +32,7 @@ class ColumnRanks:
     Attributes:
         models: names, in block order.
         n: cases every model has a finite value for.
+        n_patients: units that were drawn; fewer than n where several cases are of one patient.
         schemes: ranks by scheme, one per model.
         probability_best: share of draws in which a model is first.
         rank_low: lower end of the percentile interval of ranks.
@@ -46,6 +47,7 @@ class ColumnRanks:
     metric: str
     models: tuple[str, ...]
     n: int
+    n_patients: int
     schemes: dict[str, tuple[int, ...]]
     probability_best: FloatArray
     rank_low: IntArray
@@ -64,6 +66,7 @@ def rank_columns(
     confidence: float,
     resamples: int,
     seed: int,
+    patients: Sequence[str] | None = None,
 ) -> list[ColumnRanks]:
     """Ranks of every region of one metric; regions whose values or cases do not allow ranks are left out.
 
@@ -81,8 +84,10 @@ def rank_columns(
         mask = _complete(block, region, metric.name, scores)
         groups.setdefault((models, mask.tobytes()), []).append((region, table))
     found: list[ColumnRanks] = []
-    for (models, _), columns in groups.items():
+    for (models, mask), columns in groups.items():
         stack = np.stack([table for _, table in columns], axis=2)
+        kept = np.frombuffer(mask, dtype=bool)
+        drawn = None if patients is None else [name for name, use in zip(patients, kept, strict=True) if use]
         names = [region for region, _ in columns]
         found += _stability(
             block,
@@ -94,6 +99,7 @@ def rank_columns(
             confidence=confidence,
             resamples=resamples,
             seed=seed,
+            patients=drawn,
         )
     order = {region: place for place, region in enumerate(regions)}
     return sorted(found, key=lambda item: order[item.region])
@@ -132,6 +138,7 @@ def _stability(
     confidence: float,
     resamples: int,
     seed: int,
+    patients: Sequence[str] | None,
 ) -> list[ColumnRanks]:
     """Ranks and their bootstrap for regions that share models and cases: one set of draws for all."""
     from segbench.stats import rank_cases, rank_stability
@@ -143,6 +150,7 @@ def _stability(
         higher_is_better=higher,
         resamples=resamples,
         seed=seed,
+        groups=patients,
         confidence=confidence,
     )
     found: list[ColumnRanks] = []
@@ -165,6 +173,7 @@ def _stability(
                 metric=metric.name,
                 models=models,
                 n=stack.shape[0],
+                n_patients=stack.shape[0] if patients is None else len(set(patients)),
                 schemes=schemes,
                 probability_best=np.asarray(stable.probability_best)[:, place],
                 rank_low=np.asarray(stable.rank_low)[:, place],

@@ -63,7 +63,8 @@ def _series(block: Block, scores: ModelScores, region: str, metric: str) -> Floa
     rows = np.full((len(scores.folds), table.shape[1]), np.nan)
     for place, fold in enumerate(scores.folds):
         rows[place, folds == fold] = table[0, folds == fold]
-    return rows[np.any(np.isfinite(rows), axis=1)]
+    rows = rows[np.any(np.isfinite(rows), axis=1)]
+    return rows[:, np.any(np.isfinite(rows), axis=0)]
 
 
 def _known(value: float | None) -> float | None:

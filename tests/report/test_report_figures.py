@@ -5,6 +5,7 @@ extremes.
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -63,6 +64,8 @@ def test_every_figure_is_drawn_with_its_words(drawn: Any) -> None:
         pdf = (folder / f"{name}.pdf").read_bytes()
         assert b"CreationDate" not in pdf
         assert b"/Type3" not in pdf  # fonts that an editor can open
+        width = float(re.search(rb"/MediaBox \[ *0 0 ([0-9.]+)", pdf).group(1))  # type: ignore[union-attr]
+        assert width == pytest.approx(72 * 3.5) or width == pytest.approx(72 * 7.16)
         svg = (folder / f"{name}.svg").read_text()
         assert "<text" not in svg  # letters as paths: no font is needed
         assert "<dc:date>" not in svg

@@ -34,7 +34,7 @@ def draw(analysis: Analysis, number: int) -> Sketch:
     summaries = {item.model: item for item in analysis.summaries[shown.key(region)] if item.mean is not None}
     field, words = _field(costs, summaries)
     models = [model for model in shown.models if model in summaries and _cost(costs, model, field)]
-    figure, axis = new_figure(WIDTHS["double"] * 0.72, max(3.0, legend_height(len(models) + 1)))
+    figure, axis = new_figure(WIDTHS["double"], max(3.0, legend_height(len(models) + 1)))
     scale = shown.metric.scale
     points = {
         model: (_cost(costs, model, field), float(summaries[model].mean or 0.0) * scale) for model in models

@@ -27,7 +27,7 @@ def draw(analysis: Analysis, number: int) -> Sketch:
     everything = np.concatenate([shown.known(model, region) for model in models])
     low, high = limits(shown.metric, float(everything.min()), float(everything.max()))
     grid = np.linspace(low, high, 300)
-    figure, axis = new_figure(WIDTHS["double"] * 0.72, max(2.8, legend_height(len(models))))
+    figure, axis = new_figure(WIDTHS["double"], max(2.8, legend_height(len(models))))
     for place, model in enumerate(models):
         values = np.sort(shown.known(model, region))
         share = _share(values, grid, higher=shown.metric.higher_is_better)

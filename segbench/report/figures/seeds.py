@@ -21,7 +21,7 @@ def draw(analysis: Analysis, number: int) -> Sketch:
         raise NoData("no model has two training runs")
     summaries = {item.model: item for item in analysis.summaries[shown.key(region)]}
     scale = shown.metric.scale
-    figure, axis = new_figure(WIDTHS["double"] * 0.72, 0.75 + 0.24 * len(shown.models))
+    figure, axis = new_figure(WIDTHS["double"], 0.75 + 0.24 * len(shown.models))
     parts: list[str] = []
     for place, model in enumerate(shown.models):
         look, item = shown.looks[model], spreads[model]

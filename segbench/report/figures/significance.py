@@ -33,7 +33,8 @@ def draw(analysis: Analysis, number: int) -> Sketch:
         effect[i, j] = sign * float(pair.rank_biserial or 0.0)
         effect[j, i] = -effect[i, j]
     side = min(1.6 + 0.3 * k, 6.2)
-    figure, axis = new_figure(max(side + 0.7, WIDTHS["single"]), side)
+    width = WIDTHS["single"] if side + 0.7 <= WIDTHS["single"] else WIDTHS["double"]
+    figure, axis = new_figure(width, side)
     image = axis.imshow(effect, cmap="RdBu", vmin=-1, vmax=1, aspect="equal")
     for pair in pairs:
         i, j = models.index(pair.a), models.index(pair.b)

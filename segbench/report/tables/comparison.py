@@ -8,7 +8,7 @@ from segbench.report.analysis import Analysis, Key
 from segbench.report.display import MetricDisplay
 from segbench.report.numbers import format_number, format_p
 from segbench.report.pairwise import Pair
-from segbench.report.ranking import SCHEMES, STABILITY_SCHEME
+from segbench.report.ranking import SCHEMES, STABILITY_SCHEME, ColumnRanks
 from segbench.report.table import Cell, Column, Row, Table
 from segbench.report.tables import words
 
@@ -191,7 +191,7 @@ def ranks_table(analysis: Analysis, metric: MetricDisplay, key: Key) -> Table | 
         caption=(
             f"Ranks under {len(SCHEMES)} schemes: {metric.head}, {block.name}, region {key[1]}, n = "
             f"{ranks.n} cases. "
-            f"Bootstrap of cases ({analysis.options.resamples} draws) under "
+            f"Bootstrap of {_units(ranks)} ({analysis.options.resamples} draws) under "
             f"{STABILITY_SCHEME.replace('_', ' ')}; "
             f"{level} rank intervals are not simultaneous over models."
         ),
@@ -205,6 +205,10 @@ def ranks_table(analysis: Analysis, metric: MetricDisplay, key: Key) -> Table | 
         label=f"tab:ranks-{block.name}-{block.protocol}-{key[1]}-{metric.name}",
         corner="Model",
     )
+
+
+def _units(ranks: ColumnRanks) -> str:
+    return "cases" if ranks.n_patients == ranks.n else f"{ranks.n_patients} whole patients"
 
 
 def subgroups_table(analysis: Analysis, metric: MetricDisplay, key: Key) -> Table | None:
