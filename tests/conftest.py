@@ -7,6 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from segbench.cli import common
+from segbench.core import console
+
 # One thread a process: results do not depend on it, and the suite runs beside others on two cores.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
@@ -33,4 +36,6 @@ def own_folders(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.Mo
     ):
         monkeypatch.delenv(variable, raising=False)
     monkeypatch.setenv("SEGBENCH_CACHE", str(tmp_path_factory.getbasetemp() / "cache"))
+    monkeypatch.setattr(common, "_settings", common.Settings())  # flags of one test are not the next one's
+    monkeypatch.setattr(console, "output", console.Output())
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path_factory.getbasetemp() / "config"))
