@@ -12,7 +12,14 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 
 from segbench.core.errors import SegbenchError
-from segbench.data.cache import LOCATIONS_PER_LABEL, Cache, CacheDamagedError, class_locations, write_case
+from segbench.data.cache import (
+    LOCATIONS_PER_LABEL,
+    Cache,
+    CacheDamagedError,
+    class_locations,
+    widened,
+    write_case,
+)
 from segbench.data.prepare import PreparedCase, prepare_case
 from segbench.volumes import Volume
 
@@ -60,6 +67,15 @@ def test_read_back_within_half_precision_labels_exactly(stored):
     assert cache.properties("a") == case.properties
     assert cache.label_values("a") == (1, 5)
     assert cache.voxels("a", 1) == int((case.labels == 1).sum())
+
+
+def test_every_finite_half_is_widened_exactly():
+    halves = np.arange(2**16, dtype=np.uint16).view(np.float16)
+    halves = halves[np.isfinite(halves)]
+    for block in (halves.reshape(2, -1), np.tile(halves, 3)[::2]):
+        wide = widened(block)
+        assert wide.shape == block.shape
+        np.testing.assert_array_equal(wide.view(np.uint32), block.astype(np.float32).view(np.uint32))
 
 
 def test_ct_that_was_not_resampled_is_stored_as_integers_and_read_bit_for_bit(tmp_path):
