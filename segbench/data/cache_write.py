@@ -13,7 +13,7 @@ import blosc2
 import numpy as np
 import numpy.typing as npt
 
-from segbench.core.atomic import atomic_folder, atomic_write_json
+from segbench.core.atomic import atomic_folder, atomic_write, atomic_write_json
 from segbench.core.errors import SegbenchError
 from segbench.data.case import PreparedCase
 from segbench.data.random import rng
@@ -113,8 +113,6 @@ def _store(path: Path, array: Array) -> dict[str, Any]:
         chunks = blocks = (max(1, array.size),)
     stored: Any = blosc2.asarray(
         cast("Any", np.ascontiguousarray(array)),
-        urlpath=str(path),
-        mode="w",
         chunks=chunks,
         blocks=blocks,
         cparams={
@@ -127,13 +125,18 @@ def _store(path: Path, array: Array) -> dict[str, Any]:
             "typesize": array.dtype.itemsize,
         },
     )
-    crc = [zlib.crc32(stored.schunk.get_chunk(index)) for index in range(stored.schunk.nchunks)]
+    # Made in memory and written by us: a full disk is then SB505, which blosc2's own writer does not report.
+    frame: bytes = stored.to_cframe()
+    atomic_write(path, frame)
+    # Checksums of the chunks as the frame gives them: an array in memory answers for runs of zeros otherwise.
+    framed: Any = blosc2.ndarray_from_cframe(frame)
+    crc = [zlib.crc32(framed.schunk.get_chunk(index)) for index in range(framed.schunk.nchunks)]
     return {
         "shape": [int(n) for n in array.shape],
         "dtype": str(array.dtype),
         "chunks": [int(n) for n in stored.chunks],
         "crc32": crc,
-        "bytes": path.stat().st_size,
+        "bytes": len(frame),
     }
 
 

@@ -5,6 +5,9 @@ from __future__ import annotations
 import json
 import multiprocessing
 import os
+import subprocess
+import sys
+from pathlib import Path
 
 import hypothesis.strategies as st
 import numpy as np
@@ -213,6 +216,23 @@ def test_writing_again_replaces_and_leaves_nothing_behind(stored):
         folder, "a", prepare_case([image], labels, spacing_mm="native", normalisation=["zscore"], crop=False)
     )
     assert Cache(folder).digest(["a"]) != before
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="limits file sizes of a child")
+def test_a_full_disk_leaves_nothing_and_says_so(tmp_path):
+    """RLIMIT_FSIZE stands for the disk: a write beyond it fails with EFBIG."""
+    code = (
+        "import resource, signal, sys; signal.signal(signal.SIGXFSZ, signal.SIG_IGN);"
+        "sys.path.insert(0, sys.argv[1]); from test_cache import prepared, write_case, SegbenchError;"
+        "case = prepared(); resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, 50_000))\n"
+        "try: write_case(sys.argv[2], 'a', case)\n"
+        "except SegbenchError as error: print(error.code)"
+    )
+    command = [sys.executable, "-c", code, str(Path(__file__).parent), str(tmp_path / "cache")]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "SB505"
+    assert [p for p in (tmp_path / "cache").rglob("*") if p.is_file()] == []
+    assert Cache(tmp_path / "cache").case_ids == ()
 
 
 def _write(folder):
