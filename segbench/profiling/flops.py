@@ -60,17 +60,24 @@ class CostCounter(TorchDispatchMode):
         self.by_module: Counter[str] = Counter()
         self.uncounted: Counter[str] = Counter()
         self._modules = ModuleTracker()
+        self._entered = 0
 
     def __enter__(self) -> CostCounter:
         """Start counting."""
-        self._modules.__enter__()
+        # An operation made of others enters the counter again; a second entry of the tracker would leave its
+        # first hooks on every module of the process for good.
+        if self._entered == 0:
+            self._modules.__enter__()
+        self._entered += 1
         super().__enter__()
         return self
 
     def __exit__(self, *exception: Any) -> None:
         """Stop counting and leave every module as it was."""
         super().__exit__(*exception)
-        self._modules.__exit__(*exception)
+        self._entered -= 1
+        if self._entered == 0:
+            self._modules.__exit__(*exception)
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         """Run an operation and count it; one that is made of others is counted by its parts."""

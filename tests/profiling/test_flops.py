@@ -127,6 +127,16 @@ def test_counting_leaves_the_network_as_it_was() -> None:
     assert hooks == sum(len(m._forward_hooks) + len(m._forward_pre_hooks) for m in network.modules())
 
 
+def test_counting_leaves_no_hook_on_the_modules_of_the_process() -> None:
+    attention = on_meta(lambda: nn.TransformerEncoderLayer(8, 2, 16, batch_first=True))
+    with torch.no_grad(), CostCounter() as counter:
+        attention(torch.empty(1, 5, 8, device="meta"))
+        torch.empty(3, 4, device="meta").matmul(torch.empty(4, 5, device="meta"))  # made of another operation
+    assert counter.by_op["matmul"] > 0
+    assert not nn.modules.module._global_forward_pre_hooks
+    assert not nn.modules.module._global_forward_hooks
+
+
 def test_counts_real_tensors_as_it_counts_meta_ones() -> None:
     network = build_network("segmamba-v2-tiny", 1, 2).eval()
     with torch.no_grad(), CostCounter() as counter:

@@ -37,7 +37,8 @@ def test_a_measured_row_has_everything_and_zero_stands_for_nothing(monkeypatch: 
     assert row.memory.weights_bytes == 4 * (row.params.total + row.params.buffers)
     assert row.memory.gradients_bytes is None
     assert row.memory.allocated_peak_bytes is None
-    assert 0 < row.memory.activations_bytes < row.memory.process_peak_bytes
+    # In a process that has run other tests the activations may find room that is already resident.
+    assert 0 <= row.memory.activations_bytes < row.memory.process_peak_bytes
     assert row.throughput.windows_per_s == pytest.approx(1 / row.latency.median_s)
     assert row.throughput.windows_per_volume == 2 * 2
     assert row.throughput.tta_factor == 1
@@ -51,6 +52,7 @@ def test_a_measured_row_has_everything_and_zero_stands_for_nothing(monkeypatch: 
 def test_training_adds_gradients_and_optimiser() -> None:
     row, late = profile_rows([small("segmamba-v2-tiny", mode="train"), small(limit_s=0.01)])
     assert row.status == "ok", row.reason
+    assert 0 < row.memory.activations_bytes < row.memory.process_peak_bytes
     assert row.memory.gradients_bytes == 4 * row.params.trainable
     assert row.memory.optimizer_bytes == 4 * row.params.trainable
     (counted,) = profile_rows([small("segmamba-v2-tiny", device="meta")])
