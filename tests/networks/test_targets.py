@@ -103,6 +103,7 @@ def test_segmamba_v2_with_one_input_and_two_classes():
     [
         ("segmamba-v2-tiny", 32),
         ("segmamba-v2-nomamba-tiny", 32),
+        ("segmamba-v2-matched-tiny", 32),
         ("segmamba-tiny", 32),
         ("bisegmamba-tiny", 64),
         ("nnunet-tiny", 32),
