@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from itertools import combinations
 from typing import Any, Literal
@@ -23,11 +22,11 @@ import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
 
 from segbench.engine.export import Labels, PlaneExporter
+from segbench.engine.precision import Precision, autocast
 
 __all__ = ["importance_map", "predict_case", "predict_logits", "predict_planes", "window_starts"]
 
 Axis = Literal["z", "y", "x"]
-Precision = Literal["fp32", "bf16", "fp16"]
 
 # Planes that leave the ring at once: their normalised copy stays small.
 _PLANES_AT_ONCE = 8
@@ -358,7 +357,7 @@ class _Windows:
 
     @torch.inference_mode()
     def _forward(self, batch_BCDHW: Tensor) -> Tensor:
-        with _autocast(self.device, self.precision):
+        with autocast(self.precision, self.device)():
             outputs = self.network(batch_BCDHW)
         logits = outputs[0] if isinstance(outputs, list | tuple) else outputs
         expected = (batch_BCDHW.shape[0], self.outputs, *self.plan.window)
@@ -391,9 +390,3 @@ def _mean(members: Sequence[Tensor], by_sign: bool) -> Tensor:
     """Mean probability of an ensemble, in float32."""
     probabilities = [member.sigmoid() - 0.5 if by_sign else member.softmax(dim=0) for member in members]
     return torch.stack(probabilities).mean(dim=0)
-
-
-def _autocast(device: torch.device, precision: Precision) -> AbstractContextManager[Any]:
-    if precision == "fp32":
-        return nullcontext()
-    return torch.autocast(device.type, dtype=torch.bfloat16 if precision == "bf16" else torch.float16)

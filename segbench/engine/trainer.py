@@ -13,7 +13,6 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterable
-from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -30,6 +29,7 @@ from segbench.core.interrupt import StopRequest
 from segbench.engine.checkpoint import load_last, restore, save_checkpoint
 from segbench.engine.losses import SegmentationLoss, constant_predictor_loss
 from segbench.engine.optimiser import build_optimiser
+from segbench.engine.precision import autocast, usable_precision
 from segbench.engine.schedules import learning_rate
 
 EPOCH_SAMPLES = 500
@@ -154,8 +154,9 @@ class _Run:
         self.steps = math.ceil(p.budget.samples / self.batch)
         self.checkpoints = job.folder / "checkpoints"
         self.epochs = job.folder / "epochs.jsonl"
-        self.amp = _autocast(job.device, p.train.precision)
-        self.scaler = torch.amp.GradScaler(enabled=p.train.precision == "fp16" and job.device.type == "cuda")
+        precision = usable_precision(p.train.precision, job.device)
+        self.amp = autocast(precision, job.device)
+        self.scaler = torch.amp.GradScaler(enabled=precision == "fp16")
         self.state = _State()
         self.saved_at_step = -1
         self._start()
@@ -404,14 +405,6 @@ def peak_memory(device: torch.device) -> int:
 
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else peak * 1024
-
-
-def _autocast(device: torch.device, precision: str) -> Callable[[], Any]:
-    """Autocast for 16-bit precisions on CUDA; a CPU always computes in float32."""
-    if device.type != "cuda" or precision == "fp32":
-        return nullcontext
-    dtype = torch.bfloat16 if precision == "bf16" else torch.float16
-    return lambda: torch.autocast("cuda", dtype=dtype)
 
 
 def load_network(build: Callable[[], nn.Module], weights: dict[str, Tensor]) -> nn.Module:

@@ -49,7 +49,7 @@ CELL_STAGES: tuple[Stage, ...] = (
         networks_only=True,
         inputs=_training,
     ),
-    Stage("predict", 1, ("data", "patch", "loss", "inference"), ("train",), predict_stage, inputs=_training),
+    Stage("predict", 2, ("data", "patch", "loss", "inference"), ("train",), predict_stage, inputs=_training),
     Stage("evaluate", 1, ("metrics",), ("predict",), evaluate_stage, inputs=_split),
     Stage("profile", 1, ("patch", "loss", "train"), (), profile_stage, networks_only=True, inputs=_training),
 )  # fmt: skip

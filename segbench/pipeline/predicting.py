@@ -130,6 +130,7 @@ def predict_prepared(
         SegbenchError: The error that kept the case from being prepared.
     """
     from segbench.engine.export import export_grid, to_stored_grid
+    from segbench.engine.precision import usable_precision
     from segbench.engine.predictor import predict_case
 
     if case in cache.failures:
@@ -143,7 +144,7 @@ def predict_prepared(
         "mirror_axes": [axis for axis in ("z", "y", "x") if axis in protocol.inference.mirror_axes],
         "window_batch": protocol.inference.window_batch,
         "device": device,
-        "precision": protocol.train.precision,
+        "precision": usable_precision(protocol.train.precision, device),
         "importance": protocol.inference.importance,
         "sigma_scale": protocol.inference.sigma_scale,
     }

@@ -32,10 +32,12 @@ FINAL_WEIGHTS = Path("checkpoints") / "final.safetensors"
 def training_job(context: Context, cache: Cache) -> Generator[TrainingJob]:
     """Data, network, loss and protocol of a cell, wired for the training loop, with its progress shown."""
     from segbench.engine.losses import SegmentationLoss
+    from segbench.engine.precision import allow_tf32
     from segbench.engine.trainer import TrainingJob
 
     device = choose_device(context.execution.device)
     level = set_determinism(context.protocol.determinism.level, device)
+    allow_tf32(context.protocol.train.tf32)
     protocol, classes = context.protocol, context.classes
     loss = SegmentationLoss(
         terms={str(name): weight for name, weight in protocol.loss.terms.items()},
@@ -70,6 +72,7 @@ def train_stage(context: Context) -> StageResult:
     """Train the network to the end of its budget, resuming from the last checkpoint."""
     import torch
 
+    from segbench.engine.precision import usable_precision
     from segbench.engine.trainer import train
 
     cache = open_prepared(context)
@@ -83,6 +86,7 @@ def train_stage(context: Context) -> StageResult:
         "degraded": result.degraded,
         "peak_memory_bytes": result.peak_memory_bytes,
         "determinism": level,
+        "precision": usable_precision(context.protocol.train.precision, device),
         "device": device.type,
         "threads": torch.get_num_threads(),
         "scan_backend": scan_backend(device),
