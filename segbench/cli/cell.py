@@ -15,7 +15,9 @@ def cell(
     fresh: Annotated[str | None, typer.Option(help="Forget this stage and every later one first.")] = None,
 ) -> int:
     """Run the stages of one planned cell; idempotent, holds a lease."""
+    from segbench.launch.command import stop_with_parent
     from segbench.pipeline.runner import run_cell
 
+    stop_with_parent()
     record = run_cell(folder, fresh=fresh)
     return ExitCode.DONE if record.status == "complete" else ExitCode.PARTIAL

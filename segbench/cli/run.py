@@ -82,20 +82,60 @@ def run(
     save_probabilities: Annotated[
         bool, typer.Option("--save-probabilities", help="Keep class probabilities.", rich_help_panel=WHERE)
     ] = False,
+    launcher: Annotated[
+        str, typer.Option(help="What starts the cells: local, slurm or ray.", rich_help_panel=LAUNCH)
+    ] = "local",
     max_parallel: Annotated[
-        int, typer.Option(help="Cells at a time on this machine.", min=1, rich_help_panel=LAUNCH)
-    ] = 1,
+        int | None,
+        typer.Option(
+            help="Cells at a time. Default: one per GPU, else one; a cluster takes what it can.",
+            min=1,
+            rich_help_panel=LAUNCH,
+        ),
+    ] = None,
+    retries: Annotated[
+        int,
+        typer.Option(
+            help="A cell that is lost is started again while it comes further; given up after N in vain.",
+            min=0,
+            rich_help_panel=LAUNCH,
+        ),
+    ] = 3,
+    pack: Annotated[
+        bool,
+        typer.Option(
+            "--pack", help="Two cells on a GPU when both measured peaks fit.", rich_help_panel=LAUNCH
+        ),
+    ] = False,
+    wait: Annotated[
+        bool,
+        typer.Option("--wait", help="Wait for cells that other processes hold.", rich_help_panel=LAUNCH),
+    ] = False,
+    slurm: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="KEY=VALUE", help="An option for sbatch, such as partition=gpu.", rich_help_panel=LAUNCH
+        ),
+    ] = None,
+    ray_address: Annotated[
+        str | None, typer.Option(help="Address of the Ray cluster.", rich_help_panel=LAUNCH)
+    ] = None,
 ) -> int:
     """Train and evaluate; the same command again continues.
 
     Example: segbench run --model segmamba-v2,nnunet --dataset all --seed 0,1,2
     """
     from segbench.cards.protocol import parse_setting
+    from segbench.launch import LauncherChoice
     from segbench.pipeline.api import make_request
     from segbench.pipeline.context import Execution
     from segbench.pipeline.matrix import run_plan, summary_rows
     from segbench.pipeline.plan import make_plan
 
+    choice = LauncherChoice(
+        launcher, max_parallel, retries, pack, wait, slurm=tuple(slurm or ()), ray_address=ray_address
+    )
+    choice.check()
     folds = split_list(fold) or ["0"]
     request = make_request(
         split_list(model),
@@ -121,12 +161,20 @@ def run(
         checkpoint_minutes=checkpoint_minutes,
         save_probabilities=save_probabilities,
         check_outputs=check_outputs,
+        launcher=launcher,
     )
     if smoke:
         return _smoke(plan, execution)
     if dry_run or plan_only or print_jobs:
         return _plan_only(plan, execution, dry_run=dry_run, print_jobs=print_jobs)
-    outcome = run_plan(plan, execution, slots=max_parallel, fresh=fresh, check_outputs=check_outputs)
+    outcome = run_plan(
+        plan,
+        execution,
+        launcher=choice,
+        gpus=gpus_wanted(device),
+        fresh=fresh,
+        check_outputs=check_outputs,
+    )
     if settings().json:
         console.emit_json(_result(outcome))
     elif plan.cells:
@@ -137,6 +185,15 @@ def run(
                 console.fail(planned.problem)
         console.note(f"-> {request.results}/     next: segbench report --runs {request.results}")
     return outcome.exit_code
+
+
+def gpus_wanted(device: str, *, per_cell: int = 1) -> int:
+    """GPUs that one cell wants: none on the CPU; with `auto`, one where this machine has any."""
+    from segbench.launch.gpus import visible_gpus
+
+    if device == "cpu" or (device == "auto" and not visible_gpus()):
+        return 0
+    return per_cell
 
 
 def _plan_only(plan: Plan, execution: Execution, *, dry_run: bool, print_jobs: bool) -> int:

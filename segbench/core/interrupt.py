@@ -1,4 +1,9 @@
-"""Signals as requests: the first asks to finish the step and stop, the second stops at once."""
+"""Signals as requests: the first asks to finish the step and stop, the second stops at once.
+
+SIGUSR1 and SIGUSR2 come from schedulers and launchers, and may pass on what has reached the whole process
+group already (Ctrl-C, the end of a Slurm job). They ask, however often; only a second SIGINT or SIGTERM stops
+at once.
+"""
 
 from __future__ import annotations
 
@@ -7,9 +12,8 @@ import signal
 import threading
 from types import FrameType, TracebackType
 
-_SIGNALS = tuple(
-    getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGUSR1", "SIGUSR2") if hasattr(signal, name)
-)
+_URGENT = (signal.SIGINT, signal.SIGTERM)
+_NOTICES = tuple(getattr(signal, name) for name in ("SIGUSR1", "SIGUSR2") if hasattr(signal, name))
 
 
 class Interrupted(Exception):  # noqa: N818 - a request, not an error
@@ -29,11 +33,12 @@ class StopRequest:
 
     def __init__(self) -> None:
         self.number: int | None = None
+        self._urgent = 0
         self._before: dict[int, object] = {}
 
     def __enter__(self) -> StopRequest:
         if threading.current_thread() is threading.main_thread():
-            for number in _SIGNALS:
+            for number in (*_URGENT, *_NOTICES):
                 self._before[number] = signal.signal(number, self._handle)
         return self
 
@@ -45,9 +50,12 @@ class StopRequest:
         self._before.clear()
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
-        if self.number is not None:
-            os._exit(130 if number == signal.SIGINT else 143)
-        self.number = number
+        if number in _URGENT:
+            self._urgent += 1
+            if self._urgent > 1:
+                os._exit(130 if number == signal.SIGINT else 143)
+        if self.number is None or number in _URGENT:  # the exit status tells of the person's signal
+            self.number = number
 
     @property
     def asked(self) -> bool:

@@ -2,64 +2,99 @@
 
 from __future__ import annotations
 
-import os
-import signal
 import subprocess
-import sys
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import count
 from pathlib import Path
 
-from segbench.core.environment import thread_count
-from segbench.core.interrupt import Interrupted, StopRequest
+from segbench.core.environment import memory_bytes, thread_count
+from segbench.launch.base import Capacity, JobRef, JobState, Need
+from segbench.launch.command import ask_to_stop, cell_command, popen_cell
+from segbench.launch.gpus import GpuPool, Place, visible_gpus
 
 
 @dataclass(slots=True)
 class _Child:
-    folder: Path
     process: subprocess.Popen[bytes]
+    place: Place | None
+    need: Need
 
 
-def run_local(folders: Sequence[Path], *, slots: int, extra: Sequence[str] = ()) -> dict[Path, int]:
-    """Run cells in child processes, at most `slots` at a time; give each one's exit status.
-
-    A signal is passed on to the children, which checkpoint and stop; then `Interrupted` is raised.
+class LocalLauncher:
+    """Child processes, one per slot: a slot is a GPU, or an equal share of the cores.
 
     Args:
-        folders: Run folders in order.
-        slots: Cells at a time; the cores are shared out between them.
-        extra: Further arguments of `segbench cell`.
-
-    Returns:
-        Exit status per folder (negative: killed by that signal).
+        slots: Cells at a time; None: one per GPU where the cells want GPUs, else one.
+        gpus: GPUs of one cell, 0 when it runs on the CPU.
+        pack: Let two cells share a GPU when both peaks were measured and fit together.
+        arguments: Further arguments of `segbench cell`.
     """
-    environment = dict(os.environ)
-    if slots > 1:
-        environment["SEGBENCH_THREADS"] = str(max(1, thread_count() // slots))
-    waiting, running, ended = list(folders), list[_Child](), dict[Path, int]()
-    with StopRequest() as stop:
-        while waiting or running:
-            while waiting and len(running) < slots and not stop.asked:
-                folder = waiting.pop(0)
-                command = [sys.executable, "-m", "segbench", "cell", str(folder), *extra]
-                running.append(_Child(folder, subprocess.Popen(command, env=environment)))
-            time.sleep(0.05)
-            if stop.number is not None:
-                _pass_on(running, stop.number)
-                for child in running:
-                    ended[child.folder] = child.process.wait()
-                raise Interrupted(stop.number)
-            for child in [child for child in running if child.process.poll() is not None]:
-                running.remove(child)
-                ended[child.folder] = child.process.returncode
-    return ended
 
+    name = "local"
+    detached = False
+    poll_s = 0.05
 
-def _pass_on(children: Sequence[_Child], number: int) -> None:
-    """Hand the signal on once; a terminal's Ctrl-C has reached the whole process group already."""
-    if number == signal.SIGINT and sys.stdin.isatty():
-        return
-    for child in children:
-        if child.process.poll() is None:
-            child.process.send_signal(number)
+    def __init__(
+        self, *, slots: int | None = None, gpus: int = 0, pack: bool = False, arguments: Sequence[str] = ()
+    ) -> None:
+        found = visible_gpus() if gpus else []
+        self.gpus = gpus if len(found) >= gpus else 0
+        self.slots = slots or max(1, (len(found) // gpus) * (2 if pack else 1) if self.gpus else 1)
+        self._pool = GpuPool(found, pack=pack) if self.gpus else None
+        self._arguments = tuple(arguments)
+        self._children: dict[str, _Child] = {}
+        self._numbers = count(1)
+
+    def capacity(self) -> Capacity:
+        """Cells at a time on this machine."""
+        return Capacity(self.slots, self.gpus, memory_bytes())
+
+    def start(self, cells: Sequence[Path], need: Need) -> list[JobRef]:
+        """Start a child process for each cell that finds a slot."""
+        started: list[JobRef] = []
+        for folder in cells:
+            place = None
+            if self._pool is not None:
+                place = self._pool.take(self.gpus, need.device_bytes)
+                if place is None:
+                    break
+            process = popen_cell(
+                cell_command(folder, self._arguments), launcher=self.name, extra=self._variables(place)
+            )
+            ref = JobRef(folder, f"{next(self._numbers)}:{process.pid}")
+            self._children[ref.job] = _Child(process, place, need)
+            started.append(ref)
+        return started
+
+    def poll(self, jobs: Sequence[JobRef]) -> list[JobState]:
+        """Exit status of the children that have ended; a negative one means killed by that signal."""
+        return [self._state(ref) for ref in jobs]
+
+    def cancel(self, jobs: Sequence[JobRef]) -> None:
+        """Ask the children to stop at the next safe point and wait for them."""
+        children = [self._children[ref.job] for ref in jobs]
+        for child in children:
+            ask_to_stop(child.process)
+        for child in children:
+            child.process.wait()
+
+    def _variables(self, place: Place | None) -> dict[str, str]:
+        variables: dict[str, str] = {}
+        if place is not None:
+            variables["CUDA_VISIBLE_DEVICES"] = ",".join(place.indices)
+        if self.slots > 1:
+            variables["SEGBENCH_THREADS"] = str(max(1, thread_count() // self.slots))
+        return variables
+
+    def _state(self, ref: JobRef) -> JobState:
+        child = self._children[ref.job]
+        code = child.process.poll()
+        if code is None:
+            return JobState(ref, "running")
+        if child.place is not None and self._pool is not None:
+            self._pool.give_back(child.place, child.need.device_bytes)
+            child.place = None
+        if code < 0:
+            return JobState(ref, "lost", f"killed by signal {-code}", code)
+        return JobState(ref, "done", exit_code=code)

@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from segbench.core import console
 from segbench.core.catalogue import ExitCode
-from segbench.core.environment import tilde
 from segbench.core.errors import SegbenchError
 from segbench.data import open_dataset
-from segbench.launch.local import run_local
+from segbench.launch import LauncherChoice, open_launcher
+from segbench.launch.drive import Ending, drive
 from segbench.metrics.profiles import load_profile
 from segbench.metrics.summary import summarise
 from segbench.pipeline.context import Execution
+from segbench.pipeline.needs import needs_of
 from segbench.pipeline.plan import Plan, PlannedCell, cell_state
-from segbench.pipeline.runner import plan_run, run_cell
-from segbench.records import Failure, RunRecord, read_cases, read_run, write_run
+from segbench.pipeline.plan_file import append_plan
+from segbench.pipeline.runner import execution_of, plan_run, run_cell
+from segbench.records import RunRecord, read_cases, read_run, write_run
+from segbench.records.lease import Lease, lease_holder
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +35,8 @@ def run_plan(
     plan: Plan,
     execution: Execution,
     *,
-    slots: int = 1,
+    launcher: LauncherChoice | None = None,
+    gpus: int = 0,
     in_process: bool = False,
     fresh: str | None = None,
     check_outputs: bool = False,
@@ -42,7 +46,8 @@ def run_plan(
     Args:
         plan: From `make_plan`.
         execution: Where and how.
-        slots: Cells at a time.
+        launcher: What starts the cells; None: this machine, one cell at a time.
+        gpus: GPUs that one cell wants.
         in_process: Run in this process (the demo); else each cell is a child process.
         fresh: Forget this stage and every later one first, also of finished cells.
         check_outputs: Look at finished cells again and hash their outputs.
@@ -54,23 +59,23 @@ def run_plan(
         if planned.state in {"planned", "resumable", "running", "failed"}
         or (again and planned.state == "done")
     ]
+    choice = launcher or LauncherChoice()
+    choice.check()
+    execution = replace(execution, launcher=choice.name)
     _write_planned(todo, execution)
+    append_blocked(plan)
     folders = [planned.cell.folder for planned in todo]
-    locked: set[Path] = set()
-    broken = False
+    ended: dict[Path, Ending] = {}
     if in_process:
         for folder in folders:
-            _here(folder, fresh, locked)
+            _here(folder, fresh, ended)
     elif folders:
         extra = ["--fresh", fresh] if fresh else []
-        codes = run_local(folders, slots=slots, extra=[*extra, *_shared_flags()])
-        for folder, code in codes.items():
-            if code == ExitCode.LOCKED:
-                locked.add(folder)
-            elif code == ExitCode.ENVIRONMENT:
-                broken = True
-            elif code < 0:
-                _note_killed(folder, -code)
+        opened = open_launcher(choice, folders[0].parent, gpus=gpus, arguments=[*extra, *_shared_flags()])
+        need = needs_of(plan.cells, execution, gpus=gpus)
+        ended = drive(opened, folders, need=need, retries=choice.retries, wait=choice.wait)
+    locked = {folder for folder, ending in ended.items() if ending == "locked"}
+    broken = "environment" in ended.values()
     cells = tuple(
         (planned, read_run(planned.cell.folder) if (planned.cell.folder / "run.json").is_file() else None)
         for planned in plan.cells
@@ -79,8 +84,17 @@ def run_plan(
 
 
 def write_plan(plan: Plan, execution: Execution) -> None:
-    """Write the planned runs, so that any launcher or person can start their cells."""
+    """Write the planned runs and their list, so that any launcher or person can start their cells."""
     _write_planned(plan.runnable, execution)
+    if plan.cells:
+        append_plan(plan.cells[0].cell.folder.parent, plan.cells)
+
+
+def append_blocked(plan: Plan) -> None:
+    """List the blocked cells, which have no folder, so that `segbench status` can name them."""
+    blocked = [planned for planned in plan.cells if planned.state == "blocked"]
+    if blocked:
+        append_plan(blocked[0].cell.folder.parent, blocked)
 
 
 def _write_planned(todo: Sequence[PlannedCell], execution: Execution) -> None:
@@ -91,8 +105,26 @@ def _write_planned(todo: Sequence[PlannedCell], execution: Execution) -> None:
         if slug not in patients:
             patients[slug] = open_dataset(slug, data_dir=execution.data_dir).patient_of
         record = plan_run(cell, execution, patient_of=patients[slug])
-        if record.status != "running" and record.execution != execution.as_dict():
-            write_run(cell.folder, record.model_copy(update={"execution": execution.as_dict()}))
+        if _wanted(execution_of(record)) != _wanted(execution):
+            _change_execution(cell.folder, execution)
+
+
+def _wanted(execution: Execution) -> Execution:
+    """What the user asked for, without what a launcher filled in."""
+    return replace(execution, launcher="", job="", node="")
+
+
+def _change_execution(folder: Path, execution: Execution) -> None:
+    """Let the run's next start follow this command; a cell that is at work keeps what it was given."""
+    if lease_holder(folder) is not None:
+        return
+    try:
+        with Lease(folder):
+            record = read_run(folder)
+            write_run(folder, record.model_copy(update={"execution": execution.as_dict()}))
+    except SegbenchError as error:
+        if error.code != "SB603":
+            raise
 
 
 def exit_code(plan: Plan, cells: Sequence[tuple[PlannedCell, RunRecord | None]], locked: set[Path]) -> int:
@@ -151,26 +183,14 @@ def _state(planned: PlannedCell, record: RunRecord | None) -> str:
     return f"{state} {note}".strip()
 
 
-def _here(folder: Path, fresh: str | None, locked: set[Path]) -> None:
+def _here(folder: Path, fresh: str | None, ended: dict[Path, Ending]) -> None:
     try:
         run_cell(folder, fresh=fresh)
     except SegbenchError as error:
         if error.code not in {"SB603", "SB605"}:
             raise
         console.fail(error)
-        locked.add(folder)
-
-
-def _note_killed(folder: Path, number: int) -> None:
-    """A child that was killed leaves a record that says so; the same command resumes it."""
-    record = read_run(folder)
-    if record.status != "running":
-        return
-    failure = Failure(
-        failure_class="lost", code="SB503", message=f"the process was killed by signal {number}"
-    )
-    write_run(folder, record.model_copy(update={"status": "interrupted", "failure": failure}))
-    console.warn(f"{tilde(folder)}: killed by signal {number}; run the same command again to resume")
+        ended[folder] = "locked"
 
 
 def _shared_flags() -> list[str]:

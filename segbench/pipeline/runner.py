@@ -5,8 +5,10 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -24,6 +26,7 @@ from segbench.core.faults import note_run
 from segbench.core.interrupt import Interrupted, StopRequest
 from segbench.data import open_dataset
 from segbench.data.splits import Split, count_leaks
+from segbench.launch.command import JOB, LAUNCHER, NODE
 from segbench.metrics.profiles import load_profile
 from segbench.pipeline.cell import Cell, identify, network_arguments
 from segbench.pipeline.cell_stages import CELL_STAGES
@@ -105,12 +108,13 @@ def run_cell(folder: Path, *, execution: Execution | None = None, fresh: str | N
         Interrupted: A signal came; the record says so.
         SegbenchError: SB603 another process holds the run; SB605 it was taken over.
     """
-    with StopRequest() as stop, Lease(folder) as lease:
+    job = os.environ.get(JOB, "")
+    with StopRequest() as stop, Lease(folder, job=job) as lease:
         remove_leftovers(folder)
         if fresh is not None:
             drop_from(folder, fresh)
         record = read_run(folder)
-        where = execution or Execution(**(record.execution or {}))
+        where = started_by(execution or execution_of(record))
         note_run(record.run_id)
         record = _updated(
             record,
@@ -146,6 +150,24 @@ def run_cell(folder: Path, *, execution: Execution | None = None, fresh: str | N
             )
         write_run(folder, record)
     return record
+
+
+def execution_of(record: RunRecord) -> Execution:
+    """Where and how a record says the cell runs; what a finished run noted besides is left out."""
+    noted = record.execution or {}
+    return Execution(**{name: noted[name] for name in Execution.__slots__ if name in noted})
+
+
+def started_by(execution: Execution) -> Execution:
+    """The execution with the launcher, job and node that the launcher gave this process, if one did."""
+    if LAUNCHER not in os.environ:
+        return execution
+    return replace(
+        execution,
+        launcher=os.environ[LAUNCHER],
+        job=os.environ.get(JOB, ""),
+        node=os.environ.get(NODE, ""),
+    )
 
 
 def failure_class(error: SegbenchError) -> FailureClass:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from segbench.core.errors import SegbenchError
+from segbench.pipeline.plan_file import read_plan
 from segbench.records.lease import lease_holder
 from segbench.records.store import RUN_FILE
 
@@ -61,8 +62,14 @@ def read_status(results: Path) -> StatusReport:
         raise SegbenchError(
             "SB701", "there is no folder of runs here", path=results, mend="name it with --results"
         )
-    folders = sorted(path.parent for path in results.glob(f"*/{RUN_FILE}"))
-    return StatusReport(tuple(_cell(folder) for folder in folders))
+    cells = [_cell(path.parent) for path in sorted(results.glob(f"*/{RUN_FILE}"))]
+    here = {cell.run_id for cell in cells}
+    cells += [
+        CellStatus(run_id, str(line["state"]), str(line.get("note") or "") or None, None, None, None, None)
+        for run_id, line in sorted(read_plan(results).items())
+        if run_id not in here
+    ]
+    return StatusReport(tuple(cells))
 
 
 def _cell(folder: Path) -> CellStatus:

@@ -16,7 +16,7 @@ from segbench.records import read_run
 RUN = [
     sys.executable, "-m", "segbench", "run", "--model", "nnunet-tiny", "--dataset", "phantom-brats",
     "--protocol", "demo",
-    "--set", "budget.samples=8", "--device", "cpu", "--no-progress",
+    "--set", "budget.samples=8", "--device", "cpu", "--retries", "0", "--no-progress",
 ]  # fmt: skip
 
 
