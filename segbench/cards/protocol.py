@@ -112,6 +112,8 @@ class TrainSection(_Section):
     clip_norm: NonNegative = 12.0
     ema_decay: Share = 0.0
     accumulate: Positive = 1
+    checkpointing: bool = False
+    """Recompute the activations of each block in the backward pass: less memory, the same gradients."""
 
 
 class ValidationSection(_Section):
@@ -212,8 +214,15 @@ class Protocol(_Section):
         return self.model_copy(update={**updates, "family": {}})
 
     def resolved(self) -> dict[str, Any]:
-        """The protocol as plain values, for the record and the digest."""
-        return self.model_dump(mode="json")
+        """The protocol as plain values, for the record and the digest.
+
+        A field that came later than the first runs stands in it only where it is used, so that every
+        protocol keeps its digest.
+        """
+        content = self.model_dump(mode="json")
+        if not self.train.checkpointing:
+            del content["train"]["checkpointing"]
+        return content
 
     def digest(self) -> str:
         """Sha256 over everything that changes numbers (not the notes, the default seeds or the name)."""

@@ -7,7 +7,7 @@ Source: the combination and its constants follow nnU-Net (MIC-DKFZ/nnUNet, train
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -25,6 +25,8 @@ class SegmentationLoss:
         batch_dice: Sum over the batch before the ratio.
         regions: Label classes of each output channel; None means softmax over classes.
         ignore_class: Class index that is never trained on, or None.
+        total: Sums a tensor over the processes that share a batch, before ratios are taken: the loss is then
+            that of the global batch on each of them. None: this process has the whole batch.
     """
 
     terms: dict[str, float] = field(default_factory=lambda: {"ce": 1.0, "dice": 1.0})
@@ -32,6 +34,7 @@ class SegmentationLoss:
     batch_dice: bool = True
     regions: tuple[tuple[int, ...], ...] | None = None
     ignore_class: int | None = None
+    total: Callable[[Tensor], Tensor] | None = None
 
     def __call__(self, outputs: Tensor | Sequence[Tensor], labels: Tensor) -> Tensor:
         """The loss of logits against labels.
@@ -60,48 +63,55 @@ class SegmentationLoss:
         if self.ignore_class is not None:
             keep = (labels != self.ignore_class).float()
             labels = torch.where(labels == self.ignore_class, 0, labels)
-        if self.regions is None:
-            loss, dice = _softmax_terms(logits, labels, keep, self.smooth, self.batch_dice)
-        else:
-            loss, dice = _region_terms(logits, labels, keep, self.regions, self.smooth, self.batch_dice)
+        terms = self._softmax_terms if self.regions is None else self._region_terms
+        loss, dice = terms(logits, labels, keep)
         return self.terms.get("ce", 0.0) * loss + self.terms.get("dice", 0.0) * dice
 
+    def _softmax_terms(self, logits: Tensor, labels: Tensor, keep: Tensor) -> tuple[Tensor, Tensor]:
+        log_p = functional.log_softmax(logits, dim=1)
+        cross_entropy = self._mean_over_voxels(-log_p.gather(1, labels[:, None])[:, 0], keep)
+        one_hot = torch.zeros_like(logits).scatter_(1, labels[:, None], 1.0)
+        return cross_entropy, 1 - self._dice(log_p.exp()[:, 1:], one_hot[:, 1:], keep)
 
-def _softmax_terms(
-    logits: Tensor, labels: Tensor, keep: Tensor, smooth: float, batch_dice: bool
-) -> tuple[Tensor, Tensor]:
-    log_p = functional.log_softmax(logits, dim=1)
-    cross_entropy = -(log_p.gather(1, labels[:, None])[:, 0] * keep).sum() / keep.sum().clamp_min(1)
-    one_hot = torch.zeros_like(logits).scatter_(1, labels[:, None], 1.0)
-    dice = soft_dice(log_p.exp()[:, 1:], one_hot[:, 1:], keep, smooth, batch_dice)
-    return cross_entropy, 1 - dice
+    def _region_terms(self, logits: Tensor, labels: Tensor, keep: Tensor) -> tuple[Tensor, Tensor]:
+        target = torch.stack(
+            [torch.isin(labels, torch.tensor(c, device=labels.device)).float() for c in self.regions or ()],
+            dim=1,
+        )
+        bce = functional.binary_cross_entropy_with_logits(logits, target, reduction="none").mean(dim=1)
+        return self._mean_over_voxels(bce, keep), 1 - self._dice(logits.sigmoid(), target, keep)
+
+    def _mean_over_voxels(self, values: Tensor, keep: Tensor) -> Tensor:
+        return self._sum((values * keep).sum()) / self._sum(keep.sum()).clamp_min(1)
+
+    def _dice(self, p: Tensor, target: Tensor, keep: Tensor) -> Tensor:
+        return soft_dice(p, target, keep, self.smooth, self.batch_dice, total=self.total)
+
+    def _sum(self, own: Tensor) -> Tensor:
+        return own if self.total is None else self.total(own)
 
 
-def _region_terms(
-    logits: Tensor,
-    labels: Tensor,
-    keep: Tensor,
-    regions: tuple[tuple[int, ...], ...],
+def soft_dice(
+    p_BKDHW: Tensor,
+    target_BKDHW: Tensor,
+    keep_BDHW: Tensor,
     smooth: float,
-    batch_dice: bool,
-) -> tuple[Tensor, Tensor]:
-    target = torch.stack(
-        [torch.isin(labels, torch.tensor(classes, device=labels.device)).float() for classes in regions],
-        dim=1,
-    )
-    bce = functional.binary_cross_entropy_with_logits(logits, target, reduction="none").mean(dim=1)
-    bce = (bce * keep).sum() / keep.sum().clamp_min(1)
-    return bce, 1 - soft_dice(logits.sigmoid(), target, keep, smooth, batch_dice)
-
-
-def soft_dice(p_BKDHW: Tensor, target_BKDHW: Tensor, keep_BDHW: Tensor, smooth: float, batch: bool) -> Tensor:
+    batch: bool,
+    *,
+    total: Callable[[Tensor], Tensor] | None = None,
+) -> Tensor:
     """Mean soft Dice over channels (and over samples when not summed over the batch first), in [0, 1]."""
     axes = (0, 2, 3, 4) if batch else (2, 3, 4)
     keep = keep_BDHW[:, None]
     p, target = p_BKDHW * keep, target_BKDHW * keep
     overlap = (p * target).sum(axes)
     size = p.sum(axes) + target.sum(axes)
-    return ((2 * overlap + smooth) / (size + smooth).clamp_min(1e-8)).mean()
+    if batch and total is not None:
+        overlap, size = total(overlap), total(size)
+    ratio = (2 * overlap + smooth) / (size + smooth).clamp_min(1e-8)
+    if batch or total is None:
+        return ratio.mean()
+    return total(ratio.sum()) / total(torch.full_like(ratio, 1.0).sum())
 
 
 def _shrunk(labels_BDHW: Tensor, shape: Sequence[int]) -> Tensor:
@@ -119,9 +129,15 @@ def constant_predictor_loss(loss: SegmentationLoss, labels_BDHW: Tensor, channel
     labels = labels_BDHW.long()
     if loss.regions is None:
         counts = torch.bincount(labels.clamp(0, channels - 1).flatten(), minlength=channels).double()
+        counts = counts if loss.total is None else loss.total(counts)
         logits = (counts / counts.sum()).clamp_min(1e-6).log()
     else:
-        shares = torch.stack([torch.isin(labels, torch.tensor(c)).double().mean() for c in loss.regions])
+        regions = [torch.tensor(classes, device=labels.device) for classes in loss.regions]
+        inside = torch.stack([torch.isin(labels, classes).double().sum() for classes in regions])
+        voxels = torch.tensor(float(labels.numel()), dtype=torch.float64, device=labels.device)
+        if loss.total is not None:
+            inside, voxels = loss.total(inside), loss.total(voxels)
+        shares = inside / voxels
         logits = torch.logit(shares.clamp(1e-6, 1 - 1e-6))
     view = logits.float().view(1, -1, 1, 1, 1).expand(labels.shape[0], channels, *labels.shape[1:])
     return float(loss(view, labels))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from segbench.cards.protocol import ScheduleSection
+from segbench.cards.protocol import BudgetSection, ScheduleSection
 
 
 def learning_rate(base: float, schedule: ScheduleSection, fraction: float) -> float:
@@ -28,3 +28,11 @@ def learning_rate(base: float, schedule: ScheduleSection, fraction: float) -> fl
     if schedule.name == "cosine":
         return schedule.min_lr + (base - schedule.min_lr) * 0.5 * (1 + math.cos(math.pi * g))
     return base
+
+
+def with_warmup(schedule: ScheduleSection, budget: BudgetSection) -> ScheduleSection:
+    """The schedule with a warm-up that the budget gives in samples, as a share of the whole."""
+    if budget.warmup_samples == 0:
+        return schedule
+    share = min(1.0, budget.warmup_samples / budget.samples)
+    return schedule.model_copy(update={"warmup_fraction": share})

@@ -4,6 +4,7 @@ What is special here:
 - the budget is counted in samples seen; the schedule is a function of the fraction seen;
 - batch t is a function of (seed, t) alone, so the loader has no state and a resume needs the step only;
 - nothing in the loop reads the clock to decide a number; checkpoint times do not change results;
+- several ranks share the global batch, and the loss is that of the global batch on each of them;
 - a non-finite loss or gradient skips the update and is counted; too many roll back once, then the cell fails;
 - out of memory is a result: the batch is never changed.
 """
@@ -11,9 +12,11 @@ What is special here:
 from __future__ import annotations
 
 import math
+import signal
 import time
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from contextlib import nullcontext
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -21,21 +24,20 @@ import torch
 from torch import Tensor, nn
 
 from segbench.cards.protocol import Protocol as BenchProtocol
-from segbench.core.atomic import append_line, atomic_write, read_lines, sync_lines
+from segbench.core.atomic import atomic_write
 from segbench.core.errors import SegbenchError
 from segbench.core.faults import InjectedNaN, InjectedOutOfMemory, fault
-from segbench.core.hashing import canonical_json
-from segbench.core.interrupt import StopRequest
-from segbench.engine.checkpoint import load_last, restore, save_checkpoint
+from segbench.core.interrupt import Interrupted, StopRequest
+from segbench.engine.activations import checkpoint_activations
+from segbench.engine.checkpoint import Checkpoint, load_last, restore, save_checkpoint
 from segbench.engine.losses import SegmentationLoss, constant_predictor_loss
+from segbench.engine.memory import out_of_memory, peak_memory
 from segbench.engine.optimiser import build_optimiser
 from segbench.engine.precision import autocast, usable_precision
-from segbench.engine.schedules import learning_rate
-
-EPOCH_SAMPLES = 500
-"""The row unit of `epochs.jsonl`; it changes nothing else."""
-MAX_ROW_OF_NON_FINITE = 3
-MAX_NON_FINITE_OF_1000 = 10
+from segbench.engine.ranks import ALONE, Ranks
+from segbench.engine.schedules import learning_rate, with_warmup
+from segbench.engine.state import EPOCH_SAMPLES, EpochRows, TrainingState
+from segbench.engine.watch import StepWatch
 
 
 class TrainingBatch(Protocol):
@@ -53,7 +55,8 @@ class TrainingJob:
 
     Attributes:
         build: Builds the network with its initial weights; the same every time.
-        batches: `batches(first, last)` yields steps first..last-1, each a function of seed and step.
+        batches: `batches(first, last)` yields this rank's share of steps first..last-1, each a function of
+            seed and step.
         transform: Augments (image, labels) of a batch on the training device.
         loss: The objective.
         protocol: Resolved for the model's family.
@@ -63,10 +66,14 @@ class TrainingJob:
         metadata: Stored with the weights.
         checkpoint_minutes: Time between checkpoints; 0: after every step.
         stop: Asked between steps.
-        on_step: Told about each step done (samples, loss).
+        on_step: Told about each step done (samples, loss, learning rate).
         warn: Told about warnings.
         channels: Output channels of the network.
         check: Called before every checkpoint; raises when the run is no longer ours.
+        ranks: This process's place among those that train the network together.
+        step_timeout: Seconds after which a step counts as hung, see `StepWatch`.
+        hung: Told when it does; must end the process. None: nobody watches.
+        view: Shown every row of `epochs.jsonl`, such as TensorBoard.
     """
 
     build: Callable[[], nn.Module]
@@ -77,32 +84,17 @@ class TrainingJob:
     folder: Path
     device: torch.device
     stop: StopRequest
-    on_step: Callable[[int, float], None]
+    on_step: Callable[[int, float, float], None]
     warn: Callable[[str], None]
     channels: int
     validate: Callable[[nn.Module], dict[str, float]] | None = None
     metadata: dict[str, str] = field(default_factory=dict)
     checkpoint_minutes: float = 10.0
     check: Callable[[], None] = lambda: None
-
-
-@dataclass(slots=True)
-class _State:
-    """What a checkpoint's `state.json` carries; all of it, so that a resume continues in the same numbers."""
-
-    step: int = 0
-    samples_seen: int = 0
-    rolled_back: bool = False
-    lr_scale: float = 1.0
-    non_finite: list[int] = field(default_factory=list)
-    loss_sum: float = 0.0
-    loss_steps: int = 0
-    best_score: float | None = None
-    seconds: float = 0.0
-    told_not_learning: bool = False
-
-    def as_dict(self) -> dict[str, Any]:
-        return {name: getattr(self, name) for name in self.__slots__}
+    ranks: Ranks = ALONE
+    step_timeout: float | None = None
+    hung: Callable[[SegbenchError], object] | None = None
+    view: Callable[[dict[str, Any]], None] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,11 +114,11 @@ def train(job: TrainingJob) -> TrainResult:
 
     Raises:
         Interrupted: A signal came; the checkpoint is written.
-        SegbenchError: SB402 diverged, SB504 out of memory, SB405 all checkpoints damaged, SB505 disk full.
+        SegbenchError: SB402 diverged, SB504 out of memory, SB405 all checkpoints damaged, SB505 disk full,
+            SB104 a batch that cannot be split as asked.
     """
-    run = _Run(job)
     try:
-        return run.to_the_end()
+        return _Run(job).to_the_end()
     except (torch.OutOfMemoryError, InjectedOutOfMemory) as error:
         raise out_of_memory(job.device) from error
     except RuntimeError as error:
@@ -135,29 +127,23 @@ def train(job: TrainingJob) -> TrainResult:
         raise
 
 
-def out_of_memory(device: torch.device) -> SegbenchError:
-    """SB504 with the peak and the size of the device."""
-    details: tuple[str, ...] = ()
-    if device.type == "cuda":
-        size = torch.cuda.get_device_properties(device).total_memory / 2**30
-        peak = torch.cuda.max_memory_reserved(device) / 2**30
-        allocated = torch.cuda.max_memory_allocated(device) / 2**30
-        details = (f"peak allocated {allocated:.1f}, reserved {peak:.1f} of {size:.1f} GiB",)
-    return SegbenchError("SB504", f"out of memory on {device.type}", details=details)
-
-
 class _Run:
     def __init__(self, job: TrainingJob) -> None:
-        self.job = job
         p = job.protocol
+        _check_split(p, job.ranks)
+        self.job = job
+        self.ranks = job.ranks
+        self.loss = replace(job.loss, total=job.ranks.total)
+        self.schedule = with_warmup(p.schedule, p.budget)
         self.batch = p.sampling.batch_size
         self.steps = math.ceil(p.budget.samples / self.batch)
         self.checkpoints = job.folder / "checkpoints"
-        self.epochs = job.folder / "epochs.jsonl"
+        self.epochs = EpochRows(job.folder / "epochs.jsonl", job.view)
         precision = usable_precision(p.train.precision, job.device)
         self.amp = autocast(precision, job.device)
         self.scaler = torch.amp.GradScaler(enabled=precision == "fp16")
-        self.state = _State()
+        self.watch = StepWatch(job.step_timeout, job.hung)
+        self.state = TrainingState()
         self.saved_at_step = -1
         self._start()
 
@@ -171,59 +157,99 @@ class _Run:
             if job.protocol.train.ema_decay > 0
             else None
         )
-        checkpoint = load_last(self.checkpoints, warn=job.warn)
+        checkpoint = self._last_checkpoint()
         if checkpoint is not None:
-            self._check_threads(checkpoint.state.get("threads"))
+            self._check_same_machine(checkpoint.state)
             restore(checkpoint, self.network, self.optimiser)
             if self.ema is not None and checkpoint.ema is not None:
                 self.ema = {k: v.to(job.device) for k, v in checkpoint.ema.items()}
             self.scaler.load_state_dict(checkpoint.state["scaler"])
-            known = {name: checkpoint.state[name] for name in _State.__slots__}
-            self.state = _State(**known)
+            self.state = TrainingState.of(checkpoint.state)
             self.saved_at_step = self.state.step
-        self._keep_epochs_up_to(self.state.samples_seen)
+        if self.ranks.writes:
+            self.epochs.keep_up_to(self.state.samples_seen, job.warn)
+        if job.protocol.train.checkpointing:
+            checkpoint_activations(self.network)
+        unused = job.protocol.loss.deep_supervision  # the lowest resolution's head gets no gradient
+        self.shared = self.ranks.share(self.network, unused=unused)
 
-    def _check_threads(self, threads: int | None) -> None:
+    def _last_checkpoint(self) -> Checkpoint | None:
+        """The last sound checkpoint; rank 0 looks first, because it sets damaged ones aside."""
+        if not self.ranks.writes:
+            self.ranks.wait()
+        checkpoint = load_last(self.checkpoints, warn=self.job.warn)
+        if self.ranks.writes:
+            self.ranks.wait()
+        return checkpoint
+
+    def _check_same_machine(self, state: dict[str, Any]) -> None:
         """A sum over other threads rounds otherwise; resume with the number the run was begun with."""
+        world, threads = state.get("world_size", 1), state.get("threads")
+        if world != self.ranks.world:
+            if self.ranks.writes:
+                found = self.ranks.world
+                self.job.warn(f"begun with {world} processes, resumed with {found}: sums round otherwise")
+            return
         if self.job.device.type != "cpu" or threads in (None, torch.get_num_threads()):
             return
         raise SegbenchError(
             "SB508",
             f"the checkpoint was made with {threads} threads, this process has {torch.get_num_threads()}",
-            mend=f"set SEGBENCH_THREADS={threads}",
+            mend=f"set SEGBENCH_THREADS={threads * world}",
         )
 
     def to_the_end(self) -> TrainResult:
         began = last_saved = time.monotonic()
         before = self.state.seconds
-        self.network.train()
-        while self.state.step < self.steps:
-            for batch in self.job.batches(self.state.step, self.steps):
-                rolled_back = self._step(batch)
-                self.state.seconds = before + time.monotonic() - began
-                validated = False if rolled_back else self._maybe_validate()
-                due = time.monotonic() - last_saved >= self.job.checkpoint_minutes * 60
-                if due or validated or self.job.stop.asked:
-                    self._save()
-                    last_saved = time.monotonic()
-                self.job.stop.check()
-                if rolled_back:
-                    break  # the loader starts again at the checkpoint's step
-        if self.saved_at_step != self.state.step:
-            self._save()
-        sync_lines(self.epochs)
+        self.shared.train()
+        with self.watch:
+            if self.state.validation_due:
+                self._validate()
+                self._save()
+            while self.state.step < self.steps:
+                self.watch.alive("reading the first batch")
+                for batch in self.job.batches(self.state.step, self.steps):
+                    rolled_back = self._step(batch)
+                    self.state.seconds = before + time.monotonic() - began
+                    stopping = self.ranks.any(self.job.stop.asked, self.job.device)
+                    self.state.validation_due = not rolled_back and self._must_validate()
+                    validated = self.state.validation_due and not stopping
+                    if validated:
+                        self._validate()
+                    due = time.monotonic() - last_saved >= self.job.checkpoint_minutes * 60
+                    if due or validated or stopping:
+                        self._save()
+                        last_saved = time.monotonic()
+                    if stopping:
+                        self._stop()
+                    self.watch.alive(
+                        f"reading the batch after step {self.state.step}", step_done=not validated
+                    )
+                    if rolled_back:
+                        break  # the loader starts again at the checkpoint's step
+            if self.saved_at_step != self.state.step:
+                self._save()
+            self.ranks.wait()
+        self.epochs.close()
         return TrainResult(
             network=self._selected(),
             samples_seen=self.state.samples_seen,
             degraded=self.state.rolled_back,
-            peak_memory_bytes=peak_memory(self.job.device),
+            peak_memory_bytes=self.ranks.largest(peak_memory(self.job.device), self.job.device),
             seconds=self.state.seconds,
             checkpoint=self.checkpoints / f"step-{self.state.step:09d}",
         )
 
+    def _stop(self) -> None:
+        """All ranks leave together, once the checkpoint is whole."""
+        self.ranks.wait()
+        raise Interrupted(self.job.stop.number or signal.SIGTERM)
+
     def _step(self, batch: TrainingBatch) -> bool:
         """One update. True when training was rolled back instead."""
         job, p = self.job, self.job.protocol
+        cases = ", ".join(str(plan.case) for plan in batch.plans)
+        self.watch.alive(f"computing step {self.state.step + 1}{f' ({cases})' if cases else ''}")
         poisoned = False
         try:
             fault("step")
@@ -233,43 +259,48 @@ class _Run:
         labels = torch.as_tensor(batch.labels).to(job.device, non_blocking=True)
         image, labels = job.transform(image, labels, batch.plans)
         fraction = self.state.samples_seen / (self.steps * self.batch)
-        rate = learning_rate(p.optimiser.lr, p.schedule, fraction) * self.state.lr_scale
+        rate = learning_rate(p.optimiser.lr, self.schedule, fraction) * self.state.lr_scale
         for group in self.optimiser.param_groups:
             group["lr"] = rate
-        loss = self._backward(image, labels, poisoned)
-        finite = self._update(loss)
+        loss, finite = self._update(self._backward(image, labels, poisoned))
         self.state.step += 1
         self.state.samples_seen += self.batch
         self.state.loss_sum += loss if finite else 0.0
         self.state.loss_steps += 1 if finite else 0
         if not finite and self._count_non_finite():
             return True
-        job.on_step(self.state.samples_seen, loss)
+        job.on_step(self.state.samples_seen, loss, rate)
         self._maybe_not_learning(labels)
         self._maybe_row(rate)
         return False
 
-    def _backward(self, image: Tensor, labels: Tensor, poisoned: bool) -> float:
-        """Forward and backward, in `accumulate` equal parts; gives the loss."""
+    def _backward(self, image: Tensor, labels: Tensor, poisoned: bool) -> Tensor:
+        """Forward and backward, in `accumulate` equal parts; gives the loss of the global batch."""
         parts = self.job.protocol.train.accumulate
         self.optimiser.zero_grad(set_to_none=True)
-        total = 0.0
-        for image_part, labels_part in zip(image.chunk(parts), labels.chunk(parts), strict=True):
-            with self.amp():
-                outputs = self.network(image_part)
-            loss = self.job.loss(outputs, labels_part) / parts
-            if poisoned:
-                loss = loss * float("nan")
-            self.scaler.scale(loss).backward()
-            total += float(loss.detach())
+        total = torch.zeros((), device=image.device)
+        chunks = list(zip(image.chunk(parts), labels.chunk(parts), strict=True))
+        for index, (image_part, labels_part) in enumerate(chunks):
+            # Gradients are added up over the ranks once, with the last part.
+            quiet = index + 1 < len(chunks) and self.ranks.world > 1
+            with self.shared.no_sync() if quiet else nullcontext():  # type: ignore[operator]
+                with self.amp():
+                    outputs = self.shared(image_part)
+                loss = self.loss(outputs, labels_part) / parts
+                if poisoned:
+                    loss = loss * float("nan")
+                # Shared gradients are averaged over the ranks; ours are shares of one sum.
+                self.scaler.scale(loss * self.ranks.world).backward()
+            total += loss.detach()
         return total
 
-    def _update(self, loss: float) -> bool:
-        """Clip and step when loss and gradient are finite; say whether they were."""
+    def _update(self, loss_on_device: Tensor) -> tuple[float, bool]:
+        """Clip and step when loss and gradient are finite; gives the loss and whether they were."""
         p = self.job.protocol
         self.scaler.unscale_(self.optimiser)
         limit = p.train.clip_norm if p.train.clip_norm > 0 else float("inf")
-        norm = float(nn.utils.clip_grad_norm_(self.network.parameters(), limit))
+        norm_on_device = nn.utils.clip_grad_norm_(self.network.parameters(), limit)
+        loss, norm = torch.stack([loss_on_device, norm_on_device]).tolist()  # the one wait of a step
         finite = math.isfinite(loss) and math.isfinite(norm)
         if finite:
             self.scaler.step(self.optimiser)
@@ -279,17 +310,11 @@ class _Run:
             for name, value in self.network.state_dict().items():
                 if value.is_floating_point():
                     self.ema[name].lerp_(value.detach().float(), 1 - decay)
-        return finite
+        return loss, finite
 
     def _count_non_finite(self) -> bool:
         """Remember a skipped update; roll back when there are too many. True when rolled back."""
-        history = [step for step in self.state.non_finite if step > self.state.step - 1000]
-        history.append(self.state.step)
-        self.state.non_finite = history
-        in_a_row = history[-MAX_ROW_OF_NON_FINITE:] == [
-            self.state.step - i for i in reversed(range(MAX_ROW_OF_NON_FINITE))
-        ]
-        if not in_a_row and len(history) <= MAX_NON_FINITE_OF_1000:
+        if not self.state.too_many_non_finite():
             self.job.warn(f"loss or gradient not finite at step {self.state.step}: update skipped")
             return False
         if self.state.rolled_back:
@@ -299,10 +324,11 @@ class _Run:
 
     def _roll_back(self) -> None:
         scale = self.state.lr_scale * 0.5
-        self.state = _State()
+        self.state = TrainingState()
         self._start()
         self.state.rolled_back, self.state.lr_scale, self.state.non_finite = True, scale, []
-        self.network.train()
+        self.shared.train()
+        self.ranks.wait()  # nobody still reads the checkpoint that the next line replaces
         self._save()  # so that a kill from here on resumes after the roll-back, not before it
         self.job.warn(f"training rolled back to step {self.state.step}, learning rate halved from here")
 
@@ -312,7 +338,7 @@ class _Run:
         if s.told_not_learning or s.step < max(100, self.steps // 50) or s.loss_steps == 0:
             return
         s.told_not_learning = True
-        floor = constant_predictor_loss(self.job.loss, labels, self.job.channels)
+        floor = constant_predictor_loss(self.loss, labels, self.job.channels)
         mean = s.loss_sum / s.loss_steps
         if mean >= floor:
             self.job.warn(
@@ -322,42 +348,52 @@ class _Run:
     def _maybe_row(self, rate: float) -> None:
         """Append a row to `epochs.jsonl` at the end of each epoch and of training."""
         s = self.state
-        ended = s.samples_seen // EPOCH_SAMPLES > (s.samples_seen - self.batch) // EPOCH_SAMPLES
-        if not ended and s.step < self.steps:
+        if not s.ends_row(self.batch, EPOCH_SAMPLES) and s.step < self.steps:
             return
-        append_line(
-            self.epochs,
-            {
-                "epoch": math.ceil(s.samples_seen / EPOCH_SAMPLES),
-                "step": s.step,
-                "samples_seen": s.samples_seen,
-                "loss": s.loss_sum / s.loss_steps if s.loss_steps else None,
-                "lr": rate,
-                "non_finite": len(s.non_finite),
-                "seconds": round(s.seconds, 3),
-            },
-        )
+        row = {
+            "epoch": math.ceil(s.samples_seen / EPOCH_SAMPLES),
+            "step": s.step,
+            "samples_seen": s.samples_seen,
+            "loss": s.loss_sum / s.loss_steps if s.loss_steps else None,
+            "lr": rate,
+            "non_finite": len(s.non_finite),
+            "seconds": round(s.seconds, 3),
+        }
+        if self.ranks.writes:
+            self.epochs.append(row)
         s.loss_sum, s.loss_steps = 0.0, 0
 
-    def _maybe_validate(self) -> bool:
-        """Score whole validation cases when due; keep the best when the protocol selects by it."""
-        job, s = self.job, self.state
-        every = job.protocol.validation.every_samples
-        if job.validate is None or every <= 0:
+    def _must_validate(self) -> bool:
+        """Whether the protocol wants the validation cases scored after this step."""
+        every = self.job.protocol.validation.every_samples
+        if self.job.validate is None or every <= 0:
             return False
-        if s.samples_seen // every == (s.samples_seen - self.batch) // every and s.step < self.steps:
-            return False
-        scores = job.validate(self.network)
-        self.network.train()
-        append_line(self.epochs, {"validation": scores, "step": s.step, "samples_seen": s.samples_seen})
-        mean = sum(scores.values()) / len(scores) if scores else 0.0
-        if s.best_score is None or mean > s.best_score:
-            s.best_score = mean
-            if job.protocol.validation.selection == "best_validation":
-                from segbench.networks.tensor_bytes import tensor_bytes
+        return self.state.ends_row(self.batch, every) or self.state.step >= self.steps
 
-                atomic_write(self.best_file, tensor_bytes(self.network.state_dict(), job.metadata))
-        return True
+    def _validate(self) -> None:
+        """Score whole validation cases on rank 0; keep the best when the protocol selects by it.
+
+        A signal meanwhile leaves a checkpoint that says what is still due.
+        """
+        job, s = self.job, self.state
+        self.watch.pause(f"validating after step {s.step}")
+        if self.ranks.writes and job.validate is not None:
+            try:
+                scores = job.validate(self.network)
+            except Interrupted:
+                self._save()
+                raise
+            self.epochs.append({"validation": scores, "step": s.step, "samples_seen": s.samples_seen})
+            mean = sum(scores.values()) / len(scores) if scores else 0.0
+            if s.best_score is None or mean > s.best_score:
+                s.best_score = mean
+                if job.protocol.validation.selection == "best_validation":
+                    from segbench.networks.tensor_bytes import tensor_bytes
+
+                    atomic_write(self.best_file, tensor_bytes(self.network.state_dict(), job.metadata))
+        s.validation_due = False
+        self.ranks.wait()
+        self.shared.train()
 
     @property
     def best_file(self) -> Path:
@@ -376,8 +412,12 @@ class _Run:
         return self.network
 
     def _save(self) -> None:
+        self.saved_at_step = self.state.step
+        if not self.ranks.writes:
+            return
+        self.watch.alive(f"writing the checkpoint of step {self.state.step}")
         self.job.check()
-        state = {**self.state.as_dict(), "scaler": self.scaler.state_dict(), "world_size": 1}
+        state = {**self.state.as_dict(), "scaler": self.scaler.state_dict(), "world_size": self.ranks.world}
         save_checkpoint(
             self.checkpoints,
             network=self.network,
@@ -386,25 +426,19 @@ class _Run:
             ema=self.ema,
             metadata=self.job.metadata,
         )
-        self.saved_at_step = self.state.step
-
-    def _keep_epochs_up_to(self, samples: int) -> None:
-        """Drop rows written after the checkpoint that is resumed: they will be written again."""
-        rows = read_lines(self.epochs, repair=True, warn=self.job.warn)
-        kept = [row for row in rows if int(str(row["samples_seen"])) <= samples]
-        if len(kept) != len(rows):
-            atomic_write(self.epochs, "".join(canonical_json(row) + "\n" for row in kept))
 
 
-def peak_memory(device: torch.device) -> int:
-    """Peak bytes: allocated on the device, or resident in this process on a CPU."""
-    if device.type == "cuda":
-        return torch.cuda.max_memory_allocated(device)
-    import resource
-    import sys
-
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else peak * 1024
+def _check_split(protocol: BenchProtocol, ranks: Ranks) -> None:
+    """Every rank and every accumulated part must get the same share of the batch."""
+    batch, parts = protocol.sampling.batch_size, protocol.train.accumulate
+    pieces = parts * ranks.world
+    if batch < ranks.world or (parts > 1 and batch % pieces):
+        raise SegbenchError(
+            "SB104",
+            f"a batch of {batch} cannot be split over {ranks.world} processes and {parts} accumulated parts",
+            expected=f"a multiple of {pieces}" if parts > 1 else f"at least {ranks.world}",
+            found=batch,
+        )
 
 
 def load_network(build: Callable[[], nn.Module], weights: dict[str, Tensor]) -> nn.Module:

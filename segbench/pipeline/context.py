@@ -30,6 +30,9 @@ class Execution:
         checkpoint_minutes: Time between checkpoints; 0: after every step.
         save_probabilities: Also keep class probabilities.
         check_outputs: Hash the outputs of finished stages again.
+        gpus_per_cell: Processes that train one network together, one per GPU; on a CPU just processes.
+        step_timeout: Seconds after which a training step counts as hung; None: 30 median steps, at least
+            ten minutes.
         launcher, job, node: Who started it.
     """
 
@@ -39,6 +42,8 @@ class Execution:
     checkpoint_minutes: float = 10.0
     save_probabilities: bool = False
     check_outputs: bool = False
+    gpus_per_cell: int = 1
+    step_timeout: float | None = None
     launcher: str = "local"
     job: str = ""
     node: str = ""

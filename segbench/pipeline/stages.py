@@ -151,7 +151,7 @@ def drop_from(folder: Path, name: str) -> None:
     for stage in later:
         stage_file(folder, stage).unlink(missing_ok=True)
     leftovers = {
-        "train": ("checkpoints", "epochs.jsonl"),
+        "train": ("checkpoints", "epochs.jsonl", "tensorboard"),
         "predict": ("predictions",),
         "evaluate": ("cases.jsonl", "cases.csv"),
         "profile": ("profile.json",),

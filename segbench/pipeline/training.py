@@ -58,7 +58,7 @@ def training_job(context: Context, cache: Cache) -> Generator[TrainingJob]:
             folder=context.folder,
             device=device,
             stop=context.stop,
-            on_step=lambda samples, value: bar.advance(batch, note=f"loss {value:.3f}"),
+            on_step=lambda samples, loss, rate: bar.advance(batch, note=_news(loss, rate, device)),
             warn=context.warn,
             validate=_validator(context, cache, device),
             metadata=weights_metadata(context, cache),
@@ -99,6 +99,13 @@ def train_stage(context: Context) -> StageResult:
             "cuda": torch.version.cuda,
         }
     return StageResult(artefact=facts["weights_sha256"], outputs=[final], facts=facts)
+
+
+def _news(loss: float, rate: float, device: torch.device) -> str:
+    """The state of training for its progress line."""
+    from segbench.engine.memory import peak_memory
+
+    return f"loss {loss:.3f}, lr {rate:.2g}, peak {peak_memory(device) / 2**30:.1f} GiB"
 
 
 def choose_device(name: str) -> torch.device:

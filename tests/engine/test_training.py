@@ -163,7 +163,7 @@ def job(
         folder=folder,
         device=torch.device("cpu"),
         stop=stop or StopRequest(),
-        on_step=lambda samples, loss: None,
+        on_step=lambda samples, loss, rate: None,
         warn=told.append,
         channels=2,
         checkpoint_minutes=1e9,
@@ -180,7 +180,7 @@ def test_stopped_and_resumed_equals_undisturbed(tmp_path: Path, optimiser: str) 
     stop = StopRequest()
     halted = job(tmp_path / "b", stop=stop, **{"optimiser.name": optimiser})
 
-    def stop_at_seven(samples: int, loss: float) -> None:
+    def stop_at_seven(samples: int, loss: float, rate: float) -> None:
         if samples == 14:
             stop.number = 15
 
@@ -298,3 +298,53 @@ def test_the_average_of_weights_is_kept_and_selected(tmp_path: Path) -> None:
     )
     assert (averaged.checkpoint / "ema.safetensors").is_file()
     assert math.isfinite(sum(float(w.sum()) for w in weights(averaged.network)))
+
+
+def test_a_signal_in_validation_leaves_a_checkpoint_and_the_validation_is_made_up(tmp_path: Path) -> None:
+    from dataclasses import replace
+
+    from segbench.core.interrupt import Interrupted
+
+    rules = {"validation.every_samples": 10, "validation.cases": "validation"}
+    plain = replace(job(tmp_path / "a", **rules), validate=lambda network: {"WT": 0.5})
+    train(plain)
+    calls: list[int] = []
+
+    def interrupted_once(network: nn.Module) -> dict[str, float]:
+        calls.append(1)
+        if len(calls) == 2:
+            raise Interrupted(15)
+        return {"WT": 0.5}
+
+    halted = replace(job(tmp_path / "b", **rules), validate=interrupted_once)
+    with pytest.raises(Interrupted):
+        train(halted)
+    assert [f.name for f in checkpoint_folders(tmp_path / "b" / "checkpoints")][-1] == "step-000000010"
+    train(halted)
+    rows = [[json.loads(x) for x in (tmp_path / f / "epochs.jsonl").read_text().splitlines()] for f in "ab"]
+    assert [{**r, "seconds": 0} for r in rows[0]] == [{**r, "seconds": 0} for r in rows[1]]
+    assert sum("validation" in r for r in rows[1]) == 4
+
+
+def test_warm_up_in_samples_is_a_share_of_the_budget(tmp_path: Path) -> None:
+    from dataclasses import replace
+
+    rates: list[float] = []
+    rules = {"budget.warmup_samples": 20, "schedule.name": "constant"}
+    train(replace(job(tmp_path, **rules), on_step=lambda samples, loss, rate: rates.append(rate)))
+    assert rates[:3] == pytest.approx([0.0, 0.001, 0.002])
+    assert rates[10:] == [0.01] * 10
+
+
+def test_a_batch_that_cannot_be_accumulated_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(SegbenchError) as caught:
+        train(job(tmp_path, **{"train.accumulate": 3}))
+    assert caught.value.code == "SB104"
+
+
+def test_checkpointing_gives_the_same_weights(tmp_path: Path) -> None:
+    plain = train(job(tmp_path / "a"))
+    saving = train(job(tmp_path / "b", **{"train.checkpointing": True}))
+    assert all(
+        torch.equal(a, b) for a, b in zip(weights(plain.network), weights(saving.network), strict=True)
+    )

@@ -6,7 +6,14 @@ from pathlib import Path
 
 import pytest
 
-from segbench.cards import list_model_cards, list_protocols, load_dataset_card, load_model_card, load_protocol
+from segbench.cards import (
+    Protocol,
+    list_model_cards,
+    list_protocols,
+    load_dataset_card,
+    load_model_card,
+    load_protocol,
+)
 from segbench.cards.protocol import parse_setting
 from segbench.core.errors import SegbenchError
 from segbench.pipeline.cell import check_fit, classes_of, identify, network_arguments, protocol_for
@@ -123,3 +130,11 @@ def test_identity_moves_with_what_changes_numbers_and_with_nothing_else() -> Non
     assert content(split="t") != content()
     assert content(p=load_protocol("demo", {"budget.samples": 4})) != content()
     assert network_arguments(model, card, own) == {"in_channels": 4, "out_channels": 4}
+
+
+def test_a_field_that_came_later_moves_no_digest_unless_it_is_used() -> None:
+    plain, saving = load_protocol("standard"), load_protocol("standard", {"train.checkpointing": True})
+    assert "checkpointing" not in plain.resolved()["train"]
+    assert saving.resolved()["train"]["checkpointing"] is True
+    assert saving.digest() != plain.digest()
+    assert Protocol.model_validate(plain.resolved()) == plain

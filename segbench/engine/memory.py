@@ -1,0 +1,31 @@
+"""Memory of the device that trains: its peak, and the result when it does not suffice."""
+
+from __future__ import annotations
+
+import torch
+
+from segbench.core.errors import SegbenchError
+
+__all__ = ["out_of_memory", "peak_memory"]
+
+
+def out_of_memory(device: torch.device) -> SegbenchError:
+    """SB504 with the peak and the size of the device."""
+    details: tuple[str, ...] = ()
+    if device.type == "cuda":
+        size = torch.cuda.get_device_properties(device).total_memory / 2**30
+        peak = torch.cuda.max_memory_reserved(device) / 2**30
+        allocated = torch.cuda.max_memory_allocated(device) / 2**30
+        details = (f"peak allocated {allocated:.1f}, reserved {peak:.1f} of {size:.1f} GiB",)
+    return SegbenchError("SB504", f"out of memory on {device.type}", details=details)
+
+
+def peak_memory(device: torch.device) -> int:
+    """Peak bytes: allocated on the device, or resident in this process on a CPU."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    import resource
+    import sys
+
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024

@@ -1,0 +1,102 @@
+"""Several processes that train one network: who of them I am, and what we add up.
+
+The global batch is split among the ranks; the loss is the loss of the *global* batch on every rank (its sums
+are added up before ratios are taken), so the numbers do not depend on how many ranks share the work, except
+for the order of sums. Only rank 0 writes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, cast
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+__all__ = ["ALONE", "Ranks"]
+
+
+@dataclass(frozen=True, slots=True)
+class Ranks:
+    """This process's place among those that train one network.
+
+    Attributes:
+        rank: From 0.
+        world: How many.
+    """
+
+    rank: int = 0
+    world: int = 1
+
+    @property
+    def writes(self) -> bool:
+        """Whether this process writes checkpoints and records."""
+        return self.rank == 0
+
+    @property
+    def total(self) -> Callable[[Tensor], Tensor] | None:
+        """Sum of a tensor over the ranks, for the loss; None when alone."""
+        return None if self.world == 1 else total_over_ranks
+
+    def any(self, flag: bool, device: torch.device) -> bool:
+        """Whether the flag is set on any rank; the same answer on all of them."""
+        if self.world == 1:
+            return flag
+        seen = torch.tensor([int(flag)], device=device)
+        dist.all_reduce(seen, op=dist.ReduceOp.MAX)
+        return bool(seen.item())
+
+    def largest(self, value: int, device: torch.device) -> int:
+        """The largest value of all ranks."""
+        if self.world == 1:
+            return value
+        seen = torch.tensor([value], dtype=torch.int64, device=device)
+        dist.all_reduce(seen, op=dist.ReduceOp.MAX)
+        return int(seen.item())
+
+    def wait(self) -> None:
+        """Come together: nobody goes on before everybody is here."""
+        if self.world > 1:
+            dist.barrier()
+
+    def share(self, network: nn.Module, *, unused: bool = False) -> nn.Module:
+        """The network whose backward pass adds up gradients over the ranks; itself when alone.
+
+        Args:
+            network: On its device, with the same weights on every rank.
+            unused: Some parameters get no gradient (the lowest resolution of deep supervision).
+        """
+        if self.world == 1:
+            return network
+        from torch.nn.parallel import DistributedDataParallel
+
+        return DistributedDataParallel(network, broadcast_buffers=False, find_unused_parameters=unused)
+
+
+class _Total(torch.autograd.Function):
+    """Sum over the ranks; its gradient goes to each rank's own share unchanged.
+
+    Every rank computes the same loss from the sums. The derivative with respect to a rank's own summand is
+    then the derivative with respect to the sum; the other ranks' shares arrive when gradients are added up.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, own: Tensor) -> Tensor:
+        summed = own.clone()
+        dist.all_reduce(summed)
+        return summed
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Any) -> Any:
+        return gradients[0]
+
+
+def total_over_ranks(own: Tensor) -> Tensor:
+    """Sum of every rank's tensor, differentiable; the same bits on every rank."""
+    return cast("Tensor", _Total.apply(own))
+
+
+ALONE = Ranks()
+"""One process trains."""
