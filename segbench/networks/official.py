@@ -73,7 +73,7 @@ def load_official_weights(
     own = network.state_dict()
     match = _match(own, found, layout_of(network))
     missing = [name for name in own if name not in match.tensors]
-    faults = match.faults + (_lines(own, found, missing, match) if strict else [])
+    faults = match.faults + _unfit_values(own, match) + (_lines(own, found, missing, match) if strict else [])
     if faults:
         raise SegbenchError(
             "SB406",
@@ -158,6 +158,17 @@ def _without_prefixes(name: str) -> str:
     while (shorter := next((name[len(p) :] for p in PREFIXES if name.startswith(p)), None)) is not None:
         name = shorter
     return name
+
+
+def _unfit_values(own: Mapping[str, Tensor], match: _Match) -> list[str]:
+    """What a copy would lose or carry on silently: another kind of number, values that are none."""
+    faults = []
+    for name, tensor in match.tensors.items():
+        if tensor.is_floating_point() != own[name].is_floating_point() or tensor.is_complex():
+            faults.append(f"kind of numbers: {name} is {tensor.dtype}, expected {own[name].dtype}")
+        elif tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
+            faults.append(f"values: {name} holds NaN or infinity")
+    return faults
 
 
 def _match(own: Mapping[str, Tensor], found: Mapping[str, Tensor], layout: Layout) -> _Match:

@@ -243,6 +243,21 @@ def _check_overrides(card: ModelCard, constructor: Callable[..., Any], overrides
             found={key: type(overrides[key]).__name__ for key in wrong},
             mend="use a plain value",
         )
+    _check_backend(overrides.get("backend", "auto"))
+
+
+def _check_backend(backend: Any) -> None:
+    from segbench.networks.blocks.inputs import InputError
+    from segbench.networks.scan.choice import BACKENDS
+
+    if backend not in ("auto", *BACKENDS):
+        raise InputError(
+            "SB104",
+            f"no scan backend {backend!r}; there are auto, {', '.join(BACKENDS)}",
+            expected=["auto", *BACKENDS],
+            found=backend,
+            mend="name one of them; 'segbench doctor --device' says which can run here",
+        )
 
 
 def _check_channels(in_channels: int, out_channels: int) -> None:

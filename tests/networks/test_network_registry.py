@@ -60,6 +60,12 @@ def test_unknown_override_is_a_type_error_that_names_the_allowed_ones():
     assert caught.value.exit_code == 2
 
 
+def test_an_unknown_scan_backend_is_refused_when_the_network_is_built():
+    with pytest.raises(ValueError, match="no scan backend 'cuda9'; there are auto, reference") as caught:
+        build_network("segmamba-v2-tiny", 1, 2, backend="cuda9")
+    assert caught.value.code == "SB104"
+
+
 def test_an_override_must_be_a_plain_value():
     with pytest.raises(TypeError, match="features is not"):
         build_network("nnunet", 1, 2, features=torch.tensor([8, 16]))

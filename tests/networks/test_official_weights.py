@@ -201,6 +201,23 @@ def test_all_faults_are_listed_at_once_and_nothing_is_half_loaded():
     assert torch.equal(target.state_dict()["refine.conv1.weight"], source.state_dict()["refine.conv1.weight"])
 
 
+@pytest.mark.parametrize(
+    ("spoil", "fault"),
+    [
+        (lambda t: t.to(torch.complex64), "kind of numbers: stem.conv2.weight is torch.complex64"),
+        (lambda t: t.to(torch.int32), "kind of numbers: stem.conv2.weight is torch.int32"),
+        (lambda t: t * float("nan"), "values: stem.conv2.weight holds NaN or infinity"),
+    ],
+)
+def test_values_that_would_be_lost_or_poison_the_network_are_refused(spoil, fault):
+    weights = dict(export_official_weights(v2(1)))
+    weights["encoder1.layer.conv2.conv.weight"] = spoil(weights["encoder1.layer.conv2.conv.weight"])
+    for strict in (True, False):
+        with pytest.raises(SegbenchError, match="nothing was loaded") as caught:
+            load_official_weights(v2(2), weights, strict=strict)
+        assert caught.value.details[0].startswith(fault)
+
+
 @pytest.mark.parametrize("slug", ["nnunet", "resenc-l", "umamba-bot"])
 def test_aliases_are_checked_and_ignored(slug):
     build = {"features": (4, 8, 8)} | ({"blocks": (1, 1, 1)} if slug == "resenc-l" else {})
