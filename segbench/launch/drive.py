@@ -78,7 +78,7 @@ def drive(
             if wait:
                 _take_up_held(matrix)
             idle = not matrix.active and not matrix.waiting
-            time.sleep(_WAIT_S if idle and matrix.held else launcher.poll_s if matrix.active else 0.0)
+            time.sleep(_WAIT_S if idle and wait else launcher.poll_s if matrix.active else 0.0)
     matrix.ended.update(dict.fromkeys(matrix.held, "locked"))
     return matrix.ended
 

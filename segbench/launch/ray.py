@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import os
 import socket
+import time
 from collections.abc import Sequence
 from importlib import import_module
 from pathlib import Path
@@ -20,6 +21,8 @@ from segbench.launch.base import Capacity, JobPhase, JobRef, JobState, Need
 from segbench.launch.command import CellCommand, cell_command, run_when_free
 
 NAMESPACE = "segbench"
+_HEAD = "node:__internal_head__"  # the keeper stands where the cluster itself does: lost only with it
+_PATIENCE_S = 60.0
 EXCLUSIVE = "segbench_exclusive"
 """Custom resource that a node may offer once; a cell that must run alone takes it whole."""
 
@@ -125,7 +128,7 @@ class RayLauncher:
         digest = hashlib.sha256(str(results.resolve()).encode()).hexdigest()[:12]
         keeper = ray.remote(Keeper).options(
             name=f"segbench-{digest}", namespace=NAMESPACE, lifetime="detached", get_if_exists=True,
-            num_cpus=0, max_restarts=-1,
+            num_cpus=0, max_restarts=-1, resources={_HEAD: 0.001},
         )  # fmt: skip
         self._keeper = keeper.remote()
 
@@ -148,25 +151,40 @@ class RayLauncher:
             resources["resources"] = {EXCLUSIVE: 1}
         threads = max(1, min(need.threads, int(widest)))
         commands = [cell_command(folder, self._arguments, threads=threads) for folder in cells]
-        names = self._ray.get([self._keeper.start.remote(command, resources) for command in commands])
+        names = [self._ask("start", command, resources) for command in commands]
         return [JobRef(folder, name) for folder, name in zip(cells, names, strict=True)]
 
     def poll(self, jobs: Sequence[JobRef]) -> list[JobState]:
-        """What the keeper knows; when it was lost with its node, its cells count as lost."""
-        known: dict[str, tuple[str, int | None]]
-        try:
-            known = self._ray.get(self._keeper.look.remote(), timeout=60)
-        except self._ray.exceptions.GetTimeoutError:
+        """What the keeper knows of each cell."""
+        known: dict[str, tuple[str, int | None]] | None = self._ask("look")
+        if known is None:
             return [JobState(ref, "pending", "the cluster does not answer") for ref in jobs]
-        except self._ray.exceptions.RayActorError as error:
-            known = {ref.job: (f"lost: {type(error).__name__}", None) for ref in jobs}
-        return [
-            self._state(ref, *known.get(ref.job, ("lost: the keeper was restarted", None))) for ref in jobs
-        ]
+        unknown = ("lost: the keeper was restarted", None)
+        return [self._state(ref, *known.get(ref.job, unknown)) for ref in jobs]
 
     def cancel(self, jobs: Sequence[JobRef]) -> None:
         """Take the jobs back; running cells write a checkpoint and end."""
-        self._ray.get(self._keeper.stop.remote([ref.job for ref in jobs]))
+        self._ask("stop", [ref.job for ref in jobs])
+
+    def _ask(self, method: str, *arguments: Any) -> Any:
+        """The keeper's answer; None when it gave none for a minute (it is being moved, the network is down).
+
+        A keeper that was restarted knows nothing of its cells; they are then lost, and started again.
+        """
+        errors = self._ray.exceptions
+        end = time.monotonic() + _PATIENCE_S
+        while True:
+            try:
+                return self._ray.get(getattr(self._keeper, method).remote(*arguments), timeout=_PATIENCE_S)
+            except (errors.RayActorError, errors.GetTimeoutError) as error:
+                if time.monotonic() < end:
+                    time.sleep(self.poll_s)
+                elif method == "look":
+                    return None
+                else:
+                    raise BackendUnavailable(
+                        "the Ray cluster does not answer", details=[str(error).splitlines()[0]]
+                    ) from error
 
     def _state(self, ref: JobRef, word: str, code: int | None) -> JobState:
         if code is not None and code < 0:

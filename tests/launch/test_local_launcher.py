@@ -1,0 +1,185 @@
+"""Cells as child processes: GPUs are shared out between shells, children end with their launcher."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from segbench.core.errors import SegbenchError
+from segbench.launch import LauncherChoice, Need, open_launcher
+from segbench.launch.command import PARENT, cell_command, popen_cell
+from segbench.launch.gpus import Gpu, GpuPool, visible_gpus
+from segbench.launch.local import LocalLauncher
+
+GIB = 2**30
+
+
+def test_gpus_are_the_visible_ones(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "2, 5")
+    assert [gpu.index for gpu in visible_gpus()] == ["2", "5"]
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    assert visible_gpus() == []
+
+
+def test_a_gpu_is_given_to_one_cell_and_another_shell_passes_it_over() -> None:
+    gpus = [Gpu("0", None), Gpu("1", None)]
+    here, there = GpuPool(gpus), GpuPool(gpus)
+    first = here.take(1, None)
+    second = there.take(1, None)
+    assert first is not None and second is not None
+    assert (first.indices, second.indices) == (("0",), ("1",))
+    assert here.take(1, None) is None
+    assert there.take(1, None) is None
+    here.give_back(first, None)
+    third = there.take(1, None)
+    assert third is not None and third.indices == ("0",)
+    assert here.take(2, None) is None
+    there.give_back(second, None)
+    there.give_back(third, None)
+    both = here.take(2, None)
+    assert both is not None and both.indices == ("0", "1")
+    here.give_back(both, None)
+
+
+@pytest.mark.parametrize(
+    ("pack", "first", "second", "fits"),
+    [
+        (True, 10 * GIB, 11 * GIB, True),  # 21 of 24 GiB: under 90 %
+        (True, 10 * GIB, 12 * GIB, False),  # 22 GiB: over
+        (True, 10 * GIB, None, False),  # never measured
+        (False, 1 * GIB, 1 * GIB, False),  # not asked for
+    ],
+)
+def test_two_cells_share_a_gpu_only_when_their_peaks_fit(
+    pack: bool, first: int, second: int | None, fits: bool
+) -> None:
+    pool = GpuPool([Gpu("7", 24 * GIB)], pack=pack)
+    one = pool.take(1, first)
+    assert one is not None
+    two = pool.take(1, second)
+    assert (two is not None) == fits
+    if fits:
+        assert pool.take(1, 1) is None  # never three
+    for place, peak in ((one, first), (two, second)):
+        if place is not None:
+            pool.give_back(place, peak)
+
+
+def test_slots_and_threads(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1,2,3")
+    assert LocalLauncher(gpus=1).capacity().slots == 4
+    assert LocalLauncher(gpus=2).capacity().slots == 2
+    assert LocalLauncher(gpus=1, pack=True).capacity().slots == 8
+    assert LocalLauncher(gpus=1, slots=3).capacity().slots == 3
+    assert LocalLauncher().capacity().slots == 1
+    monkeypatch.setenv("SEGBENCH_THREADS", "8")
+    seen: list[dict[str, str]] = []
+    monkeypatch.setattr(
+        "segbench.launch.local.popen_cell",
+        lambda command, **kw: seen.append(kw["extra"]) or subprocess.Popen([sys.executable, "-c", ""]),
+    )
+    launcher = LocalLauncher(gpus=2)
+    refs = launcher.start([tmp_path / "a", tmp_path / "b", tmp_path / "c"], Need(gpus=2))
+    assert len(refs) == 2  # the third finds no GPU and is offered again later
+    assert [extra["CUDA_VISIBLE_DEVICES"] for extra in seen] == ["0,1", "2,3"]
+    assert {extra["SEGBENCH_THREADS"] for extra in seen} == {"4"}
+    while {state.phase for state in launcher.poll(refs)} != {"done"}:
+        time.sleep(0.01)
+    assert len(launcher.start([tmp_path / "c"], Need(gpus=2))) == 1
+
+
+def test_a_child_that_was_killed_is_lost_and_its_signal_named(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(
+        "segbench.launch.local.popen_cell",
+        lambda command, **kw: subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"]),
+    )
+    launcher = LocalLauncher()
+    (ref,) = launcher.start([tmp_path], Need())
+    assert launcher.poll([ref])[0].phase == "running"
+    os.kill(int(ref.job.partition(":")[2]), signal.SIGKILL)
+    while launcher.poll([ref])[0].phase == "running":
+        time.sleep(0.01)
+    assert launcher.poll([ref])[0].phase == "lost"
+    assert launcher.poll([ref])[0].reason == "killed by signal 9"
+
+
+def test_a_cell_is_told_who_started_it(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("SEGBENCH_DATA", "relative/data")
+    monkeypatch.setenv(PARENT, "1")
+    monkeypatch.chdir(tmp_path)
+    command = cell_command(Path("runs/a"), ["--quiet"], threads=3)
+    assert command.folder == str(tmp_path / "runs" / "a")
+    assert command.directory == str(tmp_path)
+    assert ("SEGBENCH_DATA", "relative/data") in command.variables
+    assert PARENT not in dict(command.variables)
+    child = popen_cell(command, launcher="ray", job="j", node="n")
+    assert child.wait(60) == 4  # there is no run in that folder
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="the tie to the parent is Linux's")
+def test_a_cell_is_asked_to_stop_when_its_launcher_dies(tmp_path: Path) -> None:
+    cell = (
+        "import time, sys\n"
+        "from segbench.core.interrupt import StopRequest\n"
+        "from segbench.launch.command import stop_with_parent\n"
+        "with StopRequest() as stop:\n"
+        "    stop_with_parent()\n"
+        "    open(sys.argv[1] + '/ready', 'w').close()\n"
+        "    while not stop.asked: time.sleep(0.01)\n"
+        "    open(sys.argv[1] + '/asked', 'w').close()\n"
+    )
+    parent = (
+        "import os, subprocess, sys, time\n"
+        f"os.environ['{PARENT}'] = str(os.getpid())\n"
+        "subprocess.Popen([sys.executable, '-c', sys.argv[2], sys.argv[1]])\n"
+        "time.sleep(60)\n"
+    )
+    process = subprocess.Popen([sys.executable, "-c", parent, str(tmp_path), cell])
+    wait_for(tmp_path / "ready")
+    assert not (tmp_path / "asked").exists()
+    process.kill()
+    process.wait()
+    wait_for(tmp_path / "asked")
+
+
+def wait_for(path: Path) -> None:
+    end = time.monotonic() + 20
+    while not path.exists():
+        assert time.monotonic() < end, f"{path.name} did not come"
+        time.sleep(0.02)
+
+
+@pytest.mark.parametrize(
+    ("choice", "text"),
+    [
+        (LauncherChoice("pbs"), "no such launcher"),
+        (LauncherChoice("local", slurm=("partition=a",)), "--slurm belongs to"),
+        (LauncherChoice("slurm", ray_address="auto"), "--ray-address belongs to"),
+        (LauncherChoice("ray", pack=True), "--pack belongs to"),
+    ],
+)
+def test_flags_that_do_not_go_together(tmp_path: Path, choice: LauncherChoice, text: str) -> None:
+    with pytest.raises(SegbenchError) as caught:
+        open_launcher(choice, tmp_path)
+    assert (caught.value.code, caught.value.exit_code) == ("SB104", 2)
+    assert text in caught.value.message
+
+
+@pytest.mark.parametrize(("name", "package"), [("slurm", "submitit"), ("ray", "ray")])
+def test_an_absent_extra_is_named_with_the_way_to_get_it(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, name: str, package: str
+) -> None:
+    monkeypatch.setitem(sys.modules, package, None)
+    with pytest.raises(SegbenchError) as caught:
+        open_launcher(LauncherChoice(name), tmp_path)
+    assert (caught.value.code, caught.value.exit_code) == ("SB502", 5)
+    assert f"needs {package}, which is not installed" in caught.value.message
+    assert f"segbench[{name}]" in caught.value.mend
