@@ -161,11 +161,6 @@ class Listing:
         return [Path(place, candidate) for candidate in names if self.has(place, candidate)]
 
 
-def with_any_ending(path: Path) -> list[Path]:
-    """The existing files that a path stands for: itself, or the same stem with another ending."""
-    return Listing().with_any_ending(path.parent, path.name)
-
-
 def is_safe_case(case: str) -> bool:
     """Whether an id may be part of a file name anywhere."""
     return names.is_safe_case(case)

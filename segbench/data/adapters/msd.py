@@ -12,11 +12,11 @@ from segbench.data.adapters.base import (
     CaseFiles,
     Discovery,
     LayoutFinding,
+    Listing,
     entries,
     inside,
     is_safe_case,
     stem_and_ending,
-    with_any_ending,
     wrapped,
 )
 from segbench.data.adapters.dataset_json import DatasetJson, Entry, read_dataset_json
@@ -44,9 +44,10 @@ def discover(card: DatasetCard, layout: MsdLayout, root: Path) -> Discovery:
     _compare_labels(card, description, file, discovery, place)
     stacked = _stacked(card, description, file)
     listed: set[Path] = set()
+    listing = Listing()
     training = description.training or ()
     for index, entry in enumerate((*training, *description.unlabelled)):
-        files = _case(card, layout, folder, entry, stacked, discovery, root, listed)
+        files = _case(card, layout, folder, entry, stacked, discovery, root, listing, listed)
         if files is not None:
             discovery.add(files, root)
             if index < len(training):
@@ -111,6 +112,7 @@ def _case(
     stacked: tuple[str, ...],
     discovery: Discovery,
     root: Path,
+    listing: Listing,
     listed: set[Path],
 ) -> CaseFiles | None:
     image_name = entry.images[0]
@@ -122,8 +124,10 @@ def _case(
         discovery.findings.append(LayoutFinding("SB339", "error", message, file=place))
         return None
     case = match["case"]
-    image = next(iter(with_any_ending(folder / image_name)), None)
-    label = None if entry.label is None else next(iter(with_any_ending(folder / entry.label)), None)
+    image = next(iter(listing.with_any_ending(folder, image_name)), None)
+    label = None
+    if entry.label is not None:
+        label = next(iter(listing.with_any_ending(folder, entry.label)), None)
     missing: list[str] = []
     for path, name, what in ((image, image_name, "image"), (label, entry.label, "label")):
         if name is None:
