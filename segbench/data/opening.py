@@ -102,7 +102,7 @@ def phantom_kind(card: DatasetCard) -> str:
 def absent(card: DatasetCard, *, looked: list[Path], base: Path | None) -> SegbenchError:
     """SB301: where was looked, how one comes by the data, what to use meanwhile."""
     first, *others = looked
-    source = "" if base is None else f" (from {base if base.is_absolute() else './' + base.as_posix()})"
+    source = "" if base is None else f" (from {_as_typed(base)})"
     lines = [f"looked in {first}{source}: the folder does not exist"]
     if others:
         lines.append(f"nor is there {' or '.join(path.name for path in others)} beside it")
@@ -113,6 +113,11 @@ def absent(card: DatasetCard, *, looked: list[Path], base: Path | None) -> Segbe
         details=[line for line in lines if line],
         mend=f"to try the same layout without it: segbench data phantom {phantom_kind(card)} DIR",
     )
+
+
+def _as_typed(base: Path) -> str:
+    """A folder as a reader takes it for one: `./data`, but `../data` and `/data` as they are."""
+    return base.as_posix() if base.is_absolute() or base.parts[:1] == ("..",) else f"./{base.as_posix()}"
 
 
 def how_to_get(card: DatasetCard, base: Path | None = None) -> str:

@@ -17,6 +17,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from multiprocessing import get_context
 from multiprocessing.connection import wait
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -142,7 +143,7 @@ class _Pool:
         process = context.Process(
             target=_serve, args=(their_tasks, their_answers, self.function), daemon=True
         )
-        with _one_thread():
+        with _one_thread(), _main_left_out(self.function):
             process.start()
         their_tasks.close()
         their_answers.close()
@@ -222,6 +223,23 @@ def _one_thread() -> Iterator[None]:
                 os.environ.pop(name, None)
             else:
                 os.environ[name] = value
+
+
+@contextmanager
+def _main_left_out(function: Callable[[Any], Any]) -> Iterator[None]:
+    """Children do not run the caller's script again, so a script needs no `if __name__ == "__main__"`.
+
+    A spawned child imports the parent's main module first, unless it finds a module without a file there. A
+    function that lives in the script is found in no other way: then the script is imported.
+    """
+    home = getattr(function, "__module__", None) or type(function).__module__
+    main = sys.modules["__main__"]
+    if home != "__main__":
+        sys.modules["__main__"] = ModuleType("__main__")
+    try:
+        yield
+    finally:
+        sys.modules["__main__"] = main
 
 
 @dataclass(frozen=True, slots=True)

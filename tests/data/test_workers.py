@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
+import sys
 import time
 
 import numpy as np
@@ -97,3 +99,16 @@ def test_workers_have_one_blas_thread_and_the_parent_keeps_its_own(monkeypatch):
 def test_no_task_starts_no_process(monkeypatch):
     monkeypatch.setattr("segbench.data.workers.get_context", lambda *_: pytest.fail("a process was started"))
     assert list(ordered_map(square, [], 4)) == []
+
+
+def test_a_script_needs_no_guard_and_is_not_run_again(tmp_path):
+    script = tmp_path / "script.py"
+    script.write_text(
+        "import operator\n"
+        "from segbench.data.workers import ordered_map\n"
+        "print('script runs')\n"
+        "print([result for _, result, _ in ordered_map(operator.neg, [1, 2, 3], 2)])\n"
+    )
+    done = subprocess.run([sys.executable, str(script)], capture_output=True, text=True, timeout=120)
+    assert done.stdout == "script runs\n[-1, -2, -3]\n"
+    assert done.returncode == 0, done.stderr
