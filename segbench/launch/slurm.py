@@ -199,7 +199,9 @@ class SlurmLauncher:
 
     def _submitted(self) -> dict[str, str]:
         """The last job of each run, as earlier commands wrote it down."""
-        return {str(line["run_id"]): str(line["job"]) for line in read_lines(self._folder / JOBS)}
+        return {
+            str(line["run_id"]): str(line["job"]) for line in read_lines(self._folder / JOBS, repair=True)
+        }
 
     def _queue(self, jobs: Sequence[str]) -> dict[str, tuple[str, str]]:
         """State and reason of the jobs that are in the queue."""

@@ -20,7 +20,7 @@ PLAN_FILE = "plan.jsonl"
 
 def append_plan(results: Path, cells: Sequence[PlannedCell]) -> None:
     """Add the cells whose line is not there yet, or has another state."""
-    known = read_plan(results)
+    known = read_plan(results, repair=True)
     for planned in cells:
         state = "blocked" if planned.state == "blocked" else "planned"
         before = known.get(planned.cell.run_id)
@@ -29,9 +29,9 @@ def append_plan(results: Path, cells: Sequence[PlannedCell]) -> None:
     sync_lines(results / PLAN_FILE)
 
 
-def read_plan(results: Path) -> dict[str, dict[str, Any]]:
-    """The planned cells by run id, as their last lines say."""
-    lines = read_lines(results / PLAN_FILE)
+def read_plan(results: Path, *, repair: bool = False) -> dict[str, dict[str, Any]]:
+    """The planned cells by run id, as their last lines say; `repair` cuts a torn last line off the file."""
+    lines = read_lines(results / PLAN_FILE, repair=repair)
     return {str(line["run_id"]): line for line in lines if "run_id" in line and "state" in line}
 
 
