@@ -146,6 +146,16 @@ class ByteStream:
         """What the last four bytes of the file say: the length modulo 2^32 of its last gzip member."""
         return int.from_bytes(os.pread(self._stream.fileno(), 4, max(0, self._end - 4)), "little")
 
+    def file_content(self) -> bytes:
+        """All bytes of the file from where the stream stood on, without moving it; fed to no hasher."""
+        start = self._end - self.file_bytes
+        return os.pread(self._stream.fileno(), self.file_bytes, start)
+
+    @property
+    def hashed(self) -> bool:
+        """Whether the file's bytes are being hashed as they are read."""
+        return self._hasher is not None
+
     def finish(self, announced: int) -> None:
         """Read on to the end of the file and refuse anything left over.
 

@@ -40,6 +40,8 @@ def as_label_array(
             stored = stored.astype(np.float64) * slope + inter
     if stored.dtype.kind == "f":
         return _from_float(stored, path)
+    if stored.dtype == np.uint8:
+        return stored  # every value of the type is a label
     low, high = int(stored.min()), int(stored.max())
     if low < 0 or high > LARGEST_LABEL:
         raise _no_label(low if low < 0 else high, path)
