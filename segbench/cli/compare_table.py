@@ -115,7 +115,8 @@ def _print_two_level(pairs: Sequence[ComparedPair], metric: MetricDisplay) -> No
         shown = _ranged(level["difference"], level["low"], level["high"], metric)
         console.emit(
             f"  two-level {pair.region}, {pair.a} - {pair.b}: {shown}, p {format_p(level['pvalue'])}, "
-            f"df {df} ({level['seeds_a']} and {level['seeds_b']} seeds, {level['cases']} cases)"
+            f"p Holm {format_p(pair.p_decision)}, df {df} "
+            f"({level['seeds_a']} and {level['seeds_b']} seeds, {level['cases']} cases)"
         )
     gains = [level["detectable_difference"] for _, level in leveled]
     gains = [gain for gain in gains if isinstance(gain, float)]

@@ -12,6 +12,7 @@ from segbench.core.atomic import atomic_write
 from segbench.core.errors import SegbenchError
 from segbench.report import latex, markup
 from segbench.report.analysis import Analysis, analyse
+from segbench.report.answers import find_answers
 from segbench.report.document import document, document_text, protocol_notes
 from segbench.report.guards import Guard
 from segbench.report.lint import lint_latex
@@ -120,8 +121,13 @@ def markdown_text(analysis: Analysis, tables: Sequence[TableSet], drawn: Sequenc
         for item in analysis.guards
     ]
     lines += [] if analysis.guards else ["None."]
+    lines += [""]
+    for item in find_answers(analysis):
+        lines += [f"## What the records answer: {markup.escape_markdown(item.title)}", ""]
+        lines += [f"- {markup.escape_markdown(sentence)}" for sentence in item.sentences] + [""]
     notes = protocol_notes(analysis)
-    lines += ["", *(markup.escape_markdown(note) + "\n" for note in notes)]
+    lines += ["## Notes of protocol and metric profile", ""] if notes else []
+    lines += [*(markup.escape_markdown(note) + "\n" for note in notes)]
     titles = {
         "main": "Main tables",
         "pairwise": "Pairwise comparison",

@@ -25,9 +25,9 @@ class Cost:
         seconds_per_case: prediction time over its cases.
         gpu_hours: training, all folds and seeds together.
         latency_s: median of one forward pass.
-        device: what it was measured on.
-        dtype: of the measurement.
-        input_shape: of the measurement.
+        device: what memory and time were measured on.
+        dtype: of the profile.
+        input_shape: of the profile: the input that operations are counted for.
     """
 
     dataset: str
@@ -74,7 +74,7 @@ def model_cost(block: Block, scores: ModelScores) -> Cost:
         seconds_per_case=_average(_per_case(run, scores) for run in scores.runs),
         gpu_hours=sum(known) if (known := [hour for hour in hours if hour is not None]) else None,
         latency_s=_number(latency),
-        device=str(row.get("device") or _device(scores.runs)),
+        device=_device(scores.runs, row),
         dtype=str(row.get("dtype") or ""),
         input_shape="x".join(str(part) for part in row.get("input_shape") or ()),
     )
@@ -96,12 +96,19 @@ def profile_row(run: Run) -> Mapping[str, Any]:
     return next(iter(ended_well or usable), {})
 
 
-def _device(runs: Iterable[Run]) -> str:
+def _device(runs: Iterable[Run], row: Mapping[str, Any]) -> str:
+    """The device of the runs with its processor, else that of the profile unless it only counts."""
     for run in runs:
-        device = facts.table_of(run.record, "execution").get("device")
+        device = str(facts.table_of(run.record, "execution").get("device") or "")
+        machine = facts.table_of(run.record, "machine")
+        gpu = facts.table_of(machine, "gpu").get("name") or machine.get("gpu")
+        if device in {"", "auto"}:
+            device = "cuda" if isinstance(gpu, str) and gpu else "cpu" if machine.get("cpu") else ""
+        name = gpu if device.startswith(("cuda", "gpu")) else machine.get("cpu")
         if device:
-            return str(device)
-    return ""
+            return f"{device}, {name}" if isinstance(name, str) and name else device
+    measured = str(row.get("device") or "")
+    return "" if measured == "meta" else measured
 
 
 def _per_case(run: Run, scores: ModelScores) -> float | None:

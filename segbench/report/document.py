@@ -13,6 +13,7 @@ import numpy as np
 
 from segbench.report import facts
 from segbench.report.analysis import Analysis, Key, Standing
+from segbench.report.answers import find_answers
 from segbench.report.markup import json_number
 from segbench.report.ranking import STABILITY_SCHEME
 from segbench.report.summary import Summary
@@ -40,6 +41,7 @@ def document(
         "versions": versions(),
         "runs": [_run(analysis, run) for run in analysis.runs],
         "notes": protocol_notes(analysis),
+        "answers": [item.as_json() for item in find_answers(analysis)],
         "summary": [
             summary_json(item, analysis.standings[key].get(item.model, Standing()))
             for key, items in analysis.summaries.items()

@@ -43,6 +43,7 @@ class Guard:
         message: what, in one line.
         runs: ids of the runs concerned, sorted.
         dataset: where it applies, empty for the whole report.
+        metric: which metric it touches, empty for all.
     """
 
     code: str
@@ -50,6 +51,7 @@ class Guard:
     message: str
     runs: tuple[str, ...] = ()
     dataset: str = ""
+    metric: str = ""
 
     def as_json(self) -> dict[str, Any]:
         """The object of report.json."""
@@ -63,11 +65,17 @@ class Guard:
 
 
 def guard(
-    code: str, message: str, runs: Iterable[Run] = (), *, dataset: str = "", severity: str | None = None
+    code: str,
+    message: str,
+    runs: Iterable[Run] = (),
+    *,
+    dataset: str = "",
+    metric: str = "",
+    severity: str | None = None,
 ) -> Guard:
     """A finding with its usual severity."""
     ids = tuple(sorted({run.run_id for run in runs}))
-    return Guard(code, severity or SEVERITY[code], one_line(message), ids, dataset)
+    return Guard(code, severity or SEVERITY[code], one_line(message), ids, dataset, metric)
 
 
 def listed_names(names: Sequence[str]) -> str:

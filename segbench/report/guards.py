@@ -172,14 +172,18 @@ def missing_guards(block: Block, metrics: Sequence[str]) -> list[Guard]:
 
 def discrimination_guards(discriminations: Sequence[Discrimination]) -> list[Guard]:
     """Columns in which models differ by less than retraining moves them."""
-    found: list[Guard] = []
+    groups: dict[tuple[str, str, str], list[Discrimination]] = {}
     for item in discriminations:
         if item.cannot_rank and item.ratio is not None:
-            message = (
-                f"{item.block.name}, {item.region}, {item.metric}: cannot rank methods: "
-                f"spread between models is {item.ratio:.2f} of the spread over {item.within}"
-            )
-            found.append(guard("cannot-rank", message, item.block.runs, dataset=item.block.dataset))
+            groups.setdefault((item.block.name, item.metric, item.within), []).append(item)
+    found: list[Guard] = []
+    for (name, metric, within), items in groups.items():
+        ratios = ", ".join(f"{item.region} {item.ratio:.2f}" for item in items)
+        message = (
+            f"{name}, {metric}: cannot rank methods: spread between models over spread of {within}: {ratios}"
+        )
+        runs = [run for item in items for run in item.block.runs]
+        found.append(guard("cannot-rank", message, runs, dataset=items[0].block.dataset, metric=metric))
     return found
 
 
@@ -202,14 +206,24 @@ def record_guards(runs: Sequence[Run], blocks: Sequence[Block]) -> list[Guard]:
         found.append(guard("degraded-run", message, rolled))
     unfinished = [run for run in runs if not run.complete and not run.problem]
     if unfinished:
-        states = ", ".join(sorted({run.status for run in unfinished}))
-        message = f"{len(unfinished)} runs are not complete ({states})"
-        found.append(guard("unfinished-run", message, unfinished))
+        found.append(guard("unfinished-run", unfinished_words(unfinished), unfinished))
     for run in runs:
         if run.problem:
             message = f"{run.run_id} cannot be used and is left out: {run.problem}"
             found.append(guard("missing-cases", message, [run], dataset=run.dataset))
     return found
+
+
+def unfinished_words(runs: Sequence[Run]) -> str:
+    """Which runs are not complete, and how they ended."""
+    names: list[str] = []
+    for run in runs:
+        kind = facts.table_of(run.record, "failure").get("class")
+        state = f"{run.status}: {kind}" if kind else run.status
+        fold = f", fold {run.fold}" if run.fold else ""
+        names.append(f"{run.model} on {run.dataset}{fold}, seed {run.seed} ({state})")
+    count = "1 run is" if len(runs) == 1 else f"{len(runs)} runs are"
+    return f"{count} not complete: {listed_names(names)}"
 
 
 def failed_anywhere(scores: ModelScores) -> bool:

@@ -36,6 +36,7 @@ class Pair:
         p_decision: what daggers go by: the two-level p where seeds allow, else Wilcoxon's, adjusted by Holm.
         verdict: a against b: equivalent, better, worse, undecided.
         significant: whether the two-sided test of the verdict is below alpha.
+        stands: whether that difference is still below alpha after Holm, by `p_decision`.
         two_level: fields of the two-level result, None without two seeds on each side.
         note: why there is no test, else empty.
     """
@@ -61,6 +62,7 @@ class Pair:
     p_equivalence: float | None = None
     verdict: str = "undecided"
     significant: bool = False
+    stands: bool = True
     two_level: dict[str, Any] | None = None
     note: str = ""
 
@@ -71,7 +73,17 @@ class Pair:
             return self.note
         if self.verdict == "equivalent" and self.significant:
             return "different but within the margin"
+        if self.verdict in {"better", "worse"} and not self.stands:
+            return f"{self.verdict}, not after Holm"
         return self.verdict
+
+    @property
+    def estimate(self) -> tuple[float | None, float | None, float | None]:
+        """Difference, low and high as the verdict sees them: two-level where seeds allow, else over cases."""
+        level = self.two_level
+        if level is not None and isinstance(level["low"], float) and isinstance(level["high"], float):
+            return level["difference"], level["low"], level["high"]
+        return self.difference, self.interval.low, self.interval.high
 
     def as_json(self) -> dict[str, Any]:
         """The object of report.json and of `segbench compare --json`."""
@@ -91,6 +103,7 @@ class Pair:
             "hl_high": json_number(self.hl_high),
             "p_wilcoxon": json_number(self.p_wilcoxon),
             "p_holm": json_number(self.p_holm),
+            "p_decision": json_number(self.p_decision),
             "rank_biserial": json_number(self.rank_biserial),
             "cohen_dz": json_number(self.cohen_dz),
             "probability_superior": json_number(self.probability_superior),
@@ -135,10 +148,10 @@ def compare_all(
     found = [compare_pair(block, region, metric, names[a], names[b], source, alpha=alpha) for a, b in order]
     intervals = source.means([differences for _, differences in found])
     pairs = [replace(pair, interval=interval) for (pair, _), interval in zip(found, intervals, strict=True)]
-    return with_holm(pairs)
+    return with_holm(pairs, alpha=alpha)
 
 
-def with_holm(pairs: Sequence[Pair]) -> list[Pair]:
+def with_holm(pairs: Sequence[Pair], *, alpha: float) -> list[Pair]:
     """Pairs with Holm's adjustment within their family, of Wilcoxon's and of the deciding p-values."""
     from segbench.stats import holm
 
@@ -149,7 +162,12 @@ def with_holm(pairs: Sequence[Pair]) -> list[Pair]:
         done = iter(holm(np.array(known)).tolist() if known else ())
         adjusted[name] = [None if value is None else next(done) for value in raw]
     return [
-        replace(pair, p_holm=p_holm, p_decision=p_decision)
+        replace(
+            pair,
+            p_holm=p_holm,
+            p_decision=p_decision,
+            stands=p_decision is not None and p_decision < alpha,
+        )
         for pair, p_holm, p_decision in zip(
             pairs, adjusted["p_wilcoxon"], adjusted["p_decision"], strict=True
         )

@@ -8,9 +8,10 @@ from typing import Any
 
 from segbench.report import facts, guards
 from segbench.report.analysis import Analysis
+from segbench.report.answers import find_answers
 from segbench.report.document import protocol_notes, versions
 from segbench.report.figures import Drawn
-from segbench.report.markup import render_html
+from segbench.report.markup import one_line, render_html
 from segbench.report.svg import embedded
 from segbench.report.table import Cell, Column, Row, Table
 from segbench.report.tables import TableSet, words
@@ -200,9 +201,22 @@ def _compared(analysis: Analysis) -> Section:
         tuple(rows),
         corner="Dataset",
     )
-    section.parts.append(Part(tables=[Markup(render_html(table))]))
+    section.parts += [Part(tables=[Markup(render_html(table))]), *_answers(analysis)]
     section.texts = protocol_notes(analysis)
     return section
+
+
+def _answers(analysis: Analysis) -> list[Part]:
+    """The sentences of each dataset, the first metric in the open, the others folded."""
+    from markupsafe import Markup
+
+    parts: list[Part] = []
+    for item in find_answers(analysis):
+        lines = Markup("").join(Markup("<li>{}</li>").format(one_line(text)) for text in item.sentences)
+        title = f"What the records answer: {one_line(item.title)}"
+        folded = item.metric != analysis.metrics[0].name
+        parts.append(Part(title, tables=[Markup("<ul>{}</ul>").format(lines)], folded=folded))
+    return parts
 
 
 def _joined(values: Any) -> str:

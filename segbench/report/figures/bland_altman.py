@@ -9,7 +9,7 @@ import numpy as np
 from segbench.report.analysis import Analysis
 from segbench.report.figures.data import View, view
 from segbench.report.figures.sketch import NoData, Sketch
-from segbench.report.figures.style import WIDTHS, new_figure, plain_log, short
+from segbench.report.figures.style import WIDTHS, new_figure, plain_log
 from segbench.report.missing import FloatArray, failed
 
 MOST_PANELS = 9
@@ -107,7 +107,8 @@ def _panel(
         axis.set_yscale("log", base=2)
         axis.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     axis.axhline(convert(0.0), color="0.8", linewidth=0.6, zorder=0)
-    axis.set_title(short(shown.label(model), 30), fontsize=8, loc="left")
+    title = shown.names(length=32)[model]
+    axis.set_title(title, fontsize=7 if "\n" in title else 8, loc="left", linespacing=1.0)
     return convert(bias), convert(bias - 1.96 * sd), convert(bias + 1.96 * sd)
 
 

@@ -10,11 +10,13 @@ import numpy as np
 
 from segbench.report.analysis import Analysis
 from segbench.report.figures.data import View, complete_values, view
-from segbench.report.figures.sketch import NoData, Sketch
-from segbench.report.figures.style import WIDTHS, new_figure, short
+from segbench.report.figures.labels import most_lines
+from segbench.report.figures.sketch import WEIGHTS_ONLY, NoData, Sketch
+from segbench.report.figures.style import WIDTHS, new_figure
 
 LEAST_MODELS = 3
-ROW = 0.165  # inches per name
+ROW = 0.165  # inches per name of one line
+SECOND_LINE = 0.1  # inches more where a name has two
 
 
 def draw(analysis: Analysis, number: int) -> Sketch:
@@ -39,11 +41,13 @@ def draw(analysis: Analysis, number: int) -> Sketch:
     ranks = np.asarray(found.mean_ranks)
     order = [int(place) for place in np.argsort(ranks, kind="stable")]
     left = (len(order) + 1) // 2
-    height = 0.75 + ROW * (left + 1 + 0.55 * len(found.cliques))
+    names = shown.names(length=32)
+    row = ROW + SECOND_LINE * (most_lines(names) - 1)
+    height = 0.75 + row * (left + 1 + 0.55 * len(found.cliques))
     figure, axis = new_figure(WIDTHS["double"], height)
     _axis_line(axis, len(models), found.critical_difference)
     depth = _cliques(axis, ranks, found.cliques)
-    _names(axis, shown, models, ranks, order, left, depth, len(models))
+    _names(axis, shown, names, models, ranks, order, left, depth, len(models))
     _frame(axis, len(models), depth + left + 1.0)
     alt = (
         f"Critical-difference diagram of {shown.metric.head} on {shown.block.name}, region {region}, "
@@ -54,8 +58,7 @@ def draw(analysis: Analysis, number: int) -> Sketch:
     )
     caption = (
         f"Mean ranks over cases on {shown.block.name} ({region}), 1 is best; thick bars join models that "
-        "Nemenyi's "
-        f"test cannot tell apart at alpha {analysis.options.alpha:g}."
+        f"Nemenyi's test cannot tell apart at alpha {analysis.options.alpha:g}. {WEIGHTS_ONLY}"
     )
     return Sketch(figure, caption, alt)
 
@@ -89,6 +92,7 @@ def _cliques(axis: Any, ranks: np.ndarray, cliques: tuple[tuple[int, ...], ...])
 def _names(
     axis: Any,
     shown: View,
+    names: dict[str, str],
     models: list[str],
     ranks: np.ndarray,
     order: list[int],
@@ -108,7 +112,7 @@ def _names(
         look = shown.looks[models[index]]
         axis.plot([ranks[index], ranks[index], x_end], [0, y, y], color="0.45", linewidth=0.6)
         axis.plot([ranks[index]], [0], look.marker, color=look.colour, ms=3.5, zorder=3, clip_on=False)
-        text = f"{short(shown.label(models[index]), 34)}  {ranks[index]:.2f}"
+        text = f"{names[models[index]]}  {ranks[index]:.2f}"
         axis.text(
             x_end - 0.01 * span if on_left else x_end + 0.01 * span,
             y,
@@ -116,7 +120,8 @@ def _names(
             ha="right" if on_left else "left",
             va="center",
             fontsize=7,
-            color=look.colour,
+            linespacing=1.0,
+            multialignment="right" if on_left else "left",
         )
 
 

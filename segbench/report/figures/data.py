@@ -9,6 +9,7 @@ import numpy as np
 from segbench.report.analysis import Analysis, Key
 from segbench.report.block import Block, ModelScores
 from segbench.report.display import MetricDisplay
+from segbench.report.figures.labels import fitted
 from segbench.report.figures.sketch import NoData
 from segbench.report.figures.style import Look, looks
 from segbench.report.missing import FloatArray
@@ -53,6 +54,10 @@ class View:
     def label(self, model: str) -> str:
         """Display name."""
         return self.analysis.labels.get(model, model)
+
+    def names(self, *, length: int = 28, lines: int = 2) -> dict[str, str]:
+        """Text of every model where there is little room, all different."""
+        return fitted({model: self.label(model) for model in self.models}, length=length, lines=lines)
 
     def key(self, region: str) -> Key:
         """Key of a column."""

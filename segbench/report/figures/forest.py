@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 from segbench.report.analysis import Analysis
 from segbench.report.figures.data import View, view
+from segbench.report.figures.labels import cut, most_lines
 from segbench.report.figures.sketch import NoData, Sketch
-from segbench.report.figures.style import WIDTHS, new_figure, short
+from segbench.report.figures.style import WIDTHS, new_figure
 from segbench.report.pairwise import Pair
 
 MOST_REGIONS = 4
@@ -30,13 +32,18 @@ def draw(analysis: Analysis, number: int) -> Sketch:
     if not rows:
         raise NoData("no pair was tested")
     scale = shown.metric.scale
-    figure, axis = new_figure(WIDTHS["double"], 0.75 + 0.2 * len(rows) + 0.1 * len(regions))
+    names = shown.names(length=34)
+    step = 0.2 + 0.05 * (most_lines(names) - 1)
+    several = len(regions) > 1
+    figure, axis = new_figure(WIDTHS["double"], 0.75 + step * (len(rows) + 0.8 * len(regions) * several))
     margin = shown.metric.margin * scale
     axis.axvspan(-margin, margin, color="0.88", linewidth=0, zorder=0)
     axis.axvline(0, color="0.4", linewidth=0.7, zorder=1)
-    places, labels, y, previous = [], [], 0.0, rows[0][0]
+    places, labels, y, previous = [], [], 0.0, ""
     for region, pair in rows:
-        y += 1.0 if region == previous else 1.6
+        y += 1.8 if several and region != previous else 1.0
+        if several and region != previous:
+            _heading(axis, region, y - 0.85)
         previous = region
         low, high, estimate, filled = interval_of(pair)
         look = shown.looks[pair.a]
@@ -52,18 +59,30 @@ def draw(analysis: Analysis, number: int) -> Sketch:
             annotation_clip=False,
         )
         places.append(y)
-        labels.append(
-            f"{short(shown.label(pair.a), 30)}, {region}" if len(regions) > 1 else short(shown.label(pair.a))
-        )
-    axis.set_yticks(places, labels)
+        labels.append(names[pair.a])
+    axis.set_yticks(places, labels, linespacing=1.0)
     axis.set_ylim(y + 0.8, 0.2)
     direction = {True: "right is better", False: "left is better"}[bool(shown.metric.higher_is_better)]
     unit = {"%": "points", "mm": "mm"}.get(shown.metric.unit, "")
-    head = f"{shown.metric.label} difference to {short(shown.label(against), 40)}"
+    head = f"{shown.metric.label} difference to {cut(shown.label(against), 60)}"
     axis.set_xlabel(f"{head} ({unit}, {direction})" if unit else f"{head} ({direction})")
     axis.spines["left"].set_visible(False)
     axis.tick_params(axis="y", length=0)
     return Sketch(figure, _caption(shown, against), _alt(shown, against, rows))
+
+
+def _heading(axis: Any, region: str, y: float) -> None:
+    """The region above its rows, at the left edge of the names."""
+    axis.annotate(
+        region,
+        (-0.01, y),
+        xycoords=("axes fraction", "data"),
+        ha="right",
+        va="center",
+        fontsize=7.5,
+        fontweight="bold",
+        annotation_clip=False,
+    )
 
 
 def _against(shown: View, region: str, against: str) -> list[Pair]:
@@ -120,9 +139,8 @@ def interval_of(pair: Pair) -> tuple[float, float, float, bool]:
 def _caption(shown: View, against: str) -> str:
     return (
         f"Differences in {shown.metric.label} to {shown.label(against)} on {shown.block.name}; grey band: "
-        "margin of "
-        "equivalence; filled: two-level interval over seeds and cases; open: over cases, for these weights "
-        "only."
+        "margin of equivalence; filled: two-level interval over seeds and cases; open: over cases, for these "
+        "weights only; intervals are not adjusted, the words say where Holm takes a difference back."
     )
 
 

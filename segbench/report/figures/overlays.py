@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 
 from segbench.report.analysis import Analysis
+from segbench.report.figures.labels import cut
 from segbench.report.figures.sketch import NoData, Sketch
-from segbench.report.figures.style import WIDTHS, new_figure, short
+from segbench.report.figures.style import WIDTHS, new_figure
 from segbench.report.scans import CaseScan, ScanSource
 from segbench.report.worst import first_metric, spread_cases
 
@@ -51,7 +52,7 @@ def draw(analysis: Analysis, number: int) -> Sketch:
             _plane(axis, scan, place, labels)
             if line == 0:
                 axis.set_title(PLANES[place], fontsize=8)
-        row[0].set_ylabel(f"{word}\n{short(item.case, 24)}\n{score}", fontsize=7)
+        row[0].set_ylabel(f"{word}\n{cut(item.case, 24)}\n{score}", fontsize=7)
         parts.append(f"{word}: case {item.case}, {score}")
     _legend(figure, block.dataset, labels)
     model = analysis.labels.get(loaded[0][1].run.model, loaded[0][1].run.model)
@@ -77,7 +78,7 @@ def _legend(figure: Any, dataset: str, labels: list[int]) -> None:
     except SegbenchError:
         words = {}
     handles = [
-        Line2D([], [], color=_colour(number), label=short(words.get(label, f"label {label}"), 24))
+        Line2D([], [], color=_colour(number), label=cut(words.get(label, f"label {label}"), 24))
         for number, label in enumerate(labels[:MOST_NAMED])
     ]
     if handles:

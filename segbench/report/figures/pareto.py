@@ -6,7 +6,7 @@ from segbench.report.analysis import Analysis
 from segbench.report.cost import Cost
 from segbench.report.figures.data import View, limits, view
 from segbench.report.figures.sketch import NoData, Sketch
-from segbench.report.figures.style import WIDTHS, legend_height, new_figure, plain_log, short
+from segbench.report.figures.style import WIDTHS, legend_height, new_figure, plain_log
 from segbench.report.summary import Summary
 
 AXES = (
@@ -34,7 +34,9 @@ def draw(analysis: Analysis, number: int) -> Sketch:
     summaries = {item.model: item for item in analysis.summaries[shown.key(region)] if item.mean is not None}
     field, words = _field(costs, summaries)
     models = [model for model in shown.models if model in summaries and _cost(costs, model, field)]
-    figure, axis = new_figure(WIDTHS["double"], max(3.0, legend_height(len(models) + 1)))
+    names = shown.names()
+    height = legend_height(["front", *(names[model] for model in models)])
+    figure, axis = new_figure(WIDTHS["double"], max(3.0, height))
     scale = shown.metric.scale
     points = {
         model: (_cost(costs, model, field), float(summaries[model].mean or 0.0) * scale) for model in models
@@ -55,7 +57,7 @@ def draw(analysis: Analysis, number: int) -> Sketch:
         if interval.low is not None and interval.high is not None:
             axis.plot([x, x], [interval.low * scale, interval.high * scale], color=look.colour, linewidth=1.0)
         face = look.colour if model not in shown.single else "white"
-        axis.plot([x], [y], look.marker, color=look.colour, mfc=face, ms=6, label=short(shown.label(model)))
+        axis.plot([x], [y], look.marker, color=look.colour, mfc=face, ms=6, label=names[model])
     axis.set_xscale("log")
     plain_log(axis.xaxis, min(x for x, _ in points.values()), max(x for x, _ in points.values()))
     axis.set_xlabel(f"{words} \N{DOWNWARDS ARROW}")

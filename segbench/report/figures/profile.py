@@ -7,7 +7,7 @@ import numpy as np
 from segbench.report.analysis import Analysis
 from segbench.report.figures.data import limits, view
 from segbench.report.figures.sketch import NoData, Sketch
-from segbench.report.figures.style import LINES, WIDTHS, legend_height, new_figure, short
+from segbench.report.figures.style import LINES, WIDTHS, legend_height, new_figure
 from segbench.report.missing import FloatArray
 
 BANDS_UP_TO = 6  # models; beyond, bands hide each other
@@ -27,7 +27,9 @@ def draw(analysis: Analysis, number: int) -> Sketch:
     everything = np.concatenate([shown.known(model, region) for model in models])
     low, high = limits(shown.metric, float(everything.min()), float(everything.max()))
     grid = np.linspace(low, high, 300)
-    figure, axis = new_figure(WIDTHS["double"], max(2.8, legend_height(len(models))))
+    names = shown.names()
+    height = legend_height([names[model] for model in models])
+    figure, axis = new_figure(WIDTHS["double"], max(2.8, height))
     for place, model in enumerate(models):
         values = np.sort(shown.known(model, region))
         share = _share(values, grid, higher=shown.metric.higher_is_better)
@@ -37,7 +39,7 @@ def draw(analysis: Analysis, number: int) -> Sketch:
             100 * share,
             color=look.colour,
             linestyle=LINES[place % len(LINES)],
-            label=short(shown.label(model)),
+            label=names[model],
             marker=look.marker,
             markevery=(7 * place % 60, 60),
             ms=3.5,
@@ -55,9 +57,8 @@ def draw(analysis: Analysis, number: int) -> Sketch:
     axis.grid(color="0.92", linewidth=0.5)
     figure.legend(loc="outside right center", frameon=False)
     caption = (
-        f"Share of cases on {shown.block.name} ({region}) with {shown.metric.label} at the value or better; "
-        "bands: "
-        "pointwise 95 % Wilson intervals."
+        f"Share of cases on {shown.block.name} ({region}) with {shown.metric.label} at the value or better"
+        + ("; bands: pointwise 95 % Wilson intervals." if len(models) <= BANDS_UP_TO else ".")
     )
     middle = float(np.median(everything))
     parts: list[str] = []

@@ -9,7 +9,7 @@ import numpy as np
 from segbench.report.analysis import Analysis
 from segbench.report.figures.data import View, limits, view
 from segbench.report.figures.sketch import NoData, Sketch
-from segbench.report.figures.style import GREY, WIDTHS, new_figure, point_size, short
+from segbench.report.figures.style import GREY, WIDTHS, new_figure, point_size
 from segbench.report.missing import FloatArray
 
 MOST_PANELS = 6
@@ -39,8 +39,9 @@ def draw(analysis: Analysis, number: int) -> Sketch:
         _panel(axis, shown, region, seed=analysis.options.seed)
     for axis in panels[len(regions) :]:
         axis.set_visible(False)
+    names = shown.names()
     for row in axes:
-        row[0].set_yticks(range(len(shown.models)), [short(shown.label(m)) for m in shown.models])
+        row[0].set_yticks(range(len(shown.models)), [names[m] for m in shown.models], linespacing=1.0)
         row[0].invert_yaxis()
         for tick, model in zip(row[0].get_yticklabels(), shown.models, strict=True):
             tick.set_color(GREY if model in shown.single else "black")

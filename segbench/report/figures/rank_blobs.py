@@ -6,8 +6,8 @@ import numpy as np
 
 from segbench.report.analysis import Analysis
 from segbench.report.figures.data import view
-from segbench.report.figures.sketch import NoData, Sketch
-from segbench.report.figures.style import WIDTHS, new_figure, short
+from segbench.report.figures.sketch import WEIGHTS_ONLY, NoData, Sketch
+from segbench.report.figures.style import WIDTHS, new_figure
 
 
 def draw(analysis: Analysis, number: int) -> Sketch:
@@ -44,7 +44,9 @@ def draw(analysis: Analysis, number: int) -> Sketch:
             [place, place], [ranks.rank_low[index], ranks.rank_high[index]], color="black", linewidth=0.9
         )
         axis.plot([place], [median], "x", color="black", ms=5, mew=1.2)
-    axis.set_xticks(range(k), [short(shown.label(model), 22) for model in models], rotation=35, ha="right")
+    names = shown.names(length=26, lines=1 if wide else 2)
+    axis.set_xticks(range(k), [names[model] for model in models], rotation=40, ha="right", linespacing=1.0)
+    axis.tick_params(axis="x", pad=1)
     axis.set_yticks(range(1, k + 1) if k <= 12 else range(1, k + 1, 2))
     axis.set_ylim(k + 0.6, 0.4)
     axis.set_xlim(-0.6, k - 0.4)
@@ -57,7 +59,7 @@ def draw(analysis: Analysis, number: int) -> Sketch:
         f"Ranks of {shown.metric.label} on {shown.block.name} ({region}) over {analysis.options.resamples} "
         "bootstrap "
         f"draws of the cases: area is the share of draws, cross the median, bar the {level} interval; mean "
-        f"tau {tau}."
+        f"tau {tau}. {WEIGHTS_ONLY}"
     )
     alt = (
         f"Blob plot of bootstrap ranks by {shown.metric.head} on {shown.block.name}, region {region}. "

@@ -5,7 +5,7 @@ from __future__ import annotations
 from segbench.report.analysis import Analysis
 from segbench.report.figures.data import view
 from segbench.report.figures.sketch import NoData, Sketch
-from segbench.report.figures.style import GREY, WIDTHS, new_figure, short
+from segbench.report.figures.style import GREY, WIDTHS, new_figure
 
 
 def draw(analysis: Analysis, number: int) -> Sketch:
@@ -39,7 +39,8 @@ def draw(analysis: Analysis, number: int) -> Sketch:
         axis.plot(means, [place] * len(means), look.marker, color=look.colour, ms=4.5, mfc="white")
         if means:
             parts.append(f"{shown.label(model)} {min(means):.2f} to {max(means):.2f} over {len(means)} runs")
-    axis.set_yticks(range(len(shown.models)), [short(shown.label(model)) for model in shown.models])
+    names = shown.names()
+    axis.set_yticks(range(len(shown.models)), [names[model] for model in shown.models], linespacing=1.0)
     for tick, model in zip(axis.get_yticklabels(), shown.models, strict=True):
         tick.set_color(GREY if model in shown.single else "black")
     axis.set_ylim(len(shown.models) - 0.4, -0.6)

@@ -16,7 +16,6 @@ from segbench.report.figures.style import (
     new_figure,
     plain_log,
     point_size,
-    short,
 )
 from segbench.report.missing import FloatArray
 from segbench.report.rows import MEAN_REGION
@@ -46,7 +45,7 @@ def draw(analysis: Analysis, number: int) -> Sketch:
     width = WIDTHS["double"] if columns > 1 else WIDTHS["single"]
     figure, axes = new_figure(
         width,
-        max(0.7 + 1.9 * rows, legend_height(len(shown.models))),
+        max(0.7 + 1.9 * rows, legend_height(shown.names().values())),
         rows,
         columns,
         squeeze=False,
@@ -64,9 +63,9 @@ def draw(analysis: Analysis, number: int) -> Sketch:
     figure.supxlabel("reference volume (ml)", fontsize=8)
     figure.supylabel(shown.metric.axis, fontsize=8)
     caption = (
-        f"{shown.metric.head} against reference volume on {shown.block.name}: cases as points, running "
-        "median per "
-        "model, dotted lines between the volume bins of the subgroup table."
+        f"{shown.metric.head} against reference volume on {shown.block.name}: "
+        + ("cases as points, " if len(shown.models) <= POINTS_UP_TO else "")
+        + "running median per model, dotted lines between the volume bins of the subgroup table."
     )
     return Sketch(figure, caption, _alt(shown, regions))
 
@@ -79,6 +78,7 @@ def _panel(axis: Any, shown: View, region: str) -> FloatArray:
     """Points and running medians of one region; gives every score shown."""
     volumes = _volumes(shown, region)
     everything: list[FloatArray] = []
+    names = shown.names()
     for place, model in enumerate(shown.models):
         values = shown.values(model, region)
         usable = np.isfinite(values) & np.isfinite(volumes) & (volumes > 0)
@@ -90,9 +90,7 @@ def _panel(axis: Any, shown: View, region: str) -> FloatArray:
             axis.plot(x, y, look.marker, color=look.colour, ms=point_size(x.size), alpha=0.45, mew=0)
         if x.size:
             style = LINES[place % len(LINES)]
-            axis.plot(
-                *running_median(x, y), color=look.colour, linestyle=style, label=short(shown.label(model))
-            )
+            axis.plot(*running_median(x, y), color=look.colour, linestyle=style, label=names[model])
     for edge in _edges(volumes):
         axis.axvline(edge, color="0.6", linewidth=0.7, linestyle=":")
     axis.set_xscale("log")

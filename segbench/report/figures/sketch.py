@@ -9,6 +9,10 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
+WEIGHTS_ONLY = "Cases are counted as random, training runs are not: for these weights only."
+"""What captions of figures say that draw or rank cases and average the seeds."""
+
+
 @dataclass(frozen=True, slots=True)
 class Sketch:
     """A drawn figure before it becomes bytes.

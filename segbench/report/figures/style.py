@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import io
 import math
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Iterable, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -125,17 +125,9 @@ def rendered(figure: Figure, kinds: Sequence[str]) -> dict[str, bytes]:
     return found
 
 
-def legend_height(entries: int) -> float:
-    """Inches that a legend of one column needs."""
-    return 0.35 + 0.168 * entries
-
-
-def short(label: str, length: int = 28) -> str:
-    """A label for an axis: cut in the middle when long, so that beginnings and ends stay readable."""
-    if len(label) <= length:
-        return label
-    keep = (length - 3) // 2
-    return f"{label[:keep]}...{label[-keep:]}"
+def legend_height(labels: Iterable[str]) -> float:
+    """Inches that a legend of one column with these labels needs."""
+    return 0.35 + sum(0.168 + 0.11 * label.count("\n") for label in labels)
 
 
 def plain_log(axis: Any, low: float, high: float) -> None:

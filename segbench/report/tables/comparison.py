@@ -45,18 +45,24 @@ def pairwise_table(analysis: Analysis, metric: MetricDisplay, key: Key) -> Table
         plain("Wilcoxon", "p"),
         plain("Wilcoxon", "p Holm"),
         plain("Wilcoxon", "rank-biserial"),
-        *((plain("Two-level", "p"), plain("Two-level", "df")) if levels else ()),
+        *(
+            (plain("Two-level", "p"), plain("Two-level", "p Holm"), plain("Two-level", "df"))
+            if levels
+            else ()
+        ),
         plain("", "Verdict"),
     )
     rows = tuple(Row(_pair_label(analysis, pair), _pair_cells(pair, levels=levels)) for pair in pairs)
     level = f"{100 * analysis.options.confidence:g} %"
     margin = f"{format_number(metric.margin, scale=metric.scale)} {metric.unit}".rstrip()
+    over = "over seeds and cases where seeds allow, else over cases" if levels else "over cases"
     caption = (
         f"Pairwise comparison: {metric.head}, {block.name}, region {key[1]}. Difference first minus second "
-        f"model; {level} intervals; {words.TEST_WORDS}; Holm over {len(pairs)} pairs, no correction across "
-        f"metrics and regions. Verdict at alpha {analysis.options.alpha:g} with the margin {margin}, from "
-        "the "
-        "two-level test where seeds allow, else over cases; undecided is not equal."
+        f"model; {level} intervals of the mean difference {over}, of the Hodges-Lehmann shift over cases; "
+        f"{words.TEST_WORDS}; Holm over {words.pair_count(len(pairs))}, no correction across metrics and "
+        f"regions. Verdict at alpha {analysis.options.alpha:g} with the margin {margin}, from the two-level "
+        'test where seeds allow, else over cases; "not after Holm": the pair alone differs, the family does '
+        "not bear it out; undecided is not equal."
     )
     suffix = "" if metric == analysis.metrics[0] else f"_{metric.name}"
     return Table(
@@ -79,12 +85,14 @@ def _pair_cells(pair: Pair, *, levels: bool) -> tuple[Cell, ...]:
     level = pair.two_level
     over_seeds = (
         Cell(None if level is None else level["pvalue"], text=format_p(level["pvalue"]) if level else "n/a"),
+        Cell(pair.p_decision if level else None, text=format_p(pair.p_decision) if level else "n/a"),
         Cell(None, text=_df(level["df"]) if level else "n/a"),
     )
     biserial = "n/a" if pair.rank_biserial is None else format_number(pair.rank_biserial)
+    difference, low, high = pair.estimate
     return (
         Cell(None, text=str(pair.n)),
-        Cell(pair.difference, low=pair.interval.low, high=pair.interval.high),
+        Cell(difference, low=low, high=high),
         Cell(pair.hodges_lehmann, low=pair.hl_low, high=pair.hl_high),
         Cell(pair.p_wilcoxon, text=format_p(pair.p_wilcoxon)),
         Cell(pair.p_holm, text=format_p(pair.p_holm)),
@@ -135,11 +143,10 @@ def _omnibus(analysis: Analysis, metric: MetricDisplay, pairs: tuple[Pair, ...])
     test = friedman(table, higher_is_better=higher)
     post = nemenyi(table, alpha=analysis.options.alpha, higher_is_better=higher)
     return (
-        f"Friedman chi-square {test.statistic:.2f}, p {format_p(test.pvalue)}; Iman-Davenport F "
-        f"{_finite(test.iman_davenport)}, p {format_p(test.iman_davenport_pvalue)}; n = {test.n}, k = "
-        f"{test.k}; "
-        f"Nemenyi critical difference {post.critical_difference:.3f} mean ranks at alpha "
-        f"{analysis.options.alpha:g}.",
+        f"Over cases, for these weights only: Friedman chi-square {test.statistic:.2f}, p "
+        f"{format_p(test.pvalue)}; Iman-Davenport F {_finite(test.iman_davenport)}, p "
+        f"{format_p(test.iman_davenport_pvalue)}; n = {test.n}, k = {test.k}; Nemenyi critical difference "
+        f"{post.critical_difference:.3f} mean ranks at alpha {analysis.options.alpha:g}.",
     )
 
 
@@ -193,7 +200,8 @@ def ranks_table(analysis: Analysis, metric: MetricDisplay, key: Key) -> Table | 
             f"{ranks.n} cases. "
             f"Bootstrap of {_units(ranks)} ({analysis.options.resamples} draws) under "
             f"{STABILITY_SCHEME.replace('_', ' ')}; "
-            f"{level} rank intervals are not simultaneous over models."
+            f"{level} rank intervals are not simultaneous over models. Cases are drawn again, training runs "
+            "are not: retraining can change the order further than this table shows."
         ),
         columns=columns,
         rows=tuple(rows),

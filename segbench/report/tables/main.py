@@ -73,7 +73,7 @@ def _table(analysis: Analysis, metric: MetricDisplay, keys: list[Key], part: int
         caption=_caption(analysis, metric, blocks, part, parts),
         columns=columns,
         rows=daggered,
-        notes=_notes(analysis, blocks, daggered, keys),
+        notes=_notes(analysis, metric, blocks, daggered, keys),
         corner="Model",
     )
 
@@ -175,7 +175,7 @@ def _caption(analysis: Analysis, metric: MetricDisplay, blocks: list[Block], par
 
 
 def _notes(
-    analysis: Analysis, blocks: list[Block], rows: tuple[Row, ...], keys: list[Key]
+    analysis: Analysis, metric: MetricDisplay, blocks: list[Block], rows: tuple[Row, ...], keys: list[Key]
 ) -> tuple[str, ...]:
     cells = [cell for row in rows for cell in row.cells]
     notes = [SINGLE_NOTE] if any(cell.single for cell in cells) else []
@@ -197,4 +197,4 @@ def _notes(
     ]
     if undefined:
         notes.append("Cases without a defined value, left out of the mean: " + "; ".join(undefined) + ".")
-    return (*notes, *words.guard_notes(analysis, blocks, codes=CAPTION_GUARDS))
+    return (*notes, *words.guard_notes(analysis, blocks, metric, codes=CAPTION_GUARDS))

@@ -24,7 +24,7 @@ def discrimination_table(analysis: Analysis, metric: MetricDisplay) -> Table | N
         if item.ratio is None:
             word = "method noise unknown"
         else:
-            word = "cannot rank methods" if item.cannot_rank else "can rank"
+            word = "cannot rank methods" if item.cannot_rank else "models differ more"
         cells = (
             Cell(item.sd_between),
             Cell(item.sd_within, text=None if item.sd_within is not None else "n/a"),
@@ -43,8 +43,8 @@ def discrimination_table(analysis: Analysis, metric: MetricDisplay) -> Table | N
             f"Can the dataset rank these methods? {metric.head}: SD of the models' means against the SD of "
             "one "
             "model's means over seeds (or folds). Below a ratio of 1 retraining moves a model further than "
-            "models "
-            "differ: no marks there."
+            "models differ: no marks there. A ratio above 1 does not show that any two models differ; the "
+            "pairwise tables do."
         ),
         columns=(
             Column(("SD between models",), None, scale=scale, digits=digits),
@@ -117,10 +117,9 @@ def cost_table(analysis: Analysis) -> Table | None:
         name="cost",
         caption=(
             f"Cost. Multiply-accumulate operations (GMAC) count {COUNT_RULE}, for one input of the size "
-            "given; peak "
-            "memory is the largest of training and inference; seconds per case include reading and writing; "
-            "GPU-hours "
-            "are those of all training runs at hand. Not measured is a dash."
+            "given; peak memory is the largest of training and inference; seconds per case include reading "
+            "and writing, the mean over runs; GPU-hours are those of all training runs at hand. Memory and "
+            "time hold for the device named, operations for the input. Not measured is a dash."
         ),
         columns=(
             Column(("Params (M)",), None, digits=2),
@@ -128,7 +127,8 @@ def cost_table(analysis: Analysis) -> Table | None:
             Column(("Peak memory (GiB)",), None, digits=1),
             Column(("s/case",), None, digits=2),
             Column(("GPU-hours",), None, digits=1),
-            Column(("Measured on",), None),
+            Column(("Input",), None),
+            Column(("Device",), None),
         ),
         rows=tuple(Row(_cost_label(analysis, cost, several=several), _cost_cells(cost)) for cost in costs),
         corner="Model",
@@ -141,14 +141,15 @@ def _cost_label(analysis: Analysis, cost: Cost, *, several: bool) -> str:
 
 
 def _cost_cells(cost: Cost) -> tuple[Cell, ...]:
-    where = " ".join(part for part in (cost.device, cost.dtype, cost.input_shape) if part)
+    shape = " ".join(part for part in (cost.dtype, cost.input_shape) if part)
     return (
         Cell(cost.parameters_m),
         Cell(cost.gmacs),
         Cell(cost.peak_memory_gib),
         Cell(cost.seconds_per_case),
         Cell(cost.gpu_hours),
-        Cell(None, text=where or None),
+        Cell(None, text=shape or None),
+        Cell(None, text=cost.device or None),
     )
 
 

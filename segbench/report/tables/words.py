@@ -36,9 +36,14 @@ def n_words(blocks: list[Block]) -> str:
     return ", ".join(f"{block.name} n = {len(block.cases) - len(block.dropped_cases)}" for block in blocks)
 
 
+def pair_count(pairs: int) -> str:
+    """Size of a family in words."""
+    return f"{pairs} pairs" if pairs != 1 else "1 pair"
+
+
 def dagger_words(analysis: Analysis, pairs: int) -> str:
     """What the dagger says and in which family it was tested."""
-    families = f"{pairs} pairs" if pairs != 1 else "1 pair"
+    families = pair_count(pairs)
     return (
         f"Best bold, second underlined; \N{DAGGER} not different from the best after Holm over {families} "
         "per dataset, "
@@ -88,12 +93,14 @@ def metric_words(metric: MetricDisplay) -> str:
 
 
 def guard_notes(
-    analysis: Analysis, blocks: list[Block], *, codes: frozenset[str] | None = None
+    analysis: Analysis, blocks: list[Block], metric: MetricDisplay, *, codes: frozenset[str] | None = None
 ) -> tuple[str, ...]:
-    """Findings that touch the blocks of a table, as note lines with their codes."""
+    """Findings that touch the blocks and the metric of a table, as note lines with their codes."""
     datasets = {block.dataset for block in blocks} | {""}
     return tuple(
         f"[{item.code}] {item.message}"
         for item in analysis.guards
-        if item.dataset in datasets and (codes is None or item.code in codes)
+        if item.dataset in datasets
+        and item.metric in {"", metric.name}
+        and (codes is None or item.code in codes)
     )
