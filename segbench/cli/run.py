@@ -79,6 +79,15 @@ def run(
     checkpoint_minutes: Annotated[
         float, typer.Option(help="0: after every step.", min=0, rich_help_panel=WHERE)
     ] = 10.0,
+    step_timeout: Annotated[
+        float | None,
+        typer.Option(
+            metavar="S",
+            help="A step that takes longer has hung. Default: 30 median steps, at least 600 s; 0: never.",
+            min=0,
+            rich_help_panel=WHERE,
+        ),
+    ] = None,
     save_probabilities: Annotated[
         bool, typer.Option("--save-probabilities", help="Keep class probabilities.", rich_help_panel=WHERE)
     ] = False,
@@ -93,6 +102,14 @@ def run(
             rich_help_panel=LAUNCH,
         ),
     ] = None,
+    gpus_per_cell: Annotated[
+        int,
+        typer.Option(
+            help="GPUs that train one network together (torchrun); the global batch is split among them.",
+            min=1,
+            rich_help_panel=LAUNCH,
+        ),
+    ] = 1,
     retries: Annotated[
         int,
         typer.Option(
@@ -130,7 +147,7 @@ def run(
     from segbench.pipeline.api import make_request
     from segbench.pipeline.context import Execution
     from segbench.pipeline.matrix import run_plan, summary_rows
-    from segbench.pipeline.plan import make_plan
+    from segbench.pipeline.plan import check_ranks, make_plan
 
     choice = LauncherChoice(
         launcher, max_parallel, retries, pack, wait, slurm=tuple(slurm or ()), ray_address=ray_address
@@ -161,8 +178,11 @@ def run(
         checkpoint_minutes=checkpoint_minutes,
         save_probabilities=save_probabilities,
         check_outputs=check_outputs,
+        gpus_per_cell=gpus_per_cell,
+        step_timeout=step_timeout,
         launcher=launcher,
     )
+    check_ranks(plan, execution)
     if smoke:
         return _smoke(plan, execution)
     if dry_run or plan_only or print_jobs:
@@ -171,7 +191,7 @@ def run(
         plan,
         execution,
         launcher=choice,
-        gpus=gpus_wanted(device),
+        gpus=gpus_wanted(device, per_cell=gpus_per_cell),
         fresh=fresh,
         check_outputs=check_outputs,
     )

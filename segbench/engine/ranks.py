@@ -72,7 +72,7 @@ class Ranks:
             return network
         from torch.nn.parallel import DistributedDataParallel
 
-        return DistributedDataParallel(network, broadcast_buffers=False, find_unused_parameters=unused)
+        return DistributedDataParallel(network, find_unused_parameters=unused)
 
 
 class _Total(torch.autograd.Function):

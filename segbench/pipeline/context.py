@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from segbench.cards import DatasetCard, ModelCard, Protocol
 from segbench.core import console
+from segbench.core.errors import SegbenchError
 from segbench.core.interrupt import StopRequest
 from segbench.data.splits import Split
 from segbench.pipeline.cell import Classes, classes_of
@@ -104,6 +105,10 @@ class Context:
         """Seconds each stage took when it ran."""
         self.warnings: list[str] = []
         """What the user was warned of."""
+        self.quiet = False
+        """Warnings stay here: another process says the same."""
+        self.give_up: Callable[[SegbenchError], object] | None = None
+        """Ends a process that hangs, from another thread, with a record that says why."""
 
     @property
     def card(self) -> DatasetCard:
@@ -124,8 +129,9 @@ class Context:
         """Warn the user, and remember it for the record and the log."""
         if text not in self.warnings:
             self.warnings.append(text)
-            console.warn(text)
-            self.log(text)
+            if not self.quiet:
+                console.warn(text)
+                self.log(text)
 
     def log(self, text: str) -> None:
         """Append a line to the run's log."""

@@ -22,6 +22,7 @@ from segbench.records.lease import lease_holder
 
 if TYPE_CHECKING:
     from segbench.data import Dataset
+    from segbench.pipeline.context import Execution
 
 
 @dataclass(frozen=True, slots=True)
@@ -242,6 +243,25 @@ def cell_state(folder: Path) -> tuple[CellState, str]:
     if record.status == "planned":
         return "planned", ""
     return "resumable", _progress(folder)
+
+
+def check_ranks(plan: Plan, execution: Execution) -> None:
+    """Refuse more processes per cell than there are samples in a batch.
+
+    Raises:
+        SegbenchError: SB104.
+    """
+    count = execution.gpus_per_cell
+    for planned in plan.cells:
+        batch = planned.cell.protocol.sampling.batch_size
+        if count > batch:
+            raise SegbenchError(
+                "SB104",
+                f"--gpus-per-cell {count}: the batch of {planned.cell.protocol.name} has {batch} samples",
+                expected=f"at most {batch}",
+                found=count,
+                mend="fewer GPUs per cell, and more cells at a time",
+            )
 
 
 def _progress(folder: Path) -> str:

@@ -10,6 +10,7 @@ import sys
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from segbench.cards import Protocol, load_model_card
 from segbench.cards.protocol import fault_lines
 from segbench.core import console
 from segbench.core.atomic import remove_leftovers
+from segbench.core.catalogue import ExitCode
 from segbench.core.crash import write_crash
 from segbench.core.environment import git_state, machine, tilde, versions
 from segbench.core.errors import SegbenchError
@@ -42,6 +44,7 @@ _CLASS_BY_CODE: dict[str, FailureClass] = {
     "SB405": "environment",
     "SB501": "environment",
     "SB502": "environment",
+    "SB503": "lost",
     "SB504": "oom",
     "SB505": "environment",
     "SB508": "environment",
@@ -126,7 +129,8 @@ def run_cell(folder: Path, *, execution: Execution | None = None, fresh: str | N
         )
         write_run(folder, record)
         try:
-            context = _context(record, folder, where, stop, lease.check)
+            context = context_of(record, folder, where, stop, lease.check)
+            context.give_up = partial(_give_up, record, folder, lease)
             _run_stages(context)
             record = _updated(record, status="complete", finished=now(), **_outcome(context))
         except Interrupted:
@@ -182,7 +186,7 @@ def now() -> str:
     return datetime.now(UTC).isoformat(timespec="seconds")
 
 
-def _context(
+def context_of(
     record: RunRecord, folder: Path, where: Execution, stop: StopRequest, check: Callable[[], None]
 ) -> Context:
     """The cell as `run.json` describes it, refused when cards or data have changed since it was planned."""
@@ -235,6 +239,14 @@ def _context(
         stop=stop,
         check_lease=check,
     )
+
+
+def _give_up(record: RunRecord, folder: Path, lease: Lease, error: SegbenchError) -> None:
+    """End a process that hangs: called by the thread that watches, while the main thread cannot act."""
+    console.fail(error)
+    write_run(folder, _failed(record, error))
+    lease.__exit__(None, None, None)
+    os._exit(ExitCode.PARTIAL)
 
 
 def _run_stages(context: Context) -> None:

@@ -23,17 +23,28 @@ if TYPE_CHECKING:
 
     from segbench.data.augment import AugmentationSettings
     from segbench.data.cache import Cache
+    from segbench.engine.ranks import Ranks
     from segbench.engine.trainer import TrainingJob
 
 FINAL_WEIGHTS = Path("checkpoints") / "final.safetensors"
 
 
 @contextmanager
-def training_job(context: Context, cache: Cache) -> Generator[TrainingJob]:
-    """Data, network, loss and protocol of a cell, wired for the training loop, with its progress shown."""
+def training_job(context: Context, cache: Cache, *, ranks: Ranks | None = None) -> Generator[TrainingJob]:
+    """Data, network, loss and protocol of a cell, wired for the training loop, with its progress shown.
+
+    Args:
+        context: The cell.
+        cache: Its prepared cases.
+        ranks: This process's place among those that train together; None: alone.
+    """
     from segbench.engine.losses import SegmentationLoss
     from segbench.engine.precision import allow_tf32
+    from segbench.engine.ranks import ALONE
+    from segbench.engine.tracking import tensorboard_view
     from segbench.engine.trainer import TrainingJob
+
+    ranks = ranks or ALONE
 
     device = choose_device(context.execution.device)
     level = set_determinism(context.protocol.determinism.level, device)
@@ -51,7 +62,7 @@ def training_job(context: Context, cache: Cache) -> Generator[TrainingJob]:
     with console.progress(f"train {context.run_id}", total, unit="samples") as bar:
         yield TrainingJob(
             build=lambda: build_seeded(context),
-            batches=lambda first, last: _batches(context, cache, first, last),
+            batches=lambda first, last: _batches(context, cache, first, last, ranks),
             transform=_transform(context, device, repeatable=level == "bitwise"),
             loss=loss,
             protocol=protocol,
@@ -65,30 +76,50 @@ def training_job(context: Context, cache: Cache) -> Generator[TrainingJob]:
             channels=classes.channels,
             checkpoint_minutes=context.execution.checkpoint_minutes,
             check=context.check_lease,
+            ranks=ranks,
+            step_timeout=context.execution.step_timeout,
+            hung=context.give_up,
+            view=tensorboard_view(context.folder) if ranks.writes else None,
         )
 
 
 def train_stage(context: Context) -> StageResult:
     """Train the network to the end of its budget, resuming from the last checkpoint."""
+    if context.execution.gpus_per_cell > 1:
+        from segbench.pipeline.rank import train_on_ranks
+
+        facts = train_on_ranks(context)
+    else:
+        facts = train_here(context, open_prepared(context))
+    return StageResult(
+        artefact=facts["weights_sha256"], outputs=[context.folder / FINAL_WEIGHTS], facts=facts
+    )
+
+
+def train_here(context: Context, cache: Cache, *, ranks: Ranks | None = None) -> dict[str, Any]:
+    """Train in this process, alone or as one of several ranks, and keep the weights; gives what to record."""
     import torch
 
     from segbench.engine.precision import usable_precision
+    from segbench.engine.ranks import ALONE
     from segbench.engine.trainer import train
 
-    cache = open_prepared(context)
-    with training_job(context, cache) as job:
+    ranks = ranks or ALONE
+    with training_job(context, cache, ranks=ranks) as job:
         result = train(job)
+    if not ranks.writes:
+        return {}
     device = job.device
-    level = set_determinism(context.protocol.determinism.level, device)
     final = keep_final(context, result.network, result.checkpoint, job.metadata)
     facts: dict[str, Any] = {
         "samples_seen": result.samples_seen,
         "degraded": result.degraded,
         "peak_memory_bytes": result.peak_memory_bytes,
-        "determinism": level,
+        "determinism": determinism_level(context.protocol.determinism.level, device),
         "precision": usable_precision(context.protocol.train.precision, device),
         "device": device.type,
         "threads": torch.get_num_threads(),
+        "world_size": ranks.world,
         "scan_backend": scan_backend(device),
         "weights_sha256": sha256_file(final),
     }
@@ -98,7 +129,7 @@ def train_stage(context: Context) -> StageResult:
             "gpu_memory_bytes": torch.cuda.get_device_properties(device).total_memory,
             "cuda": torch.version.cuda,
         }
-    return StageResult(artefact=facts["weights_sha256"], outputs=[final], facts=facts)
+    return facts
 
 
 def _news(loss: float, rate: float, device: torch.device) -> str:
@@ -128,8 +159,7 @@ def set_determinism(level: str, device: torch.device) -> str:
     import torch
 
     torch.set_num_threads(thread_count())
-    if device.type == "cpu":
-        level = "bitwise"
+    level = determinism_level(level, device)
     if level == "bitwise":
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
         torch.use_deterministic_algorithms(True, warn_only=False)
@@ -137,6 +167,11 @@ def set_determinism(level: str, device: torch.device) -> str:
     elif level == "none":
         torch.backends.cudnn.benchmark = True
     return level
+
+
+def determinism_level(level: str, device: torch.device) -> str:
+    """The level in force on a device: a CPU is always bitwise."""
+    return "bitwise" if device.type == "cpu" else level
 
 
 def build_seeded(context: Context) -> nn.Module:
@@ -220,7 +255,7 @@ def augmentation_of(context: Context) -> AugmentationSettings:
     )
 
 
-def _batches(context: Context, cache: Cache, first: int, last: int) -> Iterable[Any]:
+def _batches(context: Context, cache: Cache, first: int, last: int, ranks: Ranks) -> Iterable[Any]:
     from segbench.data.sampling import PatchLoader
 
     sampling = context.protocol.sampling
@@ -238,6 +273,8 @@ def _batches(context: Context, cache: Cache, first: int, last: int) -> Iterable[
         regions=context.classes.regions or (),
         ignore_label=context.classes.ignore_label,
         order=sampling.order,
+        rank=ranks.rank,
+        world=ranks.world,
     )
 
 

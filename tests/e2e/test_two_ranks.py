@@ -1,0 +1,71 @@
+"""A cell whose network two processes train: one writer, one process's numbers, a resume to the byte."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from segbench.core.hashing import sha256_file
+from segbench.pipeline.context import Execution
+from segbench.pipeline.matrix import write_plan
+from segbench.pipeline.plan import Request, make_plan
+from segbench.records import read_run
+
+pytestmark = pytest.mark.slow
+
+
+def planned(results: Path, data: Path, processes: int) -> Path:
+    """The folder of one small planned cell."""
+    request = Request(
+        models=["nnunet-tiny"],
+        datasets=["phantom-brats"],
+        results=results,
+        protocol="demo",
+        overrides={"budget.samples": 8, "optimiser.name": "sgd", "optimiser.lr": 0.01},
+        data_dir=data,
+    )
+    plan = make_plan(request)
+    write_plan(
+        plan, Execution(device="cpu", data_dir=str(data), gpus_per_cell=processes, checkpoint_minutes=0)
+    )
+    return plan.cells[0].cell.folder
+
+
+def run(cell: Path, threads: int, fault: str = "") -> subprocess.CompletedProcess[str]:
+    environment = {**os.environ, "SEGBENCH_THREADS": str(threads), "SEGBENCH_FAULT": fault}
+    command = [sys.executable, "-m", "segbench", "--no-progress", "cell", str(cell)]
+    return subprocess.run(command, capture_output=True, text=True, timeout=300, check=False, env=environment)
+
+
+def fingerprint(cell: Path) -> tuple[str, str]:
+    assert read_run(cell).status == "complete"
+    return sha256_file(cell / "checkpoints" / "final.safetensors"), sha256_file(cell / "cases.csv")
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("data")
+
+
+def test_two_processes_give_one_processs_numbers_and_resume_to_the_byte(tmp_path: Path, data: Path) -> None:
+    alone, together = planned(tmp_path / "one", data, 1), planned(tmp_path / "two", data, 2)
+    assert run(alone, 1).returncode == 0
+    done = run(together, 2)
+    assert done.returncode == 0, done.stderr
+    whole, shared = (load_file(cell / "checkpoints" / "final.safetensors") for cell in (alone, together))
+    for name, value in whole.items():
+        torch.testing.assert_close(shared[name], value, rtol=1e-4, atol=1e-6)
+    for fault, code, status in (("step:3", 3, "failed"), ("step:3:term", 143, "interrupted")):
+        halted = planned(tmp_path / fault.replace(":", "-"), data, 2)
+        stopped = run(halted, 2, fault)
+        assert stopped.returncode == code, stopped.stderr
+        assert read_run(halted).status == status
+        assert "Traceback" not in stopped.stderr
+        assert run(halted, 2).returncode == 0
+        assert fingerprint(halted) == fingerprint(together)
