@@ -26,6 +26,7 @@ from segbench.core.faults import fault
 
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG, errno.EACCES, errno.EPERM}
 _FSYNC_EVERY_S = 5.0
+_OLD_S = 3600.0
 _last_fsync: dict[str, float] = {}
 
 
@@ -194,16 +195,29 @@ def temporary_name(target: Path) -> Path:
 
 
 def remove_leftovers(folder: Path) -> None:
-    """Remove temporaries of processes that no longer live (called when a run is opened by its writer)."""
+    """Remove temporaries of processes that no longer live, in the folder and below it.
+
+    Called when a run is opened by its writer, who holds the lease: a process of another host, whose number
+    means nothing here, is then known by the age of what it left.
+    """
     if not folder.is_dir():
         return
-    for entry in folder.glob(".*.tmp-*-*"):
+    for entry in sorted(folder.rglob(".*.tmp-*-*")):
         pid = entry.name.rsplit("-", 2)[-2]
-        if pid.isdigit() and int(pid) != os.getpid() and not _alive(int(pid)):
+        if not pid.isdigit() or int(pid) == os.getpid():
+            continue
+        if not _alive(int(pid)) or _age_s(entry) > _OLD_S:
             if entry.is_dir():
                 shutil.rmtree(entry, ignore_errors=True)
             else:
                 entry.unlink(missing_ok=True)
+
+
+def _age_s(path: Path) -> float:
+    try:
+        return time.time() - path.stat().st_mtime
+    except OSError:  # inside a folder that has just been removed
+        return 0.0
 
 
 def fsync_folder(folder: Path) -> None:
