@@ -12,12 +12,34 @@ import os
 import resource
 import sys
 import tempfile
+from contextlib import suppress
+from importlib import import_module
 from pathlib import Path
+from pkgutil import walk_packages
 
 from segbench.cli.cell import cell
 from segbench.cli.common import guarded
 from segbench.core import console, faults
-from segbench.pipeline import runner  # noqa: F401 - imported before the fork, as are its stages
+
+ROOMS = ("pipeline", "data", "engine", "networks", "metrics", "volumes", "stats", "profiling", "records")
+
+
+def import_all() -> None:
+    """Import what a cell would import, once; nothing is computed, so that forking stays safe."""
+    import segbench
+
+    for room in ROOMS:
+        for found in walk_packages([f"{segbench.__path__[0]}/{room}"], f"segbench.{room}."):
+            with suppress(ImportError):  # extras that are not installed
+                import_module(found.name)
+    for name in (
+        "torch._dynamo",
+        "torch.utils.flop_counter",
+        "torch.testing",
+        "monai.networks.nets",
+        "scipy.stats",
+    ):
+        import_module(name)
 
 
 def child(request: dict[str, object], said: int) -> None:
@@ -40,6 +62,7 @@ def child(request: dict[str, object], said: int) -> None:
 
 
 def main() -> None:
+    import_all()
     for line in sys.stdin:
         with tempfile.TemporaryFile() as said:
             pid = os.fork()
