@@ -1,9 +1,9 @@
 """A small pool of processes that keeps order, names what a dead worker was doing, and tries that once more.
 
 `concurrent.futures` and torch's loader both answer a killed worker with "a process died": not which task, not
-which signal. Here each worker has its own pipe, so both are known. Processes are spawned (a fork after torch
-has started threads can hang for ever), ignore SIGINT (the parent decides), end when their pipe closes, and
-use one BLAS thread each.
+which signal. Here each worker has its own pipe, so both are known. Processes are spawned, or forked from a
+clean process that was (a fork after torch has started threads can hang for ever). They ignore SIGINT (the
+parent decides), end when their pipe closes, and use one BLAS thread each.
 """
 
 from __future__ import annotations
@@ -12,10 +12,10 @@ import os
 import signal
 import sys
 from collections import deque
-from collections.abc import Callable, Generator, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from multiprocessing import get_context
+from multiprocessing import get_all_start_methods, get_context
 from multiprocessing.connection import wait
 from types import ModuleType
 from typing import Any
@@ -39,6 +39,7 @@ def ordered_map(
     workers: int,
     *,
     case_of: Callable[[Any], str] = str,
+    preload: Sequence[str] = (),
 ) -> Generator[tuple[Any, Any, Exception | None]]:
     """`(task, result, error)` of each task, in the order of the tasks.
 
@@ -48,6 +49,8 @@ def ordered_map(
         tasks: Taken only a few ahead of what was handed out.
         workers: Processes; 0 calls the function here.
         case_of: The case a task is about, for messages.
+        preload: Modules that take long to import. Where the system can, one clean process then imports them
+            once and the workers are forked from it; it has no thread that a fork could lose.
 
     Yields:
         The error is what the function raised, or SB503 when the worker died twice on the task; result is then
@@ -62,7 +65,7 @@ def ordered_map(
             else:
                 yield task, result, None
         return
-    pool = _Pool(function, workers, case_of)
+    pool = _Pool(function, workers, case_of, tuple(preload))
     try:
         yield from pool.run(iter(tasks))
     finally:
@@ -95,8 +98,14 @@ class _Worker:
 
 
 class _Pool:
-    def __init__(self, function: Callable[[Any], Any], workers: int, case_of: Callable[[Any], str]) -> None:
-        self.function, self.case_of = function, case_of
+    def __init__(
+        self,
+        function: Callable[[Any], Any],
+        workers: int,
+        case_of: Callable[[Any], str],
+        preload: tuple[str, ...] = (),
+    ) -> None:
+        self.function, self.case_of, self.preload = function, case_of, preload
         self.size = workers
         self.workers: list[_Worker] = []
 
@@ -136,12 +145,18 @@ class _Pool:
                 worker.process.join()
 
     def _spawn(self) -> _Worker:
-        context = get_context("spawn")
+        forked = bool(self.preload) and "forkserver" in get_all_start_methods()
+        context: Any = get_context("forkserver" if forked else "spawn")
+        if forked:
+            context.set_forkserver_preload([__name__, *self.preload])
         their_tasks, our_tasks = context.Pipe(duplex=False)
         our_answers, their_answers = context.Pipe(duplex=False)
         _widen(our_answers)
         process = context.Process(
-            target=_serve, args=(their_tasks, their_answers, self.function), daemon=True
+            target=_serve,
+            # A fork has the environment of the process it was forked from, which may be of yesterday.
+            args=(their_tasks, their_answers, self.function, dict(os.environ) if forked else {}),
+            daemon=True,
         )
         with _one_thread(), _main_left_out(self.function):
             process.start()
@@ -249,8 +264,9 @@ class _Arrays:
     headers: tuple[tuple[tuple[int, ...], str], ...]
 
 
-def _serve(tasks: Any, answers: Any, function: Callable[[Any], Any]) -> None:
+def _serve(tasks: Any, answers: Any, function: Callable[[Any], Any], environment: Mapping[str, str]) -> None:
     """A worker's life: take a task, answer, until the pipe closes."""
+    os.environ.update(environment)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     _die_with_parent()
     while True:

@@ -24,7 +24,7 @@ from segbench.metrics.summary import number
 from segbench.pipeline.external_plan import Job, prepare
 from segbench.pipeline.external_record import PROTOCOL, as_failed, external_record, now
 from segbench.pipeline.external_request import Evaluation, Request
-from segbench.pipeline.external_work import Answer, ScoreCase, Task, untouched
+from segbench.pipeline.external_work import Answer, ScoreCase, Task, preloaded, untouched
 from segbench.pipeline.scoring import (
     KILLED,
     CaseResult,
@@ -136,6 +136,7 @@ def _score_all(job: Job, stop: StopRequest) -> list[str]:
             _tasks(job, pending, done, progress),
             workers if workers > 1 else 0,
             case_of=lambda task: task.case,
+            preload=preloaded(job.rules, _largest_payload(job, pending)) if workers > 1 else (),
         )
         for task, answer, error in results:
             _take(job, task, answer, error, progress, done)
@@ -294,8 +295,7 @@ def _worker_count(job: Job, pending: Sequence[str]) -> int:
         return 1
     budget = memory_budget()
     if budget is not None and count > 1:
-        largest = max((_payload(path) for case in pending for path in job.references.files(case)), default=1)
-        count = max(1, min(count, budget // max(1, 4 * largest)))
+        count = max(1, min(count, budget // max(1, 4 * _largest_payload(job, pending))))
     return max(1, min(count, len(pending)))
 
 
@@ -309,6 +309,11 @@ def _bytes_of(path: Path) -> int:
         return path.stat().st_size
     except OSError:
         return 0
+
+
+def _largest_payload(job: Job, pending: Sequence[str]) -> int:
+    """Return the bytes of the largest reference, once read."""
+    return max((_payload(path) for case in pending for path in job.references.files(case)), default=1)
 
 
 def _payload(path: Path) -> int:

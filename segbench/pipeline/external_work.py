@@ -7,6 +7,7 @@ tell what still holds. A worker that finds both digests unchanged says so and sc
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from multiprocessing import parent_process
@@ -16,10 +17,14 @@ from typing import Any
 from segbench.core.errors import SegbenchError
 from segbench.core.faults import fault
 from segbench.core.hashing import sha256_file
+from segbench.metrics.evaluate import SMALL_VOXELS, compiled_engine_wanted
 from segbench.pipeline.external_sources import References
 from segbench.pipeline.scoring import CaseResult, ScoringRules, explain_label, score_file
+from segbench.volumes import inflate
 
 Stamp = dict[str, Any]
+
+ENGINE = "segbench.metrics._native"
 
 
 @dataclass(frozen=True)
@@ -85,7 +90,22 @@ class ScoreCase:
             raise _named(error, task.case) from None
         if task.check_only:
             return Answer(inputs, None)
-        return Answer(inputs, score_file(self.rules, task.case, reference, task.prediction))
+        result = score_file(self.rules, task.case, reference, task.prediction)
+        if ENGINE in sys.modules:
+            inflate.load_kernels()  # the compiler is here anyway, and more cases may follow
+        return Answer(inputs, result)
+
+
+def preloaded(rules: ScoringRules, largest_bytes: int) -> tuple[str, ...]:
+    """Return the modules a worker will need, for one process to import before the workers are made.
+
+    Args:
+        rules: how cases are scored.
+        largest_bytes: payload of the largest volume: small ones need no compiled kernels.
+    """
+    if rules.backend != "native" or largest_bytes <= SMALL_VOXELS or not compiled_engine_wanted():
+        return (__name__,)
+    return (__name__, ENGINE, inflate.KERNELS)
 
 
 def stamp(path: Path) -> Stamp:

@@ -96,6 +96,31 @@ def test_workers_have_one_blas_thread_and_the_parent_keeps_its_own(monkeypatch):
     assert os.environ["OPENBLAS_NUM_THREADS"] == "7"
 
 
+def whereabouts(name: str) -> tuple[bool, str | None, int]:
+    return "colorsys" in sys.modules, os.environ.get(name), os.getppid()
+
+
+def test_preloaded_workers_share_one_import_and_see_the_environment_of_now(monkeypatch):
+    for value in ("first", "second"):
+        monkeypatch.setenv("SEGBENCH_TEST_WORD", value)
+        results = ordered_map(whereabouts, ["SEGBENCH_TEST_WORD"] * 6, 2, preload=("colorsys",))
+        loaded, words, parents = zip(*(result for _, result, _ in results), strict=True)
+        assert all(loaded)
+        assert set(words) == {value}
+        assert len(set(parents)) == 1
+        assert os.getpid() not in parents
+
+
+@pytest.mark.slow
+def test_preloaded_workers_that_die_are_named_too():
+    answers = {
+        task: error for task, _, error in ordered_map(moody, ["a", "die", "b"], 2, preload=("colorsys",))
+    }
+    assert isinstance(answers["die"], SegbenchError)
+    assert "SIGKILL" in str(answers["die"])
+    assert answers["a"] is answers["b"] is None
+
+
 def test_no_task_starts_no_process(monkeypatch):
     monkeypatch.setattr("segbench.data.workers.get_context", lambda *_: pytest.fail("a process was started"))
     assert list(ordered_map(square, [], 4)) == []
