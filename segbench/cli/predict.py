@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from segbench.cli.common import settings
+from segbench.cli.common import settings, split_list
 from segbench.core import console
 from segbench.core.catalogue import ExitCode
 from segbench.core.environment import results_dir
@@ -20,7 +22,12 @@ def predict(
         typer.Argument(help="Files (one channel), folders with nnU-Net names, or a dataset's root."),
     ],
     output: Annotated[Path, typer.Option(help="Folder of the label maps.")],
-    run: Annotated[str | None, typer.Option(metavar="ID", help="The run whose weights are used.")] = None,
+    run: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="ID", help="The run whose weights are used; several (A,B, globs): their mean probability."
+        ),
+    ] = None,
     model: Annotated[str | None, typer.Option(help="The model that --weights belongs to.")] = None,
     weights: Annotated[Path | None, typer.Option(metavar="FILE", help="A .safetensors file.")] = None,
     dataset: Annotated[str | None, typer.Option(help="How a dataset's root is read.")] = None,
@@ -33,16 +40,11 @@ def predict(
     """Predict images with the weights of a run, or of a file; writes OUTPUT/<case>.nii.gz."""
     from segbench.pipeline.images import predict_images
 
-    if (run is None) == (weights is None):
+    runs = split_list(run)
+    if (not runs) == (weights is None):
         raise SegbenchError("SB104", "name either --run or --weights", mend="segbench predict --run ID ...")
-    if run is not None:
-        from segbench.pipeline.rerun import find_run
-        from segbench.pipeline.training import FINAL_WEIGHTS
-
-        weights = find_run(run, results_dir(results)) / FINAL_WEIGHTS
-    assert weights is not None
     report = predict_images(
-        weights,
+        [weights] if weights is not None else _weights_of(runs, results_dir(results)),
         images,
         output,
         model=model,
@@ -58,3 +60,26 @@ def predict(
     else:
         console.emit(f"{len(report.written)} label maps -> {output}")
     return ExitCode.PARTIAL if report.failures else ExitCode.DONE
+
+
+def _weights_of(names: Sequence[str], results: Path) -> list[Path]:
+    """The final weights of runs named by id, beginning, glob or path.
+
+    Raises:
+        SegbenchError: SB101 unknown run, SB104 a run without weights.
+    """
+    from segbench.pipeline.rerun import find_run
+    from segbench.pipeline.training import FINAL_WEIGHTS
+    from segbench.records.store import find_runs
+
+    folders: list[Path] = []
+    for name in names:
+        matching = [folder for folder in find_runs(results) if fnmatchcase(folder.name, name)]
+        folders += matching if matching and any(sign in name for sign in "*?[") else [find_run(name, results)]
+    weights = [folder / FINAL_WEIGHTS for folder in dict.fromkeys(folders)]
+    for path in weights:
+        if not path.is_file():
+            raise SegbenchError(
+                "SB104", "this run has no final weights", path=path, mend="finish it, or name another run"
+            )
+    return weights

@@ -18,7 +18,7 @@ from segbench.core.errors import SegbenchError
 from segbench.data.case import PreparedCase
 from segbench.data.random import rng
 
-__all__ = ["LOCATIONS_PER_LABEL", "class_locations", "write_case"]
+__all__ = ["LOCATIONS_PER_LABEL", "as_read_back", "class_locations", "write_case"]
 
 Array = npt.NDArray[Any]
 
@@ -70,6 +70,17 @@ def write_case(folder: Path | str, case: str, prepared: PreparedCase, *, source:
         if not (target / "case.json").is_file():
             raise
     return target
+
+
+def as_read_back(prepared: PreparedCase, case: str = "") -> npt.NDArray[np.float32]:
+    """The image (c, z, y, x) float32 as the cache would give it back, so that nothing depends on the detour.
+
+    Raises:
+        SegbenchError: SB410 as `write_case`.
+    """
+    if prepared.raw is not None:
+        return prepared.image
+    return _as_float16(prepared.image, case).astype(np.float32)
 
 
 def class_locations(labels: Array, case: str) -> tuple[npt.NDArray[np.int32], dict[str, dict[str, int]]]:

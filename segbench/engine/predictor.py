@@ -92,9 +92,12 @@ class _Plan:
         return cls(tuple(shape), window, tuple(m // 2 for m in missing), padded, starts)
 
 
+Image = Tensor | npt.NDArray[np.float32]
+
+
 def predict_planes(
     networks: nn.Module | Sequence[nn.Module],
-    image: Tensor | npt.NDArray[np.float32],
+    image: Image | Sequence[Image],
     *,
     patch: Sequence[int],
     num_outputs: int,
@@ -118,7 +121,8 @@ def predict_planes(
 
     Args:
         networks: One, or the members of an ensemble; in evaluation mode, on `device`.
-        image: (C, Z, Y, X) float32.
+        image: (C, Z, Y, X) float32; a list of them, one per member, where members were trained on otherwise
+            normalised images of one grid.
         patch: (3,) window.
         num_outputs: K.
         overlap: See `window_starts`.
@@ -136,10 +140,16 @@ def predict_planes(
     """
     members = [networks] if isinstance(networks, nn.Module) else list(networks)
     device = torch.device(device)
-    source = torch.as_tensor(image)
+    images = image if isinstance(image, list | tuple) else [image] * len(members)
+    sources = [torch.as_tensor(one) for one in images]
+    source = sources[0] if sources else torch.empty(0)
     if source.ndim != 4 or len(patch) != 3 or not members:
         raise ValueError(
             f"image (C, Z, Y, X), a window of three sizes and a network expected, not {source.shape}"
+        )
+    if len(sources) != len(members) or any(one.shape[1:] != source.shape[1:] for one in sources):
+        raise ValueError(
+            f"one image of one grid per network expected, {len(sources)} for {len(members)} found"
         )
     plan = _Plan.of(source.shape[1:], patch, overlap)
     weights = importance_map(plan.window, importance=importance, sigma_scale=sigma_scale, device=device)
@@ -151,8 +161,8 @@ def predict_planes(
         for _ in members
     ]
     predictors = [
-        _Windows(member, source, plan, num_outputs, flips, window_batch, device, precision)
-        for member in members
+        _Windows(member, own, plan, num_outputs, flips, window_batch, device, precision)
+        for member, own in zip(members, sources, strict=True)
     ]
     coverage = _Coverage(plan, weights)
     z_starts = plan.starts[0]
@@ -176,7 +186,7 @@ def predict_planes(
 
 def predict_logits(
     networks: nn.Module | Sequence[nn.Module],
-    image: Tensor | npt.NDArray[np.float32],
+    image: Image | Sequence[Image],
     *,
     patch: Sequence[int],
     num_outputs: int,
@@ -192,7 +202,7 @@ def predict_logits(
 
 def predict_case(
     networks: nn.Module | Sequence[nn.Module],
-    image: Tensor | npt.NDArray[np.float32],
+    image: Image | Sequence[Image],
     *,
     patch: Sequence[int],
     num_outputs: int,
@@ -212,7 +222,7 @@ def predict_case(
 
     Args:
         networks: One, or the members of an ensemble.
-        image: (C, Z, Y, X) float32.
+        image: (C, Z, Y, X) float32, or one per member.
         patch: (3,) window.
         num_outputs: K.
         shape: (3,) grid of the result: `properties["shape_before"]`; the prepared grid itself when None.
@@ -227,7 +237,8 @@ def predict_case(
         sigma_scale: Width of the Gaussian in windows.
         observe: Called with every group of finished planes, such as `ProbabilityWriter.push`.
     """
-    source = tuple(int(n) for n in image.shape[1:])
+    first = image[0] if isinstance(image, list | tuple) else image
+    source = tuple(int(n) for n in first.shape[1:])  # type: ignore[union-attr]
     exporter = PlaneExporter(
         num_outputs, source, source if shape is None else shape, nearest_axis=nearest_axis, regions=regions
     )

@@ -11,17 +11,17 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from segbench.core import console
+from segbench.core.atomic import atomic_write_json
 from segbench.core.errors import SegbenchError
 from segbench.core.interrupt import StopRequest
 from segbench.data import open_dataset
-from segbench.pipeline.predicting import save_scores
 from segbench.volumes import VOLUME_ENDINGS, Volume, read_volume, write_label_map
 
 if TYPE_CHECKING:
-    from segbench.networks.weights import WeightsMetadata
+    from segbench.pipeline.members import Member
 
 _NNUNET_NAME = re.compile(r"(?P<case>.+)_(?P<channel>\d{4})")
 
@@ -49,7 +49,7 @@ class PredictionReport:
 
 
 def predict_images(
-    weights: Path,
+    weights: Path | Sequence[Path],
     images: Sequence[Path],
     output: Path,
     *,
@@ -59,47 +59,42 @@ def predict_images(
     save_probabilities: bool = False,
     max_bytes: int = 8 * 2**30,
 ) -> PredictionReport:
-    """Write `output/<case>.nii.gz` for every case among the images.
+    """Write `output/<case>.nii.gz` for every case among the images, and `output/predicted-by.json`.
 
     Args:
-        weights: A `.safetensors` file of segbench.
+        weights: A `.safetensors` file of segbench, or several: the mean of their probabilities then decides.
         images: Files (one channel), folders with nnU-Net names, or a dataset's root together with `dataset`.
         output: Folder of the label maps; existing ones are replaced.
-        model: Checked against the file's own word; needed where the file does not say.
-        dataset: Whose card says what the file does not, and how a dataset's root is read.
+        model: Checked against the files' own word.
+        dataset: Whose card says what the files do not, and how a dataset's root is read.
         device: "auto", "cpu" or "cuda".
         save_probabilities: Also write float16 class scores as `<case>.b2nd`.
         max_bytes: Largest volume read.
 
     Raises:
-        SegbenchError: SB103 channels unknown or not matching, SB311 no image, SB406 weights unusable.
+        SegbenchError: SB103 channels unknown or not matching, SB104 weights that cannot be averaged, SB311 no
+            image, SB406 weights unusable.
     """
-    from segbench.networks.weights import read_metadata
+    from segbench.pipeline.members import load_members, member_notes, predict_channels
+    from segbench.pipeline.training import choose_device
 
-    metadata = read_metadata(weights)
-    if metadata is None:
-        raise SegbenchError(
-            "SB103",
-            "the weights file does not say which channels it was trained on",
-            path=weights,
-            mend="import it with segbench weights import, or name the run with --run",
-        )
-    if model is not None and model != metadata.model:
-        raise SegbenchError(
-            "SB103", "the weights belong to another model", path=weights, expected=model, found=metadata.model
-        )
-    predict = _predictor(metadata, weights, device, dataset, save_probabilities, output)
-    cases = list(find_images(images, metadata.channels, dataset, max_bytes))
+    where = choose_device(device)
+    files = [weights] if isinstance(weights, Path) else list(weights)
+    members = load_members(files, where, model=model, dataset=dataset)
+    cases = list(find_images(images, members[0].metadata.channels, dataset, max_bytes))
     if not cases:
         raise SegbenchError("SB311", "no image was found", details=[str(path) for path in images])
+    _warn_of_training_cases(members, cases)
     written: list[Path] = []
     failures: dict[str, SegbenchError] = {}
     with StopRequest() as stop, console.progress("predict", len(cases)) as bar:
         for case in cases:
+            scores = output / f"{case.case}.b2nd" if save_probabilities else None
             try:
-                labels, like = predict(case.case, case.read(max_bytes))
+                channels = case.read(max_bytes)
+                labels = predict_channels(members, case.case, channels, where, probabilities=scores)
                 target = output / f"{case.case}.nii.gz"
-                write_label_map(target, labels, like)
+                write_label_map(target, labels, channels[0])
                 written.append(target)
             except SegbenchError as error:
                 if error.code in {"SB504", "SB505"}:
@@ -108,7 +103,22 @@ def predict_images(
                 console.fail(error)
             bar.advance(note=case.case)
             stop.check()
+    if written:
+        notes = {"schema_version": 1, "members": member_notes(members)}
+        atomic_write_json(output / "predicted-by.json", notes)
     return PredictionReport(tuple(written), failures)
+
+
+def _warn_of_training_cases(members: Sequence[Member], cases: Sequence[ImageCase]) -> None:
+    """Say it when a network had seen the case: its prediction there says nothing about unseen ones."""
+    names = {case.case for case in cases}
+    for member in members:
+        seen = sorted(names & member.training)
+        if seen:
+            console.warn(
+                f"{len(seen)} of {len(names)} cases were training or validation cases of {member.run}, "
+                f"such as {seen[0]}"
+            )
 
 
 def find_images(
@@ -170,93 +180,3 @@ def _folder(folder: Path, count: int) -> list[ImageCase]:
 
 def _stem(path: Path) -> str:
     return next((path.name.removesuffix(end) for end in VOLUME_ENDINGS if path.name.endswith(end)), path.stem)
-
-
-def _predictor(
-    metadata: WeightsMetadata,
-    weights: Path,
-    device: str,
-    dataset: str | None,
-    save_probabilities: bool,
-    output: Path,
-) -> Callable[[str, Sequence[Volume]], tuple[Any, Volume]]:
-    """The function from channels to a label map on the first channel's stored grid."""
-    import numpy as np
-    import torch
-    from safetensors.torch import load_file
-
-    from segbench.cards import load_dataset_card
-    from segbench.data.case import prepare_case
-    from segbench.engine.export import export_grid, to_stored_grid
-    from segbench.engine.predictor import predict_case
-    from segbench.networks import build_network
-    from segbench.pipeline.training import choose_device
-
-    facts = dict(metadata.extra or {})
-    if "normalisation" not in facts:
-        if dataset is None:
-            raise SegbenchError(
-                "SB103",
-                "the weights file does not say how images are normalised",
-                path=weights,
-                mend="name the dataset it was trained on with --dataset, or the run with --run",
-            )
-        card = load_dataset_card(dataset)
-        facts["normalisation"] = list(card.channel_normalisation)
-        facts["spacing_mm"] = card.geometry.spacing_mm or "native"
-        facts["label_values"] = sorted(card.labels)
-    where = choose_device(device)
-    with torch.random.fork_rng(devices=[]):
-        network = build_network(
-            metadata.model,
-            in_channels=metadata.in_channels,
-            out_channels=metadata.out_channels,
-            **metadata.arguments,
-        )
-    network.load_state_dict(load_file(weights))
-    network = network.to(where).eval()
-    inference = dict(facts.get("inference") or {})
-    regions = facts.get("region_labels")
-
-    def predict(case: str, channels: Sequence[Volume]) -> tuple[Any, Volume]:
-        prepared = prepare_case(
-            channels,
-            spacing_mm=facts.get("spacing_mm", "native"),
-            normalisation=facts["normalisation"],
-            normalisation_statistics=facts.get("normalisation_statistics"),
-            orientation=facts.get("orientation", "canonical"),
-        )
-        shape, nearest = export_grid(prepared.properties)
-        settings: dict[str, Any] = {
-            "patch": facts.get("patch") or _patch_of(metadata.model),
-            "num_outputs": metadata.out_channels,
-            "overlap": inference.get("overlap", 0.5),
-            "mirror_axes": tuple(inference.get("mirror_axes", ())),
-            "importance": inference.get("importance", "gaussian"),
-            "sigma_scale": inference.get("sigma_scale", 0.125),
-            "device": where,
-        }
-        labels = predict_case(
-            network, prepared.image, shape=shape, nearest_axis=nearest,
-            regions=None if regions is None else tuple(regions), **settings,
-        )  # fmt: skip
-        if save_probabilities:
-            save_scores(
-                output / f"{case}.b2nd", network, prepared.image, settings, by_sign=regions is not None
-            )
-        if regions is None:
-            labels = np.asarray(facts.get("label_values", range(metadata.out_channels)), dtype=np.uint16)[
-                labels
-            ]
-            labels = labels.astype(np.uint8) if labels.max(initial=0) < 256 else labels
-        return to_stored_grid(labels, prepared.properties), channels[0]
-
-    return predict
-
-
-def _patch_of(model: str) -> list[int]:
-    from segbench.cards import load_model_card
-
-    card = load_model_card(model)
-    smallest = card.input.minimum if card.input is not None else 32
-    return [max(smallest, 64)] * 3

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, cast
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
+from segbench.cards import DatasetCard
 from segbench.core import console
 from segbench.core.atomic import append_line, read_lines, sync_lines
 from segbench.core.errors import SegbenchError
 from segbench.core.faults import fault
 from segbench.core.hashing import canonical_json, sha256_bytes, sha256_file
+from segbench.pipeline.cell import Classes
 from segbench.pipeline.context import Context
 from segbench.pipeline.stages import StageResult
 from segbench.volumes import write_label_map
@@ -132,6 +135,7 @@ def predict_prepared(
     from segbench.engine.export import export_grid, to_stored_grid
     from segbench.engine.precision import usable_precision
     from segbench.engine.predictor import predict_case
+    from segbench.engine.probabilities import ProbabilityWriter
 
     if case in cache.failures:
         raise cache.failures[case]
@@ -149,30 +153,33 @@ def predict_prepared(
         "sigma_scale": protocol.inference.sigma_scale,
     }
     image = cache.image(case)
-    labels = predict_case(
-        networks, image, shape=shape, nearest_axis=nearest_axis, regions=classes.region_labels, **settings
-    )
-    if context.execution.save_probabilities and grid == "stored":
-        target = prediction_file(context.folder, case).with_name(f"{case}.b2nd")
-        save_scores(target, networks[0], image, settings, by_sign=classes.region_labels is not None)
+    with ExitStack() as stack:
+        if context.execution.save_probabilities and grid == "stored":
+            writer = ProbabilityWriter(
+                prediction_file(context.folder, case).with_name(f"{case}.b2nd"),
+                classes.channels,
+                image.shape[1:],
+                by_sign=classes.region_labels is not None,
+                averaged=len(networks) > 1,
+                names=output_names(context.card, classes),
+                properties=properties,
+            )
+            settings["observe"] = stack.enter_context(writer).push
+        labels = predict_case(
+            networks, image, shape=shape, nearest_axis=nearest_axis, regions=classes.region_labels, **settings
+        )
     if classes.region_labels is None:
-        values = np.asarray(classes.values, dtype=np.uint16 if max(classes.values) > 255 else np.uint8)
-        labels = values[labels]
+        labels = label_values(labels, classes.values)
     return to_stored_grid(labels, properties) if grid == "stored" else labels
 
 
-def save_scores(path: Path, network: Any, image: Any, settings: dict[str, Any], *, by_sign: bool) -> None:
-    """Class probabilities on the prepared grid, float16, compressed."""
-    import blosc2
-    import numpy as np
+def label_values(indices: NDArray[Any], values: Sequence[int]) -> NDArray[Any]:
+    """Label values in place of class indices."""
+    return np.asarray(values, dtype=np.uint16 if max(values) > 255 else np.uint8)[indices]
 
-    from segbench.core.atomic import atomic_write
-    from segbench.engine.predictor import predict_logits
 
-    logits = predict_logits(network, image, **settings)
-    scores = logits.sigmoid() if by_sign else logits.softmax(0)
-    array: Any = blosc2.asarray(
-        cast("Any", scores.cpu().numpy().astype(np.float16)),
-        cparams={"codec": blosc2.Codec.ZSTD, "clevel": 1},
-    )
-    atomic_write(path, bytes(array.to_cframe()))
+def output_names(card: DatasetCard, classes: Classes) -> list[str]:
+    """The name of each output of a network: labels, or regions where it has region output."""
+    if classes.regions is None:
+        return [card.labels[value] for value in classes.values]
+    return [name for name, _ in sorted(card.regions.items(), key=lambda item: -len(item[1]))]

@@ -190,6 +190,7 @@ def build_seeded(context: Context) -> nn.Module:
 def weights_metadata(context: Context, cache: Cache | None = None) -> dict[str, str]:
     """What the header of a weights file says: enough to predict with it, by name."""
     from segbench.networks.weights import WeightsMetadata
+    from segbench.pipeline.predicting import output_names
 
     arguments = network_arguments(context.model, context.card, context.protocol)
     card, classes, protocol = context.card, context.classes, context.protocol
@@ -206,6 +207,7 @@ def weights_metadata(context: Context, cache: Cache | None = None) -> dict[str, 
             "run": context.run_id,
             "dataset": card.slug,
             "label_values": list(classes.values),
+            "outputs": output_names(card, classes),
             "regions": classes.regions,
             "region_labels": classes.region_labels,
             "normalisation": list(recipe_of(context).normalisation),
@@ -214,6 +216,7 @@ def weights_metadata(context: Context, cache: Cache | None = None) -> dict[str, 
             "orientation": card.geometry.orientation,
             "patch": list(protocol.patch.size),
             "inference": protocol.inference.model_dump(mode="json"),
+            "precision": protocol.train.precision,
         },
     ).as_strings()
 
