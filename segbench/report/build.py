@@ -187,7 +187,14 @@ def latex_text(item: TableSet, options: Options) -> str:
         SegbenchError: SB704, our own LaTeX breaks the rules it is written by.
     """
     floats = [
-        latex.render_latex(table, standalone=False, column=options.column, font=options.font)
+        latex.render_latex(
+            table,
+            standalone=False,
+            column="double"
+            if latex.estimated_width(table, options.font) > latex.COLUMN_POINTS
+            else options.column,
+            font=options.font,
+        )
         for table in item.latex
     ]
     text = "\n".join(floats) or latex.escape_latex(EMPTY_TEXT.strip()) + "\n"

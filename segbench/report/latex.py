@@ -8,6 +8,7 @@ argument. `segbench.report.lint` checks the result against the same rules.
 from __future__ import annotations
 
 import re
+import textwrap
 import unicodedata
 from collections.abc import Sequence
 from itertools import groupby
@@ -17,6 +18,10 @@ from segbench.report.table import Cell, Column, Row, Table
 
 MAX_ROWS = 45  # more rows than this do not fit a page: the table goes on in a further float
 WIDE_COLUMNS = 8  # more columns than this span both columns of a two-column class
+LABEL_WIDTH = 34  # characters of a row's label in one line
+COLUMN_POINTS = 252.0  # width of a journal's column
+SIZE_POINTS = {"tiny": 2.9, "scriptsize": 3.6, "footnotesize": 4.1, "small": 4.6, "normalsize": 5.1}
+"""Mean width of a character in points, measured on IEEEtran."""
 FONT_SIZES = ("tiny", "scriptsize", "footnotesize", "small", "normalsize")
 
 _SPECIAL = {
@@ -156,13 +161,49 @@ def render_latex(table: Table, *, standalone: bool, column: str, font: str) -> s
         raise ValueError(f"column must be 'single' or 'double', not {column!r}")
     if font not in FONT_SIZES:
         raise ValueError(f"font must be one of {', '.join(FONT_SIZES)}, not {font!r}")
-    chunks = [table.rows[start : start + MAX_ROWS] for start in range(0, len(table.rows), MAX_ROWS)] or [()]
+    chunks = _chunks(table.rows)
     floats = [
         _float(table, rows, part=part, last=part == len(chunks) - 1, double=column == "double", font=font)
         for part, rows in enumerate(chunks)
     ]
     fragment = "\n".join(floats)
     return wrap_standalone(fragment) if standalone else fragment
+
+
+def _chunks(rows: Sequence[Row]) -> list[Sequence[Row]]:
+    """Rows by float: as many as give `MAX_ROWS` printed lines."""
+    chunks: list[list[Row]] = [[]]
+    lines = 0
+    for row in rows:
+        more = len(_label_lines(row.label))
+        if chunks[-1] and lines + more > MAX_ROWS:
+            chunks.append([])
+            lines = 0
+        chunks[-1].append(row)
+        lines += more
+    return [tuple(chunk) for chunk in chunks]
+
+
+def estimated_width(table: Table, font: str = "footnotesize") -> float:
+    """About how wide the table is printed, in points: what decides whether a journal's column can hold it."""
+    labels = [table.corner, *(line for row in table.rows for line in _label_lines(row.label))]
+    total = max((len(label) for label in labels), default=0)
+    for place, column in enumerate(table.columns):
+        texts = [column.header[-1] + "  " if column.header else ""]
+        texts += [_plain_cell(row.cells[place], column) for row in table.rows]
+        total += max(len(text) for text in texts)
+    gap = float(_column_gap(len(table.columns)).removesuffix("pt"))
+    return total * SIZE_POINTS[font] + 2 * gap * len(table.columns)
+
+
+def _plain_cell(cell: Cell, column: Column) -> str:
+    parts = cell_parts(cell, column)
+    return parts.main + (f" + {parts.spread}" if parts.spread else "") + parts.tail
+
+
+def _label_lines(label: str) -> list[str]:
+    """A row's label in lines that fit; a long one goes on below its row."""
+    return textwrap.wrap(label, LABEL_WIDTH) or [""] if len(label) > LABEL_WIDTH else [label]
 
 
 def wrap_standalone(fragment: str) -> str:
@@ -249,12 +290,14 @@ def _leaf(column: Column) -> str:
 
 
 def _row(row: Row, columns: Sequence[Column]) -> str:
+    label, *more = _label_lines(row.label)
     cells = [
-        escape_latex(row.label),
+        _guard_start(escape_latex(label)),
         *(_cell(cell, column) for cell, column in zip(row.cells, columns, strict=True)),
     ]
-    cells[0] = _guard_start(cells[0])
-    return " & ".join(cells) + " \\\\"
+    lines = [" & ".join(cells) + " \\\\"]
+    lines += [_guard_start(escape_latex(text)) + " &" * len(columns) + " \\\\" for text in more]
+    return "\n".join(lines)
 
 
 def _guard_start(text: str) -> str:

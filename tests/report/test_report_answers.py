@@ -168,3 +168,10 @@ def test_short_names_fit_and_differ(length: int, lines: int) -> None:
     assert most_lines(texts) <= lines
     assert all(len(line) <= length for text in texts.values() for line in text.split("\n"))
     assert texts["plain"] == "plain"
+
+
+def test_names_that_share_their_beginning_show_where_they_differ() -> None:
+    long = [f"my_long_model_name_with_under_scores_{i:02d}_variant_of_the_kind" for i in range(20)]
+    texts = fitted({name: name for name in long}, length=26, lines=1)
+    assert len(set(texts.values())) == 20
+    assert all(f"{place:02d}_" in texts[name] for place, name in enumerate(long))

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 
 def fitted(names: Mapping[str, str], *, length: int = 28, lines: int = 2) -> dict[str, str]:
     """A text for every model that fits into so many lines of so many characters; all of them differ.
 
     A name that fits is wrapped at spaces, commas, hyphens and underscores. One that does not gives way to
-    its slug, and a slug that does not fit either is cut in the middle. Equal texts get a number.
+    its slug, and a slug that does not fit either is cut in the middle. Equal texts show where their names
+    differ, and get a number where that does not help.
 
     Args:
         names: display name by slug.
@@ -23,13 +25,35 @@ def fitted(names: Mapping[str, str], *, length: int = 28, lines: int = 2) -> dic
         if text is None:
             text = wrapped(slug, length=length, lines=lines)
         found[slug] = text if text is not None else cut(name, length)
-    taken: dict[str, list[str]] = {}
-    for slug, text in found.items():
-        taken.setdefault(text, []).append(slug)
-    for text, slugs in taken.items():
-        for number, slug in enumerate(slugs if len(slugs) > 1 else (), start=1):
+    for text, slugs in _equal(found):
+        start = _shared([names[slug] for slug in slugs])
+        for slug in slugs:
+            found[slug] = _from(names[slug], start, length) if start > length // 2 else text
+    for text, slugs in _equal(found):
+        for number, slug in enumerate(slugs, start=1):
             found[slug] = f"{cut(text, length - 4)} ({number})"
     return found
+
+
+def _equal(texts: Mapping[str, str]) -> list[tuple[str, list[str]]]:
+    """Texts that stand for several models, with these."""
+    taken: dict[str, list[str]] = {}
+    for slug, text in texts.items():
+        taken.setdefault(text, []).append(slug)
+    return [(text, slugs) for text, slugs in taken.items() if len(slugs) > 1]
+
+
+def _shared(names: Sequence[str]) -> int:
+    """Characters at the beginning that all names have in common."""
+    places = zip(*names, strict=False)
+    return next((place for place, letters in enumerate(places) if len(set(letters)) > 1), 0)
+
+
+def _from(name: str, start: int, length: int) -> str:
+    """The part of a name from where it differs from its likes, to its end where there is room."""
+    start = max(min(start, len(name) - length + 3), 0)
+    part = name[start : start + length - 3]
+    return f"...{part}" if start + len(part) == len(name) else f"...{part[:-3]}..."
 
 
 def wrapped(name: str, *, length: int, lines: int) -> str | None:
@@ -63,6 +87,12 @@ def cut(name: str, length: int) -> str:
         return name
     keep = (length - 3) // 2
     return f"{name[:keep]}...{name[-keep:]}"
+
+
+def slant(texts: Iterable[str]) -> dict[str, Any]:
+    """How names stand under an axis: upright where all are short, else slanted."""
+    longest = max((len(line) for text in texts for line in text.split("\n")), default=0)
+    return {} if longest <= 6 else {"rotation": 40, "ha": "right"}
 
 
 def most_lines(texts: Mapping[str, str]) -> int:

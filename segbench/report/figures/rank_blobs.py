@@ -6,6 +6,7 @@ import numpy as np
 
 from segbench.report.analysis import Analysis
 from segbench.report.figures.data import view
+from segbench.report.figures.labels import slant
 from segbench.report.figures.sketch import WEIGHTS_ONLY, NoData, Sketch
 from segbench.report.figures.style import WIDTHS, new_figure
 
@@ -45,7 +46,8 @@ def draw(analysis: Analysis, number: int) -> Sketch:
         )
         axis.plot([place], [median], "x", color="black", ms=5, mew=1.2)
     names = shown.names(length=26, lines=1 if wide else 2)
-    axis.set_xticks(range(k), [names[model] for model in models], rotation=40, ha="right", linespacing=1.0)
+    texts = [names[model] for model in models]
+    axis.set_xticks(range(k), texts, linespacing=1.0, **slant(texts))
     axis.tick_params(axis="x", pad=1)
     axis.set_yticks(range(1, k + 1) if k <= 12 else range(1, k + 1, 2))
     axis.set_ylim(k + 0.6, 0.4)

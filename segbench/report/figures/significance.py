@@ -6,8 +6,10 @@ import numpy as np
 
 from segbench.report.analysis import Analysis
 from segbench.report.figures.data import view
+from segbench.report.figures.labels import slant
 from segbench.report.figures.sketch import NoData, Sketch
 from segbench.report.figures.style import WIDTHS, new_figure
+from segbench.report.numbers import format_number
 from segbench.report.pairwise import Pair
 from segbench.report.tables.words import LEVEL_WORDS
 
@@ -44,13 +46,13 @@ def draw(analysis: Analysis, number: int) -> Sketch:
         mark = _mark(pair, stars=stars)
         for row, column in ((i, j), (j, i)):
             dark = abs(effect[row, column]) > 0.65
-            text = mark if k > NUMBERS_UP_TO else f"{effect[row, column]:.2f}\n{mark}"
+            text = mark if k > NUMBERS_UP_TO else f"{format_number(effect[row, column])}\n{mark}"
             colour = "white" if dark else "black"
             axis.text(column, row, text, ha="center", va="center", fontsize=6.5, color=colour)
     axis.set_facecolor("0.92")
     texts = shown.names(length=26, lines=2 if k <= NUMBERS_UP_TO else 1)
     names = [texts[model] for model in models]
-    axis.set_xticks(range(k), names, rotation=40, ha="right", linespacing=1.0)
+    axis.set_xticks(range(k), names, linespacing=1.0, **slant(names))
     axis.set_yticks(range(k), names, linespacing=1.0)
     axis.tick_params(length=0)
     for spine in axis.spines.values():

@@ -8,8 +8,15 @@ from dataclasses import dataclass
 from segbench.report.analysis import Analysis, Key
 from segbench.report.published import PublishedRow
 from segbench.report.table import Table
-from segbench.report.tables.comparison import pairwise_table, ranks_table, subgroups_table
+from segbench.report.tables.comparison import (
+    pairwise_for_paper,
+    pairwise_table,
+    ranks_table,
+    subgroups_for_paper,
+    subgroups_table,
+)
 from segbench.report.tables.main import main_tables
+from segbench.report.tables.paper import common_to_notes
 from segbench.report.tables.published import published_tables
 from segbench.report.tables.records import (
     cost_table,
@@ -57,10 +64,12 @@ def build_tables(analysis: Analysis, published: Sequence[PublishedRow] = ()) -> 
             found = tuple(table for table in tables if table is not None)
             if found or not suffix:
                 leading = _leading(analysis, keys, tables) if kind in {"pairwise", "ranks"} else frozenset()
-                sets.append(TableSet(kind + suffix, kind, found, found, leading))
+                paper = _for_paper(analysis, keys, tables) if kind in {"pairwise", "subgroups"} else found
+                sets.append(TableSet(kind + suffix, kind, found, paper, leading))
     cost = cost_table(analysis)
     whole = () if cost is None else (cost,)
-    sets.append(TableSet("cost", "cost", whole, whole))
+    printed = tuple(common_to_notes(table, ("Input", "Device")) for table in whole)
+    sets.append(TableSet("cost", "cost", whole, printed))
     listed = tuple(published_tables(analysis, published))
     below = tuple(published_tables(analysis, published, in_notes=True))
     sets.append(TableSet("published", "published", listed, below))
@@ -69,6 +78,16 @@ def build_tables(analysis: Analysis, published: Sequence[PublishedRow] = ()) -> 
     in_cells, in_notes = guards_table(analysis), guards_table(analysis, in_notes=True)
     sets.append(TableSet("guards", "guards", (in_cells,), (in_notes,)))
     return sets
+
+
+def _for_paper(analysis: Analysis, keys: Sequence[Key], tables: Sequence[Table | None]) -> tuple[Table, ...]:
+    """Tables of pairs and of subgroups as a printed page can hold them."""
+    found: list[Table] = []
+    for key, table in zip(keys, tables, strict=True):
+        if table is not None:
+            pairwise = table.name.startswith("pairwise")
+            found.append((pairwise_for_paper if pairwise else subgroups_for_paper)(analysis, table, key))
+    return tuple(found)
 
 
 def _leading(analysis: Analysis, keys: list[Key], tables: list[Table | None]) -> frozenset[str]:

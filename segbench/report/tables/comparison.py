@@ -11,6 +11,7 @@ from segbench.report.pairwise import Pair
 from segbench.report.ranking import SCHEMES, STABILITY_SCHEME, ColumnRanks
 from segbench.report.table import Cell, Column, Row, Table
 from segbench.report.tables import words
+from segbench.report.tables.paper import grouped_rows, numbered_pairs
 
 SCHEME_HEADS = {
     "mean_then_rank": ("Aggregate, then rank", "mean"),
@@ -41,10 +42,10 @@ def pairwise_table(analysis: Analysis, metric: MetricDisplay, key: Key) -> Table
     columns = (
         plain("", "n"),
         scaled("Difference", f"mean [CI]{unit}"),
-        scaled("Difference", f"Hodges-Lehmann [CI]{unit}"),
+        scaled("Difference", f"HL [CI]{unit}"),
         plain("Wilcoxon", "p"),
         plain("Wilcoxon", "p Holm"),
-        plain("Wilcoxon", "rank-biserial"),
+        plain("Wilcoxon", "r"),
         *(
             (plain("Two-level", "p"), plain("Two-level", "p Holm"), plain("Two-level", "df"))
             if levels
@@ -56,13 +57,14 @@ def pairwise_table(analysis: Analysis, metric: MetricDisplay, key: Key) -> Table
     level = f"{100 * analysis.options.confidence:g} %"
     margin = f"{format_number(metric.margin, scale=metric.scale)} {metric.unit}".rstrip()
     over = "over seeds and cases where seeds allow, else over cases" if levels else "over cases"
+    family = words.pair_count(len(pairs))
     caption = (
         f"Pairwise comparison: {metric.head}, {block.name}, region {key[1]}. Difference first minus second "
-        f"model; {level} intervals of the mean difference {over}, of the Hodges-Lehmann shift over cases; "
-        f"{words.TEST_WORDS}; Holm over {words.pair_count(len(pairs))}, no correction across metrics and "
-        f"regions. Verdict at alpha {analysis.options.alpha:g} with the margin {margin}, from the two-level "
-        'test where seeds allow, else over cases; "not after Holm": the pair alone differs, the family does '
-        "not bear it out; undecided is not equal."
+        f"model; {level} intervals of the mean difference {over}, of the Hodges-Lehmann shift (HL) over "
+        f"cases; {words.TEST_WORDS}; r: matched-pairs rank-biserial correlation; Holm over {family}, no "
+        f"correction across metrics and regions. Verdict at alpha {analysis.options.alpha:g} with the margin "
+        f'{margin}, from the two-level test where seeds allow, else over cases; "not after Holm": the pair '
+        "alone differs, the family does not bear it out; undecided is not equal."
     )
     suffix = "" if metric == analysis.metrics[0] else f"_{metric.name}"
     return Table(
@@ -77,7 +79,19 @@ def pairwise_table(analysis: Analysis, metric: MetricDisplay, key: Key) -> Table
 
 
 def _pair_label(analysis: Analysis, pair: Pair) -> str:
-    return f"{analysis.labels.get(pair.a, pair.a)} vs {analysis.labels.get(pair.b, pair.b)}"
+    return " vs ".join(_names(analysis, pair))
+
+
+def _names(analysis: Analysis, pair: Pair) -> tuple[str, str]:
+    return analysis.labels.get(pair.a, pair.a), analysis.labels.get(pair.b, pair.b)
+
+
+def pairwise_for_paper(analysis: Analysis, table: Table, key: Key) -> Table:
+    """The pairwise table with numbers in place of names that would not fit the page."""
+    pairs = analysis.pairs[key]
+    models = analysis.ordered(sorted({name for pair in pairs for name in (pair.a, pair.b)}))
+    order = [analysis.labels.get(model, model) for model in models]
+    return numbered_pairs(table, [_names(analysis, pair) for pair in pairs], order)
 
 
 def _pair_cells(pair: Pair, *, levels: bool) -> tuple[Cell, ...]:
@@ -229,9 +243,9 @@ def subgroups_table(analysis: Analysis, metric: MetricDisplay, key: Key) -> Tabl
     columns = (
         Column(("Cases",), None, digits=0),
         Column(("Mean",), None, scale=metric.scale, digits=digits),
-        Column((f"Difference to {against} [CI]",), None, scale=metric.scale, digits=digits),
+        Column(("Difference [CI]",), None, scale=metric.scale, digits=digits),
         Column(("Interaction p",), None),
-        Column(("Spearman with volume",), None),
+        Column(("Spearman",), None),
     )
     rows: list[Row] = []
     for model in analysis.ordered(list(found.models)):
@@ -252,15 +266,26 @@ def subgroups_table(analysis: Analysis, metric: MetricDisplay, key: Key) -> Tabl
     return Table(
         name=f"subgroups{suffix}",
         caption=(
-            f"By reference volume: {metric.head}, {block.name}, region {key[1]}. Bins are fixed by the "
-            "reference "
-            "alone; one permutation test of the interaction per model, no test per bin."
+            f"By reference volume: {metric.head}, {block.name}, region {key[1]}. Difference to {against}. "
+            "Bins are fixed by the reference alone; one permutation test of the interaction per model, no "
+            "test per bin; Spearman's correlation of the difference with the logarithm of the volume."
         ),
         columns=columns,
         rows=tuple(rows),
         label=f"tab:subgroups-{block.name}-{block.protocol}-{key[1]}-{metric.name}",
         corner="Model and volume",
     )
+
+
+def subgroups_for_paper(analysis: Analysis, table: Table, key: Key) -> Table:
+    """The table of subgroups with each model's name once, above its bins."""
+    found = analysis.subgroups[key]
+    groups = [
+        (analysis.labels.get(model, model), label)
+        for model in analysis.ordered(list(found.models))
+        for label in found.labels
+    ]
+    return grouped_rows(table, groups)
 
 
 def _rho(value: float | None) -> str:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
-from segbench.report.analysis import Analysis
+from segbench.report.analysis import Analysis, Key
 from segbench.report.cost import COUNT_RULE, Cost
 from segbench.report.display import MetricDisplay
 from segbench.report.missing import BOTH_EMPTY, NOT_RUN, STATUS_CODE, failed
@@ -73,7 +75,8 @@ def seeds_table(analysis: Analysis, metric: MetricDisplay) -> Table | None:
             single = len(item.seeds) == 1
             means = [value for value in item.means if value is not None]
             low, high = (min(means), max(means)) if means else (None, None)
-            label = f"{analysis.labels.get(model, model)}, {analysis.block_title(item.block)}"
+            label = analysis.labels.get(model, model)
+            label += f", {analysis.block_title(item.block)}" if len(keys) > 1 else ""
             cells = (
                 Cell(None, text=f"{len(item.seeds)} ({', '.join(str(seed) for seed in item.seeds)})"),
                 Cell(item.sd_seeds, text=None if item.sd_seeds is not None else "n/a", single=single),
@@ -86,7 +89,10 @@ def seeds_table(analysis: Analysis, metric: MetricDisplay) -> Table | None:
     suffix = "" if metric == analysis.metrics[0] else f"_{metric.name}"
     return Table(
         name=f"seeds{suffix}",
-        caption=f"Training runs: {metric.head}, mean over regions; SD of means over seeds, SD over cases.",
+        caption=(
+            f"Training runs: {metric.head}, {', '.join(_places(analysis, keys))}; SD of means over seeds, SD "
+            "over cases, and the first over the second."
+        ),
         columns=(
             Column(("Seeds at hand",), None),
             Column(("SD over seeds",), None, scale=scale, digits=digits),
@@ -97,8 +103,13 @@ def seeds_table(analysis: Analysis, metric: MetricDisplay) -> Table | None:
         ),
         rows=tuple(rows),
         notes=("1: one training run: no claim about the method.",) if _any_single(rows) else (),
-        corner="Model and dataset",
+        corner="Model and dataset" if len(keys) > 1 else "Model",
     )
+
+
+def _places(analysis: Analysis, keys: Sequence[Key]) -> list[str]:
+    """Datasets with the region shown of each."""
+    return [f"{analysis.block_title(analysis.blocks[key[0]])} (region {key[1]})" for key in keys]
 
 
 def _any_single(rows: list[Row]) -> bool:
@@ -198,7 +209,10 @@ def _status_cells(status: np.ndarray, cases: list[str]) -> tuple[Cell, ...]:
 
 
 def _run_label(analysis: Analysis, run: Run, dataset: str) -> str:
-    return f"{analysis.labels.get(run.model, run.model)}, {dataset}, fold {run.fold}, seed {run.seed}"
+    parts = [analysis.labels.get(run.model, run.model)]
+    parts += [dataset] if len({block.dataset for block in analysis.blocks}) > 1 else []
+    parts += [f"fold {run.fold}"] if len({item.fold for item in analysis.runs}) > 1 else []
+    return ", ".join([*parts, f"seed {run.seed}"])
 
 
 def _unused(analysis: Analysis, run: Run) -> Row:
