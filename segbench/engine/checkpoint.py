@@ -188,7 +188,14 @@ def _state_tensor(text: str) -> Tensor:
 
 
 def _load(folder: Path) -> Checkpoint:
-    manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))["files"]
+    text = (folder / MANIFEST).read_text(encoding="utf-8")
+    content = json.loads(text)
+    # the manifest vouches for the others; only its one exact spelling vouches for itself
+    if json_text(content) != text or set(content) != {"files", "schema_version"}:
+        raise ValueError(f"{MANIFEST} is not as it was written")
+    if content["schema_version"] != SCHEMA_VERSION:
+        raise ValueError(f"{MANIFEST} has schema_version {content['schema_version']}")
+    manifest = content["files"]
     data: dict[str, bytes] = {}
     for name, facts in manifest.items():
         path = folder / name

@@ -120,3 +120,38 @@ def test_many_at_once_only_one_wins(tmp_path: Path) -> None:
         thread.join()
     assert len(won) == 1
     assert lost == ["SB603"] * 7
+
+
+def test_a_clock_that_jumps_makes_no_lease_stale(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Staleness is a heartbeat that stands still for the observer's own monotonic clock, nothing else."""
+    import time
+
+    monkeypatch.setenv("SEGBENCH_LEASE_STALE_S", "0.8")
+    now = time.time()
+    for jump in (-10 * 365 * 86400.0, 10 * 365 * 86400.0):
+        folder = tmp_path / str(jump)
+        with Lease(folder) as lease:
+            content = {name: getattr(lease.holder, name) for name in type(lease.holder).__slots__}
+        past = {**content, "host": "elsewhere", "created": "1999-01-01T00:00:00+00:00"}
+        (folder / LEASE).write_text(json.dumps(past))
+        (folder / "lease.beat").write_text("x 1")
+        os.utime(folder / LEASE, (1, 1))
+        os.utime(folder / "lease.beat", (1, 1))
+        monkeypatch.setattr(time, "time", lambda: now + jump)  # noqa: B023 - read within the loop
+        beats = threading.Event()
+
+        def beat(folder: Path = folder, beats: threading.Event = beats) -> None:
+            for n in range(100):
+                if beats.wait(0.1):
+                    return
+                (folder / "lease.beat").write_text(f"x {n + 2}")
+                os.utime(folder / "lease.beat", (1, 1))
+
+        thread = threading.Thread(target=beat)
+        thread.start()
+        try:
+            with pytest.raises(SegbenchError, match="another process"), Lease(folder):
+                pass
+        finally:
+            beats.set()
+            thread.join()
