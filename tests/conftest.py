@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import socket
+import sys
 from pathlib import Path
 
 import pytest
@@ -12,6 +14,26 @@ from segbench.core import console
 
 # One thread a process: results do not depend on it, and the suite runs beside others on two cores.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+
+def _refuse_other_machines(event: str, arguments: tuple[object, ...]) -> None:
+    """No test reaches another machine; this one (loopback, its own addresses) is allowed."""
+    if event != "socket.connect" or not isinstance(address := arguments[1], tuple):
+        return
+    host = str(address[0])
+    own = ("127.", "::1", "localhost", "0.0.0.0")
+    if not host.startswith(own) and host not in _own_addresses():
+        raise RuntimeError(f"a test tried to connect to {host}; the suite works without a network")
+
+
+def _own_addresses() -> set[str]:
+    try:
+        return set(socket.gethostbyname_ex(socket.gethostname())[2])
+    except OSError:
+        return set()
+
+
+sys.addaudithook(_refuse_other_machines)  # the whole process, threads included; nothing can switch it off
 
 REAL_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 
