@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import shlex
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -10,11 +10,12 @@ import typer
 
 from segbench.cli.common import settings, split_list, split_numbers
 from segbench.core import console
+from segbench.core.catalogue import ExitCode
 
 if TYPE_CHECKING:
     from segbench.pipeline.context import Execution
     from segbench.pipeline.matrix import Outcome
-    from segbench.pipeline.plan import Plan, PlannedCell
+    from segbench.pipeline.plan import Plan
 
 WHAT, PLAN, WHERE, LAUNCH = "What", "Plan", "Where", "Launcher"
 
@@ -55,6 +56,20 @@ def run(
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Print the plan; write nothing.", rich_help_panel=PLAN)
     ] = False,
+    probe: Annotated[
+        bool,
+        typer.Option(
+            "--probe",
+            help="Measure a few steps of what never ran here.",
+            rich_help_panel=PLAN,
+        ),
+    ] = False,
+    budget_hours: Annotated[
+        float | None,
+        typer.Option(
+            metavar="H", help="Only the cells that fit into H device hours.", min=0, rich_help_panel=PLAN
+        ),
+    ] = None,
     smoke: Annotated[
         bool,
         typer.Option("--smoke", help="Each model must overfit one case; then stop.", rich_help_panel=PLAN),
@@ -143,11 +158,13 @@ def run(
     Example: segbench run --model segmamba-v2,nnunet --dataset all --seed 0,1,2
     """
     from segbench.cards.protocol import parse_setting
+    from segbench.cli.run_plan import print_plan, within_budget
     from segbench.launch import LauncherChoice
     from segbench.pipeline.api import make_request
     from segbench.pipeline.context import Execution
+    from segbench.pipeline.forecast import with_probes
     from segbench.pipeline.matrix import run_plan, summary_rows
-    from segbench.pipeline.plan import check_ranks, make_plan
+    from segbench.pipeline.plan import check_ranks, in_order, make_plan
 
     choice = LauncherChoice(
         launcher, max_parallel, retries, pack, wait, slurm=tuple(slurm or ()), ray_address=ray_address
@@ -185,10 +202,14 @@ def run(
     check_ranks(plan, execution)
     if smoke:
         return _smoke(plan, execution)
+    if dry_run or probe or budget_hours is not None:
+        measured = with_probes(plan, execution, measure=probe, tell=console.note)
+        plan = replace(measured, cells=in_order(measured.cells))
     if dry_run or plan_only or print_jobs:
-        return _plan_only(plan, execution, dry_run=dry_run, print_jobs=print_jobs)
+        return print_plan(plan, execution, dry_run=dry_run, print_jobs=print_jobs, hours=budget_hours)
+    chosen = plan if budget_hours is None else within_budget(plan, execution, budget_hours)
     outcome = run_plan(
-        plan,
+        chosen,
         execution,
         launcher=choice,
         gpus=gpus_wanted(device, per_cell=gpus_per_cell),
@@ -204,7 +225,9 @@ def run(
             if planned.problem is not None:
                 console.fail(planned.problem)
         console.note(f"-> {request.results}/     next: segbench report --runs {request.results}")
-    return outcome.exit_code
+    return (
+        max(outcome.exit_code, ExitCode.PARTIAL) if len(chosen.cells) < len(plan.cells) else outcome.exit_code
+    )
 
 
 def gpus_wanted(device: str, *, per_cell: int = 1) -> int:
@@ -216,46 +239,10 @@ def gpus_wanted(device: str, *, per_cell: int = 1) -> int:
     return per_cell
 
 
-def _plan_only(plan: Plan, execution: Execution, *, dry_run: bool, print_jobs: bool) -> int:
-    """Print the plan; unless it is a dry run, also write the planned runs."""
-    from segbench.core.catalogue import ExitCode
-    from segbench.pipeline.matrix import write_plan
-
-    if not dry_run:
-        write_plan(plan, execution)
-    if print_jobs:
-        for planned in plan.runnable:
-            console.emit(f"segbench cell {shlex.quote(str(planned.cell.folder))}")
-    elif settings().json:
-        console.emit_json(plan_document(plan))
-    else:
-        end = "nothing is written (dry run)" if dry_run else "written; start cells with segbench cell"
-        names = ", ".join(sorted({p.cell.protocol.name for p in plan.cells})) or "none"
-        console.emit(f"Plan: {len(plan.cells)} cells, protocol {names}            {end}")
-        rows = [
-            [
-                p.cell.model.slug,
-                p.cell.dataset.slug,
-                str(p.cell.fold),
-                str(p.cell.seed),
-                p.state,
-                _forecast(p),
-                p.note,
-            ]
-            for p in plan.cells
-        ]
-        header = ["model", "dataset", "fold", "seed", "state", "forecast", "note"]
-        console.emit_table(header, rows, right=(2, 3))
-    if not plan.absent:
-        return ExitCode.DONE
-    return ExitCode.PARTIAL if plan.cells or len(plan.absent) > 1 else ExitCode.DATA
-
-
 def _smoke(plan: Plan, execution: Execution) -> int:
     """Let each model overfit one case; exit 6 when one cannot."""
     from dataclasses import asdict
 
-    from segbench.core.catalogue import ExitCode
     from segbench.pipeline.smoke import DICE, smoke
 
     results = smoke(plan.cells, execution)
@@ -276,38 +263,6 @@ def _smoke(plan: Plan, execution: Execution) -> int:
         ]
         console.emit_table(header, lines)
     return ExitCode.DONE if all(r.passed for r in results) else ExitCode.GATE
-
-
-def _forecast(planned: PlannedCell) -> str:
-    """Time to come: measured on finished cells like it, `?` when nothing was measured, `-` when done."""
-    if planned.state in {"done", "blocked"}:
-        return "-"
-    return "?" if planned.forecast_s is None else console.duration(planned.forecast_s)
-
-
-def plan_document(plan: Plan) -> dict[str, Any]:
-    """The plan as `--dry-run --json` prints it."""
-    cells = [
-        {
-            "run_id": p.cell.run_id,
-            "model": p.cell.model.slug,
-            "dataset": p.cell.dataset.slug,
-            "protocol": p.cell.protocol.name,
-            "fold": p.cell.fold,
-            "seed": p.cell.seed,
-            "state": p.state,
-            "forecast_seconds": None if p.forecast_s is None else round(p.forecast_s, 1),
-            "note": p.note,
-        }
-        for p in plan.cells
-    ]
-    states = [p.state for p in plan.cells]
-    return {
-        "schema_version": 1,
-        "cells": cells,
-        "totals": {state: states.count(state) for state in sorted(set(states))},
-        "absent": [error.as_dict() for error in plan.absent],
-    }
 
 
 def _result(outcome: Outcome) -> dict[str, Any]:

@@ -107,6 +107,7 @@ class TrainResult:
     peak_memory_bytes: int
     seconds: float
     checkpoint: Path
+    step_seconds: float | None = None
 
 
 def train(job: TrainingJob) -> TrainResult:
@@ -207,7 +208,7 @@ class _Run:
                 self._validate()
                 self._save()
             while self.state.step < self.steps:
-                self.watch.alive("reading the first batch")
+                self.watch.next_step("reading the first batch", counts=False)
                 for batch in self.job.batches(self.state.step, self.steps):
                     rolled_back = self._step(batch)
                     self.state.seconds = before + time.monotonic() - began
@@ -222,9 +223,8 @@ class _Run:
                         last_saved = time.monotonic()
                     if stopping:
                         self._stop()
-                    self.watch.alive(
-                        f"reading the batch after step {self.state.step}", step_done=not validated
-                    )
+                    after = f"reading the batch after step {self.state.step}"
+                    self.watch.next_step(after, counts=not validated)
                     if rolled_back:
                         break  # the loader starts again at the checkpoint's step
             if self.saved_at_step != self.state.step:
@@ -238,6 +238,7 @@ class _Run:
             peak_memory_bytes=self.ranks.largest(peak_memory(self.job.device), self.job.device),
             seconds=self.state.seconds,
             checkpoint=self.checkpoints / f"step-{self.state.step:09d}",
+            step_seconds=self.watch.step_s,
         )
 
     def _stop(self) -> None:

@@ -37,7 +37,7 @@ class StepWatch:
         self.given, self.hung = limit_s, hung
         self.doing = "starting"
         self._times: deque[float] = deque(maxlen=_REMEMBERED)
-        self._last = time.monotonic()
+        self._last = self._step_began = time.monotonic()
         self._paused = False
         self._ended = threading.Event()
         self._main = threading.get_ident()
@@ -61,12 +61,21 @@ class StepWatch:
             return self.given
         return max(SHORTEST_S, MEDIAN_STEPS * median(self._times)) if self._times else SHORTEST_S
 
-    def alive(self, doing: str, *, step_done: bool = False) -> None:
-        """A sign of life, and what comes next; `step_done` when a whole step lies behind it."""
-        now = time.monotonic()
-        if step_done:
-            self._times.append(now - self._last)
-        self._last, self.doing, self._paused = now, doing, False
+    @property
+    def step_s(self) -> float | None:
+        """Median seconds of the last steps, from batch to batch."""
+        return median(self._times) if self._times else None
+
+    def alive(self, doing: str) -> None:
+        """A sign of life, and what comes next."""
+        self._last, self.doing, self._paused = time.monotonic(), doing, False
+
+    def next_step(self, doing: str, *, counts: bool = True) -> None:
+        """A step lies behind; `counts` when it was one like the others."""
+        self.alive(doing)
+        if counts:
+            self._times.append(self._last - self._step_began)
+        self._step_began = self._last
 
     def pause(self, doing: str) -> None:
         """What comes now has no usual length (validation of whole cases)."""

@@ -17,6 +17,7 @@ from segbench.data import open_dataset
 from segbench.data.splits import Split, count_leaks, limit_split, load_split
 from segbench.metrics.profiles import load_profile
 from segbench.pipeline.cell import Cell, CellState, check_fit, classes_of, identify, protocol_for
+from segbench.pipeline.forecast import with_finished
 from segbench.records import read_run, run_id
 from segbench.records.lease import lease_holder
 
@@ -62,7 +63,10 @@ class PlannedCell:
         state: What its folder says.
         note: Why it is blocked, or how far it has come.
         problem: The fault of a blocked cell.
-        forecast_s: Seconds it will take, from finished cells like it; None when nothing was measured.
+        forecast_s: Seconds it will take; None when nothing was measured.
+        step_s: Seconds of a training step.
+        memory_bytes: Peak memory of training.
+        forecast_from: What was measured.
     """
 
     cell: Cell
@@ -70,6 +74,9 @@ class PlannedCell:
     note: str = ""
     problem: SegbenchError | None = None
     forecast_s: float | None = None
+    step_s: float | None = None
+    memory_bytes: int | None = None
+    forecast_from: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,7 +115,12 @@ def make_plan(request: Request) -> Plan:
             if error.code in {"SB101", "SB104", "SB110"}:
                 raise
             absent.append(error)
-    return Plan(tuple(sorted(_with_forecasts(cells), key=_place_in_order)), tuple(absent))
+    return Plan(in_order(with_finished(cells)), tuple(absent))
+
+
+def in_order(cells: Sequence[PlannedCell]) -> tuple[PlannedCell, ...]:
+    """The cells in the order they are run."""
+    return tuple(sorted(cells, key=_place_in_order))
 
 
 def _place_in_order(planned: PlannedCell) -> tuple[int, int, float]:
@@ -133,30 +145,6 @@ def _protocol_of(request: Request, *, generated: bool) -> Protocol:
     if request.limit:
         split = split.model_copy(update={"limit": request.limit})
     return protocol.model_copy(update={"split": split})
-
-
-def _with_forecasts(cells: Sequence[PlannedCell]) -> list[PlannedCell]:
-    """Cells still to run, with the mean time of finished ones of the same model, dataset and protocol.
-
-    Other seeds and folds of a cell do the same work on the same machine; anything else would be a guess.
-    """
-    measured: dict[tuple[str, str, str], list[float]] = {}
-    for planned in cells:
-        if planned.state == "done":
-            seconds = sum((read_run(planned.cell.folder).durations or {}).values())
-            if seconds > 0:
-                measured.setdefault(_kind_of(planned), []).append(seconds)
-    return [
-        replace(planned, forecast_s=sum(known) / len(known))
-        if planned.state in {"planned", "resumable"} and (known := measured.get(_kind_of(planned)))
-        else planned
-        for planned in cells
-    ]
-
-
-def _kind_of(planned: PlannedCell) -> tuple[str, str, str]:
-    cell = planned.cell
-    return cell.model.slug, cell.dataset.slug, cell.protocol.name
 
 
 def _cells_of(

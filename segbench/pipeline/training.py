@@ -26,16 +26,19 @@ if TYPE_CHECKING:
     from segbench.engine.ranks import Ranks
     from segbench.engine.trainer import TrainingJob
 
+MOST_DRIFT = 0.25
 FINAL_WEIGHTS = Path("checkpoints") / "final.safetensors"
 
 
 @contextmanager
-def training_job(context: Context, cache: Cache, *, ranks: Ranks | None = None) -> Generator[TrainingJob]:
+def training_job(
+    context: Context, cache: Cache | None, *, ranks: Ranks | None = None
+) -> Generator[TrainingJob]:
     """Data, network, loss and protocol of a cell, wired for the training loop, with its progress shown.
 
     Args:
         context: The cell.
-        cache: Its prepared cases.
+        cache: Its prepared cases; None for a probe, which brings its own batches.
         ranks: This process's place among those that train together; None: alone.
     """
     from segbench.engine.losses import SegmentationLoss
@@ -109,6 +112,8 @@ def train_here(context: Context, cache: Cache, *, ranks: Ranks | None = None) ->
         result = train(job)
     if not ranks.writes:
         return {}
+    if ranks.world == 1:
+        _compare_with_forecast(context, result.step_seconds)
     device = job.device
     final = keep_final(context, result.network, result.checkpoint, job.metadata)
     facts: dict[str, Any] = {
@@ -130,6 +135,18 @@ def train_here(context: Context, cache: Cache, *, ranks: Ranks | None = None) ->
             "cuda": torch.version.cuda,
         }
     return facts
+
+
+def _compare_with_forecast(context: Context, step_s: float | None) -> None:
+    """Log it when steps took a quarter more or less than the probe that the forecast came from."""
+    from segbench.pipeline.probe import known_probe
+
+    known = known_probe(context, context.execution)
+    if known is None or known.step_s is None or step_s is None:
+        return
+    drift = step_s / known.step_s - 1
+    if abs(drift) > MOST_DRIFT:
+        context.log(f"forecast: {step_s:.3g} s a step, {known.step_s:.3g} s were probed ({drift:+.0%})")
 
 
 def _news(loss: float, rate: float, device: torch.device) -> str:
@@ -258,9 +275,10 @@ def augmentation_of(context: Context) -> AugmentationSettings:
     )
 
 
-def _batches(context: Context, cache: Cache, first: int, last: int, ranks: Ranks) -> Iterable[Any]:
+def _batches(context: Context, cache: Cache | None, first: int, last: int, ranks: Ranks) -> Iterable[Any]:
     from segbench.data.sampling import PatchLoader
 
+    assert cache is not None  # only a probe has none, and its own batches
     sampling = context.protocol.sampling
     return PatchLoader(
         cache,
@@ -310,9 +328,9 @@ def _transform(context: Context, device: torch.device, *, repeatable: bool) -> A
     return transform
 
 
-def _validator(context: Context, cache: Cache, device: torch.device) -> Any:
+def _validator(context: Context, cache: Cache | None, device: torch.device) -> Any:
     """Dice per region over whole validation cases; None when the protocol asks for none."""
-    if context.protocol.validation.cases == "none" or not context.split.validation:
+    if cache is None or context.protocol.validation.cases == "none" or not context.split.validation:
         return None
     from segbench.pipeline.predicting import predict_prepared
 

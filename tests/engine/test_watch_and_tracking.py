@@ -36,7 +36,7 @@ def test_signs_of_life_and_pauses_keep_it_quiet() -> None:
     pause = threading.Event()
     with StepWatch(0.2, told.append) as watch:
         for step in range(10):
-            watch.alive(f"step {step}", step_done=True)
+            watch.next_step(f"step {step}")
             pause.wait(0.05)
         watch.pause("validating")
         pause.wait(0.5)
