@@ -39,21 +39,3 @@ def dilate(mask: Mask, structure: Mask, steps: int) -> Mask:
     if steps == 0:
         return mask
     return np.asarray(ndimage.binary_dilation(mask, structure, iterations=steps), dtype=np.bool_)
-
-
-def fill_holes(mask: Mask) -> Mask:
-    """The mask with its 6-connected holes filled."""
-    return np.asarray(ndimage.binary_fill_holes(mask), dtype=np.bool_)
-
-
-def count_around(mask: Mask) -> NDArray[np.uint8]:
-    """How many voxels of the mask stand in the 3x3x3 block around each voxel, itself included."""
-    block = np.ones((3, 3, 3), np.uint8)
-    return np.asarray(ndimage.convolve(mask.astype(np.uint8), block, mode="constant"), dtype=np.uint8)
-
-
-def nearest_true(mask: Mask) -> NDArray[np.int32]:
-    """(3, z, y, x): index of the nearest voxel of the mask from each voxel, ties as scipy breaks them."""
-    return np.asarray(
-        ndimage.distance_transform_edt(~mask, return_distances=False, return_indices=True), dtype=np.int32
-    )

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from segbench.core.environment import cache_dir
 from segbench.core.errors import SegbenchError
 from segbench.metrics import evaluate_case
 from segbench.metrics.inputs import diagonal_mm
@@ -275,7 +276,10 @@ def _extra_sets(
 
         for region, labels in rules.regions.items():
             scores = evaluate_airway(
-                np.isin(reference, labels), np.isin(prediction, labels), spacing_mm=spacing_mm
+                np.isin(reference, labels),
+                np.isin(prediction, labels),
+                spacing_mm=spacing_mm,
+                cache=cache_dir() / "airway",
             )
             values, from_policy = found[region]
             values.update({f"airway_{name}": float(value) for name, value in scores.items()})
