@@ -16,6 +16,7 @@ from typing import Annotated, Any
 
 import typer
 
+from segbench.cli.complete import attach
 from segbench.core import console
 from segbench.core.errors import SegbenchError
 from segbench.core.interrupt import Interrupted
@@ -102,6 +103,7 @@ def command(function: Callable[..., Any]) -> Callable[..., None]:
         inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=annotation)
         for name, (annotation, default) in _COMMON.items()
     ]
+    attach(list(signature.parameters.values()), function.__module__.rpartition(".")[2])
     own = [p.replace(kind=inspect.Parameter.KEYWORD_ONLY) for p in signature.parameters.values()]
 
     @functools.wraps(function)
