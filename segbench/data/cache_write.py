@@ -31,21 +31,26 @@ _CHUNK, _BLOCK = 64, 32
 _FLOAT16_LIMIT = 60_000.0
 
 
-def write_case(folder: Path | str, case: str, prepared: PreparedCase, *, source: str = "") -> Path:
+def write_case(
+    folder: Path | str, case: str, prepared: PreparedCase, *, source: str = "", dtype: str = "float16"
+) -> Path:
     """Store a prepared case whole or not at all; the folder `<folder>/cases/<case>`.
 
     Args:
         folder: The recipe's folder.
         case: The case's id.
-        prepared: What to store: float16, or int16 where that and the recorded statistics give the image
-            exactly.
+        prepared: What to store: int16 where that and the recorded statistics give the image exactly, else
+            `dtype`.
         source: Digest of the files it was made from, kept for the next look.
+        dtype: "float16" or "float32".
 
     Raises:
         SegbenchError: SB410 when a value lies beyond +-60000 or is not finite; SB505 when the disk is full.
     """
     target = Path(folder) / "cases" / case
-    image = prepared.raw if prepared.raw is not None else _as_float16(prepared.image, case)
+    image: Array = prepared.image if prepared.raw is None else prepared.raw
+    if prepared.raw is None and dtype == "float16":
+        image = _as_float16(prepared.image, case)
     try:
         with atomic_folder(target) as temporary:
             arrays = {"image": _store(temporary / "image.b2nd", image)}
@@ -72,13 +77,15 @@ def write_case(folder: Path | str, case: str, prepared: PreparedCase, *, source:
     return target
 
 
-def as_read_back(prepared: PreparedCase, case: str = "") -> npt.NDArray[np.float32]:
+def as_read_back(
+    prepared: PreparedCase, case: str = "", *, dtype: str = "float16"
+) -> npt.NDArray[np.float32]:
     """The image (c, z, y, x) float32 as the cache would give it back, so that nothing depends on the detour.
 
     Raises:
         SegbenchError: SB410 as `write_case`.
     """
-    if prepared.raw is not None:
+    if prepared.raw is not None or dtype == "float32":
         return prepared.image
     return _as_float16(prepared.image, case).astype(np.float32)
 

@@ -190,7 +190,7 @@ class _PrepareCase:
                 normalisation=self.recipe.normalisation,
                 normalisation_statistics=self.fingerprint["normalisation_statistics"],
             )
-            write_case(self.folder, case, prepared, source=source)
+            write_case(self.folder, case, prepared, source=source, dtype=self.recipe.dtype)
         except SegbenchError as error:
             raise _of_case(error, case) from None
         atomic_write_json(self.folder / "sources" / f"{case}.json", {"stat": stat, "digest": source})
@@ -335,7 +335,8 @@ def _forecast_bytes(
             continue
         after = shape if spacing == "native" else prepared_shape(shape, spacing_in, spacing)
         voxels = float(after[0]) * after[1] * after[2]
-        total += voxels * (2 * len(recipe.channels) * _IMAGE_RATIO + _LABEL_RATIO)
+        size = 2 if recipe.dtype == "float16" else 4
+        total += voxels * (size * len(recipe.channels) * _IMAGE_RATIO + _LABEL_RATIO)
     return int(total)
 
 

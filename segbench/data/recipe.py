@@ -34,6 +34,7 @@ class PreparationRecipe:
         spacing_mm: Target spacing z y x, "median" of the training split, or "native" (each case its own).
         orientation: "canonical" or "stored".
         crop: Cut to the nonzero box.
+        dtype: How images are stored.
         dataset_digest: Content digest of the dataset; other bytes under the same name are other data.
         version: `PREPARE_VERSION`.
     """
@@ -43,6 +44,7 @@ class PreparationRecipe:
     spacing_mm: tuple[float, float, float] | Literal["median", "native"]
     orientation: Literal["canonical", "stored"] = "canonical"
     crop: bool = True
+    dtype: Literal["float16", "float32"] = "float16"
     dataset_digest: str = ""
     version: int = PREPARE_VERSION
 
@@ -66,8 +68,11 @@ class PreparationRecipe:
         return "ct" in self.normalisation
 
     def as_dict(self) -> dict[str, Any]:
-        """The recipe as JSON."""
-        return {key: list(v) if isinstance(v, tuple) else v for key, v in asdict(self).items()}
+        """The recipe as JSON; the usual storage goes without saying, so that older digests stand."""
+        content = {key: list(v) if isinstance(v, tuple) else v for key, v in asdict(self).items()}
+        if self.dtype == "float16":
+            del content["dtype"]
+        return content
 
     def digest(self, training_ids: Iterable[str] = ()) -> str:
         """Sha256 (64 hex) of the recipe; the training split enters only where the numbers depend on it.

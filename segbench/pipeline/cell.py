@@ -153,7 +153,15 @@ _PUBLISHED_FIELDS: dict[str, tuple[str, str]] = {
 
 
 def check_fit(protocol: Protocol, model: ModelCard) -> SegbenchError | None:
-    """Why the model cannot take the protocol's patch, or None when it can."""
+    """Why the model cannot be run under the protocol, or None when it can."""
+    if protocol.inference.ensemble != "none":
+        return SegbenchError(
+            "SB104",
+            "a cell is one fold and one seed, and cannot be an ensemble by itself",
+            expected="inference.ensemble = none",
+            found=protocol.inference.ensemble,
+            mend="train the folds or seeds, then segbench predict --run A,B,C",
+        )
     if model.kind == "floor" or model.input is None:
         return None
     divisor = model.input.divisor if protocol.patch.divisible_by == "model" else protocol.patch.divisible_by

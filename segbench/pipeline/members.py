@@ -28,7 +28,16 @@ if TYPE_CHECKING:
 
 __all__ = ["Member", "load_members", "member_notes", "predict_channels"]
 
-_SHARED = ("spacing_mm", "orientation", "label_values", "region_labels", "patch", "inference", "precision")
+_SHARED = (
+    "spacing_mm",
+    "orientation",
+    "cache_dtype",
+    "label_values",
+    "region_labels",
+    "patch",
+    "inference",
+    "precision",
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -242,7 +251,8 @@ def _prepared(
                 normalisation_statistics=facts.get("normalisation_statistics"),
                 orientation=facts.get("orientation", "canonical"),
             )
-            known, properties = as_read_back(prepared, case), prepared.properties
+            stored_as = facts.get("cache_dtype", "float16")
+            known, properties = as_read_back(prepared, case, dtype=stored_as), prepared.properties
             made.append((way, known))
         images.append(known)
     return images, properties

@@ -65,6 +65,7 @@ def build_recipe(card: DatasetCard, data: DataSection, dataset_digest: str) -> P
         ),
         spacing_mm=spacing,
         orientation=card.geometry.orientation,
+        dtype=data.cache_dtype,
         dataset_digest=dataset_digest,
     )
 

@@ -234,6 +234,7 @@ def weights_metadata(context: Context, cache: Cache | None = None) -> dict[str, 
             "patch": list(protocol.patch.size),
             "inference": protocol.inference.model_dump(mode="json"),
             "precision": protocol.train.precision,
+            **({} if protocol.data.cache_dtype == "float16" else {"cache_dtype": protocol.data.cache_dtype}),
         },
     ).as_strings()
 

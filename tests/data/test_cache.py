@@ -261,3 +261,18 @@ def test_stored_objects_are_never_revived(tmp_path, stored):
     (one + 1).save(urlpath=str(target), mode="w") if hasattr(one + 1, "save") else target.write_bytes(b"")
     with pytest.raises(CacheDamagedError):
         Cache(folder).image("a")
+
+
+def test_single_precision_is_stored_on_demand_and_moves_the_recipe(tmp_path):
+    from segbench.data.recipe import PreparationRecipe
+
+    image = np.random.default_rng(0).standard_normal((1, 9, 10, 11)).astype(np.float32)
+    prepared = PreparedCase(image, None, {"spacing_out": [1.0, 1.0, 1.0]})
+    write_case(tmp_path, "a", prepared, dtype="float32")
+    np.testing.assert_array_equal(Cache(tmp_path).image("a"), image)
+    write_case(tmp_path, "b", prepared)
+    assert 0 < np.abs(Cache(tmp_path).image("b") - image).max() < 2e-3
+    plain = PreparationRecipe(channels=("x",), normalisation=("zscore",), spacing_mm="native")
+    fine = PreparationRecipe(channels=("x",), normalisation=("zscore",), spacing_mm="native", dtype="float32")
+    assert plain.digest() != fine.digest()
+    assert "dtype" not in plain.as_dict()

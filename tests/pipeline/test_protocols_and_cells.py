@@ -138,3 +138,12 @@ def test_a_field_that_came_later_moves_no_digest_unless_it_is_used() -> None:
     assert saving.resolved()["train"]["checkpointing"] is True
     assert saving.digest() != plain.digest()
     assert Protocol.model_validate(plain.resolved()) == plain
+
+
+def test_a_cell_is_no_ensemble() -> None:
+    problem = check_fit(
+        load_protocol("demo", {"inference.ensemble": "seeds"}), load_model_card("nnunet-tiny")
+    )
+    assert problem is not None
+    assert problem.code == "SB104"
+    assert "segbench predict --run" in problem.mend
