@@ -109,6 +109,7 @@ def execute(stage: Stage, context: Context) -> None:
         began = time.monotonic()
         before = len(context.warnings)
         result = stage.run(context)
+        give_back_memory()
         context.check_lease()
         done = {
             "schema_version": 1,
@@ -168,6 +169,19 @@ def drop_from(folder: Path, name: str) -> None:
 def stage_file(folder: Path, name: str) -> Path:
     """Where a stage says that it is done."""
     return folder / "stages" / f"{name}.json"
+
+
+def give_back_memory() -> None:
+    """Return freed memory to the system; the next stage needs other sizes, and glibc would keep the old."""
+    import ctypes
+    import gc
+    import sys
+
+    gc.collect()
+    if sys.platform.startswith("linux"):
+        trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+        if trim is not None:
+            trim(0)
 
 
 def peak_rss() -> int | None:
