@@ -92,7 +92,7 @@ def _line(evaluation: Evaluation, region: str, summary: Summary, rows: Sequence[
     return [
         _head(evaluation, summary.metric, region),
         mean,
-        _interval(values),
+        _interval(values, summary.metric),
         _number(summary.median),
         summary.worst_case or "",
         worst,
@@ -113,8 +113,12 @@ def _head(evaluation: Evaluation, metric: str, region: str | None) -> str:
     return info.title
 
 
-def _interval(values: Sequence[float]) -> str:
-    """Return the 95 % interval of the mean, or why there is none."""
+def _interval(values: Sequence[float], metric: str) -> str:
+    """Return the 95 % interval of the mean inside the metric's range, or why there is none.
+
+    Student's interval of few cases may reach beyond what a mean can be; cutting it there loses no coverage.
+    """
+    from segbench.metrics.registry import METRICS
     from segbench.stats import StatsError, mean_interval
 
     if len(values) < 2 or not all(math.isfinite(value) for value in values):
@@ -123,7 +127,14 @@ def _interval(values: Sequence[float]) -> str:
         interval = mean_interval(values)
     except StatsError:
         return "-"
-    return f"{_number(interval.low)} to {_number(interval.high)}"
+    info = METRICS[metric]
+    least, most = -math.inf, math.inf
+    if info.worst == "diagonal":
+        least = info.best
+    elif info.worst is not None and info.unit == "1":
+        least, most = sorted((info.best, info.worst))
+    low, high = max(interval.low, least), min(interval.high, most)
+    return f"{_number(low)} to {_number(high)}"
 
 
 def _number(value: float) -> str:

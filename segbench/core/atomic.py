@@ -194,6 +194,20 @@ def temporary_name(target: Path) -> Path:
     return target.parent / f".{target.name}.tmp-{os.getpid()}-{secrets.token_hex(4)}"
 
 
+def make_folder(folder: Path) -> Path:
+    """Make a folder for results, with those above it.
+
+    Raises:
+        SegbenchError: SB505 when it cannot be made: a file stands there, the disk is full or read-only.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        reason = (error.strerror or str(error)).lower()
+        raise SegbenchError("SB505", f"the folder cannot be made: {reason}", path=folder) from error
+    return folder
+
+
 def remove_leftovers(folder: Path) -> None:
     """Remove temporaries of processes that no longer live, in the folder and below it.
 

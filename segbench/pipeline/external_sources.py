@@ -108,7 +108,8 @@ def reference_folder(
             "SB339",
             "names of references that are no case ids",
             path=folder,
-            expected="a letter or digit, then letters, digits, dots, dashes and underscores, at most 128",
+            expected="a letter or digit, then letters, digits, dots, dashes and underscores, at most 128, "
+            "and no name that a system reserves (CON, NUL, ...)",
             found=", ".join(wrong[:10]),
         )
     if not found:

@@ -12,7 +12,7 @@ from segbench.core.hashing import sha256_file
 from segbench.metrics.profiles import load_profile
 from segbench.pipeline.context import Context
 from segbench.pipeline.predicting import prediction_file, predictions_made
-from segbench.pipeline.scoring import ScoringRules, rules_for, score_case, score_failure
+from segbench.pipeline.scoring import ScoringRules, on_reference_grid, rules_for, score_case, score_failure
 from segbench.pipeline.stages import StageResult
 from segbench.records import append_case, read_case_lines, write_cases_csv
 from segbench.records.store import CASE_LINES
@@ -66,16 +66,14 @@ def score(
         if made is None or made.get("error"):
             reason = "the model made none" if made is None else str(made["error"])
             raise SegbenchError("SB215", f"no prediction: {reason}", case=case)
-        prediction = read_label_map(path, labels=sorted(context.card.labels)).array
-        if prediction.shape != reference.array.shape:
-            raise SegbenchError(
-                "SB214", "shapes differ", path=path, case=case,
-                expected=reference.array.shape, found=prediction.shape,
-            )  # fmt: skip
+        prediction = read_label_map(path, labels=sorted(context.card.labels))
+        prediction, warnings = on_reference_grid(case, reference, prediction, rules.profile.geometry, path)
     except SegbenchError as error:
         context.warn(f"{error.code}: case {case}: {error.message}; scored worst, not left out")
         return score_failure(rules, case, reference, error)
-    return score_case(rules, case, reference, prediction)
+    for warning in warnings:
+        context.warn(warning)
+    return score_case(rules, case, reference, prediction.array)
 
 
 def _identity(context: Context) -> dict[str, Any]:

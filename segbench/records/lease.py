@@ -21,7 +21,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
 
-from segbench.core.atomic import atomic_write
+from segbench.core.atomic import atomic_write, make_folder
 from segbench.core.errors import SegbenchError
 
 LEASE = "lease.json"
@@ -70,7 +70,7 @@ class Lease:
         self._thread: threading.Thread | None = None
 
     def __enter__(self) -> Lease:
-        self.folder.mkdir(parents=True, exist_ok=True)
+        make_folder(self.folder)
         if not self._create():
             held = read_lease(self.folder)
             if held is not None and not is_stale(self.folder, held):

@@ -92,7 +92,14 @@ def check_axes(dims: Sequence[int], *, allow_channels: bool, path: Path) -> tupl
     if len(lengths) > (4 if allow_channels else 3):
         what = "one volume with channels at most" if allow_channels else "a single three-dimensional volume"
         raise SegbenchError(
-            "SB207", f"the file has {len(lengths)} axes", path=path, expected=what, found=_times(dims)
+            "SB207",
+            f"the file has {len(lengths)} axes",
+            path=path,
+            expected=what,
+            found=_times(dims),
+            mend=None
+            if allow_channels
+            else "write one volume; of channels or probabilities a label map keeps the index of the largest",
         )
     lengths += [1] * (3 - len(lengths))
     return (lengths[2], lengths[1], lengths[0]), (lengths[3] if len(lengths) == 4 else 1)

@@ -433,3 +433,34 @@ def test_labels_that_no_region_names(folders):
     code, out, _ = evaluate(folders, "--other-labels", "background", "--json", regions=("core=2",))
     assert code == 0
     assert json.loads(out)["n_scored"] == 5
+
+
+def test_results_that_cannot_be_written_are_no_internal_error(folders):
+    blocked = folders / "file"
+    blocked.write_text("no folder")
+    code, _, told = evaluate(folders, "--results", blocked)
+    assert code == 5
+    assert "SB505" in told
+    assert str(blocked) in told.replace("\n", "")
+
+
+def test_results_inside_the_predictions_are_no_predictions(folders):
+    for _ in range(2):  # the second time the runs are there already
+        code, _, told = evaluate(folders, "--results", folders / "preds")
+        assert code == 0
+        assert "not scored" not in told
+        code, _, _ = evaluate(folders, "--results", folders / "preds" / "runs", "--fresh", "evaluate")
+        assert code == 0
+
+
+def test_intervals_of_few_cases_stay_where_a_mean_can_be(folders):
+    for index in range(3, 5):
+        (folders / "preds" / f"case{index}.nii.gz").unlink()
+    code, table, _ = evaluate(folders)
+    assert code == 3
+    rows = [line.split() for line in table.splitlines() if line.strip().startswith(("Dice", "HD95", "NSD"))]
+    assert rows
+    for row in rows:
+        low, high = (float(row[row.index("to") + step]) for step in (-1, 1))
+        assert low >= 0
+        assert high <= 1 or row[0] == "HD95"
