@@ -1,8 +1,8 @@
 """From nothing to a verdict in one file: train, score, compare, report. No notebook, no GPU, no data needed.
 
 Run it anywhere: `python examples/compare_two_models.py OUTPUT_FOLDER`. It takes under a minute on a laptop.
-With a real dataset, put its name in place of `phantom-msd`, networks in place of the floors, and leave out the
-protocol.
+With a real dataset, put its name in place of `phantom-msd` and networks in place of the floors, and leave out
+the protocol.
 """
 
 from __future__ import annotations

@@ -156,7 +156,7 @@ def test_random_kills_of_driver_and_cell(tmp_path: Path, data: Path) -> None:
         assert contents(results) == wanted
 
 
-@pytest.mark.parametrize("year", [1971, 2099])
+@pytest.mark.parametrize("year", [1971, pytest.param(2099, marks=pytest.mark.slow)])
 def test_a_clock_that_jumps_changes_nothing(tmp_path: Path, data: Path, year: int) -> None:
     """Every file's time lies in another century when the run goes on: nothing is redone, nothing differs."""
     wanted = undisturbed(tmp_path, data, *NETWORK)
@@ -175,7 +175,7 @@ def test_a_clock_that_jumps_changes_nothing(tmp_path: Path, data: Path, year: in
     assert next(results.glob("*/stages/train.json")).read_bytes() == trained
 
 
-@pytest.mark.parametrize("workers", ["1", "2"])
+@pytest.mark.parametrize("workers", [pytest.param("1", marks=pytest.mark.slow), "2"])
 def test_a_killed_data_worker_is_named_or_made_up_for(tmp_path: Path, data: Path, workers: str) -> None:
     flags = (*NETWORK, "--workers", workers)
     wanted = undisturbed(tmp_path, data, *NETWORK)
