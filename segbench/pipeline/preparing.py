@@ -110,8 +110,20 @@ def open_prepared(context: Context, *, tell: Callable[[str], None] | None = None
 
 
 def prepare_stage(context: Context) -> StageResult:
-    """Prepare every case once per recipe, shared by all models and cells."""
+    """Prepare every case once per recipe, shared by all models and cells.
+
+    Where that is work, the network first shows that it can make a step at all.
+    """
+    from segbench.data.prepare import forecast_preparation
+    from segbench.pipeline.startup import try_one_step
+
     split = context.split
+    cases = sorted({*split.train, *split.validation, *split.test})
+    missing = forecast_preparation(
+        context.dataset, cases, recipe_of(context), prepared_root(), training_ids=split.train
+    ).cases
+    if missing:
+        try_one_step(context)
     total = len({*split.train, *split.validation, *split.test})
     with console.progress(f"prepare {context.card.slug}", total) as bar:
         cache = open_prepared(context, tell=lambda case: bar.advance(note=case))

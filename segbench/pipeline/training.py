@@ -103,11 +103,14 @@ def train_here(context: Context, cache: Cache, *, ranks: Ranks | None = None) ->
     """Train in this process, alone or as one of several ranks, and keep the weights; gives what to record."""
     import torch
 
+    from segbench.data.random import counter_seed
     from segbench.engine.precision import usable_precision
     from segbench.engine.ranks import ALONE
     from segbench.engine.trainer import train
 
     ranks = ranks or ALONE
+    # For networks that draw in training (dropout): from the cell's seed, whatever ran in this process before.
+    torch.manual_seed(counter_seed(context.seed, "train", context.model.slug))
     with training_job(context, cache, ranks=ranks) as job:
         result = train(job)
     if not ranks.writes:
