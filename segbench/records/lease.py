@@ -21,7 +21,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
 
-from segbench.core.atomic import atomic_write, make_folder
+from segbench.core.atomic import atomic_write, make_folder, temporary_name
 from segbench.core.errors import SegbenchError
 
 LEASE = "lease.json"
@@ -109,7 +109,8 @@ class Lease:
     def _create(self) -> bool:
         """Create the lease whole or not at all: link(2) gives a prepared file the name and never replaces."""
         text = json.dumps(asdict(self.holder), sort_keys=True) + "\n"
-        prepared = atomic_write(self.folder / f"lease.new-{self.holder.token}", text)
+        # named as a temporary, so that the next holder clears it away after a kill between the two steps
+        prepared = atomic_write(temporary_name(self.folder / LEASE), text)
         try:
             os.link(prepared, self.folder / LEASE)
         except FileExistsError:

@@ -1,0 +1,177 @@
+"""`--json` of every command keeps to the schema that ships with segbench, and is one document on stdout."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import pytest
+from typer.testing import CliRunner
+
+from segbench.cli.main import COMMANDS, DATA_COMMANDS, IMPORT_COMMANDS, WEIGHTS_COMMANDS, build_app
+
+FLOORS = (
+    "run",
+    "--model",
+    "mean-atlas,intensity",
+    "--dataset",
+    "phantom-msd",
+    "--seed",
+    "0",
+    "--max-parallel",
+    "2",
+)
+NETWORK = (
+    "run", "--model", "nnunet-tiny", "--dataset", "phantom-msd", "--set", "budget.samples=2",
+    "--set", "patch.size=16", "--limit", "1", "--device", "cpu",
+)  # fmt: skip
+SCANS = "raw/Dataset500_PhantomMsd/imagesTs"
+LABELS = "data/phantom-msd/Task99_Phantom/labelsTr"
+IMPORT = ("data", "import", "dataset", "data/phantom-msd/Task99_Phantom", "--output", "cards")
+EVALUATE = ("evaluate", "--prediction", LABELS, "--reference", LABELS, "--region", "a=1,2", "--name", "copy")
+
+# schema -> the commands whose output it describes, run in this order in one folder
+DOCUMENTS: list[tuple[str, tuple[str, ...]]] = [
+    ("list", ("list", "models")),
+    ("list", ("list", "datasets")),
+    ("list", ("list", "protocols")),
+    ("list", ("list", "metrics")),
+    ("show", ("show", "model:segmamba-v2")),
+    ("show", ("show", "dataset:msd-hippocampus")),
+    ("show", ("show", "protocol:standard")),
+    ("show-error", ("show", "error:SB204")),
+    ("show-config", ("show", "config")),
+    ("show-check", ("show", "model:nnunet-tiny", "--check")),
+    ("plan", (*FLOORS, "--dry-run")),
+    ("status", ("status",)),
+    ("run", FLOORS),
+    ("plan", (*FLOORS, "--dry-run")),
+    ("status", ("status",)),
+    ("list", ("list", "runs")),
+    ("show-run", ("show", "run:RUN1")),
+    ("show-diff", ("show", "run:RUN1", "--diff", "run:RUN2")),
+    ("evaluate", EVALUATE),
+    ("compare", ("compare", "mean-atlas", "intensity")),
+    ("report", ("report", "--format", "csv")),
+    ("profile", ("profile", "--model", "nnunet-tiny", "--input", "1x1x32x32x32", "--device", "meta")),
+    ("doctor", ("doctor",)),
+    ("data-verify", ("data", "verify", "phantom-msd")),
+    ("data-split", ("data", "split", "phantom-msd", "--folds", "3")),
+    ("data-prepare", ("data", "prepare", "phantom-msd", "--protocol", "demo")),
+    ("data-phantom", ("data", "phantom", "crc", "crc", "--cases", "2")),
+    ("data-export", ("data", "export", "phantom-msd", "--format", "nnunet", "--output", "raw")),
+    ("data-import-dataset", IMPORT),
+    ("run", NETWORK),
+    ("predict", ("predict", SCANS, "--run", "NETWORK", "--output", "p")),
+]  # fmt: skip
+WITHOUT = {
+    "demo": "runs, folder of the report, exit code",
+    "fetch": "needs a server; tests/data/test_fetch.py",
+    "import predictions": "needs the other tool's folder; tests/data/test_import.py",
+    "import nnunet-summary": "tests/pipeline/test_external_nnunet.py",
+    "import touchstone": "tests/pipeline/test_touchstone_import.py",
+    "weights import": "tests/networks/test_weights_files.py",
+    "weights export": "tests/networks/test_weights_files.py",
+}
+"""Commands without a schema of their own, and where their documents are read."""
+
+
+def schema(name: str) -> dict[str, Any]:
+    if name == "report":
+        place = files("segbench.report") / "schema" / "report.schema.json"
+    else:
+        place = files("segbench.cli") / "schema" / f"{name}.schema.json"
+    return json.loads(place.read_text(encoding="utf-8"))
+
+
+def word_of(word: str, runs: Path) -> str:
+    """RUN1, RUN2 and NETWORK stand for the ids of runs made before."""
+    for name, pattern in (("RUN1", "intensity__*"), ("RUN2", "mean-atlas__*"), ("NETWORK", "nnunet-tiny__*")):
+        if name in word:
+            (found,) = (path.parent.name for path in runs.glob(f"{pattern}/run.json"))
+            return word.replace(name, found)
+    return word
+
+
+@pytest.fixture(scope="module")
+def outputs(tmp_path_factory: pytest.TempPathFactory) -> list[tuple[str, tuple[str, ...], Any]]:
+    """What each command prints, in a process of its own."""
+    folder = tmp_path_factory.mktemp("json")
+    environment = {
+        **os.environ,
+        "SEGBENCH_THREADS": "1", "OMP_NUM_THREADS": "1", "SEGBENCH_CACHE": str(folder / "cache"),
+    }  # fmt: skip
+    made = []
+    for name, command in DOCUMENTS:
+        words = [word_of(word, folder / "results" / "runs") for word in command]
+        done = subprocess.run(
+            [sys.executable, "-m", "segbench", *words, "--json"],
+            capture_output=True, text=True, cwd=folder, env=environment, timeout=300, check=False,
+        )  # fmt: skip
+        assert done.returncode in {0, 3, 4 if name == "status" else 0}, (command, done.stderr)
+        made.append((name, command, json.loads(done.stdout) if done.stdout else None))
+    return made
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+@pytest.mark.parametrize("index", range(len(DOCUMENTS)), ids=[" ".join(c)[:40] for _, c in DOCUMENTS])
+def test_a_document_keeps_to_its_schema(outputs: list[tuple[str, tuple[str, ...], Any]], index: int) -> None:
+    name, _, document = outputs[index]
+    if document is None:
+        assert name == "status"  # nothing was run yet: SB701 on stderr, nothing on stdout
+        return
+    assert document["schema_version"] == 1
+    jsonschema.Draft202012Validator(schema(name)).validate(document)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+@pytest.mark.parametrize("name", sorted({name for name, _ in DOCUMENTS}))
+def test_a_schema_is_one_and_refuses_what_lacks_a_field(
+    outputs: list[tuple[str, tuple[str, ...], Any]], name: str
+) -> None:
+    content = schema(name)
+    jsonschema.Draft202012Validator.check_schema(content)
+    document = next(found for kind, _, found in outputs if kind == name and found is not None)
+    for field in content["required"]:
+        broken = {key: value for key, value in document.items() if key != field}
+        assert not jsonschema.Draft202012Validator(content).is_valid(broken)
+
+
+LIGHT = [(name, command) for name, command in DOCUMENTS[:9] if command[0] in {"list", "show"}]
+
+
+@pytest.mark.parametrize(("name", "command"), LIGHT, ids=[" ".join(command) for _, command in LIGHT])
+def test_light_commands_keep_to_their_schemas(name: str, command: tuple[str, ...]) -> None:
+    """The same check in this process for the commands that need nothing; the whole table is `slow`."""
+    done = CliRunner().invoke(build_app(), [*command, "--json"])
+    assert done.exit_code == 0
+    document = json.loads(done.stdout)
+    jsonschema.Draft202012Validator(schema(name)).validate(document)
+    broken = {key: value for key, value in document.items() if key != "schema_version"}
+    assert not jsonschema.Draft202012Validator(schema(name)).is_valid(broken)
+
+
+@pytest.mark.parametrize("name", sorted({name for name, _ in DOCUMENTS} - {"report"}))
+def test_a_shipped_schema_is_a_schema(name: str) -> None:
+    jsonschema.Draft202012Validator.check_schema(schema(name))
+    assert "schema_version" in schema(name)["required"]
+
+
+def test_every_command_has_a_schema() -> None:
+    covered = {c[0] if c[0] != "data" else c[1] for _, c in DOCUMENTS} | set(WITHOUT)
+    covered.add("dataset")  # `data import dataset`
+    names = {
+        *COMMANDS,
+        *DATA_COMMANDS,
+        *(f"import {n}" for n in IMPORT_COMMANDS),
+        *(f"weights {n}" for n in WEIGHTS_COMMANDS),
+    }
+    assert names - covered - {"import dataset"} == set()
