@@ -29,7 +29,8 @@ def test_holes_and_the_largest_piece_are_those_of_scipy(
 ) -> None:
     mask = random_mask(shape, seed, share)
     before = mask.copy()
-    assert np.array_equal(fill_holes(mask), ndimage.binary_fill_holes(mask))
+    filled: Any = ndimage.binary_fill_holes(mask)
+    assert np.array_equal(fill_holes(mask), filled)
     labelled: Any = ndimage.label(mask)
     numbers, count = labelled
     sizes = np.bincount(numbers.ravel(), minlength=2)[1:]  # argmax: the first of equally large ones
