@@ -126,11 +126,11 @@ def _outcome(context: Context, code: int, endings: list[dict[str, Any] | None]) 
     for ending in endings:
         if ending is not None and "error" in ending:
             raise SegbenchError(**ending["error"])
+    if context.stop.asked or any(ending is not None and "interrupted" in ending for ending in endings):
+        raise Interrupted(context.stop.number or signal.SIGTERM)
     for rank, ending in enumerate(endings):
         if ending is not None and "bug" in ending:
             raise RuntimeError(f"rank {rank}: {ending['bug']}")
-    if context.stop.asked or any(ending is not None and "interrupted" in ending for ending in endings):
-        raise Interrupted(context.stop.number or signal.SIGTERM)
     gone = [str(rank) for rank, ending in enumerate(endings) if ending is None]
     raise SegbenchError(
         "SB503",
@@ -171,12 +171,22 @@ def _rank(folder: Path, exchange: Path) -> int:
     except SegbenchError as error:
         ending, code = {"error": error.as_dict()}, ExitCode.PARTIAL
     except Exception as error:
+        if _left_alone(error):
+            atomic_write_json(exchange / f"rank-{rank}.json", {"left_alone": str(error)})
+            return ExitCode.PARTIAL
         from segbench.core.crash import write_crash
 
         trace = write_crash(error, folder)
         ending, code = {"bug": f"{type(error).__name__}: {error} (see {trace})"}, ExitCode.INTERNAL
     atomic_write_json(exchange / f"rank-{rank}.json", ending)
     return code
+
+
+def _left_alone(error: Exception) -> bool:
+    """Whether the error only says that another rank is gone; that one's own ending tells why."""
+    from torch.distributed import DistError
+
+    return isinstance(error, DistError) or (isinstance(error, RuntimeError) and "gloo" in str(error).lower())
 
 
 def _train(folder: Path, order: dict[str, Any], ending: Path) -> dict[str, Any]:
