@@ -110,6 +110,10 @@ def _print_two_level(pairs: Sequence[ComparedPair], metric: MetricDisplay) -> No
     from segbench.report.numbers import format_p
 
     leveled = [(item.pair, item.pair.two_level) for item in pairs if item.pair.two_level is not None]
+    if leveled:
+        console.emit(
+            "  the table's tests and intervals are over cases; these verdicts count seeds as random:"
+        )
     for pair, level in leveled:
         df = f"{level['df']:.1f}" if isinstance(level["df"], float) else "n/a"
         shown = _ranged(level["difference"], level["low"], level["high"], metric)

@@ -21,6 +21,7 @@ from segbench.report.display import MetricDisplay
 from segbench.report.guards import Guard
 from segbench.report.intervals import IntervalSource
 from segbench.report.load import usable_runs
+from segbench.report.missing import FloatArray
 from segbench.report.names import model_labels, pseudonymise
 from segbench.report.options import Options
 from segbench.report.pairwise import Pair, compare_all
@@ -163,8 +164,12 @@ def _computed(
     pairs: dict[Key, tuple[Pair, ...]] = {}
     discriminations: dict[Key, Discrimination] = {}
     seeds: dict[Key, tuple[SeedSpread, ...]] = {}
+    prepared = None
     for number, block, region, metric in columns:
         key = (number, region, metric.name)
+        if prepared != (number, metric.name):
+            prepared = (number, metric.name)
+            source.prepare(_single_columns(block, metric, options), worst=metric.worst)
         summaries[key] = tuple(summarise(block, region, metric, scores, source) for scores in block.models)
         compared = [scores for scores in block.ranked if _has_mean(summaries[key], scores.model)]
         pairs[key] = tuple(
@@ -223,6 +228,17 @@ def _computed(
     )
 
 
+def _single_columns(block: Block, metric: MetricDisplay, options: Options) -> list[FloatArray]:
+    """Per-case values of the models with one training run, every region of a metric, NaN left out."""
+    found: list[FloatArray] = []
+    for region in shown_regions(block, options):
+        for scores in block.models:
+            if len(scores.seeds) < 2:
+                values = block.per_case(scores, region, metric.name)
+                found.append(values[~np.isnan(values)])
+    return found
+
+
 def _has_mean(summaries: Sequence[Summary], model: str) -> bool:
     return any(item.model == model and item.mean is not None for item in summaries)
 
@@ -272,6 +288,7 @@ def _all_ranks(
                 resamples=options.resamples,
                 seed=options.seed,
                 patients=patient_groups(block, case_names),
+                every_scheme=metric == metrics[0],
             )
             found |= {(number, item.region, metric.name): item for item in columns}
     return found

@@ -17,6 +17,7 @@ from segbench.report.display import MetricDisplay
 from segbench.report.numbers import format_number
 from segbench.report.pairwise import Pair
 
+WIDE_MARGIN = 0.25  # of the best mean distance: beyond, equivalence within the margin says little
 MOST_PAIRS = 8  # named in a sentence; beyond, the pairwise table has them
 
 
@@ -70,7 +71,7 @@ def find_answers(analysis: Analysis) -> list[Answers]:
                     metric.name,
                     (
                         _told_apart(analysis, metric, pairs, analysis.withheld.get(key, "")),
-                        *_equivalent(analysis, metric, pairs),
+                        *_equivalent(analysis, metric, key, pairs),
                         *_undecided(pairs),
                         _retraining(analysis, metric, key),
                         *_power(analysis, metric, pairs),
@@ -117,7 +118,9 @@ def _ahead(analysis: Analysis, metric: MetricDisplay, pair: Pair) -> str:
     return f"{names[0]} over {names[1]} by {_number(abs(gain), metric)}{_unit(metric)}{bounds}"
 
 
-def _equivalent(analysis: Analysis, metric: MetricDisplay, pairs: Sequence[Pair]) -> tuple[str, ...]:
+def _equivalent(
+    analysis: Analysis, metric: MetricDisplay, key: Key, pairs: Sequence[Pair]
+) -> tuple[str, ...]:
     """Pairs shown to be equal within the margin; nothing when there are none."""
     equal = [pair for pair in pairs if pair.verdict == "equivalent"]
     if not equal:
@@ -130,8 +133,17 @@ def _equivalent(analysis: Analysis, metric: MetricDisplay, pairs: Sequence[Pair]
     margin = f"{_number(metric.margin, metric)}{_unit(metric)}"
     return (
         f"Equivalent within {margin} (each pair by itself): {len(equal)} of {_count(len(pairs))}. "
-        f"{'; '.join(names)}{more}.",
+        f"{'; '.join(names)}{more}.{_wide_margin(analysis, metric, key)}",
     )
+
+
+def _wide_margin(analysis: Analysis, metric: MetricDisplay, key: Key) -> str:
+    """A warning where the margin of a distance is large beside the distances themselves."""
+    means = [item.mean for item in analysis.summaries[key] if item.mean and not item.scores.floor]
+    if metric.unit != "mm" or not means or metric.margin < WIDE_MARGIN * min(means):
+        return ""
+    share = round(100 * metric.margin / min(means))
+    return f" The margin is {share} % of the best mean, so this says little; --margin sets a narrower one."
 
 
 def _undecided(pairs: Sequence[Pair]) -> tuple[str, ...]:

@@ -181,7 +181,15 @@ def _stability(analysis: Analysis, key: Key) -> list[dict[str, Any]]:
 def _schemes(analysis: Analysis, key: Key) -> list[dict[str, Any]]:
     ranks = analysis.ranks[key]
     return [
-        {**_place(analysis, key), "scheme": scheme, "ranks": dict(zip(ranks.models, values, strict=True))}
+        {
+            **_place(analysis, key),
+            "scheme": scheme,
+            "ranks": dict(zip(ranks.models, values, strict=True)),
+            "probability_best": {
+                model: json_number(share)
+                for model, share in zip(ranks.models, ranks.best_by_scheme.get(scheme, ()), strict=False)
+            },
+        }
         for scheme, values in ranks.schemes.items()
     ]
 

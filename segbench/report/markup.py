@@ -214,5 +214,5 @@ def _html_cell(cell: Cell, column: Column) -> str:
         text += "<sup>\N{DAGGER}</sup>" if cell.dagger else ""
     attributes = f' class="{" ".join(classes)}"' if classes else ""
     if cell.text is None and cell.value is not None and not cell.missing:
-        attributes += f' data-value="{cell.value:.7g}"'
+        attributes += f' data-value="{cell.value:.5g}"'
     return f"<td{attributes}>{text}</td>"

@@ -23,6 +23,7 @@ SCHEMES = (
     "test_then_rank_holm",
 )
 STABILITY_SCHEME = "mean_then_rank"
+OTHER_DRAWS = 1000  # of the other schemes, in the last region of a block in the first metric alone
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +41,8 @@ class ColumnRanks:
         frequencies: (models, ranks) share of draws.
         kendall_tau: mean tau-b of the draws against the full data, None when it is not defined.
         winner_changes: how many single cases, left out, change the winner.
+        best_by_scheme: share of draws in which each model is first, by scheme; only in the last region of the
+            first metric.
     """
 
     block: Block
@@ -55,6 +58,7 @@ class ColumnRanks:
     frequencies: FloatArray
     kendall_tau: float | None
     winner_changes: int | None
+    best_by_scheme: dict[str, tuple[float, ...]]
 
 
 def rank_columns(
@@ -67,6 +71,7 @@ def rank_columns(
     resamples: int,
     seed: int,
     patients: Sequence[str] | None = None,
+    every_scheme: bool = False,
 ) -> list[ColumnRanks]:
     """Ranks of every region of one metric; regions whose values or cases do not allow ranks are left out.
 
@@ -100,6 +105,7 @@ def rank_columns(
             resamples=resamples,
             seed=seed,
             patients=drawn,
+            last=regions[-1] if every_scheme else "",
         )
     order = {region: place for place, region in enumerate(regions)}
     return sorted(found, key=lambda item: order[item.region])
@@ -139,6 +145,7 @@ def _stability(
     resamples: int,
     seed: int,
     patients: Sequence[str] | None,
+    last: str,
 ) -> list[ColumnRanks]:
     """Ranks and their bootstrap for regions that share models and cases: one set of draws for all."""
     from segbench.stats import rank_cases, rank_stability
@@ -164,6 +171,22 @@ def _stability(
             )
             for scheme in SCHEMES
         }
+        best = np.asarray(stable.probability_best)[:, place]
+        by_scheme: dict[str, tuple[float, ...]] = {}
+        if region == last:
+            by_scheme = {STABILITY_SCHEME: tuple(best.tolist())}
+            for scheme in SCHEMES:
+                if scheme != STABILITY_SCHEME:
+                    other = rank_stability(
+                        stack[:, :, place],
+                        scheme=scheme,
+                        higher_is_better=higher,
+                        resamples=min(resamples, OTHER_DRAWS),
+                        seed=seed,
+                        groups=patients,
+                        confidence=confidence,
+                    )
+                    by_scheme[scheme] = tuple(np.asarray(other.probability_best).tolist())
         taus = np.asarray(stable.kendall_tau)[:, place]
         known = taus[~np.isnan(taus)]
         found.append(
@@ -175,12 +198,13 @@ def _stability(
                 n=stack.shape[0],
                 n_patients=stack.shape[0] if patients is None else len(set(patients)),
                 schemes=schemes,
-                probability_best=np.asarray(stable.probability_best)[:, place],
+                probability_best=best,
                 rank_low=np.asarray(stable.rank_low)[:, place],
                 rank_high=np.asarray(stable.rank_high)[:, place],
                 frequencies=np.asarray(stable.frequencies)[:, :, place],
                 kendall_tau=float(known.mean()) if known.size else None,
                 winner_changes=int(np.asarray(stable.leave_one_out_winner_changes).reshape(-1)[place]),
+                best_by_scheme=by_scheme,
             )
         )
     return found

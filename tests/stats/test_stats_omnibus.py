@@ -1,4 +1,4 @@
-"""Friedman, Iman-Davenport, Nemenyi and the critical difference against R, scikit-posthocs and textbooks."""
+"""Friedman, Iman-Davenport, Nemenyi, critical difference against R, scikit-posthocs, autorank, textbooks."""
 
 import numpy as np
 import pytest
@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from scipy import stats
 
-from segbench.stats import StatsError, critical_difference, friedman, nemenyi
+from segbench.stats import StatsError, critical_difference, friedman, nemenyi, wilcoxon_signed_rank
 from segbench.stats.omnibus import rank_cliques
 
 # Hollander and Wolfe 1973, p. 140: rounding first base; the example of R's ?friedman.test.
@@ -145,3 +145,19 @@ def test_one_case_or_one_model_is_refused(shape):
         friedman(np.ones(shape))
     with pytest.raises(StatsError, match="at least 2 cases and 2 models"):
         nemenyi(np.ones(shape))
+
+
+def test_autorank_is_reproduced():
+    """autorank 1.3.0 on a table without ties: the same ranks and p-values; its q has three decimals only."""
+    case, model = np.arange(30)[:, None], np.arange(5)
+    table = 0.6 + 0.25 * ((case * 7) % 30) / 30 + ((case * 37 + model * 53) % 41) / 400 + 0.01 * model
+    found = nemenyi(table)
+    assert friedman(table).pvalue == pytest.approx(3.1644611697734766e-05, rel=1e-9)
+    assert found.mean_ranks == pytest.approx(
+        [3.933333333333333, 3.4, 3.033333333333333, 2.6333333333333333, 2.0]
+    )
+    assert found.critical_difference == pytest.approx(1.1135996351508262, rel=2e-5)
+    # of two models it tests one-sided towards the one that is ahead, which doubles the size of the test
+    looked = wilcoxon_signed_rank(table[:, 3], table[:, 0], alternative="greater", correction=False)
+    assert looked.pvalue == pytest.approx(4.784388532848382e-07, rel=1e-9)
+    assert wilcoxon_signed_rank(table[:, 3], table[:, 0], correction=False).pvalue > 1.99 * looked.pvalue

@@ -8,7 +8,7 @@ from segbench.report.analysis import Analysis, Key
 from segbench.report.display import MetricDisplay
 from segbench.report.numbers import format_number, format_p
 from segbench.report.pairwise import Pair
-from segbench.report.ranking import SCHEMES, STABILITY_SCHEME, ColumnRanks
+from segbench.report.ranking import OTHER_DRAWS, SCHEMES, STABILITY_SCHEME, ColumnRanks
 from segbench.report.table import Cell, Column, Row, Table
 from segbench.report.tables import words
 from segbench.report.tables.paper import grouped_rows, numbered_pairs
@@ -223,9 +223,28 @@ def ranks_table(analysis: Analysis, metric: MetricDisplay, key: Key) -> Table | 
             f"Mean Kendall tau-b of the draws against the full data {tau}; leaving one case out changes the "
             "winner "
             f"in {changes} of {ranks.n} cases.",
+            *_schemes_note(analysis, ranks),
         ),
         label=f"tab:ranks-{block.name}-{block.protocol}-{key[1]}-{metric.name}",
         corner="Model",
+    )
+
+
+def _schemes_note(analysis: Analysis, ranks: ColumnRanks) -> tuple[str, ...]:
+    """Who is first most often under each scheme, and in which share of the draws."""
+    if not ranks.best_by_scheme:
+        return ()
+    parts: list[str] = []
+    for scheme in SCHEMES:
+        shares = ranks.best_by_scheme[scheme]
+        first = max(range(len(shares)), key=lambda place: (shares[place], -place))
+        model = ranks.models[first]
+        name = scheme.replace("_", " ")
+        parts.append(f"{name} {analysis.labels.get(model, model)} {format_number(shares[first])}")
+    draws = min(analysis.options.resamples, OTHER_DRAWS)
+    return (
+        "Most often first, with the share of draws (ties count for each): "
+        f"{'; '.join(parts)} ({draws} draws but for the first scheme).",
     )
 
 
