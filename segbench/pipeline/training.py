@@ -256,6 +256,8 @@ def keep_final(context: Context, network: nn.Module, checkpoint: Path, metadata:
             beside.replace(final)
             return final
         except OSError:
+            pass
+        finally:  # a rename onto a link to the same file does nothing, and leaves both names
             beside.unlink(missing_ok=True)
     return atomic_write(final, tensor_bytes(network.state_dict(), metadata))
 
