@@ -22,7 +22,8 @@ from segbench.records import read_cases, read_run
 SERVER = Path(__file__).with_name("crash_server.py")
 FLAGS = (
     "--model", "nnunet-tiny", "--dataset", "phantom-msd", "--protocol", "demo", "--set", "budget.samples=4",
-    "--set", "patch.size=16", "--set", "inference.overlap=0", "--limit", "2", "--device", "cpu", "--checkpoint-minutes", "0",
+    "--set", "patch.size=16", "--set", "inference.overlap=0", "--limit", "2", "--device", "cpu",
+    "--checkpoint-minutes", "0",
 )  # fmt: skip
 
 
