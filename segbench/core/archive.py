@@ -1,9 +1,9 @@
 """The only way to unpack an archive: every member is checked before the first is written.
 
-Python's extractors leave the target folder on request before 3.12, strip `..` without a word, follow links
-that an earlier member placed, and stop silently at a damaged header. So the list of members is read first
-and refused as a whole (SB334); what passes is unpacked into a folder beside the target, which is renamed at
-the end.
+Python's extractors leave the target folder on request before 3.12 (and have no filter at all before 3.11.4),
+strip `..` without a word, follow links that an earlier member placed, and stop silently at a damaged header.
+So the list of members is read first and refused as a whole (SB334); what passes, folders and plain files, is
+written by hand into a folder beside the target, which is renamed at the end.
 
 Source: Python `tarfile` documentation (extraction filters); the overlapping-files bomb is D. Fifield, "A
 better zip bomb", WOOT 2019.
@@ -26,7 +26,7 @@ import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import BinaryIO, cast
+from typing import IO, BinaryIO, cast
 
 from segbench.core.atomic import atomic_folder
 from segbench.core.errors import SegbenchError
@@ -171,10 +171,6 @@ class _Guarded(io.RawIOBase):
 
 
 def _extract_tar(source: Path, stream: BinaryIO, kind: str, folder: Path, limits: _Limits) -> None:
-    if not hasattr(tarfile, "data_filter"):
-        raise _refused(
-            source, "this Python cannot unpack tar files safely", mend="use Python 3.11.4 or newer"
-        )
     opened = _inflated(stream, kind)
     guarded = cast("BinaryIO", _Guarded(opened))
     with tarfile.open(fileobj=guarded, mode="r:") as tar:
@@ -198,7 +194,13 @@ def _extract_tar(source: Path, stream: BinaryIO, kind: str, folder: Path, limits
         _drain(opened)
         _need_room(folder, total)
         with atomic_folder(folder) as temporary:
-            tar.extractall(temporary, members=chosen, filter="data")
+            # Only folders and plain files are left: written by hand, no owner, mode or link can travel.
+            for info in chosen:
+                path = temporary / PurePosixPath(info.name)
+                if info.isdir():
+                    path.mkdir(parents=True, exist_ok=True)
+                elif (content := tar.extractfile(info)) is not None:
+                    _write_file(content, path)
 
 
 def _extract_zip(source: Path, stream: BinaryIO, folder: Path, limits: _Limits) -> None:
@@ -221,17 +223,19 @@ def _extract_zip(source: Path, stream: BinaryIO, folder: Path, limits: _Limits) 
         _need_room(folder, total)
         with atomic_folder(folder) as temporary:
             for info in infos:
-                if _wanted(info.filename):
-                    _write_member(packed, info, temporary / PurePosixPath(info.filename))
+                if not _wanted(info.filename):
+                    continue
+                path = temporary / PurePosixPath(info.filename)
+                if info.is_dir():
+                    path.mkdir(parents=True, exist_ok=True)
+                else:
+                    _write_file(packed.open(info), path)
 
 
-def _write_member(packed: zipfile.ZipFile, info: zipfile.ZipInfo, path: Path) -> None:
-    if info.is_dir():
-        path.mkdir(parents=True, exist_ok=True)
-        return
+def _write_file(content: IO[bytes], path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    with packed.open(info) as reader, path.open("xb") as writer:
-        shutil.copyfileobj(reader, writer, 1024**2)
+    with content, path.open("xb") as writer:
+        shutil.copyfileobj(content, writer, 1024**2)
 
 
 def _count_zip(source: Path, stream: BinaryIO, most: int) -> None:
@@ -362,8 +366,8 @@ def _need_room(folder: Path, total: int) -> None:
         raise SegbenchError("SB505", f"unpacking needs {total:,} bytes, {free:,} are free", path=folder)
 
 
-def _refused(source: Path, message: str, *, mend: str | None = None) -> SegbenchError:
-    return SegbenchError("SB334", message, path=source, mend=mend)
+def _refused(source: Path, message: str) -> SegbenchError:
+    return SegbenchError("SB334", message, path=source)
 
 
 def _shown(name: str) -> str:
