@@ -31,7 +31,7 @@ check: $(DEV)              ## linters and types
 	$(BIN)/bandit -q -ll -r segbench -c pyproject.toml
 
 test: $(DEV)               ## the default test suite
-	$(BIN)/python -m pytest -q -n 2 --dist loadfile -m "not slow and not gpu and not slurm and not ray"
+	$(BIN)/python -m pytest -q -n 2 --dist loadfile --no-loadscope-reorder -m "not slow and not gpu and not slurm and not ray"
 
 test-slow: $(DEV)          ## everything that this machine can run
 	$(BIN)/python -m pytest -q -m "not gpu"
