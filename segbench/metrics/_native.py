@@ -48,6 +48,8 @@ PARALLEL_VOXELS = 4 * 2**20
 PARALLEL_QUERIES = 20_000
 DISC_ROWS = 200
 """Rows of the disc that `near` searches: a radius of eight voxels on a cubic grid."""
+MAX_REACH = 300
+"""Rows that the disc may reach along one axis; only spacings that differ a thousandfold come here."""
 
 
 def measure(
@@ -310,7 +312,9 @@ class Disc:
 def disc_rows(spacing_mm: Spacing) -> Disc:
     """Return the nearest rows of a grid around a row, about `DISC_ROWS` of them."""
     radius = float(np.sqrt(DISC_ROWS * spacing_mm[0] * spacing_mm[1] / np.pi))
-    reach_z, reach_y = (int(radius / spacing_mm[axis]) + 2 for axis in (0, 1))
+    reach_z, reach_y = (int(min(radius / spacing_mm[axis], MAX_REACH)) + 2 for axis in (0, 1))
+    # What lies beyond a reach that was cut is at least this far; else the radius is nearer.
+    radius = min(radius, (reach_z + 1) * spacing_mm[0], (reach_y + 1) * spacing_mm[1])
     z_squares, y_squares = step_squares(reach_z + 1, spacing_mm[0]), step_squares(reach_y + 1, spacing_mm[1])
     grid: Any = np.mgrid[-reach_z : reach_z + 1, -reach_y : reach_y + 1]
     z, y = grid.reshape(2, -1)

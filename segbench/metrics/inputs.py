@@ -22,6 +22,10 @@ Spacing = tuple[float, float, float]
 Regions = dict[str, tuple[int, ...]]
 
 
+SPACING_LIMITS_MM = (1e-60, 1e60)
+"""Beyond these the squares of distances are no longer numbers: a distance would come out as 0 or inf."""
+
+
 def check_spacing(spacing_mm: Sequence[float]) -> Spacing:
     """Return the spacing as three python floats, z y x, in mm; each must be finite and > 0."""
     values = tuple(float(value) for value in np.asarray(spacing_mm, dtype=np.float64).ravel())
@@ -29,6 +33,9 @@ def check_spacing(spacing_mm: Sequence[float]) -> Spacing:
         raise ValueError(
             f"spacing_mm must be three finite numbers > 0 in the order z, y, x, found {tuple(values)!r}"
         )
+    least, most = SPACING_LIMITS_MM
+    if not all(least <= value <= most for value in values):
+        raise ValueError(f"spacing_mm must lie within {least:g} and {most:g} mm, found {values!r}")
     return values
 
 
@@ -40,11 +47,16 @@ def check_regions(regions: Mapping[str, Sequence[int]]) -> Regions:
         raise ValueError("regions is empty: name at least one region, e.g. {'tumour': (1,)}")
     checked: Regions = {}
     for name, labels in regions.items():
-        values = tuple(dict.fromkeys(int(label) for label in labels))
+        try:
+            given = tuple(labels)
+            values = tuple(dict.fromkeys(int(label) for label in given))
+            whole = all(int(label) == label for label in given)
+        except (TypeError, ValueError, OverflowError) as error:
+            raise ValueError(f"region {name!r}: labels must be integers, found {labels!r}") from error
         if not values:
             raise ValueError(f"region {name!r} has no labels")
-        if any(int(label) != label for label in labels):
-            raise ValueError(f"region {name!r}: labels must be integers, found {tuple(labels)!r}")
+        if not whole:
+            raise ValueError(f"region {name!r}: labels must be integers, found {given!r}")
         if 0 in values:
             raise ValueError(f"region {name!r} holds label 0, which is the background")
         checked[name] = values
@@ -101,8 +113,8 @@ def check_label_map(array: Any, role: str) -> LabelMap:
 def _integers(labels: NDArray[np.floating[Any]], role: str) -> LabelMap:
     converted = np.empty(labels.shape, dtype=np.int64)
     for index in range(labels.shape[0]):
-        plane = labels[index]
-        # Beyond 2**53 a float no longer says which integer it is.
+        # Beyond 2**53 a double no longer says which integer it is; half precision cannot hold that limit.
+        plane = labels[index].astype(np.promote_types(labels.dtype, np.float64), copy=False)
         if not np.isfinite(plane).all() or np.abs(plane).max(initial=0.0) > 2.0**53:
             raise ValueError(
                 f"{role} holds NaN, infinite or huge values at z = {index}: labels must be integers"

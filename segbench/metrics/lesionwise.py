@@ -14,6 +14,7 @@ challenges.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
@@ -95,10 +96,9 @@ def evaluate_lesions(
         penalty_mm: HD95 of a missed or a false lesion.
 
     Raises:
-        ValueError: As `evaluate_case`; a negative number of steps, volume or penalty.
+        ValueError: As `evaluate_case`; steps, volume or penalty negative or no finite number.
     """
-    if dilation_iterations < 0 or minimum_volume_mm3 < 0 or penalty_mm < 0:
-        raise ValueError("dilation_iterations, minimum_volume_mm3 and penalty_mm must not be negative")
+    _check_rules(dilation_iterations, minimum_volume_mm3, penalty_mm)
     spacing = check_spacing(spacing_mm)
     labels = check_regions(regions)
     truth_map, guess_map = check_pair(reference, prediction)
@@ -113,7 +113,9 @@ def evaluate_lesions(
     results: dict[str, LesionScores] = {}
     for name, values in labels.items():
         truth, guess = np.isin(truth_map, values), np.isin(guess_map, values)
-        lesions, false = _lesions(truth, guess, spacing, dilation_iterations, minimum_volume_mm3, penalty_mm)
+        lesions, false = _lesions(
+            truth, guess, spacing, int(dilation_iterations), minimum_volume_mm3, penalty_mm
+        )
         whole = legacy[name]
         scores = _totals(lesions, false, penalty_mm) | {
             "legacy_dice": whole["dice"],
@@ -123,6 +125,20 @@ def evaluate_lesions(
         penalised = frozenset(ranked) if whole.status != "ok" else frozenset[str]()
         results[name] = LesionScores(MappingProxyType(scores), whole.status, lesions, penalised)
     return results
+
+
+def _check_rules(dilation_iterations: int, minimum_volume_mm3: float, penalty_mm: float) -> None:
+    """Refuse rules under which every lesion would be ignored or none could be scored."""
+    rules = {
+        "dilation_iterations": dilation_iterations,
+        "minimum_volume_mm3": minimum_volume_mm3,
+        "penalty_mm": penalty_mm,
+    }
+    for name, value in rules.items():
+        if not (math.isfinite(value) and value >= 0):
+            raise ValueError(f"{name} must be a finite number that is not negative, found {value!r}")
+    if dilation_iterations != int(dilation_iterations):
+        raise ValueError(f"dilation_iterations counts steps, found {dilation_iterations!r}")
 
 
 def _totals(lesions: Sequence[Lesion], false: int, penalty_mm: float) -> dict[str, float]:

@@ -216,12 +216,12 @@ DEFAULT_METRICS: tuple[str, ...] = tuple(name for name in REGION_METRICS if name
 """What `evaluate_case(metrics=None)` computes: all region metrics but clDice, whose skeletons are slow."""
 
 
-def suggestions(name: str, known: Iterable[str]) -> str:
+def suggestions(name: object, known: Iterable[str]) -> str:
     """Return " (did you mean a or b?)" for a name that is not in `known`, or the whole list when nothing is
     near.
     """
     names = list(known)
-    near = difflib.get_close_matches(name, names, n=3, cutoff=0.5)
+    near = difflib.get_close_matches(str(name), names, n=3, cutoff=0.5)
     if near:
         return f" (did you mean {' or '.join(near)}?)"
     return f" (known: {', '.join(names)})"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 from scipy import ndimage
@@ -121,3 +123,19 @@ def test_equal_to_the_literal_definition(seed: int) -> None:
     )["r"]  # fmt: skip
     expected = literal(truth, guess, spacing, k, m)
     assert {name: ours[name] for name in expected} == pytest.approx(expected, abs=1e-12)
+
+
+@pytest.mark.parametrize(
+    "rule",
+    [
+        {"dilation_iterations": -1},
+        {"dilation_iterations": 1.5},
+        {"minimum_volume_mm3": float("nan")},
+        {"minimum_volume_mm3": float("inf")},
+        {"penalty_mm": float("nan")},
+    ],
+)
+def test_rules_that_would_score_nothing(rule: dict[str, Any]) -> None:
+    one = np.ones((2, 2, 2), np.uint8)
+    with pytest.raises(ValueError, match=next(iter(rule))):
+        evaluate_lesions(one, one, spacing_mm=(1, 1, 1), regions={"a": (1,)}, **rule)

@@ -19,7 +19,18 @@ def test_spacing_is_required():
 
 
 @pytest.mark.parametrize(
-    "spacing", [(1, 1), (1, 1, 0), (1, 1, -1), (1, 1, float("nan")), (1, 1, float("inf")), 1.0, (1, 1, 1, 1)]
+    "spacing",
+    [
+        (1, 1),
+        (1, 1, 1, 1),
+        1.0,
+        (1, 1, 0),
+        (1, 1, -1),
+        (1, 1, float("nan")),
+        (1, 1, float("inf")),
+        (1e-200, 1, 1),  # its square is 0: two masks far apart would be at distance 0
+        (1, 1e200, 1),
+    ],
 )
 def test_spacing_must_be_three_positive_numbers(spacing):
     with pytest.raises(ValueError, match="spacing_mm"):
@@ -45,13 +56,22 @@ def test_floats_that_are_no_labels(value):
         case(prediction=array)
 
 
+@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64, np.longdouble])
+@pytest.mark.filterwarnings("error")
+def test_floats_that_are_labels(dtype):
+    assert case(ONE.astype(dtype))["a"]["dice"] == 1.0
+
+
 @pytest.mark.parametrize("dtype", ["U3", object, complex])
 def test_other_types(dtype):
     with pytest.raises(ValueError, match="reference"):
         case(ONE.astype(dtype))
 
 
-@pytest.mark.parametrize("regions", [{}, {"a": ()}, {"a": (0, 1)}, {"a": (1.5,)}])
+@pytest.mark.parametrize(
+    "regions",
+    [{}, *({"a": labels} for labels in [(), (0, 1), (1.5,), 1, ("x",), "12", (None,), (np.inf,), (np.nan,)])],
+)
 def test_regions_that_cannot_be(regions):
     with pytest.raises(ValueError, match="region"):
         case(regions=regions)
@@ -66,6 +86,10 @@ def test_unknown_names_come_with_suggestions():
         case(backend="medpi")
     with pytest.raises(ValueError, match="sequence of names"):
         case(metrics="dice")
+    with pytest.raises(ValueError, match="unknown metric 3"):
+        case(metrics=[3])
+    with pytest.raises(ValueError, match="unknown empty policy None"):
+        case(empty_policy=None)
 
 
 @pytest.mark.parametrize("tolerance", [-1, float("nan"), float("inf"), {"b": 1.0}, {}])

@@ -267,6 +267,17 @@ def test_islands_far_away(spacing):
     assert_same(native(*pair, {"it": (1, 2)}), plain(*pair, {"it": (1, 2)}))
 
 
+@pytest.mark.parametrize("spacing", [(1.0, 1e-9, 1.0), (1e-12, 1.0, 1.0), (1e-50, 1.0, 1e50)])
+def test_spacings_of_any_ratio(spacing):
+    # A disc of rows that is round in mm would hold a million times more rows along the fine axis.
+    assert len(_native.disc_rows(spacing).squares) < 5000
+    reference = np.zeros((30, 40, 50), np.uint8)
+    reference[3:12, 4:20, 5:25] = 1
+    prediction = np.roll(reference, (5, 3, 9), (0, 1, 2))
+    prediction[28, 38, 48] = 2
+    assert_same(native(reference, prediction, spacing), plain(reference, prediction, spacing))
+
+
 @pytest.mark.parametrize("threads", ["2", "5"])
 def test_threads_change_no_bit(threads):
     rng = np.random.default_rng(7)
