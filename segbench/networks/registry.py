@@ -5,8 +5,7 @@ Nothing here imports torch before a network is built, so facts and names stay li
 
 from __future__ import annotations
 
-import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from difflib import get_close_matches
 from importlib import import_module
@@ -15,6 +14,8 @@ from typing import TYPE_CHECKING, Any
 from segbench.cards import list_model_cards, load_model_card
 from segbench.cards.model_card import ModelCard
 from segbench.core.errors import BackendUnavailable, SegbenchError
+from segbench.networks.blocks.inputs import InputError
+from segbench.networks.overrides import UnknownOverrideError, check_overrides, frozen, override_names
 
 if TYPE_CHECKING:
     from torch import nn
@@ -30,13 +31,6 @@ __all__ = [
     "network_facts",
     "resolve_implementation",
 ]
-
-RESERVED = frozenset({"self", "in_channels", "out_channels", "spatial_dims"})
-"""Parameters of a constructor that are no overrides: segbench sets them itself."""
-
-
-class UnknownOverrideError(SegbenchError, TypeError):
-    """An override that the network does not know (SB104); also a TypeError."""
 
 
 @dataclass(frozen=True)
@@ -139,20 +133,27 @@ def build_network(name: str, in_channels: int, out_channels: int, **overrides: A
     Raises:
         SegbenchError: SB101 unknown slug, SB502 a package that the card requires is not installed.
         UnknownOverrideError: An override the network does not know, or no plain value (a TypeError).
-        InputError: Arguments that cannot be (a ValueError).
+        InputError: Values that cannot be (a ValueError), with the reason of a foreign constructor.
     """
     card = network_card(name)
     _check_channels(in_channels, out_channels)
     constructor = resolve_implementation(card)
-    _check_overrides(card, constructor, overrides)
+    check_overrides(card, constructor, overrides)
     arguments: dict[str, Any] = dict(card.arguments)
-    arguments |= {card.overrides.get(key, key): _frozen(value) for key, value in overrides.items()}
-    network = _construct(constructor, in_channels=in_channels, out_channels=out_channels, **arguments)
+    arguments |= {card.overrides.get(key, key): frozen(value) for key, value in overrides.items()}
+    try:
+        network = _construct(constructor, in_channels=in_channels, out_channels=out_channels, **arguments)
+    except _REFUSALS as error:
+        # Want of memory or of a device is no fault of the arguments.
+        if not overrides or isinstance(error, SegbenchError) or _is_of_the_machine(error):
+            raise
+        raise _cannot_build(card, overrides, error) from error
     if not hasattr(network, "divisor"):
         # Foreign modules check nothing, or deep inside; ours say what they need before any compute.
         from segbench.networks.contract import add_contract
 
         fixed = arguments[card.overrides["patch_size"]] if card.input and card.input.fixed_size else None
+        fixed = (fixed,) * 3 if isinstance(fixed, int) else fixed
         add_contract(network, card, in_channels=in_channels, size=fixed)
     return network
 
@@ -195,7 +196,36 @@ def resolve_implementation(card: ModelCard) -> Callable[..., Any]:
 def allowed_overrides(name: str) -> tuple[str, ...]:
     """Names of the overrides that `build_network` takes for this network, sorted."""
     card = network_card(name)
-    return tuple(sorted(_override_names(card, resolve_implementation(card))))
+    return tuple(sorted(override_names(card, resolve_implementation(card))))
+
+
+_REFUSALS = (
+    TypeError,
+    ValueError,
+    AttributeError,
+    LookupError,
+    ArithmeticError,
+    AssertionError,
+    RuntimeError,
+)
+"""How constructors say that an argument cannot be."""
+
+
+def _cannot_build(card: ModelCard, overrides: dict[str, Any], error: Exception) -> InputError:
+    given = ", ".join(f"{name} = {value!r}" for name, value in overrides.items())
+    reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+    return InputError(
+        "SB104",
+        f"model '{card.slug}' cannot be built with {given}: {reason}",
+        expected=f"arguments that {card.implementation} takes",
+        found=given,
+        mend=f"segbench show model:{card.slug} prints the arguments of its card",
+    )
+
+
+def _is_of_the_machine(error: Exception) -> bool:
+    text = str(error).lower()
+    return isinstance(error, RuntimeError) and any(word in text for word in ("memory", "cuda", "driver"))
 
 
 def _construct(constructor: Callable[..., Any], **arguments: Any) -> nn.Module:
@@ -212,57 +242,7 @@ def _construct(constructor: Callable[..., Any], **arguments: Any) -> nn.Module:
     return network
 
 
-def _override_names(card: ModelCard, constructor: Callable[..., Any]) -> set[str]:
-    renamed = set(card.overrides.values())
-    taken = {
-        parameter.name
-        for parameter in inspect.signature(constructor).parameters.values()
-        if parameter.kind in (parameter.KEYWORD_ONLY, parameter.POSITIONAL_OR_KEYWORD)
-    }
-    return (taken - RESERVED - renamed) | set(card.overrides)
-
-
-def _check_overrides(card: ModelCard, constructor: Callable[..., Any], overrides: Mapping[str, Any]) -> None:
-    allowed = _override_names(card, constructor)
-    unknown = sorted(set(overrides) - allowed)
-    if unknown:
-        raise UnknownOverrideError(
-            "SB104",
-            f"model '{card.slug}' takes no override {', '.join(unknown)}; "
-            f"allowed: {', '.join(sorted(allowed))}",
-            expected=sorted(allowed),
-            found=unknown,
-            mend="use one of the allowed overrides",
-        )
-    wrong = sorted(key for key, value in overrides.items() if not _is_plain(value))
-    if wrong:
-        raise UnknownOverrideError(
-            "SB104",
-            f"overrides are plain numbers, words and tuples; {', '.join(wrong)} is not",
-            expected="numbers, words, tuples of them",
-            found={key: type(overrides[key]).__name__ for key in wrong},
-            mend="use a plain value",
-        )
-    _check_backend(overrides.get("backend", "auto"))
-
-
-def _check_backend(backend: Any) -> None:
-    from segbench.networks.blocks.inputs import InputError
-    from segbench.networks.scan.choice import BACKENDS
-
-    if backend not in ("auto", *BACKENDS):
-        raise InputError(
-            "SB104",
-            f"no scan backend {backend!r}; there are auto, {', '.join(BACKENDS)}",
-            expected=["auto", *BACKENDS],
-            found=backend,
-            mend="name one of them; 'segbench doctor --device' says which can run here",
-        )
-
-
 def _check_channels(in_channels: int, out_channels: int) -> None:
-    from segbench.networks.blocks.inputs import InputError
-
     for name, value in (("in_channels", in_channels), ("out_channels", out_channels)):
         if isinstance(value, bool) or not isinstance(value, int) or value < 1:
             raise InputError(
@@ -272,13 +252,3 @@ def _check_channels(in_channels: int, out_channels: int) -> None:
                 found=value,
                 mend="count the channels of the image and the classes of the label map",
             )
-
-
-def _is_plain(value: object) -> bool:
-    if isinstance(value, tuple | list):
-        return all(_is_plain(item) for item in value)
-    return value is None or isinstance(value, bool | int | float | str)
-
-
-def _frozen(value: Any) -> Any:
-    return tuple(_frozen(item) for item in value) if isinstance(value, list) else value

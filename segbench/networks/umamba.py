@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from contextlib import nullcontext
 from itertools import pairwise
 from math import ceil
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -74,7 +75,7 @@ class UMamba(nn.Module):
         blocks: int | Sequence[int] | None = None,
         strides: Sequence[int | Sequence[int]] | None = None,
         kernel_sizes: int | Sequence[int | Sequence[int]] = 3,
-        bottleneck: str = "mamba",
+        bottleneck: Literal["mamba", "none"] = "mamba",
         deep_supervision: bool = False,
         backend: str = "auto",
     ) -> None:

@@ -68,7 +68,7 @@ def make_plan(
         kernel_sizes: One odd kernel for all stages, or one (an int or three) per stage.
 
     Raises:
-        InputError: Where the lengths differ, or a kernel is even.
+        InputError: Where the lengths differ, there is one stage only, or a kernel is even.
     """
     stages = len(features)
     strides = (1,) + (2,) * (stages - 1) if strides is None else strides
@@ -76,6 +76,10 @@ def make_plan(
     if not stages or len(strides) != stages or len(kernels) != stages:
         found = f"{stages} features, {len(strides)} strides, {len(kernels)} kernel_sizes"
         raise InputError("SB104", f"one entry per stage is needed; found {found}", found=found)
+    if stages < 2:
+        raise InputError(
+            "SB104", f"a U-Net has at least two stages; found features {features}", found=features
+        )
     plan = Plan(tuple(features), tuple(map(as_triple, strides)), tuple(map(as_triple, kernels)))
     if any(size % 2 == 0 for kernel in plan.kernels for size in kernel):
         raise InputError("SB104", f"kernel sizes must be odd; found {kernel_sizes}", found=kernel_sizes)
