@@ -25,6 +25,8 @@ from segbench.volumes.sniff import describe
 ITK_ENDINGS = (".nrrd", ".mha")
 
 _MAX_HEADER = 1024**2
+_NRRD_END = re.compile(rb"\r?\n\r?\n")
+_MHA_END = re.compile(rb"^[ \t]*ElementDataFile[ \t]*=[^\n]*\n", re.MULTILINE)
 _NRRD_TYPES = {
     "i1": ("signed char", "int8", "int8_t"),
     "u1": ("uchar", "unsigned char", "uint8", "uint8_t"),
@@ -83,7 +85,7 @@ def _header_end(head: bytes, *, nrrd: bool, path: Path) -> int:
         found = describe(head[:512])
         message = f"this is {found}, not {kind} volume"
         raise SegbenchError("SB202", message, path=path, expected=f"{kind} volume", found=found)
-    match = re.search(rb"\r?\n\r?\n" if nrrd else rb"ElementDataFile\s*=[^\n]*\n", head)
+    match = re.search(_NRRD_END if nrrd else _MHA_END, head)
     if match is None:
         raise SegbenchError(
             "SB204",
@@ -96,14 +98,11 @@ def _header_end(head: bytes, *, nrrd: bool, path: Path) -> int:
 
 
 def _nrrd(text: str, *, path: Path, allow_channels: bool) -> tuple[VolumeHeader, Coding]:
-    fields: dict[str, str] = {}
-    for line in text.splitlines()[1:]:
-        key, separator, value = line.partition(": ") if ": " in line else line.partition(":")
-        if separator and not line.startswith("#") and ":=" not in line:
-            fields[key.strip().lower().replace(" ", "")] = value.strip()
+    lines = [line for line in text.split("\n")[1:] if not line.startswith("#") and ":=" not in line]
+    fields = _fields(lines, ":", path)
     if "datafile" in fields:
         raise _detached(path)
-    if "lineskip" in fields or "byteskip" in fields:
+    if any(fields.get(key, "0") != "0" for key in ("lineskip", "byteskip")):
         raise _unreadable(path, "line skip or byte skip", "one", "none")
     codings: dict[str, Coding] = {"raw": "plain", "gzip": "gzip", "gz": "gzip"}
     coding = codings.get(fields.get("encoding", "").lower())
@@ -112,8 +111,14 @@ def _nrrd(text: str, *, path: Path, allow_channels: bool) -> tuple[VolumeHeader,
     code = next((c for c, names in _NRRD_TYPES.items() if fields.get("type", "").lower() in names), None)
     if code is None:
         raise _unreadable(path, "type", fields.get("type"), "an integer or float type")
-    sizes = [int(n) for n in _numbers(fields.get("sizes", ""), path)]
+    endian = fields.get("endian", "little" if code[1] == "1" else "").lower()
+    if endian not in {"little", "big"}:
+        raise _unreadable(path, "endian", endian, "little or big")
+    sizes = _counts(fields.get("sizes", ""), path)
     directions = re.findall(r"none|\([^)]*\)", fields.get("spacedirections", ""))
+    for key, count in (("dimension", fields.get("dimension")), ("space directions", len(directions) or None)):
+        if count is not None and str(count) != str(len(sizes)):
+            raise _unreadable(path, key, str(count), f"{len(sizes)}, as sizes has")
     spatial = [i for i, direction in enumerate(directions) if direction != "none"]
     if not directions:
         kinds = fields.get("kinds", "").split()
@@ -124,59 +129,61 @@ def _nrrd(text: str, *, path: Path, allow_channels: bool) -> tuple[VolumeHeader,
         found = f"sizes {fields.get('sizes')}, space directions {fields.get('spacedirections', 'none')}"
         raise _unreadable(path, "the order of axes", found, "three axes of space, channels first or last")
     first = len(sizes) > len(spatial) and _only(sizes, spatial) == 0
-    dims = [sizes[i] for i in spatial] + [sizes[i] for i in range(len(sizes)) if i not in spatial]
     flips = _NRRD_SPACES.get(fields.get("space", "lps").lower())
-    if flips is None or len(spatial) > 3:
-        raise _unreadable(path, "space", fields.get("space", "more than 3 axes"), "LPS, RAS or LAS")
+    if flips is None or not 1 <= len(spatial) <= 3:
+        found = fields.get("space", f"{len(spatial)} axes of space")
+        raise _unreadable(path, "space", found, "1 to 3 axes in LPS, RAS or LAS")
+    dims = _dims([sizes[i] for i in spatial], [sizes[i] for i in range(len(sizes)) if i not in spatial])
     columns = (
         [_numbers(directions[i], path) for i in spatial] if directions else _diagonal(fields, spatial, path)
     )
     origin = _numbers(fields.get("spaceorigin", "(0,0,0)"), path)
     affine = _affine(columns, origin, flips, path)
-    return _header(
-        "nrrd", dims, code, fields.get("endian", "little") == "big", affine, first, path, allow_channels
-    ), coding
+    return _header("nrrd", dims, code, endian == "big", affine, first, path, allow_channels), coding
 
 
 def _mha(text: str, *, path: Path, allow_channels: bool) -> tuple[VolumeHeader, Coding]:
-    fields: dict[str, str] = {}
-    for line in text.splitlines():
-        key, separator, value = line.partition("=")
-        if separator:
-            fields[key.strip()] = value.strip()
-    if fields["ElementDataFile"].upper() != "LOCAL":
+    fields = _fields(text.split("\n"), "=", path)
+    if fields["elementdatafile"].upper() != "LOCAL":
         raise _detached(path)
-    if fields.get("BinaryData", "True").lower() != "true" or "HeaderSize" in fields:
+    if fields.get("binarydata", "True").lower() != "true" or fields.get("headersize", "0") != "0":
         raise _unreadable(
             path, "BinaryData or HeaderSize", "text voxels or a skipped header", "binary voxels"
         )
-    code = _META_TYPES.get(fields.get("ElementType", ""))
+    code = _META_TYPES.get(fields.get("elementtype", ""))
     if code is None:
-        raise _unreadable(path, "ElementType", fields.get("ElementType"), "an integer or float type")
-    dims = [int(n) for n in _numbers(fields.get("DimSize", ""), path)]
+        raise _unreadable(path, "ElementType", fields.get("elementtype"), "an integer or float type")
+    dims = _counts(fields.get("dimsize", ""), path)
     rank = len(dims)
-    channels = int(_numbers(fields.get("ElementNumberOfChannels", "1"), path)[0])
-    spacing = _numbers(fields.get("ElementSpacing", fields.get("ElementSize", "1 " * rank)), path)
-    matrix = _numbers(fields.get("TransformMatrix", " ".join(str(v) for v in np.eye(rank).ravel())), path)
-    origin = _numbers(fields.get("Offset", fields.get("Position", fields.get("Origin", "0 " * rank))), path)
-    if not len(spacing) == len(origin) == rank or len(matrix) != rank * rank or rank not in {2, 3}:
+    if fields.get("ndims", str(rank)) != str(rank):
+        raise _unreadable(path, "NDims", fields.get("ndims"), f"{rank}, as DimSize has")
+    channels = _counts(fields.get("elementnumberofchannels", "1"), path)[0]
+    spacing = _numbers(fields.get("elementspacing", fields.get("elementsize", "1 " * rank)), path)
+    matrix = _numbers(fields.get("transformmatrix", " ".join(str(v) for v in np.eye(rank).ravel())), path)
+    origin = _numbers(fields.get("offset", fields.get("position", fields.get("origin", "0 " * rank))), path)
+    if not len(spacing) == len(origin) == rank or len(matrix) != rank * rank or rank < 2:
         raise SegbenchError(
             "SB207",
             "the geometry of the MetaImage does not fit its axes",
             path=path,
-            expected="spacing, offset and directions for 2 or 3 axes",
+            expected="spacing, offset and directions for each axis, two axes or more",
             found=f"DimSize {dims}",
         )
-    columns = [[spacing[i] * matrix[rank * i + j] for j in range(rank)] for i in range(rank)]
+    columns = [[spacing[i] * matrix[rank * i + j] for j in range(min(rank, 3))] for i in range(min(rank, 3))]
     if any(size <= 0 for size in spacing):
         raise SegbenchError(
             "SB209", "the voxel size cannot be", path=path, expected="spacings above 0", found=spacing
         )
-    affine = _affine(columns, origin, (-1, -1, 1), path)
-    dims = [*dims, *[1] * (3 - rank), channels] if channels > 1 else dims
-    big = fields.get("BinaryDataByteOrderMSB", fields.get("ElementByteOrderMSB", "False")).lower() == "true"
-    coding: Coding = "zlib" if fields.get("CompressedData", "False").lower() == "true" else "plain"
+    affine = _affine(columns, origin[:3], (-1, -1, 1), path)
+    dims = _dims(dims, [channels] if channels != 1 else [])
+    big = fields.get("binarydatabyteordermsb", fields.get("elementbyteordermsb", "False")).lower() == "true"
+    coding: Coding = "zlib" if fields.get("compresseddata", "False").lower() == "true" else "plain"
     return _header("mha", dims, code, big, affine, True, path, allow_channels), coding
+
+
+def _dims(spatial: list[int], channels: list[int]) -> list[int]:
+    """Axis lengths as a NIfTI has them: channels stand fourth, also where a slice has them."""
+    return [*spatial, *[1] * (3 - len(spatial)), *channels] if channels else spatial
 
 
 def _header(
@@ -221,7 +228,7 @@ def _affine(
             expected="three numbers an axis",
             found=columns,
         ) from None
-    return np.diag([*flips, 1]).astype(np.float64) @ affine
+    return np.array([*flips, 1], dtype=np.float64)[:, np.newaxis] * affine + 0.0  # no minus zeros
 
 
 def _diagonal(fields: dict[str, str], spatial: list[int], path: Path) -> list[list[float]]:
@@ -229,6 +236,26 @@ def _diagonal(fields: dict[str, str], spatial: list[int], path: Path) -> list[li
     sizes = [spacings[i] if i < len(spacings) else "1" for i in spatial]
     values = [1.0 if text.lower() == "nan" else _numbers(text, path)[0] for text in sizes]
     return [[value if row == axis else 0.0 for row in range(3)] for axis, value in enumerate(values)]
+
+
+def _fields(lines: list[str], separator: str, path: Path) -> dict[str, str]:
+    """Values by name, names in lower case without blanks; a name that stands twice is refused."""
+    fields: dict[str, str] = {}
+    for line in lines:
+        key, found, value = line.partition(separator)
+        name = key.strip().lower().replace(" ", "")
+        if name == "comment":
+            continue
+        if found and fields.setdefault(name, value.strip()) != value.strip():
+            raise _unreadable(path, key.strip(), f"{fields[name]} and {value.strip()}", "one value")
+    return fields
+
+
+def _counts(text: str, path: Path) -> list[int]:
+    values = _numbers(text, path)
+    if any(value != int(value) for value in values):
+        raise _unreadable(path, "the length of an axis", text[:80], "whole numbers")
+    return [int(value) for value in values]
 
 
 def _numbers(text: str, path: Path) -> list[float]:

@@ -148,6 +148,13 @@ def test_nrrd_big_endian_and_ras(tmp_path):
         (("type: short", "type: block"), "SB207"),
         (("sizes: 2 3 4", "sizes: 2 -3 4"), "SB207"),
         (("sizes: 2 3 4", "sizes: 2 3 x"), "SB207"),
+        (("sizes: 2 3 4", "sizes: 2 3.5 4"), "SB207"),
+        (("dimension: 3", "dimension: 4"), "SB207"),
+        (("endian: little", "encoding: raw"), "SB207"),
+        (("endian: little", "endian: little\nsizes: 4 3 2"), "SB207"),
+        (("endian: little", "endian: little\nspace directions: (1,0,0) (0,1,0)"), "SB207"),
+        (("endian: little", "endian: little\nspace directions: (1,0,0) (0,1,0) (0,0,1) (0,0,1)"), "SB207"),
+        (("endian: little", "endian: little\nspace directions: none none none"), "SB207"),
         (("sizes: 2 3 4", "sizes: 200000 300000 400000"), "SB208"),
         (("endian: little", "endian: little\nbyte skip: 7"), "SB207"),
         (("endian: little", "endian: little\ndata file: other.raw"), "SB202"),
@@ -190,3 +197,75 @@ def test_detached_mha_is_refused(tmp_path):
     with pytest.raises(SegbenchError) as caught:
         read_volume(path)
     assert caught.value.code == "SB202"
+
+
+MHA = (
+    "ObjectType = Image\nNDims = 3\nDimSize = 2 3 4\nElementSpacing = 0.5 1 2\nElementType = MET_SHORT\n"
+    "ElementNumberOfChannels = 1\nElementDataFile = LOCAL\n"
+)
+
+
+@pytest.mark.parametrize(
+    ("change", "code"),
+    [
+        (("DimSize = 2 3 4", "DimSize = 2 3.5 4"), "SB207"),
+        (("DimSize = 2 3 4", "DimSize = 24 1"), "SB207"),
+        (("DimSize = 2 3 4", "DimSize = 2 3 4\nDimSize = 4 3 2"), "SB207"),
+        (("Channels = 1", "Channels = -1"), "SB207"),
+        (("Channels = 1", "Channels = 0"), "SB207"),
+        (("ElementDataFile", "xElementDataFile"), "SB204"),
+        (("ElementDataFile = LOCAL", "ElementDataFile = ../../other.raw"), "SB202"),
+        (("0.5 1 2", "0.5 1"), "SB207"),
+        (("0.5 1 2", "1e308 1e308 1e308\nTransformMatrix = 9e307 0 0 0 1 0 0 0 1"), "SB209"),
+    ],
+)
+@pytest.mark.filterwarnings("error")
+def test_mha_refusals(tmp_path, change, code):
+    assert change[0] in MHA
+    path = tmp_path / "x.mha"
+    path.write_bytes(MHA.replace(*change).encode() + DATA)
+    with pytest.raises(SegbenchError) as caught:
+        read_volume(path)
+    assert caught.value.code == code
+
+
+def test_mha_of_one_time_step_is_a_volume(tmp_path):
+    path = tmp_path / "x.mha"
+    text = MHA.replace("NDims = 3", "NDims = 4").replace("2 3 4", "2 3 4 1").replace("0.5 1 2", "0.5 1 2 1")
+    path.write_bytes(text.encode() + DATA)
+    volume = read_volume(path, raw=True)
+    assert np.array_equal(volume.array.ravel(), np.arange(24))
+    assert volume.spacing_mm == (2, 1, 0.5)
+
+
+@pytest.mark.parametrize("place", ["first", "last"])
+def test_channels_of_a_slice_are_not_taken_for_its_depth(tmp_path, place):
+    directions = ["(0.5,0,0)", "(0,1,0)"]
+    directions.insert(0 if place == "first" else 2, "none")
+    path = tmp_path / "x.nrrd"
+    path.write_bytes(nrrd(PLAIN + f"\nspace: LPS\nspace directions: {' '.join(directions)}", DATA))
+    volume = read_volume(path, allow_channels=True, raw=True)
+    assert volume.array.shape == ((2, 1, 4, 3) if place == "first" else (4, 1, 3, 2))
+    with pytest.raises(SegbenchError, match="axes"):
+        read_volume(path)
+
+
+@pytest.mark.parametrize("ending", ["nrrd", "mha"])
+def test_whatever_a_header_says_nothing_but_a_refusal_escapes(tmp_path, ending):
+    """Line breaks of other alphabets, deleted and doubled characters, absurd numbers."""
+    good = nrrd(PLAIN + "\nspace directions: (1,0,0) (0,2,0) (0,0,3)\nspace: LPS", DATA)
+    good = good if ending == "nrrd" else MHA.encode() + DATA
+    noise, path = np.random.default_rng(1), tmp_path / f"x.{ending}"
+    for _ in range(400):
+        data = bytearray(good)
+        for _ in range(3):
+            at = int(noise.integers(len(data) - len(DATA)))
+            data[at : at + int(noise.integers(2))] = bytes(
+                noise.choice(list(b"09-.e()\n\x0b\x85=: n"), 2).tolist()
+            )
+        path.write_bytes(bytes(data))
+        try:
+            volume = read_volume(path)
+        except SegbenchError:
+            continue
+        assert np.isfinite(volume.affine).all() and volume.array.size
