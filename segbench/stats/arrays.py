@@ -26,12 +26,7 @@ def finite_array(values: ArrayLike, name: str, *, ndim: int | tuple[int, ...]) -
         StatsError: not numbers, wrong number of axes, an empty axis, or NaN/inf (their positions are named).
     """
     wanted = (ndim,) if isinstance(ndim, int) else ndim
-    try:
-        array = np.asarray(values, dtype=np.float64)
-    except (TypeError, ValueError) as error:
-        raise StatsError(
-            f"{name}: expected numbers in a regular array, found something else ({error})"
-        ) from error
+    array = real_numbers(values, name)
     if array.ndim not in wanted:
         axes = " or ".join(str(n) for n in wanted)
         raise StatsError(f"{name}: expected {axes} axes, found shape {array.shape}")
@@ -42,6 +37,22 @@ def finite_array(values: ArrayLike, name: str, *, ndim: int | tuple[int, ...]) -
     if float(size.max()) > LARGEST:
         raise StatsError(f"{name}: a value beyond {LARGEST:g} is no score")
     return np.where(size < SMALLEST, 0.0, array) if bool(((size < SMALLEST) & (size > 0)).any()) else array
+
+
+def real_numbers(values: ArrayLike, name: str) -> FloatArray:
+    """`values` as a float64 array of any shape.
+
+    Raises:
+        StatsError: texts, complex numbers, rows of unequal length.
+    """
+    try:
+        if np.iscomplexobj(values):
+            raise TypeError("complex numbers")
+        return np.asarray(values, dtype=np.float64)
+    except (TypeError, ValueError) as error:
+        raise StatsError(
+            f"{name}: expected numbers in a regular array, found something else ({error})"
+        ) from error
 
 
 def refuse_non_finite(array: FloatArray, name: str) -> None:

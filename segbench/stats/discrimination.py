@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike
 
-from segbench.stats.arrays import FloatArray, noise_floor
+from segbench.stats.arrays import FloatArray, noise_floor, real_numbers
 from segbench.stats.errors import StatsError
 
 
@@ -48,7 +48,7 @@ def discrimination(values: Sequence[ArrayLike]) -> DiscriminationResult:
     kinds = [_row_kind(model) for model in models]
     within = "seeds" if "seeds" in kinds else "folds" if "folds" in kinds else ""
     floor = noise_floor(*(model[~np.isnan(model)] for model in models))
-    means = [float(np.nanmean(model, axis=0)[~np.isnan(model).all(axis=0)].mean()) for model in models]
+    means = [float(np.nanmean(model[:, ~np.isnan(model).all(axis=0)], axis=0).mean()) for model in models]
     sd_between = float(np.std(means, ddof=1))
     if sd_between <= floor:
         sd_between = 0.0
@@ -67,7 +67,7 @@ def discrimination(values: Sequence[ArrayLike]) -> DiscriminationResult:
 
 def _checked(model: ArrayLike, position: int) -> FloatArray:
     """One model's array, 2-D, no inf, a value in each row."""
-    array = np.asarray(model, dtype=np.float64)
+    array = real_numbers(model, f"values[{position}]")
     if array.ndim != 2 or array.size == 0:
         raise StatsError(f"values[{position}]: expected (seeds or folds, cases), found shape {array.shape}")
     if np.isinf(array).any():

@@ -6,7 +6,7 @@ from functools import lru_cache
 import numpy as np
 from numpy.typing import ArrayLike
 
-from segbench.stats.arrays import FloatArray, read_only_float, refuse_non_finite
+from segbench.stats.arrays import FloatArray, read_only_float, real_numbers, refuse_non_finite
 from segbench.stats.errors import StatsError
 
 BERGMANN_HOMMEL_LIMIT = 8  # models; the number of partitions grows as the Bell numbers
@@ -14,7 +14,7 @@ BERGMANN_HOMMEL_LIMIT = 8  # models; the number of partitions grows as the Bell 
 
 def _pvalues(values: ArrayLike, name: str) -> FloatArray:
     """A (m,) array of finite p-values; m = 0 is an empty family."""
-    array = np.asarray(values, dtype=np.float64)
+    array = real_numbers(values, name)
     if array.ndim != 1:
         raise StatsError(f"{name}: expected 1 axis, found shape {array.shape}")
     refuse_non_finite(array, name)
@@ -25,7 +25,7 @@ def _pvalues(values: ArrayLike, name: str) -> FloatArray:
 def _refuse_outside_unit(array: FloatArray, name: str) -> None:
     bad = np.flatnonzero((array < 0) | (array > 1))
     if bad.size:
-        raise StatsError(f"{name}: a p-value lies in [0, 1], found {array[bad[0]]!r} at {int(bad[0])}")
+        raise StatsError(f"{name}: a p-value lies in [0, 1], found {float(array[bad[0]])!r} at {int(bad[0])}")
 
 
 def holm(pvalues: ArrayLike) -> FloatArray:

@@ -134,3 +134,13 @@ def test_results_are_frozen_and_slotted(name):
     kind = getattr(s, name)
     assert kind.__dataclass_params__.frozen
     assert "__slots__" in vars(kind)
+
+
+@pytest.mark.parametrize(
+    "call", [s.holm, s.benjamini_hochberg, s.mean_interval, lambda x: s.discrimination([x, x])]
+)
+@pytest.mark.parametrize("values", [["a", "b"], [1j, 0.5], np.array([1j, 0.5]), [[0.1], [0.2, 0.3]]])
+@pytest.mark.filterwarnings("error")
+def test_what_is_no_number_is_named(call, values):
+    with pytest.raises(s.StatsError, match="expected numbers"):
+        call(values)

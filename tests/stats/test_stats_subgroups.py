@@ -121,3 +121,11 @@ def test_faults_of_discrimination_are_named():
         discrimination([[[0.5], [0.6]], [[0.5], [np.nan]]])
     with pytest.raises(StatsError, match="inf"):
         discrimination([[[0.5], [0.6]], [[0.5], [np.inf]]])
+
+
+@pytest.mark.filterwarnings("error")
+def test_a_case_without_a_value_in_any_row_is_left_out_of_discrimination():
+    whole, holed = [[0.8, 0.9], [0.7, 0.8]], [[0.8, 0.9, np.nan], [0.7, 0.8, np.nan]]
+    assert discrimination([whole, [[0.1, 0.2], [0.3, 0.2]]]) == discrimination(
+        [holed, [[0.1, 0.2], [0.3, 0.2]]]
+    )
