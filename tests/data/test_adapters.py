@@ -231,6 +231,61 @@ def test_orphans_and_strays_are_named(own_tree: Tree) -> None:
     assert ("SB304", "error") in codes(open_dataset("brats2023-gli", path=brats))
 
 
+def capitals(path: Path) -> Path:
+    return path.rename(path.with_name(path.name.replace(".nii.gz", ".NII.GZ")))
+
+
+def test_endings_in_capital_letters_are_the_same_endings(own_tree: Tree) -> None:
+    crc = own_tree("crc", "crc")
+    capitals(crc / "Image" / "crc_0001.nii.gz")
+    capitals(crc / "ROI" / "crc_0001.nii.gz")
+    brats = own_tree("brats", "brats")
+    for path in sorted(next(p for p in sorted(brats.iterdir()) if p.is_dir()).iterdir()):
+        capitals(path)
+    msd = own_tree("msd", "msd")
+    capitals(msd / "labelsTr" / "phantom_000.nii.gz")
+    for dataset in (
+        open_dataset("crc-2000", path=crc),
+        open_dataset("brats2023-gli", path=brats),
+        open_dataset(msd),
+    ):
+        assert len(dataset.case_ids) == 4
+        assert {severity for _, severity in codes(dataset)} <= {"info"}
+        for case in dataset.case_ids:
+            dataset.read_image(case)
+            dataset.read_reference(case)
+    shutil.copy(crc / "ROI" / "crc_0001.NII.GZ", crc / "ROI" / "crc_0001.nii.gz")
+    assert ("SB306", "error") in codes(open_dataset("crc-2000", path=crc))
+
+
+def test_labels_under_a_name_that_nobody_reads_are_pointed_at(own_tree: Tree) -> None:
+    root = own_tree("crc")
+    (root / "ROI").rename(root / "Truth")
+    (root / "Notes").mkdir()
+    findings = open_dataset("crc-2000", path=root).layout_findings
+    (found,) = [f for f in findings if f.severity == "warning" and f.code != "SB305"]
+    assert (found.code, found.file, found.expected) == ("SB303", "Truth", "labels in ROI")
+    shutil.rmtree(root / "Truth")
+    assert codes(open_dataset("crc-2000", path=root)) == [("SB303", "info")]
+
+
+def test_a_folder_that_cannot_be_read_is_no_empty_folder(
+    own_tree: Tree, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = own_tree("crc")
+    (root / "lost+found").mkdir()
+    listed = Path.iterdir
+
+    def refuse(path: Path) -> object:
+        if path.name in {"ROI", "lost+found"}:
+            raise PermissionError(13, "Permission denied")
+        return listed(path)
+
+    monkeypatch.setattr(Path, "iterdir", refuse)
+    error = code_of(lambda: open_dataset("crc-2000", path=root))
+    assert (error.code, error.path) == ("SB201", root / "ROI")
+
+
 def test_ids_that_differ_in_case_only_collide(own_tree: Tree) -> None:
     root = own_tree("crc")
     for folder in ("Image", "ROI"):
@@ -405,6 +460,13 @@ class TestNnunet:
         found = codes(dataset)
         assert found.count(("SB304", "error")) == 3
         assert ("SB303", "error") in found
+
+    def test_volumes_of_another_ending_are_strays_and_other_files_are_not(self, root: Path) -> None:
+        label(root / "labelsTr" / "a_1.nii")
+        capitals(root / "imagesTs" / "t_0001.nii.gz")
+        (root / "imagesTr" / "Thumbs.db").touch()
+        strays = {f.file for f in open_dataset(root).layout_findings if f.code == "SB304"}
+        assert strays == {"labelsTr/a_1.nii", "imagesTs/t_0001.NII.GZ"}
 
     def test_files_listed_elsewhere(self, root: Path, tmp_path: Path) -> None:
         far = tmp_path / "far"

@@ -9,9 +9,11 @@ from pathlib import Path
 from typing import Literal
 
 from segbench.core import names
+from segbench.core.errors import SegbenchError
+from segbench.volumes import VOLUME_ENDINGS
 
-ENDINGS = (".nii.gz", ".nii", ".nrrd", ".mha")
-"""File endings of volumes; the last two need the extra `itk`."""
+ENDINGS = VOLUME_ENDINGS
+"""File endings of volumes; in file names small or capital letters."""
 
 Severity = Literal["error", "warning", "info"]
 
@@ -106,23 +108,31 @@ def inside(path: Path, root: Path) -> str:
 
 
 def is_hidden(name: str) -> bool:
-    """Whether a name is left out everywhere: hidden files, macOS resource forks, `__MACOSX`."""
-    return name.startswith((".", "_"))
+    """Whether a name is left out everywhere: hidden files, macOS resource forks, `__MACOSX`, `lost+found`."""
+    return name.startswith((".", "_")) or name == "lost+found"
 
 
 def entries(folder: Path) -> list[Path]:
-    """The visible entries of a folder in plain string order of their names; empty where there is none."""
+    """The visible entries of a folder in plain string order of their names; empty where there is none.
+
+    Raises:
+        SegbenchError: SB201 for a folder that may not be read: its cases must not vanish without a word.
+    """
     try:
         return sorted((p for p in folder.iterdir() if not is_hidden(p.name)), key=lambda p: p.name)
     except (FileNotFoundError, NotADirectoryError):
         return []
+    except OSError as error:
+        message = f"the folder cannot be read ({(error.strerror or str(error)).lower()})"
+        raise SegbenchError("SB201", message, path=folder) from error
 
 
 def stem_and_ending(name: str) -> tuple[str, str] | None:
-    """`("case", ".nii.gz")` of a volume's file name, None for any other file."""
+    """`("case", ".nii.gz")` of a volume's file name, the ending as it is spelt; None for any other file."""
+    folded = name.lower()
     for ending in ENDINGS:
-        if name.endswith(ending) and len(name) > len(ending):
-            return name[: -len(ending)], ending
+        if folded.endswith(ending) and len(name) > len(ending):
+            return name[: -len(ending)], name[-len(ending) :]
     return None
 
 
@@ -140,25 +150,34 @@ class Listing:
     """Names of the entries of folders, each folder listed once: trees hold tens of thousands of files."""
 
     def __init__(self) -> None:
-        self._names: dict[str, frozenset[str]] = {}
-
-    def has(self, folder: str, name: str) -> bool:
-        """Whether a folder has an entry of this name."""
-        if folder not in self._names:
-            try:
-                with os.scandir(folder) as found:
-                    self._names[folder] = frozenset(entry.name for entry in found)
-            except OSError:
-                self._names[folder] = frozenset()
-        return name in self._names[folder]
+        self._names: dict[str, dict[str, list[str]]] = {}
 
     def with_any_ending(self, folder: Path, template: str) -> list[Path]:
         """The files that a filled template stands for: itself, or the same stem with another ending."""
         inner, _, name = template.rpartition("/")
         place = f"{folder}/{inner}" if inner else str(folder)
         parts = stem_and_ending(name)
-        names = [name] if parts is None else [name, *(parts[0] + e for e in ENDINGS if e != parts[1])]
-        return [Path(place, candidate) for candidate in names if self.has(place, candidate)]
+        found = self._by_stem(place).get(name if parts is None else parts[0], [])
+        return [Path(place, candidate) for candidate in sorted(found, key=lambda c: (c != name, _rank(c)))]
+
+    def _by_stem(self, folder: str) -> dict[str, list[str]]:
+        """Names in a folder: volumes by stem, anything else by its whole name."""
+        if folder not in self._names:
+            stems: dict[str, list[str]] = {}
+            try:
+                with os.scandir(folder) as found:
+                    for entry in found:
+                        parts = stem_and_ending(entry.name)
+                        stems.setdefault(entry.name if parts is None else parts[0], []).append(entry.name)
+            except OSError:
+                stems = {}
+            self._names[folder] = stems
+        return self._names[folder]
+
+
+def _rank(name: str) -> tuple[int, str]:
+    parts = stem_and_ending(name)
+    return (0 if parts is None else ENDINGS.index(parts[1].lower())), name
 
 
 def is_safe_case(case: str) -> bool:

@@ -19,6 +19,7 @@ from segbench.data.adapters.base import (
     inside,
     is_safe_case,
     missing_references,
+    stem_and_ending,
     wrapped,
 )
 from segbench.data.adapters.dataset_json import DatasetJson, read_dataset_json
@@ -75,14 +76,16 @@ def _folder(
         match = re.fullmatch(rf"(.+)_(\d{{4}}){re.escape(ending)}", path.name)
         if match:
             images.setdefault(match[1], {})[int(match[2])] = path
-        elif path.is_file():
+        elif stem_and_ending(path.name):
             message = f"not named case_XXXX{ending}"
             discovery.findings.append(LayoutFinding("SB304", "error", message, file=inside(path, root)))
-    labels = {
-        path.name[: -len(ending)]: path
-        for path in entries(folder / f"labels{part}")
-        if path.name.endswith(ending)
-    }
+    labels: dict[str, Path] = {}
+    for path in entries(folder / f"labels{part}"):
+        if path.name.endswith(ending):
+            labels[path.name[: -len(ending)]] = path
+        elif stem_and_ending(path.name):
+            message = f"not named case{ending}"
+            discovery.findings.append(LayoutFinding("SB304", "error", message, file=inside(path, root)))
     cases: list[CaseFiles] = []
     for case, channels in images.items():
         files = _case(card, layout, case, channels, labels.pop(case, None), discovery, root)

@@ -12,6 +12,7 @@ from segbench.data.adapters.base import (
     CaseFiles,
     Discovery,
     LayoutFinding,
+    entries,
     inside,
     is_safe_case,
     missing_references,
@@ -112,6 +113,8 @@ def _read_pair(
         discovery.add(files, root)
         cases.append(files)
     missing_references(discovery, [(inside(folders[first], root), cases)])
+    if labels_folder is not None and not labels:
+        _mislaid_labels(discovery, cases, labels_folder, list(folders.values()), root)
     if _is_shared(form):
         strangers = {stem: path for stem, path in strangers.items() if stem not in used}
     else:
@@ -121,6 +124,20 @@ def _read_pair(
             discovery.findings.append(LayoutFinding("SB304", "error", message, case=stem, file=file))
     for stem, path in strangers.items():
         _stray(discovery, path, root, stem)
+
+
+def _mislaid_labels(
+    discovery: Discovery, cases: list[CaseFiles], labels: Path, images: list[Path], root: Path
+) -> None:
+    """Point at a folder beside the images that holds files of the same names: labels under another name?"""
+    ids = {files.case for files in cases}
+    for folder in entries(labels.parent):
+        if folder.is_dir() and folder not in {labels, *images} and ids & set(volumes_in(folder)):
+            message = f"no reference is read, but {folder.name} holds files of the same names"
+            expected = f"labels in {labels.name}"
+            discovery.findings.append(
+                LayoutFinding("SB303", "warning", message, file=inside(folder, root), expected=expected)
+            )
 
 
 def _stray(discovery: Discovery, path: Path, root: Path, stem: str) -> None:
