@@ -13,11 +13,19 @@ from segbench.core.catalogue import ExitCode
 def cell(
     folder: Annotated[Path, typer.Argument(help="Run folder with a run.json.")],
     fresh: Annotated[str | None, typer.Option(help="Forget this stage and every later one first.")] = None,
+    first_look: Annotated[
+        bool, typer.Option("--first-look", help="Only verify the dataset and make one training step.")
+    ] = False,
+    leave_profile: Annotated[
+        bool, typer.Option("--leave-profile", help="Leave the profile stage to a start that runs alone.")
+    ] = False,
 ) -> int:
     """Run the stages of one planned cell; idempotent, holds a lease."""
     from segbench.launch.command import stop_with_parent
-    from segbench.pipeline.runner import run_cell
+    from segbench.pipeline.runner import look_at_cell, run_cell
 
     stop_with_parent()
-    record = run_cell(folder, fresh=fresh)
+    if first_look:
+        return ExitCode.PARTIAL if look_at_cell(folder).status == "failed" else ExitCode.DONE
+    record = run_cell(folder, fresh=fresh, leave_profile=leave_profile)
     return ExitCode.DONE if record.status == "complete" else ExitCode.PARTIAL

@@ -2,13 +2,14 @@
 
 A lost cell (its node gone, killed, pre-empted, out of time) is started again without limit while it comes
 further; after `retries` starts that brought nothing it ends as `no_progress`. What failed by itself is not
-tried again: an out-of-memory or a divergence is a result. A broken environment stops further starts here.
+tried again: an out-of-memory or a divergence is a result. A broken environment stops further starts here; a
+fault in the data ends the cells that would meet the same fault.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -41,6 +42,8 @@ class _Try:
 @dataclass(slots=True)
 class _Matrix:
     waiting: list[Path]
+    title: str
+    total: int
     active: dict[Path, JobRef] = field(default_factory=dict[Path, JobRef])
     held: list[Path] = field(default_factory=list[Path])
     ended: dict[Path, Ending] = field(default_factory=dict[Path, Ending])
@@ -52,8 +55,10 @@ def drive(
     cells: Sequence[Path],
     *,
     need: Callable[[Path], Need] = lambda folder: Need(),
+    akin: Callable[[Path], Hashable] | None = None,
     retries: int = RETRIES,
     wait: bool = False,
+    title: str = "cell",
 ) -> dict[Path, Ending]:
     """Bring every cell to its end and tell how it ended.
 
@@ -61,20 +66,22 @@ def drive(
         launcher: Where they run.
         cells: Run folders with a `run.json`, in the order they are to start.
         need: What a cell needs; cells of equal need are started together.
+        akin: What cells share whose data are the same: a fault of one's data ends the others unstarted.
         retries: Starts in a row without progress after which a lost cell is given up; 0: never again here.
         wait: Wait for cells that other processes hold, and take over what they leave.
+        title: What a start is called on the screen: "cell 3 of 12".
 
     Raises:
         Interrupted: A signal came. Cells of this machine were asked to stop; those elsewhere go on.
     """
-    matrix = _Matrix(list(cells))
+    matrix = _Matrix(list(cells), title, len(cells))
     with StopRequest() as stop:
         while matrix.waiting or matrix.active or (wait and matrix.held):
             if stop.number is not None:
                 _let_go(launcher, matrix)
                 raise Interrupted(stop.number)
             _start(launcher, matrix, need)
-            _look(launcher, matrix, retries)
+            _look(launcher, matrix, retries, akin)
             if wait:
                 _take_up_held(matrix)
             idle = not matrix.active and not matrix.waiting
@@ -96,11 +103,14 @@ def _start(launcher: Launcher, matrix: _Matrix, need: Callable[[Path], Need]) ->
         for ref in launcher.start(folders, wanted):
             matrix.waiting.remove(ref.folder)
             matrix.active[ref.folder] = ref
+            if matrix.total > 1 and not launcher.detached:
+                place = list(matrix.tries).index(ref.folder) + 1
+                console.note(f"{matrix.title} {place} of {matrix.total}: {ref.folder.name}")
     if chosen and not matrix.active:  # every GPU is taken by another shell
         time.sleep(_WAIT_S)
 
 
-def _look(launcher: Launcher, matrix: _Matrix, retries: int) -> None:
+def _look(launcher: Launcher, matrix: _Matrix, retries: int, akin: Callable[[Path], Hashable] | None) -> None:
     for state in launcher.poll(list(matrix.active.values())):
         if state.phase in {"pending", "running"}:
             continue
@@ -109,6 +119,11 @@ def _look(launcher: Launcher, matrix: _Matrix, retries: int) -> None:
         ending = _ending(state, matrix.tries[folder])
         if ending is not None:
             matrix.ended[folder] = ending
+            if akin is not None and ending == "failed" and _class_of(folder) == "data":
+                others = [other for other in matrix.waiting if akin(other) == akin(folder)]
+                spared = spread_failure(folder, others)
+                matrix.waiting = [other for other in matrix.waiting if other not in spared]
+                matrix.ended |= dict.fromkeys(spared, "failed")
             broken = ending == "environment" or (ending == "failed" and _class_of(folder) == "environment")
             if broken and not launcher.detached:
                 console.warn("the environment is broken (see above): no further cell is started")
@@ -161,22 +176,37 @@ def _try_again(state: JobState, attempt: _Try, retries: int) -> bool:
     return False
 
 
+def spread_failure(folder: Path, others: Iterable[Path]) -> list[Path]:
+    """Write a cell's failure into those that would fail alike, unstarted; the ones nobody works on."""
+    record = _record(folder)
+    if record is None or record.failure is None:
+        return []
+    message = f"{record.failure.message} (found by {record.run_id}; not started)"
+    failure = record.failure.model_copy(update={"message": message})
+    return [other for other in others if _write_failure(other, failure, "failed")]
+
+
 def note_failure(
     folder: Path, failure_class: FailureClass, message: str, *, status: Literal["interrupted", "failed"]
 ) -> None:
     """Write into `run.json` that the cell was lost, unless it is finished or another process holds it."""
+    _write_failure(folder, Failure(failure_class=failure_class, code="SB503", message=message), status)
+
+
+def _write_failure(folder: Path, failure: Failure, status: Literal["interrupted", "failed"]) -> bool:
+    """Whether the record says how the cell ended, now or before; not when another process holds it."""
     if lease_holder(folder) is not None:
-        return
+        return False
     try:
         with Lease(folder):
             record = read_run(folder)
-            if record.status in {"complete", "failed"}:
-                return
-            failure = Failure(failure_class=failure_class, code="SB503", message=message)
-            write_run(folder, record.model_copy(update={"status": status, "failure": failure}))
+            if record.status not in {"complete", "failed"}:
+                write_run(folder, record.model_copy(update={"status": status, "failure": failure}))
     except SegbenchError as error:
         if error.code not in {"SB603", "SB605"}:
             raise
+        return False
+    return True
 
 
 def _take_up_held(matrix: _Matrix) -> None:

@@ -47,6 +47,7 @@ class Place:
 
     indices: tuple[str, ...]
     leases: list[Lease] = field(default_factory=list[Lease])
+    device_bytes: int | None = None
 
     def release(self) -> None:
         """Give the GPUs back."""
@@ -71,8 +72,13 @@ class GpuPool:
         self._peaks: dict[str, list[int | None]] = {gpu.index: [] for gpu in gpus}
 
     def take(self, count: int, device_bytes: int | None) -> Place | None:
-        """A place with `count` GPUs, or None when there is none now."""
-        place = Place(())
+        """A place with `count` GPUs, or None when there is none now.
+
+        Args:
+            count: GPUs of the cell.
+            device_bytes: Its measured peak; None: not known, or nothing may run beside it.
+        """
+        place = Place((), device_bytes=device_bytes)
         for gpu in self.gpus:
             if len(place.indices) == count:
                 break
@@ -87,10 +93,10 @@ class GpuPool:
             self._peaks[index].append(device_bytes)
         return place
 
-    def give_back(self, place: Place, device_bytes: int | None) -> None:
+    def give_back(self, place: Place) -> None:
         """Free a place."""
         for index in place.indices:
-            self._peaks[index].remove(device_bytes)
+            self._peaks[index].remove(place.device_bytes)
         place.release()
 
     def _lease(self, gpu: Gpu, device_bytes: int | None, *, alone: bool) -> Lease | None:

@@ -18,7 +18,6 @@ from segbench.launch.gpus import GpuPool, Place, visible_gpus
 class _Child:
     process: subprocess.Popen[bytes]
     place: Place | None
-    need: Need
 
 
 class LocalLauncher:
@@ -56,14 +55,15 @@ class LocalLauncher:
         for folder in cells:
             place = None
             if self._pool is not None:
-                place = self._pool.take(self.gpus, need.device_bytes)
+                peak = None if need.exclusive else need.device_bytes  # nothing joins an unknown peak
+                place = self._pool.take(self.gpus, peak)
                 if place is None:
                     break
             process = popen_cell(
                 cell_command(folder, self._arguments), launcher=self.name, extra=self._variables(place)
             )
             ref = JobRef(folder, f"{next(self._numbers)}:{process.pid}")
-            self._children[ref.job] = _Child(process, place, need)
+            self._children[ref.job] = _Child(process, place)
             started.append(ref)
         return started
 
@@ -93,7 +93,7 @@ class LocalLauncher:
         if code is None:
             return JobState(ref, "running")
         if child.place is not None and self._pool is not None:
-            self._pool.give_back(child.place, child.need.device_bytes)
+            self._pool.give_back(child.place)
             child.place = None
         if code < 0:
             return JobState(ref, "lost", f"killed by signal {-code}", code)

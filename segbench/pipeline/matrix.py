@@ -10,12 +10,12 @@ from segbench.core import console
 from segbench.core.catalogue import ExitCode
 from segbench.core.errors import SegbenchError
 from segbench.data import open_dataset
-from segbench.launch import LauncherChoice, open_launcher
-from segbench.launch.drive import Ending, drive
+from segbench.launch import LauncherChoice
+from segbench.launch.drive import Ending
 from segbench.metrics.profiles import load_profile
 from segbench.metrics.summary import summarise
 from segbench.pipeline.context import Execution
-from segbench.pipeline.needs import needs_of
+from segbench.pipeline.driving import drive_cells
 from segbench.pipeline.plan import Plan, PlannedCell, cell_state
 from segbench.pipeline.plan_file import append_plan
 from segbench.pipeline.runner import execution_of, plan_run, run_cell
@@ -64,16 +64,12 @@ def run_plan(
     execution = replace(execution, launcher=choice.name)
     _write_planned(todo, execution)
     append_blocked(plan)
-    folders = [planned.cell.folder for planned in todo]
     ended: dict[Path, Ending] = {}
     if in_process:
-        for folder in folders:
-            _here(folder, fresh, ended)
-    elif folders:
-        extra = ["--fresh", fresh] if fresh else []
-        opened = open_launcher(choice, folders[0].parent, gpus=gpus, arguments=[*extra, *_shared_flags()])
-        need = needs_of(plan.cells, execution, gpus=gpus)
-        ended = drive(opened, folders, need=need, retries=choice.retries, wait=choice.wait)
+        for planned in todo:
+            _here(planned.cell.folder, fresh, ended)
+    else:
+        ended = drive_cells(plan.cells, todo, execution, choice, gpus=gpus, fresh=fresh)
     locked = {folder for folder, ending in ended.items() if ending == "locked"}
     broken = "environment" in ended.values()
     cells = tuple(
@@ -191,8 +187,3 @@ def _here(folder: Path, fresh: str | None, ended: dict[Path, Ending]) -> None:
             raise
         console.fail(error)
         ended[folder] = "locked"
-
-
-def _shared_flags() -> list[str]:
-    flags = ["--quiet"] if console.output.quiet else []
-    return flags if console.output.progress else [*flags, "--no-progress"]

@@ -34,6 +34,7 @@ from segbench.pipeline.cell import Cell, identify, network_arguments
 from segbench.pipeline.cell_stages import CELL_STAGES
 from segbench.pipeline.context import Context, Execution
 from segbench.pipeline.stages import drop_from, execute
+from segbench.pipeline.startup import first_step
 from segbench.records import Failure, Leaks, RunRecord, SplitRecord, read_run, run_id, write_run
 from segbench.records.lease import Lease
 from segbench.records.schema import SCHEMA_VERSION, FailureClass
@@ -96,16 +97,24 @@ def plan_run(cell: Cell, execution: Execution, *, patient_of: Callable[[str], st
     return record
 
 
-def run_cell(folder: Path, *, execution: Execution | None = None, fresh: str | None = None) -> RunRecord:
+def run_cell(
+    folder: Path,
+    *,
+    execution: Execution | None = None,
+    fresh: str | None = None,
+    leave_profile: bool = False,
+) -> RunRecord:
     """Run the stages of a planned cell and record how it ended.
 
     Args:
         folder: The run folder; `run.json` says everything.
         execution: Where it runs now, in place of what the record says.
         fresh: Forget this stage and every later one first.
+        leave_profile: Leave the profile stage undone: time on a shared GPU would be measured wrong.
 
     Returns:
-        The record as written at the end (complete or failed).
+        The record as written at the end: complete or failed; with `leave_profile` interrupted, so that the
+        next start takes up the profile stage.
 
     Raises:
         Interrupted: A signal came; the record says so.
@@ -133,29 +142,63 @@ def run_cell(folder: Path, *, execution: Execution | None = None, fresh: str | N
         try:
             context = context_of(record, folder, where, stop, lease.check)
             context.give_up = partial(_give_up, record, folder, lease)
-            _run_stages(context)
-            record = _updated(record, status="complete", finished=now(), **_outcome(context))
+            if _run_stages(context, leave_profile=leave_profile):
+                record = _updated(record, status="complete", finished=now(), **_outcome(context))
+            else:
+                record = _updated(record, status="interrupted")
         except Interrupted:
             write_run(folder, _updated(record, status="interrupted"))
             raise
-        except SegbenchError as error:
-            if error.code == "SB605":
-                raise
-            console.fail(error)
-            record = _failed(record, error)
         except Exception as error:
-            trace = write_crash(error, folder)
-            console.warn(
-                f"{record.run_id}: {type(error).__name__}: {error} (a defect of segbench, see {trace})"
-            )
-            record = _updated(
-                record,
-                status="failed",
-                finished=now(),
-                failure=Failure(failure_class="bug", message=f"{type(error).__name__}: {error}"),
-            )
+            record = _ended_by(error, record, folder)
         write_run(folder, record)
     return record
+
+
+def look_at_cell(folder: Path) -> RunRecord:
+    """Verify a planned cell's dataset and make one training step on zeros; a failure is the cell's.
+
+    What `segbench run` asks of one cell of each kind before it starts the first long one. The step leaves
+    `startup.json`, so that the same command does not ask again.
+
+    Raises:
+        Interrupted: A signal came.
+        SegbenchError: SB603 another process holds the run; SB605 it was taken over.
+    """
+    with StopRequest() as stop, Lease(folder, job=os.environ.get(JOB, "")) as lease:
+        record = read_run(folder)
+        try:
+            context = context_of(record, folder, started_by(execution_of(record)), stop, lease.check)
+            execute(CELL_STAGES[0], context)
+            stop.check()
+            if context.model.kind == "network":
+                first_step(context)
+            if record.status == "failed":  # by an earlier command; what it met may have been mended since
+                record = _updated(record, status="planned", failure=None, finished=None)
+                write_run(folder, record)
+        except Interrupted:
+            raise
+        except Exception as error:
+            record = _ended_by(error, _updated(record, **_surroundings()), folder)
+            write_run(folder, record)
+    return record
+
+
+def _ended_by(error: Exception, record: RunRecord, folder: Path) -> RunRecord:
+    """Say what ended a cell; the record that says so too.
+
+    Raises:
+        SegbenchError: The error itself, when the run is no longer ours to write (SB605).
+    """
+    if isinstance(error, SegbenchError):
+        if error.code == "SB605":
+            raise error
+        console.fail(error)
+        return _failed(record, error)
+    trace = write_crash(error, folder)
+    console.warn(f"{record.run_id}: {type(error).__name__}: {error} (unexpected; the trace is in {trace})")
+    failure = Failure(failure_class="bug", message=f"{type(error).__name__}: {error}")
+    return _updated(record, status="failed", finished=now(), failure=failure)
 
 
 def _is_done(folder: Path, record: RunRecord) -> bool:
@@ -255,12 +298,16 @@ def _give_up(record: RunRecord, folder: Path, lease: Lease, error: SegbenchError
     os._exit(ExitCode.PARTIAL)
 
 
-def _run_stages(context: Context) -> None:
+def _run_stages(context: Context, *, leave_profile: bool) -> bool:
+    """Run what is left of the cell; whether everything is done."""
     for stage in CELL_STAGES:
         if stage.networks_only and context.model.kind == "floor":
             continue
+        if leave_profile and stage.name == "profile":
+            return False
         execute(stage, context)
         context.stop.check()
+    return True
 
 
 def _surroundings() -> dict[str, Any]:

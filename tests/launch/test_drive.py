@@ -198,3 +198,32 @@ def test_a_signal_stops_cells_of_this_machine_and_leaves_those_elsewhere(
     with pytest.raises(Interrupted):
         drive(launcher, cells)
     assert [ref.job for ref in launcher.cancelled] == ([] if detached else ["a", "b"])
+
+
+def test_a_fault_in_the_data_ends_the_cells_that_would_meet_it(tmp_path: Path) -> None:
+    cells = planned(tmp_path, "bad-1", "bad-2", "bad-held", "good-1")
+
+    def act(folder: Path, attempt: int) -> tuple[str, int | None]:
+        if folder.name.startswith("good"):
+            return finish(folder, attempt)
+        end(folder, "failed", "data")
+        return "done", 3
+
+    launcher = Scripted(act, slots=1)
+    with Lease(cells[2]):  # another process works on it: it is offered, and not written
+        ended = drive(launcher, cells, akin=lambda folder: folder.name.partition("-")[0])
+        assert read_run(cells[2]).status == "failed"  # by its own start here
+    assert launcher.starts == ["bad-1", "bad-held", "good-1"]
+    assert ended == {**dict.fromkeys(cells[:3], "failed"), cells[3]: "complete"}
+    spared = read_run(cells[1])
+    assert spared.failure is not None
+    assert (spared.status, spared.failure.failure_class) == ("failed", "data")
+    assert spared.failure.message == "x (found by bad-1; not started)"
+
+
+def test_every_start_is_told_with_its_place(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    cells = planned(tmp_path, "a", "b")
+    drive(Scripted(finish, slots=1), cells)
+    assert capsys.readouterr().err.splitlines() == ["cell 1 of 2: a", "cell 2 of 2: b"]
+    drive(Scripted(finish, slots=1), planned(tmp_path, "c"))
+    assert capsys.readouterr().err == ""

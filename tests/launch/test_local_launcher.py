@@ -36,15 +36,15 @@ def test_a_gpu_is_given_to_one_cell_and_another_shell_passes_it_over() -> None:
     assert (first.indices, second.indices) == (("0",), ("1",))
     assert here.take(1, None) is None
     assert there.take(1, None) is None
-    here.give_back(first, None)
+    here.give_back(first)
     third = there.take(1, None)
     assert third is not None and third.indices == ("0",)
     assert here.take(2, None) is None
-    there.give_back(second, None)
-    there.give_back(third, None)
+    there.give_back(second)
+    there.give_back(third)
     both = here.take(2, None)
     assert both is not None and both.indices == ("0", "1")
-    here.give_back(both, None)
+    here.give_back(both)
 
 
 @pytest.mark.parametrize(
@@ -66,9 +66,29 @@ def test_two_cells_share_a_gpu_only_when_their_peaks_fit(
     assert (two is not None) == fits
     if fits:
         assert pool.take(1, 1) is None  # never three
-    for place, peak in ((one, first), (two, second)):
+    for place in (one, two):
         if place is not None:
-            pool.give_back(place, peak)
+            pool.give_back(place)
+
+
+def test_what_must_run_alone_shares_its_gpu_with_nothing(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Both peaks fit together, so that only the word `exclusive` keeps the two apart."""
+    monkeypatch.setattr("segbench.launch.local.visible_gpus", lambda: [Gpu("0", 24 * GIB)])
+    monkeypatch.setattr(
+        "segbench.launch.local.popen_cell",
+        lambda command, **kw: subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"]),
+    )
+    cells = [tmp_path / "a", tmp_path / "b"]
+    for exclusive, count in ((False, 2), (True, 1)):
+        launcher = LocalLauncher(gpus=1, pack=True)
+        refs = launcher.start(cells, Need(gpus=1, device_bytes=GIB, exclusive=exclusive))
+        assert len(refs) == count
+        for ref in refs:
+            os.kill(int(ref.job.partition(":")[2]), signal.SIGKILL)
+        while {state.phase for state in launcher.poll(refs)} != {"lost"}:
+            time.sleep(0.01)
 
 
 def test_slots_and_threads(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
