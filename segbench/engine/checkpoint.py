@@ -9,6 +9,7 @@ damaged checkpoint is set aside and the one before is used.
 from __future__ import annotations
 
 import json
+import random
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -163,11 +164,20 @@ def restore(checkpoint: Checkpoint, network: nn.Module, optimiser: torch.optim.O
 
 
 def random_states() -> dict[str, Any]:
-    """All generator states as hex (torch CPU and each CUDA device; numpy's global one although unused)."""
-    kind, keys, position, *_ = np.random.get_state(legacy=True)  # noqa: NPY002 - recorded, never drawn from
+    """All generator states, JSON-able: torch's on the CPU and each CUDA device, and the global ones of Python
+    and numpy, which segbench never draws from but a network of another package might.
+    """
+    kind, keys, position, *rest = np.random.get_state(legacy=True)  # noqa: NPY002 - recorded, never drawn from
+    version, words, gauss = random.getstate()
     states: dict[str, Any] = {
+        "python": {"version": version, "words": list(words), "gauss": gauss},
         "torch_cpu": torch.get_rng_state().numpy().tobytes().hex(),
-        "numpy": {"kind": str(kind), "keys": np.asarray(keys).tobytes().hex(), "position": int(position)},
+        "numpy": {
+            "kind": str(kind),
+            "keys": np.asarray(keys).tobytes().hex(),
+            "position": int(position),
+            "gauss": rest,
+        },
     }
     if torch.cuda.is_available():
         states["torch_cuda"] = [state.numpy().tobytes().hex() for state in torch.cuda.get_rng_state_all()]
@@ -175,8 +185,15 @@ def random_states() -> dict[str, Any]:
 
 
 def set_random_states(states: dict[str, Any]) -> None:
-    """Put the torch generators back."""
+    """Put the generators back, those that were recorded."""
     torch.set_rng_state(_state_tensor(states["torch_cpu"]))
+    if "python" in states:
+        own = states["python"]
+        random.setstate((own["version"], tuple(own["words"]), own["gauss"]))
+    own = states.get("numpy", {})
+    if "gauss" in own:
+        keys = np.frombuffer(bytes.fromhex(own["keys"]), dtype=np.uint32)
+        np.random.set_state((own["kind"], keys, own["position"], *own["gauss"]))  # noqa: NPY002 - as recorded
     if torch.cuda.is_available() and "torch_cuda" in states:
         saved = [_state_tensor(text) for text in states["torch_cuda"]]
         if len(saved) == torch.cuda.device_count():

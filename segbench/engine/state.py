@@ -31,6 +31,7 @@ class TrainingState:
         loss_sum, loss_steps: Of the epoch at hand.
         best_score: Best mean over regions on the validation cases.
         seconds: Wall time of training.
+        device_seconds: The same times the processes that trained together.
         told_not_learning: SB403 was looked at.
         validation_due: The step's validation was interrupted; it comes first after a resume.
     """
@@ -44,6 +45,7 @@ class TrainingState:
     loss_steps: int = 0
     best_score: float | None = None
     seconds: float = 0.0
+    device_seconds: float = 0.0
     told_not_learning: bool = False
     validation_due: bool = False
 

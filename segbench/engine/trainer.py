@@ -6,6 +6,7 @@ What is special here:
 - nothing in the loop reads the clock to decide a number; checkpoint times do not change results;
 - several ranks share the global batch, and the loss is that of the global batch on each of them;
 - a non-finite loss or gradient skips the update and is counted; too many roll back once, then the cell fails;
+- where only fp16's loss scale made a gradient infinite, the update is skipped too, but that is no fault;
 - out of memory is a result: the batch is never changed.
 """
 
@@ -14,11 +15,11 @@ from __future__ import annotations
 import math
 import signal
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from contextlib import nullcontext
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -27,87 +28,20 @@ from segbench.cards.protocol import Protocol as BenchProtocol
 from segbench.core.atomic import atomic_write
 from segbench.core.errors import SegbenchError
 from segbench.core.faults import InjectedNaN, InjectedOutOfMemory, fault
-from segbench.core.interrupt import Interrupted, StopRequest
+from segbench.core.interrupt import Interrupted
 from segbench.engine.activations import checkpoint_activations
 from segbench.engine.checkpoint import Checkpoint, load_last, restore, save_checkpoint
-from segbench.engine.losses import SegmentationLoss, constant_predictor_loss
+from segbench.engine.job import TrainingBatch, TrainingJob, TrainResult
+from segbench.engine.losses import constant_predictor_loss
 from segbench.engine.memory import out_of_memory, peak_memory
 from segbench.engine.optimiser import build_optimiser
 from segbench.engine.precision import autocast, usable_precision
-from segbench.engine.ranks import ALONE, Ranks
+from segbench.engine.ranks import Ranks
 from segbench.engine.schedules import learning_rate, with_warmup
 from segbench.engine.state import EPOCH_SAMPLES, EpochRows, TrainingState
 from segbench.engine.watch import StepWatch
 
-
-class TrainingBatch(Protocol):
-    """What a loader yields: see `segbench.data.sampling.Batch`."""
-
-    step: int
-    image: Any
-    labels: Any
-    plans: Any
-
-
-@dataclass(frozen=True, slots=True)
-class TrainingJob:
-    """Everything the loop needs, wired by the train stage.
-
-    Attributes:
-        build: Builds the network with its initial weights; the same every time.
-        batches: `batches(first, last)` yields this rank's share of steps first..last-1, each a function of
-            seed and step.
-        transform: Augments (image, labels) of a batch on the training device.
-        loss: The objective.
-        protocol: Resolved for the model's family.
-        folder: The run folder (checkpoints/ and epochs.jsonl go there).
-        device: Training device.
-        validate: Scores whole validation cases, or None.
-        metadata: Stored with the weights.
-        checkpoint_minutes: Time between checkpoints; 0: after every step.
-        stop: Asked between steps.
-        on_step: Told about each step done (samples, loss, learning rate).
-        warn: Told about warnings.
-        channels: Output channels of the network.
-        check: Called before every checkpoint; raises when the run is no longer ours.
-        ranks: This process's place among those that train the network together.
-        step_timeout: Seconds after which a step counts as hung, see `StepWatch`.
-        hung: Told when it does; must end the process. None: nobody watches.
-        view: Shown every row of `epochs.jsonl`, such as TensorBoard.
-    """
-
-    build: Callable[[], nn.Module]
-    batches: Callable[[int, int], Iterable[TrainingBatch]]
-    transform: Callable[[Tensor, Tensor, Any], tuple[Tensor, Tensor]]
-    loss: SegmentationLoss
-    protocol: BenchProtocol
-    folder: Path
-    device: torch.device
-    stop: StopRequest
-    on_step: Callable[[int, float, float], None]
-    warn: Callable[[str], None]
-    channels: int
-    validate: Callable[[nn.Module], dict[str, float]] | None = None
-    metadata: dict[str, str] = field(default_factory=dict)
-    checkpoint_minutes: float = 10.0
-    check: Callable[[], None] = lambda: None
-    ranks: Ranks = ALONE
-    step_timeout: float | None = None
-    hung: Callable[[SegbenchError], object] | None = None
-    view: Callable[[dict[str, Any]], None] | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class TrainResult:
-    """What training left behind."""
-
-    network: nn.Module
-    samples_seen: int
-    degraded: bool
-    peak_memory_bytes: int
-    seconds: float
-    checkpoint: Path
-    step_seconds: float | None = None
+__all__ = ["TrainResult", "TrainingJob", "load_network", "train"]
 
 
 def train(job: TrainingJob) -> TrainResult:
@@ -142,7 +76,7 @@ class _Run:
         self.epochs = EpochRows(job.folder / "epochs.jsonl", job.view)
         precision = usable_precision(p.train.precision, job.device)
         self.amp = autocast(precision, job.device)
-        self.scaler = torch.amp.GradScaler(enabled=precision == "fp16")
+        self.scaler = torch.amp.GradScaler(job.device.type, enabled=precision == "fp16")
         self.watch = StepWatch(job.step_timeout, job.hung)
         self.state = TrainingState()
         self.saved_at_step = -1
@@ -161,10 +95,12 @@ class _Run:
         checkpoint = self._last_checkpoint()
         if checkpoint is not None:
             self._check_same_machine(checkpoint.state)
+            self._check_same_inputs(checkpoint.state)
             restore(checkpoint, self.network, self.optimiser)
             if self.ema is not None and checkpoint.ema is not None:
                 self.ema = {k: v.to(job.device) for k, v in checkpoint.ema.items()}
-            self.scaler.load_state_dict(checkpoint.state["scaler"])
+            if checkpoint.state["scaler"]:  # empty where the run was begun without one
+                self.scaler.load_state_dict(checkpoint.state["scaler"])
             self.state = TrainingState.of(checkpoint.state)
             self.saved_at_step = self.state.step
         if self.ranks.writes:
@@ -199,9 +135,18 @@ class _Run:
             mend=f"set SEGBENCH_THREADS={threads * world}",
         )
 
+    def _check_same_inputs(self, state: dict[str, Any]) -> None:
+        """Say it when what is trained on is not what the checkpoint was trained on."""
+        known, ours = state.get("inputs_digest"), self.job.inputs_digest
+        if known is not None and ours is not None and known != ours and self.ranks.writes:
+            self.job.warn(
+                f"the checkpoint of step {state['step']} was made from other inputs or by another version; "
+                "--fresh train begins anew"
+            )
+
     def to_the_end(self) -> TrainResult:
         began = last_saved = time.monotonic()
-        before = self.state.seconds
+        before, before_on_devices = self.state.seconds, self.state.device_seconds
         self.shared.train()
         with self.watch:
             if self.state.validation_due:
@@ -211,7 +156,9 @@ class _Run:
                 self.watch.next_step("reading the first batch", counts=False)
                 for batch in self.job.batches(self.state.step, self.steps):
                     rolled_back = self._step(batch)
-                    self.state.seconds = before + time.monotonic() - began
+                    passed = time.monotonic() - began
+                    self.state.seconds = before + passed
+                    self.state.device_seconds = before_on_devices + passed * self.ranks.world
                     stopping = self.ranks.any(self.job.stop.asked, self.job.device)
                     self.state.validation_due = not rolled_back and self._must_validate()
                     validated = self.state.validation_due and not stopping
@@ -263,12 +210,12 @@ class _Run:
         rate = learning_rate(p.optimiser.lr, self.schedule, fraction) * self.state.lr_scale
         for group in self.optimiser.param_groups:
             group["lr"] = rate
-        loss, finite = self._update(self._backward(image, labels, poisoned))
+        loss, finite, rescaled = self._update(self._backward(image, labels, poisoned))
         self.state.step += 1
         self.state.samples_seen += self.batch
         self.state.loss_sum += loss if finite else 0.0
         self.state.loss_steps += 1 if finite else 0
-        if not finite and self._count_non_finite():
+        if not finite and not rescaled and self._count_non_finite():
             return True
         job.on_step(self.state.samples_seen, loss, rate)
         self._maybe_not_learning(labels)
@@ -295,8 +242,13 @@ class _Run:
             total += loss.detach()
         return total
 
-    def _update(self, loss_on_device: Tensor) -> tuple[float, bool]:
-        """Clip and step when loss and gradient are finite; gives the loss and whether they were."""
+    def _update(self, loss_on_device: Tensor) -> tuple[float, bool, bool]:
+        """Clip and step when loss and gradient are finite.
+
+        Returns:
+            The loss, whether both were finite, and whether the gradient was not only because fp16's loss
+            scale was too large: that is how a scale is found, at the beginning of every such training.
+        """
         p = self.job.protocol
         self.scaler.unscale_(self.optimiser)
         limit = p.train.clip_norm if p.train.clip_norm > 0 else float("inf")
@@ -305,13 +257,15 @@ class _Run:
         finite = math.isfinite(loss) and math.isfinite(norm)
         if finite:
             self.scaler.step(self.optimiser)
+        scale = 1.0 if finite else self.scaler.get_scale()
         self.scaler.update()
+        rescaled = not finite and math.isfinite(loss) and 1.0 < scale > self.scaler.get_scale()
         if finite and self.ema is not None:
             decay = p.train.ema_decay
             for name, value in self.network.state_dict().items():
                 if value.is_floating_point():
                     self.ema[name].lerp_(value.detach().float(), 1 - decay)
-        return loss, finite
+        return loss, finite, rescaled
 
     def _count_non_finite(self) -> bool:
         """Remember a skipped update; roll back when there are too many. True when rolled back."""
@@ -418,7 +372,20 @@ class _Run:
             return
         self.watch.alive(f"writing the checkpoint of step {self.state.step}")
         self.job.check()
-        state = {**self.state.as_dict(), "scaler": self.scaler.state_dict(), "world_size": self.ranks.world}
+        p = self.job.protocol
+        state = {
+            **self.state.as_dict(),
+            "scaler": self.scaler.state_dict(),
+            "schedule": {
+                **self.schedule.model_dump(),
+                "lr": p.optimiser.lr,
+                "steps": self.steps,
+                "batch": self.batch,
+            },
+            "world_size": self.ranks.world,
+            "determinism": self.job.determinism,
+            "inputs_digest": self.job.inputs_digest,
+        }
         save_checkpoint(
             self.checkpoints,
             network=self.network,

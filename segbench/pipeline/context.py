@@ -101,6 +101,8 @@ class Context:
         """Digest of what each finished stage produced."""
         self.facts: dict[str, dict[str, Any]] = {}
         """Small values each finished stage left for the record."""
+        self.inputs_digest: str | None = None
+        """Digest of what the stage at work computes from."""
         self.seconds: dict[str, float] = {}
         """Seconds each stage took when it ran."""
         self.warnings: list[str] = []

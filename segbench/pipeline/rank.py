@@ -75,6 +75,7 @@ def _write_order(exchange: Path, context: Context) -> None:
         {
             "execution": context.execution.as_dict(),
             "lease": None if held is None else held.token,
+            "inputs_digest": context.inputs_digest,
             "output": shown,
         },
     )
@@ -214,6 +215,7 @@ def _train(folder: Path, order: dict[str, Any], ending: Path) -> dict[str, Any]:
     with StopRequest() as stop:
         context = context_of(read_run(folder), folder, Execution(**order["execution"]), stop, check_lease)
         context.give_up = hung
+        context.inputs_digest = order["inputs_digest"]
         if not ranks.writes:
             context.quiet = True
         on_cuda = choose_device(context.execution.device).type == "cuda"

@@ -108,6 +108,7 @@ def execute(stage: Stage, context: Context) -> None:
         context.log(f"{stage.name}: begins")
         began = time.monotonic()
         before = len(context.warnings)
+        context.inputs_digest = digest
         result = stage.run(context)
         give_back_memory()
         context.check_lease()

@@ -83,6 +83,8 @@ def training_job(
             step_timeout=context.execution.step_timeout,
             hung=context.give_up,
             view=tensorboard_view(context.folder) if ranks.writes else None,
+            inputs_digest=context.inputs_digest,
+            determinism=level,
         )
 
 

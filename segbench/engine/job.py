@@ -1,0 +1,94 @@
+"""What the training loop is given and what it gives back."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from segbench.cards.protocol import Protocol as BenchProtocol
+from segbench.core.errors import SegbenchError
+from segbench.core.interrupt import StopRequest
+from segbench.engine.losses import SegmentationLoss
+from segbench.engine.ranks import ALONE, Ranks
+
+__all__ = ["TrainResult", "TrainingBatch", "TrainingJob"]
+
+
+class TrainingBatch(Protocol):
+    """What a loader yields: see `segbench.data.sampling.Batch`."""
+
+    step: int
+    image: Any
+    labels: Any
+    plans: Any
+
+
+@dataclass(frozen=True, slots=True)
+class TrainingJob:
+    """Everything the loop needs, wired by the train stage.
+
+    Attributes:
+        build: Builds the network with its initial weights; the same every time.
+        batches: `batches(first, last)` yields this rank's share of steps first..last-1, each a function of
+            seed and step.
+        transform: Augments (image, labels) of a batch on the training device.
+        loss: The objective.
+        protocol: Resolved for the model's family.
+        folder: The run folder (checkpoints/ and epochs.jsonl go there).
+        device: Training device.
+        validate: Scores whole validation cases, or None.
+        metadata: Stored with the weights.
+        checkpoint_minutes: Time between checkpoints; 0: after every step.
+        stop: Asked between steps.
+        on_step: Told about each step done (samples, loss, learning rate).
+        warn: Told about warnings.
+        channels: Output channels of the network.
+        check: Called before every checkpoint; raises when the run is no longer ours.
+        ranks: This process's place among those that train the network together.
+        step_timeout: Seconds after which a step counts as hung, see `StepWatch`.
+        hung: Told when it does; must end the process. None: nobody watches.
+        view: Shown every row of `epochs.jsonl`, such as TensorBoard.
+        inputs_digest: Of what the stage computes from; kept with every checkpoint, a resume with another is
+            warned of.
+        determinism: Level in force, kept with every checkpoint.
+    """
+
+    build: Callable[[], nn.Module]
+    batches: Callable[[int, int], Iterable[TrainingBatch]]
+    transform: Callable[[Tensor, Tensor, Any], tuple[Tensor, Tensor]]
+    loss: SegmentationLoss
+    protocol: BenchProtocol
+    folder: Path
+    device: torch.device
+    stop: StopRequest
+    on_step: Callable[[int, float, float], None]
+    warn: Callable[[str], None]
+    channels: int
+    validate: Callable[[nn.Module], dict[str, float]] | None = None
+    metadata: dict[str, str] = field(default_factory=dict)
+    checkpoint_minutes: float = 10.0
+    check: Callable[[], None] = lambda: None
+    ranks: Ranks = ALONE
+    step_timeout: float | None = None
+    hung: Callable[[SegbenchError], object] | None = None
+    view: Callable[[dict[str, Any]], None] | None = None
+    inputs_digest: str | None = None
+    determinism: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class TrainResult:
+    """What training left behind."""
+
+    network: nn.Module
+    samples_seen: int
+    degraded: bool
+    peak_memory_bytes: int
+    seconds: float
+    checkpoint: Path
+    step_seconds: float | None = None
