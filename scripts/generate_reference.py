@@ -80,7 +80,7 @@ def _commands(group: object, prefix: str) -> list[str]:
             continue
         arguments = " ".join(_argument(p) for p in command.params if p.param_type_name == "argument")
         lines += [f"## `{f'{title} {arguments}'.strip()}`", "", (command.help or "").strip(), ""]
-        lines += [*_options(command), ""]
+        lines += [*_options(command), "", *_schema(title)]
     return lines
 
 
@@ -97,9 +97,32 @@ def _options(command: object, *, everywhere: bool = False) -> list[str]:
             getattr(option, "rich_help_panel", None) == "Everywhere"
         ) != everywhere and option.name != "version":
             continue
-        flags = ", ".join(f"`{flag}`" for flag in option.opts)
-        rows.append(f"- {flags}: {_plain((option.help or '').strip())}")
+        flags = ", ".join(f"`{flag}`" for flag in (*option.opts, *option.secondary_opts))
+        rows.append(f"- {flags}: {_plain((option.help or '').strip())}{_fallback(option)}")
     return rows
+
+
+def _fallback(option: object) -> str:
+    """What holds when the flag is not given: its value, or the variable that is asked."""
+    value, variable = getattr(option, "default", None), getattr(option, "envvar", None)
+    known = isinstance(value, str | int | float) and not isinstance(value, bool) and value != ""
+    parts = [f"default {value}"] if known else []
+    parts += ["required"] if getattr(option, "required", False) else []
+    parts += [f"variable {variable}"] if variable and variable not in (option.help or "") else []
+    return f" ({', '.join(parts)})" if parts else ""
+
+
+def _schema(title: str) -> list[str]:
+    """Where the schema of the command's `--json` document lies, beside the code and in the wheel."""
+    command = title.removeprefix("segbench ").replace(" ", "-")
+    schemas = DOCS.parents[1] / "segbench" / "cli" / "schema"
+    if command == "report":
+        return ["`--json`: `report.schema.json` in `segbench/report/schema`.", ""]
+    names = ("run", "plan", "run-smoke") if command == "run" else (command,)
+    if command == "show":
+        names = tuple(path.name.removesuffix(".schema.json") for path in sorted(schemas.glob("show*.json")))
+    found = [f"`{name}.schema.json`" for name in names if (schemas / f"{name}.schema.json").is_file()]
+    return [f"`--json`: {', '.join(found)} in `segbench/cli/schema`.", ""] if found else []
 
 
 def _argument(parameter: object) -> str:

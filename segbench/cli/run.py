@@ -41,7 +41,9 @@ def run(
         typer.Option(help="Seeds: 0,1,2 or 0-9. Default: the protocol's.", rich_help_panel=WHAT),
     ] = None,
     split: Annotated[str | None, typer.Option(help="Split by name or file.", rich_help_panel=WHAT)] = None,
-    limit: Annotated[int, typer.Option(help="First N cases of each part.", min=0, rich_help_panel=WHAT)] = 0,
+    limit: Annotated[
+        int, typer.Option(help="First N cases of each part; 0: all.", min=0, rich_help_panel=WHAT)
+    ] = 0,
     set_: Annotated[
         list[str] | None,
         typer.Option("--set", metavar="KEY=VALUE", help="Override a protocol field.", rich_help_panel=WHAT),

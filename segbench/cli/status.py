@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from segbench.cli.common import settings
 from segbench.core import console
 from segbench.core.environment import results_dir
+
+if TYPE_CHECKING:
+    from segbench.pipeline.status import StatusReport
 
 
 def status(
@@ -27,12 +31,32 @@ def status(
             console.emit_json(report.as_dict())
         else:
             rows = [
-                [cell.run_id, cell.state, cell.progress, cell.host or "", cell.failure or ""]
+                [
+                    cell.run_id,
+                    cell.state,
+                    cell.progress,
+                    _left(cell.eta_s),
+                    cell.host or "",
+                    cell.failure or "",
+                ]
                 for cell in report.cells
             ]
-            console.emit_table(["run", "state", "step", "host", "failure"], rows)
-            totals = ", ".join(f"{count} {state}" for state, count in sorted(report.totals.items()))
-            console.emit(f"{len(report.cells)} cells: {totals or 'none'}")
+            console.emit_table(["run", "state", "step", "left", "host", "failure"], rows)
+            console.emit(f"{len(report.cells)} cells: {_totals(report) or 'none'}")
         if not watch:
             return 0
         time.sleep(10)
+
+
+def _left(seconds: float | None) -> str:
+    return "" if seconds is None else console.duration(seconds)
+
+
+def _totals(report: StatusReport) -> str:
+    """`3 done, 2 failed (1 bug, 1 oom)`."""
+    classes = Counter(cell.failure for cell in report.cells if cell.state == "failed")
+    why = ", ".join(f"{count} {name}" for name, count in sorted(classes.items(), key=str))
+    return ", ".join(
+        f"{count} {state}" + (f" ({why})" if state == "failed" else "")
+        for state, count in sorted(report.totals.items())
+    )

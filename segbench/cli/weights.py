@@ -31,7 +31,7 @@ def import_weights(
 def export_weights(
     file: Annotated[Path, typer.Argument(help="A .safetensors file of segbench.")],
     model: Annotated[str, typer.Option(help="The model that the weights belong to.")],
-    output: Annotated[Path, typer.Option(help="The .safetensors file to write.")],
+    output: Annotated[Path, typer.Option(help="The file to write: .safetensors, .pt or .pth.")],
 ) -> None:
     """Write weights under the names of the authors' own code."""
     from segbench.networks import weights
