@@ -144,7 +144,8 @@ class _Lines:
     title: str
     total: float
     unit: str
-    started: float = field(default_factory=time.monotonic)
+    before: float = 0.0
+    started: float = field(default_factory=lambda: time.monotonic())
     done: float = 0.0
     told_at: float = 0.0
     told_share: float = 0.0
@@ -153,16 +154,16 @@ class _Lines:
     def advance(self, steps: float = 1, *, note: str = "") -> None:
         self.done += steps
         now = time.monotonic()
-        share = self.done / self.total if self.total else 1.0
+        share = (self.before + self.done) / self.total if self.total else 1.0
         first = not self.told
         spaced = now - self.told_at >= 1.0
         if first or now - self.told_at >= 30 or (spaced and share - self.told_share >= 0.05):
             self.told, self.told_at, self.told_share = True, now, share
-            rate = self.done / max(now - self.started, 1e-9)
-            left = (self.total - self.done) / rate if rate > 0 else 0.0
-            text = (
-                f"{self.title}: {self.done:g}/{self.total:g} {self.unit}, {rate:.3g}/s, {duration(left)} left"
-            )
+            text = f"{self.title}: {self.before + self.done:g}/{self.total:g} {self.unit}"
+            if self.done:  # what an earlier process did says nothing about the rate of this one
+                rate = self.done / max(now - self.started, 1e-9)
+                left = (self.total - self.before - self.done) / rate
+                text += f", {rate:.3g}/s, {duration(left)} left"
             _write(sys.stderr, printable(f"{text}{', ' + note if note else ''}") + "\n")
 
 
@@ -170,21 +171,32 @@ class _Lines:
 class _Bar:
     progress: Any
     task: Any
+    started: float = field(default_factory=lambda: time.monotonic())
+    done: float = 0.0
 
     def advance(self, steps: float = 1, *, note: str = "") -> None:
         from rich.text import Text
 
-        self.progress.update(self.task, advance=steps, note=Text(note).plain)
+        self.done += steps
+        rate = f"{self.done / max(time.monotonic() - self.started, 1e-9):.3g}/s" if self.done else ""
+        self.progress.update(self.task, advance=steps, rate=rate, note=Text(note).plain)
 
 
 @contextmanager
-def progress(title: str, total: float, *, unit: str = "cases") -> Generator[Tracker]:
-    """Show progress with rate and time left on stderr: a bar on a terminal, sparse lines elsewhere."""
+def progress(title: str, total: float, *, unit: str = "cases", before: float = 0.0) -> Generator[Tracker]:
+    """Show progress with rate and time left on stderr: a bar on a terminal, sparse lines elsewhere.
+
+    Args:
+        title: what is going on.
+        total: steps in all.
+        unit: what a step is.
+        before: steps of the total that an earlier process did.
+    """
     if output.quiet or not output.progress:
         yield _Silent()
         return
     if not sys.stderr.isatty():
-        yield _Lines(title, total, unit)
+        yield _Lines(title, total, unit, before)
         return
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
@@ -194,11 +206,12 @@ def progress(title: str, total: float, *, unit: str = "cases") -> Generator[Trac
         TextColumn("{task.description}", markup=False),
         BarColumn(),
         MofNCompleteColumn(),
+        TextColumn("{task.fields[rate]}", markup=False),
         TimeRemainingColumn(),
         TextColumn("{task.fields[note]}", markup=False),
     )
     with Progress(*columns, console=console, transient=True) as bar:
-        yield _Bar(bar, bar.add_task(title, total=total, note=""))
+        yield _Bar(bar, bar.add_task(title, total=total, completed=round(before), note="", rate=""))
 
 
 def duration(seconds: float) -> str:

@@ -129,8 +129,9 @@ def _score_all(job: Job, stop: StopRequest) -> list[str]:
     if workers > 1:
         _warm_up(job)
     function = ScoreCase(job.rules, job.references)
-    with console.progress(f"evaluate {job.model}", len(job.cases)) as bar:
-        bar.advance(len(job.cases) - len(pending))
+    done_before = len(job.cases) - len(pending)
+    with console.progress(f"evaluate {job.model}", len(job.cases), before=done_before) as bar:
+        bar.advance(0)
         results = ordered_map(
             function,
             _tasks(job, pending, done, progress),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from segbench.core.environment import results_dir
 from segbench.core.errors import SegbenchError
 from segbench.metrics.profiles import load_profile
+from segbench.metrics.summary import MEAN_REGION
 from segbench.pipeline.external_record import PROTOCOL
 from segbench.pipeline.external_request import Request
 from segbench.pipeline.external_sources import (
@@ -68,6 +69,7 @@ def prepare(request: Request) -> Job:
     if request.dataset_json is not None:
         labelling = labelling_of_json(request.dataset_json)
     rules = _rules(request, card, labelling)
+    _check_names(rules, request.gated)
     _check_backend(rules)
     if request.reference is not None:
         references: References = reference_folder(
@@ -160,6 +162,23 @@ def _rules(request: Request, card: DatasetCard | None, labelling: Labelling | No
         any_label=request.other_labels == "background",
         label_mend=mend,
     )
+
+
+def _check_names(rules: ScoringRules, gated: Sequence[str]) -> None:
+    """Raise before anything is scored: a gate that names no metric, a region named as the row over all."""
+    unknown = [name for name in gated if name not in rules.columns]
+    if unknown:
+        raise SegbenchError(
+            "SB104",
+            f"--fail-under {unknown[0]}: this profile has no such metric",
+            expected=", ".join(rules.columns),
+        )
+    if MEAN_REGION in rules.regions:
+        raise SegbenchError(
+            "SB104",
+            f"a region may not be called {MEAN_REGION!r}: tables call the mean of the regions so",
+            mend="name it otherwise, for example --region whole=1,2",
+        )
 
 
 def _check_backend(rules: ScoringRules) -> None:

@@ -41,6 +41,7 @@ class Request:
         fresh: forget the rows of an earlier run.
         data_dir: folder of datasets.
         max_bytes: largest volume that is read.
+        gated: metrics that the profile must have, because their means will be compared with a limit.
     """
 
     prediction: Path
@@ -65,6 +66,7 @@ class Request:
     fresh: bool = False
     data_dir: Path | None = None
     max_bytes: int = DEFAULT_MAX_BYTES
+    gated: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)

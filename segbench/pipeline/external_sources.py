@@ -110,7 +110,7 @@ def reference_folder(
             path=folder,
             expected="a letter or digit, then letters, digits, dots, dashes and underscores, at most 128, "
             "and no name that a system reserves (CON, NUL, ...)",
-            found=", ".join(wrong[:10]),
+            found=", ".join(wrong[:10]) + (f" and {len(wrong) - 10} more" if len(wrong) > 10 else ""),
         )
     if not found:
         raise SegbenchError(

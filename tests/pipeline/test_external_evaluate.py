@@ -302,6 +302,13 @@ def test_names_that_are_no_ids_are_refused(folders, name):
     assert "\u202e" not in err
 
 
+def test_names_that_are_no_ids_are_counted(folders):
+    save(folders / "plain.nii.gz", blob())
+    for number in range(12):
+        (folders / "refs" / f"a b{number}.nii.gz").write_bytes((folders / "plain.nii.gz").read_bytes())
+    assert "and 2 more" in evaluate(folders)[2]
+
+
 def test_hostile_region_and_model_names_stay_text(folders):
     code, out, _ = evaluate(folders, "--name", "=cmd|' /C calc'!A0", regions=("=1+1=1", "<b>&=2"))
     assert code == 0
@@ -327,11 +334,13 @@ def test_regions_must_be_named(folders):
         ("--other-labels", "ignore"), ("--fresh", "train"), ("--nsd-tolerance", "-1"),
         ("--nsd-tolerance", "liver=2"), ("--fail-under", "dice"), ("--fail-under", "dicee=0.5"),
         ("--split", "official"), ("--profile", "honnest"), ("--region", "core=0"), ("--region", "core"),
+        ("--region", "mean=1"),
     ],
 )  # fmt: skip
-def test_values_that_cannot_be_are_usage_errors(folders, flags):
+def test_values_that_cannot_be_are_usage_errors_before_anything_is_scored(folders, flags):
     code, _, err = evaluate(folders, *flags)
     assert code == 2, err
+    assert not (folders / "runs").exists()
 
 
 def test_gate(folders):
