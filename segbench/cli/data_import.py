@@ -19,9 +19,15 @@ def dataset(
     slug: Annotated[str | None, typer.Option(help="Slug of the card; made of its name by default.")] = None,
 ) -> int:
     """Write a card and splits for a dataset that describes itself; nothing is copied or changed."""
+    from segbench.cards import list_dataset_cards
     from segbench.data.transfer import import_dataset
 
+    known = set(list_dataset_cards())
     file, card = import_dataset(folder, output=output, slug=slug)
+    if card.slug in known:
+        console.warn(
+            f"there is a card {card.slug} already: both cannot be used at once; choose another --slug"
+        )
     if settings().json:
         console.emit_json(
             {

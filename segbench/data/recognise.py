@@ -111,6 +111,7 @@ def card_document(description: DatasetJson, folder: Path, slug: str) -> dict[str
         "channels": {"order": channels, "normalisation": [_rule(n) for n in description.channels]},
         "labels": labels,
         "regions": regions,
+        "geometry": {"mirror_axes": _mirror_axes(labels.values())},
         "expected": {} if not description.announced else {"cases": description.announced},
         "evaluation": evaluation,
     }
@@ -163,6 +164,17 @@ def _modality(description: DatasetJson) -> str:
         return "CT"
     magnetic = ("mr", "flair", "t1", "t2", "adc", "dwi", "pd")
     return "MR" if all(name.startswith(magnetic) for name in names) else "other"
+
+
+def _mirror_axes(names: Iterable[str]) -> list[str]:
+    """All axes, without x where labels come in pairs of left and right: mirrored, one would be the other."""
+    folded = [name.casefold() for name in names]
+    words = [tuple(re.findall(r"[a-z]+|\d+", name)) for name in folded]
+    whole = {name.replace("left", "right") for name in folded if "left" in name} & set(folded)
+    short = {tuple("r" if word == "l" else word for word in name) for name in words if "l" in name} & set(
+        words
+    )
+    return ["z", "y"] if whole or short else ["z", "y", "x"]
 
 
 def _rule(channel: str) -> str:

@@ -60,6 +60,40 @@ def test_an_exported_split_comes_back_with_its_test_set(clean_trees: dict[str, P
     assert written == ["datasets/mine/card.toml", "datasets/mine/splits/imported.json"]
 
 
+def test_a_slug_that_is_taken_is_told(clean_trees: dict[str, Path], tmp_path: Path) -> None:
+    dataset = open_dataset("brats2023-gli", path=clean_trees["brats"])
+    root = str(export_dataset(dataset, tmp_path / "raw", split="random-50-25-25").root)
+    command = ["data", "import", "dataset", root, "--output"]
+    taken = CliRunner().invoke(build_app(), [*command, str(tmp_path / "a")])
+    free = CliRunner().invoke(build_app(), [*command, str(tmp_path / "b"), "--slug", "mine"])
+    assert (taken.exit_code, free.exit_code) == (0, 0)
+    assert "card brats2023-gli already" in taken.stderr
+    assert "already" not in free.stderr
+
+
+@pytest.mark.parametrize(
+    ("names", "axes"),
+    [
+        (("liver", "kidney_left", "kidney_right"), ("z", "y")),
+        (("Right Kidney", "Left Kidney"), ("z", "y")),
+        (("lung_L", "lung_R"), ("z", "y")),
+        (("kidney_left", "lung_right"), ("z", "y", "x")),
+        (("anterior", "posterior"), ("z", "y", "x")),
+    ],
+)
+def test_left_and_right_are_not_mirrored_into_each_other(
+    own_tree: Tree, tmp_path: Path, names: tuple[str, ...], axes: tuple[str, ...]
+) -> None:
+    root = own_tree("msd")
+    document = json.loads((root / "dataset.json").read_text())
+    document["labels"] = {"0": "background", **{str(i): name for i, name in enumerate(names, start=1)}}
+    (root / "dataset.json").write_text(json.dumps(document))
+    assert open_dataset(root).card.geometry.mirror_axes == axes
+    file, card = import_dataset(root, output=tmp_path / "cards", slug="mine")
+    assert card.geometry.mirror_axes == axes
+    assert f"mirror_axes = {json.dumps(list(axes))}" in file.read_text()
+
+
 def test_the_imported_card_opens_where_the_data_is(
     clean_trees: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

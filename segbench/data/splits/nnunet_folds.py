@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
@@ -34,7 +35,7 @@ def from_nnunet(path: Path | str, case_ids: Iterable[str], *, dataset: str = "")
     if unknown:
         raise SegbenchError(
             "SB324",
-            f"{path.name} names {len(unknown)} cases that the dataset does not have",
+            f"{path.name} names {len(unknown)} case{'s' * (len(unknown) > 1)} that the dataset does not have",
             path=path,
             details=[", ".join(unknown[:10]) + (" ..." if len(unknown) > 10 else "")],
         )
@@ -51,9 +52,12 @@ def from_nnunet(path: Path | str, case_ids: Iterable[str], *, dataset: str = "")
         for index, fold in enumerate(document)
     ]
     for split in splits:
-        twice = sorted(set(split.train) & set(split.validation))
+        counts = Counter((*split.train, *split.validation))
+        twice = sorted(case for case, count in counts.items() if count > 1)
         if twice:
-            message = f"fold {split.fold} trains and validates on the same cases"
+            both = set(split.train) & set(split.validation)
+            what = "trains and validates on the same cases" if both else "names a case twice"
+            message = f"fold {split.fold} {what}"
             raise SegbenchError("SB324", message, path=path, found=", ".join(twice[:10]))
     return splits
 
