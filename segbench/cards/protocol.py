@@ -10,27 +10,34 @@ import tomllib
 from collections.abc import Mapping
 from importlib.resources import files
 from pathlib import Path
-from typing import Annotated, Any, Literal, cast
+from typing import Annotated, Any, Literal, Self, cast
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from segbench.core.errors import SegbenchError, nearest_names, unknown_name
 from segbench.core.hashing import digest_json
 
-Positive = Annotated[int, Field(gt=0)]
-Share = Annotated[float, Field(ge=0, le=1)]
-NonNegative = Annotated[float, Field(ge=0)]
+# Numbers are strict: `true` is no batch size, and what is no number (nan, inf) has no digest.
+Positive = Annotated[int, Field(gt=0, strict=True)]
+Count = Annotated[int, Field(ge=0, strict=True)]
+Share = Annotated[float, Field(ge=0, le=1, strict=True)]
+ShareBelowOne = Annotated[float, Field(ge=0, lt=1, strict=True)]
+NonNegative = Annotated[float, Field(ge=0, strict=True)]
+PositiveNumber = Annotated[float, Field(gt=0, strict=True)]
+Switch = Annotated[bool, Field(strict=True)]
 Triple = tuple[Positive, Positive, Positive]
 
 
 class _Section(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 class DataSection(_Section):
     """What the scans are turned into before a patch is drawn."""
 
-    spacing: Literal["card", "median", "native"] | tuple[float, float, float] = "card"
+    spacing: Literal["card", "median", "native"] | tuple[PositiveNumber, PositiveNumber, PositiveNumber] = (
+        "card"
+    )
     """Training grid in mm (z, y, x): the card's, the median of training, the stored one, or a triple."""
     normalisation: Literal["card", "ct", "zscore", "zscore-nonzero", "rescale01", "none"] = "card"
     cache_dtype: Literal["float16", "float32"] = "float16"
@@ -47,7 +54,7 @@ class PatchSection(_Section):
     @field_validator("size", mode="before")
     @classmethod
     def _cube(cls, value: object) -> object:
-        return (value, value, value) if isinstance(value, int) else value
+        return (value, value, value) if isinstance(value, int) and not isinstance(value, bool) else value
 
 
 class SamplingSection(_Section):
@@ -70,25 +77,31 @@ class BudgetSection(_Section):
     """How much is trained, in samples seen: steps and epochs follow from it."""
 
     samples: Positive
-    warmup_samples: Annotated[int, Field(ge=0)] = 0
+    warmup_samples: Count = 0
 
 
 class OptimiserSection(_Section):
     """The update rule."""
 
     name: Literal["sgd", "adamw"] = "sgd"
-    lr: Annotated[float, Field(gt=0)] = 1e-2
+    lr: PositiveNumber = 1e-2
     weight_decay: NonNegative = 3e-5
     momentum: Share = 0.99
-    nesterov: bool = True
-    betas: tuple[Share, Share] = (0.9, 0.999)
+    nesterov: Switch = True
+    betas: tuple[ShareBelowOne, ShareBelowOne] = (0.9, 0.999)
+
+    @model_validator(mode="after")
+    def _nesterov_looks_ahead_along_something(self) -> Self:
+        if self.name == "sgd" and self.nesterov and self.momentum == 0:
+            raise ValueError("without momentum there is no nesterov: set nesterov = false too")
+        return self
 
 
 class ScheduleSection(_Section):
     """Learning rate over the fraction of samples seen."""
 
     name: Literal["poly", "cosine", "constant"] = "poly"
-    power: float = 0.9
+    power: NonNegative = 0.9
     min_lr: NonNegative = 0.0
     warmup_fraction: Share = 0.0
 
@@ -98,9 +111,16 @@ class LossSection(_Section):
 
     terms: dict[Literal["ce", "dice"], NonNegative] = Field(default_factory=lambda: {"ce": 1.0, "dice": 1.0})
     dice_smooth: NonNegative = 1e-5
-    dice_batch: bool = True
+    dice_batch: Switch = True
     output: Literal["softmax", "regions"] = "softmax"
-    deep_supervision: bool = False
+    deep_supervision: Switch = False
+
+    @field_validator("terms")
+    @classmethod
+    def _something_to_learn_from(cls, terms: dict[str, float]) -> dict[str, float]:
+        if not any(weight > 0 for weight in terms.values()):
+            raise ValueError("one term at least must have a weight above 0")
+        return terms
 
 
 class TrainSection(_Section):
@@ -108,18 +128,18 @@ class TrainSection(_Section):
 
     precision: Literal["bf16", "fp16", "fp32"] = "bf16"
     """On a CPU every precision runs as fp32, and the record says so."""
-    tf32: bool = True
+    tf32: Switch = True
     clip_norm: NonNegative = 12.0
-    ema_decay: Share = 0.0
+    ema_decay: ShareBelowOne = 0.0
     accumulate: Positive = 1
-    checkpointing: bool = False
+    checkpointing: Switch = False
     """Recompute the activations of each block in the backward pass: less memory, the same gradients."""
 
 
 class ValidationSection(_Section):
     """Whole validation cases; never the test split."""
 
-    every_samples: Annotated[int, Field(ge=0)] = 0
+    every_samples: Count = 0
     """0: no validation."""
     cases: Literal["validation", "none"] = "none"
     selection: Literal["last", "ema", "best_validation"] = "last"
@@ -128,9 +148,9 @@ class ValidationSection(_Section):
 class InferenceSection(_Section):
     """How a whole case is predicted."""
 
-    overlap: Annotated[float, Field(ge=0, lt=1)] = 0.5
+    overlap: ShareBelowOne = 0.5
     importance: Literal["gaussian", "constant"] = "gaussian"
-    sigma_scale: Annotated[float, Field(gt=0)] = 0.125
+    sigma_scale: PositiveNumber = 0.125
     mirror_axes: Literal["card", "none"] | tuple[Literal["z", "y", "x"], ...] = "card"
     window_batch: Positive = 1
     ensemble: Literal["none", "folds", "seeds"] = "none"
@@ -147,7 +167,7 @@ class SplitSection(_Section):
 
     name: str = "card"
     """A name, a file, or "card" for the dataset card's default."""
-    limit: Annotated[int, Field(ge=0)] = 0
+    limit: Count = 0
     """Only the first N cases of each part in split-hash order; 0: all."""
 
 
@@ -160,7 +180,7 @@ class MetricsSection(_Section):
 class SeedsSection(_Section):
     """Seeds used when the command names none."""
 
-    default: tuple[int, ...] = (0,)
+    default: Annotated[tuple[Count, ...], Field(min_length=1)] = (0,)
 
 
 class NotesSection(_Section):
@@ -204,8 +224,20 @@ class Protocol(_Section):
     family: dict[Literal["convolution", "mamba", "transformer", "floor"], FamilySection] = Field(
         default_factory=dict
     )
-    published: bool = False
+    published: Switch = False
     """Take each model's own `[published_recipe]` over the fields above."""
+
+    @model_validator(mode="after")
+    def _selection_has_what_it_selects(self) -> Self:
+        validation = self.validation
+        if validation.selection == "ema" and self.train.ema_decay == 0:
+            raise ValueError("validation.selection = ema needs averaged weights: set train.ema_decay")
+        idle = validation.cases == "none" or validation.every_samples == 0
+        if validation.selection == "best_validation" and idle:
+            raise ValueError(
+                "validation.selection = best_validation needs validation.cases and validation.every_samples"
+            )
+        return self
 
     def for_family(self, family: str) -> Protocol:
         """The protocol as it applies to one family of models (`[family.<name>]` folded in)."""
@@ -319,10 +351,13 @@ def parse_setting(text: str) -> tuple[str, object]:
 
 def fault_lines(error: ValidationError) -> list[str]:
     """One line per fault of a pydantic validation: key path, what is wrong, what was found."""
-    return [
-        f"{'.'.join(str(part) for part in fault['loc'])}: {fault['msg']} (found {fault['input']!r:.80})"
-        for fault in error.errors()
-    ]
+    lines: list[str] = []
+    for fault in error.errors():
+        place = ".".join(str(part) for part in fault["loc"])
+        found = "" if isinstance(fault["input"], dict) else f" (found {fault['input']!r:.80})"
+        what = fault["msg"].removeprefix("Value error, ")
+        lines.append(f"{place}: {what}{found}" if place else f"{what}{found}")
+    return lines
 
 
 def _fields(content: Mapping[str, Any]) -> list[str]:
@@ -337,6 +372,8 @@ def _fields(content: Mapping[str, Any]) -> list[str]:
 
 def _set(content: dict[str, Any], key: str, value: object) -> None:
     parts = key.split(".")
+    if parts[:2] == ["augment", "overrides"] and len(parts) > 2:
+        parts = ["augment", "overrides", ".".join(parts[2:])]  # names of transforms have dots themselves
     known = _fields(content)
     if len(parts) == 1:
         matches = [name for name in known if name.endswith(f".{key}")]
@@ -351,3 +388,8 @@ def _set(content: dict[str, Any], key: str, value: object) -> None:
         hint = f"did you mean {' or '.join(near)}?" if near else "see segbench show protocol:NAME"
         raise SegbenchError("SB101", f"no protocol field called '{key}'", found=key, mend=hint)
     at[parts[-1]] = value
+    # What a family has of its own gives way too: what was set by hand holds for every model.
+    for own in cast("dict[str, Any]", content["family"]).values():
+        section = own.get(parts[0])
+        if len(parts) == 2 and section is not None:
+            section[parts[1]] = value

@@ -42,6 +42,8 @@ _PER_CHANNEL = ("blur", "brightness", "contrast", "low_resolution", "gamma_inver
 
 #: Largest crop in multiples of the patch, per axis; what a transform reaches beyond it is 0.
 MAX_EXTENT = 1.5
+# Sigmas, zooms and exponents below this divide by what is nearly nothing.
+_LEAST = 1e-3
 # A patch this much longer than it is thick is rotated in the plane only (the reference's threshold).
 _DUMMY_2D_RATIO = 3.0
 
@@ -137,6 +139,8 @@ def _check_override(key: str, value: object) -> None:
     if isinstance(DEFAULTS[key], tuple):
         if not isinstance(value, Sequence) or len(value) != 2 or not value[0] <= value[1]:
             raise ValueError(f"{key} must be (low, high), not {value!r}")
+        if not key.startswith("rotation.") and not value[0] >= (0 if key.startswith("noise.") else _LEAST):
+            raise ValueError(f"{key} must be positive, not {value!r}")
     elif key == "image_order":
         if value not in (1, 3):
             raise ValueError(f"image_order must be 1 or 3, not {value!r}")

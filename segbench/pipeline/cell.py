@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from segbench.cards import DatasetCard, ModelCard, Protocol
 from segbench.core.errors import SegbenchError
 from segbench.core.hashing import digest_json
+from segbench.data.augment_parameters import AugmentationSettings
 from segbench.metrics.profiles import load_profile
 from segbench.records.schema import SCHEMA_VERSION
 
@@ -161,6 +162,14 @@ def check_fit(protocol: Protocol, model: ModelCard) -> SegbenchError | None:
             expected="inference.ensemble = none",
             found=protocol.inference.ensemble,
             mend="train the folds or seeds, then segbench predict --run A,B,C",
+        )
+    try:
+        AugmentationSettings(protocol.augment.name, overrides=protocol.augment.overrides)
+    except ValueError as error:
+        return SegbenchError(
+            "SB104",
+            f"augment.overrides: {error}",
+            mend="for example --set augment.overrides.gamma.probability=0.5",
         )
     if model.kind == "floor" or model.input is None:
         return None

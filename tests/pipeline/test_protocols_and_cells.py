@@ -20,7 +20,7 @@ from segbench.pipeline.cell import check_fit, classes_of, identify, network_argu
 
 
 def test_the_shipped_protocols() -> None:
-    assert set(list_protocols()) == {"demo", "standard", "published", "segmamba-v2-release"}
+    assert set(list_protocols()) == {"demo", "standard", "standard-ds", "published", "segmamba-v2-release"}
     standard = load_protocol("standard")
     assert standard.budget.samples == 250_000
     assert standard.optimiser.name == "sgd"
@@ -30,6 +30,100 @@ def test_the_shipped_protocols() -> None:
     assert release.budget.samples == 62 * 1000 * 8
     assert release.loss.terms == {"ce": 1.0}
     assert release.metrics.profile == "segmamba-v2-release"
+
+
+def test_the_variant_with_deep_supervision_is_standard_otherwise() -> None:
+    plain, variant = load_protocol("standard").resolved(), load_protocol("standard-ds").resolved()
+    assert not plain["loss"].pop("deep_supervision")
+    assert variant["loss"].pop("deep_supervision")
+    for content in (plain, variant):
+        content.pop("name"), content.pop("notes")
+    assert plain == variant
+    card, protocol = load_dataset_card("phantom-brats"), load_protocol("standard-ds")
+    assert network_arguments(load_model_card("nnunet"), card, protocol)["deep_supervision"] is True
+    assert "deep_supervision" not in network_arguments(load_model_card("segmamba-v2"), card, protocol)
+
+
+@pytest.mark.parametrize(
+    "setting",
+    [
+        "optimiser.lr=inf",
+        "optimiser.lr=true",
+        "optimiser.betas=0.9,1.0",
+        "schedule.power=nan",
+        "schedule.power=-1",
+        "train.clip_norm=1e400",
+        "train.ema_decay=1",
+        "train.tf32=0",
+        "sampling.batch_size=true",
+        "sampling.batch_size=2.5",
+        "patch.size=true",
+        "patch.size=[32, 32]",
+        "data.spacing=[1, 0, 1]",
+        "data.spacing=[1, -1, 1]",
+        "loss.terms={}",
+        "loss.terms={ce = 0}",
+        "seeds.default=[]",
+        "validation.selection=ema",
+        "validation.selection=best_validation",
+        "inference.mirror_axes=[a]",
+    ],
+)
+def test_a_value_that_cannot_be_is_sb104(setting: str) -> None:
+    key, value = parse_setting(setting)
+    with pytest.raises(SegbenchError) as caught:
+        load_protocol("demo", {key: value})
+    assert caught.value.code == "SB104"
+    assert caught.value.details
+    assert all("Value error" not in line and len(line) < 250 for line in caught.value.details)
+
+
+def test_nesterov_without_momentum_is_said_before_torch_says_it() -> None:
+    with pytest.raises(SegbenchError) as caught:
+        load_protocol("standard", {"optimiser.momentum": 0})
+    assert "nesterov = false" in caught.value.details[0]
+    assert load_protocol("standard", {"optimiser.momentum": 0, "optimiser.nesterov": False})
+
+
+def test_what_is_set_by_hand_holds_for_every_family() -> None:
+    """A transformer's own learning rate must not undo `--set optimiser.lr`."""
+    protocol = load_protocol("standard", {"optimiser.lr": 5e-4})
+    transformer = protocol.for_family("transformer").optimiser
+    assert transformer.lr == protocol.for_family("mamba").optimiser.lr == 5e-4
+    assert transformer.name == "adamw"
+    own = load_protocol("standard", {"family.transformer.optimiser.lr": 3e-4})
+    assert own.for_family("transformer").optimiser.lr == 3e-4
+    assert own.for_family("mamba").optimiser.lr == 1e-2
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "said"),
+    [
+        ("gamma.probability", 2, "between 0 and 1"),
+        ("gamma.range", [0, 1.5], "positive"),
+        ("noise.range", [-1, 0.1], "positive"),
+        ("blur.range", [0, 1], "positive"),
+        ("blurr.range", [0.5, 1], "unknown augmentation override"),
+        ("image_order", 2, "1 or 3"),
+    ],
+)
+def test_transforms_are_overridden_by_name_and_checked_before_training(
+    key: str, value: object, said: str
+) -> None:
+    protocol = load_protocol("standard", {f"augment.overrides.{key}": value})
+    assert set(protocol.augment.overrides) == {key}
+    problem = check_fit(protocol, load_model_card("nnunet"))
+    assert problem is not None
+    assert problem.code == "SB104"
+    assert said in problem.message
+    fine = load_protocol("standard", {"augment.overrides.gamma.probability": 0.5})
+    assert check_fit(fine, load_model_card("nnunet")) is None
+
+
+def test_every_published_recipe_makes_a_protocol() -> None:
+    card, published = load_dataset_card("phantom-brats"), load_protocol("published")
+    for slug in list_model_cards():
+        assert protocol_for(published, load_model_card(slug), card).digest()
 
 
 def test_overrides_rename_and_move_the_digest() -> None:
