@@ -108,7 +108,8 @@ def _fallback(option: object) -> str:
     known = isinstance(value, str | int | float) and not isinstance(value, bool) and value != ""
     parts = [f"default {value}"] if known else []
     parts += ["required"] if getattr(option, "required", False) else []
-    parts += [f"variable {variable}"] if variable and variable not in (option.help or "") else []
+    told = str(getattr(option, "help", ""))
+    parts += [f"variable {variable}"] if variable and variable not in told else []
     return f" ({', '.join(parts)})" if parts else ""
 
 

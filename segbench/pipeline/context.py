@@ -137,6 +137,11 @@ class Context:
 
     def log(self, text: str) -> None:
         """Append a line to the run's log."""
-        self.folder.mkdir(parents=True, exist_ok=True)
-        with (self.folder / "log.txt").open("a", encoding="utf-8") as stream:
-            stream.write(f"{datetime.now(UTC).isoformat(timespec='seconds')} {text}\n")
+        log_line(self.folder, text)
+
+
+def log_line(folder: Path, text: str) -> None:
+    """Append a line with the time (UTC) to `log.txt` of a run; the log carries no result."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / "log.txt").open("a", encoding="utf-8") as stream:
+        stream.write(f"{datetime.now(UTC).isoformat(timespec='seconds')} {text}\n")

@@ -32,7 +32,7 @@ from segbench.launch.command import JOB, LAUNCHER, NODE
 from segbench.metrics.profiles import load_profile
 from segbench.pipeline.cell import Cell, identify, network_arguments
 from segbench.pipeline.cell_stages import CELL_STAGES
-from segbench.pipeline.context import Context, Execution
+from segbench.pipeline.context import Context, Execution, log_line
 from segbench.pipeline.stages import drop_from, execute
 from segbench.pipeline.startup import first_step
 from segbench.records import Failure, Leaks, RunRecord, SplitRecord, read_run, run_id, write_run
@@ -130,6 +130,7 @@ def run_cell(
         if fresh is None and not where.check_outputs and _is_done(folder, record):
             return record  # another driver was quicker; its record must not say "running" for a moment
         note_run(record.run_id)
+        _log_taking_over(folder, lease)
         record = _updated(
             record,
             status="running",
@@ -167,6 +168,7 @@ def look_at_cell(folder: Path) -> RunRecord:
     """
     with StopRequest() as stop, Lease(folder, job=os.environ.get(JOB, "")) as lease:
         record = read_run(folder)
+        _log_taking_over(folder, lease)
         try:
             context = context_of(record, folder, started_by(execution_of(record)), stop, lease.check)
             execute(CELL_STAGES[0], context)
@@ -199,6 +201,12 @@ def _ended_by(error: Exception, record: RunRecord, folder: Path) -> RunRecord:
     console.warn(f"{record.run_id}: {type(error).__name__}: {error} (unexpected; the trace is in {trace})")
     failure = Failure(failure_class="bug", message=f"{type(error).__name__}: {error}")
     return _updated(record, status="failed", finished=now(), failure=failure)
+
+
+def _log_taking_over(folder: Path, lease: Lease) -> None:
+    if lease.taken_from is not None:
+        held = lease.taken_from
+        log_line(folder, f"taken over from pid {held.pid} on {held.host}, gone, which began {held.created}")
 
 
 def _is_done(folder: Path, record: RunRecord) -> bool:

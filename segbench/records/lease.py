@@ -50,6 +50,9 @@ class Holder:
 class Lease:
     """The right to write one run folder; a context manager that beats while it is held.
 
+    Attributes:
+        taken_from: The dead holder whose lease this one took over, if any.
+
     Raises:
         SegbenchError: SB603 on entering when a living process holds it.
     """
@@ -65,6 +68,7 @@ class Lease:
             job=job,
             created=datetime.now(UTC).isoformat(timespec="seconds"),
         )
+        self.taken_from: Holder | None = None
         self._stop = threading.Event()
         self._beat = 0
         self._thread: threading.Thread | None = None
@@ -81,6 +85,7 @@ class Lease:
                     found=f"pid {held.pid} on {held.host}, since {held.created}",
                 )
             self._take_over(held)
+            self.taken_from = held
         self._write_beat()
         self._thread = threading.Thread(target=self._beat_on, daemon=True, name="segbench-lease")
         self._thread.start()

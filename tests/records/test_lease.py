@@ -47,6 +47,8 @@ def test_a_living_process_keeps_others_out_and_a_killed_one_does_not(tmp_path: P
     child.wait()
     with Lease(tmp_path) as lease:
         assert read_lease(tmp_path) == lease.holder
+        assert lease.taken_from is not None
+        assert lease.taken_from.pid == child.pid
 
 
 def test_a_reused_pid_is_told_apart(tmp_path: Path) -> None:
