@@ -118,7 +118,7 @@ def _interval(values: Sequence[float], metric: str) -> str:
 
     Student's interval of few cases may reach beyond what a mean can be; cutting it there loses no coverage.
     """
-    from segbench.metrics.registry import METRICS
+    from segbench.metrics.registry import value_range
     from segbench.stats import StatsError, mean_interval
 
     if len(values) < 2 or not all(math.isfinite(value) for value in values):
@@ -127,12 +127,7 @@ def _interval(values: Sequence[float], metric: str) -> str:
         interval = mean_interval(values)
     except StatsError:
         return "-"
-    info = METRICS[metric]
-    least, most = -math.inf, math.inf
-    if info.worst == "diagonal":
-        least = info.best
-    elif info.worst is not None and info.unit == "1":
-        least, most = sorted((info.best, info.worst))
+    least, most = value_range(metric)
     low, high = max(interval.low, least), min(interval.high, most)
     return f"{_number(low)} to {_number(high)}"
 

@@ -9,6 +9,7 @@ part of the profile digest and so of the run id.
 from __future__ import annotations
 
 import difflib
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
@@ -214,6 +215,21 @@ REGION_METRICS: tuple[str, ...] = tuple(entry.name for entry in _ENTRIES if entr
 
 DEFAULT_METRICS: tuple[str, ...] = tuple(name for name in REGION_METRICS if name != "cldice")
 """What `evaluate_case(metrics=None)` computes: all region metrics but clDice, whose skeletons are slow."""
+
+
+def value_range(name: str) -> tuple[float, float]:
+    """Return the least and the largest value a metric can have; infinite where there is no limit.
+
+    Args:
+        name: column name; one that the registry does not know has no limits.
+    """
+    info = METRICS.get(name)
+    if info is None or info.worst is None:
+        return -math.inf, math.inf
+    if info.unit == "1":
+        least, most = sorted((info.best, float(info.worst)))
+        return least, most
+    return info.best, math.inf
 
 
 def suggestions(name: object, known: Iterable[str]) -> str:

@@ -7,7 +7,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from segbench.metrics.registry import METRICS
+from segbench.metrics.registry import METRICS, value_range
 
 MARGINS: Mapping[str, float] = {
     **dict.fromkeys(("dice", "iou", "nsd", "cldice", "precision", "recall", "volume_similarity"), 0.01),
@@ -56,6 +56,13 @@ class MetricDisplay:
         """Label with unit and arrow, for an axis."""
         arrows = {True: " \N{UPWARDS ARROW}", False: " \N{DOWNWARDS ARROW}", None: ""}
         return self.head + arrows[self.higher_is_better]
+
+    def within(self, bound: float | None) -> float | None:
+        """An end of an interval of the mean, cut where the metric ends: that of few cases may lie beyond."""
+        if bound is None:
+            return None
+        least, most = value_range(self.name)
+        return min(max(bound, least), most)
 
 
 def display(

@@ -18,6 +18,7 @@ import pytest
 from segbench.core.errors import SegbenchError
 from segbench.report import build_report, lint_latex, load_results
 from segbench.report.document import schema
+from segbench.stats import mean_interval
 
 TABLES = (
     "main",
@@ -352,3 +353,21 @@ def test_pseudonyms_hide_every_case_id(runs: Any, tmp_path: Path) -> None:
     text = b"".join(files_of(tmp_path / "out").values())
     assert b"DOE-JANE" not in text
     assert b"case-001" in text
+
+
+def test_printed_intervals_end_where_a_mean_can_be_and_stored_ones_are_those_of_stats(
+    runs: Any, tmp_path: Path
+) -> None:
+    values = [0.99, 0.98, 0.999, 0.2]
+    for model, lift in (("a", 0.0), ("b", -0.1)):
+        rows = runs.rows(model, cases=len(values), regions=("WT",))
+        for row, value in zip(rows, values, strict=True):
+            row["dice"] = value + lift
+        runs.write(rows)
+    result = text_report(runs, tmp_path / "out", cell="mean-ci", digits=1, metrics="dice")
+    expected = mean_interval(values)
+    assert expected.high > 1
+    stored = next(item for item in result.document["summary"] if item["model"] == "a")
+    assert stored["mean_high"] == pytest.approx(expected.high, rel=1e-11)
+    table = (tmp_path / "out/tables/main.md").read_text()
+    assert f"[{100 * expected.low:.1f}, 100.0]" in table

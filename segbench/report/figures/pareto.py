@@ -54,8 +54,9 @@ def draw(analysis: Analysis, number: int) -> Sketch:
     for model in models:
         x, y = points[model]
         look, interval = shown.looks[model], summaries[model].mean_interval
-        if interval.low is not None and interval.high is not None:
-            axis.plot([x, x], [interval.low * scale, interval.high * scale], color=look.colour, linewidth=1.0)
+        low, high = shown.metric.within(interval.low), shown.metric.within(interval.high)
+        if low is not None and high is not None:
+            axis.plot([x, x], [low * scale, high * scale], color=look.colour, linewidth=1.0)
         face = look.colour if model not in shown.single else "white"
         axis.plot([x], [y], look.marker, color=look.colour, mfc=face, ms=6, label=names[model])
     axis.set_xscale("log")
@@ -80,18 +81,15 @@ def draw(analysis: Analysis, number: int) -> Sketch:
 
 
 def _score_limits(analysis: Analysis, shown: View, items: list[Summary]) -> tuple[float, float]:
-    """Limits that hold means and intervals, but nothing a fraction cannot be (intervals of few cases can)."""
+    """Limits of the axis that hold the means and their intervals."""
     scale = shown.metric.scale
     ends = [
         value * scale
         for item in items
-        for value in (item.mean, item.mean_interval.low, item.mean_interval.high)
+        for value in (item.mean, *map(shown.metric.within, (item.mean_interval.low, item.mean_interval.high)))
         if value is not None
     ]
-    low, high = min(ends), max(ends)
-    if shown.metric.unit == "%":
-        low, high = max(low, 0.0), min(high, 100.0)
-    return limits(shown.metric, low, high)
+    return limits(shown.metric, min(ends), max(ends))
 
 
 def _field(costs: dict[str, Cost], summaries: dict[str, Summary]) -> tuple[str, str]:

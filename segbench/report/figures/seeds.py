@@ -26,9 +26,10 @@ def draw(analysis: Analysis, number: int) -> Sketch:
     for place, model in enumerate(shown.models):
         look, item = shown.looks[model], spreads[model]
         interval = summaries[model].mean_interval
-        if interval.low is not None and interval.high is not None:
+        low, high = shown.metric.within(interval.low), shown.metric.within(interval.high)
+        if low is not None and high is not None:
             axis.plot(
-                [interval.low * scale, interval.high * scale],
+                [low * scale, high * scale],
                 [place, place],
                 color=look.colour,
                 alpha=0.3,

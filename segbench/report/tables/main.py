@@ -59,7 +59,7 @@ def _table(analysis: Analysis, metric: MetricDisplay, keys: list[Key], part: int
     models = analysis.ordered(sorted({scores.model for block in blocks for scores in block.models}))
     floors = {scores.model for block in blocks for scores in block.floors}
     rows = tuple(
-        Row(_label(analysis, model, floors), tuple(_cell(analysis, key, model) for key in keys))
+        Row(_label(analysis, model, floors), tuple(_cell(analysis, metric, key, model) for key in keys))
         for model in models
     )
     counts = Row("n", tuple(Cell(None, text=_count(analysis, key)) for key in keys), kind="head")
@@ -98,7 +98,7 @@ def _summary(analysis: Analysis, key: Key, model: str) -> Summary | None:
     return next((item for item in analysis.summaries[key] if item.model == model), None)
 
 
-def _cell(analysis: Analysis, key: Key, model: str) -> Cell:
+def _cell(analysis: Analysis, metric: MetricDisplay, key: Key, model: str) -> Cell:
     """One cell: numbers by the asked form, or the state of a model that has none."""
     item = _summary(analysis, key, model)
     if item is None:
@@ -114,7 +114,7 @@ def _cell(analysis: Analysis, key: Key, model: str) -> Cell:
         spread = None if item.q1 is None or item.q3 is None else item.q3 - item.q1
         return Cell(item.median, spread=spread, single=single, note=note, eligible=eligible)
     if form == "mean-ci":
-        low, high = item.mean_interval.low, item.mean_interval.high
+        low, high = metric.within(item.mean_interval.low), metric.within(item.mean_interval.high)
         return Cell(item.mean, low=low, high=high, single=single, note=note, eligible=eligible)
     return Cell(item.mean, spread=item.std, single=single, note=note, eligible=eligible)
 
