@@ -19,7 +19,7 @@ from segbench.report.figures.data import limits
 from segbench.report.figures.pareto import pareto_front
 from segbench.report.figures.profile import wilson
 from segbench.report.figures.size import running_median
-from segbench.report.figures.style import COLOURS, MARKERS, looks
+from segbench.report.figures.style import COLOURS, MARKERS, looks, new_figure, rendered, style
 from segbench.report.options import make_options
 
 NAMES = (
@@ -115,7 +115,6 @@ def test_equal_scores_can_be_drawn(runs: Any) -> None:
 def test_twenty_hostile_names_do_not_overlap_in_the_diagram(runs: Any) -> None:
     """The texts of the critical-difference diagram as they are laid out: no two boxes meet."""
     from segbench.report.figures import critical_difference
-    from segbench.report.figures.style import style
 
     names = ["A_B & 50% #1 {x} ~ ^ \\ $", "$x_1$", "n" * 200, "<b>", *(f"model_{i}" for i in range(16))]
     some_models(runs, names, seeds=1)
@@ -131,6 +130,14 @@ def test_twenty_hostile_names_do_not_overlap_in_the_diagram(runs: Any) -> None:
     for place, one in enumerate(labels):
         for other in labels[place + 1 :]:
             assert not one.overlaps(other)
+
+
+@pytest.mark.filterwarnings("error")
+def test_letters_that_the_font_lacks_warn_nobody() -> None:
+    with style():
+        figure, axis = new_figure(2, 1)
+        axis.set_xlabel("\N{CJK UNIFIED IDEOGRAPH-65E5}")
+        assert rendered(figure, ("svg",))["svg"].startswith(b"<?xml")
 
 
 def test_colours_and_markers_are_fixed_by_the_sorted_name() -> None:
