@@ -10,7 +10,7 @@ import signal
 import sys
 import traceback
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -184,7 +184,9 @@ def _apply(
 
 
 def apply_everywhere(**values: Any) -> None:
-    """Apply the everywhere-flags given before the command's name."""
+    """Begin a command with the everywhere-flags given before its name; those of an earlier one are gone."""
+    for name, value in asdict(Settings()).items():
+        setattr(_settings, name, value)
     _apply(**values)
 
 

@@ -83,16 +83,22 @@ class Tree:
 
 
 def verified(tree: Tree, tmp_path: Path) -> tuple[int, dict]:
-    from segbench.cli.main import build_app
-
     if tree.real:
         (tree.root / "phantom.json").unlink()
+    status, text = verify(tree, "--json")
+    assert status in {0, 4}, text
+    return status, json.loads(text)
+
+
+def verify(tree: Tree, *flags: str) -> tuple[int, str]:
+    """Exit status and standard output of `segbench data verify`; the second reading is remembered."""
+    from segbench.cli.main import build_app
+
     slug = SLUGS.get(tree.kind)
     target = [slug, "--path", str(tree.root)] if slug else [str(tree.root)]
-    arguments = ["data", "verify", *target, "--workers", "1", "--json", "--no-progress", *tree.options]
+    arguments = ["data", "verify", *target, "--workers", "1", "--no-progress", *tree.options, *flags]
     run = CliRunner().invoke(build_app(), arguments)
-    assert run.exit_code in {0, 4}, run.output
-    return run.exit_code, json.loads(run.stdout)
+    return run.exit_code, run.stdout
 
 
 def brief(report: dict) -> list[tuple[str, str, str | None, str | None]]:
@@ -707,6 +713,18 @@ def test_planted(name, phantoms, tmp_path):
     assert status == (4 if errors else 0)
     for entry in report["findings"]:
         assert entry["message"] and entry["check"] and (entry["mend"] or entry["severity"] == "info")
+    assert_told(verify(tree, "-v"), status, report["findings"])
+
+
+def assert_told(printed: tuple[int, str], status: int, findings: list[dict]) -> None:
+    """What a person reads: each code with its severity, the case and file, and how to mend it."""
+    assert printed[0] == status
+    for entry in findings:
+        word = "note" if entry["severity"] == "info" else entry["severity"]
+        section = printed[1].split(f"{word}[{entry['code']}] ")[1].split("] ")[0]
+        place = " ".join(part for part in (entry["case"], entry["file"]) if part)
+        assert place in section and entry["message"] in section
+        assert "\n  mend: " in section or entry["severity"] == "info"
 
 
 @pytest.mark.parametrize("kind", ["crc", "brats", "aiib", "abdomenatlas", "msd"])

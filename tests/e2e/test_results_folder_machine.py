@@ -32,6 +32,7 @@ from segbench.pipeline.plan import Request, make_plan
 from segbench.pipeline.status import read_status
 
 SEEDS = (0, 1)
+STEPS = 5
 SEED = st.sampled_from(SEEDS)
 
 
@@ -43,6 +44,7 @@ class Matrix:
         self.data = root / "data"
         environment = {**os.environ, "SEGBENCH_THREADS": "1", "OMP_NUM_THREADS": "1", "SEGBENCH_FAULT": ""}
         line = [sys.executable, "-m", "segbench", "run", *FLAGS, "--seed", ",".join(map(str, SEEDS))]
+        line += ["--set", f"budget.samples={2 * STEPS}"]
         done = subprocess.run(
             [*line, "--data-dir", str(self.data), "--results", str(root / "planned"), "--plan-only"],
             env=environment, capture_output=True, text=True, timeout=300, check=False,
@@ -73,7 +75,7 @@ class Matrix:
     def states(self, results: Path) -> dict[int, str]:
         """What `segbench run --dry-run` says of every seed."""
         flags = dict(zip(FLAGS[::2], FLAGS[1::2], strict=True))
-        overrides: dict[str, object] = {"budget.samples": 4, "patch.size": 16, "inference.overlap": 0}
+        overrides: dict[str, object] = {"budget.samples": 2 * STEPS, "patch.size": 16, "inference.overlap": 0}
         plan = make_plan(
             Request(
                 models=[flags["--model"]], datasets=[flags["--dataset"]], protocol="demo", seeds=SEEDS,
@@ -132,12 +134,16 @@ class ResultsFolder(RuleBasedStateMachine):
     @rule(
         which=st.integers(0, 1),
         where=st.sampled_from(["write", "stage", "step", "case", "checkpoint"]),
-        n=st.integers(1, 90),
+        n=st.integers(1, 120),
         action=st.sampled_from(["kill", "kill", "term"]),
     )
     def stop_in_the_middle(self, which: int, where: str, n: int, action: str) -> None:
         seed = self.open_seeds()[which % len(self.open_seeds())]
-        at = n if where == "write" else 1 + n % {"stage": 6, "step": 2, "case": 4, "checkpoint": 2}[where]
+        at = (
+            n
+            if where == "write"
+            else 1 + n % {"stage": 6, "step": STEPS, "case": 4, "checkpoint": STEPS}[where]
+        )
         self.start(seed, f"{where}:{at}:{action}")
 
     @precondition(lambda self: "resumable" in self.model.values())
@@ -145,7 +151,8 @@ class ResultsFolder(RuleBasedStateMachine):
     def rot_in_the_newest_checkpoint(self, offset: int) -> None:
         for seed in SEEDS:
             steps = sorted((self.folder(seed) / "checkpoints").glob("step-*"))
-            if self.model[seed] == "resumable" and len(steps) > 1:
+            trains = not (self.folder(seed) / "stages" / "train.json").exists()
+            if self.model[seed] == "resumable" and trains and len(steps) > 1:
                 file = sorted(path for path in steps[-1].iterdir() if path.is_file())[offset % 2]
                 data = bytearray(file.read_bytes())
                 data[offset % len(data)] ^= 0x10
