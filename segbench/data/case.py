@@ -11,6 +11,7 @@ normalise, then resample).
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -27,6 +28,7 @@ from segbench.volumes.geometry import (
     canonical_orientation,
     compare_geometry,
 )
+from segbench.volumes.limits import memory_budget
 from segbench.volumes.resample import low_resolution_axis, resample_image, resample_labels
 from segbench.volumes.volume import Volume
 
@@ -106,8 +108,8 @@ def prepare_case(
         crop: cut to the box of voxels where any channel is not 0.
 
     Raises:
-        SegbenchError: SB2xx of a file that cannot be read, SB307-SB309 when files of the case lie on
-            different grids.
+        SegbenchError: SB2xx of a file that cannot be read (SB208 also where the training grid does not fit in
+            memory), SB307-SB309 when files of the case lie on different grids.
         ValueError: numbers of channels, schemes and statistics do not fit together.
     """
     raw = load_case(images, labels, orientation=orientation, crop=crop)
@@ -168,7 +170,12 @@ def finish_case(
     normalisation: Sequence[str],
     normalisation_statistics: Sequence[Mapping[str, float] | None] | None = None,
 ) -> PreparedCase:
-    """Normalise and resample what `load_case` read. Frees the raw channels as it goes."""
+    """Normalise and resample what `load_case` read. Frees the raw channels as it goes.
+
+    Raises:
+        SegbenchError: SB208 when the result does not fit in memory.
+        ValueError: numbers of channels, schemes and statistics do not fit together.
+    """
     statistics = _checked_schemes(len(raw.images), normalisation, normalisation_statistics)
     before = raw.images[0].shape
     spacing_in = raw.properties["spacing_in"]
@@ -178,6 +185,7 @@ def finish_case(
         spacing_out = [float(s) for s in spacing_mm]
     after = prepared_shape(before, spacing_in, spacing_out)
     nearest_axis = low_resolution_axis(spacing_in, spacing_out)
+    _check_room(len(raw.images), before, spacing_in, after, spacing_out)
 
     stored: npt.NDArray[np.int16] | None = None
     if after == before and all(scheme == "ct" for scheme in normalisation):
@@ -220,6 +228,31 @@ def prepared_shape(
     )
 
 
+def _check_room(
+    channels: int,
+    before: Sequence[int],
+    spacing_in: Sequence[float],
+    after: Sequence[int],
+    spacing_out: Sequence[float],
+) -> None:
+    """Refuse a grid that memory cannot hold: a spacing in the wrong unit makes one."""
+    needed = 4 * (channels + 1) * math.prod(after)  # float32; one channel more is at work
+    budget = memory_budget() if needed > _SURELY_FITS else None
+    if budget is None or needed <= budget:
+        return
+
+    def grid(shape: Sequence[int], spacing: Sequence[float]) -> str:
+        return f"{' x '.join(map(str, shape))} voxels of {' x '.join(f'{s:g}' for s in spacing)} mm"
+
+    raise SegbenchError(
+        "SB208",
+        "the scan does not fit in memory on the training grid",
+        expected=f"at most {budget / 2**30:.1f} GiB",
+        found=f"{grid(before, spacing_in)} become {grid(after, spacing_out)}: {needed / 2**30:.1f} GiB",
+        mend="check the spacing in the header (is it in millimetres?); or use a machine with more memory",
+    )
+
+
 def nonzero_box(images: Sequence[Array]) -> tuple[tuple[int, int], ...] | None:
     """Smallest half-open box (z, y, x) outside which every channel is 0; None when all is 0.
 
@@ -239,6 +272,7 @@ def nonzero_box(images: Sequence[Array]) -> tuple[tuple[int, int], ...] | None:
 
 
 _AS_STORED = Orientation((0, 1, 2), (False, False, False))
+_SURELY_FITS = 256 * 2**20
 _EMPTY: Array = np.empty((0, 0, 0), dtype=np.float32)
 
 

@@ -2,11 +2,34 @@
 
 from __future__ import annotations
 
+from collections.abc import Generator
+from contextlib import contextmanager
+
 import torch
 
 from segbench.core.errors import SegbenchError
+from segbench.core.faults import InjectedOutOfMemory
 
-__all__ = ["out_of_memory", "peak_memory"]
+__all__ = ["out_of_memory", "peak_memory", "want_of_memory_is_a_result"]
+
+_WORDS = ("out of memory", "can't allocate memory")
+
+
+@contextmanager
+def want_of_memory_is_a_result(device: torch.device) -> Generator[None]:
+    """Context in which running out of memory, on the device or in this process, is SB504.
+
+    Raises:
+        SegbenchError: SB504.
+    """
+    try:
+        yield
+    except (torch.OutOfMemoryError, InjectedOutOfMemory, MemoryError) as error:
+        raise out_of_memory(device) from error
+    except RuntimeError as error:  # the CPU's allocator has no type of its own
+        if any(words in str(error).lower() for words in _WORDS):
+            raise out_of_memory(device) from error
+        raise
 
 
 def out_of_memory(device: torch.device) -> SegbenchError:

@@ -27,13 +27,13 @@ from torch import Tensor, nn
 from segbench.cards.protocol import Protocol as BenchProtocol
 from segbench.core.atomic import atomic_write
 from segbench.core.errors import SegbenchError
-from segbench.core.faults import InjectedNaN, InjectedOutOfMemory, fault
+from segbench.core.faults import InjectedNaN, fault
 from segbench.core.interrupt import Interrupted
 from segbench.engine.activations import checkpoint_activations
 from segbench.engine.checkpoint import Checkpoint, load_last, restore, save_checkpoint
 from segbench.engine.job import TrainingBatch, TrainingJob, TrainResult
 from segbench.engine.losses import constant_predictor_loss
-from segbench.engine.memory import out_of_memory, peak_memory
+from segbench.engine.memory import peak_memory, want_of_memory_is_a_result
 from segbench.engine.optimiser import build_optimiser
 from segbench.engine.precision import autocast, usable_precision
 from segbench.engine.ranks import Ranks
@@ -52,14 +52,8 @@ def train(job: TrainingJob) -> TrainResult:
         SegbenchError: SB402 diverged, SB504 out of memory, SB405 all checkpoints damaged, SB505 disk full,
             SB104 a batch that cannot be split as asked.
     """
-    try:
+    with want_of_memory_is_a_result(job.device):
         return _Run(job).to_the_end()
-    except (torch.OutOfMemoryError, InjectedOutOfMemory) as error:
-        raise out_of_memory(job.device) from error
-    except RuntimeError as error:
-        if "out of memory" in str(error).lower() or "can't allocate memory" in str(error).lower():
-            raise out_of_memory(job.device) from error
-        raise
 
 
 class _Run:

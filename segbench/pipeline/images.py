@@ -21,6 +21,7 @@ from segbench.data import open_dataset
 from segbench.volumes import VOLUME_ENDINGS, Volume, read_volume, write_label_map
 
 if TYPE_CHECKING:
+    from segbench.data import Dataset
     from segbench.pipeline.members import Member
 
 _NNUNET_NAME = re.compile(r"(?P<case>.+)_(?P<channel>\d{4})")
@@ -81,9 +82,10 @@ def predict_images(
     where = choose_device(device)
     files = [weights] if isinstance(weights, Path) else list(weights)
     members = load_members(files, where, model=model, dataset=dataset)
-    cases = list(find_images(images, members[0].metadata.channels, dataset, max_bytes))
+    cases = list(find_images(images, members[0].channels, dataset))
     if not cases:
         raise SegbenchError("SB311", "no image was found", details=[str(path) for path in images])
+    _check_names(cases)
     _warn_of_training_cases(members, cases)
     written: list[Path] = []
     failures: dict[str, SegbenchError] = {}
@@ -97,7 +99,7 @@ def predict_images(
                 write_label_map(target, labels, channels[0])
                 written.append(target)
             except SegbenchError as error:
-                if error.code in {"SB504", "SB505"}:
+                if error.code == "SB505":
                     raise
                 failures[case.case] = error
                 console.fail(error)
@@ -121,17 +123,32 @@ def _warn_of_training_cases(members: Sequence[Member], cases: Sequence[ImageCase
             )
 
 
-def find_images(
-    images: Sequence[Path], channels: Sequence[str], dataset: str | None, max_bytes: int
-) -> Iterable[ImageCase]:
+def _check_names(cases: Sequence[ImageCase]) -> None:
+    """Two images of one name would share an output file, and one prediction would be lost."""
+    seen: set[str] = set()
+    twice = sorted({case.case for case in cases if case.case in seen or seen.add(case.case)})
+    if twice:
+        raise SegbenchError(
+            "SB104",
+            f"{len(twice)} names belong to more than one image, such as {twice[0]}",
+            expected="one image per name",
+            found=", ".join(twice[:20]),
+            mend="predict them into folders of their own",
+        )
+
+
+def find_images(images: Sequence[Path], channels: Sequence[str], dataset: str | None) -> Iterable[ImageCase]:
     """The cases among files and folders, sorted by id.
 
+    A case of a folder that lacks a channel, or has one too many, fails when it is read, the others go on.
+
     Raises:
-        SegbenchError: SB103 when a case has another number of channels, SB201 for a path that does not exist.
+        SegbenchError: SB103 for single files of a network with several channels and for a dataset with other
+            channels, SB201 for a path that does not exist.
     """
     for path in images:
-        if path.is_dir() and dataset is not None:
-            opened = open_dataset(dataset, path=path)
+        opened = None if dataset is None or not path.is_dir() else _opened(dataset, path)
+        if opened is not None:
             order = tuple(opened.card.channels.order)
             if channels and order != tuple(channels):
                 raise SegbenchError(
@@ -153,6 +170,21 @@ def find_images(
             raise SegbenchError("SB201", "no such file or folder", path=path)
 
 
+def _opened(dataset: str, folder: Path) -> Dataset | None:
+    """The dataset whose root this is; None for a folder that holds images itself.
+
+    Raises:
+        SegbenchError: SB302 for neither.
+    """
+    try:
+        return open_dataset(dataset, path=folder)
+    except SegbenchError as error:
+        holds_images = any(path.name.endswith(VOLUME_ENDINGS) for path in folder.iterdir())
+        if error.code != "SB302" or not holds_images:
+            raise
+        return None
+
+
 def _folder(folder: Path, count: int) -> list[ImageCase]:
     """Cases of a folder with nnU-Net names; plain names when the network takes one channel."""
     groups: dict[str, dict[int, Path]] = {}
@@ -167,15 +199,35 @@ def _folder(folder: Path, count: int) -> list[ImageCase]:
             plain[_stem(path)] = path
     if not groups and count == 1:
         return [ImageCase(case, [path]) for case, path in plain.items()]
-    cases: list[ImageCase] = []
-    for case, found in groups.items():
-        if sorted(found) != list(range(count)):
-            raise SegbenchError(
-                "SB103", f"case {case} has channels {sorted(found)}", path=folder, case=case,
-                expected=f"0 to {count - 1}", found=sorted(found),
-            )  # fmt: skip
-        cases.append(ImageCase(case, [found[i] for i in range(count)]))
-    return cases
+    if plain and not groups:
+        raise SegbenchError(
+            "SB103", f"the network takes {count} channels, and no file says which one it is", path=folder,
+            expected="names such as case_0000.nii.gz", found=", ".join(sorted(plain)[:5]),
+        )  # fmt: skip
+    if plain:
+        console.warn(
+            f"{len(plain)} files of {folder} are left out, their names end in no channel number: "
+            f"such as {min(plain)}"
+        )
+    return [
+        ImageCase(case, [found[i] for i in range(count)])
+        if sorted(found) == list(range(count))
+        else ImageCase(case, partial(_refuse, folder, case, sorted(found), count))
+        for case, found in groups.items()
+    ]
+
+
+def _refuse(folder: Path, case: str, found: list[int], count: int) -> Volume:
+    """What reading a case with other channels than the network's comes to (SB103)."""
+    raise SegbenchError(
+        "SB103",
+        f"case {case} has channels {', '.join(map(str, found))}",
+        path=folder,
+        case=case,
+        expected="channel 0" if count == 1 else f"channels 0 to {count - 1}",
+        found=found,
+        mend="one file per channel, numbered in the network's order: case_0000, case_0001, ...",
+    )
 
 
 def _stem(path: Path) -> str:

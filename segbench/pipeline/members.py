@@ -48,6 +48,7 @@ class Member:
         weights: Its file.
         metadata: What the file says of itself.
         facts: How images become its input, and its outputs labels.
+        channels: Names of the input channels in order, from the file or else from the dataset's card.
         network: In evaluation mode, on its device.
         run: The run it comes from, where the file lies in one.
         training: Cases it was trained or selected on, where known.
@@ -56,6 +57,7 @@ class Member:
     weights: Path
     metadata: WeightsMetadata
     facts: dict[str, Any]
+    channels: tuple[str, ...]
     network: nn.Module
     run: str | None = None
     training: frozenset[str] = frozenset()
@@ -74,7 +76,7 @@ def load_members(
     first = members[0]
     for other in members[1:]:
         differing = [name for name in _SHARED if other.facts.get(name) != first.facts.get(name)]
-        if other.metadata.channels != first.metadata.channels:
+        if other.channels != first.channels:
             differing.insert(0, "channels")
         if other.metadata.out_channels != first.metadata.out_channels:
             differing.append("outputs")
@@ -112,7 +114,7 @@ def _load(path: Path, device: torch.device, model: str | None, dataset: str | No
         raise SegbenchError(
             "SB103", "the weights belong to another model", path=path, expected=model, found=metadata.model
         )
-    facts = _facts(metadata, path, dataset)
+    facts, channels = _facts(metadata, path, dataset), _channel_names(metadata, path, dataset)
     with torch.random.fork_rng(devices=[]):
         network = build_network(
             metadata.model,
@@ -122,7 +124,24 @@ def _load(path: Path, device: torch.device, model: str | None, dataset: str | No
         )
     network.load_state_dict(load_file(path))
     run, training = _origin(path)
-    return Member(path, metadata, facts, network.to(device).eval(), run, training)
+    return Member(path, metadata, facts, channels, network.to(device).eval(), run, training)
+
+
+def _channel_names(metadata: WeightsMetadata, path: Path, dataset: str | None) -> tuple[str, ...]:
+    """The file's own names, else those of the dataset's card: as many as the network takes."""
+    names = metadata.channels
+    if not names and dataset is not None:
+        names = tuple(load_dataset_card(dataset).channels.order)
+    if len(names) != metadata.in_channels:
+        raise SegbenchError(
+            "SB103",
+            f"the network takes {metadata.in_channels} channels, {len(names) or 'none'} are named",
+            path=path,
+            expected=f"{metadata.in_channels} names",
+            found=", ".join(names) or "none",
+            mend="name the dataset it was trained on with --dataset, or the run with --run",
+        )
+    return names
 
 
 def _facts(metadata: WeightsMetadata, path: Path, dataset: str | None) -> dict[str, Any]:
@@ -187,17 +206,18 @@ def predict_channels(
         probabilities: Also stream the class scores to this `.b2nd`.
     """
     from segbench.engine.export import export_grid, to_stored_grid
+    from segbench.engine.memory import want_of_memory_is_a_result
     from segbench.engine.precision import usable_precision
     from segbench.engine.predictor import predict_case
     from segbench.engine.probabilities import ProbabilityWriter
     from segbench.pipeline.predicting import label_values
 
     facts, outputs = members[0].facts, members[0].metadata.out_channels
-    images, properties = _prepared(members, case, channels)
-    shape, nearest = export_grid(properties)
     inference = dict(facts.get("inference") or {})
     regions = facts.get("region_labels")
-    with ExitStack() as stack:
+    with want_of_memory_is_a_result(device), ExitStack() as stack:
+        images, properties = _prepared(members, case, channels)
+        shape, nearest = export_grid(properties)
         observe = None
         if probabilities is not None:
             names = facts.get("outputs", members[0].metadata.labels)

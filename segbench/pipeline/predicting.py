@@ -133,6 +133,7 @@ def predict_prepared(
         SegbenchError: The error that kept the case from being prepared.
     """
     from segbench.engine.export import export_grid, to_stored_grid
+    from segbench.engine.memory import want_of_memory_is_a_result
     from segbench.engine.precision import usable_precision
     from segbench.engine.predictor import predict_case
     from segbench.engine.probabilities import ProbabilityWriter
@@ -152,8 +153,8 @@ def predict_prepared(
         "importance": protocol.inference.importance,
         "sigma_scale": protocol.inference.sigma_scale,
     }
-    image = cache.image(case)
-    with ExitStack() as stack:
+    with want_of_memory_is_a_result(device), ExitStack() as stack:
+        image = cache.image(case)
         if context.execution.save_probabilities and grid == "stored":
             writer = ProbabilityWriter(
                 prediction_file(context.folder, case).with_name(f"{case}.b2nd"),

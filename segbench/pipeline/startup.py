@@ -55,7 +55,7 @@ def try_one_step(context: Context) -> None:
 
     from segbench.engine.activations import checkpoint_activations
     from segbench.engine.losses import SegmentationLoss
-    from segbench.engine.memory import out_of_memory
+    from segbench.engine.memory import want_of_memory_is_a_result
     from segbench.engine.optimiser import build_optimiser
     from segbench.engine.precision import autocast, usable_precision
     from segbench.pipeline.training import build_seeded, choose_device, set_determinism
@@ -67,7 +67,7 @@ def try_one_step(context: Context) -> None:
     batch = max(1, protocol.sampling.batch_size // parts)
     loss = SegmentationLoss(regions=context.classes.region_classes, ignore_class=context.classes.ignore_class)
     try:
-        with torch.random.fork_rng(devices=[]):
+        with want_of_memory_is_a_result(device), torch.random.fork_rng(devices=[]):
             network = build_seeded(context).to(device).train()
             if protocol.train.checkpointing:
                 checkpoint_activations(network)
@@ -80,12 +80,6 @@ def try_one_step(context: Context) -> None:
                 outputs = network(image)
             loss(outputs, labels).backward()
             optimiser.step()
-    except torch.OutOfMemoryError as error:
-        raise out_of_memory(device) from error
-    except RuntimeError as error:
-        if "can't allocate memory" in str(error).lower():
-            raise out_of_memory(device) from error
-        raise
     finally:
         if device.type == "cuda":
             torch.cuda.empty_cache()
