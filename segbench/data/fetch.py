@@ -74,7 +74,7 @@ def fetch(
         SegbenchError: SB301 when the card names nothing to download; SB333, SB334, SB505, SB506 as
             `download` and `safe_extract`.
     """
-    from segbench.data.opening import how_to_get
+    from segbench.data.opening import find_root, how_to_get
 
     if card.availability.kind != "public" or not card.availability.download:
         raise SegbenchError(
@@ -84,8 +84,8 @@ def fetch(
             mend=f"see segbench show dataset:{card.slug}",
         )
     root = data_dir / card.location.folders[0]
-    present = next((data_dir / name for name in card.location.folders if (data_dir / name).is_dir()), None)
-    if present is not None:
+    present = find_root(card, data_dir)
+    if present is not None and any(present.iterdir()):
         return Fetched(present, (), already_here=True)
     lock = data_dir / f"{card.slug}.lock.json"
     known = _read_lock(lock)

@@ -11,10 +11,12 @@ from pathlib import Path
 from typing import Any
 
 import jsonschema
+import numpy as np
 import pytest
 from typer.testing import CliRunner
 
 from segbench.cli.main import COMMANDS, DATA_COMMANDS, IMPORT_COMMANDS, WEIGHTS_COMMANDS, build_app
+from segbench.volumes import Volume, write_label_map
 
 FLOORS = (
     "run",
@@ -77,13 +79,15 @@ DOCUMENTS: list[tuple[str, tuple[str, ...]]] = [
     ("weights-import", ("weights", "import", *WEIGHTS, "ours.safetensors")),
     ("demo", ("demo", "--set", "budget.samples=2", "--results", "demo/runs")),
 ]  # fmt: skip
-WITHOUT = {
-    "fetch": "needs a server; tests/data/test_fetch.py",
-    "import predictions": "needs the other tool's folder; tests/data/test_import.py",
-    "import nnunet-summary": "tests/pipeline/test_external_nnunet.py",
-    "import touchstone": "tests/pipeline/test_touchstone_import.py",
-}
-"""Commands without a schema of their own, and where their documents are read."""
+TAKEN_IN: dict[str, tuple[str, ...]] = {
+    "data-fetch": ("data", "fetch", "msd-hippocampus", "--data-dir", "data"),
+    "data-import-predictions": (
+        "data", "import", "predictions", "theirs", "--map", "map.json", "--output", "ours"
+    ),
+    "data-import-nnunet-summary": ("data", "import", "nnunet-summary", "summary.json", "--dataset", "lits"),
+    "data-import-touchstone": ("data", "import", "touchstone", "Touchstone"),
+}  # fmt: skip
+"""The same for commands that take in what `other_tools` writes; each runs in this process."""
 _ALSO = {"status": (4,), "run-smoke": (6,)}
 """Exit codes besides 0 and 3: nothing was run yet; the small network did not learn the case by heart."""
 
@@ -181,14 +185,52 @@ def test_weights_keep_to_their_schemas(tmp_path: Path) -> None:
     assert theirs.is_file()
 
 
-@pytest.mark.parametrize("name", sorted({name for name, _ in DOCUMENTS} - {"report"}))
+@pytest.mark.parametrize("name", sorted({name for name, _ in DOCUMENTS} - {"report"} | set(TAKEN_IN)))
 def test_a_shipped_schema_is_a_schema(name: str) -> None:
     jsonschema.Draft202012Validator.check_schema(schema(name))
     assert "schema_version" in schema(name)["required"]
 
 
+def other_tools(folder: Path) -> None:
+    """A dataset that is here already, a good and a bad label map, scores of nnU-Net and of Touchstone."""
+    (folder / "data" / "Task04_Hippocampus").mkdir(parents=True)
+    (folder / "data" / "Task04_Hippocampus" / "dataset.json").write_text("{}")
+    array = np.ones((2, 3, 4), dtype=np.uint8)
+    write_label_map(folder / "theirs" / "a.nii.gz", array, Volume(array, (1.0, 1.0, 1.0), np.eye(4)))
+    (folder / "theirs" / "b.nii.gz").write_bytes(b"<html>")
+    names = {"dataset": "x", "to_source": {"0": 0, "1": 7}, "labels": {"0": "background", "1": "a"}}
+    (folder / "map.json").write_text(json.dumps({**names, "regions": [["a", [1]]], "ignore": None}))
+    counts = {"TP": 8, "FP": 1, "FN": 1, "TN": 90, "n_pred": 9, "n_ref": 9}
+    good = {"Dice": 16 / 18, "IoU": 0.8, **counts}
+    cases = [
+        {"metrics": {"1": good, "2": found}, "prediction_file": f"/p/{case}.nii.gz", "reference_file": case}
+        for case, found in (("a", good), ("b", {**good, "Dice": 0.99}))
+    ]
+    means = {"mean": {"1": {"Dice": 0.9}}, "foreground_mean": {"Dice": 0.9}}
+    (folder / "summary.json").write_text(json.dumps({"metric_per_case": cases, **means}))
+    table = folder / "Touchstone" / "dapatlas_results" / "Network" / "dsc.csv"
+    table.parent.mkdir(parents=True)
+    table.write_text("name,aorta,liver\ns1,0.9,0.8\n")
+
+
+@pytest.mark.parametrize("name", TAKEN_IN)
+def test_what_is_taken_in_keeps_to_its_schema(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other_tools(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    done = CliRunner().invoke(build_app(), [*TAKEN_IN[name], "--json"])
+    assert done.exit_code in {0, 3}, done.output
+    document, validator = json.loads(done.stdout), jsonschema.Draft202012Validator(schema(name))
+    validator.validate(document)
+    assert document["schema_version"] == 1
+    for field in schema(name)["required"]:
+        assert not validator.is_valid({key: value for key, value in document.items() if key != field})
+
+
 def test_every_command_has_a_schema() -> None:
-    covered = {c[0] if c[0] != "data" else c[1] for _, c in DOCUMENTS} | set(WITHOUT)
+    covered = {c[0] if c[0] != "data" else c[1] for _, c in DOCUMENTS}
+    covered |= {" ".join(c[1:3]) if c[1] == "import" else c[1] for c in TAKEN_IN.values()}
     covered |= {" ".join(c[:2]) for _, c in DOCUMENTS if c[0] == "weights"}
     covered.add("dataset")  # `data import dataset`
     names = {

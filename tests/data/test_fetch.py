@@ -11,8 +11,10 @@ import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from importlib.resources import files
 from pathlib import Path
 
+import jsonschema
 import pytest
 from typer.testing import CliRunner
 
@@ -334,6 +336,14 @@ def test_fetch_again_does_nothing(server, tmp_path):
     assert again.already_here and len(server[1].requests) == count
 
 
+def test_an_empty_folder_of_the_name_is_not_the_dataset(server, tmp_path):
+    server[1].content = archive(MEMBERS)
+    (tmp_path / "Task04_Hippocampus").mkdir()
+    fetched = fetch(card_for(f"{server[0]}/Task04.tar"), tmp_path, pauses=NO_PAUSE)
+    assert not fetched.already_here
+    assert (fetched.root / "dataset.json").is_file()
+
+
 def test_fetch_compares_with_the_first_download(server, tmp_path):
     server[1].content = archive(MEMBERS)
     card = card_for(f"{server[0]}/Task04.tar")
@@ -381,6 +391,8 @@ def test_command(server, tmp_path, monkeypatch):
     )
     assert run.exit_code == 0, run.output
     result = json.loads(run.stdout)
+    schema = json.loads((files("segbench.cli") / "schema" / "data-fetch.schema.json").read_text())
+    jsonschema.Draft202012Validator(schema).validate(result)
     assert result["dataset"] == "msd-hippocampus"
     assert result["files"][0]["bytes"] == len(server[1].content)
     assert Path(result["root"]).is_dir()
