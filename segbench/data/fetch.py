@@ -218,7 +218,8 @@ class _SameScheme(urllib.request.HTTPRedirectHandler):
     ) -> urllib.request.Request | None:
         if urlsplit(newurl).scheme != urlsplit(req.full_url).scheme:
             raise SegbenchError("SB506", f"the server redirects to another scheme: {newurl}")
-        _check_url(newurl)
+        if not _may_be_asked(newurl):
+            raise SegbenchError("SB506", f"the server redirects to an address without https: {newurl}")
         return super().redirect_request(req, fp, code, msg, headers, newurl)
 
 
@@ -337,12 +338,14 @@ def _forget(part: Path) -> None:
 
 
 def _check_url(url: str) -> None:
+    if not _may_be_asked(url):
+        message = f"{url} may not be fetched: only https is"
+        raise SegbenchError("SB104", message, expected="https://...", found=url)
+
+
+def _may_be_asked(url: str) -> bool:
     parts = urlsplit(url)
-    if parts.scheme == "https" or (parts.scheme == "http" and _is_loopback(parts.hostname or "")):
-        return
-    raise SegbenchError(
-        "SB104", f"{url} may not be fetched: only https is", expected="https://...", found=url
-    )
+    return parts.scheme == "https" or (parts.scheme == "http" and _is_loopback(parts.hostname or ""))
 
 
 def _is_loopback(host: str) -> bool:
