@@ -13,10 +13,12 @@ import shutil
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import provoked_codes as provoked
 import pytest
 
 from segbench.cli.common import guarded, parse_size
@@ -96,7 +98,7 @@ def external(
 
     labels = (np.arange(60).reshape(3, 4, 5) % 2 * reference_values).astype("u1")
     (folder / "refs").mkdir()
-    (folder / "preds").mkdir()
+    (folder / "preds").mkdir(exist_ok=True)
     write(folder / "refs" / "case7.nii.gz", nifti(labels))
     write(folder / "refs" / "case8.nii.gz", nifti(labels))
     write(folder / "preds" / "case8.nii.gz", nifti(labels))
@@ -111,6 +113,18 @@ def external(
         workers=0,
         **how,
     )
+
+
+def two_files(folder: Path) -> object:
+    labels = np.ones((3, 4, 5), "u1")
+    (folder / "preds").mkdir()
+    (folder / "preds" / "case7.nii").write_bytes(nifti(labels))
+    return external(folder, prediction=labels)
+
+
+def listed_but_absent(folder: Path) -> object:
+    (folder / "list.txt").write_text("case7\nnobody\n")
+    return external(folder, prediction=np.ones((3, 4, 5), "u1"), cases=folder / "list.txt")
 
 
 def run_folder(folder: Path, content: dict[str, Any] | str) -> Path:
@@ -269,6 +283,22 @@ RAISED: dict[str, Raised] = {
     "SB212": volume(packed(nifti(np.full((3, 4, 5), 0.37, "f4"))), labels=True),
     "SB213": Raised(lambda f: external(f, prediction=np.full((3, 4, 5), 9, "u1")), ("case7",)),
     "SB214": Raised(lambda f: external(f, prediction=np.ones((3, 4, 6), "u1")), ("case7",)),
+    "SB216": Raised(two_files, ("case7", "case7.nii.gz", "case7.nii")),
+    "SB324": Raised(listed_but_absent, ("list.txt", "nobody")),
+    "SB103": Raised(provoked.other_channels, ("2 names of channels",)),
+    "SB331": Raised(provoked.other_labels, ("dataset.json", "msd-hippocampus")),
+    "SB333": Raised(provoked.wrong_download, ("Task04.tar", "0" * 64)),
+    "SB335": Raised(provoked.edited_split, ("mine.json",)),
+    "SB338": Raised(provoked.changed_after_verification, ("labelsTr", "case phantom_000")),
+    "SB402": Raised(provoked.diverging, ("step",)),
+    "SB404": Raised(provoked.hung, ("step 7 (case_3)",)),
+    "SB501": Raised(provoked.damaged_cache, ("phantom_000", "image.b2nd")),
+    "SB502": Raised(provoked.absent_extra, ("ray", "segbench[ray]")),
+    "SB504": Raised(provoked.too_large, ("cpu",)),
+    "SB506": Raised(provoked.no_server, ("Task04.tar", "127.0.0.1")),
+    "SB702": Raised(provoked.row_twice, ("case_1", "cases.csv", "lines 2 and 3")),
+    "SB703": Raised(provoked.bad_published, ("theirs.toml",)),
+    "SB705": Raised(provoked.nothing_common, ("alpha: acdc", "beta: amos")),
     "SB215": Raised(lambda f: external(f, prediction=None), ("case7",)),
     "SB301": Raised(absent_dataset, ("crc-2000", "show dataset:crc-2000")),
     "SB302": Raised(unknown_layout, ("mystery",)),
@@ -293,26 +323,10 @@ RAISED: dict[str, Raised] = {
 # What needs a dataset, a server, a device or a whole run: the test that shows the code, with text and place.
 PLANTED = "data/test_verify_planted.py::test_planted"
 SHOWN: dict[str, str] = {
-    "SB103": "networks/test_weights_files.py",
-    "SB216": "pipeline/test_external_evaluate.py",
     "SB217": "pipeline/test_external_nnunet.py",
-    "SB324": "data/test_splits.py",
-    "SB331": "data/test_adapters.py",
-    "SB333": "data/test_fetch.py",
-    "SB335": "data/test_splits.py",
-    "SB338": "data/test_verify.py",
-    "SB402": "engine/test_training.py",
     "SB403": "core/test_every_code.py",
-    "SB404": "engine/test_watch_and_tracking.py",
-    "SB501": "data/test_prepare_dataset.py",
-    "SB502": "launch/test_local_launcher.py",
     "SB503": "data/test_workers.py",
-    "SB504": "engine/test_training.py",
-    "SB506": "data/test_fetch.py",
     "SB601": "core/test_atomic.py",
-    "SB702": "report/test_load_results.py",
-    "SB703": "report/test_published_numbers.py",
-    "SB705": "report/test_load_results.py",
     "SB706": "report/test_report_page.py",
     **dict.fromkeys(
         (
@@ -378,16 +392,19 @@ def test_every_code_is_raised_here_or_shown_elsewhere() -> None:
 @pytest.mark.parametrize("code", sorted(SHOWN))
 def test_the_test_elsewhere_asserts_the_code(code: str) -> None:
     """The code stands in a function of that file that asserts something, or plants the fault for one."""
-    path = TESTS / SHOWN[code]
-    source = path.read_text(encoding="utf-8")
-    bodies = [
-        ast.get_source_segment(source, node) or ""
-        for node in ast.walk(ast.parse(source))
-        if isinstance(node, ast.FunctionDef)
-        and (node.name.startswith("test") or any("plant" in ast.dump(d) for d in node.decorator_list))
-    ]
-    assert any(code in body and ("assert" in body or "return [" in body) for body in bodies), (
-        f"{code}: {path.name}"
+    bodies = asserting_functions(TESTS / SHOWN[code])
+    assert any(code in body and ("assert" in body or "return [" in body) for body in bodies), SHOWN[code]
+
+
+@cache
+def asserting_functions(path: Path) -> tuple[str, ...]:
+    """The source of the tests of a file, and of what plants a fault for one."""
+    lines = path.read_text(encoding="utf-8").splitlines()
+    return tuple(
+        "\n".join(lines[node.lineno - 1 : node.end_lineno])
+        for node in ast.parse("\n".join(lines)).body
+        if isinstance(node, ast.FunctionDef | ast.ClassDef)
+        and (node.name[:4].lower() == "test" or any("plant" in ast.dump(d) for d in node.decorator_list))
     )
 
 
@@ -401,16 +418,15 @@ def test_every_code_has_its_page(code: str, capsys: pytest.CaptureFixture[str]) 
     assert "- mend: " in section
 
 
-def test_show_prints_cause_and_mend_of_every_code() -> None:
-    from typer.testing import CliRunner
+def test_show_prints_cause_and_mend_of_every_code(capsys: pytest.CaptureFixture[str]) -> None:
+    from typer.main import get_command
 
     from segbench.cli.main import build_app
 
-    app = build_app()
+    command = get_command(build_app())
     for code, entry in CATALOGUE.items():
-        done = CliRunner().invoke(app, ["show", f"error:{code}", "--json"])
-        assert done.exit_code == 0
-        shown = json.loads(done.stdout)
+        assert command.main(["show", f"error:{code}", "--json"], standalone_mode=False) == 0
+        shown = json.loads(capsys.readouterr().out)
         assert entry.explanation in json.dumps(shown, ensure_ascii=False)
         assert entry.mend in json.dumps(shown, ensure_ascii=False)
 
