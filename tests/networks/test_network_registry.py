@@ -328,3 +328,16 @@ def test_heads_without_gradient_are_named_for_data_parallel_training(slug):
         slug, 1, 2, features=(4, 8, 8), deep_supervision=True, **({"blocks": 1} if slug == "resenc-l" else {})
     )
     assert not hasattr(supervised, "_ddp_params_and_buffers_to_ignore")
+
+
+def test_a_network_without_a_scan_does_without_the_compilers_machinery():
+    """A second of CPU and 70 MiB that `predict` and every row of `profile` would pay for nothing."""
+    code = (
+        "import sys, torch\n"
+        "from segbench.networks import build_network\n"
+        "with torch.inference_mode():\n"
+        "    build_network('nnunet-tiny', 1, 2)(torch.zeros(1, 1, 16, 16, 16))\n"
+        "print('torch._dynamo' in sys.modules)"
+    )
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert found.stdout.strip() == "False", found.stderr

@@ -42,7 +42,7 @@ def scan() -> Scan:
         path.parent.mkdir(parents=True, exist_ok=True)
         array = np.random.default_rng(0).integers(0, 200, shape).astype(np.uint8)
         affine = np.diag([spacing, spacing, spacing, 1.0])
-        like = Volume(array, (spacing,) * 3, affine, sform_code=1, qform_code=1)
+        like = Volume(array, (spacing, spacing, spacing), affine, sform_code=1, qform_code=1)
         write_label_map(path, array, like)
         return path
 

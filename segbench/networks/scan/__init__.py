@@ -4,7 +4,23 @@
 `scan_backends_report` what each backend can do here (for `segbench doctor`).
 """
 
-from segbench.networks.scan.api import selective_scan
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
 from segbench.networks.scan.choice import BACKENDS, BackendReport, chosen_backend, scan_backends_report
 
+if TYPE_CHECKING:
+    from segbench.networks.scan.api import selective_scan
+
 __all__ = ["BACKENDS", "BackendReport", "chosen_backend", "scan_backends_report", "selective_scan"]
+
+
+def __getattr__(name: str) -> Any:
+    # The operator is marked for torch.compile, whose machinery costs a second and 70 MiB to import: networks
+    # without a scan, and those who only ask for a backend's name, do without it.
+    if name != "selective_scan":
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from segbench.networks.scan.api import selective_scan
+
+    return selective_scan
