@@ -60,6 +60,8 @@ class CaseFolderForm(Section):
     labels: Template | None = None
     structures: dict[int, Template] = Field(default_factory=dict)
     combined: Template | None = None
+    masks_overlap: bool = False
+    """The masks overlap by their nature, as airways run in lungs: SB326 is a note then, no warning."""
 
 
 class PairedFoldersForm(Section):

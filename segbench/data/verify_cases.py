@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from segbench.cards.layout import CaseFolderLayout
 from segbench.data.verify_facts import LabelFacts
 from segbench.data.verify_gather import masks_of
 from segbench.data.verify_headers import check_headers
-from segbench.data.verify_report import Finding, finding
+from segbench.data.verify_report import Finding, Severity, finding
 from segbench.data.verify_scan import is_mask
 from segbench.data.verify_view import CaseView
 
@@ -142,12 +143,17 @@ def _masks(view: CaseView) -> Iterator[Finding]:
             file=view.place(view.files.combined),
             found=f"{composite.combined_differs:,} voxels",
         )
+    severity: Severity = "info" if _overlap_is_expected(view) else "warning"
     for below, above, count in composite.overlaps:
         path = dict(masks_of(view.dataset, view.files))[above]
         message = f"the masks {names[below]} and {names[above]} overlap; {names[above]} wins"
-        yield finding(
-            "SB326", "warning", message, case=case, file=view.place(path), found=f"{count:,} voxels"
-        )
+        yield finding("SB326", severity, message, case=case, file=view.place(path), found=f"{count:,} voxels")
+
+
+def _overlap_is_expected(view: CaseView) -> bool:
+    layout = view.dataset.card.layout
+    forms = layout.form if isinstance(layout, CaseFolderLayout) else ()
+    return any(form.name == view.files.form and form.masks_overlap for form in forms)
 
 
 def _values(label: LabelFacts) -> str:

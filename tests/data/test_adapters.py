@@ -17,6 +17,7 @@ from segbench.core.console import render_error
 from segbench.core.errors import SegbenchError
 from segbench.data import Dataset, open_dataset
 from segbench.data.scan_file import write_scan
+from segbench.data.verify import verify
 from segbench.volumes import Volume, write_label_map
 
 Tree = Callable[..., Path]
@@ -636,6 +637,8 @@ class TestFurtherLayouts:
         labels = open_dataset("aeropath", path=tmp_path).read_reference("1").array
         assert (labels == 1).sum() == 8
         assert (labels == 2).sum() == labels.size - 8
+        overlaps = [f for f in verify("aeropath", path=tmp_path, cache=False).findings if f.code == "SB326"]
+        assert [(f.severity, f.found) for f in overlaps] == [("info", "8 voxels")]  # no alarm on clean data
 
     def test_patients_may_stand_in_a_table(self, tmp_path: Path) -> None:
         for case in ("a", "b", "c"):
