@@ -19,8 +19,8 @@ from segbench.volumes import VolumeHeader, corner_displacement
 
 Role = Literal["image", "label", "mask"]
 
-FACTS_VERSION = 2
-"""Part of the cache; raised when a fact changes its meaning, which makes every cache be read again."""
+FACTS_VERSION = 3
+"""Part of the cache; raised when a fact changes its meaning or a reader refuses more, so all is read again."""
 
 
 UNUSABLE_QFORM = 1e9
