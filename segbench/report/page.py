@@ -13,7 +13,7 @@ from segbench.report.analysis import Analysis
 from segbench.report.figures import Drawn
 from segbench.report.markup import one_line
 from segbench.report.sections import Section, page_sections
-from segbench.report.svg import scatter
+from segbench.report.svg import scatter, shared_glyphs
 from segbench.report.tables import TableSet
 from segbench.report.viewer import (
     AGREE,
@@ -122,7 +122,7 @@ def _render(
     from markupsafe import Markup
 
     cases = _case_json(pictures) if pictures else ""
-    return (
+    return shared_glyphs(
         _environment()
         .get_template("page.html.j2")
         .render(

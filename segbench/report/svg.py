@@ -33,11 +33,33 @@ def inline_svg(text: str, *, name: str, alt: str) -> str:
     body = re.sub(r'\b(?:d|x|y|width|height|points)="[^"]*"', _rounded, body)
     body = re.sub(r">\s+<", "><", body)
     body = re.sub(r"\s*\n\s*", " ", body)
+    body = re.sub(r'<g id="[^"]*">', "<g>", body)  # nothing refers to a group
     prefix = re.sub(r"[^a-z0-9]+", "-", name.lower())
     body = re.sub(r'\bid="([^"]+)"', _numbered(prefix), body)
     body = re.sub(r"url\(#([^)]+)\)", rf"url(#{prefix}-\1)", body)
     body = re.sub(r'href="#([^"]+)"', rf'href="#{prefix}-\1"', body)
     return body.replace("<svg", f'<svg role="img" aria-label="{escape_html(alt)}"', 1).strip()
+
+
+_GLYPH = re.compile(r'<path id="([^"]*DejaVu[^"]*)" ((?:d="[^"]*" )?transform="[^"]*")/>')
+
+
+def shared_glyphs(page: str) -> str:
+    """The page with the outline of each letter once, in its first figure, for all of them to refer to.
+
+    Every figure file brings its own letters along; in one page they are a fifth of all bytes.
+    """
+    numbers: dict[str, int] = {}
+    of_id: dict[str, str] = {}
+    for match in _GLYPH.finditer(page):
+        of_id[match.group(1)] = f"glyph{numbers.setdefault(match.group(2), len(numbers))}"
+    if not numbers:
+        return page
+    page = _GLYPH.sub("", page).replace("<defs></defs>", "")
+    page = re.sub(r'href="#([^"]+)"', lambda match: f'href="#{of_id.get(match[1], match[1])}"', page)
+    letters = "".join(f'<path id="glyph{number}" {outline}/>' for outline, number in numbers.items())
+    first = page.index(">", page.index("<svg")) + 1
+    return f"{page[:first]}<defs>{letters}</defs>{page[first:]}"
 
 
 def _rounded(match: re.Match[str]) -> str:

@@ -14,12 +14,12 @@ import pytest
 
 from segbench.report import build_report
 from segbench.report.analysis import analyse
-from segbench.report.figures import draw_figures
+from segbench.report.figures import draw_figures, raincloud
 from segbench.report.figures.data import limits
 from segbench.report.figures.pareto import pareto_front
 from segbench.report.figures.profile import wilson
 from segbench.report.figures.size import running_median
-from segbench.report.figures.style import COLOURS, MARKERS, looks, new_figure, rendered, style
+from segbench.report.figures.style import COLOURS, MARKERS, SCREEN_DPI, looks, new_figure, rendered, style
 from segbench.report.options import make_options
 
 NAMES = (
@@ -130,6 +130,29 @@ def test_twenty_hostile_names_do_not_overlap_in_the_diagram(runs: Any) -> None:
     for place, one in enumerate(labels):
         for other in labels[place + 1 :]:
             assert not one.overlaps(other)
+
+
+@pytest.mark.parametrize("regions", [("WT",), ("TC", "WT"), ("a", "b", "c"), tuple("abcdefg")])
+def test_rain_clouds_stand_in_the_order_of_the_table_whatever_the_panels(
+    runs: Any, regions: tuple[str, ...]
+) -> None:
+    some_models(runs, ["alpha", "beta"], seeds=1, regions=regions)
+    with style():
+        figure = raincloud.draw(analysed(runs), 0).figure
+    for axis in figure.axes:
+        bottom, top = axis.get_ylim()
+        assert bottom > top  # the first model, at 0, on top and its density above its line
+
+
+def test_text_is_as_wide_at_any_resolution() -> None:
+    with style():
+        figure, axis = new_figure(3.5, 1)
+        label = axis.set_title("SegMamba (V1, as released)")
+        widths = []
+        for dpi in (72, 100, SCREEN_DPI, 200):
+            figure.set_dpi(dpi)
+            widths.append(label.get_window_extent(figure.canvas.get_renderer()).width / dpi)
+    assert max(widths) < 1.02 * min(widths)
 
 
 @pytest.mark.filterwarnings("error")

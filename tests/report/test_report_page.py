@@ -122,6 +122,18 @@ def test_no_outside_address(page: Path) -> None:
     assert len(sorting) < 3000
 
 
+def test_letters_are_drawn_once_for_all_figures_and_every_reference_has_its_aim(page: Path) -> None:
+    text, reader = read(page)
+    ids = [found["id"] for _, found in reader.elements if found.get("id")]
+    assert len(ids) == len(set(ids))
+    aims = {found["href"] for tag, found in reader.elements if tag == "use" and found.get("href")}
+    assert {str(aim).removeprefix("#") for aim in aims} <= set(ids)
+    assert sum(str(aim).startswith("#glyph") for aim in aims) > 20
+    assert "DejaVuSans-" not in text
+    outlines = re.findall(r'<path id="glyph\d+" d="([^"]+)"', text)
+    assert len(outlines) == len(set(outlines)) > 20
+
+
 def test_every_table_stands_in_the_markup(page: Path) -> None:
     text, reader = read(page)
     assert 'lang="en"' in text

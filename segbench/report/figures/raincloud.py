@@ -42,7 +42,6 @@ def draw(analysis: Analysis, number: int) -> Sketch:
     names = shown.names()
     for row in axes:
         row[0].set_yticks(range(len(shown.models)), [names[m] for m in shown.models], linespacing=1.0)
-        row[0].invert_yaxis()
         for tick, model in zip(row[0].get_yticklabels(), shown.models, strict=True):
             tick.set_color(GREY if model in shown.single else "black")
     figure.supxlabel(shown.metric.axis, fontsize=8)

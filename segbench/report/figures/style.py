@@ -45,6 +45,7 @@ RC: dict[str, Any] = {
     "savefig.dpi": 200,
     "figure.dpi": 100,
     "text.usetex": False,
+    "text.hinting": "no_hinting",  # else the width of text differs by resolution and it leaves the picture
     "text.parse_math": False,  # a model called $x$ is printed as it stands
     "axes.unicode_minus": True,
     "path.simplify": True,
