@@ -20,7 +20,7 @@ from segbench.volumes import VolumeHeader, corner_displacement
 Role = Literal["image", "label", "mask"]
 
 FACTS_VERSION = 3
-"""Part of the cache; raised when a fact changes its meaning or a reader refuses more, so all is read again."""
+"""Part of the cache; raised when a fact changes its meaning or a reader refuses more: all is read again."""
 
 
 UNUSABLE_QFORM = 1e9
