@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy import ndimage
 
+from segbench.core.errors import SegbenchError
 from segbench.data.random import rng
 
 __all__ = [
@@ -119,11 +120,16 @@ def channel_statistics(samples: Sequence[Float32]) -> list[dict[str, float]]:
         samples: one (n, c) array per training case.
 
     Raises:
-        ValueError: no foreground voxel in any case.
+        SegbenchError: SB318 where no case has a foreground voxel.
     """
     pooled = np.concatenate(list(samples)).astype(np.float64)
     if pooled.shape[0] == 0:
-        raise ValueError("no foreground voxel in the training split: the statistics of ct do not exist")
+        raise SegbenchError(
+            "SB318",
+            "no training case has a foreground voxel: the statistics that CT is normalised with do not exist",
+            expected="label values above 0 in the training split",
+            found=f"{len(samples)} cases of background",
+        )
     statistics: list[dict[str, float]] = []
     for values in pooled.T:
         low, high = np.percentile(values, (0.5, 99.5))

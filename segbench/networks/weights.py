@@ -113,13 +113,20 @@ def read_metadata(path: Path | str) -> WeightsMetadata | None:
             model=words["model"],
             in_channels=int(words["in_channels"]),
             out_channels=int(words["out_channels"]),
-            arguments=json.loads(words["arguments"]),
-            channels=tuple(json.loads(words["channels"])),
-            labels=tuple(json.loads(words["labels"])),
-            extra=json.loads(words["extra"]),
+            arguments=_decoded(words, "arguments", dict),
+            channels=tuple(map(str, _decoded(words, "channels", list))),
+            labels=tuple(map(str, _decoded(words, "labels", list))),
+            extra=_decoded(words, "extra", dict),
         )
-    except (KeyError, ValueError) as error:
+    except (KeyError, ValueError, RecursionError) as error:
         raise SegbenchError("SB406", f"the metadata of {path} are damaged: {error}", path=path) from None
+
+
+def _decoded(words: Mapping[str, str], name: str, kind: type) -> Any:
+    value = json.loads(words[name])
+    if not isinstance(value, kind):
+        raise ValueError(f"{name} is no {kind.__name__}")
+    return value
 
 
 def write_weights(path: Path | str, tensors: Mapping[str, Tensor], metadata: WeightsMetadata) -> None:

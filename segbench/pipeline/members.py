@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from segbench.cards import load_dataset_card, load_model_card
 from segbench.core.errors import SegbenchError
 from segbench.core.hashing import sha256_file
 from segbench.records import read_run
@@ -97,10 +96,10 @@ def load_members(
 
 def _load(path: Path, device: torch.device, model: str | None, dataset: str | None) -> Member:
     import torch
-    from safetensors.torch import load_file
 
-    from segbench.networks import build_network
+    from segbench.networks import build_network, load_official_weights
     from segbench.networks.weights import read_metadata
+    from segbench.pipeline.weights_facts import channel_names, facts_of
 
     metadata = read_metadata(path)
     if metadata is None:
@@ -114,7 +113,7 @@ def _load(path: Path, device: torch.device, model: str | None, dataset: str | No
         raise SegbenchError(
             "SB103", "the weights belong to another model", path=path, expected=model, found=metadata.model
         )
-    facts, channels = _facts(metadata, path, dataset), _channel_names(metadata, path, dataset)
+    channels, facts = channel_names(metadata, path, dataset), facts_of(metadata, path, dataset)
     with torch.random.fork_rng(devices=[]):
         network = build_network(
             metadata.model,
@@ -122,47 +121,9 @@ def _load(path: Path, device: torch.device, model: str | None, dataset: str | No
             out_channels=metadata.out_channels,
             **metadata.arguments,
         )
-    network.load_state_dict(load_file(path))
+    load_official_weights(network, path)
     run, training = _origin(path)
     return Member(path, metadata, facts, channels, network.to(device).eval(), run, training)
-
-
-def _channel_names(metadata: WeightsMetadata, path: Path, dataset: str | None) -> tuple[str, ...]:
-    """The file's own names, else those of the dataset's card: as many as the network takes."""
-    names = metadata.channels
-    if not names and dataset is not None:
-        names = tuple(load_dataset_card(dataset).channels.order)
-    if len(names) != metadata.in_channels:
-        raise SegbenchError(
-            "SB103",
-            f"the network takes {metadata.in_channels} channels, {len(names) or 'none'} are named",
-            path=path,
-            expected=f"{metadata.in_channels} names",
-            found=", ".join(names) or "none",
-            mend="name the dataset it was trained on with --dataset, or the run with --run",
-        )
-    return names
-
-
-def _facts(metadata: WeightsMetadata, path: Path, dataset: str | None) -> dict[str, Any]:
-    facts = dict(metadata.extra or {})
-    if "normalisation" not in facts:
-        if dataset is None:
-            raise SegbenchError(
-                "SB103",
-                "the weights file does not say how images are normalised",
-                path=path,
-                mend="name the dataset it was trained on with --dataset, or the run with --run",
-            )
-        card = load_dataset_card(dataset)
-        facts["normalisation"] = list(card.channel_normalisation)
-        facts["spacing_mm"] = card.geometry.spacing_mm or "native"
-        facts["label_values"] = sorted(card.labels)
-    if "patch" not in facts:
-        card = load_model_card(metadata.model)
-        smallest = card.input.minimum if card.input is not None else 32
-        facts["patch"] = [max(smallest, 64)] * 3
-    return facts
 
 
 def _origin(path: Path) -> tuple[str | None, frozenset[str]]:

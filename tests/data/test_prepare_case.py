@@ -244,6 +244,25 @@ def test_statistics_are_the_foregrounds_and_do_not_depend_on_global_state():
     assert second["p995"] == pytest.approx(-first["p005"])
 
 
+def test_statistics_of_background_alone_do_not_exist():
+    none = foreground_intensities([np.ones((3, 3, 3))], np.zeros((3, 3, 3), np.uint8), case="a")
+    with pytest.raises(SegbenchError, match="no training case has a foreground voxel") as caught:
+        channel_statistics([none, none])
+    assert caught.value.code == "SB318"
+
+
+def test_a_training_grid_that_memory_cannot_hold_is_refused_before_it_is_made(monkeypatch):
+    from segbench.data import case as case_module
+
+    volume = Volume(np.ones((10, 20, 30), np.uint8), (40.0, 40.0, 40.0), np.diag([40.0, 40.0, 40.0, 1.0]))
+    with pytest.raises(SegbenchError) as caught:
+        prepare_case([volume], spacing_mm=(0.01, 0.01, 0.01), normalisation=["none"])
+    assert caught.value.code == "SB208"
+    assert "40000 x 80000 x 120000" in caught.value.found
+    monkeypatch.setattr(case_module, "memory_budget", lambda: None)  # nobody knows how much there is
+    assert prepare_case([volume], spacing_mm=(40.0, 40.0, 40.0), normalisation=["none"]).image.shape[0] == 1
+
+
 def test_channels_are_listed_or_stacked():
     image, _ = phantom()
     apart = prepare_case(

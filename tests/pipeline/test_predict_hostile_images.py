@@ -151,3 +151,53 @@ def test_want_of_memory_fails_the_case_not_the_command(
     report = predict_images(weights(tmp_path / "w.safetensors", channels=("t1",)), files, tmp_path / "out")
     assert report.failures["a"].code == "SB504"
     assert [path.name for path in report.written] == ["b.nii.gz"]
+
+
+@pytest.mark.parametrize(
+    ("fault", "said"),
+    [
+        ({"patch": [0, 16, 16]}, "patch.0"),
+        ({"patch": "16"}, "patch"),
+        ({"normalisation": ["zscore", "zscore"]}, "2 normalisation"),
+        ({"normalisation": ["standard"]}, "normalisation.0"),
+        ({"spacing": [1.0, 0.0, 1.0]}, "spacing_mm"),
+        ({"label_values": [0, 1]}, "2 labels"),
+        ({"label_values": [0, 1, 70000]}, "label_values.2"),
+        ({"inference": {"overlap": 1.0}}, "inference.overlap"),
+        ({"inference": {"mirror_axes": ["w"]}}, "inference.mirror_axes"),
+        ({"precision": "int8"}, "precision"),
+    ],
+)
+def test_weights_that_say_what_cannot_be_are_refused_by_name(
+    tmp_path: Path, scan: Scan, fault: dict[str, Any], said: str
+) -> None:
+    path = weights(tmp_path / "w.safetensors", channels=("t1",), **fault)
+    with pytest.raises(SegbenchError) as caught:
+        predict_images(path, [scan(tmp_path / "x.nii.gz")], tmp_path / "out")
+    assert caught.value.code == "SB406"
+    assert said in f"{caught.value.message} {caught.value.details}"
+
+
+def test_weights_for_ct_without_their_statistics_say_so(tmp_path: Path, scan: Scan) -> None:
+    path = weights(tmp_path / "w.safetensors", channels=("ct",), normalisation=["ct"])
+    with pytest.raises(SegbenchError, match="statistics that CT") as caught:
+        predict_images(path, [scan(tmp_path / "x.nii.gz")], tmp_path / "out")
+    assert caught.value.code == "SB103"
+
+
+def test_weights_whose_tensors_are_not_the_networks_are_refused(tmp_path: Path, scan: Scan) -> None:
+    from safetensors import safe_open
+    from safetensors.torch import load_file, save_file
+
+    path = weights(tmp_path / "w.safetensors", channels=("t1",))
+    tensors = load_file(path)
+    with safe_open(path, framework="pt") as file:
+        words = file.metadata()
+    tensors.pop(next(iter(tensors)))
+    save_file(tensors, path, words)
+    with pytest.raises(SegbenchError) as caught:
+        predict_images(path, [scan(tmp_path / "x.nii.gz")], tmp_path / "out")
+    assert caught.value.code == "SB406"
+    save_file(tensors, path, {**words, "arguments": "[1]"})
+    with pytest.raises(SegbenchError, match="arguments is no dict"):
+        predict_images(path, [scan(tmp_path / "x.nii.gz")], tmp_path / "out")
