@@ -18,6 +18,7 @@ import typer
 
 from segbench.cli.complete import attach
 from segbench.core import console
+from segbench.core.atomic import disk_error
 from segbench.core.errors import SegbenchError
 from segbench.core.interrupt import Interrupted
 
@@ -139,9 +140,16 @@ def guarded(call: Callable[[], int | None]) -> int:
     except Exception as error:
         if os.environ.get("SEGBENCH_DEBUG"):
             raise
+        refused = disk_error(error)
+        if refused is not None:
+            console.fail(refused)
+            return refused.exit_code
         from segbench.core.crash import write_crash
 
-        where = write_crash(error)
+        try:
+            where = str(write_crash(error))
+        except (OSError, SegbenchError):
+            where = "no file: no folder takes one"
         console.warn(
             f"internal error: {type(error).__name__}: {error}\n"
             f"  this is a defect of segbench; the trace (no values in it) is in {where}\n"

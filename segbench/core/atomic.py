@@ -24,7 +24,11 @@ from typing import BinaryIO, cast
 from segbench.core.errors import SegbenchError
 from segbench.core.faults import fault
 
-_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG, errno.EACCES, errno.EPERM}
+_REFUSED = {
+    errno.ENOSPC, errno.EDQUOT, errno.EFBIG,  # no room
+    errno.EROFS, errno.EACCES, errno.EPERM,  # not allowed
+    errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG, errno.ELOOP,  # no such place
+}  # fmt: skip
 _FSYNC_EVERY_S = 5.0
 _OLD_S = 3600.0
 _last_fsync: dict[str, float] = {}
@@ -272,7 +276,22 @@ def _alive(pid: int) -> bool:
     return True
 
 
+def disk_error(error: BaseException, target: Path | None = None) -> SegbenchError | None:
+    """SB505 in place of the system's word for a disk or folder that refuses; None for anything else.
+
+    Args:
+        error: What happened.
+        target: What was to be written; by default the file that the system names.
+    """
+    if not isinstance(error, OSError) or error.errno not in _REFUSED:
+        return None
+    named = Path(str(error.filename)) if error.filename is not None else None
+    return SegbenchError("SB505", (error.strerror or str(error)).lower(), path=target or named)
+
+
 def _raise_coded(error: BaseException, target: Path) -> None:
-    """Raise SB505 in place of the system's word for a disk that takes no more; return for anything else."""
-    if isinstance(error, OSError) and error.errno in _FULL:
-        raise SegbenchError("SB505", (error.strerror or str(error)).lower(), path=target) from error
+    coded = disk_error(error, target)
+    if coded is None and isinstance(error, FileExistsError):  # a file stands where a folder has to be made
+        coded = SegbenchError("SB505", "a file stands where a folder is needed", path=target)
+    if coded is not None:
+        raise coded from error

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 import sys
 import time
 from collections.abc import Generator, Sequence
@@ -192,7 +194,7 @@ def progress(title: str, total: float, *, unit: str = "cases", before: float = 0
         unit: what a step is.
         before: steps of the total that an earlier process did.
     """
-    if output.quiet or not output.progress:
+    if output.quiet or not output.progress or sys.stderr is None:
         yield _Silent()
         return
     if not sys.stderr.isatty():
@@ -222,10 +224,28 @@ def duration(seconds: float) -> str:
     return f"{minutes} min" if minutes < 100 else f"{minutes // 60} h {minutes % 60:02d}"
 
 
-def _write(stream: IO[str], text: str) -> None:
+def _write(stream: IO[str] | None, text: str) -> None:
+    """Write and flush.
+
+    Raises:
+        SegbenchError: SB505 when standard output goes to a disk that is full.
+    """
+    if stream is None:  # the shell closed it (`>&-`): nobody listens
+        return
     try:
-        stream.write(text)
-        stream.flush()
-    except UnicodeEncodeError:  # a terminal without UTF-8 gets ASCII, never a crash
-        stream.write(text.encode("ascii", "backslashreplace").decode())
-        stream.flush()
+        try:
+            stream.write(text)
+            stream.flush()
+        except UnicodeEncodeError:  # a terminal without UTF-8 gets ASCII, never a crash
+            stream.write(text.encode("ascii", "backslashreplace").decode())
+            stream.flush()
+    except OSError as error:
+        if error.errno not in {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO}:
+            raise
+        if stream is sys.stderr:  # there is no place left to complain at
+            return
+        null = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(null, stream.fileno())  # what is still buffered must not fail again at the end
+        os.close(null)
+        reason = (error.strerror or str(error)).lower()
+        raise SegbenchError("SB505", f"the result cannot be written to standard output: {reason}") from error

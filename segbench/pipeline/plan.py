@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from segbench.cards import ModelCard, Protocol, load_dataset_card, load_model_card, load_protocol
+from segbench.core.catalogue import ExitCode
 from segbench.core.errors import SegbenchError
 from segbench.data import open_dataset
 from segbench.data.splits import Split, count_leaks, limit_split, load_split
@@ -99,7 +100,8 @@ def make_plan(request: Request) -> Plan:
 
     Raises:
         SegbenchError: SB101 unknown names, SB104 impossible fold or values, SB110 invalid files. A dataset
-            that is not here, or a split it refuses, is returned in `absent`, so that the others go on.
+            that is not here, or a split it refuses, is returned in `absent`, so that the others go on. SB505
+            when the cache folder cannot be written: no dataset would fare better.
     """
     models = [load_model_card(slug) for slug in request.models]
     for slug in request.datasets:
@@ -112,7 +114,7 @@ def make_plan(request: Request) -> Plan:
             dataset = open_dataset(slug, data_dir=request.data_dir)
             cells.extend(_cells_of(dataset, models, protocols[dataset.is_generated], request))
         except SegbenchError as error:
-            if error.code in {"SB101", "SB104", "SB110"}:
+            if error.code in {"SB101", "SB104", "SB110"} or error.exit_code == ExitCode.ENVIRONMENT:
                 raise
             absent.append(error)
     return Plan(in_order(with_finished(cells)), tuple(absent))

@@ -19,7 +19,7 @@ from pydantic import ValidationError
 from segbench.cards import Protocol, load_model_card
 from segbench.cards.protocol import fault_lines
 from segbench.core import console
-from segbench.core.atomic import remove_leftovers
+from segbench.core.atomic import disk_error, remove_leftovers
 from segbench.core.catalogue import ExitCode
 from segbench.core.crash import write_crash
 from segbench.core.environment import git_state, machine, tilde, versions
@@ -192,6 +192,7 @@ def _ended_by(error: Exception, record: RunRecord, folder: Path) -> RunRecord:
     Raises:
         SegbenchError: The error itself, when the run is no longer ours to write (SB605).
     """
+    error = disk_error(error) or error
     if isinstance(error, SegbenchError):
         if error.code == "SB605":
             raise error

@@ -60,7 +60,10 @@ def read_status(results: Path) -> StatusReport:
     """
     if not results.is_dir():
         raise SegbenchError(
-            "SB701", "there is no folder of runs here", path=results, mend="name it with --results"
+            "SB701",
+            "there is no folder of runs here",
+            path=results,
+            mend="name it with --results, or begin with segbench run",
         )
     cells = [_cell(path.parent) for path in sorted(results.glob(f"*/{RUN_FILE}"))]
     here = {cell.run_id for cell in cells}

@@ -30,6 +30,7 @@ from test_faults import FLAGS, SERVER, assert_nothing_torn, contents
 from segbench.core.atomic import read_lines
 from segbench.pipeline.plan import Request, make_plan
 from segbench.pipeline.status import read_status
+from segbench.records import read_run
 
 SEEDS = (0, 1)
 STEPS = 5
@@ -106,7 +107,9 @@ class ResultsFolder(RuleBasedStateMachine):
         assert "internal error" not in said, said
         assert code in {0, 143, -9} if fault else code == 0, (fault, code, said)
         if self.model[seed] != "done":
-            self.model[seed] = "done" if code == 0 else "resumable"
+            begun = read_run(self.folder(seed)).status != "planned"  # killed before it could say so?
+            assert begun or self.model[seed] == "planned"
+            self.model[seed] = "done" if code == 0 else "resumable" if begun else "planned"
         return code, said
 
     def open_seeds(self) -> list[int]:
