@@ -202,15 +202,22 @@ def progress(title: str, total: float, *, unit: str = "cases", before: float = 0
         return
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+    from rich.table import Column
 
     console = Console(stderr=True, no_color=True if output.color is False else None, markup=False)
-    columns = (
-        TextColumn("{task.description}", markup=False),
-        BarColumn(),
-        MofNCompleteColumn(),
+    # Titles hold run ids, which on a narrow terminal would push out the numbers; the bar gives way first.
+    named = Column(max_width=max(12, console.width - 70), overflow="ellipsis", no_wrap=True)
+    noted = Column(max_width=max(8, console.width - 26), overflow="ellipsis", no_wrap=True)
+    pace = (
         TextColumn("{task.fields[rate]}", markup=False),
-        TimeRemainingColumn(),
-        TextColumn("{task.fields[note]}", markup=False),
+        TimeRemainingColumn(table_column=Column(no_wrap=True)),
+    )
+    columns = (
+        TextColumn("{task.description}", markup=False, table_column=named),
+        BarColumn(min(40, console.width // 8)),
+        MofNCompleteColumn(table_column=Column(no_wrap=True)),
+        *(pace if console.width >= 60 else ()),
+        TextColumn("{task.fields[note]}", markup=False, table_column=noted),
     )
     with Progress(*columns, console=console, transient=True) as bar:
         yield _Bar(bar, bar.add_task(title, total=total, completed=round(before), note="", rate=""))

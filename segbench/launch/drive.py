@@ -103,7 +103,7 @@ def _start(launcher: Launcher, matrix: _Matrix, need: Callable[[Path], Need]) ->
         for ref in launcher.start(folders, wanted):
             matrix.waiting.remove(ref.folder)
             matrix.active[ref.folder] = ref
-            if matrix.total > 1 and not launcher.detached:
+            if not launcher.detached:
                 place = list(matrix.tries).index(ref.folder) + 1
                 console.note(f"{matrix.title} {place} of {matrix.total}: {ref.folder.name}")
     if chosen and not matrix.active:  # every GPU is taken by another shell

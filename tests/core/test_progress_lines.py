@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 
 from segbench.core import console
@@ -31,3 +33,22 @@ def test_what_was_done_before_counts_and_is_no_speed(
     first, second = capsys.readouterr().err.splitlines()
     assert first == "evaluate a: 30/40 cases"
     assert second == "evaluate a: 32/40 cases, 0.5/s, 16 s left, c32"
+
+
+@pytest.mark.parametrize("columns", [40, 80, 160])
+def test_the_numbers_stay_on_a_narrow_terminal(
+    columns: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The title may be cut, the count and the loss may not (at 40 columns the loss is cut too)."""
+    monkeypatch.setattr("sys.stderr.isatty", lambda: True)
+    monkeypatch.setenv("COLUMNS", str(columns))
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    monkeypatch.setenv("TERM", "xterm-256color")
+    title = "train nnunet-tiny__phantom-msd__demo+custom__f0__s0__556e2c4e"
+    with console.progress(title, 4000, unit="samples") as bar:
+        bar.advance(6, note="loss 2.037, lr 0.002, peak 0.5 GiB")
+    shown = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", capsys.readouterr().err)
+    assert "6/4000" in shown
+    assert "train nnun" in shown
+    assert ("peak 0.5 GiB" in shown) == (columns > 40)
+    assert (title in shown) == (columns == 160)

@@ -225,5 +225,3 @@ def test_every_start_is_told_with_its_place(tmp_path: Path, capsys: pytest.Captu
     cells = planned(tmp_path, "a", "b")
     drive(Scripted(finish, slots=1), cells)
     assert capsys.readouterr().err.splitlines() == ["cell 1 of 2: a", "cell 2 of 2: b"]
-    drive(Scripted(finish, slots=1), planned(tmp_path, "c"))
-    assert capsys.readouterr().err == ""
