@@ -25,7 +25,7 @@ def faults_between(document: object) -> Iterator[Fault]:
     values = {int(key) for key in labels if key.isdecimal()}
     evaluation, regions = _table(raw, "evaluation"), _table(raw, "regions")
     ignored = evaluation.get("ignore_label")
-    foreground = values - {0, ignored}
+    foreground = values - {0} - ({ignored} if isinstance(ignored, int) else set())
     if 0 not in values:
         yield ("labels",), sorted(values), "label 0 must be declared: it is the background"
     for name, members in regions.items():

@@ -183,14 +183,14 @@ class Dataset:
         """The rows of a table in the root, such as `meta.csv`; comma, semicolon or tab between the columns.
 
         Raises:
-            SegbenchError: SB303 if it is absent.
+            SegbenchError: SB303 if it is absent or no text.
         """
         path = self.root / name
         try:
             text = path.read_text(encoding="utf-8-sig")
-        except OSError as error:
-            message = f"the table {name} is needed to tell patients or splits apart"
-            raise SegbenchError("SB303", message, path=path) from error
+        except (OSError, ValueError) as error:  # ValueError: no UTF-8, or a name that no file can have
+            message = f"the table {name!r} is needed to tell patients or splits apart and cannot be read"
+            raise SegbenchError("SB303", message, path=self.root) from error
         head = text.partition("\n")[0]
         delimiter = max(",;\t", key=head.count)
         return list(csv.DictReader(text.splitlines(), delimiter=delimiter))

@@ -91,8 +91,9 @@ def card_document(description: DatasetJson, folder: Path, slug: str) -> dict[str
     regions = _regions(description)
     extra = _exported(folder)
     if extra is not None:
-        labels.update({int(value): str(name) for value, name in extra.get("labels", {}).items()})
-        regions = {str(name): list(values) for name, values in extra.get("regions", [])} or regions
+        named, unions = _names_of_export(extra, folder / LABEL_MAP)
+        labels.update(named)
+        regions = unions or regions
     modality = _modality(description)
     evaluation: dict[str, Any] = {} if description.ignore is None else {"ignore_label": description.ignore}
     document: dict[str, Any] = {
@@ -120,6 +121,16 @@ def card_document(description: DatasetJson, folder: Path, slug: str) -> dict[str
     if isinstance(pattern, str):
         document["layout"]["case_pattern"] = pattern
     return document | kept
+
+
+def _names_of_export(extra: Mapping[str, Any], path: Path) -> tuple[dict[int, str], dict[str, list[Any]]]:
+    """Names of the labels and the regions, as the export's label map has them (SB110 when it is none)."""
+    try:
+        labels = {int(value): str(name) for value, name in extra.get("labels", {}).items()}
+        return labels, {str(name): list(values) for name, values in extra.get("regions", [])}
+    except (AttributeError, TypeError, ValueError, OverflowError) as error:
+        message = f"{path.name} is no label map of an export ({type(error).__name__}: {error})"
+        raise SegbenchError("SB110", message, path=path) from error
 
 
 def _kept_of_card(extra: Mapping[str, Any] | None) -> dict[str, Any]:

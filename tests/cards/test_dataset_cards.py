@@ -138,6 +138,8 @@ def test_all_faults_are_told_at_once_inside_tables_and_between_them() -> None:
         (("expected", "cases"), 0, "expected.cases"),
         (("evaluation", "size_bins_ml"), {"WT": [50, 10]}, "evaluation.size_bins_ml.WT"),
         (("evaluation", "ignore_label"), 9, "evaluation.ignore_label"),
+        (("evaluation", "ignore_label"), [2], "evaluation.ignore_label"),
+        (("evaluation", "ignore_label"), {"a": 2}, "evaluation.ignore_label"),
         (("splits", "default"), "a/b", "splits.default"),
         (("schema_version",), 2, "schema_version"),
     ],

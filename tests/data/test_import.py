@@ -60,6 +60,29 @@ def test_an_exported_split_comes_back_with_its_test_set(clean_trees: dict[str, P
     assert written == ["datasets/mine/card.toml", "datasets/mine/splits/imported.json"]
 
 
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"labels": 5},
+        {"labels": {"one": "a"}},
+        {"regions": [["TC"]]},
+        {"regions": 7},
+        {"regions": [["TC", None]]},
+        {"card": {"evaluation": {"ignore_label": [1]}}, "ignore": [1]},
+    ],
+)
+def test_a_damaged_label_map_beside_an_export_is_named(
+    clean_trees: dict[str, Path], tmp_path: Path, change: dict[str, object]
+) -> None:
+    dataset = open_dataset("brats2023-gli", path=clean_trees["brats"])
+    root = export_dataset(dataset, tmp_path / "raw", split="random-50-25-25").root
+    file = root / "segbench_label_map.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | change))
+    with pytest.raises(SegbenchError) as caught:
+        open_dataset(root)
+    assert caught.value.code == "SB110"
+
+
 def test_a_slug_that_is_taken_is_told(clean_trees: dict[str, Path], tmp_path: Path) -> None:
     dataset = open_dataset("brats2023-gli", path=clean_trees["brats"])
     root = str(export_dataset(dataset, tmp_path / "raw", split="random-50-25-25").root)

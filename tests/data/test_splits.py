@@ -271,6 +271,9 @@ class TestOfficialBrats:
             assert any(gone in line for line in error.details)
 
 
+TABLE = {"kind": "rule", "rule": "table", "table": "meta.csv", "case": "id", "column": "part", "test": ["t"]}
+
+
 class TestFiles:
     def test_written_and_read_again(self, tmp_path: Path) -> None:
         dataset = dataset_of("acdc", CASES)
@@ -318,6 +321,15 @@ class TestFiles:
             ({"kind": "rule", "rule": "shuffle"}, "SB110"),
             ({"kind": "rule", "rule": "patient-safe"}, "SB110"),
             ({"kind": "rule", "rule": "random", "fractions": [1, 2, 3]}, "SB110"),
+            ({"kind": "rule", "rule": "random", "seed": True}, "SB110"),
+            ({"kind": "rule", "rule": "folds", "folds": [{"train": []}]}, "SB110"),
+            ({"kind": "rule", "rule": "forms", "test": 7}, "SB110"),
+            ({"kind": "rule", "rule": "forms", "test": ["a"], "validation": [{}]}, "SB110"),
+            ({"kind": "rule", "rule": "patient-safe", "of": {}}, "SB110"),
+            ({**TABLE, "table": 5}, "SB110"),
+            ({**TABLE, "column": None}, "SB110"),
+            ({**TABLE, "table": "absent.csv"}, "SB303"),
+            ({**TABLE, "table": "no\0name"}, "SB303"),
             ({"folds": [{"train": ["p00-0"]}], "colour": "blue"}, "SB110"),
             ({"folds": [{"train": ["p00-0"]}], "schema_version": 9}, "SB110"),
         ],

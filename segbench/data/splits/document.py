@@ -93,6 +93,17 @@ def _rule_faults(document: Mapping[str, Any]) -> list[str]:
         for key in needs.get(rule, ())
         if key not in document
     ]
+    faults += [
+        f"{key}: found {document[key]!r}; allowed: a text"
+        for key in ("of", "table", "case", "column")
+        if not isinstance(document.get(key, ""), str)
+    ]
+    for key in ("test", "validation"):
+        listed = document.get(key, [])
+        if not isinstance(listed, list) or not all(isinstance(item, str) for item in listed):
+            faults.append(f"{key}: found {listed!r}; allowed: a list of texts")
+    if rule == "folds" and not _is_count(document.get("folds", 5)):
+        faults.append(f"folds: found {document['folds']!r}; allowed: a number of folds")
     shares = document.get("fractions", [0.7, 0.1, 0.2])
     numbers = (
         isinstance(shares, list) and len(shares) == 3 and all(isinstance(s, int | float) for s in shares)
@@ -100,9 +111,13 @@ def _rule_faults(document: Mapping[str, Any]) -> list[str]:
     if not numbers or min(shares) < 0 or abs(sum(shares) - 1) > 1e-6 or shares[2] >= 1:
         faults.append(f"fractions: found {shares!r}; allowed: three shares that sum to 1")
     seed = document.get("seed", 0)
-    if not isinstance(seed, int) or isinstance(seed, bool):
+    if not _is_count(seed):
         faults.append(f"seed: found {seed!r}; allowed: a whole number")
     return faults
+
+
+def _is_count(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
 
 
 def named_ids(paths: Iterable[Path]) -> set[str]:
