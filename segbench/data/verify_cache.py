@@ -9,8 +9,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from segbench.core import console
 from segbench.core.atomic import atomic_write
 from segbench.core.environment import cache_dir
+from segbench.core.errors import SegbenchError
 from segbench.core.hashing import canonical_json
 from segbench.data.verify_facts import (
     FACTS_VERSION,
@@ -106,7 +108,10 @@ class FactsCache:
             self.changed = True
 
     def save(self) -> None:
-        """Write what is known, whole or not at all; nothing when nothing changed."""
+        """Write what is known, whole or not at all; nothing when nothing changed.
+
+        A folder that cannot be written costs time at the next verification, never this one: it is told once.
+        """
         if self.path is None or not self.changed:
             return
         files = {n: file_to_json(f) if isinstance(f, FileFacts) else f for n, f in self.files.items()}
@@ -120,7 +125,11 @@ class FactsCache:
             "thumbnails": self.thumbnails,
             "about": self.about,
         }
-        atomic_write(self.path, canonical_json(value))
+        try:
+            atomic_write(self.path, canonical_json(value))
+        except (SegbenchError, OSError) as error:
+            console.warn(f"what was verified cannot be remembered in {self.path.parent}: {error}")
+            self.path = None
         self.changed = False
 
     def _name(self, path: Path) -> str:

@@ -15,7 +15,7 @@ from segbench.core.errors import SegbenchError
 from segbench.data import open_dataset
 from segbench.data.recognise import slug_of
 from segbench.data.splits import load_split
-from segbench.data.transfer import export_dataset, import_dataset
+from segbench.data.transfer import export_dataset, import_dataset, import_predictions
 from segbench.data.transfer.importing import toml_text
 
 Tree = Callable[..., Path]
@@ -142,6 +142,19 @@ def test_a_plain_msd_folder_gets_a_card_and_the_default_split(own_tree: Tree, tm
     with pytest.raises(SegbenchError) as caught:
         import_dataset(root, output=tmp_path / "cards")
     assert caught.value.code == "SB337"
+
+
+def test_a_folder_that_is_not_there_is_no_empty_folder(tmp_path: Path) -> None:
+    (tmp_path / "map.json").write_text('{"dataset": "x", "to_source": {"0": 0}, "labels": {}, "regions": []}')
+    for call in (
+        lambda: import_dataset(tmp_path / "nowhere", output=tmp_path / "cards"),
+        lambda: import_predictions(
+            tmp_path / "nowhere", label_map=tmp_path / "map.json", output=tmp_path / "out"
+        ),
+    ):
+        with pytest.raises(SegbenchError) as caught:
+            call()
+        assert caught.value.code == "SB301"
 
 
 def test_what_has_a_card_or_no_description_is_refused(clean_trees: dict[str, Path], tmp_path: Path) -> None:

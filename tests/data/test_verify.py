@@ -121,6 +121,17 @@ def test_no_cache_neither_reads_nor_writes_it(msd, tmp_path, opened, monkeypatch
     assert not (tmp_path / "cache").exists()
 
 
+def test_a_cache_that_cannot_be_kept_costs_time_and_nothing_else(msd, tmp_path, opened, capsys):
+    (tmp_path / "file").write_text("no folder can be here")
+    first = verify(msd, cache=tmp_path / "file" / "cache")
+    assert "cannot be remembered" in capsys.readouterr().err
+    count = len(opened)
+    again = verify(msd, cache=tmp_path / "file" / "cache")
+    assert len(opened) == 2 * count
+    assert again == first == verify(msd, cache=False)
+    assert not first.cached
+
+
 @pytest.mark.parametrize("content", ["", "{", "[]", '{"version": 0}', '{"version": 2, "files": {"a": 3}}'])
 def test_damaged_cache_is_made_anew(msd, tmp_path, content):
     first = verify(msd, cache=tmp_path / "cache")

@@ -34,9 +34,14 @@ def import_dataset(
         The card's file, and the card.
 
     Raises:
-        SegbenchError: SB302 or SB331 as `open_dataset`; SB337 if the card exists already.
+        SegbenchError: SB301 without such a folder; SB302 or SB331 as `open_dataset`; SB337 if the card exists
+            already.
     """
     root = Path(folder).expanduser()
+    if not root.is_dir():
+        raise SegbenchError(
+            "SB301", f"there is no folder {root}", path=root, mend="name a folder that exists"
+        )
     described = next((p for p in (root, *entries(root)) if (p / "dataset.json").is_file()), None)
     if described is None:
         describe_folder(root)  # says why not; AbdomenAtlas and phantoms have a card already

@@ -145,13 +145,16 @@ def import_predictions(
         The written files, and one error per file that could not be taken (SB2xx, with the case).
 
     Raises:
-        SegbenchError: SB110 for the map, SB311 for a folder without a label map, SB104 when output is the
-            input.
+        SegbenchError: SB110 for the map, SB301 without such a folder, SB311 for a folder without a label map,
+            SB104 when output is the input.
     """
     source, target = Path(folder), Path(output)
     mapping = LabelMap.read(label_map)
     if target.resolve() == source.resolve():
         raise SegbenchError("SB104", "--output must be another folder than the predictions", path=target)
+    if not source.is_dir():
+        message = f"there is no folder {source}"
+        raise SegbenchError("SB301", message, path=source, mend="name a folder that exists")
     files = volumes_in(source)
     if not files:
         raise SegbenchError("SB311", f"no label map in {source}", path=source)
