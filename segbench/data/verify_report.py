@@ -234,7 +234,7 @@ def _group_lines(severity: str, code: str, entries: list[Finding], shown: int) -
     if severity == "info":
         shown = min(shown, 1)
     for entry in entries[:shown]:
-        place = " ".join(part for part in (entry.case, entry.file) if part)
+        place = _one_line(" ".join(part for part in (entry.case, entry.file) if part))
         told = entry.found is None or entry.found in entry.message
         facts = (
             f" (expected {entry.expected}; found {entry.found})" if entry.expected else f" ({entry.found})"
@@ -247,6 +247,11 @@ def _group_lines(severity: str, code: str, entries: list[Finding], shown: int) -
     if severity != "info":
         lines += [f"  mend: {mend}" for mend in mends[:2]]
     return lines
+
+
+def _one_line(text: str) -> str:
+    """A name in which a line break cannot pass for another finding."""
+    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
 
 
 def _plural(count: int, word: str) -> str:

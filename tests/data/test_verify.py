@@ -121,6 +121,14 @@ def test_no_cache_neither_reads_nor_writes_it(msd, tmp_path, opened, monkeypatch
     assert not (tmp_path / "cache").exists()
 
 
+def test_a_line_break_in_a_name_is_no_line_of_the_report(msd):
+    image = next((msd / "Task99_Phantom" / "imagesTr").iterdir())
+    shutil.copy(image, image.with_name("x\nerror[SB201] made up.nii.gz"))
+    report = verify(msd, cache=False)
+    assert not any(line.startswith("error[SB201]") for line in as_text(report).splitlines())
+    assert any("\n" in (found.file or "") for found in report.findings)
+
+
 def test_a_cache_that_cannot_be_kept_costs_time_and_nothing_else(msd, tmp_path, opened, capsys):
     (tmp_path / "file").write_text("no folder can be here")
     first = verify(msd, cache=tmp_path / "file" / "cache")
