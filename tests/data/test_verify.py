@@ -122,7 +122,7 @@ def test_no_cache_neither_reads_nor_writes_it(msd, tmp_path, opened, monkeypatch
 
 
 def test_a_line_break_in_a_name_is_no_line_of_the_report(msd):
-    image = next((msd / "Task99_Phantom" / "imagesTr").iterdir())
+    image = next((msd / "imagesTr").iterdir())
     shutil.copy(image, image.with_name("x\nerror[SB201] made up.nii.gz"))
     report = verify(msd, cache=False)
     assert not any(line.startswith("error[SB201]") for line in as_text(report).splitlines())
