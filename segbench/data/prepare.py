@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Protocol
@@ -96,6 +97,7 @@ def prepare_dataset(
     training_ids: Sequence[str],
     workers: int = 0,
     progress: Callable[[str], None] | None = None,
+    between: Callable[[], None] = lambda: None,
     on_error: Literal["raise", "collect"] = "raise",
 ) -> Cache:
     """Prepare what is missing and open the cache.
@@ -108,6 +110,7 @@ def prepare_dataset(
         training_ids: Cases of the training split: source of the `ct` statistics and of the median spacing.
         workers: Processes; 0 does the work here.
         progress: Called with a case's id when it is ready (or has failed).
+        between: Called after each case that was worked on; what it raises ends the work, cases done stay.
         on_error: "raise": after all other cases are done, the first error, naming the rest; "collect": errors
             stand in `Cache.failures` and the cache holds the others.
 
@@ -127,7 +130,7 @@ def prepare_dataset(
     if missing:
         spacing = _resolved_spacing(dataset, recipe, training)
         _require_disk(_forecast_bytes(dataset, missing, recipe, spacing), folder)
-    fingerprint = _fingerprint(dataset, recipe, folder, training, workers)
+    fingerprint = _fingerprint(dataset, recipe, folder, training, workers, between)
     job = _PrepareCase(dataset, recipe, folder, fingerprint)
     absent = set(missing)
     if progress is not None:
@@ -135,13 +138,15 @@ def prepare_dataset(
             if case not in absent:
                 progress(case)
     failures: dict[str, SegbenchError] = {}
-    for case, _, error in ordered_map(job, missing, workers):
-        if isinstance(error, SegbenchError):
-            failures[case] = error
-        elif error is not None:
-            raise error
-        if progress is not None:
-            progress(case)
+    with closing(ordered_map(job, missing, workers)) as done:
+        for case, _, error in done:
+            if isinstance(error, SegbenchError):
+                failures[case] = error
+            elif error is not None:
+                raise error
+            if progress is not None:
+                progress(case)
+            between()
     note_use(folder)
     cache = Cache(folder, repair=job)
     cache.failures.update(failures)
@@ -269,7 +274,12 @@ def _source_digest(dataset: DatasetLike, case: str) -> str:
 
 
 def _fingerprint(
-    dataset: DatasetLike, recipe: PreparationRecipe, folder: Path, training: Sequence[str], workers: int
+    dataset: DatasetLike,
+    recipe: PreparationRecipe,
+    folder: Path,
+    training: Sequence[str],
+    workers: int,
+    between: Callable[[], None],
 ) -> dict[str, Any]:
     """Numbers taken from the training split; computed once, then read."""
     path = folder / "fingerprint.json"
@@ -278,10 +288,12 @@ def _fingerprint(
     statistics: list[dict[str, float] | None] = [None] * len(recipe.channels)
     if recipe.needs_statistics:
         samples: list[Float32] = []
-        for _, result, error in ordered_map(_SampleForeground(dataset, recipe), training, workers):
-            if error is not None:
-                raise error
-            samples.append(result)
+        with closing(ordered_map(_SampleForeground(dataset, recipe), training, workers)) as done:
+            for _, result, error in done:
+                if error is not None:
+                    raise error
+                samples.append(result)
+                between()
         measured = channel_statistics(samples)
         for index, scheme in enumerate(recipe.normalisation):
             statistics[index] = measured[index] if scheme == "ct" else None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -27,7 +28,20 @@ def verify_stage(context: Context) -> StageResult:
     """
     from segbench.data.verify import verify
 
-    report = verify(context.dataset, split=context.split, workers=max(1, context.execution.workers))
+    with ExitStack() as bars:
+
+        def begin(title: str, total: int) -> Callable[[float], None]:
+            bars.close()  # the bar of the pass before
+            bar = bars.enter_context(console.progress(title, total))
+
+            def advance(cases: float) -> None:
+                bar.advance(cases)
+                context.stop.check()  # a signal need not wait for the last of a thousand cases
+
+            return advance
+
+        workers = max(1, context.execution.workers)
+        report = verify(context.dataset, split=context.split, workers=workers, on_progress=begin)
     ours = set(context.split.train) | set(context.split.validation) | set(context.split.test)
     errors = [finding for finding in report.findings if finding.severity == "error"]
     stopping = [finding for finding in errors if finding.case is None or finding.case in ours]
@@ -110,6 +124,7 @@ def open_prepared(context: Context, *, tell: Callable[[str], None] | None = None
         training_ids=split.train,
         workers=context.execution.workers,
         progress=tell,
+        between=context.stop.check,
         on_error="collect",
     )
     for case in (*split.train, *split.validation):

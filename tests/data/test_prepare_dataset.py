@@ -157,6 +157,30 @@ def test_one_bad_case_stays_alone(dataset, tmp_path):
     assert cache.case_ids == tuple(i for i in IDS if i != IDS[2])
 
 
+@pytest.mark.parametrize(
+    ("scheme", "stop_after", "left", "workers"),
+    [("zscore", 2, 2, 0), ("ct", 2, 0, 0), ("ct", 4, 1, 0), ("zscore", 2, 2, 2)],
+)
+def test_a_stop_between_cases_keeps_what_is_done(dataset, tmp_path, scheme, stop_after, left, workers):
+    """With `ct` the three training cases are read first, for their statistics; a stop need not wait for it."""
+    calls = iter(range(1, 99))
+
+    def stop():
+        if next(calls) == stop_after:
+            raise KeyboardInterrupt
+
+    more = {"training_ids": IDS[:3], "workers": workers}
+    with pytest.raises(KeyboardInterrupt):
+        prepare_dataset(dataset, IDS, recipe(scheme), tmp_path / "cache", between=stop, **more)
+    folder = prepared_folder(tmp_path / "cache", "tiny", recipe(scheme), IDS[:3])
+    whole = Cache(folder).case_ids
+    assert whole[:left] == tuple(IDS[:left])
+    assert len(whole) == left or workers  # workers are some cases ahead
+    assert not list(folder.glob("cases/*tmp*")) or workers
+    again = prepare_dataset(dataset, IDS, recipe(scheme), tmp_path / "cache", **more)
+    assert again.case_ids == tuple(IDS)
+
+
 def test_a_damaged_file_is_repaired_on_the_next_call_or_by_the_cache_itself(dataset, tmp_path):
     cache = prepare_dataset(dataset, IDS, recipe(), tmp_path / "cache", training_ids=IDS)
     good = cache.digest(IDS)

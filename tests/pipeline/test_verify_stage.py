@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from segbench.core.errors import SegbenchError
+from segbench.core.interrupt import Interrupted, StopRequest
 from segbench.data import verify as verify_module
 from segbench.pipeline.preparing import verify_stage
 
@@ -46,6 +47,29 @@ def test_cases_that_the_split_leaves_out_are_one_line(monkeypatch: pytest.Monkey
     assert len(told) == 2
     assert "182 cases, such as x0" in told[-1]
     assert told[0] == "SB313: a: constant image"
+
+
+def test_a_signal_need_not_wait_for_the_last_case(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[int] = []
+
+    def slow(*given: Any, on_progress: Any, **named: Any) -> None:
+        advance = on_progress("voxels of thousand", 1000)
+        for case in range(1000):
+            seen.append(case)
+            stop.number = 15 if case == 3 else stop.number
+            advance(1)
+
+    monkeypatch.setattr(verify_module, "verify", slow)
+    stop = StopRequest()
+    context: Any = SimpleNamespace(
+        dataset=None,
+        split=SimpleNamespace(name="list", train=("a",), validation=(), test=()),
+        execution=SimpleNamespace(workers=0),
+        stop=stop,
+    )
+    with pytest.raises(Interrupted):
+        verify_stage(context)
+    assert seen == [0, 1, 2, 3]
 
 
 def test_a_fault_outside_the_split_is_a_warning_and_inside_it_stops(monkeypatch: pytest.MonkeyPatch) -> None:
