@@ -162,7 +162,7 @@ def test_one_bad_case_stays_alone(dataset, tmp_path):
     [("zscore", 2, 2, 0), ("ct", 2, 0, 0), ("ct", 4, 1, 0), ("zscore", 2, 2, 2)],
 )
 def test_a_stop_between_cases_keeps_what_is_done(dataset, tmp_path, scheme, stop_after, left, workers):
-    """With `ct` the three training cases are read first, for their statistics; a stop need not wait for it."""
+    """With `ct` the training cases are read first, for their statistics; a stop need not wait for that."""
     calls = iter(range(1, 99))
 
     def stop():
