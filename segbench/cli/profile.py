@@ -96,10 +96,14 @@ def profile(
 
 
 def _models(names: list[str]) -> list[str]:
+    from segbench.cards import list_model_cards
     from segbench.networks import list_networks
+    from segbench.networks.registry import network_card
     from segbench.pipeline.api import expand_names
 
     networks = list_networks()
+    for name in set(names) & set(list_model_cards()):
+        network_card(name)  # a floor is a model with nothing to profile: SB104 says so, it is not unknown
     return expand_names(names, networks, what="model", everything=networks)
 
 

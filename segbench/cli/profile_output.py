@@ -70,7 +70,10 @@ def _write_row(document: ProfileDocument, row: ProfileRow, folder: Path) -> Path
     from segbench.profiling.machine import machine_slug
 
     shape = "x".join(map(str, row.input_shape))
-    path = folder / machine_slug(row.environment) / f"{row.model}__{shape}__{row.mode}__{row.dtype}.json"
+    # What was only counted must not take the place of what was measured on the same machine.
+    counted = "__meta" if row.device == "meta" else ""
+    name = f"{row.model}__{shape}__{row.mode}__{row.dtype}{counted}.json"
+    path = folder / machine_slug(row.environment) / name
     path.parent.mkdir(parents=True, exist_ok=True)
     atomic_write_json(path, document.model_copy(update={"rows": [row]}).as_json())
     return path

@@ -58,7 +58,12 @@ class LatencyFacts(_Facts):
 
 
 class MemoryFacts(_Facts):
-    """Bytes. On CPU the peak is that of the resident set over what was resident before the first call."""
+    """Bytes.
+
+    On CUDA the peaks are the allocator's, and the driver's for the process where it tells. On a CPU
+    `process_peak_bytes` is the peak of the whole process, libraries included, and `activations_bytes` what
+    that peak has over the resident set just before the first call, gradients and optimiser apart.
+    """
 
     weights_bytes: Count
     gradients_bytes: Count | None

@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 
 from segbench.cli import common
 from segbench.cli.main import build_app
-from segbench.profiling import ProfileDocument, ProfileRequest, profile_rows, rows
+from segbench.profiling import ProfileDocument, ProfileRequest, ProfileRow, profile_rows, rows
 
 
 def small(model: str = "nnunet-tiny", **changes: object) -> ProfileRequest:
@@ -225,6 +225,24 @@ def test_a_gpu_that_is_not_here_is_exit_5() -> None:
     assert run("--model", "nnunet-tiny", "--device", "cuda")[0] == 5
 
 
+def test_a_floor_is_no_unknown_model() -> None:
+    done = CliRunner().invoke(build_app(), ["profile", "--model", "nnunet-tiny,mean-atlas"])
+    assert done.exit_code == 2
+    assert "'mean-atlas' is a floor" in str(done.exception or done.output) + done.stderr
+
+
+def test_what_was_only_counted_leaves_what_was_measured(tmp_path: Path) -> None:
+    from segbench.cli.profile_output import write
+
+    facts = {"model": "m", "status": "ok", "input_shape": [1, 1, 32, 32, 32], "out_channels": 4}
+    facts |= {"mode": "infer", "dtype": "fp32", "environment": {"cpu": "some", "cores": 2}}
+    for device in ("cpu", "meta"):
+        row = ProfileRow.model_validate({**facts, "device": device})
+        write(ProfileDocument(rows=[row]), tmp_path, ())
+    kept = sorted(path.name for path in tmp_path.rglob("*.json"))
+    assert kept == ["m__1x1x32x32x32__infer__fp32.json", "m__1x1x32x32x32__infer__fp32__meta.json"]
+
+
 def test_csv_latex_and_files(here, tmp_path: Path) -> None:
     common = ("--model", "nnunet-tiny", "--input", "1x1x32x32x32", "--classes", "2", "--device", "meta")
     code, out = run(*common, "--format", "csv", "--output", str(tmp_path / "a.json"))
@@ -238,7 +256,7 @@ def test_csv_latex_and_files(here, tmp_path: Path) -> None:
     assert r"\toprule" in out
     assert "selective scan" in out
     (path,) = (tmp_path / "machines").rglob("*.json")
-    assert path.name == "nnunet-tiny__1x1x32x32x32__infer__fp32.json"
+    assert path.name == "nnunet-tiny__1x1x32x32x32__infer__fp32__meta.json"
     from segbench.report import lint_latex
 
     assert not lint_latex(out)
