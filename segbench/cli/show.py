@@ -153,7 +153,7 @@ def _run(name: str, diff: str | None, results: Path | None) -> int:
         console.emit_json(record)
     else:
         _document("run", record)
-        console.emit(f"rebuild with: {rerun_command(record)}")
+        console.emit(f"rebuild with: {rerun_command(record, folder)}")
     return 0
 
 

@@ -165,8 +165,9 @@ def _cells_of(
         problem = check_fit(own, model)
         if problem is None:
             classes_of(dataset.card, own.loss.output)
+        by_fold = {split.fold: split for split in splits}
         for fold in _folds(request.folds, splits):
-            split = splits[fold]
+            split = by_fold[fold]
             content = identify(model, dataset.card, own, dataset_digest=digest, split_digest=split.digest)
             for seed in request.seeds if request.seeds is not None else own.seeds.default:
                 identity = run_id(
@@ -260,14 +261,15 @@ def _progress(folder: Path) -> str:
 
 
 def _folds(asked: Sequence[int] | str, splits: Sequence[Split]) -> list[int]:
+    there = [split.fold for split in splits]
     if isinstance(asked, str):
-        return list(range(len(splits)))
+        return there
     for fold in asked:
-        if fold >= len(splits):
+        if fold not in there:
             raise SegbenchError(
                 "SB104",
                 f"--fold {fold}: the split '{splits[0].name}' has {len(splits)} fold(s)",
-                expected=f"0 to {len(splits) - 1}",
+                expected=f"{there[0]} to {there[-1]}" if len(there) > 1 else f"{there[0]}",
                 found=fold,
                 mend="use --split folds-5 for a cross-validation",
             )

@@ -7,9 +7,13 @@ import shlex
 from pathlib import Path
 from typing import Any
 
+from pydantic import ValidationError
+
+from segbench.cards import DatasetCard, ModelCard
 from segbench.cards.protocol import list_protocols, load_protocol
 from segbench.core.errors import SegbenchError, nearest_names
-from segbench.records.store import find_runs
+from segbench.pipeline.cell import protocol_for
+from segbench.records.store import RUN_FILE, find_runs
 
 
 def find_run(name: str, results: Path) -> Path:
@@ -40,8 +44,13 @@ def find_run(name: str, results: Path) -> Path:
     )
 
 
-def rerun_command(record: dict[str, Any]) -> str:
-    """The command that makes the same run again: the recorded one, or for a cell the one that plans it."""
+def rerun_command(record: dict[str, Any], folder: Path | None = None) -> str:
+    """The command that makes the same run again: the recorded one, or for a cell the one that plans it.
+
+    Args:
+        record: The content of `run.json`.
+        folder: Where it lies: a split that is not the dataset's own is taken from there.
+    """
     if record.get("kind") == "external":
         return shlex.join(record.get("command") or ["not", "recorded"])
     model = (record.get("model") or {}).get("slug")
@@ -52,20 +61,38 @@ def rerun_command(record: dict[str, Any]) -> str:
     name = str(protocol.get("name", "standard")).removesuffix("+custom")
     parts = ["segbench", "run", "--model", model, "--dataset", dataset, "--protocol", name]
     if name in list_protocols():
-        family = ((record.get("model") or {}).get("card") or {}).get("family", "")
-        shipped = load_protocol(name).for_family(family).resolved()
-        for field, ours, theirs in differences(protocol, shipped):
-            if field in _FROM_CARDS and theirs in {'"card"', '"median"'}:
-                continue
-            section = field.split(".")[0]
-            if section not in {"name", "notes", "seeds", "family"}:
-                parts += ["--set", f"{field}={_toml(ours)}"]
+        changed = {
+            field: _toml(ours)
+            for field, ours, _ in differences(protocol, _shipped(name, record))
+            if field != "split.name" and field.split(".")[0] not in {"name", "notes", "seeds", "family"}
+        }
+        if name == protocol.get("name") or len(changed) > 1:  # --limit alone does not rename the protocol
+            limit = changed.pop("split.limit", None)
+            parts += [] if limit is None else ["--limit", limit]
+        parts += [word for field, value in changed.items() for word in ("--set", f"{field}={value}")]
+    parts += _split_flag(record, folder)
     parts += ["--fold", str(record.get("fold", 0)), "--seed", str(record.get("seed", 0))]
     return shlex.join(parts)
 
 
-_FROM_CARDS = {"data.spacing", "inference.mirror_axes", "metrics.profile", "split.name"}
-"""Fields that the protocol leaves to the dataset's card; the card fills them in again."""
+def _shipped(name: str, record: dict[str, Any]) -> dict[str, Any]:
+    """The protocol of that name as it applies to the record's own cards."""
+    protocol = load_protocol(name)
+    model, dataset = (record.get("model") or {}).get("card"), (record.get("dataset") or {}).get("card")
+    try:
+        cards = ModelCard.model_validate(model), DatasetCard.model_validate(dataset)
+    except ValidationError:  # cards of another version; then more fields are named than need be
+        return protocol.for_family(str((model or {}).get("family", ""))).resolved()
+    return json.loads(json.dumps(protocol_for(protocol, *cards).resolved()))
+
+
+def _split_flag(record: dict[str, Any], folder: Path | None) -> list[str]:
+    """`--split` where the run did not take the split that its dataset's card names."""
+    name = (record.get("split") or {}).get("name")
+    card = (record.get("dataset") or {}).get("card") or {}
+    if not name or name == (card.get("splits") or {}).get("default"):
+        return []
+    return ["--split", str(name) if folder is None else str(folder / RUN_FILE)]
 
 
 def differences(a: dict[str, Any], b: dict[str, Any]) -> list[tuple[str, str, str]]:

@@ -149,17 +149,19 @@ class ResultsFolder(RuleBasedStateMachine):
         )
         self.start(seed, f"{where}:{at}:{action}")
 
-    @precondition(lambda self: "resumable" in self.model.values())
-    @rule(offset=st.integers(0, 10**6))
-    def rot_in_the_newest_checkpoint(self, offset: int) -> None:
-        for seed in SEEDS:
-            steps = sorted((self.folder(seed) / "checkpoints").glob("step-*"))
-            trains = not (self.folder(seed) / "stages" / "train.json").exists()
-            if self.model[seed] == "resumable" and trains and len(steps) > 1:
-                file = sorted(path for path in steps[-1].iterdir() if path.is_file())[offset % 2]
-                data = bytearray(file.read_bytes())
-                data[offset % len(data)] ^= 0x10
-                file.write_bytes(bytes(data))
+    @precondition(lambda self: self.open_seeds())
+    @rule(which=st.integers(0, 1), n=st.integers(3, STEPS), offset=st.integers(1, 10**6))
+    def rot_in_the_newest_checkpoint(self, which: int, n: int, offset: int) -> None:
+        """Killed in training; then a bit of the newest checkpoint's weights flips on the disk."""
+        seed = self.open_seeds()[which % len(self.open_seeds())]
+        self.start(seed, f"step:{n}:kill")
+        steps = sorted((self.folder(seed) / "checkpoints").glob("step-*"))
+        trains = not (self.folder(seed) / "stages" / "train.json").exists()
+        if self.model[seed] == "resumable" and trains and len(steps) > 1:
+            file = steps[-1] / "weights.safetensors"
+            data = bytearray(file.read_bytes())
+            data[-1 - offset % (len(data) // 2)] ^= 0x40
+            file.write_bytes(bytes(data))
 
     @precondition(lambda self: "resumable" in self.model.values())
     @rule(

@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from segbench.core.atomic import atomic_write_json
 from segbench.core.errors import SegbenchError, unknown_name
@@ -58,8 +58,8 @@ def load_split(name_or_path: str | Path | None, dataset: Dataset) -> list[Split]
 
     Args:
         name_or_path: A file of the card (`official`), a rule (`random-70-10-20`, `folds-5`, `patient-safe`),
-            the path of a split file, or None for the card's default. On a tree of phantoms a real card's
-            default is replaced by `random-70-10-20`.
+            the path of a split file or of a `run.json` (the fold of that run), or None for the card's
+            default. On a tree of phantoms a real card's default is replaced by `random-70-10-20`.
         dataset: The opened dataset; rules and `"*"` draw on its labelled cases.
 
     Returns:
@@ -155,9 +155,34 @@ def _by_name(name: str, dataset: Dataset) -> list[Split] | None:
 
 def _read_file(path: Path, dataset: Dataset) -> SplitFile:
     document = load_document(path)
+    if "run_id" in document:
+        return _of_record(document, path, dataset)
     check_document(document, path, dataset.card.slug)
     if document["kind"] == "rule":
         return _rule(document, path, dataset)
+    return _list_file(document, path, dataset)
+
+
+def _of_record(record: Mapping[str, Any], path: Path, dataset: Dataset) -> SplitFile:
+    """The one fold that a run record holds, so that the run can be made again where its split file is not."""
+    held = record.get("split")
+    part: Mapping[str, Any] = cast("Mapping[str, Any]", held) if isinstance(held, dict) else {}
+    about = record.get("dataset")
+    fold = record.get("fold", 0)
+    document = {
+        "schema_version": SCHEMA_VERSION,
+        "name": part.get("name"),
+        "dataset": about.get("slug") if isinstance(about, dict) else None,
+        "kind": "list",
+        "acknowledged_leaks": bool(part.get("acknowledged_leaks", False)),
+        "folds": [{name: part.get(name, []) for name in PARTS}],
+    }
+    check_document(document, path, dataset.card.slug)
+    loaded = _list_file(document, path, dataset)
+    return replace(loaded, splits=(replace(loaded.splits[0], fold=fold if isinstance(fold, int) else 0),))
+
+
+def _list_file(document: Mapping[str, Any], path: Path, dataset: Dataset) -> SplitFile:
     name = str(document["name"])
     splits = _lists(document, dataset)
     known = set(dataset.case_ids)
