@@ -50,7 +50,8 @@ def read_volume(
     """
     header, stored = load_stored(path, max_bytes=max_bytes, allow_channels=allow_channels, as_float=not raw)
     array = stored if raw and not header.scaled else as_real(header, stored)
-    check_finite(array, path=path)
+    if header.scaled or stored.dtype.kind == "f":  # integers as they are cannot but be finite
+        check_finite(array, path=path)
     return as_volume(header, array)
 
 
