@@ -5,7 +5,7 @@ Two cells whose recipes have one digest share one prepared cache, whatever model
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
@@ -114,8 +114,3 @@ def target_spacing(
         # A hair coarser than the rest keeps it the one low-resolution axis (as the reference does).
         target[worst] = finer if finer >= coarsest else coarsest + 1e-5
     return float(target[0]), float(target[1]), float(target[2])
-
-
-def statistics_of(fingerprint: Mapping[str, Any]) -> list[dict[str, float] | None]:
-    """Normalisation statistics per channel of a cache's fingerprint."""
-    return list(fingerprint["normalisation_statistics"])

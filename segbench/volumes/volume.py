@@ -40,12 +40,6 @@ class Volume:
         z, y, x = self.array.shape[-3:]
         return int(z), int(y), int(x)
 
-    @property
-    def voxel_volume_ml(self) -> float:
-        """Volume of one voxel in millilitres."""
-        z, y, x = self.spacing_mm
-        return z * y * x / 1000.0
-
     def with_array(self, array: NDArray[Any]) -> Volume:
         """The same grid with other voxels.
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,13 +19,6 @@ _CONTRAST_HU = 12.0
 """How much brighter the tumour is than the wall."""
 _WALL_MM = 3.0
 _VOLUME_ML = (0.5, 20.0)
-
-
-@dataclass(frozen=True, eq=False)
-class _Tumour:
-    blob: Blob
-    planes: tuple[float, float] | None
-    """z from and to, when it is thinner than three slices."""
 
 
 def make(case: Case) -> Made:
