@@ -110,6 +110,7 @@ def predict_planes(
     sigma_scale: float = 0.125,
     by_sign: bool = False,
     planes_at_once: int = _PLANES_AT_ONCE,
+    between: Callable[[], None] = lambda: None,
 ) -> Iterator[Tensor]:
     """Finished planes (K, n, Y, X) float32 in z order, together the whole prepared grid.
 
@@ -134,6 +135,7 @@ def predict_planes(
         sigma_scale: Width of the Gaussian in windows.
         by_sign: Outputs are independent regions, not classes.
         planes_at_once: Planes handed out together.
+        between: Called after every window; what it raises ends the prediction.
 
     Raises:
         ValueError: shapes that do not fit, or outputs other than announced.
@@ -170,6 +172,7 @@ def predict_planes(
         for ring, predictor in zip(rings, predictors, strict=True):
             for y, x, logits in predictor.layer(z):
                 ring.add(z, y, x, logits, weights, 1.0 / len(flips))
+                between()
         coverage.add(z)
         # Planes before the next layer of windows are finished; those of the padding are nobody's.
         first, last = max(z, plan.before[0]), min(following, plan.before[0] + plan.shape[0])
@@ -217,6 +220,7 @@ def predict_case(
     importance: Literal["gaussian", "constant"] = "gaussian",
     sigma_scale: float = 0.125,
     observe: Callable[[Tensor], None] | None = None,
+    between: Callable[[], None] = lambda: None,
 ) -> Labels:
     """Label map (z, y, x) of a prepared case on the grid of `shape`: predicted and exported plane by plane.
 
@@ -236,6 +240,7 @@ def predict_case(
         importance: Weighting inside a window.
         sigma_scale: Width of the Gaussian in windows.
         observe: Called with every group of finished planes, such as `ProbabilityWriter.push`.
+        between: Called after every window, such as `StopRequest.check`: a signal need not wait for the case.
     """
     first = image[0] if isinstance(image, list | tuple) else image
     source = tuple(int(n) for n in first.shape[1:])  # type: ignore[union-attr]
@@ -255,6 +260,7 @@ def predict_case(
         importance=importance,
         sigma_scale=sigma_scale,
         by_sign=regions is not None,
+        between=between,
     )
     for part in planes:
         exporter.push(part)

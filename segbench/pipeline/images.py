@@ -94,7 +94,9 @@ def predict_images(
             scores = output / f"{case.case}.b2nd" if save_probabilities else None
             try:
                 channels = case.read(max_bytes)
-                labels = predict_channels(members, case.case, channels, where, probabilities=scores)
+                labels = predict_channels(
+                    members, case.case, channels, where, probabilities=scores, between=stop.check
+                )
                 target = output / f"{case.case}.nii.gz"
                 write_label_map(target, labels, channels[0])
                 written.append(target)

@@ -7,7 +7,7 @@ same labels; their statistics of normalisation may differ, as they do between fo
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -156,6 +156,7 @@ def predict_channels(
     device: torch.device,
     *,
     probabilities: Path | None = None,
+    between: Callable[[], None] = lambda: None,
 ) -> Any:
     """The label map (z, y, x) of a case on the first channel's stored grid.
 
@@ -165,6 +166,7 @@ def predict_channels(
         channels: In the networks' order.
         device: Where the networks are.
         probabilities: Also stream the class scores to this `.b2nd`.
+        between: Called after every window.
     """
     from segbench.engine.export import export_grid, to_stored_grid
     from segbench.engine.memory import want_of_memory_is_a_result
@@ -203,6 +205,7 @@ def predict_channels(
             importance=inference.get("importance", "gaussian"),
             sigma_scale=inference.get("sigma_scale", 0.125),
             observe=observe,
+            between=between,
         )
     if regions is None:
         labels = label_values(labels, [int(v) for v in facts.get("label_values", range(outputs))])

@@ -152,6 +152,7 @@ def predict_prepared(
         "precision": usable_precision(protocol.train.precision, device),
         "importance": protocol.inference.importance,
         "sigma_scale": protocol.inference.sigma_scale,
+        "between": context.stop.check,
     }
     with want_of_memory_is_a_result(device), ExitStack() as stack:
         image = cache.image(case)

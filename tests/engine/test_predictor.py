@@ -185,6 +185,23 @@ def test_planes_arrive_in_order_and_none_is_missing(network):
     assert max(part.shape[1] for part in parts) <= 3
 
 
+def test_a_request_to_stop_need_not_wait_for_the_case(network):
+    calls = []
+
+    def at_the_third():
+        calls.append(1)
+        if len(calls) == 3:
+            raise KeyboardInterrupt
+
+    arguments = {"patch": PATCH, "num_outputs": 4, "overlap": 0.5}
+    with pytest.raises(KeyboardInterrupt):
+        predict_case(network, scan(40, 20, 24), between=at_the_third, **arguments)
+    calls.clear()
+    predict_case(network, scan(40, 20, 24), between=lambda: calls.append(1), **arguments)
+    windows = [len(window_starts(n, 16, 0.5)) for n in (40, 20, 24)]
+    assert len(calls) == np.prod(windows)
+
+
 def test_networks_that_give_lists_and_wrong_shapes(network):
     class Deep(nn.Module):
         def forward(self, x):
