@@ -185,6 +185,19 @@ def check_fit(protocol: Protocol, model: ModelCard) -> SegbenchError | None:
     )
 
 
+def check_selection(protocol: Protocol, split: Split) -> SegbenchError | None:
+    """Why no weights could be selected as the protocol asks, or None when they can."""
+    if protocol.validation.selection != "best_validation" or split.validation:
+        return None
+    return SegbenchError(
+        "SB104",
+        f"split '{split.name}' has no validation cases to select weights on",
+        expected="validation cases, or validation.selection = last",
+        found=protocol.validation.selection,
+        mend="--set validation.selection=last, or a split with a validation part",
+    )
+
+
 def card_settings(card: DatasetCard) -> dict[str, Any]:
     """The fields of a dataset card that change numbers; they enter the run id beside the content digest."""
     content = card.model_dump(

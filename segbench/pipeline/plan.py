@@ -17,7 +17,15 @@ from segbench.core.errors import SegbenchError
 from segbench.data import open_dataset
 from segbench.data.splits import Split, count_leaks, limit_split, load_split
 from segbench.metrics.profiles import load_profile
-from segbench.pipeline.cell import Cell, CellState, check_fit, classes_of, identify, protocol_for
+from segbench.pipeline.cell import (
+    Cell,
+    CellState,
+    check_fit,
+    check_selection,
+    classes_of,
+    identify,
+    protocol_for,
+)
 from segbench.pipeline.forecast import with_finished
 from segbench.records import read_run, run_id
 from segbench.records.lease import lease_holder
@@ -168,6 +176,7 @@ def _cells_of(
         by_fold = {split.fold: split for split in splits}
         for fold in _folds(request.folds, splits):
             split = by_fold[fold]
+            wrong = problem or check_selection(own, split)
             content = identify(model, dataset.card, own, dataset_digest=digest, split_digest=split.digest)
             for seed in request.seeds if request.seeds is not None else own.seeds.default:
                 identity = run_id(
@@ -176,8 +185,8 @@ def _cells_of(
                 cell = Cell(
                     model, dataset.card, digest, own, split, fold, seed, identity, request.results / identity
                 )
-                if problem is not None:
-                    cells.append(PlannedCell(cell, "blocked", problem.message, problem))
+                if wrong is not None:
+                    cells.append(PlannedCell(cell, "blocked", wrong.message, wrong))
                 else:
                     state, note = cell_state(cell.folder)
                     cells.append(PlannedCell(cell, state, note))

@@ -57,6 +57,22 @@ def test_states_and_forecasts(data: Path, tmp_path: Path) -> None:
     assert totals == {"done": 2, "failed": 1, "resumable": 1}
 
 
+def test_weights_are_not_selected_on_cases_that_are_not_there(data: Path, tmp_path: Path) -> None:
+    """In a cross-validation the held-out fold is the test: the last weights would be taken in silence."""
+    best = {
+        "validation.selection": "best_validation",
+        "validation.cases": "validation",
+        "validation.every_samples": 8,
+    }
+    (there,) = make_plan(request(data, tmp_path, overrides=best)).cells
+    assert there.state == "planned"
+    folds = make_plan(request(data, tmp_path, overrides=best, split="folds-5", folds="all")).cells
+    assert {cell.state for cell in folds} == {"blocked"}
+    assert folds[0].problem is not None
+    assert folds[0].problem.code == "SB104"
+    assert "no validation cases" in folds[0].note
+
+
 def test_a_fold_that_does_not_exist(data: Path, tmp_path: Path) -> None:
     with pytest.raises(SegbenchError, match="1 fold"):
         make_plan(request(data, tmp_path, folds=[3]))
