@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,8 @@ from segbench.report.guards import Guard
 from segbench.report.lint import lint_latex
 from segbench.report.load import as_paths
 from segbench.report.options import Options, make_options
+from segbench.report.panels import COLUMN_POINTS, PAGE_POINTS, TEXT_POINTS, fitted, table_points
+from segbench.report.table import Table
 from segbench.report.tables import TableSet, build_tables
 from segbench.report.tables.published import published_rows
 
@@ -178,6 +180,9 @@ def _table_files(
 
 
 EMPTY_TEXT = "No data for this table.\n"
+MOST_FLOATS = 40
+"""Floats of one file: LaTeX gives up at 52 that wait for a page. Where there are more, only tables over all
+regions are printed; the page, the Markdown and the CSV file hold the others."""
 
 
 def latex_text(item: TableSet, options: Options) -> str:
@@ -186,22 +191,25 @@ def latex_text(item: TableSet, options: Options) -> str:
     Raises:
         SegbenchError: SB704, our own LaTeX breaks the rules it is written by.
     """
-    floats = [
-        latex.render_latex(
-            table,
-            standalone=False,
-            column="double"
-            if latex.estimated_width(table, options.font) > latex.COLUMN_POINTS
-            else options.column,
-            font=options.font,
-        )
-        for table in item.latex
-    ]
+    floats = [part for table in item.latex for part in _printed(table, options)]
+    if len(floats) > MOST_FLOATS and item.leading:
+        chosen = [table for table in item.latex if (table.label or "") in item.leading]
+        floats = [part for table in chosen for part in _printed(table, options)]
     text = "\n".join(floats) or latex.escape_latex(EMPTY_TEXT.strip()) + "\n"
     findings = lint_latex(text)
     if findings:
         raise SegbenchError("SB704", f"{item.name}.tex fails its lint", details=findings[:20])
     return text
+
+
+def _printed(table: Table, options: Options) -> list[str]:
+    """The floats of one table: as it is, a size smaller, or in panels, so that it fits the text width."""
+    limit = PAGE_POINTS if options.column == "double" else TEXT_POINTS
+    rows = tuple(replace(row, label=" ".join(row.label.split())) for row in table.rows)
+    font, parts = fitted(replace(table, rows=rows), options.font, limit)
+    widest = max(table_points(part, font) for part in parts)
+    column = "double" if widest > COLUMN_POINTS else options.column
+    return latex.latex_floats(table, parts, column=column, font=font)
 
 
 def csv_text(item: TableSet, *, raw: bool) -> str:

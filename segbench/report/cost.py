@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from segbench.core.foreign import parse_json
 from segbench.report import facts
 from segbench.report.block import Block, ModelScores
 from segbench.report.runs import Run
@@ -85,7 +85,7 @@ def profile_row(run: Run) -> Mapping[str, Any]:
     if run.folder is None:
         return {}
     try:
-        content: object = json.loads((run.folder / "profile.json").read_text(encoding="utf-8"))
+        content: object = parse_json((run.folder / "profile.json").read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return {}
     if not isinstance(content, Mapping):

@@ -8,21 +8,19 @@ argument. `segbench.report.lint` checks the result against the same rules.
 from __future__ import annotations
 
 import re
-import textwrap
 import unicodedata
 from collections.abc import Sequence
+from dataclasses import replace
 from itertools import groupby
 
 from segbench.report.cells import cell_parts, superscript
+from segbench.report.panels import SIZES, column_gap, label_lines
 from segbench.report.table import Cell, Column, Row, Table
 
 MAX_ROWS = 45  # more rows than this do not fit a page: the table goes on in a further float
 WIDE_COLUMNS = 8  # more columns than this span both columns of a two-column class
-LABEL_WIDTH = 34  # characters of a row's label in one line
-COLUMN_POINTS = 252.0  # width of a journal's column
-SIZE_POINTS = {"tiny": 2.9, "scriptsize": 3.6, "footnotesize": 4.1, "small": 4.6, "normalsize": 5.1}
-"""Mean width of a character in points, measured on IEEEtran."""
-FONT_SIZES = ("tiny", "scriptsize", "footnotesize", "small", "normalsize")
+FONT_SIZES = tuple(SIZES)
+LONGEST_WORD = 40  # characters of a word in a caption or note: TeX breaks lines between words only
 
 _SPECIAL = {
     "\\": r"\textbackslash{}",
@@ -157,53 +155,63 @@ def render_latex(table: Table, *, standalone: bool, column: str, font: str) -> s
     Raises:
         ValueError: an unknown column width or font size.
     """
+    rows = tuple(replace(row, label=row.label.replace("\n", " ")) for row in table.rows)
+    fragment = "\n".join(latex_floats(table, [replace(table, rows=rows)], column=column, font=font))
+    return wrap_standalone(fragment) if standalone else fragment
+
+
+def latex_floats(table: Table, parts: Sequence[Table], *, column: str, font: str) -> list[str]:
+    """The floats of a table, each as LaTeX that ends with a line break.
+
+    Args:
+        table: what to print.
+        parts: the table itself or its panels, which are printed one below the other.
+        column: as in `render_latex`.
+        font: as in `render_latex`.
+
+    Raises:
+        ValueError: an unknown column width or font size.
+    """
     if column not in {"single", "double"}:
         raise ValueError(f"column must be 'single' or 'double', not {column!r}")
     if font not in FONT_SIZES:
         raise ValueError(f"font must be one of {', '.join(FONT_SIZES)}, not {font!r}")
-    chunks = _chunks(table.rows)
-    floats = [
-        _float(table, rows, part=part, last=part == len(chunks) - 1, double=column == "double", font=font)
-        for part, rows in enumerate(chunks)
+    floats = _floats(parts)
+    wide = column == "double" or len(table.columns) > WIDE_COLUMNS
+    return [
+        _float(table, part, part=number, last=number == len(floats) - 1, wide=wide, font=font)
+        for number, part in enumerate(floats)
     ]
-    fragment = "\n".join(floats)
-    return wrap_standalone(fragment) if standalone else fragment
 
 
-def _chunks(rows: Sequence[Row]) -> list[Sequence[Row]]:
+def _floats(parts: Sequence[Table]) -> list[list[Table]]:
+    """Panels by float, each cut where its rows would not fit a page: as many as give `MAX_ROWS` lines."""
+    floats: list[list[Table]] = [[]]
+    lines = 0
+    for panel in parts:
+        head = len(panel.columns[0].header) + 1 if panel.columns else 2
+        for rows in _chunks(panel.rows):
+            more = sum(len(label_lines(row.label)) for row in rows) + (head if floats[-1] else 0)
+            if floats[-1] and lines + more > MAX_ROWS:
+                floats.append([])
+                lines, more = 0, more - head
+            floats[-1].append(replace(panel, rows=rows))
+            lines += more
+    return floats
+
+
+def _chunks(rows: Sequence[Row]) -> list[tuple[Row, ...]]:
     """Rows by float: as many as give `MAX_ROWS` printed lines."""
     chunks: list[list[Row]] = [[]]
     lines = 0
     for row in rows:
-        more = len(_label_lines(row.label))
+        more = len(label_lines(row.label))
         if chunks[-1] and lines + more > MAX_ROWS:
             chunks.append([])
             lines = 0
         chunks[-1].append(row)
         lines += more
     return [tuple(chunk) for chunk in chunks]
-
-
-def estimated_width(table: Table, font: str = "footnotesize") -> float:
-    """About how wide the table is printed, in points: what decides whether a journal's column can hold it."""
-    labels = [table.corner, *(line for row in table.rows for line in _label_lines(row.label))]
-    total = max((len(label) for label in labels), default=0)
-    for place, column in enumerate(table.columns):
-        texts = [column.header[-1] + "  " if column.header else ""]
-        texts += [_plain_cell(row.cells[place], column) for row in table.rows]
-        total += max(len(text) for text in texts)
-    gap = float(_column_gap(len(table.columns)).removesuffix("pt"))
-    return total * SIZE_POINTS[font] + 2 * gap * len(table.columns)
-
-
-def _plain_cell(cell: Cell, column: Column) -> str:
-    parts = cell_parts(cell, column)
-    return parts.main + (f" + {parts.spread}" if parts.spread else "") + parts.tail
-
-
-def _label_lines(label: str) -> list[str]:
-    """A row's label in lines that fit; a long one goes on below its row."""
-    return textwrap.wrap(label, LABEL_WIDTH) or [""] if len(label) > LABEL_WIDTH else [label]
 
 
 def wrap_standalone(fragment: str) -> str:
@@ -222,10 +230,10 @@ STANDALONE_HEAD = (
 STANDALONE_TAIL = "\\end{document}\n"
 
 
-def _float(table: Table, rows: Sequence[Row], *, part: int, last: bool, double: bool, font: str) -> str:
-    """One float: caption above, the tabular, the notes under the last part."""
-    environment = "table*" if double or len(table.columns) > WIDE_COLUMNS else "table"
-    caption = escape_prose(table.caption) + (" (continued)" if part else "")
+def _float(table: Table, parts: Sequence[Table], *, part: int, last: bool, wide: bool, font: str) -> str:
+    """One float: caption above, the panels, the notes under the last part."""
+    environment = "table*" if wide else "table"
+    caption = escape_prose(_short_words(table.caption)) + (" (continued)" if part else "")
     label = latex_label(table.label or table.name) + (f"-{part + 1}" if part else "")
     lines = [
         f"\\begin{{{environment}}}[t]",
@@ -233,27 +241,34 @@ def _float(table: Table, rows: Sequence[Row], *, part: int, last: bool, double: 
         f"\\caption{{{caption}}}",
         f"\\label{{{label}}}",
         f"\\{font}",
-        f"\\setlength{{\\tabcolsep}}{{{_column_gap(len(table.columns))}}}",
-        f"\\begin{{tabular}}{{l{'c' * len(table.columns)}}}",
-        "\\toprule",
-        *_head(table),
-        "\\midrule",
-        *(_row(row, table.columns) for row in rows),
-        "\\bottomrule",
-        "\\end{tabular}",
     ]
+    for number, panel in enumerate(parts):
+        lines += ["\\par\\smallskip"] if number else []
+        lines += _tabular(panel)
     if last and table.notes:
         lines.append("\\par\\smallskip")
-        lines.extend(f"{_guard_start(escape_prose(note))}\\par" for note in table.notes)
+        lines.extend(f"{_guard_start(escape_prose(_short_words(note)))}\\par" for note in table.notes)
     lines.append(f"\\end{{{environment}}}")
     return "\n".join(lines) + "\n"
 
 
-def _column_gap(columns: int) -> str:
-    """Space between columns: tighter the more there are, so that the usual tables fit the page."""
-    if columns > WIDE_COLUMNS + 4:
-        return "2pt"
-    return "3pt" if columns > WIDE_COLUMNS - 4 else "5pt"
+def _tabular(panel: Table) -> list[str]:
+    return [
+        f"\\setlength{{\\tabcolsep}}{{{column_gap(len(panel.columns)):g}pt}}",
+        f"\\begin{{tabular}}{{l{'c' * len(panel.columns)}}}",
+        "\\toprule",
+        *_head(panel),
+        "\\midrule",
+        *(_row(row, panel.columns) for row in panel.rows),
+        "\\bottomrule",
+        "\\end{tabular}",
+    ]
+
+
+def _short_words(text: str) -> str:
+    """The text with words cut in the middle that are longer than a line can give way to."""
+    half = LONGEST_WORD // 2 - 2
+    return re.sub(rf"\S{{{LONGEST_WORD + 1},}}", lambda word: f"{word[0][:half]}...{word[0][-half:]}", text)
 
 
 def _head(table: Table) -> list[str]:
@@ -290,7 +305,7 @@ def _leaf(column: Column) -> str:
 
 
 def _row(row: Row, columns: Sequence[Column]) -> str:
-    label, *more = _label_lines(row.label)
+    label, *more = label_lines(row.label)
     cells = [
         _guard_start(escape_latex(label)),
         *(_cell(cell, column) for cell, column in zip(row.cells, columns, strict=True)),

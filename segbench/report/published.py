@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from segbench.core.errors import SegbenchError
+from segbench.core.foreign import parse_toml
 from segbench.report import facts
 from segbench.report.runs import slug_of
 
@@ -229,7 +230,7 @@ def read_published(
         known_models: slugs that `our_model` may name; empty checks nothing.
     """
     try:
-        content = tomllib.loads(path.read_text(encoding="utf-8"))
+        content = parse_toml(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         return None, [f"{path.name}: cannot be read: {error}"]
     try:

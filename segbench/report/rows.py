@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import hashlib
 import io
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from segbench.core.errors import SegbenchError
+from segbench.core.foreign import parse_json
 from segbench.metrics.policies import STATUSES
 from segbench.metrics.registry import METRICS
 from segbench.records.schema import CASE_COLUMNS
@@ -90,7 +90,7 @@ def check_size(path: Path, folder: Path) -> None:
     """A file shorter or longer than its stage recorded was changed or cut after it was written."""
     stage = folder / "stages" / "evaluate.json"
     try:
-        outputs = json.loads(stage.read_text(encoding="utf-8"))["outputs"]
+        outputs = parse_json(stage.read_text(encoding="utf-8"))["outputs"]
         recorded = {item["path"]: item["bytes"] for item in outputs}.get(CASES_FILE)
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return

@@ -7,7 +7,6 @@ values that are no numbers makes the run unusable, and the run is listed as such
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -15,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from segbench.core.errors import SegbenchError
+from segbench.core.foreign import parse_json
 from segbench.records.identity import parse_run_id
 from segbench.records.schema import SCHEMA_VERSION
 from segbench.records.store import CASES_FILE, RUN_FILE
@@ -169,7 +169,7 @@ def read_folder(folder: Path) -> list[Run]:
 def read_record(path: Path) -> tuple[dict[str, Any], str]:
     """`run.json` as it stands and, when it cannot be used, why."""
     try:
-        content: object = json.loads(path.read_text(encoding="utf-8-sig"))
+        content: object = parse_json(path.read_text(encoding="utf-8-sig"))
     except (OSError, ValueError) as error:
         return {}, f"run.json cannot be read: {type(error).__name__}"
     if not isinstance(content, dict):

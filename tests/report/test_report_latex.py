@@ -106,6 +106,19 @@ def test_hostile_names_pass_the_lint(name: str) -> None:
         assert text.isascii()
 
 
+def test_a_line_break_in_a_name_is_a_space() -> None:
+    table = Table("t", "", (Column(("c",), None),), (Row("two\nlines", (Cell(1.0),)),))
+    assert "two lines & 1.00 \\\\" in render(table, "latex")
+
+
+def test_a_word_longer_than_a_line_is_cut_where_tex_could_not_break_it() -> None:
+    table = Table("t", "c" * 90, (Column(("c",), None),), (), notes=("n" * 90,))
+    text = render(table, "latex")
+    assert "c" * 41 not in text
+    assert "..." in text
+    assert "n" * 41 not in text
+
+
 @settings(max_examples=200, deadline=None)
 @given(st.text(max_size=40))
 def test_any_text_is_escaped(text: str) -> None:
