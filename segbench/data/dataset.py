@@ -219,9 +219,11 @@ class Dataset:
         else:
             message = f"found {found} cases, {found - expected} more than the {expected} of {what}"
         absent = self.absent_ids
+        mend = None
         if absent:
             message += f": {', '.join(absent[:5])}{' ...' if len(absent) > 5 else ''} among them"
-        return [LayoutFinding("SB305", "warning", message, expected=expected, found=found)]
+            mend = f"complete the download; absent, as far as split files name them: {', '.join(absent)}"
+        return [LayoutFinding("SB305", "warning", message, expected=expected, found=found, mend=mend)]
 
     @cached_property
     def absent_ids(self) -> tuple[str, ...]:

@@ -152,6 +152,7 @@ def _of_layout(entry: LayoutFinding) -> Finding:
         file=entry.file,
         expected=entry.expected,
         found=entry.found,
+        mend=entry.mend,
     )
 
 

@@ -10,6 +10,7 @@ from typing import Any, Literal
 from segbench.core.catalogue import CATALOGUE
 
 SCHEMA_VERSION = 1
+_LONGEST_MEND = 240  # characters: a list of absent cases may run to thousands
 
 Severity = Literal["error", "warning", "info"]
 SEVERITIES: tuple[Severity, ...] = ("error", "warning", "info")
@@ -203,7 +204,7 @@ def as_text(report: Report, *, verbose: bool = False, examples: int = 3) -> str:
     for entry in report.findings:
         groups[entry.severity, entry.code].append(entry)
     for (severity, code), entries in groups.items():
-        lines += _group_lines(severity, code, entries, len(entries) if verbose else examples)
+        lines += _group_lines(severity, code, entries, None if verbose else examples)
     counts = report.counts
     words = [_plural(counts[severity], severity) for severity in ("error", "warning") if counts[severity]]
     verdict = ", ".join(words) if words else "no errors, no warnings"
@@ -228,11 +229,11 @@ def _label_lines(report: Report) -> list[str]:
     ]
 
 
-def _group_lines(severity: str, code: str, entries: list[Finding], shown: int) -> list[str]:
+def _group_lines(severity: str, code: str, entries: list[Finding], examples: int | None) -> list[str]:
+    """One code's findings: so many examples of them, or, with None, all and in full."""
     word = "note" if severity == "info" else severity
     lines = [f"{word}[{code}] {entries[0].check}: {len(entries)}"]
-    if severity == "info":
-        shown = min(shown, 1)
+    shown = len(entries) if examples is None else min(examples, 1) if severity == "info" else examples
     for entry in entries[:shown]:
         place = _one_line(" ".join(part for part in (entry.case, entry.file) if part))
         told = entry.found is None or entry.found in entry.message
@@ -245,8 +246,12 @@ def _group_lines(severity: str, code: str, entries: list[Finding], shown: int) -
         lines.append(f"  ... and {len(entries) - shown} more (-v lists all)")
     mends = list(dict.fromkeys(entry.mend for entry in entries[:shown] if entry.mend))
     if severity != "info":
-        lines += [f"  mend: {mend}" for mend in mends[:2]]
+        lines += [f"  mend: {mend if examples is None else _shortened(mend)}" for mend in mends[:2]]
     return lines
+
+
+def _shortened(text: str) -> str:
+    return text if len(text) <= _LONGEST_MEND else f"{text[:_LONGEST_MEND]} ... (-v shows all)"
 
 
 def _one_line(text: str) -> str:

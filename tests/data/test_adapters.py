@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -18,6 +19,7 @@ from segbench.core.errors import SegbenchError
 from segbench.data import Dataset, open_dataset
 from segbench.data.scan_file import write_scan
 from segbench.data.verify import verify
+from segbench.data.verify_report import as_text
 from segbench.volumes import Volume, write_label_map
 
 Tree = Callable[..., Path]
@@ -186,6 +188,12 @@ def test_a_partial_download_says_how_many_of_how_many(own_tree: Tree) -> None:
     assert finding.message.startswith("found 4 of 1251 expected cases (1247 absent)")
     assert "BraTS-GLI-00017-001" in finding.message  # the official list knows some of the absent ones
     assert finding.severity == "warning"
+    report = verify(dataset, headers_only=True, cache=False)
+    (counted,) = [f for f in report.findings if f.code == "SB305"]
+    named = set(re.findall(r"BraTS-GLI-\d{5}-\d{3}", str(counted.mend)))
+    assert len(named) == 250  # every absent case that the official list names
+    assert "-v shows all" in as_text(report)
+    assert str(counted.mend) in as_text(report, verbose=True)
 
 
 def test_predictions_are_no_reference_wherever_they_lie(own_tree: Tree, tmp_path: Path) -> None:

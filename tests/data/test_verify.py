@@ -7,6 +7,7 @@ import json
 import os
 import re
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import nibabel as nib
@@ -22,7 +23,7 @@ from segbench.data import verify_scan as scan_module
 from segbench.data.digest import check_unchanged, dataset_digest
 from segbench.data.phantoms import generate
 from segbench.data.verify import verify
-from segbench.data.verify_report import as_text
+from segbench.data.verify_report import as_text, finding
 from segbench.data.verify_text import is_harmless
 
 
@@ -119,6 +120,17 @@ def test_no_cache_neither_reads_nor_writes_it(msd, tmp_path, opened, monkeypatch
         verify(msd, cache=False)
         assert len(opened) == 11
     assert not (tmp_path / "cache").exists()
+
+
+def test_all_findings_are_listed_when_asked_for(msd):
+    notes = tuple(finding("SB317", "info", "stored as float", case=f"c{i}") for i in range(7))
+    errors = tuple(finding("SB201", "error", "empty", case=f"e{i}") for i in range(7))
+    report = replace(verify(msd, headers_only=True, cache=False), findings=notes + errors)
+    short, whole = as_text(report), as_text(report, verbose=True)
+    assert [f"c{i}:" in short for i in range(7)] == [True] + [False] * 6
+    assert [f"e{i}:" in short for i in range(7)] == [True] * 3 + [False] * 4
+    assert all(f"{name}{i}:" in whole for name in "ce" for i in range(7))
+    assert "more (-v" in short and "more (-v" not in whole
 
 
 def test_a_line_break_in_a_name_is_no_line_of_the_report(msd):

@@ -69,6 +69,7 @@ class LayoutFinding:
     file: str | None = None
     expected: object = None
     found: object = None
+    mend: str | None = None
 
 
 @dataclass(slots=True)
