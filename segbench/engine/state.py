@@ -30,6 +30,7 @@ class TrainingState:
         non_finite: Steps whose update was skipped, of the last 1000.
         loss_sum, loss_steps: Of the epoch at hand.
         best_score: Best mean over regions on the validation cases.
+        best_sha256: Of the weights that had it, where the protocol selects by it.
         seconds: Wall time of training.
         device_seconds: The same times the processes that trained together.
         told_not_learning: SB403 was looked at.
@@ -44,6 +45,7 @@ class TrainingState:
     loss_sum: float = 0.0
     loss_steps: int = 0
     best_score: float | None = None
+    best_sha256: str | None = None
     seconds: float = 0.0
     device_seconds: float = 0.0
     told_not_learning: bool = False

@@ -28,6 +28,7 @@ from segbench.cards.protocol import Protocol as BenchProtocol
 from segbench.core.atomic import atomic_write
 from segbench.core.errors import SegbenchError
 from segbench.core.faults import InjectedNaN, fault
+from segbench.core.hashing import sha256_bytes
 from segbench.core.interrupt import Interrupted
 from segbench.engine.activations import checkpoint_activations
 from segbench.engine.checkpoint import Checkpoint, load_last, restore, save_checkpoint
@@ -339,7 +340,9 @@ class _Run:
                 if job.protocol.validation.selection == "best_validation":
                     from segbench.networks.tensor_bytes import tensor_bytes
 
-                    atomic_write(self.best_file, tensor_bytes(self.network.state_dict(), job.metadata))
+                    data = tensor_bytes(self.network.state_dict(), job.metadata)
+                    atomic_write(self.best_file, data)
+                    s.best_sha256 = sha256_bytes(data)
         s.validation_due = False
         self.ranks.wait()
         self.shared.train()
@@ -354,10 +357,18 @@ class _Run:
         if selection == "ema" and self.ema is not None:
             own = self.network.state_dict()
             self.network.load_state_dict({k: v.to(own[k].dtype) for k, v in self.ema.items()})
-        elif selection == "best_validation" and self.best_file.exists():
-            from safetensors.torch import load_file
+        elif selection == "best_validation" and self.state.best_score is not None:
+            from safetensors.torch import load
 
-            self.network.load_state_dict(load_file(self.best_file))
+            data = self.best_file.read_bytes() if self.best_file.is_file() else b""
+            if self.state.best_sha256 not in (None, sha256_bytes(data)) or not data:
+                raise SegbenchError(
+                    "SB405",
+                    "the weights that were best on the validation cases are gone or damaged",
+                    path=self.best_file,
+                    mend="--fresh train trains again",
+                )
+            self.network.load_state_dict(load(data))
         return self.network
 
     def _save(self) -> None:

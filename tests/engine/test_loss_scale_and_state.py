@@ -173,3 +173,43 @@ def test_every_generator_is_put_back() -> None:
     set_random_states(saved)
     again = (random.gauss(0, 1), np.random.standard_normal(), torch.rand(()).item())  # noqa: NPY002
     assert again == drawn
+
+
+def best_of(folder: Path, told: list[str], scores: list[float]) -> TrainingJob:
+    """A job that validates after steps 5, 10, 15 and 20 and gets these scores."""
+    given = iter(scores)
+    overrides: dict[str, object] = {
+        "budget.samples": 40,
+        "validation.selection": "best_validation",
+        "validation.cases": "validation",
+        "validation.every_samples": 10,
+    }
+    return replace(
+        job(folder, told),
+        protocol=load_protocol("demo", overrides),
+        validate=lambda network: {"whole": next(given)},
+    )
+
+
+def test_the_best_weights_are_selected_and_checked(tmp_path: Path) -> None:
+    told: list[str] = []
+    result = train(best_of(tmp_path, told, [0.1, 0.7, 0.3, 0.6]))
+    best = tmp_path / "checkpoints" / "best.safetensors"
+    from safetensors.torch import load_file
+
+    for name, tensor in load_file(best).items():
+        assert torch.equal(tensor, result.network.state_dict()[name])
+    last = checkpoint_folders(tmp_path / "checkpoints")[-1]
+    assert not torch.equal(
+        load_file(last / "weights.safetensors")["conv.weight"],
+        result.network.state_dict()["conv.weight"],
+    )
+    data = bytearray(best.read_bytes())
+    data[-3] ^= 1  # one bit of one weight: safetensors itself would load it
+    best.write_bytes(data)
+    with pytest.raises(SegbenchError) as caught:
+        train(best_of(tmp_path, told, []))
+    assert caught.value.code == "SB405"
+    best.unlink()
+    with pytest.raises(SegbenchError, match="gone or damaged"):
+        train(best_of(tmp_path, told, []))
