@@ -26,6 +26,7 @@ from pydantic_core import InitErrorDetails, PydanticCustomError
 from segbench.cards.dataset_faults import faults_between
 from segbench.cards.layout import Layout, Section, Template
 from segbench.core.errors import SegbenchError
+from segbench.core.foreign import parse_toml
 
 SLUG = r"[a-z0-9][a-z0-9.-]{0,63}"
 REGION_NAME = r"[A-Za-z][A-Za-z0-9_]{0,31}"
@@ -315,7 +316,7 @@ def read_dataset_card(
     """The card in a file. Raises SB110 as `parse_dataset_card`, also when the file is no TOML."""
     path = Path(path)
     try:
-        document = tomllib.loads(path.read_text(encoding="utf-8"))
+        document = parse_toml(path.read_text(encoding="utf-8"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise SegbenchError("SB110", f"{path.as_posix()} is no TOML: {error}", path=path) from error
     return parse_dataset_card(document, path=path, load_like=load_like)

@@ -22,6 +22,7 @@ from pydantic import (
 )
 
 from segbench.core.errors import SegbenchError
+from segbench.core.foreign import parse_toml
 
 __all__ = [
     "Fidelity",
@@ -232,7 +233,7 @@ def read_model_card(path: Path | str) -> ModelCard:
     if len(raw) > CARD_BYTES:
         raise SegbenchError("SB110", f"{path} is larger than {CARD_BYTES:,} bytes", path=path, found=len(raw))
     try:
-        content = tomllib.loads(raw.decode("utf-8"))
+        content = parse_toml(raw.decode("utf-8"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise SegbenchError("SB110", f"{path} is not valid TOML: {error}", path=path) from None
     return parse_model_card(content, path=path)

@@ -15,6 +15,7 @@ from typing import Annotated, Any, Literal, Self, cast
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from segbench.core.errors import SegbenchError, nearest_names, unknown_name
+from segbench.core.foreign import parse_toml
 from segbench.core.hashing import digest_json
 
 # Numbers are strict: `true` is no batch size, and what is no number (nan, inf) has no digest.
@@ -294,7 +295,7 @@ def load_protocol(name: str | Path, overrides: Mapping[str, object] | None = Non
         resource = files("segbench").joinpath("protocols", f"{text}.toml")
         source, content = resource.read_text(encoding="utf-8"), Path(str(resource))
     try:
-        table = tomllib.loads(source)
+        table = parse_toml(source)
     except tomllib.TOMLDecodeError as error:
         raise SegbenchError("SB110", f"not valid TOML: {error}", path=content) from error
     try:
@@ -343,7 +344,7 @@ def parse_setting(text: str) -> tuple[str, object]:
     value = value.strip()
     for candidate in (value, f"[{value}]") if "," in value else (value,):
         try:
-            return key.strip(), tomllib.loads(f"value = {candidate}")["value"]
+            return key.strip(), parse_toml(f"value = {candidate}")["value"]
         except tomllib.TOMLDecodeError:
             continue
     return key.strip(), value

@@ -8,15 +8,14 @@ from __future__ import annotations
 
 import os
 import sys
-import tomllib
 from importlib import import_module
 from importlib.util import find_spec
-from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
 from segbench.cli import common
+from segbench.cli.settings_file import config_files, read_config
 from segbench.core import console
 from segbench.core.errors import SegbenchError
 
@@ -89,67 +88,13 @@ def entry_point() -> None:
     show_all = "--all" in arguments and bool({"--help", "-h"} & set(arguments))
     if show_all:
         arguments = [argument for argument in arguments if argument != "--all"]
+    app = build_app(show_all=show_all)
     try:
-        defaults = read_config(arguments)
+        defaults = read_config(arguments, typer.main.get_command(app)) if config_files(arguments) else {}
     except SegbenchError as error:
         console.fail(error)
         sys.exit(error.exit_code)
-    build_app(show_all=show_all)(arguments, default_map=defaults)
-
-
-def config_files(arguments: list[str]) -> list[Path]:
-    """The settings files that exist, strongest first: --config, ./segbench.toml, the user's own."""
-    named = [
-        argument.partition("=")[2] or (arguments[i + 1] if i + 1 < len(arguments) else "")
-        for i, argument in enumerate(arguments)
-        if argument == "--config" or argument.startswith("--config=")
-    ]
-    files = [Path(name) for name in named]
-    for path in files:
-        if not path.is_file():
-            raise SegbenchError("SB104", "the settings file does not exist", path=path)
-    user = Path(os.environ.get("XDG_CONFIG_HOME", str(Path.home() / ".config"))) / "segbench" / "config.toml"
-    return [*files, *(path for path in (Path("segbench.toml"), user) if path.is_file())]
-
-
-def read_config(arguments: list[str]) -> dict[str, Any]:
-    """Defaults of the commands' flags from the settings files (`[run] protocol = "standard"`).
-
-    Raises:
-        SegbenchError: SB110 for a file that is no TOML.
-    """
-    merged: dict[str, Any] = {}
-    for path in reversed(config_files(arguments)):
-        try:
-            content = tomllib.loads(path.read_text(encoding="utf-8"))
-        except tomllib.TOMLDecodeError as error:
-            raise SegbenchError("SB110", f"not valid TOML: {error}", path=path) from error
-        _merge(merged, _per_command(_flag_names(content)))
-    return merged
-
-
-def _per_command(content: dict[str, Any]) -> dict[str, Any]:
-    """One file's settings for each command: those at the top for all, a command's table over them."""
-    shared = {key: value for key, value in content.items() if not isinstance(value, dict)}
-    every: dict[str, Any] = {name: dict(shared) for name in (*COMMANDS, "cell")}
-    every["data"] = {name: dict(shared) for name in DATA_COMMANDS}
-    _merge(every, {key: value for key, value in content.items() if isinstance(value, dict)})
-    return every
-
-
-def _flag_names(content: dict[str, Any]) -> dict[str, Any]:
-    return {
-        key.replace("-", "_"): _flag_names(value) if isinstance(value, dict) else value
-        for key, value in content.items()
-    }
-
-
-def _merge(into: dict[str, Any], new: dict[str, Any]) -> None:
-    for key, value in new.items():
-        if isinstance(value, dict) and isinstance(into.get(key), dict):
-            _merge(into[key], value)
-        else:
-            into[key] = value
+    app(arguments, default_map=defaults)
 
 
 def _register(

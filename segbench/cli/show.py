@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -35,7 +36,7 @@ def show(
         "dataset": _dataset,
         "protocol": _protocol,
         "error": _error,
-        "config": lambda _: _config(),
+        "config": lambda _: _config(results),
     }
     if kind not in kinds:
         raise SegbenchError(
@@ -157,32 +158,56 @@ def _run(name: str, diff: str | None, results: Path | None) -> int:
     return 0
 
 
-def _config() -> None:
-    from segbench.cli.main import config_files, read_config
+def _config(results: Path | None) -> None:
+    """Each setting, its value and where it comes from: flag, variable, the file, or the default."""
+    import typer.main
+
+    from segbench.cli.main import build_app
+    from segbench.cli.settings_file import config_files, read_settings
     from segbench.core.environment import cache_dir, data_dir, results_dir, thread_count
 
     arguments = sys.argv[1:]
-    files = [str(path) for path in config_files(arguments)]
-    import os
+    held = read_settings(arguments, typer.main.get_command(build_app())) if config_files(arguments) else {}
 
-    def origin(variable: str) -> str:
-        return variable if os.environ.get(variable) else "default"
+    def origin(flag: str, variable: str = "", command: str = "run") -> str:
+        if any(word == f"--{flag}" or word.startswith(f"--{flag}=") for word in arguments):
+            return f"--{flag}"
+        if variable and os.environ.get(variable):
+            return variable
+        return str(held.get((command, flag.replace("-", "_")), (None, "default"))[1])
 
+    told = None if os.environ.get("SEGBENCH_DATA") else held.get(("run", "data_dir"), (None, None))[0]
+    data = data_dir(None if told is None else Path(str(told)))
+    cards = settings().cards or os.environ.get("SEGBENCH_CARDS", "")
     rows = [
-        ["data-dir", str(data_dir()), origin("SEGBENCH_DATA")],
-        ["results", str(results_dir()), origin("SEGBENCH_RESULTS")],
-        ["cache", str(cache_dir()), origin("SEGBENCH_CACHE")],
-        ["cards", os.environ.get("SEGBENCH_CARDS", ""), origin("SEGBENCH_CARDS")],
-        ["threads", str(thread_count()), origin("SEGBENCH_THREADS")],
-        ["scan backend", os.environ.get("SEGBENCH_SCAN", "auto"), origin("SEGBENCH_SCAN")],
-        ["max-volume", str(settings().max_volume), "flag or default"],
+        ["data-dir", str(data), origin("data-dir", "SEGBENCH_DATA")],
+        ["results", str(results_dir(results)), origin("results", "SEGBENCH_RESULTS", "show")],
+        ["cache", str(cache_dir()), origin("cache", "SEGBENCH_CACHE")],
+        ["cards", str(cards), origin("cards", "" if settings().cards else "SEGBENCH_CARDS", "show")],
+        ["threads", str(thread_count()), origin("threads", "SEGBENCH_THREADS")],
+        ["scan backend", os.environ.get("SEGBENCH_SCAN", "auto"), origin("scan", "SEGBENCH_SCAN")],
+        ["max-volume", str(settings().max_volume), origin("max-volume", command="show")],
     ]
-    flags = read_config(arguments)
-    for command, values in sorted(flags.items()):
-        rows += [[f"{command}.{key}", str(value), "settings file"] for key, value in values.items() if key]
+    rows += _in_files(held)
     if settings().json:
+        files = [str(path) for path in config_files(arguments)]
         document = [dict(zip(("setting", "value", "from"), row, strict=True)) for row in rows]
         console.emit_json({"schema_version": 1, "files": files, "settings": document})
     else:
-        console.emit_table(["setting", "value", "from"], [row for row in rows if row[1] != "{}"])
-        console.emit(f"settings files: {', '.join(files) or 'none'}")
+        console.emit_table(["setting", "value", "from"], rows)
+        console.emit(f"settings files: {', '.join(map(str, config_files(arguments))) or 'none'}")
+
+
+def _in_files(held: dict[tuple[str, ...], tuple[object, Path]]) -> list[list[str]]:
+    """A row for each flag that files set; one for all commands that share it."""
+    places: dict[tuple[str, str, str], list[str]] = {}
+    for (*command, name), (value, file) in sorted(held.items()):
+        places.setdefault((name, str(value), str(file)), []).append(".".join(command))
+    return [
+        [
+            f"{commands[0]}.{name}" if len(commands) == 1 else f"{name} of {len(commands)} commands",
+            value,
+            file,
+        ]
+        for (name, value, file), commands in places.items()
+    ]

@@ -23,6 +23,7 @@ from typing import BinaryIO, cast
 
 from segbench.core.errors import SegbenchError
 from segbench.core.faults import fault
+from segbench.core.foreign import parse_json
 
 _REFUSED = {
     errno.ENOSPC, errno.EDQUOT, errno.EFBIG,  # no room
@@ -260,7 +261,7 @@ def _fsync_file(path: Path) -> None:
 
 def _parse_line(line: bytes) -> dict[str, object] | None:
     try:
-        value: object = json.loads(line)
+        value: object = parse_json(line)
     except ValueError:
         return None
     return cast("dict[str, object]", value) if isinstance(value, dict) else None

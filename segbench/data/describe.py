@@ -7,6 +7,7 @@ from typing import Any
 
 from segbench.cards import DatasetCard, find_card_folder
 from segbench.cards.layout import CaseFolderLayout, PairedFoldersLayout
+from segbench.core.foreign import parse_json
 from segbench.data.opening import how_to_get, phantom_kind
 
 
@@ -68,12 +69,10 @@ def example_tree(card: DatasetCard) -> list[str]:
 
 def split_notes(card: DatasetCard) -> dict[str, str]:
     """The default split and the shipped lists, leaks named."""
-    import json
-
     notes = {card.splits.default: "default"}
     folder = find_card_folder("datasets", card.slug) / "splits"
     for path in sorted(folder.glob("*.json")) if folder.is_dir() else ():
-        content = json.loads(Path(path).read_text(encoding="utf-8"))
+        content = parse_json(Path(path).read_text(encoding="utf-8"))
         words = [str(content.get("source", ""))]
         if content.get("known_leaks"):
             leaking = len({case for case, _ in content["known_leaks"]})

@@ -14,7 +14,6 @@ from __future__ import annotations
 import hashlib
 import http.client
 import ipaddress
-import json
 import os
 import shutil
 import time
@@ -30,6 +29,7 @@ from segbench.cards.dataset_card import DatasetCard, Download
 from segbench.core.archive import is_archive_name, safe_extract
 from segbench.core.atomic import atomic_write_json, fsync_folder
 from segbench.core.errors import SegbenchError
+from segbench.core.foreign import parse_json
 
 __all__ = ["Fetched", "download", "fetch", "safe_extract"]
 
@@ -323,7 +323,7 @@ def _remember(part: Path, url: str, headers: Any) -> None:
 def _resumable(part: Path, url: str) -> tuple[int, str]:
     """(bytes that are here, their validator), or (0, "") when the file has to come from the beginning."""
     try:
-        state = json.loads(_state_file(part).read_text(encoding="utf-8"))
+        state = parse_json(_state_file(part).read_text(encoding="utf-8"))
         have = part.stat().st_size
     except (OSError, ValueError):
         return 0, ""
@@ -371,7 +371,7 @@ def _name_of(url: str) -> str:
 
 def _read_lock(lock: Path) -> dict[str, str]:
     try:
-        document = json.loads(lock.read_text(encoding="utf-8"))
+        document = parse_json(lock.read_text(encoding="utf-8"))
         return {str(url): str(digest) for url, digest in document["sha256"].items()}
     except (OSError, ValueError, KeyError, AttributeError, TypeError):
         return {}

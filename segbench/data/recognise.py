@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -12,6 +11,7 @@ from segbench.cards import list_dataset_cards, load_dataset_card
 from segbench.cards.dataset_card import SLUG, DatasetCard, parse_dataset_card
 from segbench.cards.layout import CaseFolderLayout
 from segbench.core.errors import SegbenchError
+from segbench.core.foreign import parse_json
 from segbench.data.adapters.base import entries
 from segbench.data.adapters.dataset_json import DatasetJson, read_dataset_json
 from segbench.data.adapters.msd import channel_name
@@ -158,7 +158,7 @@ def _phantom_kind(root: Path) -> str | None:
     if not path.is_file():
         return None
     try:
-        kind = json.loads(path.read_text(encoding="utf-8")).get("kind")
+        kind = parse_json(path.read_text(encoding="utf-8")).get("kind")
     except (OSError, ValueError, AttributeError):
         return None
     return kind if isinstance(kind, str) else None
@@ -219,7 +219,7 @@ def _unique(names: Iterable[str]) -> list[str]:
 def _exported(folder: Path) -> Mapping[str, Any] | None:
     """What `segbench data export` wrote beside dataset.json: names and regions that nnU-Net cannot hold."""
     try:
-        content = json.loads((folder / LABEL_MAP).read_text(encoding="utf-8"))
+        content = parse_json((folder / LABEL_MAP).read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return None
     return content if isinstance(content, dict) else None

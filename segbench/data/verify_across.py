@@ -6,11 +6,11 @@ what it has seen under another name. Source: arXiv 2508.13626 (reuse of cases ac
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from segbench.core.foreign import parse_json
 from segbench.data.adapters.base import inside
 from segbench.data.dataset import Dataset
 from segbench.data.digest import channel_digests
@@ -66,7 +66,7 @@ def _others(dataset: Dataset, own: Path) -> Iterator[tuple[str, dict[str, str]]]
 
 def _about(path: Path) -> dict[str, Any]:
     try:
-        about = json.loads(path.read_bytes())["about"]
+        about = parse_json(path.read_bytes())["about"]
     except (OSError, ValueError, KeyError, TypeError):
         return {}
     return about if isinstance(about, dict) else {}

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import re
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,6 +12,7 @@ from segbench.core import console
 from segbench.core.atomic import atomic_write
 from segbench.core.environment import cache_dir
 from segbench.core.errors import SegbenchError
+from segbench.core.foreign import parse_json
 from segbench.core.hashing import canonical_json
 from segbench.data.verify_facts import (
     FACTS_VERSION,
@@ -155,7 +155,7 @@ def open_cache(root: Path, *, folder: Path | None = None, keep: bool = True) -> 
     path = (folder or cache_dir() / FOLDER) / f"{name}-{key}.json"
     cache = FactsCache(path, root)
     try:
-        value = json.loads(path.read_bytes())
+        value = parse_json(path.read_bytes())
         if value["version"] == FACTS_VERSION:
             cache.files, cache.cases = dict(value["files"]), dict(value["cases"])
             cache.thumbnails, cache.about = dict(value["thumbnails"]), dict(value["about"])

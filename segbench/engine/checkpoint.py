@@ -8,7 +8,6 @@ damaged checkpoint is set aside and the one before is used.
 
 from __future__ import annotations
 
-import json
 import random
 import shutil
 from collections.abc import Callable
@@ -24,6 +23,7 @@ from torch import Tensor, nn
 from segbench.core.atomic import atomic_folder, atomic_write, atomic_write_json, json_text
 from segbench.core.errors import SegbenchError
 from segbench.core.faults import fault
+from segbench.core.foreign import parse_json
 from segbench.core.hashing import sha256_bytes, sha256_file
 from segbench.engine.optimiser import optimiser_names
 from segbench.networks.tensor_bytes import tensor_bytes
@@ -206,7 +206,7 @@ def _state_tensor(text: str) -> Tensor:
 
 def _load(folder: Path) -> Checkpoint:
     text = (folder / MANIFEST).read_text(encoding="utf-8")
-    content = json.loads(text)
+    content = parse_json(text)
     # the manifest vouches for the others; only its one exact spelling vouches for itself
     if json_text(content) != text or set(content) != {"files", "schema_version"}:
         raise ValueError(f"{MANIFEST} is not as it was written")
@@ -227,5 +227,5 @@ def _load(folder: Path) -> Checkpoint:
         weights=load_tensors(data["weights.safetensors"]),
         ema=load_tensors(data["ema.safetensors"]) if "ema.safetensors" in data else None,
         optimiser=load_tensors(data["optimiser.safetensors"]),
-        state=json.loads(data["state.json"]),
+        state=parse_json(data["state.json"]),
     )

@@ -7,7 +7,6 @@ looks: what a cell has done stands in its run folder, so accounting (`sacct`) is
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import shutil
@@ -21,6 +20,7 @@ from typing import Any
 
 from segbench.core.atomic import append_line, read_lines
 from segbench.core.errors import BackendUnavailable, SegbenchError
+from segbench.core.foreign import parse_json
 from segbench.launch.base import Capacity, JobPhase, JobRef, JobState, Need
 from segbench.launch.command import CellCommand, ask_to_stop, cell_command, popen_cell, wait_for_cell
 from segbench.records.progress import progress_of
@@ -277,7 +277,7 @@ def _call(command: Sequence[str]) -> str | None:
 
 def _final(folder: Path) -> bool:
     try:
-        return json.loads((folder / "run.json").read_text(encoding="utf-8"))["status"] in {
+        return parse_json((folder / "run.json").read_text(encoding="utf-8"))["status"] in {
             "complete",
             "failed",
         }

@@ -7,13 +7,13 @@ the same files give the same cases on every machine.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from segbench.core.errors import SegbenchError
+from segbench.core.foreign import parse_json
 from segbench.core.names import is_safe_case
 from segbench.volumes import DEFAULT_MAX_BYTES, VOLUME_ENDINGS, Volume, read_label_map
 
@@ -226,7 +226,7 @@ def _names(text: str, path: Path) -> list[str]:
         lines = (line.partition("#")[0].strip() for line in text.splitlines())
         return [line for line in lines if line]
     try:
-        listed: Any = json.loads(text)
+        listed: Any = parse_json(text)
     except ValueError as error:
         raise SegbenchError("SB104", f"the list of cases is no JSON: {error}", path=path) from error
     if not all(isinstance(name, str) for name in listed):

@@ -9,7 +9,6 @@ Source: MIC-DKFZ/nnUNet nnunetv2/evaluation/evaluate_predictions.py (format and 
 
 from __future__ import annotations
 
-import json
 import math
 import re
 from collections.abc import Mapping, Sequence
@@ -21,6 +20,7 @@ from typing import TYPE_CHECKING, Any, cast
 from segbench.core.atomic import remove_leftovers, sync_lines
 from segbench.core.environment import machine, results_dir, tilde, versions
 from segbench.core.errors import SegbenchError
+from segbench.core.foreign import parse_json
 from segbench.core.hashing import sha256_file
 from segbench.metrics.overlap import Counts, dice, iou
 from segbench.metrics.policies import fill, penalised, status_of
@@ -171,7 +171,7 @@ def _load(path: Path) -> Mapping[str, Any]:
     try:
         if path.stat().st_size > MAX_BYTES:
             raise SegbenchError("SB602", f"the summary is larger than {MAX_BYTES >> 20} MiB", path=path)
-        document: Any = json.loads(path.read_text(encoding="utf-8-sig"))
+        document: Any = parse_json(path.read_text(encoding="utf-8-sig"))
     except OSError as error:
         raise SegbenchError("SB602", f"the summary cannot be read: {error.strerror}", path=path) from error
     except (ValueError, RecursionError) as error:

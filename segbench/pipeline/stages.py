@@ -7,7 +7,6 @@ leftovers, used where they can be resumed.
 
 from __future__ import annotations
 
-import json
 import shutil
 import time
 from collections.abc import Callable, Sequence
@@ -18,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 from segbench.core.atomic import atomic_write_json
 from segbench.core.errors import SegbenchError
 from segbench.core.faults import fault
+from segbench.core.foreign import parse_json
 from segbench.core.hashing import digest_json, sha256_file
 
 if TYPE_CHECKING:
@@ -85,7 +85,7 @@ def finished(
 ) -> dict[str, Any] | None:
     """The stage file when it is current and its outputs exist with the right size, else None."""
     try:
-        content = json.loads(stage_file(context.folder, stage.name).read_text(encoding="utf-8"))
+        content = parse_json(stage_file(context.folder, stage.name).read_text(encoding="utf-8"))
         if content["inputs_digest"] != digest:
             return None
         for output in content["outputs"]:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import json
 import time
 
 from segbench.core.atomic import atomic_write_json
+from segbench.core.foreign import parse_json
 from segbench.core.hashing import digest_json
 from segbench.pipeline.cell import network_arguments
 from segbench.pipeline.context import Context
@@ -33,7 +33,7 @@ def first_step(context: Context) -> None:
     }
     target, digest = context.folder / STARTUP_FILE, digest_json(tried)
     try:
-        if json.loads(target.read_text(encoding="utf-8"))["inputs_digest"] == digest:
+        if parse_json(target.read_text(encoding="utf-8"))["inputs_digest"] == digest:
             return
     except (OSError, ValueError, KeyError, TypeError):
         pass

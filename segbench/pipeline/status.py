@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from segbench.core.errors import SegbenchError
+from segbench.core.foreign import parse_json
 from segbench.pipeline.plan_file import read_plan
 from segbench.records.lease import lease_holder
 from segbench.records.store import RUN_FILE
@@ -77,7 +77,7 @@ def read_status(results: Path) -> StatusReport:
 
 def _cell(folder: Path) -> CellStatus:
     try:
-        record = json.loads((folder / RUN_FILE).read_text(encoding="utf-8"))
+        record = parse_json((folder / RUN_FILE).read_text(encoding="utf-8"))
         status = str(record["status"])
     except (OSError, ValueError, KeyError, TypeError):
         return CellStatus(folder.name, "failed", "run.json is unreadable", None, None, None, None)
@@ -114,7 +114,7 @@ def _time_left(folder: Path, step: int | None, steps: int | None) -> float | Non
     """Seconds left from the pace of the last row of `epochs.jsonl`; None when nothing was measured."""
     try:
         last = (folder / "epochs.jsonl").read_text(encoding="utf-8").splitlines()[-1]
-        row = json.loads(last)
+        row = parse_json(last)
         pace = float(row["seconds"]) / float(row["step"])
     except (OSError, ValueError, KeyError, IndexError, ZeroDivisionError, TypeError):
         return None

@@ -23,6 +23,7 @@ from types import TracebackType
 
 from segbench.core.atomic import atomic_write, make_folder, temporary_name
 from segbench.core.errors import SegbenchError
+from segbench.core.foreign import parse_json
 
 LEASE = "lease.json"
 BEAT = "lease.beat"
@@ -150,7 +151,7 @@ class Lease:
 def read_lease(folder: Path) -> Holder | None:
     """Who holds the lease according to the file, or None."""
     try:
-        content = json.loads((folder / LEASE).read_text(encoding="utf-8"))
+        content = parse_json((folder / LEASE).read_text(encoding="utf-8"))
         return Holder(**{name: content[name] for name in Holder.__slots__})
     except (OSError, ValueError, KeyError, TypeError):
         return None

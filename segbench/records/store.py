@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import io
-import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -14,6 +13,7 @@ from pydantic import ValidationError
 
 from segbench.core.atomic import append_line, atomic_write, atomic_write_json, read_lines
 from segbench.core.errors import SegbenchError
+from segbench.core.foreign import parse_json
 from segbench.records.schema import CASE_COLUMNS, SCHEMA_VERSION, RunRecord
 
 RUN_FILE = "run.json"
@@ -36,7 +36,7 @@ def read_run(folder: Path) -> RunRecord:
     """
     path = folder / RUN_FILE
     try:
-        content: object = json.loads(path.read_text(encoding="utf-8"))
+        content: object = parse_json(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise SegbenchError("SB602", "the run has no readable run.json", path=path) from error
     except ValueError as error:

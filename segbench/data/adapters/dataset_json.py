@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any, Literal
 
 from segbench.core.errors import SegbenchError
+from segbench.core.foreign import parse_json
 from segbench.data.adapters.base import ENDINGS
 
 MAX_BYTES = 64 * 2**20
@@ -104,7 +104,7 @@ def _load(path: Path) -> Mapping[str, Any]:
     try:
         if path.stat().st_size > MAX_BYTES:
             raise SegbenchError("SB331", f"{path.name} is larger than {MAX_BYTES} bytes", path=path)
-        document = json.loads(path.read_text(encoding="utf-8-sig"))
+        document = parse_json(path.read_text(encoding="utf-8-sig"))
     except OSError as error:
         message = f"{path.name} cannot be read: {error.strerror}"
         raise SegbenchError("SB331", message, path=path) from error

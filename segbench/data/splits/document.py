@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 from segbench.core.errors import SegbenchError
+from segbench.core.foreign import parse_json
 from segbench.data.splits.walk import PARTS
 
 SCHEMA_VERSION = 1
@@ -22,7 +22,7 @@ _KEYS = {
 def load_document(path: Path) -> Mapping[str, Any]:
     """The JSON object of a split file (SB110 when it is none)."""
     try:
-        document = json.loads(path.read_text(encoding="utf-8"))
+        document = parse_json(path.read_text(encoding="utf-8"))
     except OSError as error:
         message = f"split file {path} cannot be read: {error.strerror}"
         raise SegbenchError("SB110", message, path=path) from error
@@ -125,7 +125,7 @@ def named_ids(paths: Iterable[Path]) -> set[str]:
     ids: set[str] = set()
     for path in paths:
         try:
-            document = json.loads(path.read_text(encoding="utf-8"))
+            document = parse_json(path.read_text(encoding="utf-8"))
             listed = [cases for fold in document.get("folds", []) for cases in fold.values()]
             ids.update(case for cases in listed if cases != EVERY_OTHER_CASE for case in cases)
         except (OSError, ValueError, AttributeError, TypeError):

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from segbench.core.atomic import atomic_write_json
 from segbench.core.errors import SegbenchError
+from segbench.core.foreign import parse_json
 from segbench.data.splits.walk import Split
 
 
@@ -24,7 +24,7 @@ def from_nnunet(path: Path | str, case_ids: Iterable[str], *, dataset: str = "")
     """
     path = Path(path)
     try:
-        document = json.loads(path.read_text(encoding="utf-8"))
+        document = parse_json(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise SegbenchError("SB110", f"{path.name} cannot be read: {error}", path=path) from error
     faults = _faults(document)

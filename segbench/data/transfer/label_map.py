@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +14,7 @@ from segbench.cards.dataset_card import DatasetCard
 from segbench.core.atomic import atomic_write_json
 from segbench.core.console import progress
 from segbench.core.errors import SegbenchError
+from segbench.core.foreign import parse_json
 from segbench.data.adapters.base import volumes_in
 from segbench.volumes import read_label_map, write_label_map
 from segbench.volumes.volume import DEFAULT_MAX_BYTES
@@ -105,7 +105,7 @@ class LabelMap:
         """The map in a file (SB110 when it is none)."""
         path = Path(path)
         try:
-            content = json.loads(path.read_text(encoding="utf-8"))
+            content = parse_json(path.read_text(encoding="utf-8"))
             return cls(
                 dataset=str(content["dataset"]),
                 to_source={int(value): int(old) for value, old in content["to_source"].items()},

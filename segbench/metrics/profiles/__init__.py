@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, Literal, cast
 
 from segbench.core.errors import SegbenchError, unknown_name
+from segbench.core.foreign import parse_toml
 from segbench.core.hashing import digest_json
 from segbench.metrics.policies import POLICIES, EmptyPolicy
 from segbench.metrics.registry import DEFAULT_METRICS, METRICS, REGION_METRICS, suggestions
@@ -98,7 +99,7 @@ def load_profile(name: str | Path) -> MetricProfile:
 
 def _parse(text: str, name: str, origin: str) -> MetricProfile:
     try:
-        table = tomllib.loads(text)
+        table = parse_toml(text)
     except tomllib.TOMLDecodeError as error:
         raise SegbenchError("SB110", f"metric profile is not valid TOML: {error}", path=origin) from error
     faults = _faults(table)

@@ -1,0 +1,32 @@
+"""Reading JSON and TOML of others: a text that is none is a ValueError, however it was made."""
+
+from __future__ import annotations
+
+import json
+import tomllib
+from typing import Any
+
+
+def parse_json(text: str | bytes) -> Any:
+    """The value of a JSON text, as `json.loads` gives it.
+
+    Raises:
+        ValueError: It is no JSON, or nested so deeply that Python gives up: a file of a few kilobytes
+            of brackets would else end the command with an internal error.
+    """
+    try:
+        return json.loads(text)
+    except RecursionError:
+        raise json.JSONDecodeError("nested too deeply", "", 0) from None
+
+
+def parse_toml(text: str) -> dict[str, Any]:
+    """The table of a TOML text, as `tomllib.loads` gives it.
+
+    Raises:
+        tomllib.TOMLDecodeError: A ValueError; it is no TOML, or nested too deeply.
+    """
+    try:
+        return tomllib.loads(text)
+    except RecursionError:
+        raise tomllib.TOMLDecodeError("nested too deeply") from None
