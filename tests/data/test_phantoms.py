@@ -314,19 +314,24 @@ class TestPhantomCards:
         assert tree_digest(tmp_path) == before
         assert not [f for f in dataset.layout_findings if f.code == "SB305"]
 
-    def test_a_lost_race_is_no_failure(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    @pytest.mark.parametrize("kind", ["crc", "msd"])
+    def test_a_lost_race_is_no_failure(
+        self, kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         from segbench.data.phantoms import writing
 
         real = writing.os.rename
 
         def beaten(source: Path, target: Path) -> None:
             monkeypatch.setattr(writing.os, "rename", real)
-            generate("crc", target, cases=12, traps=False)  # another process was faster
+            generate(kind, target, cases=12, traps=False)  # another process was faster
             real(source, target)
 
         monkeypatch.setattr(writing.os, "rename", beaten)
-        assert len(open_dataset("phantom-crc", data_dir=tmp_path).case_ids) == 12
-        assert [p.name for p in tmp_path.iterdir()] == ["phantom-crc"]
+        lost = open_dataset(f"phantom-{kind}", data_dir=tmp_path)
+        assert len(lost.case_ids) == 12
+        assert [p.name for p in tmp_path.iterdir()] == [f"phantom-{kind}"]
+        assert open_dataset(f"phantom-{kind}", data_dir=tmp_path).root == lost.root
 
 
 def test_the_command(tmp_path: Path) -> None:
