@@ -30,6 +30,57 @@ ROOMS = {
 }
 
 
+RULES = """## Rules
+
+Lists are given by commas or by repeating the flag (`--model a,b --model c`); `all` and globs (`'nnunet*'`)
+stand for names, `0-9` for numbers. The result goes to stdout, everything else to stderr; `--json` makes it
+one document with a `schema_version`.
+
+| exit | means |
+|---|---|
+| 0 | done |
+| 1 | internal error; a crash file is written |
+| 2 | usage: an unknown name, a flag or value that cannot be, an invalid card |
+| 3 | partial: some cases, cells or datasets failed or are absent; a report with findings of severity error |
+| 4 | data missing or invalid |
+| 5 | environment: device, memory, disk, network, an extra that is not installed |
+| 6 | a gate failed: `--fail-under`, `--no-worse-than`, `--smoke`, `--check`, a `doctor` limit |
+| 7 | another process works on it |
+| 130, 143 | Ctrl-C; SIGTERM |
+
+## Settings and variables
+
+A flag is stronger than a `SEGBENCH_*` variable, that than `--config FILE`, that than `./segbench.toml`, that
+than `~/.config/segbench/config.toml`. `segbench show config` prints each value and where it came from. In a
+settings file, keys at the top hold for every command that has the flag, a table for one command; a key that
+is no flag is refused:
+
+```toml
+data-dir = "/data"
+results = "/results/runs"
+
+[run]
+seed = [0, 1, 2]
+device = "cuda"
+
+[data.verify]
+workers = 8
+```
+
+| variable | means |
+|---|---|
+| `SEGBENCH_DATA` | folder of datasets; else `./data` |
+| `SEGBENCH_RESULTS` | folder of runs; else `./results/runs` |
+| `SEGBENCH_CACHE` | folder of what can be made again (prepared scans); else the user's cache folder |
+| `SEGBENCH_CARDS` | folders of more cards |
+| `SEGBENCH_THREADS` | threads for computing; else the physical cores |
+| `SEGBENCH_SCAN` | backend of the selective scan: see `segbench doctor` |
+| `SEGBENCH_NO_NUMBA` | 1: metrics without compiled loops |
+| `SEGBENCH_DEBUG` | 1: show tracebacks |
+| `SEGBENCH_FAULT`, `SEGBENCH_LEASE_STALE_S` | for tests: inject a fault, shorten the lease |
+"""
+
+
 def errors_page() -> str:
     """The page of all error codes."""
     lines = [
@@ -66,6 +117,7 @@ def command_page() -> str:
         "",
     ]
     root = typer.main.get_command(build_app(show_all=True))
+    lines += [RULES]
     lines += ["## Everywhere", "", *_options(root, everywhere=True), ""]
     lines += _commands(root, "segbench")
     return "\n".join(lines).rstrip() + "\n"
