@@ -337,6 +337,12 @@ def test_unusable_geometry(tmp_path, fields, version):
     refusal(write(tmp_path / "x.nii.gz", nifti(ARRAY, version=version, **fields)), "SB209")
 
 
+@pytest.mark.filterwarnings("error")
+def test_axes_too_long_for_a_square_are_refused_without_a_warning(tmp_path):
+    fields = {"srow": [1e200, 0, 0, 0, 0, 1, 0, 0, 0, 0, 1, 0]}
+    refusal(write(tmp_path / "x.nii.gz", nifti(ARRAY, version=2, **fields)), "SB209")
+
+
 def test_shear_limit(tmp_path):
     for shear, fine in ((5e-4, True), (5e-3, False)):
         affine = np.eye(4)
