@@ -152,7 +152,7 @@ def guarded(call: Callable[[], int | None]) -> int:
             where = "no file: no folder takes one"
         console.warn(
             f"internal error: {type(error).__name__}: {error}\n"
-            f"  this is a defect of segbench; the trace (no values in it) is in {where}\n"
+            f"  this is a defect of segbench; the trace (without the values of variables) is in {where}\n"
             f"  run again with SEGBENCH_DEBUG=1 to see it here"
         )
         return 1
