@@ -179,28 +179,39 @@ class Dataset:
             return {}
         return {path.stem: path for path in sorted(self.splits_folder.glob("*.json"))}
 
-    def table(self, name: str) -> list[dict[str, str]]:
+    def table(self, name: str, *columns: str) -> list[dict[str, str]]:
         """The rows of a table in the root, such as `meta.csv`; comma, semicolon or tab between the columns.
 
+        Args:
+            name: File name inside the root.
+            columns: Columns that must be there; what a short row lacks of them is "".
+
         Raises:
-            SegbenchError: SB303 if it is absent or no text.
+            SegbenchError: SB303 if it is absent, no text or without one of the columns.
         """
         path = self.root / name
         try:
             text = path.read_text(encoding="utf-8-sig")
-        except (OSError, ValueError) as error:  # ValueError: no UTF-8, or a name that no file can have
+            head = text.partition("\n")[0]
+            reader = csv.DictReader(text.splitlines(), delimiter=max(",;\t", key=head.count), restval="")
+            known, rows = list(reader.fieldnames or ()), list(reader)
+        except (OSError, ValueError, csv.Error) as error:  # ValueError: no UTF-8, or no name for a file
             message = f"the table {name!r} is needed to tell patients or splits apart and cannot be read"
             raise SegbenchError("SB303", message, path=self.root) from error
-        head = text.partition("\n")[0]
-        delimiter = max(",;\t", key=head.count)
-        return list(csv.DictReader(text.splitlines(), delimiter=delimiter))
+        absent = [column for column in columns if column not in known]
+        if absent:
+            message = f"the table {name!r} has no column {', '.join(map(repr, absent))}"
+            raise SegbenchError("SB303", message, path=path, expected=columns, found=known)
+        return rows
 
     @cached_property
     def _patients(self) -> dict[str, str]:
         group = self.card.patient.group
         if isinstance(group, str):
             return {}
-        return {row[group.case]: row[group.patient] for row in self.table(group.table) if group.case in row}
+        rows = self.table(group.table, group.case, group.patient)
+        # An empty cell is an unknown patient, not one patient of many scans.
+        return {row[group.case]: row[group.patient] or row[group.case] for row in rows}
 
     def _count_findings(self) -> list[LayoutFinding]:
         """The count against dataset.json, which knows this copy, else against the card."""

@@ -657,9 +657,16 @@ class TestFurtherLayouts:
         content["patient"] = {"group": {"table": "meta.csv", "case": "id", "patient": "subject"}}
         dataset = open_dataset(parse_dataset_card(content), path=tmp_path)
         assert [dataset.patient_of(case) for case in "abc"] == ["p1", "p1", "c"]
-        (tmp_path / "meta.csv").unlink()
-        again = open_dataset(parse_dataset_card(content), path=tmp_path)
-        assert code_of(lambda: again.patient_of("a")).code == "SB303"
+        (tmp_path / "meta.csv").write_text("id,subject\na,\nb,\nc\n")  # unknown patients are not one patient
+        unknown = open_dataset(parse_dataset_card(content), path=tmp_path)
+        assert [unknown.patient_of(case) for case in "abc"] == ["a", "b", "c"]
+        for text in ("id;person\na;p1\n", "case;subject\na;p1\n", "", "id;subject\na;" + "x" * 200_000, None):
+            if text is None:
+                (tmp_path / "meta.csv").unlink()
+            else:
+                (tmp_path / "meta.csv").write_text(text)
+            again = open_dataset(parse_dataset_card(content), path=tmp_path)
+            assert code_of(lambda again=again: again.patient_of("a")).code == "SB303"
 
 
 class TestAbsence:

@@ -260,8 +260,10 @@ def _members(document: Mapping[str, Any], dataset: Dataset, part: str) -> set[st
     wanted = set(document.get(part, ()))
     if document["rule"] == "forms":
         return {case for case in dataset.case_ids if dataset.case(case).form in wanted}
-    rows = dataset.table(str(document["table"]))
-    named = {row[document["case"]] for row in rows if row.get(document["column"]) in wanted}
+    case, column = str(document["case"]), str(document["column"])
+    named = {
+        row[case] for row in dataset.table(str(document["table"]), case, column) if row[column] in wanted
+    }
     return named & set(dataset.case_ids)
 
 
