@@ -53,7 +53,7 @@ class Volume:
 
 
 def spacing_of(affine: NDArray[np.float64]) -> tuple[float, float, float]:
-    """Spacing (z, y, x) in millimetres of an (i, j, k) affine: its column norms reversed, inf if too large."""
+    """Spacing (z, y, x) in millimetres of an (i, j, k) affine: column norms reversed, inf if too large."""
     with np.errstate(over="ignore"):  # the header's check refuses inf, with words
         norms = np.sqrt((np.asarray(affine, dtype=np.float64)[:3, :3] ** 2).sum(axis=0))
     return float(norms[2]), float(norms[1]), float(norms[0])
