@@ -82,6 +82,10 @@ def test_the_environment_overrides_auto_but_not_a_name(monkeypatch: pytest.Monke
     monkeypatch.setenv("SEGBENCH_SCAN", "reference")
     assert chosen_backend("cpu") == "reference"
     assert chosen_backend("cpu", backend="torch") == "torch"
+    monkeypatch.setenv("SEGBENCH_SCAN", "nope")
+    with pytest.raises(ValueError, match=r"'nope' \(from SEGBENCH_SCAN\)") as caught:
+        chosen_backend("cpu")
+    assert caught.value.code == "SB104"
     monkeypatch.setenv("SEGBENCH_SCAN", "triton")
     with pytest.raises(BackendUnavailable):
         selective_scan(*scan_inputs(1, 3, 2, 5), True)

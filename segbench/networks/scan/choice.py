@@ -20,8 +20,10 @@ from torch import Tensor
 from torch.utils._python_dispatch import _disable_current_modes
 
 from segbench.core.errors import BackendUnavailable
+from segbench.networks.blocks.inputs import InputError
 
-__all__ = ["BACKENDS", "BackendReport", "chosen_backend", "resolve_backend", "scan_backends_report"]
+__all__ = ["BACKENDS", "BackendReport", "check_backend_name", "chosen_backend", "resolve_backend",
+           "scan_backends_report"]  # fmt: skip
 
 BACKENDS = ("reference", "torch", "numba", "triton", "mamba_ssm")
 """Every backend there is; `auto` picks one of them."""
@@ -152,6 +154,26 @@ def call_backend(
     return selective_scan_op(u, delta, A, B, C, D, z, delta_bias, delta_softplus, save_states, backend)[0]
 
 
+def check_backend_name(name: object, *, source: str = "") -> None:
+    """Refuse a name that no backend has.
+
+    Args:
+        name: As given.
+        source: Where it comes from, for the message.
+
+    Raises:
+        InputError: SB104, a ValueError.
+    """
+    if name not in ("auto", *BACKENDS):
+        raise InputError(
+            "SB104",
+            f"no scan backend {name!r}{source}; there are auto, {', '.join(BACKENDS)}",
+            expected=["auto", *BACKENDS],
+            found=name,
+            mend="name one of them; 'segbench doctor --device' says which can run here",
+        )
+
+
 def resolve_backend(
     requested: str, device_type: str, double: bool, channels: int, length: int, states: int
 ) -> str:
@@ -167,11 +189,10 @@ def resolve_backend(
 
     Raises:
         BackendUnavailable: A backend named by the caller (or by `SEGBENCH_SCAN`) cannot run here.
-        ValueError: There is no backend of that name.
+        InputError: There is no backend of that name (SB104, a ValueError).
     """
     named = (os.environ.get("SEGBENCH_SCAN") or "auto") if requested == "auto" else requested
-    if named not in {"auto", *BACKENDS}:
-        raise ValueError(f"no scan backend '{named}'; there are auto, {', '.join(BACKENDS)}")
+    check_backend_name(named, source="" if named == requested else " (from SEGBENCH_SCAN)")
     if device_type == "meta":
         return "reference" if named == "reference" else "torch"
     if named == "auto":
