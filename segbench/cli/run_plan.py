@@ -41,11 +41,11 @@ def print_plan(
                 p.cell.dataset.slug,
                 str(p.cell.fold),
                 str(p.cell.seed),
-                p.state,
+                _state(p),
                 _forecast(p),
                 _memory(p.memory_bytes),
                 *([] if fits is None else [_FITS[fits[i]]]),
-                "; ".join(filter(None, (p.note, _pace(p)))),
+                "; ".join(filter(None, ("" if _step(p) else p.note, _pace(p)))),
             ]
             for i, p in enumerate(plan.cells)
         ]
@@ -79,6 +79,18 @@ def within_budget(plan: Plan, execution: Execution, hours: float) -> Plan:
     for planned in left:
         console.note(f"not started, beyond {hours:g} h: {planned.cell.run_id} ({_forecast(planned)})")
     return replace(plan, cells=tuple(p for p, fit in zip(plan.cells, fits, strict=True) if fit))
+
+
+def _state(planned: PlannedCell) -> str:
+    """`resumable 612/1000` where a checkpoint says how far the training has come."""
+    protocol = planned.cell.protocol
+    steps = -(-protocol.budget.samples // protocol.sampling.batch_size)
+    step = _step(planned)
+    return f"{planned.state} {step}/{steps}" if step else planned.state
+
+
+def _step(planned: PlannedCell) -> str:
+    return planned.note.removeprefix("step ") if planned.note.startswith("step ") else ""
 
 
 def _forecast(planned: PlannedCell) -> str:

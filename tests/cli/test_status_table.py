@@ -49,3 +49,17 @@ def test_every_state_is_told_with_its_cause_and_time_left(tmp_path: Path) -> Non
     cells = {cell["run_id"]: cell for cell in json.loads(told.stdout)["cells"]}
     assert cells["at-work"]["eta_s"] == 300.0
     assert cells["wild"]["failure"] == "diverged"
+
+
+def test_a_plan_says_how_far_a_cell_has_come(tmp_path: Path) -> None:
+    flags = ["run", "--model", "mean-atlas,nnunet-tiny", "--dataset", "phantom-msd", "--protocol", "demo"]
+    flags += ["--data-dir", str(tmp_path / "data"), "--results", str(tmp_path / "runs")]
+    CliRunner().invoke(build_app(), [*flags, "--plan-only"], catch_exceptions=False)
+    (folder,) = (path.parent for path in (tmp_path / "runs").glob("nnunet-tiny*/run.json"))
+    (folder / "checkpoints" / "step-000000012").mkdir(parents=True)
+    record = json.loads((folder / "run.json").read_text())
+    (folder / "run.json").write_text(json.dumps({**record, "status": "interrupted"}))
+    shown = CliRunner().invoke(build_app(), [*flags, "--dry-run"]).stdout.splitlines()
+    lines = [line.split() for line in shown]
+    assert ["nnunet-tiny", "phantom-msd", "0", "0", "resumable", "12/80", "?", "-"] in lines
+    assert ["mean-atlas", "phantom-msd", "0", "0", "planned", "?", "-"] in lines
