@@ -7,10 +7,17 @@ import socket
 import sys
 from pathlib import Path
 
+import hypothesis
 import pytest
 
 from segbench.cli import common
 from segbench.core import console
+
+# The same examples in every run, so that a failure is the change's and not chance's; no example is timed.
+# HYPOTHESIS_PROFILE=nightly draws others, and more of them.
+hypothesis.settings.register_profile("same", derandomize=True, database=None, deadline=None)
+hypothesis.settings.register_profile("nightly", max_examples=2000, deadline=None)
+hypothesis.settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "same"))
 
 # One thread a process: results do not depend on it, and the suite runs beside others on two cores.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
