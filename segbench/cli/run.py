@@ -189,7 +189,9 @@ def run(
     for error in plan.absent:
         console.fail(error)
     if plan.absent and plan.cells:
-        console.note(f"the other {len(request.datasets) - len(plan.absent)} datasets of this command go on")
+        others = len(request.datasets) - len(plan.absent)
+        these = "dataset of this command goes" if others == 1 else f"{others} datasets of this command go"
+        console.note(f"  the other {these} on")
     execution = Execution(
         device=device,
         workers=workers,

@@ -122,9 +122,11 @@ def _totals(plan: Plan, execution: Execution) -> str:
     unknown = len(open_cells) - len(known)
     hours = sum(known) * max(1, execution.gpus_per_cell) / 3600
     data_dir = None if execution.data_dir is None else Path(execution.data_dir)
-    more = f" and {unknown} cells of unknown cost" if unknown else ""
+    cells = "1 cell" if unknown == 1 else f"{unknown} cells"
+    more = f" and {cells} never measured (--probe)" if unknown else ""
+    told = "?" if unknown == len(open_cells) > 0 else f"{hours:.2f}"
     disk = disk_needed(plan, data_dir) / 2**30
-    return f"total: {hours:.2f} device hours{more}; {disk:.2f} GiB of prepared data to write"
+    return f"total: {told} device hours{more}; {disk:.2f} GiB of prepared data to write"
 
 
 def plan_document(plan: Plan, fits: Sequence[bool | None] | None = None) -> dict[str, Any]:
