@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import re
 import sys
 import time
 from collections.abc import Generator, Sequence
@@ -37,6 +38,9 @@ class Output:
 
 output = Output()
 
+_OBEYED = re.compile("[\x7f-\x9f\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff]")
+"""DEL, C1 controls, marks of direction and width: JSON may hold them as they are, a terminal obeys them."""
+
 
 def printable(text: str) -> str:
     """Text with control characters and bidirectional marks shown escaped, safe for a terminal."""
@@ -52,10 +56,9 @@ def emit(text: str = "") -> None:
 
 
 def emit_json(value: object) -> None:
-    """Print the result as one JSON document to stdout."""
-    _write(
-        sys.stdout, json.dumps(value, indent=2, sort_keys=True, allow_nan=False, ensure_ascii=False) + "\n"
-    )
+    """Print the result as one JSON document to stdout; what a terminal would obey stands escaped in it."""
+    text = json.dumps(value, indent=2, sort_keys=True, allow_nan=False, ensure_ascii=False)
+    _write(sys.stdout, _OBEYED.sub(lambda found: f"\\u{ord(found[0]):04x}", text) + "\n")
 
 
 def emit_raw(text: str) -> None:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import pickle
 import re
 from pathlib import Path
 
 import pytest
 
-from segbench.core.console import printable, render_error
+from segbench.core.console import emit_json, printable, render_error
 from segbench.core.errors import CATALOGUE, BackendUnavailable, SegbenchError, unknown_name
 
 EXITS = {0, 1, 2, 3, 4, 5, 7}
@@ -65,3 +66,13 @@ def test_errors_survive_a_worker_pool(error: SegbenchError) -> None:
 
 def test_terminals_are_safe_from_names() -> None:
     assert printable("a\x1b[31mb\u202ec") == "a\\x1b[31mb\\x202ec"
+
+
+def test_json_holds_nothing_that_a_terminal_obeys(capsys: pytest.CaptureFixture[str]) -> None:
+    """Escape sequences, C1 controls, DEL and marks of direction; what is read back is what was said."""
+    value = {"name": "a\x1b[31m\x9b31m\x7f\u202egnp\u2066\ufeff ü 中 \U0001f600"}
+    emit_json(value)
+    shown = capsys.readouterr().out
+    assert json.loads(shown) == value
+    assert all(character.isprintable() or character == "\n" for character in shown)
+    assert "ü 中 \U0001f600" in shown
