@@ -139,6 +139,8 @@ class PublishedRecipe(_Card):
     deep_supervision: bool | None = None
     precision: Literal["fp32", "fp16", "bf16"] | None = None
     augmentation: str | None = None
+    image_order: Literal[1, 3] | None = None
+    """Spline order of the images that augmentation rotates, scales and brings back from low resolution."""
     foreground_fraction: float | None = None
     overlap: float | None = None
     mirror: bool | None = None

@@ -71,6 +71,8 @@ class AugmentSection(_Section):
     """Random transforms of the training patches."""
 
     name: Literal["none", "mirror-brightness", "nnunet"] = "nnunet"
+    mirror_axes: Literal["card"] | tuple[Literal["z", "y", "x"], ...] = "card"
+    """Axes that patches are mirrored along; "card": those of the dataset's card."""
     overrides: dict[str, float | tuple[float, float]] = Field(default_factory=dict)
 
 
@@ -255,6 +257,8 @@ class Protocol(_Section):
         content = self.model_dump(mode="json")
         if not self.train.checkpointing:
             del content["train"]["checkpointing"]
+        if self.augment.mirror_axes == "card":
+            del content["augment"]["mirror_axes"]
         return content
 
     def digest(self) -> str:

@@ -112,10 +112,14 @@ def with_published_recipe(protocol: Protocol, model: ModelCard) -> Protocol:
     if recipe is None:
         return protocol
     given = {name: value for name, value in recipe if value is not None}
+    if isinstance(recipe.spacing_mm, str) and recipe.spacing_mm not in ("median", "native"):
+        del given["spacing_mm"]  # told in words
     sections: dict[str, dict[str, Any]] = {}
     for field, (section, name) in _PUBLISHED_FIELDS.items():
         if field in given:
             sections.setdefault(section, {})[name] = given[field]
+    if "image_order" in given:
+        sections["augment"] = {"overrides": {"image_order": given["image_order"]}}
     if given.get("mirror") is False:
         sections.setdefault("inference", {})["mirror_axes"] = "none"
     if (
@@ -137,6 +141,7 @@ _PUBLISHED_FIELDS: dict[str, tuple[str, str]] = {
     "batch_size": ("sampling", "batch_size"),
     "samples": ("budget", "samples"),
     "warmup_samples": ("budget", "warmup_samples"),
+    "spacing_mm": ("data", "spacing"),
     "normalisation": ("data", "normalisation"),
     "optimiser": ("optimiser", "name"),
     "lr": ("optimiser", "lr"),

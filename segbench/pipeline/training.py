@@ -272,13 +272,14 @@ def scan_backend(device: torch.device) -> str:
 
 
 def augmentation_of(context: Context) -> AugmentationSettings:
-    """The random transforms of the protocol, mirroring along the axes that the dataset's card allows."""
+    """The random transforms of the protocol; where it leaves the axes to the card, those that it allows."""
     from segbench.data.augment import AugmentationSettings
 
     section = context.protocol.augment
+    axes = context.card.geometry.mirror_axes if section.mirror_axes == "card" else section.mirror_axes
     return AugmentationSettings(
         name=section.name,
-        mirror_axes=tuple(context.card.geometry.mirror_axes),
+        mirror_axes=tuple(axes),
         overrides=dict(section.overrides),
     )
 

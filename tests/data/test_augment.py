@@ -15,7 +15,7 @@ from segbench.data import spatial
 from segbench.data.augment import AugmentationSettings, augment
 from segbench.data.augment_parameters import DEFAULTS, TRANSFORMS, choose, draw_augmentation, extent_needed
 from segbench.data.sampling import plan_samples
-from segbench.data.spatial import transform_image, transform_labels
+from segbench.data.spatial import cubic_on_device, transform_image, transform_labels
 
 PATCH = (32, 32, 32)
 
@@ -349,6 +349,19 @@ def test_identity_is_exact():
     image, labels = sample()
     assert torch.equal(transform_image(image[0], np.eye(3), PATCH), image[0])
     assert torch.equal(transform_labels(labels[0], np.eye(3), PATCH), labels[0])
+
+
+@pytest.mark.parametrize(
+    ("shape", "size"), [((20, 24, 18), (16, 16, 16)), ((9, 7, 5), (9, 7, 5)), ((2, 3, 4), (5, 5, 5))]
+)
+def test_cubic_splines_on_an_accelerator_are_scipys(shape, size):
+    x = torch.randn(2, *shape, generator=torch.Generator().manual_seed(0))
+    turn = np.linalg.qr(np.random.default_rng(1).normal(size=(3, 3)))[0] * 0.9
+    expected = transform_image(x, turn.tolist(), size, order=3)  # scipy, on the CPU
+    found = cubic_on_device(x, turn.tolist(), size)
+    torch.testing.assert_close(found, expected, rtol=0, atol=1e-5)
+    assert float(expected.abs().max()) > 0.1
+    torch.testing.assert_close(cubic_on_device(x, np.eye(3).tolist(), shape), x, rtol=0, atol=1e-5)
 
 
 def test_cubic_interpolation_for_published_recipes():

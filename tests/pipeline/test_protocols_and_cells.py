@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -17,6 +18,7 @@ from segbench.cards import (
 from segbench.cards.protocol import parse_setting
 from segbench.core.errors import SegbenchError
 from segbench.pipeline.cell import check_fit, classes_of, identify, network_arguments, protocol_for
+from segbench.pipeline.training import augmentation_of
 
 
 def test_the_shipped_protocols() -> None:
@@ -118,6 +120,40 @@ def test_transforms_are_overridden_by_name_and_checked_before_training(
     assert said in problem.message
     fine = load_protocol("standard", {"augment.overrides.gamma.probability": 0.5})
     assert check_fit(fine, load_model_card("nnunet")) is None
+
+
+def test_the_release_augments_as_its_scripts_do_whatever_the_card_says() -> None:
+    """batchgenerators v1: cubic splines, and mirrors along three axes also where the card allows two."""
+    release = load_protocol("segmamba-v2-release")
+    assert release.augment.overrides == {"image_order": 3}
+    card = load_dataset_card("crc-2000")
+    assert tuple(card.geometry.mirror_axes) == ("z", "y")
+
+    def axes(protocol: Protocol) -> tuple[str, ...]:
+        own = protocol_for(protocol, load_model_card("segmamba-v2"), card)
+        return augmentation_of(SimpleNamespace(protocol=own, card=card)).mirror_axes  # type: ignore[arg-type]
+
+    assert axes(release) == ("z", "y", "x")
+    assert axes(load_protocol("standard")) == ("z", "y")
+    assert "mirror_axes" not in load_protocol("standard").resolved()["augment"]
+
+
+def test_published_takes_spacing_and_splines_too() -> None:
+    card, published = load_dataset_card("msd-spleen"), load_protocol("published")
+    own = protocol_for(published, load_model_card("segmamba-v2"), card)
+    assert own.data.spacing == (1.0, 1.0, 1.0)
+    assert own.augment.overrides == {"image_order": 3}
+    nnunet = protocol_for(published, load_model_card("nnunet"), card)
+    assert nnunet.augment.overrides == {}
+    assert (
+        nnunet.data.spacing
+        == protocol_for(load_protocol("standard"), load_model_card("nnunet"), card).data.spacing
+    )
+    model = load_model_card("segmamba-v2")
+    assert model.published_recipe is not None
+    told = model.published_recipe.model_copy(update={"spacing_mm": "as the dataset's planner says"})
+    words = protocol_for(published, model.model_copy(update={"published_recipe": told}), card)
+    assert words.data.spacing == nnunet.data.spacing
 
 
 def test_every_published_recipe_makes_a_protocol() -> None:
