@@ -194,14 +194,15 @@ def number(value: Any) -> float:
 
 
 def mean(values: Sequence[float]) -> float:
-    """Return the mean from an exact sum; nan of nothing, inf when a value is inf."""
+    """Return the mean from an exact sum, within its values; nan of nothing, inf when a value is inf."""
     if not values:
         return NAN
     if any(math.isinf(value) for value in values):
         return (
             NAN if INF in values and -INF in values else next(value for value in values if math.isinf(value))
         )
-    return math.fsum(values) / len(values)
+    # The division can round a mean of equal values to beside them.
+    return min(max(math.fsum(values) / len(values), min(values)), max(values))
 
 
 def deviation(values: Sequence[float], *, ddof: int) -> float:

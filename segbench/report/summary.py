@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from segbench.metrics.summary import mean as mean_of
 from segbench.report.block import Block, ModelScores
 from segbench.report.display import MetricDisplay
 from segbench.report.intervals import Interval, IntervalSource
@@ -87,7 +88,7 @@ def summarise(
     std = _std(usable) if finite else None
     quartiles = quantiles(usable, (0.25, 0.5, 0.75))
     if region == MEAN_REGION and mean is not None and known.size:
-        pooled = math.fsum(known.tolist()) / known.size
+        pooled = mean_of(known.tolist())
         if math.isfinite(pooled) and abs(pooled - mean) > 1e-9:
             note = f"mean of cases {pooled:.6g}"
     seeds = block.per_seed(scores, region, name)
@@ -167,13 +168,13 @@ def exact_mean(values: FloatArray) -> float | None:
         return None
     if not np.all(np.isfinite(values)):
         return float(values.sum())
-    return math.fsum(values.tolist()) / values.size
+    return mean_of(values.tolist())
 
 
 def _std(values: FloatArray) -> float | None:
     if values.size < 2:
         return None
-    mean = math.fsum(values.tolist()) / values.size
+    mean = mean_of(values.tolist())
     return math.sqrt(math.fsum(((values - mean) ** 2).tolist()) / (values.size - 1))
 
 

@@ -110,6 +110,13 @@ def test_quantiles_are_numpys(values, fraction):
     assert quantile(values, fraction) == pytest.approx(np.quantile(values, fraction), rel=1e-12, abs=1e-12)
 
 
+def test_the_mean_of_equal_values_is_that_value_and_their_deviation_is_zero():
+    values = [0.8666666666666667] * 5
+    assert math.fsum(values) / 5 != values[0]  # what rounding makes of it
+    assert mean(values) == values[0]
+    assert deviation(values, ddof=1) == 0.0
+
+
 def test_nothing_gives_nan():
     assert math.isnan(mean([]))
     assert math.isnan(quantile([], 0.5))
