@@ -24,7 +24,7 @@ def want_of_memory_is_a_result(device: torch.device) -> Generator[None]:
     """
     try:
         yield
-    except (torch.OutOfMemoryError, InjectedOutOfMemory, MemoryError) as error:
+    except (torch.cuda.OutOfMemoryError, InjectedOutOfMemory, MemoryError) as error:  # its name before 2.5
         raise out_of_memory(device) from error
     except RuntimeError as error:  # the CPU's allocator has no type of its own
         if any(words in str(error).lower() for words in _WORDS):
