@@ -9,7 +9,7 @@ import typer
 
 from segbench.cli.common import settings
 from segbench.core import console
-from segbench.core.errors import SegbenchError
+from segbench.core.errors import ExitCode, SegbenchError
 
 
 def prepare(
@@ -22,7 +22,7 @@ def prepare(
         float | None,
         typer.Option(metavar="KEEP_GB", help="Remove recipes used longest ago beyond this size."),
     ] = None,
-) -> None:
+) -> int:
     """Prepare every case once for a protocol, shared by all models; or evict old recipes from the cache."""
     from segbench.pipeline.preparation import evict_recipes, prepare_ahead
 
@@ -31,15 +31,18 @@ def prepare(
             "SB104", "name a dataset, or --evict KEEP_GB", mend="segbench data prepare --help"
         )
     document: dict[str, object] = {"schema_version": 1}
+    code = ExitCode.DONE
     if evict is not None:
-        removed = evict_recipes(int(evict * 1e9))
+        removed = evict_recipes(evict)
         document["evicted"] = [str(folder) for folder in removed]
         if not settings().json:
             console.emit(f"{len(removed)} prepared recipes removed")
     if dataset is not None:
         prepared = prepare_ahead(dataset, path=path, data_dir=data_dir, protocol=protocol, workers=workers)
         document |= prepared.as_dict()
+        code = ExitCode.PARTIAL if prepared.failures else ExitCode.DONE
         if not settings().json:
             console.emit(f"{prepared.cases} cases of {prepared.dataset} for {protocol} -> {prepared.folder}")
     if settings().json:
         console.emit_json(document)
+    return code

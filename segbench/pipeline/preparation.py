@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from segbench.cards import load_protocol
 from segbench.core import console
+from segbench.core.errors import SegbenchError
 from segbench.data import open_dataset
+from segbench.data.eviction import evict
 from segbench.data.prepare import prepare_dataset
 from segbench.pipeline.plan import usable_splits
 from segbench.pipeline.preparing import build_recipe, prepared_root
@@ -66,25 +67,23 @@ def prepare_ahead(
     return Prepared(card.slug, len(cases) - len(failures), Path(cache.folder), failures)
 
 
-def evict_recipes(keep_bytes: int) -> list[Path]:
+def evict_recipes(keep_gb: float) -> list[Path]:
     """Remove the recipes used longest ago until the rest fits; gives the folders removed.
 
-    A recipe is a folder `<dataset>/<16 hex>` under the prepared root; its last use is the later of the access
-    and change times of its `recipe.json`.
+    A recipe that a living process uses stays, whatever its size.
+
+    Args:
+        keep_gb: Size that may stay, in units of 10^9 bytes.
+
+    Raises:
+        SegbenchError: SB104 for a size that cannot be.
     """
-    recipes = [path.parent for path in prepared_root().glob("*/*/recipe.json")]
-    sizes = {folder: sum(f.stat().st_size for f in folder.rglob("*") if f.is_file()) for folder in recipes}
-    total = sum(sizes.values())
-    removed: list[Path] = []
-    for folder in sorted(recipes, key=_last_use):
-        if total <= keep_bytes:
-            break
-        shutil.rmtree(folder)
-        total -= sizes[folder]
-        removed.append(folder)
-    return removed
-
-
-def _last_use(folder: Path) -> float:
-    state = (folder / "recipe.json").stat()
-    return max(state.st_atime, state.st_mtime)
+    if not 0 <= keep_gb < float("inf"):
+        raise SegbenchError(
+            "SB104",
+            f"--evict {keep_gb:g}: no size to keep",
+            expected="0 or more, in GB",
+            found=keep_gb,
+            mend="--evict 0 removes every recipe that no running cell uses",
+        )
+    return evict(prepared_root(), int(keep_gb * 1e9))
