@@ -122,11 +122,6 @@ class Context:
         """Label values, class indices and output channels."""
         return classes_of(self.card, self.protocol.loss.output)
 
-    @cached_property
-    def prediction_folder(self) -> Path:
-        """Where the label maps of the test cases are written."""
-        return self.folder / "predictions"
-
     def warn(self, text: str) -> None:
         """Warn the user, and remember it for the record and the log."""
         if text not in self.warnings:
