@@ -14,7 +14,7 @@ from dataclasses import replace
 from itertools import groupby
 
 from segbench.report.cells import cell_parts, superscript
-from segbench.report.panels import SIZES, column_gap, label_lines
+from segbench.report.panels import SIZES, column_gap, label_lines, lines_beside
 from segbench.report.table import Cell, Column, Row, Table
 
 MAX_ROWS = 45  # more rows than this do not fit a page: the table goes on in a further float
@@ -176,7 +176,7 @@ def latex_floats(table: Table, parts: Sequence[Table], *, column: str, font: str
         raise ValueError(f"column must be 'single' or 'double', not {column!r}")
     if font not in FONT_SIZES:
         raise ValueError(f"font must be one of {', '.join(FONT_SIZES)}, not {font!r}")
-    floats = _floats(parts)
+    floats = _floats(parts, lines_beside(table, font))
     wide = column == "double" or len(table.columns) > WIDE_COLUMNS
     return [
         _float(table, part, part=number, last=number == len(floats) - 1, wide=wide, font=font)
@@ -184,29 +184,34 @@ def latex_floats(table: Table, parts: Sequence[Table], *, column: str, font: str
     ]
 
 
-def _floats(parts: Sequence[Table]) -> list[list[Table]]:
-    """Panels by float, each cut where its rows would not fit a page: as many as give `MAX_ROWS` lines."""
+def _floats(parts: Sequence[Table], room: int) -> list[list[Table]]:
+    """Panels by float, each cut where its rows would not fit a page.
+
+    Args:
+        parts: the panels.
+        room: lines of a page for rows and heads.
+    """
     floats: list[list[Table]] = [[]]
     lines = 0
     for panel in parts:
-        head = len(panel.columns[0].header) + 1 if panel.columns else 2
-        for rows in _chunks(panel.rows):
-            more = sum(len(label_lines(row.label)) for row in rows) + (head if floats[-1] else 0)
-            if floats[-1] and lines + more > MAX_ROWS:
+        head = len(panel.columns[0].header) if panel.columns else 1
+        for rows in _chunks(panel.rows, min(MAX_ROWS, room - head)):
+            more = head + sum(len(label_lines(row.label)) for row in rows)
+            if floats[-1] and lines + more > min(MAX_ROWS + head, room):
                 floats.append([])
-                lines, more = 0, more - head
+                lines = 0
             floats[-1].append(replace(panel, rows=rows))
-            lines += more
+            lines += more + 1
     return floats
 
 
-def _chunks(rows: Sequence[Row]) -> list[tuple[Row, ...]]:
-    """Rows by float: as many as give `MAX_ROWS` printed lines."""
+def _chunks(rows: Sequence[Row], most: int) -> list[tuple[Row, ...]]:
+    """Rows by float: as many as give at most so many printed lines."""
     chunks: list[list[Row]] = [[]]
     lines = 0
     for row in rows:
         more = len(label_lines(row.label))
-        if chunks[-1] and lines + more > MAX_ROWS:
+        if chunks[-1] and lines + more > most:
             chunks.append([])
             lines = 0
         chunks[-1].append(row)

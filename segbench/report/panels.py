@@ -7,6 +7,7 @@ article and IEEEtran too.
 
 from __future__ import annotations
 
+import math
 import textwrap
 from collections.abc import Sequence
 from dataclasses import replace
@@ -21,6 +22,10 @@ PAGE_POINTS = 516.0
 """Text width of a journal's two columns (IEEEtran), for `--column double`."""
 COLUMN_POINTS = 291.0
 """Estimated width that fills one column of 252 pt in IEEEtran, whose Times runs narrower."""
+PAGE_HEIGHT = 549.0
+"""Text height of llncs in points; article has 550, IEEEtran 696."""
+BASELINES = {"tiny": 6.0, "scriptsize": 8.0, "footnotesize": 11.0, "small": 11.0, "normalsize": 12.0}
+"""Height of a line by size command, the largest of the three classes."""
 LABEL_WIDTH = 34  # characters of a row's label in one line
 NARROWER = (LABEL_WIDTH, 27, 20)
 """Widths of labels that are tried where a table is too wide."""
@@ -48,6 +53,18 @@ _RAISED = 4.2  # one superscript, whatever the size
 def text_points(text: str) -> float:
     """Width of plain text at footnotesize; characters outside ASCII count as wide ones."""
     return _EM * sum(_WIDTHS.get(character, 0.8) for character in text)
+
+
+def lines_beside(table: Table, font: str) -> int:
+    """How many lines of a page are left for rows and heads, beside caption, notes and rules of a float."""
+    caption = 12.0 * (_paragraph(table.caption, 1.09) + 1)
+    notes = BASELINES[font] * sum(_paragraph(note, SIZES[font]) for note in table.notes)
+    return max(8, int((PAGE_HEIGHT - caption - notes - 20.0) / BASELINES[font]))
+
+
+def _paragraph(text: str, size: float) -> int:
+    """Lines of a paragraph; words leave some of each line empty."""
+    return math.ceil(1.05 * size * text_points(text) / TEXT_POINTS)
 
 
 def label_lines(label: str) -> list[str]:

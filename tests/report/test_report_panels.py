@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import subprocess
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -93,7 +94,7 @@ def test_more_floats_than_latex_can_hold_leave_the_tables_over_all_regions() -> 
 
 @pytest.mark.skipif(shutil.which("pdflatex") is None, reason="no pdflatex on this machine")
 @pytest.mark.parametrize("name", ["article", "IEEEtran", "llncs"])
-def test_nothing_stands_over_the_margin(name: str, tmp_path: Path) -> None:
+def test_nothing_stands_over_the_margin_or_below_the_page(name: str, tmp_path: Path) -> None:
     found = subprocess.run(["kpsewhich", f"{name}.cls"], capture_output=True, text=True, check=False)
     if not found.stdout.strip():
         pytest.skip(f"no {name}.cls in this TeX")
@@ -107,7 +108,12 @@ def test_nothing_stands_over_the_margin(name: str, tmp_path: Path) -> None:
             ]
         )
     )
-    fragment = latex_text(TableSet("main", "main", (), tables), make_options())
+    long = replace(
+        wide_table({"brats": 3}, names=[f"model_{number}" for number in range(60)], label="tab:long"),
+        caption="A caption states the test, its family, the missing policy and the recipe. " * 9,
+        notes=("A note of about one line, which says what a mark in the table stands for.",) * 6,
+    )
+    fragment = latex_text(TableSet("main", "main", (), (*tables, long)), make_options())
     (tmp_path / "fragment.tex").write_text(fragment, encoding="ascii")
     (tmp_path / "x.tex").write_text(
         f"\\documentclass{{{name}}}\n\\usepackage{{booktabs}}\n\\begin{{document}}\nText.\n"
@@ -122,3 +128,4 @@ def test_nothing_stands_over_the_margin(name: str, tmp_path: Path) -> None:
         pytest.skip("the fonts of this class are not installed")
     assert done.returncode == 0, done.stdout[-2000:]
     assert "Overfull \\hbox" not in done.stdout
+    assert "Float too large" not in done.stdout
