@@ -535,6 +535,12 @@ def test_foreign_label_of_another_size(real_data, tmp_path):
 @pytest.mark.parametrize(
     "text",
     [
+        "nnU-Net 2.4",
+        "ITK-SNAP 4.0",
+        "MRIcroGL",
+        "3D Slicer 4.10.2 r28257",
+        "Philips Healthcare",
+        "Time=101112.345;phase=1",
         "5.0.10",
         "FSL5.0",
         "6.0.5:9e026117",
@@ -563,6 +569,7 @@ def test_what_tools_write_names_nobody(text):
         "DOE^JANE",
         "Jane Doe",
         "JD",
+        "Time=19700101",
         "19700101",
         "12345678",
         "1970-01-01",
