@@ -198,10 +198,13 @@ def test_files_that_are_right_are_linked_and_others_only_compressed(own_tree: Tr
     plain = root / "Image" / "crc_0000.nii.gz"
     plain.with_suffix("").write_bytes(gzip.decompress(plain.read_bytes()))
     plain.unlink()
+    loud = root / "Image" / "crc_0002.nii.gz"
+    loud = loud.rename(loud.with_name("crc_0002.NII.GZ"))
     dataset = opened(root, "crc")
     out = export_dataset(dataset, tmp_path / "raw", split="random-100-0-0", link=True).root / "imagesTr"
     linked = root / "Image" / "crc_0001.nii.gz"
     assert linked.samefile(out / "crc_0001_0000.nii.gz")
+    assert loud.samefile(out / "crc_0002_0000.nii.gz")
     assert gzip.decompress((out / "crc_0000_0000.nii.gz").read_bytes()) == plain.with_suffix("").read_bytes()
     copied = export_dataset(dataset, tmp_path / "copy", split="random-100-0-0").root / "imagesTr"
     assert not linked.samefile(copied / "crc_0001_0000.nii.gz")

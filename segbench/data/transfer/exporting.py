@@ -170,7 +170,8 @@ def _write_channels(target: Path, volume: Volume, array: Any) -> None:
 def _take(dataset: Dataset, path: Path, target: Path, link: bool) -> None:
     """The file as it is: linked, copied, or only compressed; other formats are written as NIfTI."""
     target.parent.mkdir(parents=True, exist_ok=True)
-    if path.name.endswith(".nii.gz"):
+    name = path.name.lower()
+    if name.endswith(".nii.gz"):
         if link:
             try:
                 os.link(path.resolve(), target)
@@ -179,7 +180,7 @@ def _take(dataset: Dataset, path: Path, target: Path, link: bool) -> None:
                 pass
         with path.open("rb") as source:
             atomic_write(target, lambda stream: shutil.copyfileobj(source, stream))
-    elif path.name.endswith(".nii"):
+    elif name.endswith(".nii"):
         with path.open("rb") as source:
             atomic_write(target, lambda stream: _compress(source, stream))
     else:
