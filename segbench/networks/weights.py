@@ -34,6 +34,8 @@ __all__ = [
 
 PICKLED = (".pt", ".pth", ".ckpt", ".bin")
 FORMAT = "segbench.weights/1"
+_ADVICE = ("weights_only", "Weights only load failed", "Please file an issue", "Check the documentation")
+"""Lines of torch's refusals that say what its users could do, and not what is wrong with the file."""
 
 
 @dataclass(frozen=True)
@@ -237,8 +239,11 @@ def _read_plain_tensors(path: Path) -> dict[str, Any]:
 
 
 def _unreadable(path: Path, error: Exception) -> SegbenchError:
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    reason = lines[0] if lines else type(error).__name__
+    # torch's own text begins with the advice to load the file without protection; only what it met is told.
+    lines = [line.split("WeightsUnpickler error:")[-1].strip() for line in str(error).splitlines()]
+    lines = [line for line in lines if line and not any(words in line for words in _ADVICE)]
+    telling = [line for line in lines if "nsupported" in line] or lines
+    reason = telling[0].split(" Please use")[0] if telling else type(error).__name__
     return SegbenchError(
         "SB406",
         f"{path} cannot be read as plain tensors; nothing in it was executed",

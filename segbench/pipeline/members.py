@@ -111,7 +111,12 @@ def _load(path: Path, device: torch.device, model: str | None, dataset: str | No
         )
     if model is not None and model != metadata.model:
         raise SegbenchError(
-            "SB103", "the weights belong to another model", path=path, expected=model, found=metadata.model
+            "SB103",
+            "the weights belong to another model",
+            path=path,
+            expected=model,
+            found=metadata.model,
+            mend=f"--model {metadata.model}, or leave --model out",
         )
     channels, facts = channel_names(metadata, path, dataset), facts_of(metadata, path, dataset)
     with torch.random.fork_rng(devices=[]):

@@ -192,3 +192,21 @@ def test_numpy_archives_are_no_weights(tmp_path):
     np.savez(tmp_path / "w.npz", a=np.zeros(3))
     with pytest.raises(SegbenchError, match=r"weights files end in \.safetensors"):
         read_weights(tmp_path / "w.npz")
+
+
+def test_a_refusal_says_what_was_met_and_never_how_to_switch_protection_off(tmp_path):
+    (tmp_path / "text.pt").write_text("garbage")
+
+    class Harmful:
+        def __reduce__(self):
+            return (Path.touch, (tmp_path / "executed",))
+
+    torch.save({"w": Harmful()}, tmp_path / "harmful.pt")
+    for name in ("text.pt", "harmful.pt"):
+        with pytest.raises(SegbenchError) as caught:
+            read_weights(tmp_path / name)
+        assert caught.value.code == "SB406"
+        told = f"{caught.value} {caught.value.found} {caught.value.mend}"
+        assert "weights_only" not in told
+        assert "nsupported" in str(caught.value.found), name
+    assert not (tmp_path / "executed").exists()
