@@ -255,11 +255,11 @@ def labelling_of_json(path: Path) -> Labelling:
     """Return the regions of an nnU-Net or MSD `dataset.json`; `background` and `ignore` are no regions.
 
     Raises:
-        SegbenchError: SB302, SB331 for a file that is none of the two.
+        SegbenchError: SB331 for labels that are those of neither.
     """
-    from segbench.data.adapters.dataset_json import read_dataset_json
+    from segbench.data.adapters.dataset_json import read_labels
 
-    document = read_dataset_json(path)
+    document = read_labels(path)
     regions = dict(document.regions)
     if not regions:
         regions = {

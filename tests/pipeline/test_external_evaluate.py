@@ -389,6 +389,32 @@ def test_dataset_json_of_nnunet_with_regions_and_ignore(folders):
     assert rows["case0", "whole"]["dataset"] == "Toy"
 
 
+@pytest.mark.parametrize(
+    "labels",
+    [
+        {"background": 0, "whole": [1, 2], "core": 2},
+        {"background": 0, "edge": 1, "core": 2},
+        {"0": "background", "1": "edge", "2": "core"},
+    ],
+)
+def test_a_dataset_json_of_labels_alone_is_enough_to_score(folders, labels):
+    (folders / "dataset.json").write_text(json.dumps({"labels": labels, "file_ending": ".nrrd"}))
+    code, out, err = evaluate(folders, "--dataset-json", folders / "dataset.json", regions=())
+    assert code == 0, err
+    assert "core: 5 expected, 5 scored" in out
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["{}", "[]", "{", '{"labels": {}}', '{"labels": {"background": 0, "a": "x"}}', '{"labels": {"a": 1}}'],
+)
+def test_a_dataset_json_without_usable_labels_is_refused(folders, text):
+    (folders / "dataset.json").write_text(text)
+    code, _, err = evaluate(folders, "--dataset-json", folders / "dataset.json", regions=())
+    assert code == 4
+    assert "SB331" in err
+
+
 def test_tolerance_per_region(folders):
     evaluate(folders, "--nsd-tolerance", "whole=0.4", "--nsd-tolerance", "core=5")
     rows = [row for row in read_cases(run_folder(folders)) if row["case"] == "case2"]

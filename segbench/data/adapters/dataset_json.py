@@ -77,6 +77,27 @@ def read_dataset_json(path: Path) -> DatasetJson:
     return parsed
 
 
+def read_labels(path: Path) -> DatasetJson:
+    """What a `dataset.json` says of labels and regions; scoring needs nothing else of it.
+
+    Raises:
+        SegbenchError: SB331 with one line per fault of the labels; faults of other keys do not matter here.
+    """
+    document = _load(path)
+    labels = document.get("labels")
+    by_value = isinstance(labels, dict) and all(
+        str(key).isdecimal() and isinstance(name, str) for key, name in labels.items()
+    )
+    faults: list[str] = []
+    parsed = (_msd if by_value else _nnunet)(document, faults)
+    faults = [fault for fault in faults if fault.startswith("labels")]
+    if faults:
+        raise SegbenchError(
+            "SB331", f"the labels of {path.name} cannot be used", path=path, details=faults, found=len(faults)
+        )
+    return parsed
+
+
 def kind_of(document: Mapping[str, Any], path: Path) -> Kind:
     """Whose format a document is, told by its keys (SB302 when that is not clear)."""
     nnunet = "channel_names" in document or "file_ending" in document
