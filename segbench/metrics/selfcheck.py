@@ -1,8 +1,9 @@
 """`segbench doctor --metrics`: the engine against hand-derived numbers, its oracle and other libraries, here
 and now.
 
-Every comparison has a limit: 0 between the two engines, 0 or 1e-12 to medpy, 1e-5 to MONAI's float32. A limit
-that is passed is a failure. What is not installed is said to be left out, never silently skipped.
+Every comparison has a limit: 0 between the two engines, 0 or 1e-12 to medpy, 1e-5 to MONAI's float32 (1e-4 to
+its percentile). A limit that is passed is a failure. What is not installed is said to be left out, never
+silently skipped.
 """
 
 from __future__ import annotations

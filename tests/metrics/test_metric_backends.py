@@ -52,6 +52,7 @@ def test_equal_to_medpy_to_the_bit():
 
 
 @pytest.mark.filterwarnings("ignore")
+@pytest.mark.filterwarnings("error::FutureWarning")
 def test_equal_to_monai_within_its_float32():
     pytest.importorskip("monai")
     for pair in pairs(40, 1):
