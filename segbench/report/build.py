@@ -193,7 +193,9 @@ def latex_text(item: TableSet, options: Options) -> str:
     """
     floats = [part for table in item.latex for part in _printed(table, options)]
     if len(floats) > MOST_FLOATS and item.leading:
+        note = f"Other regions stand in {item.name}.csv and {item.name}.md."
         chosen = [table for table in item.latex if (table.label or "") in item.leading]
+        chosen = [replace(table, notes=(*table.notes, note)) for table in chosen]
         floats = [part for table in chosen for part in _printed(table, options)]
     text = "\n".join(floats) or latex.escape_latex(EMPTY_TEXT.strip()) + "\n"
     findings = lint_latex(text)

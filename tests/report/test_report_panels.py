@@ -90,6 +90,7 @@ def test_more_floats_than_latex_can_hold_leave_the_tables_over_all_regions() -> 
     text = latex_text(TableSet("pairwise", "pairwise", tables, tables, frozenset({"tab:7"})), make_options())
     assert text.count("\\begin{table") == 1
     assert "\\label{tab:7}" in text
+    assert "Other regions stand in pairwise.csv" in text
 
 
 @pytest.mark.skipif(shutil.which("pdflatex") is None, reason="no pdflatex on this machine")
