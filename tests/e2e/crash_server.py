@@ -7,11 +7,11 @@ One JSON line in ({folder, cache, fault, limit}), one JSON line out ({code, said
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import resource
 import sys
-import tempfile
 from contextlib import suppress
 from importlib import import_module
 from pathlib import Path
@@ -22,6 +22,7 @@ from segbench.cli.common import guarded
 from segbench.core import console, faults
 
 ROOMS = ("pipeline", "data", "engine", "networks", "metrics", "volumes", "stats", "profiling", "records")
+PIPE_BYTES = 2**20  # more than any cell says
 
 
 def import_all() -> None:
@@ -64,13 +65,17 @@ def child(request: dict[str, object], said: int) -> None:
 def main() -> None:
     import_all()
     for line in sys.stdin:
-        with tempfile.TemporaryFile() as said:
-            pid = os.fork()
-            if pid == 0:
-                child(json.loads(line), said.fileno())
-            code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
-            said.seek(0)
-            text = said.read().decode(errors="replace")
+        # A pipe, because a limit on the size of files would cut what is said into one.
+        reader, writer = os.pipe()
+        fcntl.fcntl(writer, fcntl.F_SETPIPE_SZ, PIPE_BYTES)
+        pid = os.fork()
+        if pid == 0:
+            child(json.loads(line), writer)
+        code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+        os.close(writer)
+        os.set_blocking(reader, False)  # what the child left running may still hold the other end
+        with open(reader, "rb") as said:
+            text = (said.read() or b"").decode(errors="replace")
         print(json.dumps({"code": code, "said": text}), flush=True)
 
 
