@@ -14,6 +14,7 @@ __all__ = ["EPOCH_SAMPLES", "EpochRows", "TrainingState"]
 
 EPOCH_SAMPLES = 500
 """The row unit of `epochs.jsonl`; it changes nothing else."""
+RECENT_STEPS = 20
 MAX_ROW_OF_NON_FINITE = 3
 MAX_NON_FINITE_OF_1000 = 10
 
@@ -29,6 +30,7 @@ class TrainingState:
         lr_scale: Halved by the roll-back.
         non_finite: Steps whose update was skipped, of the last 1000.
         loss_sum, loss_steps: Of the epoch at hand.
+        recent_loss: Exponential mean of the finite losses, over about the last `RECENT_STEPS` steps.
         best_score: Best mean over regions on the validation cases.
         best_sha256: Of the weights that had it, where the protocol selects by it.
         seconds: Wall time of training.
@@ -44,6 +46,7 @@ class TrainingState:
     non_finite: list[int] = field(default_factory=list)
     loss_sum: float = 0.0
     loss_steps: int = 0
+    recent_loss: float | None = None
     best_score: float | None = None
     best_sha256: str | None = None
     seconds: float = 0.0
@@ -59,6 +62,13 @@ class TrainingState:
     def of(cls, content: Mapping[str, Any]) -> TrainingState:
         """From a checkpoint's `state.json`."""
         return cls(**{name: content[name] for name in cls.__slots__ if name in content})
+
+    def count_loss(self, loss: float) -> None:
+        """Take up the finite loss of a step."""
+        self.loss_sum += loss
+        self.loss_steps += 1
+        before = loss if self.recent_loss is None else self.recent_loss
+        self.recent_loss = before + (loss - before) / RECENT_STEPS
 
     def too_many_non_finite(self) -> bool:
         """Remember that this step's update was skipped; whether three in a row or 1 % of 1000 are reached."""

@@ -208,8 +208,8 @@ class _Run:
         loss, finite, rescaled = self._update(self._backward(image, labels, poisoned))
         self.state.step += 1
         self.state.samples_seen += self.batch
-        self.state.loss_sum += loss if finite else 0.0
-        self.state.loss_steps += 1 if finite else 0
+        if finite:
+            self.state.count_loss(loss)
         if not finite and not rescaled and self._count_non_finite():
             return True
         job.on_step(self.state.samples_seen, loss, rate)
@@ -285,14 +285,14 @@ class _Run:
     def _maybe_not_learning(self, labels: Tensor) -> None:
         """SB403 once, after 2 % of the budget (100 steps at least): a constant predictor must be beaten."""
         s = self.state
-        if s.told_not_learning or s.step < max(100, self.steps // 50) or s.loss_steps == 0:
+        if s.told_not_learning or s.step < max(100, self.steps // 50) or s.recent_loss is None:
             return
         s.told_not_learning = True
         floor = constant_predictor_loss(self.loss, labels, self.job.channels)
-        mean = s.loss_sum / s.loss_steps
-        if mean >= floor:
+        loss = s.recent_loss  # the first steps of a network that does learn lie above a constant's
+        if loss >= floor:
             self.job.warn(
-                f"warning[SB403]: loss {mean:.3f} after {s.samples_seen} samples, a constant {floor:.3f}"
+                f"warning[SB403]: loss {loss:.3f} after {s.samples_seen} samples, a constant {floor:.3f}"
             )
 
     def _maybe_row(self, rate: float) -> None:

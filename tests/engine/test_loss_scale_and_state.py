@@ -20,6 +20,7 @@ from segbench.core.interrupt import StopRequest
 from segbench.engine import trainer
 from segbench.engine.checkpoint import checkpoint_folders, random_states, set_random_states
 from segbench.engine.losses import SegmentationLoss
+from segbench.engine.state import TrainingState
 from segbench.engine.trainer import TrainingJob, train
 
 
@@ -213,3 +214,14 @@ def test_the_best_weights_are_selected_and_checked(tmp_path: Path) -> None:
     best.unlink()
     with pytest.raises(SegbenchError, match="gone or damaged"):
         train(best_of(tmp_path, told, []))
+
+
+def test_the_recent_loss_forgets_the_first_steps() -> None:
+    """A falling loss is judged by where it is: the mean from the start would say that nothing is learnt."""
+    state = TrainingState()
+    for step in range(100):
+        state.count_loss(3.0 * 0.97**step)
+    assert state.recent_loss is not None
+    assert state.loss_sum / state.loss_steps > 0.9
+    assert 3.0 * 0.97**99 < state.recent_loss < 0.4
+    assert TrainingState.of(state.as_dict()) == state
