@@ -31,9 +31,9 @@ def print_plan(
             console.emit(f"segbench cell {shlex.quote(str(planned.cell.folder))}")
     elif settings().json:
         console.emit_json(plan_document(plan, fits))
-    else:
+    elif plan.cells:
         end = "nothing is written (dry run)" if dry_run else "written; start cells with segbench cell"
-        names = ", ".join(sorted({p.cell.protocol.name for p in plan.cells})) or "none"
+        names = ", ".join(sorted({p.cell.protocol.name for p in plan.cells}))
         console.emit(f"Plan: {len(plan.cells)} cells, protocol {names}            {end}")
         rows = [
             [

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from segbench.core.errors import SegbenchError
 from segbench.core.foreign import parse_json
 from segbench.core.names import is_safe_case
-from segbench.volumes import DEFAULT_MAX_BYTES, VOLUME_ENDINGS, Volume, read_label_map
+from segbench.volumes import DEFAULT_MAX_BYTES, VOLUME_ENDINGS, Volume, read_label_map, stem_and_ending
 
 if TYPE_CHECKING:
     from segbench.data import Dataset
@@ -145,9 +145,9 @@ def volumes_by_case(folder: Path, *, role: str) -> dict[str, list[Path]]:
     for name in names:
         if name.startswith(SKIPPED):
             continue
-        ending = next((ending for ending in VOLUME_ENDINGS if name.endswith(ending)), None)
-        if ending is not None:
-            found.setdefault(name[: -len(ending)], []).append(folder / name)
+        parts = stem_and_ending(name)
+        if parts is not None:
+            found.setdefault(parts[0], []).append(folder / name)
     return found
 
 

@@ -18,7 +18,7 @@ from segbench.core.atomic import atomic_write_json
 from segbench.core.errors import SegbenchError
 from segbench.core.interrupt import StopRequest
 from segbench.data import open_dataset
-from segbench.volumes import VOLUME_ENDINGS, Volume, read_volume, write_label_map
+from segbench.volumes import Volume, read_volume, stem_and_ending, write_label_map
 
 if TYPE_CHECKING:
     from segbench.data import Dataset
@@ -181,7 +181,7 @@ def _opened(dataset: str, folder: Path) -> Dataset | None:
     try:
         return open_dataset(dataset, path=folder)
     except SegbenchError as error:
-        holds_images = any(path.name.endswith(VOLUME_ENDINGS) for path in folder.iterdir())
+        holds_images = any(stem_and_ending(path.name) for path in folder.iterdir())
         if error.code != "SB302" or not holds_images:
             raise
         return None
@@ -192,13 +192,15 @@ def _folder(folder: Path, count: int) -> list[ImageCase]:
     groups: dict[str, dict[int, Path]] = {}
     plain: dict[str, Path] = {}
     for path in sorted(folder.iterdir()):
-        if path.name.startswith(".") or not path.name.endswith(VOLUME_ENDINGS):
+        parts = stem_and_ending(path.name)
+        if path.name.startswith(".") or parts is None:
             continue
-        match = _NNUNET_NAME.fullmatch(_stem(path))
+        stem = parts[0]
+        match = _NNUNET_NAME.fullmatch(stem)
         if match is not None:
             groups.setdefault(match["case"], {})[int(match["channel"])] = path
         else:
-            plain[_stem(path)] = path
+            plain[stem] = path
     if not groups and count == 1:
         return [ImageCase(case, [path]) for case, path in plain.items()]
     if plain and not groups:
@@ -233,4 +235,5 @@ def _refuse(folder: Path, case: str, found: list[int], count: int) -> Volume:
 
 
 def _stem(path: Path) -> str:
-    return next((path.name.removesuffix(end) for end in VOLUME_ENDINGS if path.name.endswith(end)), path.stem)
+    parts = stem_and_ending(path.name)
+    return path.stem if parts is None else parts[0]

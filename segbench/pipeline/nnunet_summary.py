@@ -33,7 +33,7 @@ from segbench.records.identity import run_id as make_run_id
 from segbench.records.lease import Lease
 from segbench.records.schema import SCHEMA_VERSION, RunRecord, SplitRecord
 from segbench.records.store import CASE_LINES, CASES_FILE
-from segbench.volumes import VOLUME_ENDINGS, read_label_map
+from segbench.volumes import read_label_map, stem_and_ending
 
 if TYPE_CHECKING:
     from segbench.cards.dataset_card import DatasetCard
@@ -193,8 +193,8 @@ def _load(path: Path) -> Mapping[str, Any]:
 def _case_id(entry: Mapping[str, Any], path: Path) -> str:
     name = str(entry.get("prediction_file") or entry.get("reference_file") or "").replace("\\", "/")
     name = name.rpartition("/")[2]
-    ending = next((ending for ending in VOLUME_ENDINGS if name.endswith(ending)), None)
-    case = name[: -len(ending)] if ending else name.partition(".")[0]
+    parts = stem_and_ending(name)
+    case = parts[0] if parts else name.partition(".")[0]
     if not is_case_id(case):
         raise SegbenchError("SB339", "a case of the summary has no usable name", path=path, found=repr(case))
     return case

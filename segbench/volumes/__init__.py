@@ -4,6 +4,7 @@
 """
 
 from segbench.volumes.digest import array_digest, digest_canonical
+from segbench.volumes.endings import VOLUME_ENDINGS, stem_and_ending
 from segbench.volumes.geometry import (
     GeometryComparison,
     Orientation,
@@ -19,9 +20,6 @@ from segbench.volumes.labels import as_label_array, count_labels
 from segbench.volumes.read import read_header, read_label_map, read_volume
 from segbench.volumes.volume import DEFAULT_MAX_BYTES, Volume, spacing_of
 from segbench.volumes.write import write_label_map
-
-VOLUME_ENDINGS: tuple[str, ...] = (".nii.gz", ".nii", ".nrrd", ".mha")
-"""Endings of the files that can be read, in the order in which they are looked for."""
 
 __all__ = [
     "DEFAULT_MAX_BYTES",
@@ -43,6 +41,7 @@ __all__ = [
     "read_volume",
     "reorient_like",
     "spacing_of",
+    "stem_and_ending",
     "to_canonical",
     "write_label_map",
 ]

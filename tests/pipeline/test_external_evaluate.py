@@ -282,6 +282,17 @@ def test_no_case_is_an_error(tmp_path):
     assert "SB311" in err
 
 
+def test_endings_in_capital_letters_count(folders):
+    """A prediction that is there must not be scored as missing because of how its name is spelt."""
+    _, before, _ = evaluate(folders, "--json")
+    for folder in ("preds", "refs"):
+        path = folders / folder / "case1.nii.gz"
+        path.rename(path.with_name("case1.NII.GZ"))
+    code, after, _ = evaluate(folders, "--json")
+    assert code == 0
+    assert json.loads(after)["summary"] == json.loads(before)["summary"]
+
+
 def test_hidden_files_are_no_cases(folders):
     (folders / "refs" / "._case9.nii.gz").write_bytes(b"resource fork")
     (folders / "refs" / ".case8.nii.gz").write_bytes(b"")

@@ -10,7 +10,7 @@ from typing import Literal
 
 from segbench.core import names
 from segbench.core.errors import SegbenchError
-from segbench.volumes import VOLUME_ENDINGS
+from segbench.volumes import VOLUME_ENDINGS, stem_and_ending
 
 ENDINGS = VOLUME_ENDINGS
 """File endings of volumes; in file names small or capital letters."""
@@ -126,15 +126,6 @@ def entries(folder: Path) -> list[Path]:
     except OSError as error:
         message = f"the folder cannot be read ({(error.strerror or str(error)).lower()})"
         raise SegbenchError("SB201", message, path=folder) from error
-
-
-def stem_and_ending(name: str) -> tuple[str, str] | None:
-    """`("case", ".nii.gz")` of a volume's file name, the ending as it is spelt; None for any other file."""
-    folded = name.lower()
-    for ending in ENDINGS:
-        if folded.endswith(ending) and len(name) > len(ending):
-            return name[: -len(ending)], name[-len(ending) :]
-    return None
 
 
 def volumes_in(folder: Path) -> dict[str, list[Path]]:

@@ -18,8 +18,8 @@ from segbench.data.adapters.base import (
     inside,
     is_safe_case,
     missing_references,
-    stem_and_ending,
 )
+from segbench.volumes import stem_and_ending
 
 LEVELS_DOWN = 2
 

@@ -16,10 +16,10 @@ from segbench.data.adapters.base import (
     entries,
     inside,
     is_safe_case,
-    stem_and_ending,
     wrapped,
 )
 from segbench.data.adapters.dataset_json import DatasetJson, Entry, read_dataset_json
+from segbench.volumes import stem_and_ending
 
 FOLDERS = ("imagesTr", "labelsTr", "imagesTs", "labelsTs")
 

@@ -19,10 +19,10 @@ from segbench.data.adapters.base import (
     inside,
     is_safe_case,
     missing_references,
-    stem_and_ending,
     wrapped,
 )
 from segbench.data.adapters.dataset_json import DatasetJson, read_dataset_json
+from segbench.volumes import stem_and_ending
 
 
 def discover(card: DatasetCard, layout: NnunetLayout, root: Path) -> Discovery:
