@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 import tomllib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -24,6 +24,7 @@ from pydantic import (
 from pydantic_core import InitErrorDetails, PydanticCustomError
 
 from segbench.cards.dataset_faults import faults_between
+from segbench.cards.fault_lines import fault_lines
 from segbench.cards.layout import Layout, Section, Template
 from segbench.core.errors import SegbenchError
 from segbench.core.foreign import parse_toml
@@ -320,33 +321,3 @@ def read_dataset_card(
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise SegbenchError("SB110", f"{path.as_posix()} is no TOML: {error}", path=path) from error
     return parse_dataset_card(document, path=path, load_like=load_like)
-
-
-def fault_lines(error: ValidationError) -> list[str]:
-    """One line per fault of a pydantic error: key path, what was found, what is allowed; sorted."""
-    lines = [
-        f"{_key_path(fault['loc'])}: found {_short(fault['input'])}; {_allowed(fault['msg'])}"
-        for fault in error.errors(include_url=False)
-    ]
-    return sorted(dict.fromkeys(lines))
-
-
-def _key_path(where: Sequence[str | int]) -> str:
-    # The tag of the union of layouts is pydantic's, not a key of the file.
-    tags = ("case-folder", "paired-folders", "msd", "nnunet")
-    parts = [p for i, p in enumerate(where) if not (i == 1 and where[0] == "layout" and p in tags)]
-    text = ""
-    for part in parts:
-        text += f"[{part}]" if isinstance(part, int) else f".{part}" if text else str(part)
-    return text.replace(".[key]", "") or "(card)"
-
-
-def _short(value: object, limit: int = 80) -> str:
-    text = repr(value)
-    return text if len(text) <= limit else text[: limit - 3] + "..."
-
-
-def _allowed(message: str) -> str:
-    message = message.removeprefix("Value error, ")
-    known = {"Field required": "this key is required", "Extra inputs are not permitted": "no such key"}
-    return known.get(message, message[:1].lower() + message[1:])

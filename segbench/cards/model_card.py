@@ -21,6 +21,7 @@ from pydantic import (
     model_validator,
 )
 
+from segbench.cards.fault_lines import fault_lines
 from segbench.core.errors import SegbenchError
 from segbench.core.foreign import parse_toml
 
@@ -215,7 +216,7 @@ def parse_model_card(content: Mapping[str, Any], *, path: Path | str | None = No
     try:
         return ModelCard.model_validate(content)
     except ValidationError as error:
-        details = _fault_lines(error)
+        details = fault_lines(error)
         count = f"{len(details)} fault{'s' if len(details) != 1 else ''}"
         name = path or content.get("slug", "the model card")
         raise SegbenchError("SB110", f"{name} has {count}", path=path, details=details) from None
@@ -239,19 +240,3 @@ def read_model_card(path: Path | str) -> ModelCard:
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise SegbenchError("SB110", f"{path} is not valid TOML: {error}", path=path) from None
     return parse_model_card(content, path=path)
-
-
-def _fault_lines(error: ValidationError) -> list[str]:
-    lines: dict[str, None] = {}
-    for fault in error.errors(include_url=False):
-        where = ".".join(str(part) for part in fault["loc"]) or "card"
-        message = str(fault["msg"]).removeprefix("Value error, ")
-        if fault["type"] == "missing":
-            lines.setdefault(f"{where}: missing")
-        elif fault["type"] == "extra_forbidden":
-            lines.setdefault(f"{where}: unknown key")
-        else:
-            found = repr(fault["input"])
-            found = "" if fault["type"] == "value_error" else f"; found {found[:80]}"
-            lines.setdefault(f"{where}: {message}{found}")
-    return list(lines)

@@ -14,6 +14,7 @@ from typing import Annotated, Any, Literal, Self, cast
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
+from segbench.cards.fault_lines import fault_lines
 from segbench.core.errors import SegbenchError, nearest_names, unknown_name
 from segbench.core.foreign import parse_toml
 from segbench.core.hashing import digest_json
@@ -352,17 +353,6 @@ def parse_setting(text: str) -> tuple[str, object]:
         except tomllib.TOMLDecodeError:
             continue
     return key.strip(), value
-
-
-def fault_lines(error: ValidationError) -> list[str]:
-    """One line per fault of a pydantic validation: key path, what is wrong, what was found."""
-    lines: list[str] = []
-    for fault in error.errors():
-        place = ".".join(str(part) for part in fault["loc"])
-        found = "" if isinstance(fault["input"], dict) else f" (found {fault['input']!r:.80})"
-        what = fault["msg"].removeprefix("Value error, ")
-        lines.append(f"{place}: {what}{found}" if place else f"{what}{found}")
-    return lines
 
 
 def _fields(content: Mapping[str, Any]) -> list[str]:

@@ -17,7 +17,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from segbench.cards import Protocol, load_model_card
-from segbench.cards.protocol import fault_lines
+from segbench.cards.fault_lines import fault_lines
 from segbench.core import console
 from segbench.core.atomic import disk_error, remove_leftovers
 from segbench.core.catalogue import ExitCode

@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from segbench.cards import load_dataset_card, load_model_card
-from segbench.cards.protocol import fault_lines
+from segbench.cards.fault_lines import fault_lines
 from segbench.core.errors import SegbenchError
 from segbench.networks.weights import WeightsMetadata
 

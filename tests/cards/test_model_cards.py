@@ -60,8 +60,8 @@ def test_all_faults_come_at_once_one_line_each():
     keys = sorted(line.split(":")[0] for line in caught.value.details)
     assert keys == ["colour", "fidelity.parameters", "input.divisor", "provenance", "slug", "title"]
     by_key = {line.split(":")[0]: line for line in caught.value.details}
-    assert by_key["colour"] == "colour: unknown key"
-    assert by_key["title"] == "title: missing"
+    assert by_key["colour"] == "colour: found 'red'; no such key"
+    assert by_key["title"] == "title: found nothing; this key is required"
     assert "'guessed'" in by_key["provenance"]
     assert "'released'" in by_key["provenance"]
 

@@ -156,13 +156,13 @@ def test_want_of_memory_fails_the_case_not_the_command(
 @pytest.mark.parametrize(
     ("fault", "said"),
     [
-        ({"patch": [0, 16, 16]}, "patch.0"),
+        ({"patch": [0, 16, 16]}, "patch[0]"),
         ({"patch": "16"}, "patch"),
         ({"normalisation": ["zscore", "zscore"]}, "2 normalisation"),
-        ({"normalisation": ["standard"]}, "normalisation.0"),
+        ({"normalisation": ["standard"]}, "normalisation[0]"),
         ({"spacing": [1.0, 0.0, 1.0]}, "spacing_mm"),
         ({"label_values": [0, 1]}, "2 labels"),
-        ({"label_values": [0, 1, 70000]}, "label_values.2"),
+        ({"label_values": [0, 1, 70000]}, "label_values[2]"),
         ({"inference": {"overlap": 1.0}}, "inference.overlap"),
         ({"inference": {"mirror_axes": ["w"]}}, "inference.mirror_axes"),
         ({"precision": "int8"}, "precision"),

@@ -1,0 +1,46 @@
+"""What pydantic found wrong with a card or a record, in one wording for all of them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from pydantic import ValidationError
+
+__all__ = ["fault_lines"]
+
+KNOWN = {"Field required": "this key is required", "Extra inputs are not permitted": "no such key"}
+LAYOUT_TAGS = ("case-folder", "paired-folders", "msd", "nnunet")
+"""Tags of the union of layouts: pydantic's names, not keys of the file."""
+
+
+def fault_lines(error: ValidationError) -> list[str]:
+    """One line per fault, sorted: key path, what was found, what is allowed."""
+    lines: set[str] = set()
+    for fault in error.errors(include_url=False):
+        found = _found(fault["type"], fault["input"])
+        lines.add(f"{_key_path(fault['loc'])}: found {found}; {_allowed(fault['msg'])}")
+    return sorted(lines)
+
+
+def _found(kind: str, value: object) -> str:
+    if kind == "missing":  # pydantic gives the table around it
+        return "nothing"
+    return "a table" if isinstance(value, Mapping) else _short(value)
+
+
+def _key_path(where: Sequence[str | int]) -> str:
+    parts = [p for i, p in enumerate(where) if not (i == 1 and where[0] == "layout" and p in LAYOUT_TAGS)]
+    text = ""
+    for part in parts:
+        text += f"[{part}]" if isinstance(part, int) else f".{part}" if text else str(part)
+    return text.replace(".[key]", "") or "(card)"
+
+
+def _short(value: object, limit: int = 80) -> str:
+    text = repr(value)
+    return text if len(text) <= limit else text[: limit - 3] + "..."
+
+
+def _allowed(message: str) -> str:
+    message = message.removeprefix("Value error, ")
+    return KNOWN.get(message, message[:1].lower() + message[1:])
