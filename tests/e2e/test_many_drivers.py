@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -65,11 +66,14 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("data")
 
 
-def undisturbed(root: Path, data: Path, *flags: str) -> dict[str, str]:
-    process = start(root / "reference", data, *flags)
+@cache
+def undisturbed(data: Path, *flags: str) -> dict[str, str]:
+    """What the command leaves when nobody disturbs it; made once."""
+    results = data.parent / f"reference-of-{len(flags)}-flags"
+    process = start(results, data, *flags)
     output = process.communicate(timeout=300)[0]
     assert process.returncode == 0, output
-    return contents(root / "reference")
+    return contents(results)
 
 
 def two_drivers(results: Path, data: Path, *flags: str) -> list[int]:
@@ -87,7 +91,7 @@ def two_drivers(results: Path, data: Path, *flags: str) -> list[int]:
 
 
 def test_two_drivers_run_each_cell_once(tmp_path: Path, data: Path) -> None:
-    wanted = undisturbed(tmp_path, data, *FLOORS)
+    wanted = undisturbed(data, *FLOORS)
     codes = two_drivers(tmp_path / "runs", data, "--wait")
     assert codes == [0, 0]
     assert contents(tmp_path / "runs") == wanted
@@ -96,7 +100,7 @@ def test_two_drivers_run_each_cell_once(tmp_path: Path, data: Path) -> None:
 @pytest.mark.slow
 @pytest.mark.timeout(3600)
 def test_two_drivers_twenty_times(tmp_path: Path, data: Path) -> None:
-    wanted = undisturbed(tmp_path, data, *FLOORS)
+    wanted = undisturbed(data, *FLOORS)
     for round_ in range(20):
         results = tmp_path / f"runs{round_}"
         two_drivers(results, data, "--max-parallel", str(1 + round_ % 2), *(["--wait"] if round_ % 3 else []))
@@ -130,7 +134,7 @@ def test_a_living_driver_is_named(tmp_path: Path, data: Path) -> None:
 @pytest.mark.timeout(3600)
 def test_random_kills_of_driver_and_cell(tmp_path: Path, data: Path) -> None:
     """Twenty rounds: SIGKILL at a random moment to the driver, to the cell, or to both; then once more."""
-    wanted = undisturbed(tmp_path, data, *NETWORK)
+    wanted = undisturbed(data, *NETWORK)
     chance = random.Random(8)
     for round_ in range(20):
         results = tmp_path / f"runs{round_}"
@@ -159,7 +163,7 @@ def test_random_kills_of_driver_and_cell(tmp_path: Path, data: Path) -> None:
 @pytest.mark.parametrize("year", [1971, pytest.param(2099, marks=pytest.mark.slow)])
 def test_a_clock_that_jumps_changes_nothing(tmp_path: Path, data: Path, year: int) -> None:
     """Every file's time lies in another century when the run goes on: nothing is redone, nothing differs."""
-    wanted = undisturbed(tmp_path, data, *NETWORK)
+    wanted = undisturbed(data, *NETWORK)
     results = tmp_path / "runs"
     killed = start(results, data, *NETWORK, "--retries", "0", SEGBENCH_FAULT="case:2")
     output = killed.communicate(timeout=300)[0]
@@ -178,7 +182,7 @@ def test_a_clock_that_jumps_changes_nothing(tmp_path: Path, data: Path, year: in
 @pytest.mark.parametrize("workers", [pytest.param("1", marks=pytest.mark.slow), "2"])
 def test_a_killed_data_worker_is_named_or_made_up_for(tmp_path: Path, data: Path, workers: str) -> None:
     flags = (*NETWORK, "--workers", workers)
-    wanted = undisturbed(tmp_path, data, *NETWORK)
+    wanted = undisturbed(data, *NETWORK)
     process = start(tmp_path / "runs", data, *flags, "--retries", "0", SEGBENCH_FAULT="worker:3:kill")
     output = process.communicate(timeout=300)[0]
     if process.returncode == 0:  # a fresh worker did the patch that the dead one had in hand

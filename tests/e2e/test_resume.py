@@ -58,7 +58,7 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory, data: Path) -> dict[st
     [
         ("step:3", ("--checkpoint-minutes", "0")),  # in training, after two checkpoints
         ("checkpoint:2", ("--checkpoint-minutes", "0")),  # between the files of a checkpoint
-        ("case:2", ()),  # in prediction
+        pytest.param("case:2", (), marks=pytest.mark.slow),  # in prediction
         ("case:4", ()),  # in evaluation, after one scored case
     ],
 )
