@@ -160,7 +160,8 @@ def test_random_kills_of_driver_and_cell(tmp_path: Path, data: Path) -> None:
         assert contents(results) == wanted
 
 
-@pytest.mark.parametrize("year", [1971, pytest.param(2099, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("year", [1971, 2099])
 def test_a_clock_that_jumps_changes_nothing(tmp_path: Path, data: Path, year: int) -> None:
     """Every file's time lies in another century when the run goes on: nothing is redone, nothing differs."""
     wanted = undisturbed(data, *NETWORK)

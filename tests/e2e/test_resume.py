@@ -57,7 +57,9 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory, data: Path) -> dict[st
     ("fault", "flags"),
     [
         ("step:3", ("--checkpoint-minutes", "0")),  # in training, after two checkpoints
-        ("checkpoint:2", ("--checkpoint-minutes", "0")),  # between the files of a checkpoint
+        pytest.param(  # between the files of a checkpoint
+            "checkpoint:2", ("--checkpoint-minutes", "0"), marks=pytest.mark.slow
+        ),
         pytest.param("case:2", (), marks=pytest.mark.slow),  # in prediction
         ("case:4", ()),  # in evaluation, after one scored case
     ],
