@@ -110,15 +110,19 @@ def _measure_group(
     spacing_mm: Spacing,
     distances: bool,
 ) -> dict[str, Measurement]:
-    joint, reference_voxels, prediction_voxels = _sweep(reference, prediction, classes, distances)
+    joint, parts = _sweep(reference, prediction, classes, distances)
     members = [(classes.membership >> np.uint64(index)) & np.uint64(1) == 1 for index in range(len(names))]
     counts = [
         Counts(int(joint[of].sum()), int(joint[:, of].sum()), int(joint[of][:, of].sum())) for of in members
     ]
     if not distances:
         return {name: Measurement(count) for name, count in zip(names, counts, strict=True)}
-    reference_points, reference_offsets = _kernels.split(*reference_voxels, len(names))
-    prediction_points, prediction_offsets = _kernels.split(*prediction_voxels, len(names))
+
+    def split(columns: tuple[int, int]) -> Any:
+        return _kernels.split(*_joined(parts, *columns), len(names))
+
+    both = _in_threads(split, [(1, 2), (3, 4)], _threads_for(reference))
+    (reference_points, reference_offsets), (prediction_points, prediction_offsets) = both
     surfaces = [
         (
             reference_points[reference_offsets[index] : reference_offsets[index + 1]],
@@ -156,8 +160,8 @@ def _both_ways(
 
 def _sweep(
     reference: LabelMap, prediction: LabelMap, classes: Classes, boundaries: bool
-) -> tuple[Longs, tuple[Any, Any], tuple[Any, Any]]:
-    """Return the joint counts and the boundary voxels of both maps, from slabs of planes in order."""
+) -> tuple[Longs, list[Any]]:
+    """Return the joint counts, and what `_kernels.sweep` gave for each slab of planes, in order."""
     depth = reference.shape[0]
     slabs = list(_slabs(reference, prediction))
 
@@ -176,11 +180,11 @@ def _sweep(
 
     parts = _in_threads(run, slabs, threads_wanted())
     size = len(classes.membership)
-    joint = np.sum([part[0] for part in parts], axis=0).reshape(size, size)
-    return joint, _joined(parts, 1, 2), _joined(parts, 3, 4)
+    return np.sum([part[0] for part in parts], axis=0).reshape(size, size), parts
 
 
 def _joined(parts: list[Any], *columns: int) -> tuple[Any, ...]:
+    """Return the boundary voxels of one map: positions and the regions that they bound."""
     if len(parts) == 1:
         return tuple(parts[0][column] for column in columns)
     return tuple(np.concatenate([part[column] for part in parts]) for column in columns)
@@ -193,11 +197,16 @@ def _slabs(reference: LabelMap, prediction: LabelMap) -> Iterator[tuple[int, int
     planes = depth
     if not (_is_flat(reference) and _is_flat(prediction)):
         planes = max(1, NARROW_BYTES // max(1, plane))
-    threads = threads_wanted()
-    if threads > 1 and reference.size >= PARALLEL_VOXELS:
+    threads = _threads_for(reference)
+    if threads > 1:
         planes = min(planes, -(-depth // (4 * threads)))
     for first in range(0, depth, max(1, planes)):
         yield first, min(depth, first + planes)
+
+
+def _threads_for(labels: LabelMap) -> int:
+    """Return the threads that a map of this size is worth."""
+    return threads_wanted() if labels.size >= PARALLEL_VOXELS else 1
 
 
 def _is_flat(labels: LabelMap) -> bool:
@@ -270,7 +279,7 @@ def nearest_mm(
             queries[part], box, bits, offsets, disc.squares, disc.x_squares, disc.limit, squares[part]
         )
 
-    if sum(_in_threads(search, slices, parts)):
+    if sum(_in_threads(search, slices, parts, inner=True)):
         tables = [step_squares(size, value) for size, value in zip(shape, spacing_mm, strict=True)]
         extents = high - low + 1
         shifts = brick_shifts(spacing_mm, int(extents.prod()))
@@ -279,7 +288,7 @@ def nearest_mm(
         def search_far(part: slice) -> None:
             _kernels.far(queries[part], *bricks, *tables, squares[part])
 
-        _in_threads(search_far, slices, parts)
+        _in_threads(search_far, slices, parts, inner=True)
     return np.sqrt(squares, out=squares)
 
 
@@ -377,9 +386,29 @@ def _cores() -> int:
     return physical_cores()
 
 
-def _in_threads(function: Callable[[Any], Any], parts: list[Any], threads: int) -> list[Any]:
-    """Return the results of the parts in order. The kernels release the interpreter's lock."""
+def _in_threads(
+    function: Callable[[Any], Any], parts: list[Any], threads: int, *, inner: bool = False
+) -> list[Any]:
+    """Return the results of the parts in order. The kernels release the interpreter's lock.
+
+    Args:
+        function: called with each part.
+        parts: the work.
+        threads: most threads.
+        inner: called from a part of another call. Such parts have threads of their own: waiting for one that
+            waits behind oneself would never end.
+    """
     if threads == 1 or len(parts) <= 1:
         return [function(part) for part in parts]
-    with ThreadPoolExecutor(min(threads, len(parts))) as pool:
-        return list(pool.map(function, parts))
+    return list(_pool(threads, inner).map(function, parts))
+
+
+@functools.cache
+def _pool(threads: int, inner: bool) -> ThreadPoolExecutor:
+    """Threads that stay: new ones for each case touch their memory anew, a tenth of the time."""
+    return ThreadPoolExecutor(threads, thread_name_prefix=f"segbench-metrics-{'inner' if inner else 'outer'}")
+
+
+# A forked child has none of its parent's threads, only the pools that believe in them.
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_pool.cache_clear)

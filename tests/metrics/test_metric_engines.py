@@ -63,3 +63,30 @@ def test_large_maps_use_the_kernels_and_small_ones_never_wait():
 def test_metrics_need_neither_torch_nor_pandas():
     blocked = "import sys\nfor name in ('torch', 'monai', 'pandas'): sys.modules[name] = None\n"
     assert run(blocked)[0] == expected()
+
+
+THREADS = """
+import faulthandler, os
+from concurrent.futures import ThreadPoolExecutor
+faulthandler.dump_traceback_later(120, exit=True)
+from segbench.metrics import _native
+_native.PARALLEL_VOXELS = _native.PARALLEL_QUERIES = 1
+"""
+TOGETHER = """
+from segbench.metrics import evaluate_case
+def score(_=None):
+    return dict(evaluate_case(*maps, spacing_mm=(1, 2, 3), regions={"a": (1,)})["a"])
+with ThreadPoolExecutor(6) as callers:
+    assert len({tuple(sorted(found.items())) for found in callers.map(score, range(12))}) == 1
+child = os.fork()
+if child == 0:
+    score()
+    os._exit(7)
+assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 7
+"""
+
+
+def test_callers_in_threads_and_forked_children_wait_for_nobody():
+    """The engine's threads stay between cases: six callers at once, and a child that has none of them."""
+    score, *_ = run(before=THREADS, maps=MAP + TOGETHER, SEGBENCH_THREADS="3")
+    assert score == expected()
