@@ -15,16 +15,14 @@ from __future__ import annotations
 
 import functools
 import itertools
-import os
-from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from segbench.core.environment import physical_cores
 from segbench.metrics import _kernels
+from segbench.metrics._threads import in_threads, threads_wanted
 from segbench.metrics.measure import Measurement
 from segbench.metrics.overlap import Counts
 
@@ -121,7 +119,7 @@ def _measure_group(
     def split(columns: tuple[int, int]) -> Any:
         return _kernels.split(*_joined(parts, *columns), len(names))
 
-    both = _in_threads(split, [(1, 2), (3, 4)], _threads_for(reference))
+    both = in_threads(split, [(1, 2), (3, 4)], _threads_for(reference))
     (reference_points, reference_offsets), (prediction_points, prediction_offsets) = both
     surfaces = [
         (
@@ -154,7 +152,7 @@ def _both_ways(
     def search(job: int) -> None:
         distances[job] = nearest_mm(*searches[job], spacing_mm, shape, parts=parts)
 
-    _in_threads(search, order, threads)
+    in_threads(search, order, threads)
     return {index: (distances[place], distances[place + len(present)]) for place, index in enumerate(present)}
 
 
@@ -178,7 +176,7 @@ def _sweep(
             classes.membership, classes.exclusive, boundaries, begin,
         )  # fmt: skip
 
-    parts = _in_threads(run, slabs, threads_wanted())
+    parts = in_threads(run, slabs, threads_wanted())
     size = len(classes.membership)
     return np.sum([part[0] for part in parts], axis=0).reshape(size, size), parts
 
@@ -279,7 +277,7 @@ def nearest_mm(
             queries[part], box, bits, offsets, disc.squares, disc.x_squares, disc.limit, squares[part]
         )
 
-    if sum(_in_threads(search, slices, parts, inner=True)):
+    if sum(in_threads(search, slices, parts, inner=True)):
         tables = [step_squares(size, value) for size, value in zip(shape, spacing_mm, strict=True)]
         extents = high - low + 1
         shifts = brick_shifts(spacing_mm, int(extents.prod()))
@@ -288,7 +286,7 @@ def nearest_mm(
         def search_far(part: slice) -> None:
             _kernels.far(queries[part], *bricks, *tables, squares[part])
 
-        _in_threads(search_far, slices, parts, inner=True)
+        in_threads(search_far, slices, parts, inner=True)
     return np.sqrt(squares, out=squares)
 
 
@@ -373,42 +371,3 @@ def brick_shifts(spacing_mm: Spacing, voxels: int) -> Longs:
     finest, size = min(spacing_mm), 2 if voxels < SMALL_BOX else 3
     shifts = [max(0, round(size - float(np.log2(value / finest)))) for value in spacing_mm]
     return np.array(shifts, dtype=np.int64)
-
-
-def threads_wanted() -> int:
-    """Return the threads of the engine: `SEGBENCH_THREADS`, else the physical cores."""
-    named = os.environ.get("SEGBENCH_THREADS", "")
-    return max(1, int(named)) if named.isdigit() else _cores()
-
-
-@functools.cache
-def _cores() -> int:
-    return physical_cores()
-
-
-def _in_threads(
-    function: Callable[[Any], Any], parts: list[Any], threads: int, *, inner: bool = False
-) -> list[Any]:
-    """Return the results of the parts in order. The kernels release the interpreter's lock.
-
-    Args:
-        function: called with each part.
-        parts: the work.
-        threads: most threads.
-        inner: called from a part of another call. Such parts have threads of their own: waiting for one that
-            waits behind oneself would never end.
-    """
-    if threads == 1 or len(parts) <= 1:
-        return [function(part) for part in parts]
-    return list(_pool(threads, inner).map(function, parts))
-
-
-@functools.cache
-def _pool(threads: int, inner: bool) -> ThreadPoolExecutor:
-    """Threads that stay: new ones for each case touch their memory anew, a tenth of the time."""
-    return ThreadPoolExecutor(threads, thread_name_prefix=f"segbench-metrics-{'inner' if inner else 'outer'}")
-
-
-# A forked child has none of its parent's threads, only the pools that believe in them.
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_pool.cache_clear)

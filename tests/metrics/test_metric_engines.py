@@ -66,7 +66,7 @@ def test_metrics_need_neither_torch_nor_pandas():
 
 
 THREADS = """
-import faulthandler, os
+import faulthandler, os, signal
 from concurrent.futures import ThreadPoolExecutor
 faulthandler.dump_traceback_later(120, exit=True)
 from segbench.metrics import _native
@@ -80,6 +80,7 @@ with ThreadPoolExecutor(6) as callers:
     assert len({tuple(sorted(found.items())) for found in callers.map(score, range(12))}) == 1
 child = os.fork()
 if child == 0:
+    signal.alarm(60)  # a child that waits for threads it does not have ends here, and not with 7
     score()
     os._exit(7)
 assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 7
