@@ -158,6 +158,12 @@ class Evaluation(Section):
     tree: bool = False
     size_bins_ml: dict[str, tuple[Positive, ...]] = Field(default_factory=dict)
     ignore_label: Annotated[int, Field(ge=1, le=MAX_LABEL)] | None = None
+    mean_regions: tuple[str, ...] = ()
+    """Regions that the mean over regions averages; empty: all but unions of other regions."""
+    margin: dict[str, Positive] = Field(default_factory=dict)
+    """Equivalence margin by metric, in stored units (dice = 0.01 is one point)."""
+    margin_source: str = ""
+    """Why these margins: a paper, or two readers of the dataset."""
 
 
 class SplitsSection(Section):

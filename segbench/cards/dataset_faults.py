@@ -46,6 +46,11 @@ def _faults_of_evaluation(evaluation: Table, regions: set[str]) -> Iterator[Faul
         for name in _table(evaluation, key):
             if name not in allowed:
                 yield ("evaluation", key, name), name, f"allowed: {', '.join(sorted(allowed))}"
+    unknown = sorted(set(map(str, _as_list(evaluation.get("mean_regions")))) - regions)
+    if unknown:
+        yield ("evaluation", "mean_regions"), unknown, f"allowed: {', '.join(sorted(regions))}"
+    if _table(evaluation, "margin") and not evaluation.get("margin_source"):
+        yield ("evaluation", "margin"), "a margin without source", "say where it comes from in margin_source"
     for name, bounds in _table(evaluation, "size_bins_ml").items():
         listed = [bound for bound in _as_list(bounds) if isinstance(bound, int | float)]
         if listed != sorted(set(listed)):

@@ -154,6 +154,8 @@ class ModelCard(_Card):
     schema_version: Literal[1] = 1
     slug: Slug
     title: Line
+    short_name: str = ""
+    """The name in tables, at most 24 characters; empty takes the slug."""
     summary: str = ""
     kind: Literal["network", "floor"]
     family: Literal["convolution", "mamba", "transformer", "floor"]
@@ -181,6 +183,8 @@ class ModelCard(_Card):
     limits: tuple[Line, ...] = ()
     """What a user must know before trusting it."""
     citation: str = ""
+    bibtex: str = ""
+    """The BibTeX entry of the paper; its key is what tables cite."""
     superseded_by: Slug | None = None
 
     @model_validator(mode="after")

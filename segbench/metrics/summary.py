@@ -78,10 +78,26 @@ def json_number(value: Any) -> Any:
     return value
 
 
+def regions_in_mean(regions: Mapping[str, Collection[int]]) -> tuple[str, ...]:
+    """The regions that a mean over regions averages: all but unions of other regions, which count once.
+
+    Args:
+        regions: name -> labels; a region without labels is never taken for a union.
+    """
+    return tuple(
+        name
+        for name, labels in regions.items()
+        if not labels
+        or set(labels)
+        != {label for other in regions.values() if set(other) < set(labels) for label in other}
+    )
+
+
 def summarise(
     rows: Iterable[Mapping[str, Any]],
     metrics: Sequence[str],
     expected: int | Collection[str] | None = None,
+    mean_regions: Collection[str] | None = None,
 ) -> list[Summary]:
     """Return one `Summary` per (region, metric), then one per metric over the regions when there are several.
 
@@ -93,6 +109,7 @@ def summarise(
         expected: the case ids, or their number, that must be there. A case without a row counts as failed and
             takes the worst value of the metric (distances: inf, since no grid is known); None trusts the
             rows.
+        mean_regions: regions that the mean over regions averages (`regions_in_mean`); None takes all.
 
     Raises:
         ValueError: an unknown metric name; more rows than expected cases; a row whose case is not expected.
@@ -107,8 +124,10 @@ def summarise(
     for region, members in by_region.items():
         absent = _absent_cases(members, expected)
         summaries.extend(_summarise_one(region, name, members, absent) for name in metrics)
-    if len(by_region) > 1 and MEAN_REGION not in by_region:
-        summaries.extend(_over_regions(name, summaries) for name in metrics)
+    averaged = [name for name in by_region if mean_regions is None or name in mean_regions]
+    if len(averaged) > 1 and MEAN_REGION not in by_region:
+        parts = [part for part in summaries if part.region in averaged]
+        summaries.extend(_over_regions(name, parts) for name in metrics)
     return summaries
 
 

@@ -98,7 +98,7 @@ class Evaluation:
         """The summary of every region and metric, regions in the order of the tables."""
         order = {region: index for index, region in enumerate(self.rules.regions)}
         rows = sorted(self.rows, key=lambda row: order[row["region"]])
-        return summarise(rows, self.rules.columns, self.cases)
+        return summarise(rows, self.rules.columns, self.cases, self.rules.mean_regions)
 
     def as_json(self) -> dict[str, Any]:
         """Return the document of `segbench evaluate --json`."""

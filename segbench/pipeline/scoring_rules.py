@@ -10,6 +10,7 @@ from segbench.core.errors import SegbenchError
 from segbench.core.hashing import digest_json
 from segbench.metrics.profiles import MetricProfile
 from segbench.metrics.registry import METRICS
+from segbench.metrics.summary import regions_in_mean
 from segbench.volumes import DEFAULT_MAX_BYTES
 
 if TYPE_CHECKING:
@@ -43,6 +44,7 @@ class ScoringRules:
         backend: `native`, `medpy` or `monai`.
         max_bytes: largest volume that is read.
         label_mend: what to do about an undeclared label, where the regions are all that was declared.
+        averaged: regions that the mean over regions averages, where the card names them.
     """
 
     profile: MetricProfile
@@ -56,6 +58,7 @@ class ScoringRules:
     backend: str = "native"
     max_bytes: int = field(default=DEFAULT_MAX_BYTES, compare=False)
     label_mend: str | None = field(default=None, compare=False)
+    averaged: tuple[str, ...] = field(default=(), compare=False)
 
     @property
     def columns(self) -> tuple[str, ...]:
@@ -63,6 +66,11 @@ class ScoringRules:
         groups = {"lesionwise": self.lesionwise is not None, "airway": self.airway}
         extra = tuple(info.name for info in METRICS.values() if groups.get(info.group, False))
         return self.metrics + extra
+
+    @property
+    def mean_regions(self) -> tuple[str, ...]:
+        """The regions that a mean over regions averages."""
+        return self.averaged or regions_in_mean(self.regions)
 
     @property
     def headline(self) -> tuple[str, ...]:
@@ -157,6 +165,7 @@ def rules_for(
         backend=backend,
         max_bytes=max_bytes,
         label_mend=label_mend,
+        averaged=tuple(name for name in card.evaluation.mean_regions if name in named) if card is not None else (),
     )
 
 

@@ -1,0 +1,258 @@
+"""Everything a report or a comparison says, computed once; tables, figures, pages and JSON are views of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from segbench.core.environment import results_dir
+from segbench.core.errors import SegbenchError
+from segbench.report.analysis.blocks import Block, build_blocks
+from segbench.report.analysis.columns import Column, Role, comparable_tables, decide
+from segbench.report.analysis.cost import Cost, cost_of
+from segbench.report.analysis.entries import Entry, build_entries
+from segbench.report.analysis.findings import Finding, find_all, leaks
+from segbench.report.analysis.metric import (
+    Metric,
+    boundary_metric,
+    check_names,
+    choose_metrics,
+    shown_regions,
+)
+from segbench.report.analysis.names import Name, entry_names, pseudonymise
+from segbench.report.analysis.options import Options
+from segbench.report.read.runs import Run, read_runs
+
+Key = tuple[int, str, str]
+"""Number of the block, region, metric."""
+Progress = Callable[[str], None]
+"""Told in a few words what is being done."""
+
+DEFAULT_REFERENCE = "segmamba-v2"
+
+
+@dataclass(frozen=True, eq=False)
+class Analysis:
+    """The content of a report.
+
+    Attributes:
+        options: what was asked for.
+        runs: all runs found, unusable ones included.
+        entries: rows, over all datasets.
+        blocks: comparable entries.
+        metrics: shown metrics, the primary one first.
+        columns: by block, region and metric.
+        names: how each label is printed.
+        costs: by label.
+        findings: errors first.
+        case_names: real case id by pseudonym, empty without pseudonyms.
+    """
+
+    options: Options
+    runs: tuple[Run, ...]
+    entries: tuple[Entry, ...]
+    blocks: tuple[Block, ...]
+    metrics: tuple[Metric, ...]
+    columns: Mapping[Key, Column]
+    names: Mapping[str, Name]
+    costs: Mapping[str, Cost]
+    findings: tuple[Finding, ...]
+    case_names: Mapping[str, str]
+
+    @property
+    def boundary(self) -> Metric | None:
+        """The boundary metric beside the primary one, None without one."""
+        return boundary_metric(self.metrics)
+
+    def regions(self, number: int) -> tuple[str, ...]:
+        """Regions shown of a block, in order."""
+        return shown_regions(self.blocks[number], self.options)
+
+    def column(self, number: int, metric: Metric, region: str | None = None) -> Column | None:
+        """A column of a block, by default the one that decides its metric; None where it does not exist."""
+        return self.columns.get((number, region or self.blocks[number].main_region, metric.name))
+
+    def main_columns(self, metric: Metric | None = None) -> list[Column]:
+        """The deciding column of a metric (the primary one by default) in each block that has it."""
+        chosen = metric or self.metrics[0]
+        found = [self.column(number, chosen) for number in range(len(self.blocks))]
+        return [column for column in found if column is not None]
+
+    def ordered(self, labels: Sequence[str]) -> list[str]:
+        """Labels in row order: by their mean place in the primary column over the blocks, baselines last."""
+        places: dict[str, list[int]] = {}
+        for column in self.main_columns() if self.metrics else []:
+            for place, label in enumerate(column.order):
+                places.setdefault(label, []).append(place)
+        baselines = {entry.label for entry in self.entries if entry.baseline}
+
+        def key(label: str) -> tuple[bool, float, str]:
+            found = places.get(label)
+            return label in baselines, sum(found) / len(found) if found else float("inf"), label
+
+        return sorted(labels, key=key)
+
+    def leaking(self, label: str) -> bool:
+        """Whether numbers of an entry are upper bounds, so that it is not marked best."""
+        return any(entry.label == label and leaks(entry) for entry in self.entries)
+
+    @property
+    def failing(self) -> bool:
+        """Whether there is a finding of severity error."""
+        return any(item.severity == "error" for item in self.findings)
+
+
+def as_paths(paths: Path | str | Sequence[Path | str] | None) -> list[Path]:
+    """The paths as a list; None is the results folder of the environment."""
+    if paths is None:
+        return [results_dir()]
+    return [Path(paths)] if isinstance(paths, str | Path) else [Path(path) for path in paths]
+
+
+def usable(runs: Sequence[Run], options: Options, places: Sequence[Path]) -> list[Run]:
+    """The runs that can be reported.
+
+    Raises:
+        SegbenchError: SB701 when none can, with the reason of each.
+    """
+    found = [
+        run
+        for run in runs
+        if (run.complete and run.rows is not None) or (options.include_unfinished and not run.complete)
+    ]
+    if not any(run.rows is not None for run in found):
+        raise SegbenchError(
+            "SB701",
+            "no usable run" + (f" among {len(runs)}" if runs else " was found"),
+            path=places[0] if places else None,
+            details=[f"{run.run_id}: {run.problem or run.status}" for run in runs[:20]],
+        )
+    return found
+
+
+def analyse(
+    paths: Sequence[Path | str], options: Options, *, progress: Progress = lambda text: None
+) -> Analysis:
+    """Read the runs and compute everything.
+
+    Raises:
+        SegbenchError: SB701, SB702, SB705 of the records; SB101 for a metric, region or reference nobody has;
+            SB215 under `--missing error`.
+    """
+    progress("reading records")
+    places = as_paths(list(paths))
+    return analyse_runs(
+        read_runs(places, allow_edited=options.allow_edited), options, places=places, progress=progress
+    )
+
+
+def analyse_runs(
+    runs: Sequence[Run],
+    options: Options,
+    *,
+    places: Sequence[Path] = (),
+    progress: Progress = lambda text: None,
+) -> Analysis:
+    """The analysis of runs that were read."""
+    taken, case_names = usable(runs, options, places), dict[str, str]()
+    if options.pseudonyms:
+        renamed, case_names = pseudonymise(taken)
+        taken = list(renamed)
+    entries = build_entries(taken, select=options.select)
+    blocks = build_blocks(entries, missing=options.missing, case_names=case_names)
+    metrics = choose_metrics(blocks, options)
+    check_names(blocks, options)
+    columns: dict[Key, Column] = {}
+    for number, block in enumerate(blocks):
+        progress(f"comparing {len(block.models)} models on {block.name}")
+        for metric in metrics:
+            if metric.name in block.metrics:
+                for column in _columns(number, block, metric, primary=metric == metrics[0], options=options):
+                    columns[number, column.region, metric.name] = column
+    below = [
+        item
+        for number, block in enumerate(blocks)
+        if metrics and metrics[0].name in block.metrics
+        for item in _below_baseline(block, metrics[0], options)
+    ]
+    return Analysis(
+        options=options,
+        runs=tuple(runs),
+        entries=entries,
+        blocks=blocks,
+        metrics=metrics,
+        columns=columns,
+        names=entry_names(entries),
+        costs={entry.label: cost_of(entry) for entry in reversed(entries)},
+        findings=find_all(runs, blocks, metrics=[item.name for item in metrics], below=below),
+        case_names=case_names,
+    )
+
+
+def _columns(
+    number: int, block: Block, metric: Metric, *, primary: bool, options: Options
+) -> list[Column]:
+    """The columns of a metric in a block, in the order of the regions."""
+    found: list[Column] = []
+    for region in shown_regions(block, options):
+        role: Role = "region" if region != block.main_region else "primary" if primary else "secondary"
+        found.append(
+            decide(
+                number,
+                block,
+                region,
+                metric,
+                role,
+                reference=reference_of(block, options),
+                margin=margin_of(block, metric, options),
+                options=options,
+            )
+        )
+    return found
+
+
+def reference_of(block: Block, options: Options) -> str | None:
+    """The model that all others of a block are compared with; None compares all pairs."""
+    if options.reference == "none":
+        return None
+    wanted = options.reference or DEFAULT_REFERENCE
+    return next((scores.label for scores in block.models if scores.label == wanted), None)
+
+
+def margin_of(block: Block, metric: Metric, options: Options) -> float | None:
+    """The equivalence margin of a metric: asked for, else the dataset card's, else None."""
+    from segbench.cards import load_dataset_card
+
+    if metric.name in options.margin:
+        return options.margin[metric.name]
+    try:
+        return load_dataset_card(block.dataset).evaluation.margin.get(metric.name)
+    except SegbenchError:
+        return None
+
+
+def _below_baseline(block: Block, metric: Metric, options: Options) -> list[tuple[Block, str, str]]:
+    """(block, model, baseline) where a model is not significantly better than a baseline."""
+    from segbench.stats import compare_models
+
+    found: list[tuple[Block, str, str]] = []
+    if metric.higher_is_better is None:
+        return found
+
+    for baseline in block.baselines:
+        tables, _ = comparable_tables(
+            {
+                scores.label: block.per_patient(scores, block.main_region, metric.name)
+                for scores in (baseline, *block.models)
+            }
+        )
+        if baseline.label in tables and len(tables) > 1:
+            pairs = compare_models(
+                tables,
+                higher_is_better=metric.higher_is_better,
+                alpha=options.alpha,
+                reference=baseline.label,
+            )
+            found += [(block, pair.a, baseline.label) for pair in pairs if pair.verdict != "better"]
+    return found

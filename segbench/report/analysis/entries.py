@@ -1,0 +1,230 @@
+"""What a row of a table is: an `Entry`, all runs that differ in nothing but fold and seed.
+
+Runs of different identity are never averaged; two runs that share identity, fold and seed are refused, unless
+their rows are equal.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+from segbench.core.errors import SegbenchError
+from segbench.core.hashing import digest_json
+from segbench.core.text import one_line
+from segbench.report.analysis.identity import UNKNOWN, Identity, contradiction, identity_of
+from segbench.report.read.runs import Run
+
+LABEL_FIELDS = 3  # differences named in a label before the digest of the run id stands in their place
+LONGEST = 40  # characters of one difference in a label
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Entry:
+    """A row: the runs of one identity, each (fold, seed) covered once.
+
+    Attributes:
+        label: name of the row, different for each entry of one dataset; the same model with the same
+            settings has the same label on every dataset.
+        identity: what its runs share.
+        runs: by fold and seed.
+        copies: runs left out because their rows equal those of another run of the entry.
+    """
+
+    label: str
+    identity: Identity
+    runs: tuple[Run, ...]
+    copies: tuple[Run, ...] = ()
+
+    @property
+    def model(self) -> str:
+        """Slug or label of the model."""
+        return self.identity.model
+
+    @property
+    def dataset(self) -> str:
+        """Slug of the dataset."""
+        return self.identity.dataset
+
+    @property
+    def baseline(self) -> bool:
+        """Whether this is a predictor without learning: shown in a line of its own, never ranked."""
+        return self.identity.kind == "floor"
+
+
+def build_entries(runs: Iterable[Run], *, select: Sequence[str] = ()) -> tuple[Entry, ...]:
+    """Runs as entries, by dataset and label.
+
+    Args:
+        runs: runs that may be reported.
+        select: which run to take where several cover the same entry, fold and seed: run ids, or `newest`.
+
+    Raises:
+        SegbenchError: SB702 when two runs with different rows cover the same entry, fold and seed.
+    """
+    groups: dict[str, list[list[Run]]] = {}
+    identities: dict[str, Identity] = {}
+    for run in sorted(runs, key=lambda run: run.key):
+        identity = identity_of(run)
+        identities.setdefault(identity.digest, identity)
+        parts = groups.setdefault(identity.digest, [])
+        home = next((part for part in parts if not any(contradiction(run, other) for other in part)), None)
+        if home is None:
+            parts.append([run])
+        else:
+            home.append(run)
+    bare = [
+        _covered_once(identities[digest], part, select) for digest, parts in groups.items() for part in parts
+    ]
+    names = entry_labels(bare)
+    made = [
+        Entry(name, entry.identity, entry.runs, entry.copies) for name, entry in zip(names, bare, strict=True)
+    ]
+    return tuple(sorted(made, key=lambda entry: (entry.dataset, entry.label)))
+
+
+def _covered_once(identity: Identity, runs: Sequence[Run], select: Sequence[str]) -> Entry:
+    """The entry of some runs of one identity: one run for each fold and seed, equal rows counted once."""
+    kept: dict[tuple[int, int], Run] = {}
+    copies: list[Run] = []
+    for run in runs:
+        other = kept.get((run.fold, run.seed))
+        if other is None:
+            kept[run.fold, run.seed] = run
+        elif _same_rows(run, other):
+            copies.append(run)
+        else:
+            kept[run.fold, run.seed] = _selected([other, run], select)
+    seen: dict[tuple[int, str], Run] = {}
+    for key, run in sorted(kept.items()):
+        if run.rows is None:
+            continue
+        first = seen.setdefault((run.fold, run.rows.digest), run)
+        if first is not run:
+            copies.append(kept.pop(key))
+    ordered = tuple(run for _, run in sorted(kept.items()))
+    return Entry(identity.model, identity, ordered, tuple(copies))
+
+
+def _same_rows(a: Run, b: Run) -> bool:
+    return a.rows is not None and b.rows is not None and a.rows.digest == b.rows.digest
+
+
+def _selected(runs: Sequence[Run], select: Sequence[str]) -> Run:
+    """The run that `--select` names among several of one entry, fold and seed."""
+    named = [run for run in runs if run.run_id in select]
+    if len(named) == 1:
+        return named[0]
+    dated = [run for run in runs if run.record.created]
+    if "newest" in select and len(dated) == len(runs):
+        return max(runs, key=lambda run: (run.record.created or "", run.run_id))
+    first = runs[0]
+    raise SegbenchError(
+        "SB702",
+        f"{len(runs)} runs of {first.model} on {first.dataset} cover fold {first.fold}, seed {first.seed}; "
+        "their scores are never averaged",
+        details=[f"{run.run_id}{_where(run)}" for run in runs],
+        mend="--select newest, --select RUN, or score predictions again under another --name",
+    )
+
+
+def _where(run: Run) -> str:
+    source = (run.record.external or {}).get("prediction")
+    made = f", made {run.record.created}" if run.record.created else ""
+    return f" (predictions {source}{made})" if source else f" ({made[2:]})" if made else ""
+
+
+def entry_labels(entries: Sequence[Entry]) -> list[str]:
+    """A name for each entry: the model, and where a dataset has several of it, what tells them apart.
+
+    The fields named are the fewest that separate the entries of each dataset; every entry of the model is
+    then named by them, so that the same settings have the same name on every dataset.
+    """
+    described = [_differences(entry) for entry in entries]
+    labels = [one_line(entry.model) for entry in entries]
+    for model in sorted({entry.model for entry in entries}):
+        members = [place for place, entry in enumerate(entries) if entry.model == model]
+        chosen = _separating([(entries[place].dataset, described[place]) for place in members])
+        for place in members:
+            words = [described[place][name] for name in chosen if described[place].get(name)]
+            if words:
+                labels[place] = f"{labels[place]} ({', '.join(words)})"
+    return _unique(entries, labels)
+
+
+def _unique(entries: Sequence[Entry], labels: list[str]) -> list[str]:
+    """Labels in which entries of one dataset that still share one get the digits of their run ids."""
+    taken: dict[tuple[str, str], int] = {}
+    for entry, label in zip(entries, labels, strict=True):
+        taken[entry.dataset, label] = taken.get((entry.dataset, label), 0) + 1
+    return [
+        f"{label} [{entry.runs[0].run_id[-8:]}]" if taken[entry.dataset, label] > 1 else label
+        for entry, label in zip(entries, labels, strict=True)
+    ]
+
+
+def _separating(members: Sequence[tuple[str, Mapping[str, str]]]) -> tuple[str, ...]:
+    """The fewest fields that tell the entries of each dataset apart; empty when there is nothing to tell."""
+    datasets: dict[str, list[Mapping[str, str]]] = {}
+    for dataset, words in members:
+        datasets.setdefault(dataset, []).append(words)
+    crowded = [group for group in datasets.values() if len(group) > 1]
+    if not crowded:
+        return ()
+    names = list(dict.fromkeys(name for group in crowded for words in group for name in words))
+    differing = [
+        name for name in names if any(len({words.get(name) for words in group}) > 1 for group in crowded)
+    ]
+    chosen: list[str] = []
+    while differing and len(chosen) < LABEL_FIELDS and not _all_apart(crowded, chosen):
+        best = max(differing, key=lambda name: _told_apart(crowded, [*chosen, name]))
+        chosen.append(best)
+        differing.remove(best)
+    return tuple(chosen)
+
+
+def _told_apart(groups: Sequence[Sequence[Mapping[str, str]]], names: Sequence[str]) -> int:
+    return sum(len({tuple(words.get(name) for name in names) for words in group}) for group in groups)
+
+
+def _all_apart(groups: Sequence[Sequence[Mapping[str, str]]], names: Sequence[str]) -> bool:
+    return _told_apart(groups, names) == sum(len(group) for group in groups)
+
+
+def _differences(entry: Entry) -> dict[str, str]:
+    """What a label may name of an entry, short words by field, most telling first."""
+    identity = entry.identity
+    words: dict[str, str] = {}
+    for section, value in (("argument", identity.arguments), ("recipe", identity.recipe)):
+        for name, item in value.items() if isinstance(value, dict) else ():
+            words[f"{section} {name}"] = _short(f"{name.rpartition('.')[2]} {_text(item)}")
+    unknown = identity.code.startswith(UNKNOWN)
+    words["code"] = f"code unknown, {identity.code[-12:]}" if unknown else f"code {identity.code[:6]}"
+    words["kind"] = identity.kind
+    words["implementation"] = _short(identity.implementation.rpartition(":")[2])
+    words["split"] = _short(f"split {identity.split}")
+    for name, item in identity.rules.items() if isinstance(identity.rules, dict) else ():
+        words[f"rules {name}"] = _short(f"{name} {_text(item)}")
+    words["content"] = f"data {identity.content[:6]}" if identity.content else ""
+    words["references"] = _short(_reference_words(entry.runs[0]))
+    return words
+
+
+def _reference_words(run: Run) -> str:
+    """Which references a run was scored against: their folder, else the digest of the first label map."""
+    folder = (run.record.external or {}).get("reference")
+    if isinstance(folder, str) and folder:
+        return f"references {'/'.join(folder.replace(chr(92), '/').rstrip('/').split('/')[-2:])}"
+    digests = sorted((run.record.references or {}).items())
+    return f"references {digests[0][1][:6]}" if digests else ""
+
+
+def _text(value: object) -> str:
+    if isinstance(value, list):
+        return "x".join(_text(item) for item in value)
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def _short(text: str) -> str:
+    line = one_line(text)
+    return line if len(line) <= LONGEST else f"{line[: LONGEST - 7]}~{digest_json(line)[:6]}"

@@ -1,0 +1,202 @@
+"""The identity of a run: everything that decides its numbers except fold and seed, as one type.
+
+Runs of different identity are never averaged and never tested as one. The parts are read from the record of
+the run alone; what it does not say is `UNKNOWN`.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
+from typing import Any
+
+import numpy as np
+
+from segbench.core.errors import SegbenchError
+from segbench.core.hashing import digest_json
+from segbench.records.schema import RunRecord
+from segbench.report.read import facts
+from segbench.report.read.runs import Run
+
+UNKNOWN = "unknown"
+OWN_PACKAGES = ("segbench", "monai")
+"""Packages whose networks the fingerprints of the cards cover."""
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """Everything that decides the numbers of a run except fold and seed; each part as plain JSON.
+
+    Attributes:
+        model: slug, or the name given to predictions of another tool.
+        kind: trained, external or floor.
+        implementation: dotted name of the network's class.
+        arguments: of the card and of the network as built.
+        code: digest of the sources of a network that is not segbench's own, empty for one whose code the suite
+            itself covers. Where a record names a foreign class but not its code, the run's id: what is not
+            known to be equal is never averaged.
+        recipe: the resolved protocol as dotted fields, without name, notes and default seeds.
+        dataset: slug of the dataset.
+        content: digest of the dataset's files, empty for predictions of another tool.
+        split: name of the split.
+        rules: metric profile, empty policy, regions with their labels, tolerances, lesion parameters.
+    """
+
+    model: str
+    kind: str
+    implementation: str
+    arguments: Any
+    code: str
+    recipe: Any
+    dataset: str
+    content: str
+    split: str
+    rules: Any
+
+    @property
+    def digest(self) -> str:
+        """64 hex digits over all parts."""
+        return digest_json({item.name: getattr(self, item.name) for item in fields(self)})
+
+
+def identity_of(run: Run) -> Identity:
+    """The identity of one run, from its record alone."""
+    record = run.record
+    implementation = facts.text(record.model, "card", "implementation") or UNKNOWN
+    return Identity(
+        model=run.model,
+        kind=run.kind,
+        implementation=implementation,
+        arguments=plain(arguments(record)),
+        code=_code(run, implementation),
+        recipe=plain(facts.recipe_fields(record)) or UNKNOWN,
+        dataset=run.dataset,
+        content="" if run.kind == "external" else facts.text(record.dataset, "digest") or UNKNOWN,
+        split=facts.split_name(record) or UNKNOWN,
+        rules=plain(rules(record)) or UNKNOWN,
+    )
+
+
+def _code(run: Run, implementation: str) -> str:
+    if run.record.code is not None and run.record.code.digest:
+        return run.record.code.digest
+    foreign = implementation != UNKNOWN and implementation.partition(":")[0].split(".")[0] not in OWN_PACKAGES
+    return f"{UNKNOWN}, {run.run_id}" if foreign else ""
+
+
+def arguments(record: RunRecord) -> dict[str, Any]:
+    """Arguments of the card and of the network as built, dotted names."""
+    card, built = facts.table(record.model, "card", "arguments"), facts.table(record.model, "arguments")
+    return facts.flat({**card, **built})
+
+
+def rules(record: RunRecord) -> dict[str, Any]:
+    """How a run was scored: fields of the profile, `region NAME` and `NSD tolerance NAME`; empty when unknown.
+
+    A record that names the card in place of regions or tolerances is read with its own copy of the card.
+    """
+    stated = facts.metric_profile(record)
+    found = {
+        name.replace("_", " "): value
+        for name, value in stated.items()
+        if name not in {"notes", "headline", "digest", "regions", "nsd_tolerance", "metrics"}
+    }
+    if facts.profile_digest(record) is not None:
+        found["metric profile"] = facts.profile_digest(record)
+    found |= {f"labels of region {name}": labels for name, labels in (facts.region_labels(record) or {}).items()}
+    tolerances = facts.nsd_tolerances(record) or {}
+    for name in facts.region_labels(record) or tolerances:
+        if name in tolerances or "default" in tolerances:
+            found[f"NSD tolerance of {name} (mm)"] = tolerances.get(name, tolerances.get("default"))
+    evaluation = facts.table(record.dataset, "card", "evaluation")
+    for name in ("lesionwise", "ignore_label", "tree"):
+        if name in evaluation and name not in stated:
+            found[name.replace("_", " ")] = evaluation[name]
+    return found
+
+
+def plain(value: Any) -> Any:
+    """A value of a foreign record as JSON with text keys; what JSON cannot hold as its `repr`."""
+    if isinstance(value, Mapping):
+        return {str(key): plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain(item) for item in value]
+    if value is None or isinstance(value, str | bool | int):
+        return value
+    return value if isinstance(value, float) and np.isfinite(value) else repr(value)
+
+
+def contradiction(a: Run, b: Run) -> str:
+    """In what two runs were split or scored on different data, as words; empty when nothing is known to
+    differ.
+    """
+    first, second = facts.split_digest(a.record), facts.split_digest(b.record)
+    if a.fold == b.fold and first is not None and second is not None and first != second:
+        return f"splits of fold {a.fold}"
+    one, two = a.record.references or {}, b.record.references or {}
+    if any(two.get(case, digest) != digest for case, digest in one.items()):
+        return "reference label maps"
+    if not (one and two) and _reference_voxels_differ(a, b):
+        return "reference label maps"
+    return ""
+
+
+def _reference_voxels_differ(a: Run, b: Run) -> bool:
+    """Whether a reference region of equal name and labels has another number of voxels in the two runs."""
+    if a.rows is None or b.rows is None:
+        return False
+    labels, others = facts.region_labels(a.record) or {}, facts.region_labels(b.record) or {}
+    known = _reference_voxels(a)
+    return any(
+        voxels != known.get(key, voxels)
+        for key, voxels in _reference_voxels(b).items()
+        if labels.get(key[1]) == others.get(key[1])
+    )
+
+
+def _reference_voxels(run: Run) -> dict[tuple[str, str], float]:
+    assert run.rows is not None
+    values = run.rows.numbers["reference_volume_ml"].tolist()
+    keys = zip(run.rows.case, run.rows.region, strict=True)
+    return {key: round(value, 9) for key, value in zip(keys, values, strict=True) if value == value}
+
+
+def patients_of(runs: Sequence[Run], cases: Sequence[str], names: Mapping[str, str]) -> tuple[str, ...] | None:
+    """The patient of each case by the card in the records, else the card of the dataset's name; None where
+    each case is its own patient.
+
+    Args:
+        runs: runs of one dataset.
+        cases: case ids.
+        names: real case id by pseudonym, empty without pseudonyms.
+    """
+    pattern, group = next(filter(None, (_grouping(run.record) for run in runs)), None) or _card_grouping(
+        runs[0].dataset
+    )
+    if not pattern or group == "case":
+        return None
+    found: list[str] = []
+    for case in cases:
+        match = re.fullmatch(pattern, names.get(case, case))
+        if match is None or not match.groupdict().get(group):
+            return None
+        found.append(str(match.groupdict()[group]))
+    return tuple(found)
+
+
+def _grouping(record: RunRecord) -> tuple[str, str] | None:
+    card = facts.table(record.dataset, "card")
+    pattern, group = facts.text(card, "layout", "case_pattern"), facts.text(card, "patient", "group")
+    return (pattern, group) if pattern and group else None
+
+
+def _card_grouping(dataset: str) -> tuple[str, str]:
+    from segbench.cards import load_dataset_card
+
+    try:
+        card = load_dataset_card(dataset)
+    except SegbenchError:
+        return "", "case"
+    pattern, group = getattr(card.layout, "case_pattern", None), card.patient.group
+    return (pattern, group) if isinstance(pattern, str) and isinstance(group, str) else ("", "case")

@@ -1,0 +1,121 @@
+"""Names as the report prints them: short names and titles of models, pseudonyms of cases."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from segbench.core.errors import SegbenchError
+from segbench.core.text import one_line
+from segbench.records.schema import SplitRecord
+from segbench.report.analysis.entries import Entry
+from segbench.report.read import facts
+from segbench.report.read.runs import Run
+
+FAMILIES: Mapping[str, str] = {
+    "convolution": "Convolution",
+    "transformer": "Transformer",
+    "mamba": "Mamba",
+    "floor": "Baseline",
+}
+"""Families of model cards as table heads, in table order; predictions of other tools stand under `Other`."""
+OTHER_FAMILY = "Other"
+LONGEST = 40  # characters of a short name; longer ones are cut and told apart
+
+
+@dataclass(frozen=True, slots=True)
+class Name:
+    """How an entry is called.
+
+    Attributes:
+        short: in tables and figures.
+        title: in full, at its first mention.
+        family: head of its group in Table 1.
+        card: slug of its model card, empty where there is none.
+    """
+
+    short: str
+    title: str
+    family: str
+    card: str
+
+
+def entry_names(entries: Sequence[Entry]) -> dict[str, Name]:
+    """The name of each label; different for each."""
+    names: dict[str, Name] = {}
+    for entry in entries:
+        names.setdefault(entry.label, _name(entry))
+    counts: dict[str, int] = {}
+    for name in names.values():
+        counts[name.short] = counts.get(name.short, 0) + 1
+    taken: set[str] = set()
+    for label, name in sorted(names.items()):
+        short = name.short if counts[name.short] == 1 else label
+        text = short if len(short) <= LONGEST else short[: LONGEST - 1] + "\N{HORIZONTAL ELLIPSIS}"
+        number = 2
+        while text in taken:
+            text = f"{short[: LONGEST - 5]}\N{HORIZONTAL ELLIPSIS} ({number})"
+            number += 1
+        taken.add(text)
+        names[label] = replace(name, short=text)
+    return names
+
+
+def _name(entry: Entry) -> Name:
+    """Names from the card of the suite, else from the record's own copy of it, else the slug."""
+    from segbench.cards import load_model_card
+
+    record = entry.runs[0].record
+    family = facts.family(record)
+    title, short, slug = facts.title(record), facts.text(record.model, "card", "short_name"), ""
+    if entry.identity.kind != "external" or not family:
+        try:
+            card = load_model_card(entry.model)
+        except SegbenchError:
+            pass
+        else:
+            title, short, family, slug = card.title, card.short_name, card.family, card.slug
+    difference = entry.label.removeprefix(one_line(entry.model))
+    title = one_line(title or entry.model).strip() or "?"
+    short = one_line(short or entry.model).strip() or "?"
+    return Name(short + difference, title + difference, FAMILIES.get(family, OTHER_FAMILY), slug)
+
+
+def pseudonymise(runs: Sequence[Run]) -> tuple[tuple[Run, ...], dict[str, str]]:
+    """Runs with case ids replaced by `case-001` and so on, and the real id of each pseudonym.
+
+    Numbers follow the sorted ids of a dataset, so that order, draws and results stay the same; with several
+    datasets the pseudonym starts with the dataset's name.
+    """
+    ids: dict[str, set[str]] = {}
+    for run in runs:
+        cases = set(run.rows.case) if run.rows is not None else set()
+        ids.setdefault(run.dataset, set()).update(cases | set(facts.test_cases(run.record) or ()))
+    names: dict[tuple[str, str], str] = {}
+    for dataset, cases in ids.items():
+        width = max(3, len(str(len(cases))))
+        prefix = f"{dataset}-case-" if len(ids) > 1 else "case-"
+        for number, case in enumerate(sorted(cases), start=1):
+            names[dataset, case] = f"{prefix}{number:0{width}d}"
+    return tuple(_renamed(run, names) for run in runs), {name: case for (_, case), name in names.items()}
+
+
+def _renamed(run: Run, names: Mapping[tuple[str, str], str]) -> Run:
+    """The run under pseudonyms; cases never scored keep a private mark, so that overlaps can be counted."""
+
+    def known(case: str) -> str:
+        return names.get((run.dataset, case), f"unscored-{case}")
+
+    rows, split, record = run.rows, run.record.split, run.record
+    if rows is not None:
+        rows = replace(rows, case=tuple(known(case) for case in rows.case))
+    if split is not None:
+        parts = {
+            part: None if cases is None else tuple(known(case) for case in cases)
+            for part, cases in (("train", split.train), ("validation", split.validation), ("test", split.test))
+        }
+        record = record.model_copy(update={"split": SplitRecord.model_copy(split, update=parts)})
+    if record.references:
+        renamed = {known(case): digest for case, digest in record.references.items()}
+        record = record.model_copy(update={"references": renamed})
+    return replace(run, rows=rows, record=record)

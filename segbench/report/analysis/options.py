@@ -1,0 +1,146 @@
+"""What a report is asked for: every option with its default, checked once."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from typing import Any, get_args, Literal
+
+from segbench.core.errors import SegbenchError
+from segbench.report.analysis.blocks import MISSING_POLICIES
+
+Format = Literal["html", "markdown", "latex", "csv", "json"]
+FORMATS: tuple[str, ...] = get_args(Format)
+DEFAULT_FORMATS = ("html", "markdown", "latex", "csv")
+Cells = Literal["mean-ci", "mean-sd", "mean"]
+CELLS: tuple[str, ...] = get_args(Cells)
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """Options of a report and of a comparison; names and meanings are those of the commands.
+
+    Attributes:
+        formats: which files are written.
+        appendix: also write what a statistician may ask for: all pairs, ranks, regions, subgroups, figures.
+        metrics: metrics in order; empty: the headline of the metric profile and columns no registry knows.
+        primary: the metric whose mean over regions decides; None takes the first.
+        regions: regions in order; empty: all of each dataset.
+        reference: compare every model with this one; `none` compares all pairs; None takes segmamba-v2 where
+            it is among the models.
+        select: which run to take where several cover one entry, fold and seed: run ids, or `newest`.
+        allow_edited: take records whose digest or identity does not hold; the report then says so.
+        missing: worst, drop-case or error.
+        cells: mean-ci, mean-sd or mean.
+        digits: decimals of printed numbers.
+        margin: equivalence margins by metric, in stored units; the dataset card's where none is given.
+        alpha: level of every test.
+        resamples: bootstrap draws of the ranks.
+        seed: of every random draw.
+        published: show published numbers beside ours.
+        viewer: none, worst:K or all.
+        max_size: largest report.html in bytes.
+        pseudonyms: print case-001 in place of case ids.
+        include_unfinished: take unfinished runs, their absent cases missing.
+        published_root: folder of published tables, None for the one of the cards.
+        data_dir: folder of datasets, for the pictures of worst cases.
+    """
+
+    formats: tuple[str, ...] = DEFAULT_FORMATS
+    appendix: bool = False
+    metrics: tuple[str, ...] = ()
+    primary: str | None = None
+    regions: tuple[str, ...] = ()
+    reference: str | None = None
+    select: tuple[str, ...] = ()
+    allow_edited: bool = False
+    missing: str = "worst"
+    cells: str = "mean-ci"
+    digits: int = 2
+    margin: Mapping[str, float] = field(default_factory=dict[str, float])
+    alpha: float = 0.05
+    resamples: int = 10_000
+    seed: int = 0
+    published: bool = True
+    viewer: str = "worst:6"
+    max_size: int = 25_000_000
+    pseudonyms: bool = False
+    include_unfinished: bool = False
+    published_root: str | None = None
+    data_dir: str | None = None
+
+    @property
+    def confidence(self) -> float:
+        """Confidence of every interval, 1 - alpha."""
+        return 1.0 - self.alpha
+
+    @property
+    def viewer_cases(self) -> int | None:
+        """How many worst cases are shown: 0 for none, None for all."""
+        if self.viewer == "none":
+            return 0
+        return None if self.viewer == "all" else int(self.viewer.partition(":")[2])
+
+    def public(self) -> dict[str, Any]:
+        """The options as report.json has them: no path, nothing about the machine."""
+        private = {"published_root", "data_dir"}
+        values = {item.name: getattr(self, item.name) for item in fields(self) if item.name not in private}
+        values["margin"] = dict(sorted(self.margin.items()))
+        return {key: list(value) if isinstance(value, tuple) else value for key, value in values.items()}
+
+
+def make_options(**given: Any) -> Options:
+    """Options from keywords, every value checked.
+
+    `format` is understood as `formats`; lists may be any sequence of names.
+
+    Raises:
+        SegbenchError: SB104, all faults at once.
+        TypeError: an option that does not exist.
+    """
+    if "format" in given:
+        given["formats"] = given.pop("format")
+    known = {item.name for item in fields(Options)}
+    unknown = sorted(set(given) - known)
+    if unknown:
+        raise TypeError(f"unknown report options: {', '.join(unknown)}")
+    for name in ("formats", "metrics", "regions", "select"):
+        if name in given:
+            value = given[name]
+            parts = value.split(",") if isinstance(value, str) else value or ()
+            given[name] = tuple(dict.fromkeys(str(part).strip() for part in parts if str(part).strip()))
+    if not given.get("formats", DEFAULT_FORMATS):
+        given.pop("formats")
+    options = Options(**given)
+    faults = _faults(options)
+    if faults:
+        raise SegbenchError(
+            "SB104", "report: an option is not valid", details=faults, mend="segbench report --help"
+        )
+    return options
+
+
+def _faults(options: Options) -> list[str]:
+    faults = [
+        f"--{name}: {getattr(options, name)!r}, allowed {', '.join(allowed)}"
+        for name, allowed in (("missing", MISSING_POLICIES), ("cells", CELLS))
+        if getattr(options, name) not in allowed
+    ]
+    faults += [
+        f"--format: {name!r}, allowed {', '.join(FORMATS)}" for name in options.formats if name not in FORMATS
+    ]
+    if not 0.0 < options.alpha < 0.5:
+        faults.append(f"--alpha: {options.alpha}, allowed between 0 and 0.5")
+    if not 0 <= options.digits <= 10:
+        faults.append(f"--digits: {options.digits}, allowed 0 to 10")
+    if not 100 <= options.resamples <= 1_000_000:
+        faults.append(f"--resamples: {options.resamples}, allowed 100 to 1000000")
+    if options.seed < 0:
+        faults.append(f"--seed: {options.seed}, allowed 0 and more")
+    kind, _, count = options.viewer.partition(":")
+    if options.viewer not in {"none", "all"} and not (kind == "worst" and count.isdigit()):
+        faults.append(f"--viewer: {options.viewer!r}, allowed none, worst:K or all")
+    faults += [
+        f"--margin {name}={value}: must be above 0" for name, value in options.margin.items() if not value > 0
+    ]
+    return faults

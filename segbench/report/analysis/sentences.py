@@ -1,0 +1,153 @@
+"""What may be said of a comparison, in words: the one wording of verdicts for page, paper, table and terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from segbench.metrics.summary import MEAN_REGION
+from segbench.report.analysis.analysis import Analysis
+from segbench.report.analysis.columns import Column
+from segbench.report.analysis.numbers import format_number, format_p
+from segbench.stats import Comparison
+
+MOST_NAMES = 6
+WEIGHTS = "these trained weights only"
+
+
+def verdict_words(column: Column, pair: Comparison) -> str:
+    """The verdict of a pair as tables print it; empty in a column of a single region, which has none."""
+    if not column.decided:
+        return ""
+    return f"{pair.verdict} ({WEIGHTS})" if pair.claim == "weights" and pair.verdict != "inconclusive" else pair.verdict
+
+
+def difference_words(column: Column, pair: Comparison, *, digits: int = 2) -> str:
+    """The difference of a pair with its interval and unit, such as `+0.85 points [0.49, 1.21]`."""
+    metric = column.metric
+    value, low, high = (
+        format_number(number, scale=metric.scale, digits=digits)
+        for number in (pair.difference, pair.low, pair.high)
+    )
+    sign = "" if value.startswith("-") or not value.strip("0.") else "+"
+    unit = f" {metric.difference_unit}" if metric.difference_unit else ""
+    return f"{sign}{value}{unit} [{low}, {high}]"
+
+
+def where(analysis: Analysis, column: Column) -> str:
+    """Dataset, metric and region of a column in words."""
+    block = analysis.blocks[column.block]
+    region = "mean over regions" if column.region == MEAN_REGION else column.region
+    return f"{block.name}, {column.metric.label}, {region}"
+
+
+def pair_sentence(analysis: Analysis, column: Column, pair: Comparison) -> str:
+    """One pair as a sentence: names, verdict, difference, adjusted p, what it rests on, and its note."""
+    a, b = analysis.names[pair.a].short, analysis.names[pair.b].short
+    count = f"{pair.n} {column.unit}"
+    basis = f"{_seeds(pair)}, {count}"
+    numbers = f"{difference_words(column, pair, digits=analysis.options.digits)}, "
+    if pair.verdict == "equivalent":
+        text = f"{a} and {b} are equivalent within the declared margin: {numbers}{basis}"
+    elif pair.verdict in {"better", "worse"}:
+        adjusted = f"adjusted p {format_p(pair.p_adjusted)}"
+        text = f"{a} is significantly {pair.verdict} than {b}: {numbers}{adjusted}, {basis}"
+    else:
+        text = f"{a} against {b} is inconclusive: {numbers}adjusted p {format_p(pair.p_adjusted)}, {basis}"
+    if pair.claim == "weights":
+        text += f"; {WEIGHTS}"
+    note = f" {_named(analysis, pair)}" if pair.note else ""
+    return f"{text}.{note}"
+
+
+def _named(analysis: Analysis, pair: Comparison) -> str:
+    """The note of a pair with printed names in place of labels."""
+    note = pair.note
+    for label in sorted((pair.a, pair.b), key=len, reverse=True):
+        note = note.replace(label, analysis.names[label].short)
+    return note if note.endswith(".") else f"{note}."
+
+
+def _seeds(pair: Comparison) -> str:
+    if pair.seeds_a == pair.seeds_b:
+        return f"{pair.seeds_a} seed{'s' if pair.seeds_a > 1 else ''} each"
+    return f"{pair.seeds_a} against {pair.seeds_b} seeds"
+
+
+def excluded_words(column: Column, pair: Comparison, *, digits: int = 2) -> str:
+    """What the interval of a pair excludes, in place of a claim of equality that no margin was declared for."""
+    higher = bool(column.metric.higher_is_better)
+    gain, loss = (pair.high, -pair.low) if higher else (-pair.low, pair.high)
+    parts = [
+        f"a {word} of more than {format_number(value, scale=column.metric.scale, digits=digits)} "
+        f"{column.metric.difference_unit}".rstrip()
+        for word, value in (("gain", gain), ("loss", loss))
+        if value > 0
+    ]
+    return f"{' and '.join(parts)} excluded" if parts else ""
+
+
+def answers(analysis: Analysis, column: Column) -> list[str]:
+    """What the records answer in a deciding column: a few sentences, the verdicts first."""
+    if len(column.compared) < 2:
+        return [_nothing_to_compare(analysis, column)]
+    lines = _verdict_lines(analysis, column)
+    if column.null is not None and column.null.pairs:
+        count = column.null.pairs
+        lines.append(
+            f"Of {count} pair{'s' if count > 1 else ''} of retrainings of one and the same network, the usual "
+            f"one-run paired test calls {column.null.significant} different."
+        )
+    if column.omnibus is not None:
+        shows = "show" if column.omnibus.pvalue < analysis.options.alpha else "do not show"
+        lines.append(f"The data {shows} that the models differ at all (p {format_p(column.omnibus.pvalue)}).")
+    gains = sorted(pair.detectable_difference for pair in column.comparisons if _finite(pair))
+    if gains:
+        middle = format_number(
+            gains[len(gains) // 2], scale=column.metric.scale, digits=analysis.options.digits
+        )
+        unit = column.metric.difference_unit
+        lines.append(
+            f"A true difference of {middle} {unit}".rstrip()
+            + " would be found in 80 % of repeats (first step of the correction, estimated from these data)."
+        )
+    return lines
+
+
+def _finite(pair: Comparison) -> bool:
+    value = pair.detectable_difference
+    return value is not None and value == value and abs(value) != float("inf")
+
+
+def _nothing_to_compare(analysis: Analysis, column: Column) -> str:
+    count = sum(1 for scores in analysis.blocks[column.block].models if scores.label in column.means)
+    return f"{count} model{'' if count == 1 else 's'} with scores: nothing to compare."
+
+
+def _verdict_lines(analysis: Analysis, column: Column) -> list[str]:
+    """The verdicts of a family: each decided pair in a sentence, the inconclusive ones counted."""
+    decided = [pair for pair in column.comparisons if pair.verdict != "inconclusive"]
+    total = len(column.comparisons)
+    lines = [pair_sentence(analysis, column, pair) for pair in decided[:MOST_NAMES]]
+    if len(decided) > MOST_NAMES:
+        lines.append(f"And {len(decided) - MOST_NAMES} more decided pairs, see the table of comparisons.")
+    open_pairs = [pair for pair in column.comparisons if pair.verdict == "inconclusive"]
+    if total == 1 and open_pairs:
+        return [_open_sentence(analysis, column, open_pairs[0])]
+    if open_pairs:
+        before = sum(pair.p < analysis.options.alpha for pair in open_pairs)
+        extra = f" ({before} significant before correction only)" if before else ""
+        lines.append(
+            f"{len(open_pairs)} of {total} comparisons are inconclusive{extra}; inconclusive does not mean equal."
+        )
+    return lines
+
+
+def _open_sentence(analysis: Analysis, column: Column, pair: Comparison) -> str:
+    excluded = excluded_words(column, pair, digits=analysis.options.digits)
+    sentence = pair_sentence(analysis, column, pair)
+    return f"{sentence} The interval leaves open which is better; {excluded}." if excluded else sentence
+
+
+def headline(analysis: Analysis) -> list[tuple[str, Sequence[str]]]:
+    """(where, sentences) for the deciding column of each block: what the first screen and the terminal say."""
+    return [(where(analysis, column), answers(analysis, column)) for column in analysis.main_columns()]
