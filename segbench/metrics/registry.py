@@ -224,8 +224,10 @@ def value_range(name: str) -> tuple[float, float]:
         name: column name; one that the registry does not know has no limits.
     """
     info = METRICS.get(name)
-    if info is None or info.worst is None:
+    if info is None:
         return -math.inf, math.inf
+    if info.worst is None:  # shown, not ranked: counts and ratios; one of them is signed
+        return (-1.0 if name == "relative_volume_error" else 0.0), math.inf
     if info.unit == "1":
         least, most = sorted((info.best, float(info.worst)))
         return least, most

@@ -1,0 +1,6 @@
+"""Runs as the report reads them: `runs` finds and checks, `rows` holds scores, `facts` asks records."""
+
+from segbench.report.read.rows import CaseRows
+from segbench.report.read.runs import Run, read_runs
+
+__all__ = ["CaseRows", "Run", "read_runs"]

@@ -1,0 +1,272 @@
+"""The rows of a `cases.csv` as columns: every cell checked, and read whole or not at all."""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import io
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from segbench.metrics.policies import STATUSES
+from segbench.metrics.registry import METRICS
+from segbench.records.schema import CASE_COLUMNS
+from segbench.report.read.limits import NUMBERS, first_outside
+
+FloatArray = npt.NDArray[np.float64]
+IDENTITY = ("model", "dataset", "protocol", "fold", "seed")
+REQUIRED_COLUMNS = (*IDENTITY, "case", "region", "status")
+MEAN_REGION = "mean"  # the pseudo-region of every table; no real region may have this name
+_NUMBER = re.compile(r"-?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:e[+-]?[0-9]+)?|-?inf")
+_WHOLE = re.compile(r"-?[0-9]{1,18}")
+_PLAIN = b"0123456789.-"
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class CaseRows:
+    """The rows of one run as columns, in the file's order.
+
+    Attributes:
+        case: case ids.
+        region: region names.
+        status: one of the statuses of `segbench.metrics.policies`.
+        code: SB code of a failed case, else empty.
+        numbers: the columns of `limits.NUMBERS` (voxels, millilitres, diagonal in mm); NaN where absent.
+        metrics: metric columns; NaN where the cell is empty.
+        digest: sha256 over cases, regions, statuses and numbers, whatever the order of rows and columns and
+            whoever they are said to belong to: two runs of equal digest hold the same scores.
+    """
+
+    case: tuple[str, ...]
+    region: tuple[str, ...]
+    status: tuple[str, ...]
+    code: tuple[str, ...]
+    numbers: Mapping[str, FloatArray]
+    metrics: Mapping[str, FloatArray]
+    digest: str
+
+
+class UnusableRowsError(Exception):
+    """Why a cases.csv cannot be used; the text follows the words "cases.csv"."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Table:
+    """The cells of a `cases.csv`.
+
+    Attributes:
+        columns: name to cells, in the file's order.
+        lines: place of every row among all rows of the file.
+        text: the file's text; only to find the line of a row again.
+        sha256: digest of the file's bytes.
+        size: bytes of the file.
+    """
+
+    columns: Mapping[str, Sequence[str]]
+    lines: Sequence[int]
+    text: str
+    sha256: str
+    size: int
+
+    def line(self, row: int) -> int:
+        """The line of the file on which a row ends, counted from 1: what an editor shows."""
+        reader = csv.reader(io.StringIO(self.text, newline=""), strict=True)
+        wanted = self.lines[row] + 1  # after the head
+        filled = (reader.line_num for cells in reader if cells)
+        return next(number for place, number in enumerate(filled) if place == wanted)
+
+    def take(self, rows: Sequence[int]) -> Table:
+        """The same table with some of its rows."""
+        columns = {name: [cells[row] for row in rows] for name, cells in self.columns.items()}
+        return Table(columns, [self.lines[row] for row in rows], self.text, self.sha256, self.size)
+
+    def refuse(self, row: int, column: str, why: str) -> UnusableRowsError:
+        """The fault of one cell: line, column, value and what is wrong with it."""
+        return UnusableRowsError(
+            f"line {self.line(row)}, column {column}: {short(self.columns[column][row])} {why}"
+        )
+
+
+def read_table(path: Path) -> Table:
+    """Cells of a CSV file whose lines are equally long; a byte order mark and CRLF are accepted.
+
+    Raises:
+        UnusableRowsError: the file cannot be read, is cut short, ragged, or lacks columns.
+    """
+    try:
+        data = path.read_bytes()
+        text = data.decode("utf-8-sig")
+    except OSError as error:
+        raise UnusableRowsError(f"cannot be read: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise UnusableRowsError("is not UTF-8") from error
+    if not text.strip():
+        raise UnusableRowsError("is empty")
+    if not text.endswith(("\n", "\r")):
+        raise UnusableRowsError("is cut short: its last line has no line end")
+    header, columns = _split(text) or _parse(text)
+    _check_header(header)
+    if not columns or not columns[0]:
+        raise UnusableRowsError("has no rows")
+    rows = range(len(columns[0]))
+    named = dict(zip(header, columns, strict=True))
+    return Table(named, rows, text, hashlib.sha256(data).hexdigest(), len(data))
+
+
+def _split(text: str) -> tuple[list[str], list[Sequence[str]]] | None:
+    """Head and columns of a text without quotes and blank lines, a third of the time of `csv`; else None."""
+    if '"' in text or "\r" in text or "\n\n" in text or text.startswith("\n"):
+        return None
+    lines = text.split("\n")[:-1]
+    header = lines[0].split(",")
+    commas = len(header) - 1
+    if commas == 0 or any(line.count(",") != commas for line in lines):
+        return None  # ragged: `_parse` says where
+    cells = text[len(lines[0]) + 1 : -1].replace("\n", ",").split(",") if len(lines) > 1 else []
+    return header, [cells[place :: len(header)] for place in range(len(header))]
+
+
+def _parse(text: str) -> tuple[list[str], list[Sequence[str]]]:
+    """Head and columns of any CSV text."""
+    try:
+        lines = [line for line in csv.reader(io.StringIO(text, newline=""), strict=True) if line]
+    except csv.Error as error:
+        raise UnusableRowsError(f"is cut short or not CSV: {error}") from error
+    header = lines.pop(0)
+    for number, line in enumerate(lines, start=2):
+        if len(line) != len(header):
+            raise UnusableRowsError(
+                f"line {number} has {len(line)} cells, the head has {len(header)}: cut short?"
+            )
+    return header, list(zip(*lines, strict=True))
+
+
+def _check_header(header: Sequence[str]) -> None:
+    twice = sorted({name for name in header if header.count(name) > 1})
+    if twice:
+        raise UnusableRowsError(f"has a column twice: {', '.join(map(short, twice))}")
+    absent = [name for name in REQUIRED_COLUMNS if name not in header]
+    if absent:
+        raise UnusableRowsError(f"lacks the columns {', '.join(absent)}")
+
+
+def undefused(text: str) -> str:
+    """A text cell without the apostrophe that keeps spreadsheets from running it."""
+    return text[1:] if len(text) > 1 and text[0] == "'" and text[1] in "=+-@\t\r" else text
+
+
+def whole_number(table: Table, row: int, column: str) -> int:
+    """The fold or seed of a row; anything but plain digits makes the file unusable."""
+    text = table.columns[column][row]
+    if not _WHOLE.fullmatch(text):
+        raise UnusableRowsError(f"line {table.line(row)} has the {column} {short(text)}, not a whole number")
+    return int(text)
+
+
+def case_rows(table: Table, *, empty_policy: str | None) -> CaseRows:
+    """The rows of one run, every cell within what its column can hold.
+
+    Args:
+        table: the lines of one run.
+        empty_policy: of the run's metric profile; None when unknown.
+
+    Raises:
+        UnusableRowsError: a case and region twice, an unknown status, text among numbers, or a value that no
+            metric can give; with line, column, value and allowed range.
+    """
+    columns = table.columns
+    case, region = ([undefused(cell) for cell in columns[name]] for name in ("case", "region"))
+    status = tuple(columns["status"])
+    _check_names(table, case, region, status)
+    numbers = {
+        name: _floats(table, name) if name in columns else np.full(len(case), np.nan) for name in NUMBERS
+    }
+    metrics = {
+        name: _floats(table, name)
+        for name in columns
+        if name not in CASE_COLUMNS and name and (name in METRICS or _all_numbers(columns[name]))
+    }
+    fault = first_outside({**numbers, **metrics}, status, numbers["diagonal_mm"], empty_policy)
+    if fault is not None:
+        raise table.refuse(fault.row, fault.column, f"is outside {fault.allowed}")
+    return CaseRows(
+        case=tuple(case),
+        region=tuple(region),
+        status=status,
+        code=tuple(columns["code"]) if "code" in columns else ("",) * len(case),
+        numbers=numbers,
+        metrics=metrics,
+        digest=_digest(case, region, status, {**numbers, **metrics}),
+    )
+
+
+def _check_names(table: Table, case: Sequence[str], region: Sequence[str], status: Sequence[str]) -> None:
+    for name in sorted(set(status) - set(STATUSES)):
+        raise table.refuse(status.index(name), "status", f"is an unknown status, not {', '.join(STATUSES)}")
+    if "" in case or "" in region:
+        raise UnusableRowsError("has an empty case or region")
+    if MEAN_REGION in region:
+        raise table.refuse(region.index(MEAN_REGION), "region", "a region may not be called 'mean'")
+    pairs = list(zip(case, region, strict=True))
+    if len(set(pairs)) == len(pairs):
+        return
+    seen: dict[tuple[str, str], int] = {}
+    for row, pair in enumerate(pairs):
+        first = seen.setdefault(pair, row)
+        if first != row:
+            raise UnusableRowsError(
+                f"has two rows for case {short(pair[0])}, region {short(pair[1])}: "
+                f"lines {table.line(first)} and {table.line(row)}"
+            )
+
+
+def _all_numbers(cells: Sequence[str]) -> bool:
+    """Whether a column that is nobody's metric holds numbers, so that it is taken along."""
+    return all(not cell or _NUMBER.fullmatch(cell) is not None for cell in cells)
+
+
+def _floats(table: Table, column: str) -> FloatArray:
+    """A column as numbers, empty cells as NaN."""
+    cells = table.columns[column]
+    # Nearly every cell is digits, a point and a sign, which `float` then judges; the rest is matched singly.
+    if "".join(cells).encode().translate(None, _PLAIN):
+        for row, cell in enumerate(cells):
+            if cell and not _NUMBER.fullmatch(cell):
+                raise _no_number(table, row, column)
+    try:
+        return np.array([float(cell) if cell else np.nan for cell in cells], dtype=np.float64)
+    except ValueError:
+        row = next(row for row, cell in enumerate(cells) if cell and not _NUMBER.fullmatch(cell))
+        raise _no_number(table, row, column) from None
+
+
+def _no_number(table: Table, row: int, column: str) -> UnusableRowsError:
+    kind = "text in the metric column" if column in METRICS else "text in the column"
+    return UnusableRowsError(
+        f"has {kind} {column}, line {table.line(row)}: {short(table.columns[column][row])} is not a number "
+        "in plain digits (0.5, 12, 1e-05; empty where undefined)"
+    )
+
+
+def short(text: str) -> str:
+    """A cell of someone else's file, in quotes, on one line and not longer than a line."""
+    return repr(text) if len(text) <= 40 else repr(text[:37] + "...")
+
+
+def _digest(
+    case: Sequence[str], region: Sequence[str], status: Sequence[str], values: Mapping[str, FloatArray]
+) -> str:
+    """Sha256 over rows and columns in sorted order; a column without any value does not count."""
+    order = sorted(range(len(case)), key=lambda row: (case[row], region[row]))
+    sha = hashlib.sha256("\x1e".join(f"{case[r]}\x1f{region[r]}\x1f{status[r]}" for r in order).encode())
+    for name in sorted(values):
+        column = values[name][order]
+        if not np.isnan(column).all():
+            sha.update(f"\x1e{name}\x1f".encode())
+            sha.update((np.where(np.isnan(column), np.nan, column) + 0.0).astype("<f8").tobytes())
+    return sha.hexdigest()

@@ -1,0 +1,421 @@
+"""Runs as the report reads them: found, checked against their own record, and left out by name when damaged.
+
+Of `run.json` only schema_version, run_id, kind and status are required; every other field may be absent, or
+something else than segbench writes, and then counts as unknown. `cases.csv` is read whole or not at all.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from segbench.core.errors import SegbenchError
+from segbench.core.foreign import parse_json
+from segbench.records.identity import parse_run_id, safe_part
+from segbench.records.schema import SCHEMA_VERSION, RunRecord
+from segbench.records.store import CASES_FILE, RUN_FILE
+from segbench.report.read import facts
+from segbench.report.read.rows import (
+    IDENTITY,
+    CaseRows,
+    Table,
+    UnusableRowsError,
+    case_rows,
+    read_table,
+    short,
+    undefused,
+    whole_number,
+)
+
+MAX_DEPTH = 3  # folders below a named one in which runs are looked for
+MAX_NESTING = 40  # levels of tables in a run.json; segbench writes six
+REQUIRED = ("schema_version", "run_id", "kind", "status")
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Run:
+    """One run: its record and its rows.
+
+    Attributes:
+        record: run.json as far as it can be understood; model, dataset, protocol, fold and seed come from the
+            rows or the run id where it does not say; of a bare cases.csv these alone.
+        rows: None when there are none or they cannot be used; `problem` then says why.
+        problem: why the rows cannot be used, else empty.
+        folder: where the run was found; never printed.
+        edited: the rows were taken although they are not the file or the run that run.json names.
+    """
+
+    record: RunRecord
+    rows: CaseRows | None = None
+    problem: str = ""
+    folder: Path | None = None
+    edited: bool = False
+
+    @property
+    def run_id(self) -> str:
+        """Name of the run."""
+        return self.record.run_id
+
+    @property
+    def kind(self) -> str:
+        """trained, external or floor."""
+        return self.record.kind
+
+    @property
+    def status(self) -> str:
+        """planned, running, complete, failed or interrupted."""
+        return self.record.status
+
+    @property
+    def model(self) -> str:
+        """Slug of the model, or the label of predictions from elsewhere."""
+        return facts.model_name(self.record)
+
+    @property
+    def dataset(self) -> str:
+        """Slug of the dataset."""
+        return facts.dataset_name(self.record)
+
+    @property
+    def protocol(self) -> str:
+        """Name of the protocol."""
+        return facts.protocol_name(self.record)
+
+    @property
+    def fold(self) -> int:
+        """Fold index."""
+        return self.record.fold or 0
+
+    @property
+    def seed(self) -> int:
+        """Seed of training."""
+        return self.record.seed or 0
+
+    @property
+    def key(self) -> tuple[str, str, str, int, int, str]:
+        """Order of runs everywhere: dataset, protocol, model, seed, fold, run id."""
+        return (self.dataset, self.protocol, self.model, self.seed, self.fold, self.run_id)
+
+    @property
+    def complete(self) -> bool:
+        """Whether the run ended well."""
+        return self.status == "complete"
+
+    @property
+    def baseline(self) -> bool:
+        """Whether this is a predictor without learning, below which nothing counts."""
+        return self.kind == "floor"
+
+
+def read_runs(
+    paths: Iterable[Path | str],
+    *,
+    allow_edited: bool = False,
+    progress: Callable[[int, int], None] | None = None,
+) -> tuple[Run, ...]:
+    """Every run under the paths, sorted by dataset, protocol, model, seed, fold and id; each once.
+
+    A run whose rows are damaged, edited or impossible is returned without them, its `problem` naming file,
+    line, column and value; the others are read on.
+
+    Args:
+        paths: run folders, folders of runs (searched three levels deep), or `cases.csv` files.
+        allow_edited: take rows that are not the ones run.json names (`Run.edited` is then true); values that
+            no metric can give are never taken.
+        progress: called with the number of folders read and their total.
+
+    Raises:
+        SegbenchError: SB701 when a path does not exist, SB702 for two runs of one id with different rows.
+    """
+    places: dict[Path, Path] = {}
+    for path in map(Path, paths):
+        if not path.exists():
+            raise SegbenchError("SB701", f"{path} does not exist", path=path)
+        for place in [path] if path.is_file() else find_run_folders(path):
+            places.setdefault(place.resolve(), place)
+    found: list[Run] = []
+    for done, place in enumerate(places.values(), start=1):
+        found += _read_place(place, allow_edited=allow_edited)
+        if progress is not None:
+            progress(done, len(places))
+    return _distinct(sorted(found, key=lambda run: run.key))
+
+
+def find_run_folders(root: Path) -> list[Path]:
+    """Folders that hold a run.json or a cases.csv, the named one included, sorted."""
+    if _is_run(root):
+        return [root]
+    found: list[Path] = []
+    for parent, folders, _ in os.walk(root):
+        here = Path(parent)
+        depth = len(here.relative_to(root).parts)
+        keep: list[str] = []
+        for name in sorted(folders):
+            if name.startswith("."):
+                continue
+            if _is_run(here / name):
+                found.append(here / name)
+            elif depth + 1 < MAX_DEPTH:
+                keep.append(name)
+        folders[:] = keep
+    return sorted(found)
+
+
+def _is_run(folder: Path) -> bool:
+    return (folder / RUN_FILE).is_file() or (folder / CASES_FILE).is_file()
+
+
+def _distinct(runs: Sequence[Run]) -> tuple[Run, ...]:
+    """Runs without exact copies; two different contents under one run id are refused."""
+    kept: dict[tuple[object, ...], Run] = {}
+    for place, run in enumerate(runs):
+        if run.rows is None:
+            kept[(place, run.problem)] = run  # told by name, each; nothing of it is used
+            continue
+        other = kept.setdefault(run.key, run)
+        if other.rows is not None and other.rows.digest != run.rows.digest:
+            raise SegbenchError(
+                "SB702",
+                f"two runs have the id {run.run_id} and different rows",
+                details=[str(found.folder) for found in (other, run)],
+                mend="name only one of them with --runs",
+            )
+    return tuple(kept.values())
+
+
+def _read_place(place: Path, *, allow_edited: bool) -> list[Run]:
+    """The run of a folder or file; several where a bare cases.csv holds several."""
+    folder = place.parent if place.is_file() else place
+    bare = place.is_file() and place.name != CASES_FILE
+    rows_file = place if bare else folder / CASES_FILE
+    if bare or not (folder / RUN_FILE).is_file():
+        return _bare_runs(rows_file, folder)
+    record, problem = read_record(folder / RUN_FILE)
+    if not problem and not rows_file.is_file():
+        problem = "no cases.csv" if record.status == "complete" else ""
+    elif not problem:
+        try:
+            table = read_table(rows_file)
+            faults = [*_changed(table, record, folder), *_strangers(table, record)]
+            if faults and not allow_edited:
+                raise UnusableRowsError(faults[0])
+            policy = facts.empty_policy(record)
+            record = _identified(record, () if faults and parse_run_id(record.run_id) else _identities(table))
+            return [Run(record, case_rows(table, empty_policy=policy), "", folder, bool(faults))]
+        except UnusableRowsError as error:
+            problem = f"cases.csv {error}"
+    return [Run(_identified(record, ()), None, problem, folder)]
+
+
+# ---- the record
+
+
+def read_record(path: Path) -> tuple[RunRecord, str]:
+    """`run.json` as far as it can be understood and, when its run cannot be used, why.
+
+    Fields and entries of tables that are not what the schema says are left out; model, dataset, protocol and
+    metric profile may be a name.
+    """
+    try:
+        content: object = parse_json(path.read_text(encoding="utf-8-sig"))
+    except (OSError, ValueError) as error:
+        return _unknown(path), f"run.json cannot be read: {type(error).__name__}"
+    if not isinstance(content, dict) or _nested(content) > MAX_NESTING:
+        return _unknown(path), "run.json is not a record"
+    fields: dict[str, Any] = content
+    absent = [name for name in REQUIRED if fields.get(name) in (None, "")]
+    if absent:
+        return _unknown(path, fields), f"run.json lacks {', '.join(absent)}"
+    version = fields["schema_version"]
+    if isinstance(version, int) and version > SCHEMA_VERSION:
+        return _unknown(path, fields), f"run.json has schema_version {version}, newer than {SCHEMA_VERSION}"
+    for name in ("model", "dataset", "protocol", "metric_profile"):
+        if isinstance(fields.get(name), str):
+            fields[name] = {"name" if name in {"protocol", "metric_profile"} else "slug": fields[name]}
+    return _tolerant(path, fields)
+
+
+def _tolerant(path: Path, fields: dict[str, Any]) -> tuple[RunRecord, str]:
+    """The record of fields of which the required ones must be right."""
+    while True:
+        try:
+            return RunRecord.model_validate(fields), ""
+        except ValidationError as error:
+            for fault in error.errors(include_url=False, include_input=False):
+                where = [str(part) for part in fault["loc"]]
+                if where[0] in REQUIRED:
+                    return _unknown(path, fields), f"run.json has an unusable {where[0]}: {fault['msg']}"
+                _drop(fields, where)
+
+
+def _drop(fields: dict[str, Any], where: Sequence[str]) -> None:
+    """Take the innermost table entry on the way to a fault out of the fields."""
+    here, name = fields, where[0]
+    for part in where[1:]:
+        inner = here.get(name)
+        if not isinstance(inner, dict) or part not in inner:
+            break
+        here, name = inner, part
+    here.pop(name, None)
+
+
+def _unknown(path: Path, fields: Mapping[str, Any] | None = None) -> RunRecord:
+    """The record of a run.json that cannot be used: a name to call the run by, and whose it may be."""
+    given = fields or {}
+    name = given.get("run_id")
+    tables = {key: given[key] for key in ("model", "dataset", "protocol") if isinstance(given.get(key), dict)}
+    return RunRecord(
+        schema_version=SCHEMA_VERSION,
+        run_id=name if isinstance(name, str) and name else path.parent.name,
+        kind="external",
+        status="failed",
+        **tables,
+    )
+
+
+def _nested(content: object) -> int:
+    """Levels of tables and lists, counted without recursion."""
+    depth, level = 0, [content]
+    while level and depth <= MAX_NESTING:
+        depth += 1
+        inner: list[object] = []
+        for item in level:
+            if isinstance(item, dict):
+                inner += item.values()
+            elif isinstance(item, list):
+                inner += item
+        level = [item for item in inner if isinstance(item, dict | list)]
+    return depth
+
+
+# ---- whose rows these are
+
+_Identity = tuple[str, str, str, int, int]  # model, dataset, protocol, fold, seed
+
+
+def _identities(table: Table) -> list[_Identity]:
+    """The identities that the rows of a file state, in order of appearance."""
+    first: dict[tuple[str, ...], int] = {}
+    for row, cells in enumerate(zip(*(table.columns[name] for name in IDENTITY), strict=True)):
+        first.setdefault(cells, row)
+    found: list[_Identity] = []
+    for cells, row in first.items():
+        model, dataset, protocol = map(undefused, cells[:3])
+        for name, cell in (("model", model), ("dataset", dataset), ("protocol", protocol)):
+            if not cell:
+                raise UnusableRowsError(f"line {table.line(row)} has an empty {name}")
+        fold, seed = (whole_number(table, row, name) for name in ("fold", "seed"))
+        found.append((model, dataset, protocol, fold, seed))
+    return found
+
+
+def _expected(record: RunRecord) -> dict[str, list[tuple[str, Callable[[str], str], str]]]:
+    """What the cells of a column must be: who says so, how a cell is written there, and the value."""
+    found: dict[str, list[tuple[str, Callable[[str], str], str]]] = {name: [] for name in IDENTITY}
+    found["run_id"] = [("run.json", str, record.run_id)]
+    named = parse_run_id(record.run_id)
+    facts_of = (facts.model_name, facts.dataset_name, facts.protocol_name)
+    stated = {name: fact(record) for name, fact in zip(IDENTITY, facts_of, strict=False)}
+    stated |= {name: "" if (v := getattr(record, name)) is None else str(v) for name in ("fold", "seed")}
+    for name, value in stated.items():
+        if value:
+            found[name].append(("run.json", str, value))
+        if named is not None:
+            found[name].append(("the run id", safe_part, str(getattr(named, name))))
+    return found
+
+
+def _strangers(table: Table, record: RunRecord) -> list[str]:
+    """Why the rows are not those of this record: the first cell of each identity column that disagrees.
+
+    Raises:
+        UnusableRowsError: the file holds rows of several runs, and the record does not say which is its own.
+    """
+    faults: list[str] = []
+    for name, expected in _expected(record).items():
+        cells = table.columns.get(name, ())
+        if name == "run_id" and not any(cells):
+            continue
+        different = dict.fromkeys(cells)
+        if not expected and len(different) > 1:
+            raise UnusableRowsError(f"holds rows of several runs: column {name} has several values")
+        for who, spelled, value in expected:
+            wrong = next((cell for cell in different if spelled(undefused(cell)) != value), None)
+            if wrong is not None:
+                faults.append(
+                    f"line {table.line(cells.index(wrong))}, column {name}: {short(wrong)}, but {who} says "
+                    f"{short(value)}: rows of another run (fix: score the run again, or --allow-edited)"
+                )
+    return faults
+
+
+def _changed(table: Table, record: RunRecord, folder: Path) -> list[str]:
+    """Why the file is not the one that was recorded when the run ended."""
+    recorded = (record.digests or {}).get("cases")
+    if record.status == "complete" and recorded and recorded != table.sha256:
+        return [
+            f"was changed after it was written: sha256 {table.sha256[:12]}, run.json recorded "
+            f"{recorded[:12]} (fix: restore the file or score the run again, or --allow-edited)"
+        ]
+    try:
+        outputs = parse_json((folder / "stages" / "evaluate.json").read_text(encoding="utf-8"))["outputs"]
+        size = {item["path"]: item["bytes"] for item in outputs}.get(CASES_FILE)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return []
+    if isinstance(size, int) and size != table.size:
+        return [f"has {table.size} bytes, its stage recorded {size}: cut short or changed"]
+    return []
+
+
+def _identified(record: RunRecord, identities: Sequence[_Identity]) -> RunRecord:
+    """The record with its identity filled in where it does not say: from the rows, else from the run id."""
+    named = parse_run_id(record.run_id)
+    if identities:
+        model, dataset, protocol, fold, seed = identities[0]
+    elif named is not None:
+        model, dataset, protocol, fold, seed = (
+            named.model, named.dataset, named.protocol, named.fold, named.seed
+        )  # fmt: skip
+    else:
+        model, dataset, protocol, fold, seed = record.run_id, "unknown", "unknown", 0, 0
+    update: dict[str, Any] = {}
+    if not facts.model_name(record):
+        update["model"] = {**(record.model or {}), "slug": model}
+    if not facts.dataset_name(record):
+        update["dataset"] = {**(record.dataset or {}), "slug": dataset}
+    if not facts.protocol_name(record):
+        update["protocol"] = {**(record.protocol or {}), "name": protocol}
+    update |= {} if record.fold is not None else {"fold": fold}
+    update |= {} if record.seed is not None else {"seed": seed}
+    return record.model_copy(update=update)
+
+
+def _bare_runs(path: Path, folder: Path) -> list[Run]:
+    """One run per identity found in the rows of a cases.csv without a run.json."""
+    try:
+        table = read_table(path)
+        groups: dict[tuple[str, ...], list[int]] = {}
+        own = table.columns.get("run_id") or [""] * len(table.lines)
+        for row, cells in enumerate(zip(own, *(table.columns[name] for name in IDENTITY), strict=True)):
+            groups.setdefault(cells, []).append(row)
+        runs: list[Run] = []
+        for (own_id, *_), rows in groups.items():
+            part = table if len(groups) == 1 else table.take(rows)
+            identity = _identities(part)[0]
+            made = "{}__{}__{}__f{}__s{}".format(*identity)
+            record = RunRecord(
+                schema_version=SCHEMA_VERSION,
+                run_id=undefused(own_id) or made,
+                kind="external",
+                status="complete",
+            )
+            scores = case_rows(part, empty_policy=None)
+            runs.append(Run(_identified(record, [identity]), scores, "", folder))
+    except UnusableRowsError as error:
+        return [Run(_identified(_unknown(folder / RUN_FILE), ()), None, f"{path.name} {error}", folder)]
+    return runs
