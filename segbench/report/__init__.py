@@ -1,7 +1,8 @@
-"""The report: tables, figures and one page, drawn from records and nothing else.
+"""The report: one page, one paper and tables, drawn from records and nothing else.
 
-The names below are the public interface. They are resolved on first use, so that `import segbench.report`
-(and with it `segbench report --help`) costs neither pandas nor matplotlib.
+`read` finds and checks runs, `analysis` decides what may be said, `write` typesets it. The names below are the
+public interface. They are resolved on first use, so that `import segbench.report` (and with it
+`segbench report --help`) costs neither pandas nor matplotlib.
 """
 
 from __future__ import annotations
@@ -12,39 +13,37 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from segbench.report.build import ReportResult, build_report
-    from segbench.report.latex import escape_latex
-    from segbench.report.lint import lint_latex
-    from segbench.report.load import load_results
-    from segbench.report.rendering import render
-    from segbench.report.table import Cell, Column, Row, Table, with_marks
+    from segbench.report.analysis.analysis import Analysis, analyse
+    from segbench.report.analysis.entries import Entry, build_entries
+    from segbench.report.analysis.identity import Identity, identity_of
+    from segbench.report.analysis.frame import load_results
+    from segbench.report.write.build import ReportResult, build_report
+    from segbench.report.write.latex import escape_latex
 
 __all__ = [
-    "Cell",
-    "Column",
+    "Analysis",
+    "Entry",
+    "Identity",
     "ReportResult",
-    "Row",
-    "Table",
+    "analyse",
+    "build_entries",
     "build_report",
     "escape_latex",
-    "lint_latex",
+    "identity_of",
     "load_results",
-    "render",
-    "with_marks",
 ]
 
 _HOME = {
-    "Cell": "table",
-    "Column": "table",
-    "ReportResult": "build",
-    "Row": "table",
-    "Table": "table",
-    "build_report": "build",
-    "escape_latex": "latex",
-    "lint_latex": "lint",
-    "load_results": "load",
-    "render": "rendering",
-    "with_marks": "table",
+    "Analysis": "analysis.analysis",
+    "Entry": "analysis.entries",
+    "Identity": "analysis.identity",
+    "ReportResult": "write.build",
+    "analyse": "analysis.analysis",
+    "build_entries": "analysis.entries",
+    "build_report": "write.build",
+    "escape_latex": "write.latex",
+    "identity_of": "analysis.identity",
+    "load_results": "analysis.frame",
 }
 
 
@@ -64,7 +63,7 @@ class _CallablePackage(ModuleType):
 
     def __call__(self, runs: Any, out: Any, **options: Any) -> ReportResult:
         """Write the report of some runs; see `build_report`."""
-        return import_module("segbench.report.build").build_report(runs, out, **options)
+        return import_module("segbench.report.write.build").build_report(runs, out, **options)
 
 
 sys.modules[__name__].__class__ = _CallablePackage

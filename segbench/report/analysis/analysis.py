@@ -1,4 +1,4 @@
-"""Everything a report or a comparison says, computed once; tables, figures, pages and JSON are views of it."""
+"""Everything a report or a comparison says, computed once; tables, figures and pages are views of it."""
 
 from __future__ import annotations
 
@@ -190,9 +190,7 @@ def analyse_runs(
     )
 
 
-def _columns(
-    number: int, block: Block, metric: Metric, *, primary: bool, options: Options
-) -> list[Column]:
+def _columns(number: int, block: Block, metric: Metric, *, primary: bool, options: Options) -> list[Column]:
     """The columns of a metric in a block, in the order of the regions."""
     found: list[Column] = []
     for region in shown_regions(block, options):

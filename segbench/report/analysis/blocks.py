@@ -273,8 +273,16 @@ def differences(a: Entry, b: Entry) -> list[str]:
 
 def _same_references(a: Entry, b: Entry) -> bool:
     """Whether the references of common cases are known to be equal."""
-    first = {case: digest for run in a.runs for case, digest in (run.record.references or {}).items()}
-    second = {case: digest for run in b.runs for case, digest in (run.record.references or {}).items()}
+    first = {
+        case: digest
+        for run in a.runs
+        for case, digest in (getattr(run.record, "references", None) or {}).items()
+    }
+    second = {
+        case: digest
+        for run in b.runs
+        for case, digest in (getattr(run.record, "references", None) or {}).items()
+    }
     common = first.keys() & second.keys()
     return bool(common) and all(first[case] == second[case] for case in common)
 
@@ -386,7 +394,9 @@ def _diagonals(runs: Sequence[Run], cases: tuple[str, ...]) -> FloatArray:
         if run.rows is None:
             continue
         at = np.array([place.get(case, -1) for case in run.rows.case])
-        values = np.where(np.isfinite(run.rows.numbers["diagonal_mm"]), run.rows.numbers["diagonal_mm"], np.nan)
+        values = np.where(
+            np.isfinite(run.rows.numbers["diagonal_mm"]), run.rows.numbers["diagonal_mm"], np.nan
+        )
         np.fmax.at(diagonal, at[at >= 0], values[at >= 0])
     return diagonal
 
@@ -421,7 +431,9 @@ def _scores(entry: Entry, axes: _Axes) -> Scores:
     for run in entry.runs:
         seed = seeds.index(run.seed)
         stored, run_status, run_volume = _dense(run, axes, asked)
-        filled = fill(stored, run_status, axes.diagonal, axes.metrics, empty_policy=facts.empty_policy(run.record))
+        filled = fill(
+            stored, run_status, axes.diagonal, axes.metrics, empty_policy=facts.empty_policy(run.record)
+        )
         known = ~np.isnan(filled.values)
         total[seed] += np.where(known, filled.values, 0.0)
         count[seed] += known

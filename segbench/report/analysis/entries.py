@@ -215,7 +215,7 @@ def _reference_words(run: Run) -> str:
     folder = (run.record.external or {}).get("reference")
     if isinstance(folder, str) and folder:
         return f"references {'/'.join(folder.replace(chr(92), '/').rstrip('/').split('/')[-2:])}"
-    digests = sorted((run.record.references or {}).items())
+    digests = sorted((getattr(run.record, "references", None) or {}).items())
     return f"references {digests[0][1][:6]}" if digests else ""
 
 

@@ -1,4 +1,4 @@
-"""What a reader must know before the numbers: each finding with a code, a severity and the runs it concerns."""
+"""What a reader must know before the numbers: each finding with a code, a severity and its runs."""
 
 from __future__ import annotations
 
@@ -130,7 +130,7 @@ def _not_comparable(block: Block) -> list[Finding]:
         return []
     labels = listed([scores.label for scores in block.scores])
     message = (
-        f"{block.name}: {labels} cannot be compared with the other results on {block.dataset} and stand in a "
+        f"{block.name}: {labels} cannot be compared with the other results on {block.dataset} and have a "
         f"table of their own: {'; '.join(block.differs[:MOST_FIELDS])}"
     )
     return [finding("not-comparable", message, block.runs, dataset=block.dataset)]
@@ -233,7 +233,9 @@ def _cases(block: Block) -> list[Finding]:
         reasons.append(f"models cover different test cases and are compared on common ones: {sizes}")
     if block.extra_cases:
         count = len(block.extra_cases)
-        reasons.append(f"{count} scored case{'s are' if count > 1 else ' is'} not in the test split and left out")
+        reasons.append(
+            f"{count} scored case{'s are' if count > 1 else ' is'} not in the test split and left out"
+        )
     if reasons:
         message = f"{block.name}: {'; '.join(reasons)}"
         found.append(finding("cases-differ", message, block.runs, dataset=block.dataset))

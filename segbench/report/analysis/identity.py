@@ -79,7 +79,7 @@ def identity_of(run: Run) -> Identity:
 
 
 def _code(run: Run, implementation: str) -> str:
-    if run.record.code is not None and run.record.code.digest:
+    if getattr(run.record, "code", None) is not None and run.record.code.digest:
         return run.record.code.digest
     foreign = implementation != UNKNOWN and implementation.partition(":")[0].split(".")[0] not in OWN_PACKAGES
     return f"{UNKNOWN}, {run.run_id}" if foreign else ""
@@ -104,7 +104,9 @@ def rules(record: RunRecord) -> dict[str, Any]:
     }
     if facts.profile_digest(record) is not None:
         found["metric profile"] = facts.profile_digest(record)
-    found |= {f"labels of region {name}": labels for name, labels in (facts.region_labels(record) or {}).items()}
+    found |= {
+        f"labels of region {name}": labels for name, labels in (facts.region_labels(record) or {}).items()
+    }
     tolerances = facts.nsd_tolerances(record) or {}
     for name in facts.region_labels(record) or tolerances:
         if name in tolerances or "default" in tolerances:
@@ -134,7 +136,7 @@ def contradiction(a: Run, b: Run) -> str:
     first, second = facts.split_digest(a.record), facts.split_digest(b.record)
     if a.fold == b.fold and first is not None and second is not None and first != second:
         return f"splits of fold {a.fold}"
-    one, two = a.record.references or {}, b.record.references or {}
+    one, two = getattr(a.record, "references", None) or {}, getattr(b.record, "references", None) or {}
     if any(two.get(case, digest) != digest for case, digest in one.items()):
         return "reference label maps"
     if not (one and two) and _reference_voxels_differ(a, b):
@@ -162,7 +164,9 @@ def _reference_voxels(run: Run) -> dict[tuple[str, str], float]:
     return {key: round(value, 9) for key, value in zip(keys, values, strict=True) if value == value}
 
 
-def patients_of(runs: Sequence[Run], cases: Sequence[str], names: Mapping[str, str]) -> tuple[str, ...] | None:
+def patients_of(
+    runs: Sequence[Run], cases: Sequence[str], names: Mapping[str, str]
+) -> tuple[str, ...] | None:
     """The patient of each case by the card in the records, else the card of the dataset's name; None where
     each case is its own patient.
 

@@ -112,10 +112,14 @@ def _renamed(run: Run, names: Mapping[tuple[str, str], str]) -> Run:
     if split is not None:
         parts = {
             part: None if cases is None else tuple(known(case) for case in cases)
-            for part, cases in (("train", split.train), ("validation", split.validation), ("test", split.test))
+            for part, cases in (
+                ("train", split.train),
+                ("validation", split.validation),
+                ("test", split.test),
+            )
         }
         record = record.model_copy(update={"split": SplitRecord.model_copy(split, update=parts)})
-    if record.references:
+    if getattr(record, "references", None):
         renamed = {known(case): digest for case, digest in record.references.items()}
         record = record.model_copy(update={"references": renamed})
     return replace(run, rows=rows, record=record)

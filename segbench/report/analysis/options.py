@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
-from typing import Any, get_args, Literal
+from typing import Any, Literal, get_args
 
 from segbench.core.errors import SegbenchError
 from segbench.report.analysis.blocks import MISSING_POLICIES

@@ -1,14 +1,17 @@
-"""What may be said of a comparison, in words: the one wording of verdicts for page, paper, table and terminal."""
+"""What may be said of a comparison, in words: one wording for page, paper, table and terminal."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from segbench.metrics.summary import MEAN_REGION
 from segbench.report.analysis.analysis import Analysis
 from segbench.report.analysis.columns import Column
 from segbench.report.analysis.numbers import format_number, format_p
-from segbench.stats import Comparison
+
+if TYPE_CHECKING:
+    from segbench.stats import Comparison
 
 MOST_NAMES = 6
 WEIGHTS = "these trained weights only"
@@ -18,7 +21,11 @@ def verdict_words(column: Column, pair: Comparison) -> str:
     """The verdict of a pair as tables print it; empty in a column of a single region, which has none."""
     if not column.decided:
         return ""
-    return f"{pair.verdict} ({WEIGHTS})" if pair.claim == "weights" and pair.verdict != "inconclusive" else pair.verdict
+    return (
+        f"{pair.verdict} ({WEIGHTS})"
+        if pair.claim == "weights" and pair.verdict != "inconclusive"
+        else pair.verdict
+    )
 
 
 def difference_words(column: Column, pair: Comparison, *, digits: int = 2) -> str:
@@ -137,7 +144,8 @@ def _verdict_lines(analysis: Analysis, column: Column) -> list[str]:
         before = sum(pair.p < analysis.options.alpha for pair in open_pairs)
         extra = f" ({before} significant before correction only)" if before else ""
         lines.append(
-            f"{len(open_pairs)} of {total} comparisons are inconclusive{extra}; inconclusive does not mean equal."
+            f"{len(open_pairs)} of {total} comparisons are inconclusive{extra}; "
+            "inconclusive does not mean equal."
         )
     return lines
 
@@ -149,5 +157,5 @@ def _open_sentence(analysis: Analysis, column: Column, pair: Comparison) -> str:
 
 
 def headline(analysis: Analysis) -> list[tuple[str, Sequence[str]]]:
-    """(where, sentences) for the deciding column of each block: what the first screen and the terminal say."""
+    """(where, sentences) for the deciding column of each block: what a reader sees first."""
     return [(where(analysis, column), answers(analysis, column)) for column in analysis.main_columns()]

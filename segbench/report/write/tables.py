@@ -246,7 +246,7 @@ def _score_row(
         card=name.card,
         baseline=scores[0].baseline,
         parameters="" if cost.parameters_m is None else format_number(cost.parameters_m, digits=1),
-        gmacs="" if cost.gmacs is None else f"{cost.gmacs:,.0f}",
+        gmacs="" if cost.gmacs is None else format_number(cost.gmacs, digits=0 if cost.gmacs >= 10 else 1),
         seeds="-".join(str(count) for count in dict.fromkeys((seeds[0], seeds[-1]))),
         cells=tuple(
             _score_cell(analysis, column, label, found.get(label, ""))
@@ -288,9 +288,7 @@ def _score_notes(analysis: Analysis, columns: Sequence[Column], rows: Sequence[S
     """What the marks of a table mean; only marks that stand in it are explained."""
     cells = [cell for row in rows for cell in row.cells]
     counts = ", ".join(
-        dict.fromkeys(
-            f"n = {len(analysis.blocks[column.block].units)} {column.unit}" for column in columns
-        )
+        dict.fromkeys(f"n = {len(analysis.blocks[column.block].units)} {column.unit}" for column in columns)
     )
     notes = [counts] if counts else []
     if any(cell.mark for cell in cells):
@@ -300,7 +298,9 @@ def _score_notes(analysis: Analysis, columns: Sequence[Column], rows: Sequence[S
         if reference and any(cell.star == star for cell in cells):
             only = ", these trained weights only" if star == "weights" else ""
             name = analysis.names[reference].short
-            notes.append(f"{words}: significantly better than {name} (adjusted p < {analysis.options.alpha:g}{only})")
+            notes.append(
+                f"{words}: significantly better than {name} (adjusted p < {analysis.options.alpha:g}{only})"
+            )
     if analysis.options.cells == "mean-sd":
         notes.append(f"standard deviation over seeds; over {columns[0].unit} where there is one seed")
     lost = {row.name: max(cell.failed for cell in row.cells) for row in rows if row.cells}
@@ -310,7 +310,7 @@ def _score_notes(analysis: Analysis, columns: Sequence[Column], rows: Sequence[S
         notes.append(f"superscript: cases without a usable prediction, scored worst ({listed})")
     if any(cell.value == DASH for cell in cells):
         notes.append(f"{DASH}: not scored on this region or dataset")
-    if any(MEAN_REGION == column.region for column in columns):
+    if any(column.region == MEAN_REGION for column in columns):
         block = analysis.blocks[columns[0].block]
         notes.append(f"mean: over {', '.join(block.mean_regions)}")
     return notes
@@ -346,7 +346,9 @@ def pair_table(analysis: Analysis) -> PairTable | None:
     references = {column.reference for column in columns}
     reference = references.pop() if len(references) == 1 else None
     metric = columns[0].metric
-    against = f"each model less {analysis.names[reference].short}" if reference else "all pairs, first less second"
+    against = (
+        f"each model less {analysis.names[reference].short}" if reference else "all pairs, first less second"
+    )
     return PairTable(
         caption=f"{metric.label}, {against}.",
         reference=analysis.names[reference].short if reference else "",
@@ -362,7 +364,7 @@ def _pair_notes(analysis: Analysis, columns: Sequence[Column]) -> list[str]:
     family = "-".join(str(size) for size in dict.fromkeys((sizes[0], sizes[-1])))
     notes = [
         f"{percent} % interval of the difference, not adjusted; p adjusted for {family} "
-        f"comparison{'s' if sizes[-1] > 1 else ''}; won: share of {columns[0].unit} on which the first is better"
+        f"comparison{'s' if sizes[-1] > 1 else ''}; won: share of {columns[0].unit} won"
     ]
     if any(pair.claim == "weights" for column in columns for pair in column.comparisons):
         notes.append("one training run on a side: these trained weights only")
