@@ -155,7 +155,7 @@ def profile_digest(record: RunRecord) -> str | None:
 
 def rules_digest(record: RunRecord) -> str | None:
     """Digest of how the run was scored, None when unknown."""
-    return getattr(record, "rules_digest", None) or None
+    return record.rules_digest or None
 
 
 def empty_policy(record: RunRecord) -> str | None:
