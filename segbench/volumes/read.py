@@ -186,7 +186,7 @@ def check_finite(array: NDArray[Any], *, path: Path | str) -> None:
 
 def as_volume(header: VolumeHeader, array: NDArray[Any]) -> Volume:
     """The volume that a header and its voxels make."""
-    return Volume(array, header.spacing_mm, header.affine, header.sform_code, header.qform_code)
+    return Volume(array, header.spacing_mm, header.affine, header.sform_code, header.qform_code, header.unit)
 
 
 def _shaped(header: VolumeHeader, buffer: NDArray[np.uint8]) -> NDArray[Any]:
