@@ -16,7 +16,7 @@ from segbench.cards.dataset_card import DatasetCard
 from segbench.core.errors import SegbenchError
 from segbench.data.adapters import CaseFiles, Discovery, LayoutFinding
 from segbench.volumes import Volume, read_header, read_label_map, read_volume
-from segbench.volumes.geometry import compare_geometry
+from segbench.volumes.geometry import compare_geometry, unit_mend
 from segbench.volumes.header import VolumeHeader
 from segbench.volumes.volume import DEFAULT_MAX_BYTES
 
@@ -316,6 +316,7 @@ class Dataset:
         elif not compared.spacing_equal:
             code, message = "SB308", "spacings (z, y, x) in mm differ"
             expected, found = str(first.spacing_mm), str(other.spacing_mm)
+            mend = mend or unit_mend(first, other)
         else:
             code, message = "SB309", "origin or direction differ"
             expected, found = "the same place", f"{compared.displacement_voxels:.3g} voxels apart"

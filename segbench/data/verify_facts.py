@@ -142,7 +142,7 @@ class FileFacts:
     """All that is known of one file.
 
     Attributes:
-        size, mtime_ns: the file's state when it was read; another state means another file.
+        state: the file's `file_state` when it was read; another state means another file.
         role: what it was read as.
         header: None when the header was refused.
         fault: why the file was refused, or None.
@@ -151,8 +151,7 @@ class FileFacts:
         label: of a label map or mask.
     """
 
-    size: int
-    mtime_ns: int
+    state: tuple[int, int, int, int]
     role: Role
     header: HeaderFacts | None = None
     fault: Fault | None = None
@@ -185,7 +184,7 @@ class CompositeFacts:
 
 def file_to_json(facts: FileFacts) -> dict[str, Any]:
     """A plain value for the cache file."""
-    result: dict[str, Any] = {"size": facts.size, "mtime_ns": facts.mtime_ns, "role": facts.role}
+    result: dict[str, Any] = {"state": list(facts.state), "role": facts.role}
     if facts.header is not None:
         result["header"] = {name: getattr(facts.header, name) for name in HeaderFacts.__slots__}
     if facts.fault is not None:
@@ -206,9 +205,9 @@ def file_from_json(value: Mapping[str, Any]) -> FileFacts:
         KeyError, TypeError, ValueError: the entry is not of this version; the caller reads the file again.
     """
     header = value.get("header")
+    size, mtime_ns, ctime_ns, inode = value["state"]
     return FileFacts(
-        size=int(value["size"]),
-        mtime_ns=int(value["mtime_ns"]),
+        state=(int(size), int(mtime_ns), int(ctime_ns), int(inode)),
         role=value["role"],
         header=None if header is None else _header_from_json(header),
         fault=None if value.get("fault") is None else Fault(**value["fault"]),

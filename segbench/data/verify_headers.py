@@ -95,26 +95,29 @@ def _grid_pair(
 
 
 def _headers(view: CaseView) -> Iterator[Finding]:
-    told = False
+    told: set[str] = set()
     for _, path, entry in view.entries():
         header = entry.header
         if header is None:
             continue
         case, file = view.files.case, view.place(path)
         yield from _orientation_codes(header, case, file)
-        if UNITS_MM[header.unit] != 1.0:
-            unit = UNIT_NAMES[header.unit]
-            message = f"the header says that lengths are in {unit}; they are read as that"
-            found = f"{unit}: voxels of {_mm(header.spacing_mm)}"
-            yield finding(
-                "SB336", "warning", message, case=case, file=file, expected="millimetres", found=found
-            )
-        elif not header.unit and not told:  # once a case: whole datasets are written that way
-            told = True
-            message = "the header does not say in which unit lengths are; millimetres are assumed"
-            yield finding("SB336", "info", message, case=case, file=file)
+        if header.unit not in told:  # once a case: whole datasets are written that way
+            told.add(header.unit)
+            yield from _unit(header, case, file)
         yield from _personal(header, case, file)
     yield from _extremes(view)
+
+
+def _unit(header: HeaderFacts, case: str, file: str) -> Iterator[Finding]:
+    if not header.unit:
+        message = "the header does not say in which unit lengths are; millimetres are assumed"
+        yield finding("SB336", "info", message, case=case, file=file)
+    elif UNITS_MM[header.unit] != 1.0:
+        name = UNIT_NAMES[header.unit]
+        message = f"the header says that lengths are in {name}; they are read as that"
+        found = f"{name}: voxels of {_mm(header.spacing_mm)}"
+        yield finding("SB336", "warning", message, case=case, file=file, expected="millimetres", found=found)
 
 
 def _orientation_codes(header: HeaderFacts, case: str, file: str) -> Iterator[Finding]:

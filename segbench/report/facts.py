@@ -167,6 +167,11 @@ def degraded(run: Run) -> bool:
     return run.record.get("degraded") is True
 
 
+def equal_to_reference(run: Run) -> bool:
+    """Whether a prediction of an evaluation was its reference, byte for byte."""
+    return bool(table_of(run.record, "external").get("equal_to_reference"))
+
+
 def title_of(run: Run) -> str:
     """Display name of the model as the record has it, else empty."""
     model = table_of(run.record, "model")

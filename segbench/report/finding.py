@@ -29,6 +29,7 @@ SEVERITY: Mapping[str, str] = {
     "modified-code": "warn",
     "unfinished-run": "warn",
     "degraded-run": "warn",
+    "prediction-is-reference": "warn",
 }
 MOST_NAMES = 10
 

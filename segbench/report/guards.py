@@ -199,6 +199,11 @@ def record_guards(runs: Sequence[Run], blocks: Sequence[Block]) -> list[Guard]:
         found.append(
             guard("modified-code", f"{len(dirty)} runs were made by code with uncommitted changes", dirty)
         )
+    same = [run for run in runs if run.run_id in used and facts.equal_to_reference(run)]
+    if same:
+        names = listed_names(sorted({run.model for run in same}))
+        message = f"predictions of {names} are the reference files themselves, byte for byte"
+        found.append(guard("prediction-is-reference", message, same))
     rolled = [run for run in runs if run.run_id in used and facts.degraded(run)]
     if rolled:
         names = listed_names(sorted({run.model for run in rolled}))

@@ -15,7 +15,8 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from segbench.volumes.volume import Volume, spacing_of
+from segbench.volumes.header import VolumeHeader
+from segbench.volumes.volume import UNIT_NAMES, UNITS_MM, Volume, spacing_of
 
 AGREE_VOXELS = 0.01
 """Corner displacement, in voxels, up to which two affines are the same."""
@@ -270,6 +271,14 @@ def compare_geometry(reference: GridLike, prediction: GridLike) -> GeometryCompa
     if after > MISPLACED_VOXELS or not spacings_agree(reference.spacing_mm, spacing_of(affine)):
         return stored
     return replace(stored, orientation=orientation, reoriented_displacement_voxels=after)
+
+
+def unit_mend(first: Volume | VolumeHeader, second: Volume | VolumeHeader) -> str | None:
+    """What to do about two spacings that differ because one file states its lengths in another unit."""
+    if UNITS_MM[first.unit] == UNITS_MM[second.unit]:
+        return None
+    units = [UNIT_NAMES.get(each.unit, "no unit, taken as millimetres") for each in (first, second)]
+    return f"the headers state lengths in {units[0]} and in {units[1]}: write the right unit into the header"
 
 
 def spacings_agree(first: tuple[float, ...], second: tuple[float, ...]) -> bool:
