@@ -201,6 +201,11 @@ def degraded(record: RunRecord) -> bool:
     return record.degraded is True
 
 
+def equal_to_reference(record: RunRecord) -> bool:
+    """Whether a prediction of an evaluation was its reference, byte for byte."""
+    return bool(table(record.external).get("equal_to_reference"))
+
+
 def phantom(record: RunRecord) -> bool:
     """Whether the numbers come from generated scans or from the demo protocol."""
     named = dataset_name(record).startswith("phantom") or protocol_name(record).startswith("demo")
