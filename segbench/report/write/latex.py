@@ -166,7 +166,9 @@ def number(text: str) -> Tex:
     """A printed number, p-value or dash: a minus sign for the hyphen, no bare relation."""
     if text.startswith("<"):
         return Tex(f"$<$\\,{escape_latex(text[1:])}")
-    return Tex(prose(text).replace("inf", r"$\infty$") if text in {"inf", "-inf"} else prose(text))
+    if text in {"inf", "-inf"}:
+        return Tex(text.replace("inf", r"\infty").join("$$"))
+    return prose(text)
 
 
 @cache
@@ -182,11 +184,11 @@ def _environment() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
         keep_trailing_newline=True,
-        autoescape=False,  # noqa: S701 - `finalize` escapes, for LaTeX
+        autoescape=False,
         undefined=StrictUndefined,
         finalize=lambda value: value if isinstance(value, Tex | int) else escape_latex(str(value)),
     )
-    templates.filters |= {"prose": prose, "number": number}
+    templates.filters |= {"prose": prose, "number": number, "tex": Tex}
     return templates
 
 
