@@ -126,8 +126,9 @@ class Tex(str):
 
 
 _PROSE = re.compile(
-    r"(?P<math>\b[np] (?:[<=>]) [0-9.]+)|(?P<percent>[0-9]+ %)|(?P<minus>(?<![\w.-])-(?=[0-9]))"
-    "|(?P<symbol>[\N{PLUS-MINUS SIGN}\N{EN DASH}\N{DAGGER}\N{UPWARDS ARROW}\N{DOWNWARDS ARROW}])"
+    r"(?P<math>\b[np] [<=>] [0-9.]+|\bp(?= adjusted))|(?P<percent>[0-9]+ %)|"
+    r"(?P<minus>(?<![\w.-])-(?=[0-9]))|"
+    "(?P<symbol>[\N{PLUS-MINUS SIGN}\N{EN DASH}\N{DAGGER}\N{UPWARDS ARROW}\N{DOWNWARDS ARROW}])"
 )
 _SYMBOLS = {
     "\N{PLUS-MINUS SIGN}": r"$\pm$",

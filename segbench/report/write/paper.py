@@ -19,6 +19,7 @@ from segbench.report.analysis.columns import Column
 from segbench.report.analysis.numbers import format_number
 from segbench.report.write.latex import Tex, escape_latex, number, prose, render
 from segbench.report.write.tables import (
+    PairRow,
     PairTable,
     ScoreCell,
     ScoreHead,
@@ -53,20 +54,21 @@ class Span:
 
 @dataclass(frozen=True, slots=True)
 class Panel:
-    """One tabular: its head, and which parts of a row it holds.
+    r"""One tabular: its head, and which parts of a row it holds.
 
     Attributes:
-        above: upper heads of the columns before the spans.
+        above: upper heads of the columns before the spans; empty for a head of one line.
         spans: heads over groups of columns, empty where there are none.
         below: head of each column.
-        parts: numbers of the parts of a row that it shows, from 1; `total` there are.
+        line: a row as the macro `\segrow` sets it from its arguments; empty where rows are written out.
+        count: arguments of that macro.
     """
 
     above: tuple[Tex, ...]
     spans: tuple[Span, ...]
     below: tuple[Tex, ...]
-    parts: tuple[int, ...] = ()
-    total: int = 0
+    line: Tex
+    count: int
 
     @property
     def width(self) -> int:
@@ -75,13 +77,8 @@ class Panel:
 
     @property
     def arguments(self) -> Tex:
-        """Parameters of the macro that sets a row, inside a definition."""
-        return Tex("".join(f"##{part + 1}" for part in range(self.total)))
-
-    @property
-    def line(self) -> Tex:
-        """The row that the macro sets."""
-        return Tex(" & ".join(f"##{part}" for part in self.parts))
+        """Parameters of the macro, as a definition inside a definition writes them."""
+        return Tex("".join(f"##{part + 1}" for part in range(self.count)))
 
 
 def files(analysis: Analysis) -> dict[str, bytes | str]:
@@ -176,12 +173,14 @@ def _joined(notes: Sequence[str]) -> Tex:
 
 
 def _score_floats(table: ScoreTable, label: str, citations: Mapping[str, str]) -> Iterator[dict[str, Any]]:
+    seeds = {row.seeds for row in table.rows if not row.baseline}
+    one_count = len(seeds) == 1  # said in a note, not in a column
     facts = [
         (above, below, read)
         for above, below, read in (
             ("Params", "(M)", lambda row: row.parameters),
             ("", "GMAC", lambda row: row.gmacs),
-            ("", "Seeds", lambda row: row.seeds),
+            ("", "Seeds", lambda row: "" if one_count else row.seeds),
         )
         if any(read(row) for row in table.rows)
     ]
@@ -215,11 +214,11 @@ def _score_floats(table: ScoreTable, label: str, citations: Mapping[str, str]) -
     )
     yield from _floats(
         groups,
-        panels[1:] or panels,
+        panels[1:],
         wide=wide,
         label=label,
         caption=table.caption,
-        notes=table.notes,
+        notes=[*table.notes, *(f"training runs of each model: {count}" for count in seeds if one_count)],
         star=len(table.heads) > 2,
     )
 
@@ -266,15 +265,17 @@ def _score_panel(
         spans += [Span(text, first, first + len(below) - 1)] if text else []
         first += len(below)
     return Panel(
-        above=(Tex(""), *(Tex(above) for above, _ in facts)),
+        above=(Tex(""), *(Tex(above) for above, _ in facts)) if spans else (),
         spans=tuple(spans),
         below=(
             Tex("Model"),
             *(Tex(below if spans else f"{above} {below}".strip()) for above, below in facts),
             *(text for place in part for text in heads[place][1]),
         ),
-        parts=(1, *([2] if facts else []), *(place + 3 for place in part)),
-        total=total,
+        line=Tex(
+            " & ".join(f"##{number}" for number in (1, *([2] if facts else []), *(n + 3 for n in part)))
+        ),
+        count=total,
     )
 
 
@@ -289,51 +290,59 @@ def _score_cell(cell: ScoreCell) -> Tex:
         above = f"\\textsuperscript{{{raised}}}"
         text = Tex(f"{text}\\rlap{{{above}}}" if cell.low else f"{text}{above}")
     if cell.low:
-        return Tex(f"\\segci{{{text}}}{{{number(cell.low)}, {number(cell.high)}}}")
+        return Tex(f"\\segci{{{text}}}{{{number(cell.low)},\\,{number(cell.high)}}}")
     return Tex(f"\\segsd{{{text}}}{{{number(cell.spread)}}}") if cell.spread else text
 
 
 def _pair_floats(table: PairTable) -> Iterator[dict[str, Any]]:
     names = ["Model"] if table.reference else ["Model", "Against"]
-    unit = f" ({table.unit})" if table.unit else ""
-    below = [*names, f"Difference{unit}", "Interval", "Adjusted p", "Won (%)", "Verdict"]
-    panel = Panel((), (), tuple(Tex(prose(text).replace("Adjusted p", "Adjusted $p$")) for text in below))
-
-    rows = [
-        (
-            row.dataset,
-            [
-                prose(row.model),
-                *([] if table.reference else [prose(row.other)]),
-                number(row.difference),
-                Tex(f"[{number(row.low)}, {number(row.high)}]"),
-                number(row.p),
-                number(row.won),
-                Tex(
-                    escape_latex(row.word)
-                    + (
-                        f"\\textsuperscript{{{DAGGER}}}"
-                        if row.claim == "weights" and row.word != "inconclusive"
-                        else ""
-                    )
-                ),
-            ],
-        )
-        for row in table.rows
+    first = len(names)
+    unit = f"({table.unit})" if table.unit else ""
+    heads = [("Difference", unit), ("", "Interval"), ("Adjusted", "$p$"), ("Won", r"(\%)"), ("", "Verdict")]
+    above, below = ([Tex("")] * first + [Tex(head[row]) for head in heads] for row in (0, 1))
+    below[:first] = map(Tex, names)
+    arguments = [f"##{place + 1}" for place in range(first + len(heads))]
+    beside = [*arguments[:first], arguments[first], f"[{arguments[first + 1]}]", *arguments[first + 2 :]]
+    stacked = [
+        *arguments[:first],
+        f"\\segci{{{arguments[first]}}}{{{arguments[first + 1]}}}",
+        *arguments[first + 2 :],
     ]
+    wide, narrow = (
+        Panel(tuple(up), (), tuple(down), Tex(" & ".join(line)), len(arguments))
+        for up, down, line in (
+            (above, below, beside),
+            ([*above[: first + 1], *above[first + 2 :]], [*below[: first + 1], *below[first + 2 :]], stacked),
+        )
+    )
+    rows = [(row.dataset, _pair_cells(row, named=not table.reference)) for row in table.rows]
     groups = tuple(
         (dataset, tuple(cells for _, cells in members))
         for dataset, members in groupby(rows, key=lambda item: item[0])
     )
     yield from _floats(
         groups,
-        [panel],
-        wide=panel,
+        [narrow],
+        wide=wide,
         label="tab:segbench-pairs",
         caption=table.caption,
         notes=table.notes,
         star=not table.reference,
     )
+
+
+def _pair_cells(row: PairRow, *, named: bool) -> list[Tex]:
+    """Model, other model, difference, interval, p, share won, verdict; a dagger for these weights only."""
+    limited = row.claim == "weights" and row.word != "inconclusive"
+    return [
+        prose(row.model),
+        *([prose(row.other)] if named else []),
+        number(row.difference),
+        Tex(f"{number(row.low)},\\,{number(row.high)}"),
+        number(row.p),
+        number(row.won),
+        Tex(escape_latex(row.word) + (f"\\rlap{{\\textsuperscript{{{DAGGER}}}}}" if limited else "")),
+    ]
 
 
 def _statistics(analysis: Analysis) -> dict[str, Any]:
@@ -359,7 +368,9 @@ def _statistics(analysis: Analysis) -> dict[str, Any]:
         "references": " or ".join(analysis.names[label].short for label in references),
         "all_pairs": whole,
         "margins": _margins(analysis, tested),
-        "resamples": options.resamples if any(column.ranks is not None for column in tested) else 0,
+        "resamples": Tex(f"{options.resamples:,}".replace(",", "\\,"))
+        if any(column.ranks is not None for column in tested)
+        else "",
     }
 
 
