@@ -18,6 +18,7 @@ from segbench.report.analysis.sentences import verdict_words
 
 DASH = "\N{EN DASH}"
 NOT_AVAILABLE = "n/a"
+WEIGHTS_NOTE = "one training run on a side: these trained weights only"
 MOST_REGIONS = 5  # of one dataset as columns; of more only the mean is shown
 
 
@@ -161,7 +162,7 @@ class PairTable:
     def short(self, most: int) -> PairTable:
         """The table itself, or of more than `most` rows those with a verdict, the others counted."""
         kept = tuple(row for row in self.rows if row.word != "inconclusive")
-        if len(self.rows) <= most:
+        if len(self.rows) <= most or len(kept) == len(self.rows):
             return self
         lost = f"{len(self.rows) - len(kept)} inconclusive comparisons are not shown"
         return replace(self, rows=kept, notes=(*self.notes, lost))
@@ -238,7 +239,7 @@ def _marks(analysis: Analysis, column: Column) -> dict[str, str]:
 
 
 def _printed(analysis: Analysis, column: Column, value: float | None) -> str:
-    if value is None:
+    if value is None or value != value:
         return NOT_AVAILABLE
     return format_number(value, scale=column.metric.scale, digits=analysis.options.digits)
 
@@ -393,5 +394,5 @@ def _pair_notes(analysis: Analysis, columns: Sequence[Column]) -> list[str]:
         f"comparison{'s' if sizes[-1] > 1 else ''}; won: share of {columns[0].unit} won"
     ]
     if any(pair.claim == "weights" for column in columns for pair in column.comparisons):
-        notes.append("one training run on a side: these trained weights only")
+        notes.append(WEIGHTS_NOTE)
     return notes
