@@ -82,7 +82,7 @@ def _write_row(document: ProfileDocument, row: ProfileRow, folder: Path) -> Path
 def published_beside(rows: Sequence[ProfileRow]) -> tuple[Comparison, ...]:
     """Every published cost of the models in the rows, with a verdict on its convention."""
     from segbench.profiling.verdict import compare_with_published
-    from segbench.report.published import load_published, published_costs
+    from segbench.report.analysis.published import load_published, published_costs
 
     costs = published_costs(load_published())
     found = []
@@ -219,40 +219,26 @@ def _flat(value: Any) -> Any:
 
 def as_latex(rows: Sequence[ProfileRow]) -> str:
     """A booktabs table of parameters, cost, time and memory; the caption says by which rules."""
-    from segbench.report import Cell, Column, Row, Table
-    from segbench.report.latex import render_latex
+    from segbench.report.write.latex import render
 
-    columns = [
-        Column(("Params (M)",), None),
-        Column(("GMAC",), None, digits=1),
-        Column(("GFLOP",), None, digits=1),
-    ]
     timed = any(row.latency for row in rows)
-    if timed:
-        columns += [Column(("Median (ms)",), None, digits=1), Column(("Memory (GiB)",), None)]
-    lines = []
+    heads = ["Params (M)", "GMAC", "GFLOP", *(["Median (ms)", "Memory (GiB)"] if timed else [])]
+    lines: list[tuple[str, list[str]]] = []
     for row in rows:
         cells = [
-            Cell(None if row.params is None else row.params.total / 1e6),
-            Cell(None if row.cost is None else row.cost.gmacs),
-            Cell(None if row.cost is None else row.cost.gflops),
+            _number(row.params and row.params.total / 1e6, "{:.2f}"),
+            _number(row.cost and row.cost.gmacs, "{:.1f}"),
+            _number(row.cost and row.cost.gflops, "{:.1f}"),
         ]
         if timed:
             peak = row.memory and (row.memory.reserved_peak_bytes or row.memory.process_peak_bytes)
-            failed = None if row.status == "ok" else row.status.upper()
+            median = _number(row.latency and row.latency.median_s * 1e3, "{:.1f}")
             cells += [
-                Cell(None if row.latency is None else row.latency.median_s * 1e3, text=failed),
-                Cell(peak / 2**30 if peak else None),
+                median if row.status == "ok" else row.status.upper(),
+                _number(peak and peak / 2**30, "{:.2f}"),
             ]
-        lines.append(Row(row.model, tuple(cells)))
-    table = Table(
-        name="profile",
-        caption=_caption(rows, timed=timed),
-        columns=tuple(columns),
-        rows=tuple(lines),
-        corner="Model",
-    )
-    return render_latex(table, standalone=False, column="single", font="footnotesize")
+        lines.append((row.model, cells))
+    return render("profile.tex", caption=_caption(rows, timed=timed), heads=heads, lines=lines)
 
 
 def _caption(rows: Sequence[ProfileRow], *, timed: bool) -> str:

@@ -7,7 +7,7 @@ is marked is decided here, once, from the columns of the analysis.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from segbench.metrics.summary import MEAN_REGION
 from segbench.report.analysis.analysis import Analysis
@@ -18,6 +18,8 @@ from segbench.report.analysis.sentences import verdict_words
 
 DASH = "\N{EN DASH}"
 NOT_AVAILABLE = "n/a"
+WEIGHTS_NOTE = "one training run on a side: these trained weights only"
+MOST_REGIONS = 5  # of one dataset as columns; of more only the mean is shown
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,6 +125,7 @@ class PairRow:
         won: share of patients won in percent, ties half.
         verdict: words of the verdict.
         claim: `method` or `weights`.
+        word: the verdict alone, for tables that mark a claim about weights.
     """
 
     dataset: str
@@ -135,6 +138,7 @@ class PairRow:
     won: str
     verdict: str
     claim: str
+    word: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,6 +158,14 @@ class PairTable:
     unit: str
     rows: tuple[PairRow, ...]
     notes: tuple[str, ...]
+
+    def short(self, most: int) -> PairTable:
+        """The table itself, or of more than `most` rows those with a verdict, the others counted."""
+        kept = tuple(row for row in self.rows if row.word != "inconclusive")
+        if len(self.rows) <= most or len(kept) == len(self.rows):
+            return self
+        lost = f"{len(self.rows) - len(kept)} inconclusive comparisons are not shown"
+        return replace(self, rows=kept, notes=(*self.notes, lost))
 
 
 def score_tables(analysis: Analysis) -> list[ScoreTable]:
@@ -199,12 +211,14 @@ def _family(analysis: Analysis, row: ScoreRow) -> str:
 
 
 def _shown_columns(analysis: Analysis, number: int, datasets: int) -> list[Column]:
-    """Primary and boundary metric of a block; with one dataset the regions are columns too."""
+    """Primary and boundary metric of a block; with one dataset its regions, if few, are columns too."""
     found: list[Column] = []
     for metric in (analysis.metrics[0], analysis.boundary) if analysis.metrics else ():
         if metric is None:
             continue
-        regions = analysis.regions(number) if datasets == 1 else (analysis.blocks[number].main_region,)
+        regions = analysis.regions(number)
+        if datasets > 1 or len(regions) > MOST_REGIONS:
+            regions = (analysis.blocks[number].main_region,)
         found += [
             column for region in regions if (column := analysis.column(number, metric, region)) is not None
         ]
@@ -225,7 +239,7 @@ def _marks(analysis: Analysis, column: Column) -> dict[str, str]:
 
 
 def _printed(analysis: Analysis, column: Column, value: float | None) -> str:
-    if value is None:
+    if value is None or value != value:
         return NOT_AVAILABLE
     return format_number(value, scale=column.metric.scale, digits=analysis.options.digits)
 
@@ -245,14 +259,21 @@ def _score_row(
         name=name.short,
         card=name.card,
         baseline=scores[0].baseline,
-        parameters="" if cost.parameters_m is None else format_number(cost.parameters_m, digits=1),
-        gmacs="" if cost.gmacs is None else format_number(cost.gmacs, digits=0 if cost.gmacs >= 10 else 1),
+        parameters=_short_number(cost.parameters_m),
+        gmacs=_short_number(cost.gmacs),
         seeds="-".join(str(count) for count in dict.fromkeys((seeds[0], seeds[-1]))),
         cells=tuple(
             _score_cell(analysis, column, label, found.get(label, ""))
             for column, found in zip(columns, marks, strict=True)
         ),
     )
+
+
+def _short_number(value: float | None) -> str:
+    """A count in millions or thousands of millions with two or three digits that say something."""
+    if value is None:
+        return ""
+    return format_number(value, digits=0 if value >= 100 else 1 if value >= 1 else 2)
 
 
 def _score_cell(analysis: Analysis, column: Column, label: str, mark: str) -> ScoreCell:
@@ -310,9 +331,14 @@ def _score_notes(analysis: Analysis, columns: Sequence[Column], rows: Sequence[S
         notes.append(f"superscript: cases without a usable prediction, scored worst ({listed})")
     if any(cell.value == DASH for cell in cells):
         notes.append(f"{DASH}: not scored on this region or dataset")
-    if any(column.region == MEAN_REGION for column in columns):
-        block = analysis.blocks[columns[0].block]
-        notes.append(f"mean: over {', '.join(block.mean_regions)}")
+    averaged = {
+        block.name: ", ".join(block.mean_regions)
+        for block in (analysis.blocks[column.block] for column in columns if column.region == MEAN_REGION)
+    }
+    if len(set(averaged.values())) == 1:
+        notes.append(f"mean: over {next(iter(averaged.values()))}")
+    elif averaged:
+        notes.append("mean: " + "; ".join(f"{name} over {regions}" for name, regions in averaged.items()))
     return notes
 
 
@@ -341,6 +367,7 @@ def pair_table(analysis: Analysis) -> PairTable | None:
                     won=format_number(pair.wins, scale=100.0, digits=0),
                     verdict=verdict_words(column, pair),
                     claim=pair.claim,
+                    word=pair.verdict,
                 )
             )
     references = {column.reference for column in columns}
@@ -367,5 +394,5 @@ def _pair_notes(analysis: Analysis, columns: Sequence[Column]) -> list[str]:
         f"comparison{'s' if sizes[-1] > 1 else ''}; won: share of {columns[0].unit} won"
     ]
     if any(pair.claim == "weights" for column in columns for pair in column.comparisons):
-        notes.append("one training run on a side: these trained weights only")
+        notes.append(WEIGHTS_NOTE)
     return notes
