@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from segbench.metrics.summary import MEAN_REGION
 from segbench.report.analysis.analysis import Analysis
 from segbench.report.analysis.columns import Column, Mean
+from segbench.report.analysis.metric import Metric
 from segbench.report.analysis.names import FAMILIES, OTHER_FAMILY
 from segbench.report.analysis.numbers import format_number, format_p
 from segbench.report.analysis.sentences import verdict_words
@@ -255,6 +256,15 @@ def _score_row(
     )
 
 
+def score_cells(analysis: Analysis, column: Column) -> dict[str, ScoreCell]:
+    """The cell of every entry of a column's block, by label, as Table 1 would print it."""
+    marks = _marks(analysis, column)
+    return {
+        scores.label: _score_cell(analysis, column, scores.label, marks.get(scores.label, ""))
+        for scores in analysis.blocks[column.block].scores
+    }
+
+
 def _score_cell(analysis: Analysis, column: Column, label: str, mark: str) -> ScoreCell:
     mean: Mean | None = column.means.get(label)
     if mean is None:
@@ -316,9 +326,15 @@ def _score_notes(analysis: Analysis, columns: Sequence[Column], rows: Sequence[S
     return notes
 
 
-def pair_table(analysis: Analysis) -> PairTable | None:
-    """Table 2: the comparisons of the deciding columns; None where nothing is compared."""
-    columns = [column for column in analysis.main_columns() if column.comparisons] if analysis.metrics else []
+def pair_table(analysis: Analysis, metric: Metric | None = None) -> PairTable | None:
+    """Table 2: the comparisons of the deciding columns; None where nothing is compared.
+
+    Args:
+        analysis: what was computed.
+        metric: a secondary metric, whose comparisons are a family of their own; None takes the primary one.
+    """
+    found = analysis.main_columns(metric) if analysis.metrics else []
+    columns = [column for column in found if column.comparisons]
     if not columns:
         return None
     several = len({column.block for column in columns}) > 1
@@ -345,14 +361,14 @@ def pair_table(analysis: Analysis) -> PairTable | None:
             )
     references = {column.reference for column in columns}
     reference = references.pop() if len(references) == 1 else None
-    metric = columns[0].metric
+    shown = columns[0].metric
     against = (
         f"each model less {analysis.names[reference].short}" if reference else "all pairs, first less second"
     )
     return PairTable(
-        caption=f"{metric.label}, {against}.",
+        caption=f"{shown.label}, {against}.",
         reference=analysis.names[reference].short if reference else "",
-        unit=metric.difference_unit,
+        unit=shown.difference_unit,
         rows=tuple(rows),
         notes=tuple(_pair_notes(analysis, columns)),
     )

@@ -78,8 +78,8 @@ def _panel(axis: Any, analysis: Analysis, column: Column, labels: Sequence[str],
     scale = column.metric.scale
     baselines = {scores.label for scores in analysis.blocks[column.block].baselines}
     spans = {label: _span(column, label) for label in labels}
-    inside = [value for label, span in spans.items() if label not in baselines for value in span]
-    low, high = limits(column.metric, [value * scale for value in inside or sum(spans.values(), [])])
+    models = [label for label in labels if label not in baselines]
+    low, high = limits(column.metric, [value * scale for label in models or labels for value in spans[label]])
     axis.set_xlim(low, high)
     axis.set_ylim(len(labels) - 0.4, -0.6)
     for place, label in enumerate(labels):
