@@ -105,8 +105,8 @@ def answers(analysis: Analysis, column: Column) -> list[str]:
             f"one-run paired test calls {column.null.significant} different."
         )
     if column.omnibus is not None:
-        shows = "show" if column.omnibus.pvalue < analysis.options.alpha else "do not show"
-        lines.append(f"The data {shows} that the models differ at all (p {format_p(column.omnibus.pvalue)}).")
+        shows = "show" if column.omnibus.p < analysis.options.alpha else "do not show"
+        lines.append(f"The data {shows} that the models differ at all (p {format_p(column.omnibus.p)}).")
     gains = sorted(pair.detectable_difference for pair in column.comparisons if _finite(pair))
     if gains:
         middle = format_number(
