@@ -4,6 +4,8 @@ Every result is a frozen dataclass with read-only arrays; every random routine t
 input is a `StatsError` that names the positions.
 """
 
+from segbench.stats.comparison import Comparison, compare_models
+from segbench.stats.differ import Omnibus, models_differ
 from segbench.stats.discrimination import DiscriminationResult, discrimination
 from segbench.stats.equivalence import EquivalenceResult, equivalence_test, verdict_from_estimate
 from segbench.stats.errors import NotEnoughSeeds, StatsError
@@ -18,13 +20,16 @@ from segbench.stats.paired import (
     rank_biserial,
     wilcoxon_signed_rank,
 )
+from segbench.stats.rank_models import rank_models
 from segbench.stats.ranking import Ranking, RankStability, rank_cases, rank_stability
+from segbench.stats.retraining import NullCheck, null_check
 from segbench.stats.schemes import SCHEMES
 from segbench.stats.subgroups import InteractionResult, subgroup_interaction
 from segbench.stats.two_level import TwoLevelResult, detectable_difference, two_level_test
 
 __all__ = [
     "SCHEMES",
+    "Comparison",
     "DiscriminationResult",
     "EquivalenceResult",
     "FriedmanResult",
@@ -32,6 +37,8 @@ __all__ = [
     "Interval",
     "NemenyiResult",
     "NotEnoughSeeds",
+    "NullCheck",
+    "Omnibus",
     "RankStability",
     "Ranking",
     "StatsError",
@@ -40,6 +47,7 @@ __all__ = [
     "benjamini_hochberg",
     "bergmann_hommel",
     "cohen_dz",
+    "compare_models",
     "critical_difference",
     "detectable_difference",
     "discrimination",
@@ -49,10 +57,13 @@ __all__ = [
     "holm",
     "mean_interval",
     "median_interval",
+    "models_differ",
     "nemenyi",
+    "null_check",
     "probability_superior",
     "rank_biserial",
     "rank_cases",
+    "rank_models",
     "rank_stability",
     "shaffer",
     "subgroup_interaction",

@@ -45,9 +45,29 @@ def student_cdf(df: float, t: float) -> float:
     return float(special.stdtr(df, t))
 
 
+def student_tail(df: FloatArray, t: FloatArray) -> FloatArray:
+    """P(T >= t) of Student's law, element by element."""
+    return np.asarray(special.stdtr(df, -t), dtype=np.float64)
+
+
+def student_quantiles(df: FloatArray, level: FloatArray) -> FloatArray:
+    """The t with P(T <= t) = level, element by element."""
+    return np.asarray(special.stdtrit(df, level), dtype=np.float64)
+
+
 def student_quantile(df: float, level: float) -> float:
     """The t with P(T <= t) = level."""
     return float(special.stdtrit(df, level))
+
+
+def digamma(x: FloatArray) -> FloatArray:
+    """Derivative of the logarithm of the gamma function."""
+    return np.asarray(special.digamma(x), dtype=np.float64)
+
+
+def polygamma(order: int, x: FloatArray) -> FloatArray:
+    """Derivative of `digamma`, of the given order."""
+    return np.asarray(special.polygamma(order, x), dtype=np.float64)
 
 
 def chi_square_tail(df: float, value: float) -> float:

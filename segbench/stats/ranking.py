@@ -32,7 +32,7 @@ class Ranking:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class RankStability:
-    """What the ranking would look like on other cases of the same kind.
+    """What the ranking would look like on other cases of the same kind (`rank_models`: and other seeds).
 
     `[, series]` is there when the table had a series axis.
 
@@ -45,6 +45,7 @@ class RankStability:
         means, mean_low, mean_high: (models[, series]) mean with its percentile interval from the same draws.
         leave_one_out_winner_changes: a number, or (series,): cases whose removal changes the set of winners.
         scheme, resamples, seed, n: what was done; n is the number of cases.
+        models: their names, where they were given with names.
     """
 
     ranks: IntArray
@@ -61,6 +62,7 @@ class RankStability:
     resamples: int
     seed: int
     n: int
+    models: tuple[str, ...] = ()
 
 
 def rank_cases(
@@ -143,9 +145,7 @@ def rank_stability(
     draws = _draw(bound, full, flat, scheme, resamples, seed, group_index(groups, cases))
 
     tails = [(1 - confidence) / 2, (1 + confidence) / 2]
-    reached = np.cumsum(draws.tally, axis=1)  # (models, ranks, series) draws with rank <= r
-    low = 1 + (reached < np.ceil(tails[0] * resamples - 1e-9)).sum(axis=1)
-    high = 1 + (reached < np.ceil(tails[1] * resamples - 1e-9)).sum(axis=1)
+    low, high = rank_interval(draws.tally, tails, resamples)
     mean_low, mean_high = quantiles_by_column(draws.means, tails).reshape(2, models, series)
     frequencies = draws.tally / resamples
     winners = ranks_from_scores(oriented(bound.without_each(), bound)) == 1
@@ -171,6 +171,13 @@ def rank_stability(
         seed=seed,
         n=cases,
     )
+
+
+def rank_interval(tally: IntArray, tails: Sequence[float], resamples: int) -> tuple[IntArray, IntArray]:
+    """Percentiles of each model's ranks; `tally` (models, ranks, ...) is how often it had each of them."""
+    reached = np.cumsum(tally, axis=1)  # draws with rank <= r
+    low, high = (1 + (reached < np.ceil(tail * resamples - 1e-9)).sum(axis=1) for tail in tails)
+    return low, high
 
 
 @dataclass(frozen=True, slots=True)
@@ -207,14 +214,14 @@ def _draw(
             scores = oriented(means[rows].reshape(-1, models, series), scheme)
         else:
             scores = oriented(scheme.scores(counts), scheme)
-        ranks, tau[rows] = _ranks_and_tau(scores, full)
+        ranks, tau[rows] = ranks_and_tau(scores, full)
         for rank in range(models):
             tally[:, rank] += (ranks == rank).sum(axis=0)
         done += counts.shape[0]
     return _Draws(tally, tau, means)
 
 
-def _ranks_and_tau(scores: FloatArray, full: IntArray) -> tuple[NDArray[np.int16], FloatArray]:
+def ranks_and_tau(scores: FloatArray, full: IntArray) -> tuple[NDArray[np.int16], FloatArray]:
     """Zero-based ranks (draws, models, series) and Kendall's tau-b (draws, series) against `full`.
 
     Each comparison of a model with a rival serves both: it adds to the rank, and it agrees or disagrees with

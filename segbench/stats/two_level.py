@@ -5,7 +5,6 @@ about the *methods*, and a retrained model scores differently on every case at o
 does not cure that: the error bar must hold the spread of the seeds' means as a term of its own.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -86,15 +85,22 @@ def two_level_test(
     variance_case = float(per_case.var(ddof=1)) / cases
     interaction = _interaction_variance(first) + _interaction_variance(second)
     floor = noise_floor(first, second)
-    variance = max(variance_seed + variance_case - interaction, variance_seed, variance_case)
-    degenerate = variance <= floor**2
+    variance, df = (
+        float(part)
+        for part in combined_variance(
+            (np.array(seed_a), np.array(first.shape[0] - 1.0)),
+            (np.array(seed_b), np.array(second.shape[0] - 1.0)),
+            (np.array(variance_case), cases - 1.0),
+            np.array(interaction),
+            floor,
+        )
+    )
+    degenerate = variance == 0
     if degenerate:
-        difference, variance = (0.0 if abs(difference) <= floor else difference), 0.0
-        df, statistic = float("nan"), float(np.sign(difference)) * np.inf if difference else 0.0
+        difference = 0.0 if abs(difference) <= floor else difference
+        statistic = float(np.sign(difference)) * np.inf if difference else 0.0
         pvalue, half, detectable = float(difference == 0), 0.0, 0.0
     else:
-        parts = ((seed_a, first.shape[0] - 1), (seed_b, second.shape[0] - 1), (variance_case, cases - 1))
-        df = _welch_satterthwaite(variance, parts)
         statistic = difference / float(np.sqrt(variance))
         pvalue = 2 * student_cdf(df, -abs(statistic))
         half = student_quantile(df, (1 + confidence) / 2) * float(np.sqrt(variance))
@@ -118,6 +124,41 @@ def two_level_test(
     )
 
 
+def combined_variance(
+    first: tuple[FloatArray, FloatArray],
+    second: tuple[FloatArray, FloatArray],
+    case: tuple[FloatArray, float],
+    interaction: FloatArray,
+    floor: float,
+    *,
+    cautious: bool = False,
+) -> tuple[FloatArray, FloatArray]:
+    """Variance of a difference of two models, and its degrees of freedom; (0, nan) up to the noise floor.
+
+    Args:
+        first: squared standard error of the one mean from its seeds, and degrees of freedom.
+        second: of the other mean.
+        case: squared standard error from the cases, and degrees of freedom.
+        interaction: what both count, and is taken off once.
+        floor: a root of the variance up to here is zero.
+        cautious: the seeds have the degrees of freedom of the side with fewer. Satterthwaite's err where the
+            model with fewer seeds is the one that varies more.
+
+    **Source:** Satterthwaite 1946.
+    """
+    seed = first[0] + second[0]
+    variance = np.maximum(seed + case[0] - interaction, np.maximum(seed, case[0]))
+    nothing = variance <= floor**2
+    whole = np.where(nothing, 1.0, variance)
+    parts = (first, second, case)
+    if cautious:
+        parts = ((seed, np.minimum(first[1], second[1])), case)
+    # As shares of the whole, so that no square vanishes
+    shares = sum(((part / whole) ** 2 / df for part, df in parts), start=np.zeros(variance.shape))
+    df = np.where(nothing, np.nan, 1 / np.where(nothing, 1.0, shares))
+    return np.where(nothing, 0.0, variance), df
+
+
 def _seed_variance(model: FloatArray) -> float:
     """Variance of the model's mean due to retraining: spread of the seeds' means over the number of seeds."""
     return float(model.mean(axis=1).var(ddof=1)) / model.shape[0]
@@ -133,19 +174,14 @@ def _interaction_variance(model: FloatArray) -> float:
 def one_model_variance(values: FloatArray) -> tuple[float, float]:
     """Variance and df of one model's mean over (seeds, cases), both at least 2; (0, nan) if constant."""
     seeds, cases = values.shape
-    variance_seed = _seed_variance(values)
-    variance_case = float(values.mean(axis=0).var(ddof=1)) / cases
-    interaction = _interaction_variance(values)
-    variance = max(variance_seed + variance_case - interaction, variance_seed, variance_case)
-    if variance <= noise_floor(values) ** 2:
-        return 0.0, float("nan")
-    parts = ((variance_seed, seeds - 1), (variance_case, cases - 1))
-    return variance, _welch_satterthwaite(variance, parts)
-
-
-def _welch_satterthwaite(variance: float, parts: Sequence[tuple[float, int]]) -> float:
-    """Degrees of freedom of a sum of variances; as shares of the whole, so that no square vanishes."""
-    return 1.0 / sum((part / variance) ** 2 / freedom for part, freedom in parts)
+    variance, df = combined_variance(
+        (np.array(_seed_variance(values)), np.array(seeds - 1.0)),
+        (np.zeros(()), np.ones(())),
+        (values.mean(axis=0).var(ddof=1) / cases, cases - 1.0),
+        np.array(_interaction_variance(values)),
+        noise_floor(values),
+    )
+    return float(variance), float(df)
 
 
 def detectable_difference(variance: float, df: float, *, alpha: float = 0.05, power: float = 0.8) -> float:

@@ -1,0 +1,278 @@
+"""Which of two models is better: one test a pair gives p, interval, sign and verdict."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from itertools import combinations
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from segbench.stats.arrays import FloatArray, noise_floor, open_unit
+from segbench.stats.errors import StatsError
+from segbench.stats.family import FEWEST_SEEDS, Pairs, PairTests, larger, pair_tests
+from segbench.stats.hodges_lehmann import hodges_lehmann
+from segbench.stats.multiple import holm, shaffer
+from segbench.stats.paired import rank_biserial, wilcoxon_signed_rank
+from segbench.stats.scores import Bounds, checked_bounds, checked_scores
+
+FEWEST_PATIENTS = 6  # of a verdict about trained weights
+POWER = 0.8
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """What the data say about two models; differences are a less b, in the unit of the scores.
+
+    Attributes:
+        a, b: the models.
+        difference: mean over patients of a less b.
+        low, high: its interval at `confidence`, by the test that decided, not adjusted for the family. Beside
+            `equivalent` it is the interval that decided so: it lies within the margin.
+        confidence: level of the interval.
+        p: two-sided, of no difference; nan for a single patient.
+        p_adjusted: over the family, by Shaffer's steps for all pairs and Holm's with a reference; nan where
+            no verdict may be given, and `note` says why.
+        verdict: of a against b: `better`, `worse`, `equivalent` or `inconclusive`.
+        claim: `method` (seeds and patients are random) or `weights` (one seed on a side: patients only).
+        n: patients, or cases where no patients were given.
+        seeds_a, seeds_b: training runs behind the two.
+        detectable_difference: the true difference that would be found in 80 % of repeats at the first step of
+            the correction, estimated from these data.
+        p_equivalence, p_equivalence_adjusted: of a difference beyond the margin (TOST; Holm); nan without
+            one.
+        wilcoxon_p: signed-rank test of the patients' differences; stands beside and decides nothing.
+        shift: Hodges-Lehmann estimate of the same differences.
+        wins: share of patients on which a is better than b, ties counted half.
+        degenerate: nothing varies, over patients or seeds.
+        note: sentences that a reader needs to know, "" when none.
+    """
+
+    a: str
+    b: str
+    difference: float
+    low: float
+    high: float
+    confidence: float
+    p: float
+    p_adjusted: float
+    verdict: str
+    claim: str
+    n: int
+    seeds_a: int
+    seeds_b: int
+    detectable_difference: float
+    p_equivalence: float
+    p_equivalence_adjusted: float
+    wilcoxon_p: float
+    shift: float
+    wins: float
+    degenerate: bool
+    note: str
+
+
+@dataclass(frozen=True, slots=True)
+class _Rules:
+    """What the caller asked for."""
+
+    higher_is_better: bool
+    alpha: float
+    confidence: float
+    margin: float | None
+    bounds: Bounds
+    unit: str
+
+
+def compare_models(
+    scores: Mapping[str, ArrayLike],
+    *,
+    higher_is_better: bool = True,
+    alpha: float = 0.05,
+    confidence: float = 0.95,
+    margin: float | None = None,
+    reference: str | None = None,
+    patients: ArrayLike | None = None,
+    bounds: Bounds | None = None,
+) -> tuple[Comparison, ...]:
+    """The verdict on every pair of models, or on every model against a reference.
+
+    With two or more seeds on both sides, seeds and patients are random: two tests are made, one with each
+    model's own seed variance, one with the variances shrunk towards the family's, and the one with the larger
+    p decides. With one seed on a side it is a paired t-test over patients, about these trained weights. Three
+    models or more with two seeds on a side get an interval and no verdict; so do fewer than 6 patients with
+    one seed. The family is all pairs of the call.
+
+    Args:
+        scores: per model (seeds, cases), the same cases in the same order; seeds have no order.
+        higher_is_better: turns verdicts and wins; never a p-value or a difference.
+        alpha: family-wise level of the verdicts.
+        confidence: level of the intervals.
+        margin: the largest difference that is practically nothing; None asks for no equivalence.
+        reference: a model to which all others are compared; None compares all pairs.
+        patients: (cases,) labels; the scans of a patient are averaged first. None: a case is a patient.
+        bounds: lowest and highest value of the metric; no interval of a difference leaves their distance.
+
+    Returns:
+        One Comparison a pair, in the order of the models; with a reference, it is always `b`.
+
+    Raises:
+        StatsError: fewer than 2 models, unequal cases, NaN or inf, an unknown reference, a value out of
+            bounds, a margin that is not positive.
+
+    **Source:** `docs/explanation/seeds-and-cases.md` (simulated error and power); Smyth 2004 (moderation);
+    Shaffer 1986; Schuirmann 1987 (equivalence).
+    """
+    open_unit(alpha, "alpha")
+    open_unit(confidence, "confidence")
+    if margin is not None and not (np.isfinite(margin) and margin > 0):
+        raise StatsError(f"margin: expected a positive number, found {margin!r}")
+    checked = checked_scores(scores, patients=patients)
+    if reference is not None and reference not in checked:
+        raise StatsError(f"reference: expected one of {', '.join(checked)}, found {reference!r}")
+    values = list(checked.values())
+    limits = checked_bounds(bounds, values)
+    unit = "cases" if patients is None else "patients"
+    rules = _Rules(higher_is_better, alpha, confidence, margin, limits, unit)
+    names = list(checked)
+    if reference is None:
+        pairs = list(combinations(range(len(names)), 2))
+    else:
+        against = names.index(reference)
+        pairs = [(place, against) for place in range(len(names)) if place != against]
+    return _compared(names, values, pairs, rules, all_pairs=reference is None)
+
+
+def _compared(
+    names: list[str], values: list[FloatArray], pairs: Pairs, rules: _Rules, *, all_pairs: bool
+) -> tuple[Comparison, ...]:
+    """The comparisons of `pairs`, which are one family."""
+    floor = noise_floor(*values)
+    tests = _tests(values, pairs, floor)
+    pvalues = [np.minimum(test.pvalue, 1.0) for test in tests]
+    decisive, p = larger(*tests, *pvalues), np.maximum(*pvalues)
+    nothing = decisive.parts.sum(axis=-1) == 0
+    reasons = [
+        _withheld(names, values, pair, rules, certain=bool(still) and d != 0)
+        for pair, still, d in zip(pairs, nothing, decisive.difference, strict=True)
+    ]
+    open_pairs = np.array([not reason for reason in reasons])
+    adjusted = _adjusted(np.where(open_pairs, p, 1.0), pairs, len(names), all_pairs=all_pairs)
+    equivalence, equal, equal_adjusted = _equivalence(tests, rules.margin, open_pairs)
+    detectable = decisive.reach(rules.alpha / len(pairs) / 2) + decisive.reach(1 - POWER)
+    found: list[Comparison] = []
+    for place, (first, second) in enumerate(pairs):
+        p_adjusted = float(adjusted[place]) if open_pairs[place] else float("nan")
+        same_adjusted = float(equal_adjusted[place])
+        difference = float(decisive.difference[place])
+        verdict, deciding, confidence = "inconclusive", decisive, rules.confidence
+        if p_adjusted < rules.alpha:
+            verdict = "better" if (difference > 0) == rules.higher_is_better else "worse"
+        elif same_adjusted < rules.alpha:
+            step = float(equal[place]) / same_adjusted if same_adjusted else 1.0
+            verdict, deciding, confidence = "equivalent", equivalence, 1 - 2 * rules.alpha * step
+        half = float(deciding.reach((1 - confidence) / 2)[place])
+        span = rules.bounds[1] - rules.bounds[0]
+        a, b = values[first].mean(axis=0), values[second].mean(axis=0)
+        won = np.where(np.abs(a - b) <= floor, 0.0, a - b) * (1 if rules.higher_is_better else -1)
+        notes = [reasons[place], _contrast(names[first], names[second], a, b, won, difference, rules)]
+        if verdict in ("better", "worse") and same_adjusted < rules.alpha:
+            notes.append(f"The difference lies within the margin of {rules.margin:g}.")
+        found.append(
+            Comparison(
+                a=names[first],
+                b=names[second],
+                difference=difference,
+                low=max(difference - half, -span),
+                high=min(difference + half, span),
+                confidence=confidence,
+                p=float(p[place]),
+                p_adjusted=p_adjusted,
+                verdict=verdict,
+                claim="method" if _fewest(values, (first, second)) >= 2 else "weights",
+                n=a.size,
+                seeds_a=values[first].shape[0],
+                seeds_b=values[second].shape[0],
+                detectable_difference=float(detectable[place]),
+                p_equivalence=float(equal[place]),
+                p_equivalence_adjusted=same_adjusted,
+                wilcoxon_p=wilcoxon_signed_rank(a, b).pvalue,
+                shift=hodges_lehmann(a, b).estimate,
+                wins=float(((won > 0) + 0.5 * (won == 0)).mean()),
+                degenerate=bool(nothing[place]),
+                note=" ".join(note for note in notes if note),
+            )
+        )
+    return tuple(found)
+
+
+def _fewest(values: list[FloatArray], pair: tuple[int, int]) -> int:
+    """Seeds of the side with fewer."""
+    return min(values[place].shape[0] for place in pair)
+
+
+def _tests(values: list[FloatArray], pairs: Pairs, floor: float) -> tuple[PairTests, PairTests]:
+    """The two tests of each pair; all nan for a single patient."""
+    if values[0].shape[1] > 1:
+        return pair_tests(values, pairs, floor=floor)
+    difference = np.array([values[a].mean() - values[b].mean() for a, b in pairs])
+    unknown = PairTests(difference, np.full((len(pairs), 1), np.nan), np.ones((len(pairs), 1)))
+    return unknown, unknown
+
+
+def _withheld(
+    names: list[str], values: list[FloatArray], pair: tuple[int, int], rules: _Rules, *, certain: bool
+) -> str:
+    """Why there may be no verdict on a pair, "" when there may."""
+    fewest, n = _fewest(values, pair), values[0].shape[1]
+    unit = rules.unit if n != 1 else rules.unit[:-1]
+    if n < 2:
+        return f"{n} {unit}: no test is possible."
+    if fewest == 1 and n < FEWEST_PATIENTS:
+        return f"{n} {unit} and one seed: no verdict below {FEWEST_PATIENTS} {rules.unit}."
+    if 1 < fewest < FEWEST_SEEDS and len(values) > 2:
+        few = " and ".join(names[place] for place in pair if values[place].shape[0] == fewest)
+        return (
+            f"Two seeds of {few}: among three models or more there is no verdict below {FEWEST_SEEDS} seeds, "
+            "because it would be wrong too often."
+        )
+    if certain:
+        return "The difference is the same on every case and seed, so no error can be estimated: no verdict."
+    return ""
+
+
+def _adjusted(p: FloatArray, pairs: Pairs, models: int, *, all_pairs: bool) -> FloatArray:
+    """Adjusted p of each pair: Shaffer's steps over all pairs, Holm's over the pairs of a reference."""
+    if not all_pairs:
+        return holm(p)
+    matrix = np.ones((models, models))
+    for (a, b), value in zip(pairs, p, strict=True):
+        matrix[a, b] = matrix[b, a] = value
+    adjusted = shaffer(matrix)
+    return np.array([adjusted[a, b] for a, b in pairs])
+
+
+def _equivalence(
+    tests: tuple[PairTests, PairTests], margin: float | None, open_pairs: np.ndarray
+) -> tuple[PairTests, FloatArray, FloatArray]:
+    """The test that decides about equivalence, its p and the adjusted p; nan without a margin."""
+    if margin is None:
+        nothing = np.full(tests[0].difference.shape, np.nan)
+        return tests[0], nothing, nothing
+    first, second = (test.tail(margin - np.abs(test.difference)) for test in tests)
+    p = np.maximum(first, second)
+    adjusted = np.where(open_pairs, holm(np.where(open_pairs, p, 1.0)), np.nan)
+    return larger(*tests, first, second), p, adjusted
+
+
+def _contrast(
+    name: str, other: str, a: FloatArray, b: FloatArray, won: FloatArray, difference: float, rules: _Rules
+) -> str:
+    """The sentence for a mean and ranks that point to different models, "" where they agree."""
+    by_mean = np.sign(difference) * (1 if rules.higher_is_better else -1)
+    by_rank = np.sign(rank_biserial(a, b)) * (1 if rules.higher_is_better else -1)
+    more, fewer = int((won > 0).sum()), int((won < 0).sum())
+    ahead, behind = (name, other) if by_mean > 0 else (other, name)
+    if by_mean * np.sign(more - fewer) < 0:
+        return f"By the mean {ahead} is ahead, on {max(more, fewer)} of {won.size} {rules.unit} {behind} is."
+    if by_mean * by_rank < 0:
+        return f"By the mean {ahead} is ahead, by the signed ranks {behind} is."
+    return ""
