@@ -233,9 +233,7 @@ def _cases(block: Block) -> list[Finding]:
         reasons.append(f"models cover different test cases and are compared on common ones: {sizes}")
     if block.extra_cases:
         count = len(block.extra_cases)
-        reasons.append(
-            f"{count} scored case{'s are' if count > 1 else ' is'} not in the test split and left out"
-        )
+        reasons.append(f"{count} scored but not in the test split, left out")
     if reasons:
         message = f"{block.name}: {'; '.join(reasons)}"
         found.append(finding("cases-differ", message, block.runs, dataset=block.dataset))
@@ -246,8 +244,8 @@ def _cases(block: Block) -> list[Finding]:
     ]
     if partial:
         message = (
-            f"{block.name}: not every model was scored on every region; those without a region take no part in "
-            f"it nor in a mean that contains it: {listed(partial)}"
+            f"{block.name}: not every model was scored on every region; one without a region takes no part in "
+            f"it, nor in a mean that contains it: {listed(partial)}"
         )
         found.append(finding("regions-differ", message, block.runs, dataset=block.dataset))
     units = len(block.units)
@@ -285,8 +283,8 @@ def _leaks(block: Block) -> list[Finding]:
     return [
         finding(
             "leak",
-            f"{block.name}: {reason} ({listed([scores.label for scores in members])}): these numbers are upper "
-            "bounds and are not marked best",
+            f"{block.name}: {reason} ({listed([scores.label for scores in members])}): "
+            "these numbers are upper bounds and are not marked best",
             _runs_of(members),
             dataset=block.dataset,
         )
@@ -301,8 +299,8 @@ def _seeds(block: Block) -> list[Finding]:
     if single:
         names = listed([scores.label for scores in single])
         message = (
-            f"{block.name}: only one training run of {names}: results hold for these weights, not for the method; "
-            "train three seeds, better five"
+            f"{block.name}: only one training run of {names}: results hold for these weights, not for the "
+            "method; train three seeds, better five"
         )
         found.append(finding("single-seed", message, _runs_of(single), dataset=block.dataset))
     two = [scores for scores in block.models if len(scores.seeds) == 2]
@@ -323,7 +321,7 @@ def _copies(block: Block) -> list[Finding]:
         if scores.entry.copies:
             ids = listed([run.run_id for run in scores.entry.copies])
             message = (
-                f"{block.name}: {scores.label}: the scores of {ids} equal those of another run number for number "
+                f"{block.name}: {scores.label}: the scores of {ids} equal those of another run "
                 "(a copied run, or a seed that was not used); they count once"
             )
             found.append(finding("copied-run", message, scores.entry.copies, dataset=block.dataset))
@@ -348,8 +346,8 @@ def _missing(block: Block, metrics: Sequence[str]) -> list[Finding]:
         if lost:
             how = "left out for all models" if block.dropped_cases else "scored worst"
             message = (
-                f"{block.name}: {scores.label}: {len(lost)} of {int(scores.expected.sum())} expected cases have "
-                f"no usable prediction, {how}: {listed(lost)}"
+                f"{block.name}: {scores.label}: {len(lost)} of {int(scores.expected.sum())} expected cases "
+                f"have no usable prediction, {how}: {listed(lost)}"
             )
             found.append(finding("missing-cases", message, scores.entry.runs, dataset=block.dataset))
         unknown = [
@@ -359,8 +357,8 @@ def _missing(block: Block, metrics: Sequence[str]) -> list[Finding]:
         ]
         if unknown:
             message = (
-                f"{block.name}: {scores.label}: {', '.join(unknown)} shown as n/a because the worst distance of a "
-                "failed case is unknown"
+                f"{block.name}: {scores.label}: {', '.join(unknown)} shown as n/a because the worst distance "
+                "of a failed case is unknown"
             )
             found.append(finding("penalty-unknown", message, scores.entry.runs, dataset=block.dataset))
     return found

@@ -33,9 +33,9 @@ class Identity:
         kind: trained, external or floor.
         implementation: dotted name of the network's class.
         arguments: of the card and of the network as built.
-        code: digest of the sources of a network that is not segbench's own, empty for one whose code the suite
-            itself covers. Where a record names a foreign class but not its code, the run's id: what is not
-            known to be equal is never averaged.
+        code: digest of the sources of a network that is not segbench's own, empty for one whose code the
+            suite itself covers. Where a record names a foreign class but not its code, the run's id: what is
+            not known to be equal is never averaged.
         recipe: the resolved protocol as dotted fields, without name, notes and default seeds.
         dataset: slug of the dataset.
         content: digest of the dataset's files, empty for predictions of another tool.
@@ -92,7 +92,7 @@ def arguments(record: RunRecord) -> dict[str, Any]:
 
 
 def rules(record: RunRecord) -> dict[str, Any]:
-    """How a run was scored: fields of the profile, `region NAME` and `NSD tolerance NAME`; empty when unknown.
+    """How a run was scored: fields of the profile, labels and tolerances by region; empty when unknown.
 
     A record that names the card in place of regions or tolerances is read with its own copy of the card.
     """

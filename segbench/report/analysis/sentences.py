@@ -81,7 +81,7 @@ def _seeds(pair: Comparison) -> str:
 
 
 def excluded_words(column: Column, pair: Comparison, *, digits: int = 2) -> str:
-    """What the interval of a pair excludes, in place of a claim of equality that no margin was declared for."""
+    """What the interval of a pair excludes: said in place of equality where no margin was declared."""
     higher = bool(column.metric.higher_is_better)
     gain, loss = (pair.high, -pair.low) if higher else (-pair.low, pair.high)
     parts = [
@@ -101,8 +101,8 @@ def answers(analysis: Analysis, column: Column) -> list[str]:
     if column.null is not None and column.null.pairs:
         count = column.null.pairs
         lines.append(
-            f"Of {count} pair{'s' if count > 1 else ''} of retrainings of one and the same network, the usual "
-            f"one-run paired test calls {column.null.significant} different."
+            f"Of {count} pairs of retrainings of one and the same network, the usual one-run paired test "
+            f"calls {column.null.significant} different."
         )
     if column.omnibus is not None:
         shows = "show" if column.omnibus.p < analysis.options.alpha else "do not show"
