@@ -16,6 +16,8 @@ from segbench.report.read import facts
 from segbench.report.read.runs import Run
 
 SEVERITIES = ("error", "warn", "info")
+SEVERITY_WORDS = {"error": "error", "warn": "warning", "info": "note"}
+"""Severities as every output prints them."""
 SEVERITY: Mapping[str, str] = {
     "edited-record": "error",
     "not-comparable": "error",

@@ -136,7 +136,7 @@ def _loss_gates(analysis: Analysis, column: Column, label: str, margin: float) -
         if not np.isfinite(largest):
             gates.append(Gate("--no-worse-than", False, f"{here}: no interval ({pair.note or 'not tested'})"))
             continue
-        text = f"{here}: a loss up to {max(largest, 0.0):.6g} is not excluded, allowed {margin:g}"
+        text = f"{here}: the largest loss not excluded is {max(largest, 0.0):.6g}, allowed {margin:g}"
         gates.append(Gate("--no-worse-than", bool(largest <= margin), text))
     return gates
 

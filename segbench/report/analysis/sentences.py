@@ -31,12 +31,12 @@ def verdict_words(column: Column, pair: Comparison) -> str:
 def difference_words(column: Column, pair: Comparison, *, digits: int = 2) -> str:
     """The difference of a pair with its interval and unit, such as `+0.85 points [0.49, 1.21]`."""
     metric = column.metric
-    value, low, high = (
-        format_number(number, scale=metric.scale, digits=digits)
-        for number in (pair.difference, pair.low, pair.high)
-    )
+    value = format_number(pair.difference, scale=metric.scale, digits=digits)
     sign = "" if value.startswith("-") or not value.strip("0.") else "+"
     unit = f" {metric.difference_unit}" if metric.difference_unit else ""
+    if pair.low != pair.low:  # no interval: a single patient
+        return f"{sign}{value}{unit}"
+    low, high = (format_number(end, scale=metric.scale, digits=digits) for end in (pair.low, pair.high))
     return f"{sign}{value}{unit} [{low}, {high}]"
 
 
@@ -53,13 +53,14 @@ def pair_sentence(analysis: Analysis, column: Column, pair: Comparison) -> str:
     count = f"{pair.n} {column.unit}"
     basis = f"{_seeds(pair)}, {count}"
     numbers = f"{difference_words(column, pair, digits=analysis.options.digits)}, "
+    if pair.p_adjusted == pair.p_adjusted and pair.verdict != "equivalent":  # withheld: the note says why
+        numbers += f"adjusted p {format_p(pair.p_adjusted)}, "
     if pair.verdict == "equivalent":
         text = f"{a} and {b} are equivalent within the declared margin: {numbers}{basis}"
     elif pair.verdict in {"better", "worse"}:
-        adjusted = f"adjusted p {format_p(pair.p_adjusted)}"
-        text = f"{a} is significantly {pair.verdict} than {b}: {numbers}{adjusted}, {basis}"
+        text = f"{a} is significantly {pair.verdict} than {b}: {numbers}{basis}"
     else:
-        text = f"{a} against {b} is inconclusive: {numbers}adjusted p {format_p(pair.p_adjusted)}, {basis}"
+        text = f"{a} against {b} is inconclusive: {numbers}{basis}"
     if pair.claim == "weights":
         text += f"; {WEIGHTS}"
     note = f" {_named(analysis, pair)}" if pair.note else ""
@@ -90,7 +91,7 @@ def excluded_words(column: Column, pair: Comparison, *, digits: int = 2) -> str:
         for word, value in (("gain", gain), ("loss", loss))
         if value > 0
     ]
-    return f"{' and '.join(parts)} excluded" if parts else ""
+    return f"{' and '.join(parts)} {'are' if len(parts) > 1 else 'is'} excluded" if parts else ""
 
 
 def answers(analysis: Analysis, column: Column) -> list[str]:
