@@ -242,7 +242,7 @@ def as_latex(rows: Sequence[ProfileRow]) -> str:
 
 
 def _latex_cells(row: ProfileRow, *, timed: bool) -> list[str]:
-    """The numbers of a row; what was not measured is a dash, and a failure is named where its time would be."""
+    """The numbers of a row; what was not measured is a dash, a failure stands for its time."""
     params = None if row.params is None else row.params.total / 1e6
     cost = row.cost
     cells = [

@@ -199,7 +199,7 @@ def report(
     result = build_report(
         list(runs or []) or [results_dir(results)],
         output or default_output(results_dir(results)),
-        progress=console.note if console.output.progress else lambda text: None,
+        progress=console.step,
         formats=split_list(formats),
         appendix=appendix,
         metrics=split_list(metrics),

@@ -231,6 +231,24 @@ def _compared(
     )
 
 
+def turned(pair: Comparison) -> Comparison:
+    """The same comparison told of the other model: b against a."""
+    swapped = {"better": "worse", "worse": "better"}
+    return replace(
+        pair,
+        a=pair.b,
+        b=pair.a,
+        difference=-pair.difference,
+        low=-pair.high,
+        high=-pair.low,
+        verdict=swapped.get(pair.verdict, pair.verdict),
+        seeds_a=pair.seeds_b,
+        seeds_b=pair.seeds_a,
+        shift=-pair.shift,
+        wins=1.0 - pair.wins,
+    )
+
+
 def comparable_tables(
     tables: Mapping[str, FloatArray],
 ) -> tuple[dict[str, FloatArray], dict[str, str]]:
