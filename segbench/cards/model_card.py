@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, cast
 
 from pydantic import (
+    AfterValidator,
     BaseModel,
     BeforeValidator,
     ConfigDict,
@@ -21,6 +22,7 @@ from pydantic import (
     model_validator,
 )
 
+from segbench.cards.bibtex import parse_bibtex
 from segbench.cards.fault_lines import fault_lines
 from segbench.core.errors import SegbenchError
 from segbench.core.foreign import parse_toml
@@ -50,6 +52,13 @@ def _plain(value: object) -> object:
 
 Argument = Annotated[Any, BeforeValidator(_plain)]
 """What a constructor argument may be: plain numbers, words, and (nested) tuples of them."""
+
+
+def _bibtex(text: str) -> str:
+    if text.strip():
+        parse_bibtex(text)
+    return text.strip()
+
 
 Slug = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9.-]{0,63}$")]
 Line = Annotated[str, StringConstraints(min_length=1, strip_whitespace=True)]
@@ -154,7 +163,7 @@ class ModelCard(_Card):
     schema_version: Literal[1] = 1
     slug: Slug
     title: Line
-    short_name: str = ""
+    short_name: Annotated[str, StringConstraints(max_length=24, strip_whitespace=True)] = ""
     """The name in tables, at most 24 characters; empty takes the slug."""
     summary: str = ""
     kind: Literal["network", "floor"]
@@ -183,8 +192,8 @@ class ModelCard(_Card):
     limits: tuple[Line, ...] = ()
     """What a user must know before trusting it."""
     citation: str = ""
-    bibtex: str = ""
-    """The BibTeX entry of the paper; its key is what tables cite."""
+    bibtex: Annotated[str, AfterValidator(_bibtex)] = ""
+    """One BibTeX entry of the paper, `@type{key, field = {...}, ...}`; its key is what tables cite."""
     superseded_by: Slug | None = None
 
     @model_validator(mode="after")

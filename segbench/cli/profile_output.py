@@ -82,7 +82,7 @@ def _write_row(document: ProfileDocument, row: ProfileRow, folder: Path) -> Path
 def published_beside(rows: Sequence[ProfileRow]) -> tuple[Comparison, ...]:
     """Every published cost of the models in the rows, with a verdict on its convention."""
     from segbench.profiling.verdict import compare_with_published
-    from segbench.report.published import load_published, published_costs
+    from segbench.report.analysis.published import load_published, published_costs
 
     costs = published_costs(load_published())
     found = []
@@ -219,40 +219,43 @@ def _flat(value: Any) -> Any:
 
 def as_latex(rows: Sequence[ProfileRow]) -> str:
     """A booktabs table of parameters, cost, time and memory; the caption says by which rules."""
-    from segbench.report import Cell, Column, Row, Table
-    from segbench.report.latex import render_latex
+    from segbench.report import escape_latex
 
-    columns = [
-        Column(("Params (M)",), None),
-        Column(("GMAC",), None, digits=1),
-        Column(("GFLOP",), None, digits=1),
-    ]
     timed = any(row.latency for row in rows)
+    head = ["Model", "Params (M)", "GMAC", "GFLOP", *(["Median (ms)", "Memory (GiB)"] if timed else [])]
+    lines = [" & ".join([escape_latex(row.model), *_latex_cells(row, timed=timed)]) + r" \\" for row in rows]
+    body = [
+        r"\begin{table}[t]",
+        r"\centering",
+        rf"\caption{{{escape_latex(_caption(rows, timed=timed))}}}",
+        r"\label{tab:profile}",
+        rf"\begin{{tabular}}{{l{'r' * (len(head) - 1)}}}",
+        r"\toprule",
+        " & ".join(head) + r" \\",
+        r"\midrule",
+        *lines,
+        r"\bottomrule",
+        r"\end{tabular}",
+        r"\end{table}",
+    ]
+    return "\n".join(body) + "\n"
+
+
+def _latex_cells(row: ProfileRow, *, timed: bool) -> list[str]:
+    """The numbers of a row; what was not measured is a dash, a failure stands for its time."""
+    params = None if row.params is None else row.params.total / 1e6
+    cost = row.cost
+    cells = [
+        _number(params, "{:.2f}"),
+        _number(cost and cost.gmacs, "{:.1f}"),
+        _number(cost and cost.gflops, "{:.1f}"),
+    ]
     if timed:
-        columns += [Column(("Median (ms)",), None, digits=1), Column(("Memory (GiB)",), None)]
-    lines = []
-    for row in rows:
-        cells = [
-            Cell(None if row.params is None else row.params.total / 1e6),
-            Cell(None if row.cost is None else row.cost.gmacs),
-            Cell(None if row.cost is None else row.cost.gflops),
-        ]
-        if timed:
-            peak = row.memory and (row.memory.reserved_peak_bytes or row.memory.process_peak_bytes)
-            failed = None if row.status == "ok" else row.status.upper()
-            cells += [
-                Cell(None if row.latency is None else row.latency.median_s * 1e3, text=failed),
-                Cell(peak / 2**30 if peak else None),
-            ]
-        lines.append(Row(row.model, tuple(cells)))
-    table = Table(
-        name="profile",
-        caption=_caption(rows, timed=timed),
-        columns=tuple(columns),
-        rows=tuple(lines),
-        corner="Model",
-    )
-    return render_latex(table, standalone=False, column="single", font="footnotesize")
+        peak = row.memory and (row.memory.reserved_peak_bytes or row.memory.process_peak_bytes)
+        median = None if row.latency is None else row.latency.median_s * 1e3
+        failed = "" if row.status == "ok" else row.status.upper()
+        cells += [failed or _number(median, "{:.1f}"), _number(peak / 2**30 if peak else None, "{:.2f}")]
+    return ["--" if cell == "-" else cell for cell in cells]
 
 
 def _caption(rows: Sequence[ProfileRow], *, timed: bool) -> str:

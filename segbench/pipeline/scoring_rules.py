@@ -181,7 +181,9 @@ def rules_for(
         backend=backend,
         max_bytes=max_bytes,
         label_mend=label_mend,
-        averaged=tuple(name for name in card.evaluation.mean_regions if name in named) if card is not None else (),
+        averaged=tuple(name for name in card.evaluation.mean_regions if name in named)
+        if card is not None
+        else (),
     )
 
 

@@ -6,6 +6,7 @@ import pytest
 from pydantic import ValidationError
 
 from segbench.cards import list_model_cards, load_model_card
+from segbench.cards.bibtex import parse_bibtex
 from segbench.cards.model_card import ModelCard, parse_model_card, read_model_card
 from segbench.core.errors import SegbenchError
 
@@ -114,3 +115,72 @@ def test_every_shipped_card_is_valid_and_says_what_it_must():
             if card.provenance in ("figure", "paper", "control"):
                 assert card.published_recipe is None, slug
                 assert card.fidelity.deviations, slug
+
+
+def test_short_names_fit_a_table_and_tell_models_apart():
+    names = [load_model_card(slug).short_name for slug in list_model_cards()]
+    assert all(0 < len(name) <= 24 for name in names)
+    assert len(set(names)) == len(names)
+    with pytest.raises(SegbenchError, match="1 fault") as caught:
+        parse_model_card(changed(short_name="n" * 25))
+    assert "24 characters" in caught.value.details[0]
+
+
+def test_every_published_network_has_its_entry_and_one_key_is_one_entry():
+    entries = {}
+    for slug in list_model_cards():
+        card = load_model_card(slug)
+        assert bool(card.bibtex) == (card.paper is not None), slug
+        if card.paper is None:
+            continue
+        entry = parse_bibtex(card.bibtex)
+        assert entry.fields["title"] == f"{{{card.paper.title}}}", slug
+        assert entry.fields["year"] == str(card.paper.year), slug
+        assert entry.fields["doi"] == card.paper.doi, slug
+        assert entry.fields["author"].replace(" and ", ", ") in card.citation, slug
+        assert entries.setdefault(entry.key, entry.text()) == entry.text(), slug
+    assert len(set(entries.values())) == len(entries)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("title = {x}", "expected one entry"),
+        ("@book{key with space, title = {x}}", "expected one entry"),
+        ("@preamble{k, title = {x}}", "unknown entry type @preamble"),
+        ("@book{k, title = {x}", "closing brace"),
+        ("@book{k, title = {x}} @book{l, title = {y}}", "closing brace"),
+        ("@book{k, title = {a{b}}", "closing brace"),
+        ("@book{k, title = {a}b}, year = 2}", "closing brace"),
+        ("@book{k, title = {x}, Title = {y}}", "title stands twice"),
+        ("@book{k, author = {A}}", "title is missing"),
+        ("@book{k, title = x # y}", "field title"),
+        ("@book{k, title = {}}", "title is empty"),
+        (r"@book{k, title = {\input{/etc/passwd}}}", r"\\input is not allowed"),
+        (r"@book{k, title = {\csname input\endcsname}}", r"\\csname is not allowed"),
+        ("@book{k, title = {50 % of it}}", "needs a backslash"),
+        ("@book{k, title = {a ^^5cinput}}", "needs a backslash"),
+        ("@book{k, title = {A & B}}", "needs a backslash"),
+        ("@book{k, title = {a\N{RIGHT-TO-LEFT OVERRIDE}b}}", "direction characters"),
+    ],
+)
+def test_a_bibtex_entry_that_would_not_compile_or_runs_something_is_refused(text, message):
+    with pytest.raises(ValueError, match=message):
+        parse_bibtex(text)
+    with pytest.raises(SegbenchError) as caught:
+        parse_model_card(changed(bibtex=text))
+    assert [line.split(":")[0] for line in caught.value.details] == ["bibtex"]
+
+
+def test_a_bibtex_entry_is_read_as_bibtex_reads_it():
+    entry = parse_bibtex(
+        '@Article{doe2024:a, Author = "D{\\"o}e, J. and Mu\\~noz, {\\v c}",\n'
+        "title={{U-Net} \\& co},\nyear=2024}"
+    )
+    assert (entry.kind, entry.key) == ("article", "doe2024:a")
+    assert entry.fields == {
+        "author": 'D{\\"o}e, J. and Mu\\~noz, {\\v c}',
+        "title": "{U-Net} \\& co",
+        "year": "2024",
+    }
+    assert parse_bibtex(entry.text()) == entry

@@ -37,6 +37,7 @@ class Options:
         alpha: level of every test.
         resamples: bootstrap draws of the ranks.
         seed: of every random draw.
+        baselines: predictors without learning take part in the comparisons, as where `compare` names one.
         published: show published numbers beside ours.
         viewer: none or worst:K.
         max_size: largest report.html in bytes.
@@ -61,6 +62,7 @@ class Options:
     alpha: float = 0.05
     resamples: int = 10_000
     seed: int = 0
+    baselines: bool = False
     published: bool = True
     viewer: str = "worst:6"
     max_size: int = 25_000_000

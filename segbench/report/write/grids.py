@@ -7,7 +7,7 @@ of the analysis as it stands.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -17,7 +17,15 @@ from segbench.report.analysis.columns import Column
 from segbench.report.analysis.numbers import format_number
 from segbench.report.analysis.sentences import where
 from segbench.report.read import facts
-from segbench.report.write.tables import DASH, PairTable, ScoreCell, ScoreHead, ScoreTable, score_cells
+from segbench.report.write.tables import (
+    DASH,
+    PairTable,
+    ScoreCell,
+    ScoreHead,
+    ScoreTable,
+    score_cell,
+    star_notes,
+)
 
 Cell = str | ScoreCell
 """Text, or a printed number."""
@@ -170,21 +178,26 @@ def region_grids(analysis: Analysis) -> list[Grid]:
             if not columns:
                 continue
             labels = analysis.ordered([scores.label for scores in block.scores])
-            cells = [score_cells(analysis, column) for column in columns]
             muted = {scores.label for scores in block.baselines}
             rows = [
-                Line(analysis.names[label].short, tuple(part[label] for part in cells), label in muted)
+                Line(
+                    analysis.names[label].short,
+                    tuple(score_cell(analysis, column, label) for column in columns),
+                    label in muted,
+                )
                 for label in labels
             ]
             head = f"{metric.head} {metric.arrow}".strip()
-            found.append(
-                plain_grid(
-                    f"table-regions-{number}-{len(found)}",
-                    f"{head} on {block.name}, by region.",
-                    ("Model", *(column.region for column in columns)),
-                    rows,
-                )
+            cells = [cell for row in rows for cell in row.cells if isinstance(cell, ScoreCell)]
+            notes = ["bold: best, underlined: second"] if any(cell.mark for cell in cells) else []
+            notes += star_notes(analysis, columns, cells)
+            grid = plain_grid(
+                f"table-regions-{len(found) + 1}",
+                f"{head} on {block.name}, by region.",
+                ("Model", *(column.region for column in columns)),
+                rows,
             )
+            found.append(replace(grid, notes=tuple(notes)))
     return found
 
 

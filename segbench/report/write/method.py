@@ -34,15 +34,15 @@ def method_sentences(analysis: Analysis) -> list[str]:
     claims = {pair.claim for pair in pairs}
     if "method" in claims:
         found.append(
-            f"Where both models of a comparison have two or more training runs, training runs and {units} are "
-            "random in a two-level test (Satterthwaite's degrees of freedom). It is made with each model's own "
-            "variance between runs and with these variances moderated towards those of all models; the larger "
-            "p counts."
+            "Where both models of a comparison have two or more training runs, training runs and "
+            f"{units} are random in a two-level test (Satterthwaite's degrees of freedom). It is made with "
+            "each model's own variance between runs and with these variances moderated towards those of all "
+            "models; the larger p counts."
         )
     if "weights" in claims:
         found.append(
-            f"Where a model has a single training run, the paired t-test over {units} is used; its claims hold "
-            "for these trained weights, not for the method."
+            f"Where a model has a single training run, the paired t-test over {units} is used; its claims "
+            "hold for these trained weights, not for the method."
         )
     return [*found, _correction(analysis, columns), *_margins(columns), *_ranks(columns)]
 

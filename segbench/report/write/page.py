@@ -32,7 +32,7 @@ from segbench.report.write.grids import (
     seed_grids,
 )
 from segbench.report.write.method import method_sentences, protocol_notes
-from segbench.report.write.tables import pair_table, score_tables
+from segbench.report.write.tables import STARS, pair_table, score_tables
 from segbench.report.write.viewer import (
     AGREE,
     CLASS_COLOURS,
@@ -99,7 +99,7 @@ def files(analysis: Analysis) -> dict[str, bytes | str]:
 
 
 def inline_svg(text: str, alt: str) -> str:
-    """A figure for the page: no outside name in it, its letters by the page's colours, its words for readers."""
+    """A figure for the page: no outside name in it, in the page's colours, with its words for readers."""
     from markupsafe import escape
 
     body = text[text.index("<svg") :]
@@ -256,6 +256,7 @@ def _environment() -> Any:
         finalize=_plain,
     )
     found.filters["minus"] = _minus
+    found.globals["stars"] = STARS
     return found
 
 

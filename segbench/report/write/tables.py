@@ -15,10 +15,12 @@ from segbench.report.analysis.columns import Column, Mean
 from segbench.report.analysis.metric import Metric
 from segbench.report.analysis.names import FAMILIES, OTHER_FAMILY
 from segbench.report.analysis.numbers import format_number, format_p
-from segbench.report.analysis.sentences import verdict_words
+from segbench.report.analysis.sentences import WEIGHTS, verdict_words
 
 DASH = "\N{EN DASH}"
 NOT_AVAILABLE = "n/a"
+STARS = {"method": "*", "weights": "\N{DAGGER}"}
+"""Sign of a significant gain over the reference, by what it is a claim about."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -226,7 +228,7 @@ def _marks(analysis: Analysis, column: Column) -> dict[str, str]:
 
 
 def _printed(analysis: Analysis, column: Column, value: float | None) -> str:
-    if value is None:
+    if value is None or value != value:
         return NOT_AVAILABLE
     return format_number(value, scale=column.metric.scale, digits=analysis.options.digits)
 
@@ -254,15 +256,6 @@ def _score_row(
             for column, found in zip(columns, marks, strict=True)
         ),
     )
-
-
-def score_cells(analysis: Analysis, column: Column) -> dict[str, ScoreCell]:
-    """The cell of every entry of a column's block, by label, as Table 1 would print it."""
-    marks = _marks(analysis, column)
-    return {
-        scores.label: _score_cell(analysis, column, scores.label, marks.get(scores.label, ""))
-        for scores in analysis.blocks[column.block].scores
-    }
 
 
 def _score_cell(analysis: Analysis, column: Column, label: str, mark: str) -> ScoreCell:
@@ -303,14 +296,7 @@ def _score_notes(analysis: Analysis, columns: Sequence[Column], rows: Sequence[S
     notes = [counts] if counts else []
     if any(cell.mark for cell in cells):
         notes.append("bold: best, underlined: second")
-    reference = next((column.reference for column in columns if column.decided and column.reference), None)
-    for star, words in (("method", "*"), ("weights", "\N{DAGGER}")):
-        if reference and any(cell.star == star for cell in cells):
-            only = ", these trained weights only" if star == "weights" else ""
-            name = analysis.names[reference].short
-            notes.append(
-                f"{words}: significantly better than {name} (adjusted p < {analysis.options.alpha:g}{only})"
-            )
+    notes += star_notes(analysis, columns, cells)
     if analysis.options.cells == "mean-sd":
         notes.append(f"standard deviation over seeds; over {columns[0].unit} where there is one seed")
     lost = {row.name: max(cell.failed for cell in row.cells) for row in rows if row.cells}
@@ -326,15 +312,32 @@ def _score_notes(analysis: Analysis, columns: Sequence[Column], rows: Sequence[S
     return notes
 
 
-def pair_table(analysis: Analysis, metric: Metric | None = None) -> PairTable | None:
-    """Table 2: the comparisons of the deciding columns; None where nothing is compared.
+def star_notes(analysis: Analysis, columns: Sequence[Column], cells: Sequence[ScoreCell]) -> list[str]:
+    """What the stars of cells mean, a line each; only those that stand in them."""
+    reference = next((column.reference for column in columns if column.decided and column.reference), None)
+    notes: list[str] = []
+    for star, sign in STARS.items():
+        if reference and any(cell.star == star for cell in cells):
+            only = f", {WEIGHTS}" if star == "weights" else ""
+            name = analysis.names[reference].short
+            notes.append(
+                f"{sign}: significantly better than {name} (adjusted p < {analysis.options.alpha:g}{only})"
+            )
+    return notes
 
-    Args:
-        analysis: what was computed.
-        metric: a secondary metric, whose comparisons are a family of their own; None takes the primary one.
+
+def score_cell(analysis: Analysis, column: Column, label: str) -> ScoreCell:
+    """The cell of one entry in one column, marked as in Table 1."""
+    return _score_cell(analysis, column, label, _marks(analysis, column).get(label, ""))
+
+
+def pair_table(analysis: Analysis, metric: Metric | None = None) -> PairTable | None:
+    """Table 2: the comparisons of the deciding columns of a metric, by default the primary one; None where
+    nothing is compared.
     """
-    found = analysis.main_columns(metric) if analysis.metrics else []
-    columns = [column for column in found if column.comparisons]
+    columns = (
+        [column for column in analysis.main_columns(metric) if column.comparisons] if analysis.metrics else []
+    )
     if not columns:
         return None
     several = len({column.block for column in columns}) > 1

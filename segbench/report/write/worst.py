@@ -1,4 +1,4 @@
-"""Which cases are shown: the worst in the primary metric whose volumes are here, at most three of one model."""
+"""Which cases are shown: the worst in the primary metric whose volumes are here, at most three a model."""
 
 from __future__ import annotations
 

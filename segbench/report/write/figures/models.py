@@ -24,6 +24,7 @@ from segbench.report.write.figures.style import (
     new_figure,
     short_names,
 )
+from segbench.report.write.tables import STARS
 
 MOST_COLUMNS = 3
 ROW = 0.19  # inches
@@ -123,7 +124,7 @@ def _model(axis: Any, column: Column, label: str, place: int) -> None:
     if len(seeds) > 1:
         axis.plot(seeds, [place] * len(seeds), "o", ms=3.0, mfc=PAPER, mec=colour, mew=0.7, zorder=3)
     axis.plot([value], [place], marker, color=colour, ms=5.0 if len(seeds) < 2 else 4.2, zorder=4)
-    star = {"method": "*", "weights": "\N{DAGGER}"}.get(column.star(label), "")
+    star = STARS.get(column.star(label), "")
     if star:
         axis.annotate(
             star, (end, place), (2, -1), textcoords="offset points", va="center", color=INK, fontsize=9
