@@ -290,8 +290,10 @@ def _cell_words(analysis: Analysis) -> str:
 def _score_notes(analysis: Analysis, columns: Sequence[Column], rows: Sequence[ScoreRow]) -> list[str]:
     """What the marks of a table mean; only marks that stand in it are explained."""
     cells = [cell for row in rows for cell in row.cells]
+    blocks = {column.block: analysis.blocks[column.block] for column in columns}
     counts = ", ".join(
-        dict.fromkeys(f"n = {len(analysis.blocks[column.block].units)} {column.unit}" for column in columns)
+        f"{block.name + ': ' if len(blocks) > 1 else ''}n = {len(block.units)} {block.unit}"
+        for block in blocks.values()
     )
     notes = [counts] if counts else []
     if any(cell.mark for cell in cells):
@@ -306,9 +308,11 @@ def _score_notes(analysis: Analysis, columns: Sequence[Column], rows: Sequence[S
         notes.append(f"superscript: cases without a usable prediction, scored worst ({listed})")
     if any(cell.value == DASH for cell in cells):
         notes.append(f"{DASH}: not scored on this region or dataset")
-    if any(column.region == MEAN_REGION for column in columns):
-        block = analysis.blocks[columns[0].block]
-        notes.append(f"mean: over {', '.join(block.mean_regions)}")
+    averaged = {
+        ", ".join(blocks[column.block].mean_regions) for column in columns if column.region == MEAN_REGION
+    }
+    if averaged:
+        notes.append(f"mean: over {averaged.pop() if len(averaged) == 1 else 'the regions of each dataset'}")
     return notes
 
 
