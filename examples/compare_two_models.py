@@ -1,8 +1,8 @@
 """From nothing to a verdict in one file: train, score, compare, report. No notebook, no GPU, no data needed.
 
 Run it anywhere: `python examples/compare_two_models.py OUTPUT_FOLDER`. It takes under a minute on a laptop.
-With a real dataset, put its name in place of `phantom-msd` and networks in place of the floors, and leave out
-the protocol.
+With a real dataset, put its name in place of `phantom-msd` and networks in place of the baselines, and leave
+out the protocol.
 """
 
 from __future__ import annotations
@@ -37,9 +37,9 @@ def main(output: Path) -> int:
     # The paired comparison, with its interval and in words.
     comparison = segbench.compare(*MODELS, runs=runs, metrics=["dice"])
     for item in comparison.pairs:
-        sys.stdout.write(f"{item.pair.region}: {item.pair.words}\n")
+        sys.stdout.write(f"{item.sentence}\n")
 
-    # LaTeX, Markdown, CSV, figures and one HTML page that needs no connection.
+    # One HTML page that needs no connection, Markdown, LaTeX for a paper, CSV tables.
     written = build_report([runs], output / "report")
     sys.stdout.write(f"\n{len(written.files)} files in {output / 'report'}\n")
     return outcome.exit_code

@@ -145,6 +145,8 @@ def _options(command: object, *, everywhere: bool = False) -> list[str]:
             "show_completion",
         }:
             continue
+        if getattr(option, "hidden", False):
+            continue
         if (
             getattr(option, "rich_help_panel", None) == "Everywhere"
         ) != everywhere and option.name != "version":
@@ -241,7 +243,7 @@ def _cell(text: str) -> str:
 
 
 def _plain(text: str) -> str:
-    return re.sub(r"\s+", " ", text).replace("<", "\\<")
+    return re.sub(r"\s+", " ", text).replace("<", "\\<").replace("\\[", "[")
 
 
 PAGES = {"errors.md": errors_page, "command-line.md": command_page, "records.md": records_page}

@@ -20,7 +20,7 @@ import urllib.request
 from pathlib import Path
 
 MEMBER = "package/dist/niivue.umd.js"
-ASSETS = Path(__file__).resolve().parent.parent / "segbench" / "report" / "assets"
+ASSETS = Path(__file__).resolve().parent.parent / "segbench" / "report" / "write" / "assets"
 REGISTRY = "https://registry.npmjs.org/@niivue/niivue/-/niivue-{version}.tgz"
 FORBIDDEN = (b"</script", b"eval(", b"new Function(")  # must run as an inline script without unsafe-eval
 

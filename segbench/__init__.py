@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from segbench.networks import build_network
     from segbench.pipeline.api import evaluate, run
     from segbench.report import load_results
-    from segbench.report.compare import compare
+    from segbench.report.analysis.compare import compare
 
 __all__ = [
     "build_network",
@@ -30,7 +30,7 @@ __all__ = [
 
 _HOME = {
     "build_network": "segbench.networks",
-    "compare": "segbench.report.compare",
+    "compare": "segbench.report.analysis.compare",
     "evaluate": "segbench.pipeline.api",
     "load_dataset_card": "segbench.cards",
     "load_model_card": "segbench.cards",

@@ -104,6 +104,8 @@ def command(function: Callable[..., Any]) -> Callable[..., None]:
         inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=annotation)
         for name, (annotation, default) in _COMMON.items()
     ]
+    for parameter in (*signature.parameters.values(), *common):
+        _escape_brackets(parameter)
     attach(list(signature.parameters.values()), function.__module__.rpartition(".")[2])
     own = [p.replace(kind=inspect.Parameter.KEYWORD_ONLY) for p in signature.parameters.values()]
 
@@ -115,6 +117,13 @@ def command(function: Callable[..., Any]) -> Callable[..., None]:
     run.__signature__ = inspect.Signature([*own, *common])  # type: ignore[attr-defined]
     run.__annotations__ = {p.name: p.annotation for p in (*own, *common)}
     return run
+
+
+def _escape_brackets(parameter: inspect.Parameter) -> None:
+    """Keep `[default: ...]` and `[env: ...]` in a help text: the help is markup, where they would be tags."""
+    for info in getattr(parameter.annotation, "__metadata__", ()):
+        if getattr(info, "help", None):
+            info.help = re.sub(r"(?<!\\)\[(?=[a-z])", r"\\[", info.help)
 
 
 def guarded(call: Callable[[], int | None]) -> int:

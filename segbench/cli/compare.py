@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -11,7 +11,7 @@ from segbench.cli.common import settings, split_list
 from segbench.core import console
 from segbench.core.errors import SegbenchError
 
-STATISTICS, GATES = "Statistics", "Gates"
+STATISTICS, RECORDS, GATES = "Statistics", "Records", "Gates"
 
 
 def compare(
@@ -25,26 +25,70 @@ def compare(
             "--runs", metavar="DIR", help="Folder of runs for labels. [env: SEGBENCH_RESULTS, results/runs]"
         ),
     ] = None,
-    metrics: Annotated[list[str] | None, typer.Option("--metrics", help="Metrics in order.")] = None,
-    regions: Annotated[list[str] | None, typer.Option("--regions", help="Regions in order.")] = None,
+    metrics: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--metrics", metavar="NAMES", help="Metrics, in this order. [default: the profile's headline]"
+        ),
+    ] = None,
+    primary: Annotated[
+        str | None,
+        typer.Option("--primary", metavar="METRIC", help="The metric that decides. [default: the first]"),
+    ] = None,
+    regions: Annotated[
+        list[str] | None,
+        typer.Option("--regions", metavar="NAMES", help="Regions, in this order. [default: all]"),
+    ] = None,
     published: Annotated[
         bool, typer.Option("--published", help="Published numbers beside ours, with a grade.")
     ] = False,
+    wide: Annotated[
+        bool, typer.Option("--wide", help="Every region, metric and case list, wider than 80 columns.")
+    ] = False,
+    reference: Annotated[
+        str | None,
+        typer.Option(
+            "--reference",
+            metavar="SIDE",
+            help="Compare every side with this one; none: all pairs. [default: A]",
+            rich_help_panel=STATISTICS,
+        ),
+    ] = None,
     alpha: Annotated[
-        float, typer.Option("--alpha", help="Level of tests.", rich_help_panel=STATISTICS)
+        float, typer.Option("--alpha", metavar="X", help="Level of the tests.", rich_help_panel=STATISTICS)
     ] = 0.05,
     margin: Annotated[
         list[str] | None,
         typer.Option(
             "--margin",
             metavar="METRIC=X",
-            help="Equivalence margin.",
+            help="Equivalence margin in stored units. [default: the dataset card's]",
             rich_help_panel=STATISTICS,
         ),
     ] = None,
     missing: Annotated[
-        str, typer.Option("--missing", help="worst, drop-case or error.", rich_help_panel=STATISTICS)
+        Literal["worst", "drop-case", "error"],
+        typer.Option(
+            "--missing", help="What a case without a usable prediction counts.", rich_help_panel=STATISTICS
+        ),
     ] = "worst",
+    select: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--select",
+            metavar="RUN|newest",
+            help="Which run to take where several cover one model, fold and seed.",
+            rich_help_panel=RECORDS,
+        ),
+    ] = None,
+    allow_edited: Annotated[
+        bool,
+        typer.Option(
+            "--allow-edited",
+            help="Take records that were changed after they were written.",
+            rich_help_panel=RECORDS,
+        ),
+    ] = False,
     fail_under: Annotated[
         list[str] | None,
         typer.Option(
@@ -64,32 +108,44 @@ def compare(
         ),
     ] = None,
 ) -> int:
-    """Compare models on the same cases: difference, tests, verdict; who lacks which case.
+    """Compare models on the same cases: difference, interval, verdict; who lacks which case.
+
+    Exit 0; 3 with findings of severity error, such as runs that are not comparable; 6 when a gate fails.
 
     Example: segbench compare segmamba-v2 nnunet --metrics dice --no-worse-than 0.01
     """
-    from segbench.cli.compare_table import print_comparison
-    from segbench.report.compare import compare as compare_sides
+    from segbench.cli.report import print_findings
+    from segbench.report.analysis.compare import compare as compare_sides
+    from segbench.report.write.terminal import compare_lines
 
     result = compare_sides(
         *_at_least_two(sides),
         runs=runs,
+        reference=reference,
         metrics=split_list(metrics),
+        primary=primary,
         regions=split_list(regions),
         alpha=alpha,
         margin=_numbers(margin, "--margin", "dice=0.005"),
         missing=missing,
+        select=split_list(select),
+        allow_edited=allow_edited,
         published=published,
         fail_under=_numbers(fail_under, "--fail-under", "dice=0.80"),
         no_worse_than=_margins(no_worse_than),
+        progress=console.detail,
     )
     if settings().json:
         console.emit_json(result.as_json())
     else:
-        print_comparison(result)
+        for line in compare_lines(result, wide=wide):
+            console.emit(line)
+    print_findings(result.findings)
     for gate in result.gates:
         if not gate.passed:
             console.warn(f"gate failed: {gate.name}: {gate.message}")
+        elif not settings().json:
+            console.emit(f"passed {gate.name}: {gate.message}")
     return result.exit_code
 
 

@@ -27,10 +27,12 @@ def demo(
 ) -> int:
     """Train two small models on generated scans, compare them, write the report."""
     from segbench.cards.protocol import parse_setting
+    from segbench.cli.report import print_findings
     from segbench.pipeline.context import Execution
-    from segbench.pipeline.matrix import run_plan, summary_rows
+    from segbench.pipeline.matrix import run_plan
     from segbench.pipeline.plan import Request, make_plan
     from segbench.report import build_report
+    from segbench.report.write.terminal import report_lines
 
     runs = results_dir(results)
     request = Request(
@@ -50,7 +52,7 @@ def demo(
         planned.cell.folder for planned, record in outcome.cells if record and record.status == "complete"
     ]
     target = output or runs.parent / "report"
-    written = build_report(done, target) if done else None
+    written = build_report(done, target, progress=console.step) if done else None
     if settings().json:
         console.emit_json(
             {
@@ -62,10 +64,15 @@ def demo(
             }
         )
         return outcome.exit_code
-    header = ["model", "dataset", "fold", "seed", "state", "region", "cases", "Dice", "HD95 mm", "NSD"]
-    console.emit_table(header, summary_rows(outcome.cells), right=(6, 7, 8, 9))
+    for planned, record in outcome.cells:
+        if record is None or record.status != "complete":
+            console.emit(f"{planned.cell.run_id}: {'not run' if record is None else record.status}")
+    for line in report_lines(written.analysis) if written else []:
+        console.emit(line)
+    print_findings(written.findings if written else ())
     console.emit()
     console.emit(f"runs:   {runs}")
-    console.emit(f"report: {target}  (report.html, report.md, tables/*.tex, tables/*.csv, figures/)")
+    if written:
+        console.emit(f"report: {target}  (begin with {written.files[0].name})")
     console.note("next: segbench run --model segmamba-v2,nnunet --dataset msd-hippocampus --dry-run")
     return outcome.exit_code

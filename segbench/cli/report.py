@@ -1,9 +1,9 @@
-"""`segbench report`: tables, figures and one page from records; trains nothing, scores nothing."""
+"""`segbench report`: a page, a paper and tables from records; trains nothing, scores nothing."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -11,9 +11,14 @@ from segbench.cli.common import parse_size, settings, split_list
 from segbench.core import console
 from segbench.core.errors import SegbenchError
 
-TABLES = "Tables"
-STATISTICS = "Statistics"
-PAGE = "Page"
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from segbench.report import ReportResult
+    from segbench.report.analysis.findings import Finding
+
+TABLES, STATISTICS, RECORDS, PAGE = "Tables", "Statistics", "Records", "Page"
+Cells = Literal["mean-ci", "mean-sd", "mean"]
 
 
 def report(
@@ -43,64 +48,112 @@ def report(
         list[str] | None,
         typer.Option(
             "--format",
-            help="latex, html, markdown, csv, json, figures. [default: all]",
+            metavar="NAMES",
+            help="html, markdown, latex, csv, json. [default: all but json]",
+        ),
+    ] = None,
+    appendix: Annotated[
+        bool,
+        typer.Option("--appendix", help="Also all pairs, ranks, regions, subgroups and figures as files."),
+    ] = False,
+    wide: Annotated[
+        bool, typer.Option("--wide", help="Every region and metric on the terminal, wider than 80 columns.")
+    ] = False,
+    metrics: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--metrics",
+            metavar="NAMES",
+            help="Metrics, in this order. [default: the profile's headline]",
             rich_help_panel=TABLES,
         ),
     ] = None,
-    long: Annotated[
-        bool,
-        typer.Option("--long", help="Also one file of case, region, metric, value.", rich_help_panel=TABLES),
-    ] = False,
-    metrics: Annotated[
-        list[str] | None, typer.Option("--metrics", help="Metrics in order.", rich_help_panel=TABLES)
+    primary: Annotated[
+        str | None,
+        typer.Option(
+            "--primary",
+            metavar="METRIC",
+            help="The metric that decides. [default: the first]",
+            rich_help_panel=TABLES,
+        ),
     ] = None,
     regions: Annotated[
-        list[str] | None, typer.Option("--regions", help="Regions in order.", rich_help_panel=TABLES)
+        list[str] | None,
+        typer.Option(
+            "--regions",
+            metavar="NAMES",
+            help="Regions, in this order. [default: all]",
+            rich_help_panel=TABLES,
+        ),
     ] = None,
+    cells: Annotated[
+        Cells, typer.Option("--cells", help="What stands in a cell.", rich_help_panel=TABLES)
+    ] = "mean-ci",
+    cell: Annotated[str | None, typer.Option("--cell", hidden=True)] = None,
+    digits: Annotated[
+        int, typer.Option("--digits", metavar="N", help="Decimals.", rich_help_panel=TABLES)
+    ] = 2,
     reference: Annotated[
         str | None,
         typer.Option(
-            "--reference", metavar="MODEL", help="Compare every model with this one.", rich_help_panel=TABLES
+            "--reference",
+            metavar="MODEL",
+            help="Compare every model with this one; none: all pairs. [default: segmamba-v2 if there, "
+            "else all pairs]",
+            rich_help_panel=STATISTICS,
         ),
     ] = None,
-    order: Annotated[str, typer.Option("--order", help="rank or name.", rich_help_panel=TABLES)] = "rank",
-    cell: Annotated[
-        str, typer.Option("--cell", help="mean-sd, mean-ci or median-iqr.", rich_help_panel=TABLES)
-    ] = "mean-sd",
-    digits: Annotated[int, typer.Option("--digits", help="Decimals.", rich_help_panel=TABLES)] = 2,
-    column: Annotated[
-        str, typer.Option("--column", help="LaTeX and figures: single or double.", rich_help_panel=TABLES)
-    ] = "single",
-    font: Annotated[str, typer.Option("--font", help="LaTeX size.", rich_help_panel=TABLES)] = "footnotesize",
-    raw_csv: Annotated[
-        bool,
-        typer.Option("--raw-csv", help="Leave text cells that begin like a formula.", rich_help_panel=TABLES),
-    ] = False,
-    missing: Annotated[
-        str, typer.Option("--missing", help="worst, drop-case or error.", rich_help_panel=STATISTICS)
-    ] = "worst",
     margin: Annotated[
         list[str] | None,
         typer.Option(
             "--margin",
             metavar="METRIC=X",
-            help="Equivalence margin in stored units.",
+            help="Equivalence margin in stored units. [default: the dataset card's]",
             rich_help_panel=STATISTICS,
         ),
     ] = None,
     alpha: Annotated[
-        float, typer.Option("--alpha", help="Level of tests.", rich_help_panel=STATISTICS)
+        float, typer.Option("--alpha", metavar="X", help="Level of the tests.", rich_help_panel=STATISTICS)
     ] = 0.05,
     resamples: Annotated[
-        int, typer.Option("--resamples", help="Bootstrap draws.", rich_help_panel=STATISTICS)
+        int,
+        typer.Option(
+            "--resamples", metavar="N", help="Bootstrap draws of the ranks.", rich_help_panel=STATISTICS
+        ),
     ] = 10_000,
-    seed: Annotated[int, typer.Option("--seed", help="Of every draw.", rich_help_panel=STATISTICS)] = 0,
+    seed: Annotated[
+        int,
+        typer.Option("--seed", metavar="N", help="Random seed of the bootstrap.", rich_help_panel=STATISTICS),
+    ] = 0,
+    missing: Annotated[
+        Literal["worst", "drop-case", "error"],
+        typer.Option(
+            "--missing", help="What a case without a usable prediction counts.", rich_help_panel=STATISTICS
+        ),
+    ] = "worst",
+    select: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--select",
+            metavar="RUN|newest",
+            help="Which run to take where several cover one model, fold and seed.",
+            rich_help_panel=RECORDS,
+        ),
+    ] = None,
+    allow_edited: Annotated[
+        bool,
+        typer.Option(
+            "--allow-edited",
+            help="Take records that were changed after they were written; the report says so.",
+            rich_help_panel=RECORDS,
+        ),
+    ] = False,
     include_unfinished: Annotated[
         bool,
         typer.Option(
             "--include-unfinished",
             help="Take unfinished runs; absent cases are missing.",
-            rich_help_panel=STATISTICS,
+            rich_help_panel=RECORDS,
         ),
     ] = False,
     published: Annotated[
@@ -110,7 +163,13 @@ def report(
         ),
     ] = True,
     viewer: Annotated[
-        str, typer.Option("--viewer", help="3D worst cases: none, worst:K or all.", rich_help_panel=PAGE)
+        str,
+        typer.Option(
+            "--viewer",
+            metavar="CASES",
+            help="Worst cases in 3D: none, worst:K or all.",
+            rich_help_panel=PAGE,
+        ),
     ] = "worst:6",
     max_size: Annotated[
         str, typer.Option("--max-size", metavar="SIZE", help="Largest report.html.", rich_help_panel=PAGE)
@@ -128,33 +187,34 @@ def report(
         ),
     ] = None,
 ) -> int:
-    """Tables, figures and report.html from the records of runs.
+    """One page, one paper and tables from the records of runs; the answer on the terminal.
 
-    Exit 0; 3 when findings of severity error were raised or cases are missing; 4 without a usable run.
+    Exit 0; 3 with findings of severity error, such as missing cases; 4 without a usable run.
+
+    Example: segbench report --runs results/runs --reference segmamba-v2 --margin dice=0.01
     """
     from segbench.core.environment import results_dir
-    from segbench.report.build import build_report
+    from segbench.report import build_report
 
-    places = list(runs or []) or [results_dir(results)]
     result = build_report(
-        places,
+        list(runs or []) or [results_dir(results)],
         output or default_output(results_dir(results)),
+        progress=console.step,
         formats=split_list(formats),
-        long=long,
+        appendix=appendix,
         metrics=split_list(metrics),
+        primary=primary,
         regions=split_list(regions),
-        reference=reference,
-        order=order,
-        cell=cell,
+        cells=cells if cell is None else cell,
         digits=digits,
-        column=column,
-        font=font,
-        raw_csv=raw_csv,
-        missing=missing,
+        reference=reference,
         margin=parse_margins(margin),
         alpha=alpha,
         resamples=resamples,
         seed=seed,
+        missing=missing,
+        select=split_list(select),
+        allow_edited=allow_edited,
         include_unfinished=include_unfinished,
         published=published,
         viewer=viewer,
@@ -162,7 +222,7 @@ def report(
         pseudonyms=pseudonyms,
         data_dir=None if data_dir is None else str(data_dir),
     )
-    return _show(result)
+    return _show(result, wide=wide)
 
 
 def default_output(results: Path) -> Path:
@@ -190,24 +250,39 @@ def parse_margins(values: list[str] | None) -> dict[str, float]:
     return margins
 
 
-def _show(result: object) -> int:
-    """Print findings to stderr and the main table (or report.json) to stdout."""
-    from segbench.report.build import ReportResult, main_text
+def _show(result: ReportResult, *, wide: bool) -> int:
+    """Print the answer, the scores, the findings and where the files are; or the document."""
+    from segbench.report.write.document import document
+    from segbench.report.write.terminal import report_lines
 
-    assert isinstance(result, ReportResult)
-    for item in result.guards:
-        line = f"[{item.code}] {item.message}"
-        console.warn(line) if item.severity == "error" else console.note(f"{item.severity}: {line}")
     if settings().json:
-        console.emit_json(result.document)
+        console.emit_json(document(result.analysis))
     else:
-        for head, lines in main_text(result):
-            console.emit_table(head, lines, right=range(1, len(head)))
+        for line in report_lines(result.analysis, wide=wide):
+            console.emit(line)
+    print_findings(result.findings)
     if result.files:
-        console.note(
-            f"-> {result.files[0].parent if len(result.files) == 1 else common_folder(result.files)}"
-        )
+        count = len(result.files)
+        many = f"{count} file{'s' if count > 1 else ''}; begin with {_first(result)}"
+        console.note(f"-> {common_folder(result.files)}/  ({many})")
     return result.exit_code
+
+
+def print_findings(findings: Sequence[Finding]) -> None:
+    """Findings below the result; beside a JSON document, which holds them all, the errors on stderr."""
+    from segbench.report.write.terminal import finding_lines
+
+    if settings().json:
+        for line in finding_lines(item for item in findings if item.severity == "error"):
+            console.note(line)
+        return
+    for line in finding_lines(findings):
+        console.emit(line)
+
+
+def _first(result: ReportResult) -> str:
+    """The file to open first."""
+    return result.files[0].name
 
 
 def common_folder(paths: tuple[Path, ...]) -> Path:

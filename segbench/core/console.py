@@ -90,6 +90,12 @@ def note(text: str) -> None:
         _write(sys.stderr, printable(text) + "\n")
 
 
+def step(text: str) -> None:
+    """Say on stderr what is being done, unless quiet or without progress."""
+    if output.progress:
+        note(text)
+
+
 def detail(text: str) -> None:
     """Print a detail to stderr when verbose."""
     if output.verbose and not output.quiet:

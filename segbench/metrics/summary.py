@@ -88,8 +88,7 @@ def regions_in_mean(regions: Mapping[str, Collection[int]]) -> tuple[str, ...]:
         name
         for name, labels in regions.items()
         if not labels
-        or set(labels)
-        != {label for other in regions.values() if set(other) < set(labels) for label in other}
+        or set(labels) != {label for other in regions.values() if set(other) < set(labels) for label in other}
     )
 
 

@@ -215,7 +215,8 @@ def reference_of(block: Block, options: Options) -> str | None:
     if options.reference == "none":
         return None
     wanted = options.reference or DEFAULT_REFERENCE
-    return next((scores.label for scores in block.models if scores.label == wanted), None)
+    labels = [scores.label for scores in block.contenders(options.baselines)]
+    return wanted if wanted in labels else None
 
 
 def margin_of(block: Block, metric: Metric, options: Options) -> float | None:
@@ -235,9 +236,8 @@ def _below_baseline(block: Block, metric: Metric, options: Options) -> list[tupl
     from segbench.stats import compare_models
 
     found: list[tuple[Block, str, str]] = []
-    if metric.higher_is_better is None:
+    if metric.higher_is_better is None or options.baselines:
         return found
-
     for baseline in block.baselines:
         tables, _ = comparable_tables(
             {

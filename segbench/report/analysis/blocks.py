@@ -133,6 +133,10 @@ class Block:
         """The predictors without learning."""
         return tuple(scores for scores in self.scores if scores.baseline)
 
+    def contenders(self, baselines: bool) -> tuple[Scores, ...]:
+        """What is compared: the models, and the baselines where they are to take part."""
+        return self.scores if baselines else self.models
+
     @property
     def grouped(self) -> bool:
         """Whether some patient has several cases."""

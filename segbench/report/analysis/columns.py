@@ -134,7 +134,7 @@ def decide(
     """
     asked = [scores for scores in block.scores if block.asked(scores, region)]
     tables = {scores.label: block.per_patient(scores, region, metric.name) for scores in asked}
-    bounds = _bounds(metric, block, tables.values())
+    bounds = bounds_of(metric, block, tables.values())
     means = {
         scores.label: mean_of(block, scores, region, metric, tables[scores.label], bounds, options)
         for scores in asked
@@ -143,14 +143,11 @@ def decide(
     if metric.higher_is_better is None:
         return plain
     higher = bool(metric.higher_is_better)
-    models = [scores for scores in asked if not scores.baseline]
-    family, left_out = comparable_tables(
-        {scores.label: tables[scores.label] for scores in models if means[scores.label].value is not None}
-    )
+    family, left_out = family_of(block, region, metric, means, options)
     left_out |= {
         scores.label: "the penalty of a failed case is not known"
-        for scores in models
-        if block.lacks_penalty(scores, region, metric.name)
+        for scores in block.contenders(options.baselines)
+        if scores.label in means and block.lacks_penalty(scores, region, metric.name)
     }
     order = sorted(
         (label for label in family if means[label].value is not None),
@@ -172,7 +169,20 @@ def decide(
     return _compared(column, family, higher=higher, bounds=bounds, margin=margin, options=options)
 
 
-def _bounds(metric: Metric, block: Block, tables: Iterable[FloatArray]) -> tuple[float, float]:
+def family_of(
+    block: Block, region: str, metric: Metric, means: Mapping[str, Mean], options: Options
+) -> tuple[dict[str, FloatArray], dict[str, str]]:
+    """Tables of the models that a column compares, and why others are left out, by label."""
+    return comparable_tables(
+        {
+            scores.label: block.per_patient(scores, region, metric.name)
+            for scores in block.contenders(options.baselines)
+            if scores.label in means and means[scores.label].value is not None
+        }
+    )
+
+
+def bounds_of(metric: Metric, block: Block, tables: Iterable[FloatArray]) -> tuple[float, float]:
     """The range of the metric; a penalty that some policies set beyond the diagonal widens it."""
     least, most = metric.bounds(block.diagonal_mm)
     finite = [table[np.isfinite(table)] for table in tables]
@@ -218,6 +228,24 @@ def _compared(
         ),
         null=null_check(family, alpha=options.alpha),
         omnibus=models_differ(family),
+    )
+
+
+def turned(pair: Comparison) -> Comparison:
+    """The same comparison told of the other model: b against a."""
+    swapped = {"better": "worse", "worse": "better"}
+    return replace(
+        pair,
+        a=pair.b,
+        b=pair.a,
+        difference=-pair.difference,
+        low=-pair.high,
+        high=-pair.low,
+        verdict=swapped.get(pair.verdict, pair.verdict),
+        seeds_a=pair.seeds_b,
+        seeds_b=pair.seeds_a,
+        shift=-pair.shift,
+        wins=1.0 - pair.wins,
     )
 
 

@@ -16,6 +16,8 @@ from segbench.report.read import facts
 from segbench.report.read.runs import Run
 
 SEVERITIES = ("error", "warn", "info")
+SEVERITY_WORDS = {"error": "error", "warn": "warning", "info": "note"}
+"""Severities as every output prints them."""
 SEVERITY: Mapping[str, str] = {
     "edited-record": "error",
     "not-comparable": "error",
@@ -245,8 +247,8 @@ def _cases(block: Block) -> list[Finding]:
     ]
     if partial:
         message = (
-            f"{block.name}: not every model was scored on every region; one without a region has no part in "
-            f"it, nor in a mean that contains it: {listed(partial)}"
+            f"{block.name}: not every model was scored on every region; one without a region takes no part "
+            f"in it, nor in a mean that contains it: {listed(partial)}"
         )
         found.append(finding("regions-differ", message, block.runs, dataset=block.dataset))
     units = len(block.units)

@@ -137,7 +137,7 @@ def check_names(blocks: Sequence[Block], options: Options) -> None:
     for region in options.regions:
         if region not in regions:
             raise unknown_name("region", region, regions, listing="segbench show dataset:NAME")
-    labels = sorted({scores.label for block in blocks for scores in block.models})
+    labels = sorted({scores.label for block in blocks for scores in block.contenders(options.baselines)})
     if options.reference not in (None, "none", *labels):
         raise unknown_name("model", str(options.reference), labels, listing="segbench list runs")
     for name in options.margin:

@@ -31,12 +31,12 @@ def verdict_words(column: Column, pair: Comparison) -> str:
 def difference_words(column: Column, pair: Comparison, *, digits: int = 2) -> str:
     """The difference of a pair with its interval and unit, such as `+0.85 points [0.49, 1.21]`."""
     metric = column.metric
-    value, low, high = (
-        format_number(number, scale=metric.scale, digits=digits)
-        for number in (pair.difference, pair.low, pair.high)
-    )
+    value = format_number(pair.difference, scale=metric.scale, digits=digits)
     sign = "" if value.startswith("-") or not value.strip("0.") else "+"
     unit = f" {metric.difference_unit}" if metric.difference_unit else ""
+    if pair.low != pair.low:  # no interval: a single patient
+        return f"{sign}{value}{unit}"
+    low, high = (format_number(end, scale=metric.scale, digits=digits) for end in (pair.low, pair.high))
     return f"{sign}{value}{unit} [{low}, {high}]"
 
 
@@ -53,13 +53,14 @@ def pair_sentence(analysis: Analysis, column: Column, pair: Comparison) -> str:
     count = f"{pair.n} {column.unit}"
     basis = f"{_seeds(pair)}, {count}"
     numbers = f"{difference_words(column, pair, digits=analysis.options.digits)}, "
+    if pair.p_adjusted == pair.p_adjusted and pair.verdict != "equivalent":  # withheld: the note says why
+        numbers += f"adjusted p {format_p(pair.p_adjusted)}, "
     if pair.verdict == "equivalent":
         text = f"{a} and {b} are equivalent within the declared margin: {numbers}{basis}"
     elif pair.verdict in {"better", "worse"}:
-        adjusted = f"adjusted p {format_p(pair.p_adjusted)}"
-        text = f"{a} is significantly {pair.verdict} than {b}: {numbers}{adjusted}, {basis}"
+        text = f"{a} is significantly {pair.verdict} than {b}: {numbers}{basis}"
     else:
-        text = f"{a} against {b} is inconclusive: {numbers}adjusted p {format_p(pair.p_adjusted)}, {basis}"
+        text = f"{a} against {b} is inconclusive: {numbers}{basis}"
     if pair.claim == "weights":
         text += f"; {WEIGHTS}"
     note = f" {_named(analysis, pair)}" if pair.note else ""
@@ -90,7 +91,7 @@ def excluded_words(column: Column, pair: Comparison, *, digits: int = 2) -> str:
         for word, value in (("gain", gain), ("loss", loss))
         if value > 0
     ]
-    return f"{' and '.join(parts)} excluded" if parts else ""
+    return f"{' and '.join(parts)} {'are' if len(parts) > 1 else 'is'} excluded" if parts else ""
 
 
 def answers(analysis: Analysis, column: Column) -> list[str]:
@@ -131,15 +132,19 @@ def _nothing_to_compare(analysis: Analysis, column: Column) -> str:
 
 
 def _verdict_lines(analysis: Analysis, column: Column) -> list[str]:
-    """The verdicts of a family: each decided pair in a sentence, the inconclusive ones counted."""
-    decided = [pair for pair in column.comparisons if pair.verdict != "inconclusive"]
+    """The verdicts of a family: decided pairs in a sentence each, best model first; the others counted."""
+    place = {label: index for index, label in enumerate(column.order)}
+    decided = sorted(
+        (pair for pair in column.comparisons if pair.verdict != "inconclusive"),
+        key=lambda pair: (place[pair.a], place[pair.b]),
+    )
     total = len(column.comparisons)
     lines = [pair_sentence(analysis, column, pair) for pair in decided[:MOST_NAMES]]
     if len(decided) > MOST_NAMES:
         lines.append(f"And {len(decided) - MOST_NAMES} more decided pairs, see the table of comparisons.")
     open_pairs = [pair for pair in column.comparisons if pair.verdict == "inconclusive"]
     if total == 1 and open_pairs:
-        return [_open_sentence(analysis, column, open_pairs[0])]
+        return [pair_answer(analysis, column, open_pairs[0])]
     if open_pairs:
         before = sum(pair.p < analysis.options.alpha for pair in open_pairs)
         extra = f" ({before} significant before correction only)" if before else ""
@@ -150,10 +155,33 @@ def _verdict_lines(analysis: Analysis, column: Column) -> list[str]:
     return lines
 
 
-def _open_sentence(analysis: Analysis, column: Column, pair: Comparison) -> str:
-    excluded = excluded_words(column, pair, digits=analysis.options.digits)
+def pair_answer(analysis: Analysis, column: Column, pair: Comparison) -> str:
+    """One pair as a sentence; where it is inconclusive, also what the interval excludes."""
     sentence = pair_sentence(analysis, column, pair)
-    return f"{sentence} The interval leaves open which is better; {excluded}." if excluded else sentence
+    excluded = excluded_words(column, pair, digits=analysis.options.digits)
+    if pair.verdict != "inconclusive" or not excluded:
+        return sentence
+    if pair.low <= 0 <= pair.high:
+        return f"{sentence} The interval leaves open which is better; {excluded}."
+    only = "" if pair.p_adjusted != pair.p_adjusted else "Significant before correction only; "
+    return f"{sentence} {only}{excluded if only else excluded[0].upper() + excluded[1:]}."
+
+
+def rank_sentence(analysis: Analysis, column: Column) -> str:
+    """How often each model is first when seeds and patients are drawn again; empty without ranks."""
+    ranks = column.ranks
+    if ranks is None:
+        return ""
+    first = dict(zip(column.compared, ranks.probability_best.tolist(), strict=True))
+    if any(value != value for value in first.values()):
+        return (
+            "With one training run of a model there is only the order of these weights, no chance of ranks."
+        )
+    shares = ", ".join(
+        f"{analysis.names[label].short} {format_number(first[label], scale=100.0, digits=0)} %"
+        for label in sorted(first, key=lambda label: (-first[label], label))[:MOST_NAMES]
+    )
+    return f"Share of draws of seeds and {column.unit} in which a model is first: {shares}."
 
 
 def headline(analysis: Analysis) -> list[tuple[str, Sequence[str]]]:

@@ -12,14 +12,17 @@ from dataclasses import dataclass, replace
 from segbench.metrics.summary import MEAN_REGION
 from segbench.report.analysis.analysis import Analysis
 from segbench.report.analysis.columns import Column, Mean
+from segbench.report.analysis.metric import Metric
 from segbench.report.analysis.names import FAMILIES, OTHER_FAMILY
 from segbench.report.analysis.numbers import format_number, format_p
-from segbench.report.analysis.sentences import verdict_words
+from segbench.report.analysis.sentences import WEIGHTS, verdict_words
 
 DASH = "\N{EN DASH}"
 NOT_AVAILABLE = "n/a"
 WEIGHTS_NOTE = "one training run on a side: these trained weights only"
 MOST_REGIONS = 5  # of one dataset as columns; of more only the mean is shown
+STARS = {"method": "*", "weights": "\N{DAGGER}"}
+"""Sign of a significant gain over the reference, by what it is a claim about."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -308,20 +311,15 @@ def _cell_words(analysis: Analysis) -> str:
 def _score_notes(analysis: Analysis, columns: Sequence[Column], rows: Sequence[ScoreRow]) -> list[str]:
     """What the marks of a table mean; only marks that stand in it are explained."""
     cells = [cell for row in rows for cell in row.cells]
+    blocks = {column.block: analysis.blocks[column.block] for column in columns}
     counts = ", ".join(
-        dict.fromkeys(f"n = {len(analysis.blocks[column.block].units)} {column.unit}" for column in columns)
+        f"{block.name + ': ' if len(blocks) > 1 else ''}n = {len(block.units)} {block.unit}"
+        for block in blocks.values()
     )
     notes = [counts] if counts else []
     if any(cell.mark for cell in cells):
         notes.append("bold: best, underlined: second")
-    reference = next((column.reference for column in columns if column.decided and column.reference), None)
-    for star, words in (("method", "*"), ("weights", "\N{DAGGER}")):
-        if reference and any(cell.star == star for cell in cells):
-            only = ", these trained weights only" if star == "weights" else ""
-            name = analysis.names[reference].short
-            notes.append(
-                f"{words}: significantly better than {name} (adjusted p < {analysis.options.alpha:g}{only})"
-            )
+    notes += star_notes(analysis, columns, cells)
     if analysis.options.cells == "mean-sd":
         notes.append(f"standard deviation over seeds; over {columns[0].unit} where there is one seed")
     lost = {row.name: max(cell.failed for cell in row.cells) for row in rows if row.cells}
@@ -342,9 +340,32 @@ def _score_notes(analysis: Analysis, columns: Sequence[Column], rows: Sequence[S
     return notes
 
 
-def pair_table(analysis: Analysis) -> PairTable | None:
-    """Table 2: the comparisons of the deciding columns; None where nothing is compared."""
-    columns = [column for column in analysis.main_columns() if column.comparisons] if analysis.metrics else []
+def star_notes(analysis: Analysis, columns: Sequence[Column], cells: Sequence[ScoreCell]) -> list[str]:
+    """What the stars of cells mean, a line each; only those that stand in them."""
+    reference = next((column.reference for column in columns if column.decided and column.reference), None)
+    notes: list[str] = []
+    for star, sign in STARS.items():
+        if reference and any(cell.star == star for cell in cells):
+            only = f", {WEIGHTS}" if star == "weights" else ""
+            name = analysis.names[reference].short
+            notes.append(
+                f"{sign}: significantly better than {name} (adjusted p < {analysis.options.alpha:g}{only})"
+            )
+    return notes
+
+
+def score_cell(analysis: Analysis, column: Column, label: str) -> ScoreCell:
+    """The cell of one entry in one column, marked as in Table 1."""
+    return _score_cell(analysis, column, label, _marks(analysis, column).get(label, ""))
+
+
+def pair_table(analysis: Analysis, metric: Metric | None = None) -> PairTable | None:
+    """Table 2: the comparisons of the deciding columns of a metric, by default the primary one; None where
+    nothing is compared.
+    """
+    columns = (
+        [column for column in analysis.main_columns(metric) if column.comparisons] if analysis.metrics else []
+    )
     if not columns:
         return None
     several = len({column.block for column in columns}) > 1
@@ -372,14 +393,14 @@ def pair_table(analysis: Analysis) -> PairTable | None:
             )
     references = {column.reference for column in columns}
     reference = references.pop() if len(references) == 1 else None
-    metric = columns[0].metric
+    shown = columns[0].metric
     against = (
         f"each model less {analysis.names[reference].short}" if reference else "all pairs, first less second"
     )
     return PairTable(
-        caption=f"{metric.label}, {against}.",
+        caption=f"{shown.label}, {against}.",
         reference=analysis.names[reference].short if reference else "",
-        unit=metric.difference_unit,
+        unit=shown.difference_unit,
         rows=tuple(rows),
         notes=tuple(_pair_notes(analysis, columns)),
     )

@@ -1,5 +1,1 @@
-"""The figures of a report: one file per kind of figure, drawn from an `Analysis`, bytes repeatable."""
-
-from segbench.report.figures.collect import Drawn, draw_figures
-
-__all__ = ["Drawn", "draw_figures"]
+"""Pictures of an analysis, one module each; `collect.figure_files` draws them."""

@@ -1,96 +1,42 @@
-"""All figures of a report, in order; one whose data are absent is skipped with a reason."""
+"""Figures as files: Figure 1 always, the others under `--appendix`; one without data is left out."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
 
-from segbench.report.analysis import Analysis
-from segbench.report.figures import (
-    bland_altman,
-    critical_difference,
-    forest,
-    overlays,
-    pareto,
-    profile,
-    raincloud,
-    rank_blobs,
-    seeds,
-    significance,
-    size,
-)
-from segbench.report.figures.sketch import NoData, Sketch
-from segbench.report.figures.style import for_screen, rendered, style
-from segbench.report.latex import latex_label
-from segbench.report.svg import INLINE_UP_TO
+from segbench.report.analysis.analysis import Analysis
+from segbench.report.write.figures import cases, cost, differences, models, ranks, size
+from segbench.report.write.figures.style import NoData, Sketch, rendered, style
 
-KINDS = ("pdf", "svg", "png")
+APPENDIX: Mapping[str, Callable[[Analysis, int], Sketch]] = {
+    "differences": differences.draw,
+    "ranks": ranks.draw,
+    "cases": cases.draw,
+    "size": size.draw,
+    "cost": cost.draw,
+}
 
 
-@dataclass(frozen=True, slots=True)
-class Drawn:
-    """One figure.
+def figure_files(analysis: Analysis) -> tuple[Sketch | None, dict[str, bytes]]:
+    """Figure 1, or None when no model has a mean, and every figure file by its path.
 
-    Attributes:
-        name: file stem, such as `01_raincloud`.
-        caption: what stands under it.
-        alt: what it shows, in words, with its main numbers.
-        files: bytes by format.
-        dataset: dataset it belongs to, empty for the whole report.
-        screen: a small PNG for the page, where the svg is too large for it.
+    `figures/models.*` is there as PDF, PNG and SVG; the others, one for each block, as PDF and SVG.
     """
-
-    name: str
-    caption: str
-    alt: str
-    files: dict[str, bytes]
-    dataset: str
-    screen: bytes = b""
-
-
-PER_BLOCK: tuple[tuple[str, Callable[[Analysis, int], Sketch]], ...] = (
-    ("01_raincloud", raincloud.draw),
-    ("02_critical_difference", critical_difference.draw),
-    ("03_rank_blobs", rank_blobs.draw),
-    ("04_significance", significance.draw),
-    ("05_bland_altman", bland_altman.draw),
-    ("06_size", size.draw),
-    ("07_overlays", overlays.draw),
-    ("08_cost", pareto.draw),
-    ("09_forest", forest.draw),
-    ("10_profile", profile.draw),
-    ("11_seeds", seeds.draw),
-)
-
-
-def draw_figures(
-    analysis: Analysis, kinds: Sequence[str] = KINDS
-) -> tuple[list[Drawn], list[dict[str, str]]]:
-    """Every figure that has data, and the skipped ones with their reason.
-
-    Args:
-        analysis: what was computed.
-        kinds: formats to render; a page alone needs svg, and png only where the svg is large.
-    """
-    drawn: list[Drawn] = []
-    skipped: list[dict[str, str]] = []
-    several = len(analysis.blocks) > 1
+    files: dict[str, bytes] = {}
     with style():
-        for name, draw in PER_BLOCK:
-            for number, block in enumerate(analysis.blocks):
-                stem = f"{name}_{_stem(analysis, number)}" if several else name
+        try:
+            first = models.draw(analysis)
+        except NoData:
+            return None, files
+        made = rendered(first.figure, ("pdf", "png", "svg"))
+        files |= {f"figures/models.{kind}": content for kind, content in made.items()}
+        for name, draw in APPENDIX.items() if analysis.options.appendix else ():
+            for number in range(len(analysis.blocks)):
                 try:
                     sketch = draw(analysis, number)
-                except NoData as reason:
-                    skipped.append({"figure": stem, "reason": str(reason)})
+                except NoData:
                     continue
-                files = rendered(sketch.figure, kinds)
-                large = len(files.get("svg", b"")) >= INLINE_UP_TO
-                screen = for_screen(sketch.figure) if large and "html" in analysis.options.formats else b""
-                drawn.append(Drawn(stem, sketch.caption, sketch.alt, files, block.dataset, screen))
-    return drawn, skipped
-
-
-def _stem(analysis: Analysis, number: int) -> str:
-    """A file name part for a block that no other block has."""
-    return latex_label(analysis.block_title(analysis.blocks[number])).removeprefix("tab:").replace(":", "-")
+                stem = f"figures/{name}-{number + 1}" if len(analysis.blocks) > 1 else f"figures/{name}"
+                made = rendered(sketch.figure, ("pdf", "svg"))
+                files |= {f"{stem}.{kind}": content for kind, content in made.items()}
+    return first, files

@@ -1,4 +1,4 @@
-"""06 Score against reference volume: every case a point, a running median per model, the volume bins."""
+"""Score against reference volume: a dot for each case, and a running median for each model."""
 
 from __future__ import annotations
 
@@ -6,98 +6,100 @@ from typing import Any
 
 import numpy as np
 
-from segbench.report.analysis import Analysis
-from segbench.report.figures.data import View, limits, view
-from segbench.report.figures.sketch import NoData, Sketch
-from segbench.report.figures.style import (
-    LINES,
+from segbench.report.analysis.analysis import Analysis
+from segbench.report.analysis.blocks import Block, nan_mean
+from segbench.report.analysis.metric import Metric
+from segbench.report.analysis.missing import FloatArray
+from segbench.report.write.figures.style import (
+    RULE,
     WIDTHS,
-    legend_height,
+    NoData,
+    Sketch,
+    axis_words,
+    limits,
+    looks,
     new_figure,
     plain_log,
-    point_size,
 )
-from segbench.report.missing import FloatArray
-from segbench.report.rows import MEAN_REGION
-from segbench.report.subgroups import size_bins
 
 MOST_PANELS = 6
 POINTS_UP_TO = 6  # models; beyond, only the running medians are drawn
 WINDOW = 0.2  # share of the cases under the running median
+LINES: tuple[Any, ...] = ("-", "--", "-.", ":", (0, (5, 1)), (0, (3, 1, 1, 1)), (0, (1, 1)), (0, (8, 3)))
 
 
 def draw(analysis: Analysis, number: int) -> Sketch:
-    """One panel per real region, log x.
+    """One panel for each region, log x; models without the baselines.
 
     Raises:
         NoData: volumes are not in the records.
     """
-    shown = view(analysis, number, floors=False)
+    block, metric = analysis.blocks[number], analysis.metrics[0]
     regions = [
         region
-        for region in shown.regions
-        if region != MEAN_REGION and np.nanmax(_volumes(shown, region), initial=0.0) > 0
+        for region in analysis.regions(number)
+        if region in block.regions and np.any(_volumes(block, region) > 0)
     ][:MOST_PANELS]
-    if not regions:
+    if not regions or metric.name not in block.metrics:
         raise NoData("volumes are not in the records")
-    columns = min(3, len(regions))
-    rows = -(-len(regions) // columns)
-    width = WIDTHS["double"] if columns > 1 else WIDTHS["single"]
+    across = min(3, len(regions))
+    down = -(-len(regions) // across)
     figure, axes = new_figure(
-        width,
-        max(0.7 + 1.9 * rows, legend_height(shown.names().values())),
-        rows,
-        columns,
+        WIDTHS["double"],
+        max(0.8 + 1.9 * down, 0.5 + 0.17 * len(block.models)),
+        down,
+        across,
         squeeze=False,
         sharey=True,
     )
     panels = list(axes.flat)
-    drawn = [_panel(axis, shown, region) for region, axis in zip(regions, panels, strict=False)]
-    found = np.concatenate(drawn)
-    if found.size:  # the panels share their axis: one range for all
-        panels[0].set_ylim(*limits(shown.metric, float(found.min()), float(found.max())))
+    found = np.concatenate(
+        [_panel(axis, analysis, block, region, metric) for region, axis in zip(regions, panels, strict=False)]
+    )
+    if not found.size:
+        raise NoData("no case has a score and a volume")
+    panels[0].set_ylim(*limits(metric, [float(found.min()), float(found.max())]))
     for axis in panels[len(regions) :]:
         axis.set_visible(False)
     handles, labels = panels[0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside right center", frameon=False)
     figure.supxlabel("reference volume (ml)", fontsize=8)
-    figure.supylabel(shown.metric.axis, fontsize=8)
-    caption = (
-        f"{shown.metric.head} against reference volume on {shown.block.name}: "
-        + ("cases as points, " if len(shown.models) <= POINTS_UP_TO else "")
-        + "running median per model, dotted lines between the volume bins of the subgroup table."
+    figure.supylabel(axis_words(metric), fontsize=8)
+    return Sketch(
+        figure,
+        f"{metric.head} against reference volume on {block.name}; lines: running medians.",
+        f"{metric.head} against reference volume on {block.name} in {', '.join(regions)}, for "
+        f"{', '.join(analysis.names[scores.label].short for scores in block.models)}.",
     )
-    return Sketch(figure, caption, _alt(shown, regions))
 
 
-def _volumes(shown: View, region: str) -> FloatArray:
-    return shown.block.reference_ml[:, shown.block.regions.index(region)]
+def _volumes(block: Block, region: str) -> FloatArray:
+    return np.nan_to_num(block.reference_ml[:, list(block.regions).index(region)])
 
 
-def _panel(axis: Any, shown: View, region: str) -> FloatArray:
-    """Points and running medians of one region; gives every score shown."""
-    volumes = _volumes(shown, region)
-    everything: list[FloatArray] = []
-    names = shown.names()
-    for place, model in enumerate(shown.models):
-        values = shown.values(model, region)
-        usable = np.isfinite(values) & np.isfinite(volumes) & (volumes > 0)
-        look = shown.looks[model]
+def _panel(axis: Any, analysis: Analysis, block: Block, region: str, metric: Metric) -> FloatArray:
+    """Dots and running medians of one region; gives every score shown."""
+    volumes, colours = _volumes(block, region), looks(list(analysis.names))
+    everything: list[FloatArray] = [np.empty(0)]
+    for place, label in enumerate(analysis.ordered([scores.label for scores in block.models])):
+        scores = next(item for item in block.models if item.label == label)
+        values = nan_mean(block.per_case(scores, region, metric.name), axis=0) * metric.scale
+        usable = np.isfinite(values) & (volumes > 0)
         order = np.argsort(volumes[usable], kind="stable")
         x, y = volumes[usable][order], values[usable][order]
         everything.append(y)
-        if len(shown.models) <= POINTS_UP_TO:
-            axis.plot(x, y, look.marker, color=look.colour, ms=point_size(x.size), alpha=0.45, mew=0)
+        colour, marker = colours[label]
+        if len(block.models) <= POINTS_UP_TO:
+            axis.plot(x, y, marker, color=colour, ms=2.0, alpha=0.45, mew=0)
         if x.size:
-            style = LINES[place % len(LINES)]
-            axis.plot(*running_median(x, y), color=look.colour, linestyle=style, label=names[model])
-    for edge in _edges(volumes):
-        axis.axvline(edge, color="0.6", linewidth=0.7, linestyle=":")
+            line = LINES[place % len(LINES)]
+            name = analysis.names[label].short
+            axis.plot(*running_median(x, y), color=colour, linestyle=line, label=name)
     axis.set_xscale("log")
     filled = volumes[volumes > 0]
     plain_log(axis.xaxis, float(filled.min()), float(filled.max()))
-    axis.set_title(region, fontsize=8, loc="left")
-    axis.grid(color="0.93", linewidth=0.5)
+    axis.set_title(region, loc="left")
+    axis.grid(color=RULE, linewidth=0.5)
     return np.concatenate(everything)
 
 
@@ -108,30 +110,4 @@ def running_median(x: FloatArray, y: FloatArray) -> tuple[FloatArray, FloatArray
     return (
         np.array([np.exp(np.mean(np.log(x[start : start + width]))) for start in starts]),
         np.array([np.median(y[start : start + width]) for start in starts]),
-    )
-
-
-def _edges(volumes: FloatArray) -> list[float]:
-    """Bounds between the bins that hold cases: the smallest volume of each bin but the first."""
-    _, place = size_bins(volumes)
-    filled = (volumes > 0) & (place >= 0)
-    return [
-        float(volumes[filled & (place == bin_)].min()) for bin_ in sorted(set(place[filled].tolist()))[1:]
-    ]
-
-
-def _alt(shown: View, regions: list[str]) -> str:
-    parts: list[str] = []
-    for model in shown.models:
-        values, volumes = shown.values(model, regions[0]), _volumes(shown, regions[0])
-        usable = np.isfinite(values) & (volumes > 0)
-        if usable.sum() >= 2:
-            half = float(np.median(volumes[usable]))
-            small = float(np.median(values[usable & (volumes <= half)]))
-            large = float(np.median(values[usable & (volumes >= half)]))
-            parts.append(f"{shown.label(model)} {small:.1f} below and {large:.1f} above the median volume")
-    return (
-        f"Scatter of {shown.metric.head} against reference volume on {shown.block.name} for {len(regions)} "
-        "regions. "
-        f"Median in {regions[0]}: {'; '.join(parts)}."
     )

@@ -1,27 +1,29 @@
-"""One look for all figures: colours that colour-blind readers can tell apart, markers beside them, fixed
-bytes.
-"""
+"""One look for all figures: colours that colour-blind readers can tell apart, the same bytes each time."""
 
 from __future__ import annotations
 
 import io
 import math
+import textwrap
 import warnings
-from collections.abc import Generator, Iterable, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from segbench.report.analysis.metric import Metric
+
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+    from segbench.report.analysis.analysis import Analysis
+
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#8C6D31")
 """Okabe and Ito's palette (its yellow, too pale for points on white, replaced by a brown)."""
-MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<", ">", "p", "h", "*", "d", "8", "H")
-LINES: tuple[Any, ...] = ("-", "--", "-.", ":", (0, (5, 1)), (0, (3, 1, 1, 1)), (0, (1, 1)), (0, (8, 3)))
-GREY = "#767676"
-SCREEN_DPI = 110
-WIDTHS = {"single": 3.5, "double": 7.16}
+MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<", ">", "p", "h", "*")
+INK, SOFT, RULE, PAPER = "#1b1b1b", "#636363", "#dddddd", "#ffffff"
+MODEL, REFERENCE = "#0072B2", "#B4500A"
+WIDTHS = {"single": 3.5, "double": 7.16}  # inches of a column and of a page
 
 RC: dict[str, Any] = {
     "font.family": "sans-serif",
@@ -35,11 +37,21 @@ RC: dict[str, Any] = {
     "axes.spines.top": False,
     "axes.spines.right": False,
     "axes.linewidth": 0.6,
+    "axes.edgecolor": SOFT,
+    "axes.labelcolor": INK,
+    "axes.titlecolor": INK,
+    "axes.facecolor": "none",
+    "figure.facecolor": PAPER,
+    "savefig.facecolor": "auto",
+    "text.color": INK,
+    "xtick.color": SOFT,
+    "ytick.color": SOFT,
+    "xtick.labelcolor": INK,
+    "ytick.labelcolor": INK,
     "xtick.major.width": 0.6,
     "ytick.major.width": 0.6,
     "lines.linewidth": 1.0,
     "pdf.fonttype": 42,
-    "ps.fonttype": 42,
     "svg.fonttype": "path",
     "svg.hashsalt": "segbench",
     "savefig.dpi": 200,
@@ -53,19 +65,22 @@ RC: dict[str, Any] = {
 
 
 @dataclass(frozen=True, slots=True)
-class Look:
-    """Colour and marker of one model."""
+class Sketch:
+    """A drawn figure before it becomes bytes.
 
-    colour: str
-    marker: str
+    Attributes:
+        figure: the figure.
+        caption: one line.
+        alt: what it shows, in words, with its main numbers.
+    """
+
+    figure: Figure
+    caption: str
+    alt: str
 
 
-def looks(models: Sequence[str]) -> dict[str, Look]:
-    """A fixed colour and marker per model, by the sorted names; markers differ before colours repeat."""
-    return {
-        name: Look(COLOURS[place % len(COLOURS)], MARKERS[place % len(MARKERS)])
-        for place, name in enumerate(sorted(models))
-    }
+class NoData(Exception):  # noqa: N818 - not an error: a figure that has nothing to show
+    """Why a figure is not drawn."""
 
 
 @contextmanager
@@ -101,22 +116,11 @@ def new_figure(
     return figure, figure.subplots(rows, columns, **keywords)
 
 
-def for_screen(figure: Figure) -> bytes:
-    """The figure as a small PNG for the page: screen resolution, at most 128 colours."""
-    from PIL import Image
-
-    stream, small = io.BytesIO(), io.BytesIO()
-    figure.savefig(stream, format="png", dpi=SCREEN_DPI, metadata={"Software": None})
-    picture = Image.open(stream).convert("RGB").quantize(128, dither=Image.Dither.NONE)
-    picture.save(small, format="PNG", optimize=True)
-    return small.getvalue()
-
-
 def rendered(figure: Figure, kinds: Sequence[str]) -> dict[str, bytes]:
     """The figure as bytes by format (pdf, svg, png), without dates or names of programs in it."""
     metadata: dict[str, dict[str, Any]] = {
         "pdf": {"CreationDate": None, "ModDate": None, "Producer": None, "Creator": None},
-        "svg": {"Date": None, "Creator": None},
+        "svg": {"Date": None, "Creator": None, "Format": None, "Type": None},
         "png": {"Software": None},
     }
     found: dict[str, bytes] = {}
@@ -129,9 +133,37 @@ def rendered(figure: Figure, kinds: Sequence[str]) -> dict[str, bytes]:
     return found
 
 
-def legend_height(labels: Iterable[str]) -> float:
-    """Inches that a legend of one column with these labels needs."""
-    return 0.35 + sum(0.168 + 0.11 * label.count("\n") for label in labels)
+def short_names(analysis: Analysis, labels: Sequence[str], *, width: int = 24) -> list[str]:
+    """Printed names of entries, wrapped to lines of so many characters and never cut."""
+    return ["\n".join(textwrap.wrap(analysis.names[label].short, width)) or "?" for label in labels]
+
+
+def looks(labels: Sequence[str]) -> Mapping[str, tuple[str, str]]:
+    """A fixed (colour, marker) for each label, by the sorted labels; pairs repeat after 24."""
+    return {
+        label: (COLOURS[place % len(COLOURS)], MARKERS[place % len(MARKERS)])
+        for place, label in enumerate(sorted(labels))
+    }
+
+
+def axis_words(metric: Metric) -> str:
+    """Label of an axis of scores: metric, unit and an arrow in the better direction."""
+    return f"{metric.head} {metric.arrow}".strip()
+
+
+def limits(metric: Metric, values: Sequence[float]) -> tuple[float, float]:
+    """Ends of an axis that holds the values with a margin; a share never leaves 0 to 100, a distance 0.
+
+    Args:
+        metric: what is shown.
+        values: in printed units, all finite.
+    """
+    low, high = min(values), max(values)
+    pad = 0.06 * (high - low) if high > low else max(abs(high), 1.0) * 0.05
+    least = 0.0 if metric.unit in {"%", "mm"} else -math.inf
+    most = 100.0 if metric.unit == "%" else math.inf
+    edge = 0.015 * (high - low + 2 * pad)
+    return max(low - pad, least - edge), min(high + pad, most + edge)
 
 
 def plain_log(axis: Any, low: float, high: float) -> None:
@@ -155,8 +187,3 @@ def plain_log(axis: Any, low: float, high: float) -> None:
         axis.set_major_locator(
             LogLocator(base=10, subs=(1.0, 2.0, 5.0) if decades < 2 else (1.0,), numticks=12)
         )
-
-
-def point_size(cases: int) -> float:
-    """Marker size that stays visible for few cases and does not smear for many."""
-    return 3.5 if cases <= 30 else 2.4 if cases <= 100 else 1.6

@@ -1,0 +1,258 @@
+"""Published numbers beside ours: graded, never mixed in.
+
+A number is worth what its source says about how it came about. Grade **A**: same dataset, split digest,
+regions, metric profile and empty policy. **B**: same dataset and region, metric definition known to be
+equal, split different or unknown. **C**: same family of datasets, anything else different or unknown. None
+takes part in a test, a rank or a mark; each gets a difference and no verdict.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from segbench.report.analysis.analysis import Analysis
+from segbench.report.analysis.published import (
+    COST_METRICS,
+    Number,
+    PublishedProtocol,
+    PublishedTable,
+    load_published,
+)
+from segbench.report.read import facts
+
+Grade = Literal["A", "B", "C"]
+GRADES: Mapping[Grade, str] = {
+    "A": "same split, regions and metric",
+    "B": "same metric",
+    "C": "anything else differs or is unknown",
+}
+"""What a grade means, in words."""
+
+# Slugs that name different releases or copies of one collection of scans
+FAMILIES: Mapping[str, str] = {
+    r"brats(20\d\d)?(-gli)?|msd-brain-tumour": "brats-glioma",
+    r"btcv|synapse": "btcv",
+    r"lits(17)?|msd-liver": "lits",
+    r"abdomenatlas.*|touchstone-jhh": "abdomenatlas",
+}
+
+
+def published_beside(analysis: Analysis) -> tuple[PublishedRow, ...]:
+    """Published numbers beside the means of an analysis; empty where they were not asked for.
+
+    Raises:
+        SegbenchError: SB703 with every fault of every file.
+    """
+    if not analysis.options.published:
+        return ()
+    return beside(load_published(analysis.options.published_root), our_numbers(analysis))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OurNumber:
+    """A mean of ours that published numbers may stand beside; None where a record does not say.
+
+    Attributes:
+        block: name of its block.
+        value: the mean in stored units, None when there is none.
+        regions: all regions that were scored.
+        split_sha256: digest of the split.
+        metric_profile: name of the metric profile.
+    """
+
+    block: str
+    dataset: str
+    model: str
+    region: str
+    metric: str
+    value: float | None
+    regions: tuple[str, ...]
+    split_sha256: str | None = None
+    metric_profile: str | None = None
+    empty_policy: str | None = None
+
+
+def our_numbers(analysis: Analysis) -> list[OurNumber]:
+    """Means of ours as published numbers are graded against them; what differs between runs is unknown."""
+    found: list[OurNumber] = []
+    for (number, region, metric), column in analysis.columns.items():
+        block = analysis.blocks[number]
+        for scores in block.scores:
+            if scores.label not in column.means:
+                continue
+            records = [run.record for run in scores.entry.runs]
+            splits = {facts.split_digest(record) for record in records}
+            policies = {facts.empty_policy(record) for record in records}
+            profiles = {facts.text(facts.metric_profile(record), "name") for record in records}
+            found.append(
+                OurNumber(
+                    block=block.name,
+                    dataset=block.dataset,
+                    model=scores.entry.model,
+                    region=region,
+                    metric=metric,
+                    value=column.means[scores.label].value,
+                    regions=tuple(block.regions),
+                    split_sha256=splits.pop() if len(splits) == 1 else None,
+                    metric_profile=(profiles.pop() or None) if len(profiles) == 1 else None,
+                    empty_policy=policies.pop() if len(policies) == 1 else None,
+                )
+            )
+    return found
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PublishedRow:
+    """A published number beside ours.
+
+    Attributes:
+        source: id of the source.
+        model: name of the model there.
+        our_model: slug of the same model here, "" when there is none.
+        block: name of our block.
+        dataset: slug of our dataset; `published_dataset` is that of the source.
+        value: the published value in stored units.
+        our_value: our mean of the same model, None without a run of it.
+        difference: ours minus published.
+        grade: A, B or C; what differs or is unknown stands in `reasons`.
+        second_hand: nobody has read the number in the primary source.
+    """
+
+    source: str
+    model: str
+    our_model: str
+    block: str
+    dataset: str
+    published_dataset: str
+    region: str
+    metric: str
+    value: float
+    sd: float | None
+    n: int | None
+    our_value: float | None
+    difference: float | None
+    grade: Grade
+    reasons: tuple[str, ...]
+    second_hand: bool
+    read_from: str
+    comment: str
+
+    def as_json(self) -> dict[str, Any]:
+        """The row as report.json has it."""
+        return {name: getattr(self, name) for name in self.__slots__} | {"reasons": list(self.reasons)}
+
+
+def family(dataset: str) -> str:
+    """The collection of scans a slug belongs to, such as brats-glioma for brats2021 and brats2023-gli."""
+    for pattern, name in FAMILIES.items():
+        if re.fullmatch(pattern, dataset):
+            return name
+    return re.sub(r"[-_.]?\d[\w.]*$", "", dataset) or dataset
+
+
+def grade_of(table: PublishedTable, number: Number, ours: OurNumber) -> tuple[Grade, tuple[str, ...]] | None:
+    """How comparable a published number is with ours and why it is no better; None for another collection.
+
+    A number that nobody read in its primary source is C at best.
+    """
+    protocol = table.protocol
+    if family(number.dataset) != family(ours.dataset) or number.metric != ours.metric:
+        return None
+    if number.region != ours.region:
+        return None
+    reasons: list[str] = []
+    if number.dataset != ours.dataset:
+        reasons.append(f"dataset {number.dataset}")
+    same_definition = _same_definition(protocol, number, ours, reasons)
+    same_regions = bool(protocol.regions) and set(protocol.regions) - {"mean"} == set(ours.regions) - {"mean"}
+    if not same_regions:
+        reasons.append("regions differ" if protocol.regions else "regions unknown")
+    same_split = bool(protocol.split_sha256) and protocol.split_sha256 == ours.split_sha256
+    if not same_split:
+        known = protocol.split_sha256 and ours.split_sha256
+        reasons.append("split differs" if known else "split unknown")
+    if not number.verified:
+        reasons.append("second-hand")
+    if number.dataset != ours.dataset or not same_definition or not number.verified:
+        return "C", tuple(reasons)
+    return ("A" if same_split and same_regions else "B"), tuple(reasons)
+
+
+def _same_definition(
+    protocol: PublishedProtocol, number: Number, ours: OurNumber, reasons: list[str]
+) -> bool:
+    """Whether the metric is known to be defined as ours is; adds what is not."""
+    from segbench.metrics.registry import METRICS
+
+    same = True
+    for name, theirs, mine in (
+        ("metric profile", protocol.metric_profile, ours.metric_profile),
+        ("empty policy", protocol.empty_policy, ours.empty_policy),
+    ):
+        if not theirs or mine is None:
+            reasons.append(f"{name} unknown")
+            same = False
+        elif theirs != mine:
+            reasons.append(f"{name} {theirs}")
+            same = False
+    if METRICS[number.metric].unit == "mm" and protocol.spacing_known is not True:
+        reasons.append("spacing unknown")
+        same = False
+    return same
+
+
+def beside(tables: Iterable[PublishedTable], ours: Sequence[OurNumber]) -> tuple[PublishedRow, ...]:
+    """Published numbers next to ours, by dataset, metric, region, grade, source and place in the source.
+
+    A number whose model has a run here stands beside that run; any other number of the same collection,
+    region and metric is listed once in each block, without a value of ours.
+    """
+    rows: list[tuple[tuple[Any, ...], PublishedRow]] = []
+    columns: dict[tuple[str, str, str, str], list[OurNumber]] = {}
+    for item in ours:
+        columns.setdefault((item.dataset, item.block, item.metric, item.region), []).append(item)
+    for table in tables:
+        for place, number in enumerate(table.number):
+            if number.metric in COST_METRICS:
+                continue
+            for key, cells in sorted(columns.items()):
+                same = [cell for cell in cells if number.our_model and cell.model == number.our_model]
+                graded = grade_of(table, number, (same or cells)[0])
+                if graded is not None:
+                    row = _row(table, number, (same or cells)[0], graded, paired=bool(same))
+                    rows.append(((*key, row.grade, table.source.id, place), row))
+    return tuple(row for _, row in sorted(rows, key=lambda item: item[0]))
+
+
+def _row(
+    table: PublishedTable,
+    number: Number,
+    cell: OurNumber,
+    graded: tuple[Grade, tuple[str, ...]],
+    *,
+    paired: bool,
+) -> PublishedRow:
+    value = cell.value if paired else None
+    return PublishedRow(
+        source=table.source.id,
+        model=number.model,
+        our_model=number.our_model,
+        dataset=cell.dataset,
+        block=cell.block,
+        published_dataset=number.dataset,
+        region=number.region,
+        metric=number.metric,
+        value=number.stored,
+        sd=None if number.sd is None else number.sd / (100 if number.unit == "%" else 1),
+        n=number.n,
+        our_value=value,
+        difference=None if value is None else value - number.stored,
+        grade=graded[0],
+        reasons=graded[1],
+        second_hand=not number.verified,
+        read_from=number.read_from,
+        comment=number.comment,
+    )

@@ -1,0 +1,187 @@
+"""Figure 1: models against score: interval over seeds and patients, each seed a dot, baselines as lines."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+from segbench.report.analysis.analysis import Analysis
+from segbench.report.analysis.columns import Column
+from segbench.report.analysis.numbers import format_number
+from segbench.report.write.figures.style import (
+    INK,
+    MODEL,
+    PAPER,
+    REFERENCE,
+    RULE,
+    SOFT,
+    WIDTHS,
+    NoData,
+    Sketch,
+    axis_words,
+    limits,
+    new_figure,
+    short_names,
+)
+from segbench.report.write.tables import STARS
+
+MOST_COLUMNS = 3
+ROW = 0.19  # inches
+
+
+def draw(analysis: Analysis) -> Sketch:
+    """One panel for each block, models in the order of Table 1, the baselines below them.
+
+    Raises:
+        NoData: no model has a mean in the primary metric.
+    """
+    columns = [column for column in _primary(analysis) if _rows(analysis, column)]
+    if not columns:
+        raise NoData("no model has a mean in the primary metric")
+    rows = [_rows(analysis, column) for column in columns]
+    shared = all(set(labels) == set(rows[0]) for labels in rows)
+    across = min(len(columns), MOST_COLUMNS if shared else 2)
+    down = -(-len(columns) // across)
+    names = short_names(analysis, max(rows, key=len))
+    lines = max(sum(name.count("\n") + 1 for name in names), max(map(len, rows)))
+    figure, axes = new_figure(
+        WIDTHS["single" if across == 1 else "double"],
+        down * (0.62 + ROW * lines),
+        down,
+        across,
+        squeeze=False,
+    )
+    panels = list(axes.flat)
+    for place, (column, labels, axis) in enumerate(zip(columns, rows, panels, strict=False)):
+        _panel(axis, analysis, column, labels, named=not shared or place % across == 0)
+        if len(columns) > 1:
+            axis.set_title(analysis.blocks[column.block].name, loc="left")
+    for axis in panels[len(columns) :]:
+        axis.set_visible(False)
+    return Sketch(figure, _caption(analysis, columns), _alt(analysis, columns, rows))
+
+
+def _primary(analysis: Analysis) -> list[Column]:
+    return analysis.main_columns() if analysis.metrics else []
+
+
+def _rows(analysis: Analysis, column: Column) -> list[str]:
+    """Labels with a finite mean, in the order of Table 1."""
+    return analysis.ordered([label for label, mean in column.means.items() if _finite(mean.value)])
+
+
+def _finite(value: float | None) -> bool:
+    return value is not None and math.isfinite(value)
+
+
+def _panel(axis: Any, analysis: Analysis, column: Column, labels: Sequence[str], *, named: bool) -> None:
+    scale = column.metric.scale
+    baselines = {scores.label for scores in analysis.blocks[column.block].baselines}
+    spans = {label: _span(column, label) for label in labels}
+    models = [label for label in labels if label not in baselines]
+    low, high = limits(column.metric, [value * scale for label in models or labels for value in spans[label]])
+    axis.set_xlim(low, high)
+    axis.set_ylim(len(labels) - 0.4, -0.6)
+    for place, label in enumerate(labels):
+        if label in baselines:
+            _baseline(axis, (column.means[label].value or 0.0) * scale, place, analysis.options.digits)
+        else:
+            _model(axis, column, label, place)
+    axis.set_yticks(range(len(labels)), short_names(analysis, labels) if named else [""] * len(labels))
+    for tick, label in zip(axis.get_yticklabels(), labels, strict=True):
+        tick.set_linespacing(0.95)
+        if label in baselines:
+            tick.set(color=SOFT, style="italic")
+        elif label == column.reference:
+            tick.set(color=REFERENCE)
+    axis.set_xlabel(axis_words(column.metric))
+    axis.grid(axis="x", color=RULE, linewidth=0.5)
+    axis.set_axisbelow(True)
+    axis.spines["left"].set_visible(False)
+    axis.tick_params(axis="y", length=0)
+
+
+def _span(column: Column, label: str) -> list[float]:
+    """Every finite number of a row, stored units."""
+    mean = column.means[label]
+    values = [mean.value, mean.low, mean.high, *(value for _, value in mean.per_seed)]
+    return [value for value in values if value is not None and math.isfinite(value)]
+
+
+def _model(axis: Any, column: Column, label: str, place: int) -> None:
+    mean, scale = column.means[label], column.metric.scale
+    reference = label == column.reference
+    colour, marker = (REFERENCE, "D") if reference else (MODEL, "o")
+    value = (mean.value or 0.0) * scale
+    end = value
+    if mean.low is not None and mean.high is not None:
+        end = mean.high * scale
+        axis.plot([mean.low * scale, end], [place, place], color=colour, linewidth=1.4, zorder=2)
+    if reference:
+        axis.axvline(value, color=colour, linewidth=0.6, alpha=0.6, zorder=1)
+    seeds = [seed * scale for _, seed in mean.per_seed if seed is not None and math.isfinite(seed)]
+    if len(seeds) > 1:
+        axis.plot(seeds, [place] * len(seeds), "o", ms=3.0, mfc=PAPER, mec=colour, mew=0.7, zorder=3)
+    axis.plot([value], [place], marker, color=colour, ms=5.0 if len(seeds) < 2 else 4.2, zorder=4)
+    star = STARS.get(column.star(label), "")
+    if star:
+        axis.annotate(
+            star, (end, place), (2, -1), textcoords="offset points", va="center", color=INK, fontsize=9
+        )
+
+
+def _baseline(axis: Any, value: float, place: int, digits: int) -> None:
+    """A line through the panel, or where it lies beyond the models' range its number at that edge."""
+    low, high = axis.get_xlim()
+    if low <= value <= high:
+        axis.axvline(value, color=SOFT, linewidth=0.9, linestyle="--", zorder=1)
+        axis.plot([value], [place], "|", color=SOFT, ms=6, zorder=3)
+        return
+    left = value < low
+    arrow = "\N{LEFTWARDS ARROW}" if left else "\N{RIGHTWARDS ARROW}"
+    number = format_number(value, digits=digits)
+    text = f"{arrow} {number}" if left else f"{number} {arrow}"
+    axis.annotate(
+        text,
+        (0.01 if left else 0.99, place),
+        xycoords=("axes fraction", "data"),
+        ha="left" if left else "right",
+        va="center",
+        color=SOFT,
+        fontsize=7,
+    )
+
+
+def _caption(analysis: Analysis, columns: Sequence[Column]) -> str:
+    percent = f"{analysis.options.confidence * 100:g}"
+    where = " and ".join(dict.fromkeys(column.unit for column in columns))
+    several = any(len(mean.per_seed) > 1 for column in columns for mean in column.means.values())
+    parts = [f"bar: {percent} % interval over {'seeds and ' if several else ''}{where}"]
+    if several:
+        parts.append("hollow dots: single seeds")
+    reference = next((column.reference for column in columns if column.reference), None)
+    if reference:
+        parts.append(f"diamond: reference ({analysis.names[reference].short})")
+    if any(analysis.blocks[column.block].baselines for column in columns):
+        parts.append("grey: baselines")
+    return f"{columns[0].metric.label} of each model; {'; '.join(parts)}."
+
+
+def _alt(analysis: Analysis, columns: Sequence[Column], rows: Sequence[Sequence[str]]) -> str:
+    """What the figure shows, in words."""
+    found: list[str] = []
+    for column, labels in zip(columns, rows, strict=True):
+        metric, digits = column.metric, analysis.options.digits
+        items: list[str] = []
+        for label in labels:
+            mean = column.means[label]
+            numbers = [
+                format_number(value, scale=metric.scale, digits=digits)
+                for value in (mean.value, mean.low, mean.high)
+                if value is not None
+            ]
+            interval = f" [{numbers[1]}, {numbers[2]}]" if len(numbers) == 3 else ""
+            items.append(f"{analysis.names[label].short} {numbers[0]}{interval}")
+        found.append(f"{metric.head} on {analysis.blocks[column.block].name}: {', '.join(items)}.")
+    return " ".join(found)

@@ -1,0 +1,313 @@
+"""The report and a comparison as lines of a terminal: the answer, tables within 80 columns, findings.
+
+Nothing here prints and nothing is computed: lines are typeset from the analysis, its tables and sentences.
+"""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING
+
+from segbench.metrics.summary import MEAN_REGION
+from segbench.report.analysis.analysis import Analysis
+from segbench.report.analysis.columns import Column
+from segbench.report.analysis.findings import SEVERITY_WORDS, Finding
+from segbench.report.analysis.numbers import format_number, format_p
+from segbench.report.analysis.published_beside import GRADES, PublishedRow
+from segbench.report.analysis.sentences import WEIGHTS, difference_words, headline
+from segbench.report.write.tables import STARS, ScoreCell, score_cell, star_notes
+
+if TYPE_CHECKING:
+    from segbench.report.analysis.compare import ComparedPair, CompareResult
+
+WIDTH = 80
+LEAST_NAME = 12  # characters that a name keeps however little room there is
+MOST_CASES = 5  # cases named on one line
+MOST_PAIRS = 2  # pairs whose cases are listed unasked
+PLACES = {"best": "1", "second": "2"}
+_ASCII = {"\N{DAGGER}": "+"}
+"""Signs of tables as a terminal without UTF-8 shows them too."""
+
+
+def report_lines(analysis: Analysis, *, wide: bool = False) -> list[str]:
+    """The answer, then the scores of every entry, a line for each model and dataset.
+
+    Args:
+        analysis: what is to be said.
+        wide: also every region and every metric, without a limit on the width.
+    """
+    lines = _answers(analysis)
+    for number in range(len(analysis.blocks)):
+        lines += ["", *_scores(analysis, number, wide=wide)]
+    return lines
+
+
+def compare_lines(result: CompareResult, *, wide: bool = False) -> list[str]:
+    """The answer, scores, comparisons, who lacks which case, what changed most, published numbers."""
+    lines = report_lines(result.analysis, wide=wide)
+    for metric in result.analysis.metrics:
+        for column in result.analysis.main_columns(metric):
+            pairs = [item for item in result.pairs if item.column is column]
+            if pairs:
+                lines += ["", *_comparisons(result.analysis, column, pairs, wide=wide)]
+    lines += _lacking(result)
+    lines += _changes(result, wide=wide)
+    return [*lines, *_published(result)]
+
+
+def finding_lines(findings: Iterable[Finding]) -> list[str]:
+    """One finding a paragraph, its severity first: `error: [leak] ...`; an empty line before the first."""
+    lines = [
+        line
+        for item in findings
+        for line in _wrapped(f"{SEVERITY_WORDS[item.severity]}: [{item.code}] {item.message}", "  ")
+    ]
+    return ["", *lines] if lines else []
+
+
+def _wrapped(text: str, indent: str = "") -> list[str]:
+    return textwrap.wrap(
+        text, WIDTH, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False
+    )
+
+
+def _answers(analysis: Analysis) -> list[str]:
+    lines: list[str] = []
+    for where, sentences in headline(analysis):
+        lines += ["", where] if lines else [where]
+        for sentence in sentences:
+            lines += _wrapped(f"- {sentence}", "  ")
+    return lines
+
+
+def _scores(analysis: Analysis, number: int, *, wide: bool) -> list[str]:
+    """The table of one block: primary metric with interval, boundary metric, seeds, n, failed, mark."""
+    block, columns = analysis.blocks[number], _shown(analysis, number, wide=wide)
+    if not columns:
+        return [f"{block.name}: no metric to show"]
+    labels = analysis.ordered([scores.label for scores in block.scores])
+    cells = {label: [score_cell(analysis, column, label) for column in columns] for label in labels}
+    seeds = {scores.label: str(len(scores.seeds)) for scores in block.scores}
+    head = ["model", "", *(_head(block.main_region, column) for column in columns), "seeds", "n", "failed"]
+    rows = [
+        [
+            analysis.names[label].short,
+            _marks(cells[label][0]),
+            *(_score(cell, interval=wide or place == 0) for place, cell in enumerate(cells[label])),
+            seeds[label],
+            str(columns[0].means[label].n) if label in columns[0].means else "0",
+            str(max(cell.failed for cell in cells[label])),
+        ]
+        for label in labels
+    ]
+    title = f"{block.name}: {len(block.units)} {block.unit}, {_region(columns[0].region)}"
+    return [*_wrapped(title), *_table(head, rows, left=2, wide=wide), *_legend(analysis, columns, cells)]
+
+
+def _shown(analysis: Analysis, number: int, *, wide: bool) -> list[Column]:
+    main = analysis.blocks[number].main_region
+    metrics = analysis.metrics if wide else [m for m in (*analysis.metrics[:1], analysis.boundary) if m]
+    found = [analysis.column(number, metric, main) for metric in metrics]
+    if wide:
+        others = [region for region in analysis.regions(number) if region != main]
+        found += [analysis.column(number, metric, region) for metric in metrics for region in others]
+    return [column for column in found if column is not None]
+
+
+def _head(main: str, column: Column) -> str:
+    return column.metric.head if column.region == main else f"{column.metric.label} {column.region}"
+
+
+def _region(region: str) -> str:
+    return "mean over regions" if region == MEAN_REGION else region
+
+
+def _score(cell: ScoreCell, *, interval: bool) -> str:
+    value = cell.value.replace("\N{EN DASH}", "-")
+    spread = f" +- {cell.spread}" if cell.spread else ""
+    return f"{value} [{cell.low}, {cell.high}]" if interval and cell.low else f"{value}{spread}"
+
+
+def _marks(cell: ScoreCell) -> str:
+    star = STARS.get(cell.star, "")
+    return PLACES.get(cell.mark, "") + _ASCII.get(star, star)
+
+
+def _legend(analysis: Analysis, columns: Sequence[Column], cells: dict[str, list[ScoreCell]]) -> list[str]:
+    first = [row[0] for row in cells.values()]
+    notes = ["1, 2: best and second by the printed mean"] if any(cell.mark for cell in first) else []
+    for note in star_notes(analysis, columns[:1], first):
+        sign, _, words = note.partition(":")
+        notes.append(f"{_ASCII.get(sign, sign)}:{words}")
+    if any(cell.failed for cell in first):
+        notes.append("failed: cases without a usable prediction, scored worst")
+    return [line for note in notes for line in _wrapped(f"  {note}", "    ")]
+
+
+def _comparisons(
+    analysis: Analysis, column: Column, pairs: Sequence[ComparedPair], *, wide: bool
+) -> list[str]:
+    """One family: a row for each pair, with the adjusted p that decides."""
+    names, block = analysis.names, analysis.blocks[column.block]
+    against = f"less {names[column.reference].short}" if column.reference else "all pairs, a less b"
+    role = "" if column.role == "primary" else ", secondary metric (a family of its own)"
+    head = ["model" if column.reference else "a", "b", "difference", "p adj.", "w/t/l", "verdict"]
+    rows = [
+        [
+            names[item.pair.a].short,
+            names[item.pair.b].short,
+            _difference(analysis, column, item),
+            format_p(item.pair.p_adjusted),
+            f"{item.wins}/{item.ties}/{item.losses}",
+            item.pair.verdict + (" +" if item.pair.claim == "weights" else ""),
+        ]
+        for item in pairs
+    ]
+    if column.reference:
+        head, rows = [head[0], *head[2:]], [[row[0], *row[2:]] for row in rows]
+    title = (
+        f"{block.name}, {column.metric.head}, {_region(column.region)}: {against}{role}; "
+        f"{len(pairs)} comparison{'s' if len(pairs) > 1 else ''}"
+    )
+    lines = [*_wrapped(title), *_table(head, rows, left=1 if column.reference else 2, wide=wide)]
+    lines.append("  p adjusted for the family; w/t/l: cases won, tied, lost")
+    if any(item.pair.claim == "weights" for item in pairs):
+        lines.append(f"  +: one training run on a side: {WEIGHTS}")
+    return lines + (_by_region(analysis, column) if wide else [])
+
+
+def _difference(analysis: Analysis, column: Column, item: ComparedPair) -> str:
+    unit = column.metric.difference_unit
+    words = difference_words(column, item.pair, digits=analysis.options.digits)
+    return words.replace(f" {unit}", "", 1) if unit else words
+
+
+def _by_region(analysis: Analysis, column: Column) -> list[str]:
+    """Estimates of single regions: differences and intervals, no verdict."""
+    rows: list[list[str]] = []
+    for region in analysis.regions(column.block):
+        single = analysis.column(column.block, column.metric, region)
+        if single is None or single.decided:
+            continue
+        for pair in single.comparisons:
+            names = [analysis.names[label].short for label in (pair.a, pair.b)]
+            rows.append([region, *names, difference_words(single, pair, digits=analysis.options.digits)])
+    head = ["region", "a", "b", "a less b (an estimate, no verdict)"]
+    return _table(head, rows, left=4, wide=True) if rows else []
+
+
+def _lacking(result: CompareResult) -> list[str]:
+    """Who lacks which case, a line for each model."""
+    lines: list[str] = []
+    for block, model in dict.fromkeys((item.block, item.model) for item in result.lacking):
+        cases = [
+            f"{item.case} {item.status}"
+            for item in result.lacking
+            if (item.block, item.model) == (block, model)
+        ]
+        more = f" and {len(cases) - MOST_CASES} more" if len(cases) > MOST_CASES else ""
+        shown = f"{block}: {model} lacks {len(cases)}: {', '.join(cases[:MOST_CASES])}{more}"
+        lines += _wrapped(shown, "  ")
+    return ["", *lines] if lines else []
+
+
+def _changes(result: CompareResult, *, wide: bool) -> list[str]:
+    """The cases of the largest gain and loss in the primary metric; of many pairs where it may be wide."""
+    lines: list[str] = []
+    if not wide and sum(item.column.role == "primary" for item in result.pairs) > MOST_PAIRS:
+        return ["", "the cases that each pair gains or loses most on: --wide or --json"]
+    for item in result.pairs:
+        changes = [("gain", change) for change in item.gains] + [("loss", change) for change in item.drops]
+        if item.column.role != "primary" or not changes:
+            continue
+        names = result.analysis.names
+        who = f"{names[item.pair.a].short} gains or loses most on {names[item.pair.b].short}"
+        title = f"{item.column.metric.head}, {_region(item.column.region)}: cases where {who}"
+        rows = [
+            [word, change.case, *(_number(result.analysis, item.column, n) for n in (
+                change.a, change.b, change.a - change.b
+            ))]
+            for word, change in changes
+        ]  # fmt: skip
+        lines += ["", *_wrapped(title), *_table(["", "case", "a", "b", "difference"], rows, left=2, named=1)]
+    return lines
+
+
+def _number(analysis: Analysis, column: Column, value: float) -> str:
+    return format_number(value, scale=column.metric.scale, digits=analysis.options.digits)
+
+
+def _published(result: CompareResult) -> list[str]:
+    """Published numbers beside ours: a grade and a difference, no verdict."""
+    if not result.published:
+        return []
+    title = f"published: {'; '.join(f'{grade}: {words}' for grade, words in GRADES.items())}"
+    lines = ["", *_wrapped(title, "  ")]
+    beside = [row for row in result.published if row.our_value is not None]
+    rows = [_published_row(result.analysis, row) for row in beside]
+    if rows:
+        head = ["", "model", "region", "metric", "published", "ours", "less", "source"]
+        lines += _table(head, rows, left=4, named=1)
+    others = len(result.published) - len(beside)
+    if others:
+        count = f"{others} published number{'s' if others > 1 else ''}"
+        lines.append(f"  {count} of methods not compared here: --json lists them, and why a grade")
+    return lines
+
+
+def _published_row(analysis: Analysis, row: PublishedRow) -> list[str]:
+    metric = next(item for item in analysis.metrics if item.name == row.metric)
+    numbers = (row.value, row.our_value, row.difference)
+    shown = [
+        "n/a" if n is None else format_number(n, scale=metric.scale, digits=analysis.options.digits)
+        for n in numbers
+    ]
+    return [row.grade, row.model, row.region, metric.label, *shown, row.source]
+
+
+def _table(
+    head: Sequence[str], rows: Sequence[Sequence[str]], *, left: int, wide: bool = False, named: int = 0
+) -> list[str]:
+    """Aligned columns; names are shortened until the table fits, unless it may be wide.
+
+    Args:
+        head: heads of the columns.
+        rows: cells.
+        left: number of columns aligned to the left, from the first on.
+        wide: leave every name as it is.
+        named: the column whose texts give way.
+    """
+    cells = [list(head), *(list(row) for row in rows)]
+    widths = [max(len(row[place]) for row in cells) for place in range(len(head))]
+    over = 2 + sum(widths) + 2 * (len(widths) - 1) - WIDTH
+    if over > 0 and not wide:
+        yielding = [named] + ([named + 1] if head[named] == "a" else [])
+        room = max(LEAST_NAME, (sum(widths[place] for place in yielding) - over) // len(yielding))
+        for place in yielding:
+            short = _shortened([row[place] for row in cells], room)
+            for row, text in zip(cells, short, strict=True):
+                row[place] = text
+            widths[place] = max(map(len, short))
+    return [
+        "  "
+        + "  ".join(
+            text.ljust(width) if place < left or head[place] == "verdict" else text.rjust(width)
+            for place, (text, width) in enumerate(zip(row, widths, strict=True))
+        ).rstrip()
+        for row in cells
+    ]
+
+
+def _shortened(names: Sequence[str], room: int) -> list[str]:
+    """Names of at most `room` characters, the middle left out; different ones stay different."""
+    taken: dict[str, str] = {}
+    for name in dict.fromkeys(names):
+        tail = room // 2
+        short, number = name, 2
+        while len(short) > room or short in taken.values():
+            end = name[-tail:] if number == 2 else f"{name[-tail + 2 :]}{number}"
+            short = f"{name[: room - len(end) - 1]}~{end}"
+            number += 1
+        taken[name] = short
+    return [taken[name] for name in names]
