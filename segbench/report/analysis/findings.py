@@ -132,8 +132,8 @@ def _not_comparable(block: Block) -> list[Finding]:
         return []
     labels = listed([scores.label for scores in block.scores])
     message = (
-        f"{block.name}: {labels} cannot be compared with the other results on {block.dataset} and have a "
-        f"table of their own: {'; '.join(block.differs[:MOST_FIELDS])}"
+        f"{block.name}: {labels} cannot be compared with the other results on {block.dataset}, shown apart: "
+        f"{'; '.join(block.differs[:MOST_FIELDS])}"
     )
     return [finding("not-comparable", message, block.runs, dataset=block.dataset)]
 
