@@ -199,7 +199,7 @@ def records_page() -> str:
     return text
 
 
-RECORD_PARTS = ("RunRecord", "SplitRecord", "Leaks", "Failure")
+RECORD_PARTS = ("RunRecord", "CodeRecord", "SplitRecord", "Leaks", "Failure")
 KINDS = {"str": "text", "int": "whole number", "float": "number", "bool": "true or false"}
 
 

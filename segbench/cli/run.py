@@ -163,6 +163,7 @@ def run(
     from segbench.cli.run_plan import print_plan, within_budget
     from segbench.launch import LauncherChoice
     from segbench.pipeline.api import make_request
+    from segbench.pipeline.code import code_news
     from segbench.pipeline.context import Execution
     from segbench.pipeline.forecast import with_probes
     from segbench.pipeline.matrix import run_plan, summary_rows
@@ -188,6 +189,8 @@ def run(
     plan = make_plan(request)
     for error in plan.absent:
         console.fail(error)
+    for line in code_news(planned.cell for planned in plan.cells):
+        console.note(line)
     if plan.absent and plan.cells:
         others = len(request.datasets) - len(plan.absent)
         these = "dataset of this command goes" if others == 1 else f"{others} datasets of this command go"

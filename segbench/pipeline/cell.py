@@ -11,7 +11,8 @@ from segbench.core.errors import SegbenchError
 from segbench.core.hashing import digest_json
 from segbench.data.augment_parameters import AugmentationSettings
 from segbench.metrics.profiles import load_profile
-from segbench.records.schema import SCHEMA_VERSION
+from segbench.records.identity import run_id
+from segbench.records.schema import SCHEMA_VERSION, CodeRecord
 
 if TYPE_CHECKING:
     from segbench.data.splits import Split
@@ -243,6 +244,7 @@ class Cell:
         seed: Training seed.
         run_id: Identity; the same id means the same experiment.
         folder: The run folder.
+        code: The code of a network that is not segbench's own, else None.
     """
 
     model: ModelCard
@@ -254,6 +256,26 @@ class Cell:
     seed: int
     run_id: str
     folder: Path
+    code: CodeRecord | None = None
+
+    def id_with(self, code_digest: str | None) -> str:
+        """The run id that the cell would have if its network's code were another."""
+        content = identify(
+            self.model,
+            self.dataset,
+            self.protocol,
+            dataset_digest=self.dataset_digest,
+            split_digest=self.split.digest,
+            code_digest=code_digest,
+        )
+        return run_id(
+            self.model.slug,
+            self.dataset.slug,
+            self.protocol.name,
+            fold=self.fold,
+            seed=self.seed,
+            content=content,
+        )
 
 
 def identify(
@@ -263,15 +285,26 @@ def identify(
     *,
     dataset_digest: str,
     split_digest: str,
+    code_digest: str | None,
 ) -> dict[str, Any]:
-    """Everything that changes numbers, as hashed into the run id (fold and seed stand in the id itself)."""
+    """Everything that changes numbers, as hashed into the run id (fold and seed stand in the id itself).
+
+    Args:
+        model: The model's card.
+        card: The dataset's card.
+        protocol: Resolved by `protocol_for`.
+        dataset_digest: Digest of the dataset's content.
+        split_digest: Digest of the fold's lists.
+        code_digest: Digest of the code of a network that is not segbench's own, else None.
+    """
+    network = {
+        "implementation": model.implementation,
+        "card_arguments": model.model_dump(mode="json", include={"arguments"})["arguments"],
+        "arguments": network_arguments(model, card, protocol),
+    }
     return {
         "schema_version": SCHEMA_VERSION,
-        "model": {
-            "implementation": model.implementation,
-            "card_arguments": model.model_dump(mode="json", include={"arguments"})["arguments"],
-            "arguments": network_arguments(model, card, protocol),
-        },
+        "model": network if code_digest is None else {**network, "code": code_digest},
         "protocol": protocol.digest(),
         "metric_profile": load_profile(protocol.metrics.profile).digest(),
         "dataset": dataset_digest,

@@ -15,6 +15,7 @@ from segbench.core.errors import SegbenchError
 from segbench.core.interrupt import StopRequest
 from segbench.data.splits import Split
 from segbench.pipeline.cell import Classes, classes_of
+from segbench.records.schema import CodeRecord
 
 if TYPE_CHECKING:
     from segbench.data import Dataset
@@ -69,6 +70,7 @@ class Context:
         execution: Where it runs.
         stop: Asked between steps and cases.
         check_lease: Raises SB605 when the run is no longer ours.
+        code: The code of a network that is not segbench's own, as it was when the run was planned.
     """
 
     def __init__(
@@ -85,6 +87,7 @@ class Context:
         execution: Execution,
         stop: StopRequest,
         check_lease: Callable[[], None] = lambda: None,
+        code: CodeRecord | None = None,
     ) -> None:
         self.model = model
         self.dataset = dataset
@@ -97,6 +100,9 @@ class Context:
         self.execution = execution
         self.stop = stop
         self.check_lease = check_lease
+        self.code = code
+        self.code_loaded = False
+        """The network's code was imported in this process: edits of its files no longer reach it."""
         self.artefacts: dict[str, str] = {}
         """Digest of what each finished stage produced."""
         self.facts: dict[str, dict[str, Any]] = {}

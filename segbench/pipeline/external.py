@@ -18,6 +18,7 @@ from segbench.core.atomic import remove_leftovers, sync_lines
 from segbench.core.environment import physical_cores
 from segbench.core.errors import SegbenchError
 from segbench.core.faults import fault
+from segbench.core.hashing import sha256_file
 from segbench.core.interrupt import Interrupted, StopRequest
 from segbench.data.workers import ordered_map
 from segbench.metrics.summary import number
@@ -29,6 +30,7 @@ from segbench.pipeline.scoring import (
     KILLED,
     CaseResult,
     Row,
+    reference_digest,
     score_failure,
 )
 from segbench.records import append_case, read_case_lines, write_cases_csv, write_run
@@ -85,13 +87,16 @@ def evaluate_predictions(request: Request, *, command: Sequence[str] | None = No
             raise
         sync_lines(job.folder / CASE_LINES)
         evaluation = _evaluation(job, warnings)
-        write_cases_csv(job.folder, job.rules.columns, cases=job.cases)
-        write_run(
-            job.folder,
-            record.model_copy(
-                update={"status": "complete", "finished": now(), "warnings": evaluation.warnings}
-            ),
-        )
+        table = write_cases_csv(job.folder, job.rules.columns, cases=job.cases)
+        lines = read_case_lines(job.folder)
+        ended = {
+            "status": "complete",
+            "finished": now(),
+            "warnings": evaluation.warnings,
+            "references": {case: lines[case]["reference"] for case in job.cases},
+            "digests": {"cases": sha256_file(table)},
+        }
+        write_run(job.folder, record.model_copy(update=ended))
     return evaluation
 
 
@@ -159,7 +164,7 @@ def _pending(job: Job, done: Mapping[str, Mapping[str, Any]]) -> list[str]:
     return [
         case
         for case in job.cases
-        if case not in done
+        if "reference" not in done.get(case, {})
         or not untouched(
             done[case].get("inputs") or {}, job.references.files(case), job.predictions.paths[case], rules
         )
@@ -172,7 +177,8 @@ def _tasks(
     """Yield the tasks; once a reference is damaged the rest are only checked."""
     for case in pending:
         fault("case")
-        before = done.get(case, {}).get("inputs")
+        line = done.get(case, {})
+        before = line.get("inputs") if "reference" in line else None
         yield Task(case, job.predictions.paths[case], before, bool(progress.reference_faults))
 
 
@@ -203,7 +209,12 @@ def _take(
     if answer.result is None:
         line = done[task.case]
         append_case(
-            job.folder, task.case, line["rows"], inputs=answer.inputs, **_notes(line.get("failure"), line)
+            job.folder,
+            task.case,
+            line["rows"],
+            inputs=answer.inputs,
+            reference=line["reference"],
+            **_notes(line.get("failure"), line),
         )
         return
     result = answer.result
@@ -215,6 +226,7 @@ def _take(
         task.case,
         rows,
         inputs=answer.inputs,
+        reference=result.reference,
         failure=result.failure,
         warnings=list(result.warnings),
     )
@@ -233,7 +245,8 @@ def _killed_answer(job: Job, task: Task, error: SegbenchError) -> Answer:
     reference = job.references.read(task.case)
     rows = score_failure(job.rules, task.case, reference, error)
     failure = {**error.as_dict(), "case": task.case, "status": "unreadable"}
-    return Answer({"rules": job.rules.digest()}, CaseResult(case=task.case, rows=rows, failure=failure))
+    result = CaseResult(case=task.case, rows=rows, reference=reference_digest(reference), failure=failure)
+    return Answer({"rules": job.rules.digest()}, result)
 
 
 def _tell(failure: Mapping[str, Any], rows: Sequence[Mapping[str, Any]], job: Job) -> None:

@@ -49,7 +49,8 @@ def external_record(
         model={"slug": identity["model"]},
         dataset={"slug": identity["dataset"]},
         protocol={"name": PROTOCOL},
-        metric_profile=_plain_rules(rules),
+        metric_profile=rules.as_dict(),
+        rules_digest=rules.digest(),
         split=SplitRecord(name=split, test=cases),
         fold=request.fold,
         seed=request.seed,
@@ -69,23 +70,6 @@ def external_record(
             "extra_predictions": list(extra),
         },
     )
-
-
-def _plain_rules(rules: ScoringRules) -> dict[str, Any]:
-    profile = rules.profile
-    return {
-        "name": profile.name,
-        "metrics": list(rules.columns),
-        "headline": list(rules.headline),
-        "empty_policy": profile.empty_policy,
-        "spacing": profile.spacing,
-        "geometry": profile.geometry,
-        "nsd_tolerance": dict(rules.tolerances_mm),
-        "regions": {name: list(labels) for name, labels in rules.regions.items()},
-        "lesionwise": rules.lesionwise,
-        "notes": list(profile.notes),
-        "digest": profile.digest(),
-    }
 
 
 def as_failed(record: RunRecord, error: SegbenchError) -> RunRecord:

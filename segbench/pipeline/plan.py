@@ -26,6 +26,7 @@ from segbench.pipeline.cell import (
     identify,
     protocol_for,
 )
+from segbench.pipeline.code import code_of
 from segbench.pipeline.forecast import with_finished
 from segbench.records import read_run, run_id
 from segbench.records.lease import lease_holder
@@ -171,20 +172,29 @@ def _cells_of(
             splits = usable_splits(dataset, name, own.split.limit)
         own = own.model_copy(update={"split": own.split.model_copy(update={"name": splits[0].name})})
         problem = check_fit(own, model)
+        code = code_of(model)
         if problem is None:
             classes_of(dataset.card, own.loss.output)
         by_fold = {split.fold: split for split in splits}
         for fold in _folds(request.folds, splits):
             split = by_fold[fold]
             wrong = problem or check_selection(own, split)
-            content = identify(model, dataset.card, own, dataset_digest=digest, split_digest=split.digest)
+            content = identify(
+                model,
+                dataset.card,
+                own,
+                dataset_digest=digest,
+                split_digest=split.digest,
+                code_digest=None if code is None else code.digest,
+            )
             for seed in request.seeds if request.seeds is not None else own.seeds.default:
                 identity = run_id(
                     model.slug, dataset.card.slug, own.name, fold=fold, seed=seed, content=content
                 )
                 cell = Cell(
-                    model, dataset.card, digest, own, split, fold, seed, identity, request.results / identity
-                )
+                    model, dataset.card, digest, own, split, fold, seed, identity, request.results / identity,
+                    code,
+                )  # fmt: skip
                 if wrong is not None:
                     cells.append(PlannedCell(cell, "blocked", wrong.message, wrong))
                 else:

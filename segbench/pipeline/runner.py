@@ -32,7 +32,9 @@ from segbench.launch.command import JOB, LAUNCHER, NODE
 from segbench.metrics.profiles import load_profile
 from segbench.pipeline.cell import Cell, identify, network_arguments
 from segbench.pipeline.cell_stages import CELL_STAGES
+from segbench.pipeline.code import changed_code, code_of
 from segbench.pipeline.context import Context, Execution, log_line
+from segbench.pipeline.scoring_rules import rules_for
 from segbench.pipeline.stages import drop_from, execute
 from segbench.pipeline.startup import first_step
 from segbench.records import Failure, Leaks, RunRecord, SplitRecord, read_run, run_id, write_run
@@ -59,7 +61,7 @@ def plan_run(cell: Cell, execution: Execution, *, patient_of: Callable[[str], st
     if (cell.folder / "run.json").is_file():
         return read_run(cell.folder)
     leaks = count_leaks(cell.split, patient_of=patient_of)
-    profile = load_profile(cell.protocol.metrics.profile)
+    rules = rules_for(cell.dataset, load_profile(cell.protocol.metrics.profile))
     record = RunRecord(
         schema_version=SCHEMA_VERSION,
         run_id=cell.run_id,
@@ -72,6 +74,7 @@ def plan_run(cell: Cell, execution: Execution, *, patient_of: Callable[[str], st
             "card": cell.model.model_dump(mode="json", exclude_none=True),
             "arguments": network_arguments(cell.model, cell.dataset, cell.protocol),
         },
+        code=cell.code,
         dataset={
             "slug": cell.dataset.slug,
             "card": cell.dataset.model_dump(mode="json", exclude_none=True),
@@ -79,7 +82,8 @@ def plan_run(cell: Cell, execution: Execution, *, patient_of: Callable[[str], st
         },
         protocol=cell.protocol.resolved(),
         protocol_digest=cell.protocol.digest(),
-        metric_profile={**plain_profile(profile), "digest": profile.digest()},
+        metric_profile=rules.as_dict(),
+        rules_digest=rules.digest(),
         split=SplitRecord(
             name=cell.split.name,
             digest=cell.split.digest,
@@ -271,10 +275,18 @@ def context_of(
         acknowledged_leaks=part.acknowledged_leaks,
     )
     fold, seed = record.fold or 0, record.seed or 0
+    code = code_of(model)
     content = identify(
-        model, dataset.card, protocol, dataset_digest=dataset.digest, split_digest=split.digest
+        model,
+        dataset.card,
+        protocol,
+        dataset_digest=dataset.digest,
+        split_digest=split.digest,
+        code_digest=None if code is None else code.digest,
     )
     expected = run_id(model.slug, dataset.card.slug, protocol.name, fold=fold, seed=seed, content=content)
+    if expected != record.run_id and record.code is not None and code != record.code:
+        raise changed_code(record.code, code, folder)
     if expected != record.run_id:
         raise SegbenchError(
             "SB338",
@@ -296,6 +308,7 @@ def context_of(
         execution=where,
         stop=stop,
         check_lease=check,
+        code=code,
     )
 
 
@@ -332,6 +345,7 @@ def _surroundings() -> dict[str, Any]:
 def _outcome(context: Context) -> dict[str, Any]:
     """What the finished stages say about the run."""
     train, predict = context.facts.get("train", {}), context.facts.get("predict", {})
+    scored = context.facts.get("evaluate", {})
     digests = {"cases": context.artefacts["evaluate"]}
     if "weights_sha256" in train:
         digests["weights"] = train["weights_sha256"]
@@ -346,6 +360,8 @@ def _outcome(context: Context) -> dict[str, Any]:
         "samples_seen": train.get("samples_seen"),
         "peak_memory_bytes": train.get("peak_memory_bytes"),
         "degraded": train.get("degraded"),
+        "code": None if context.code is None else context.code.model_copy(update=train.get("structure", {})),
+        "references": scored.get("references"),
         "determinism": train.get("determinism"),
         "machine": {**machine(), **train.get("accelerator", {})},
         "normalisation_statistics": context.facts.get("prepare", {}).get("normalisation_statistics"),
@@ -367,13 +383,3 @@ def _failed(record: RunRecord, error: SegbenchError) -> RunRecord:
 
 def _updated(record: RunRecord, **changes: Any) -> RunRecord:
     return record.model_copy(update=changes)
-
-
-def plain_profile(profile: Any) -> dict[str, Any]:
-    """A metric profile as plain values for the record."""
-    from dataclasses import asdict
-
-    content = asdict(profile)
-    if isinstance(content["regions"], dict):
-        content["regions"] = {name: list(labels) for name, labels in content["regions"].items()}
-    return content

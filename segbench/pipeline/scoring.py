@@ -8,6 +8,7 @@ never an absent row.
 
 from __future__ import annotations
 
+import hashlib
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +18,7 @@ import numpy as np
 
 from segbench.core.environment import cache_dir
 from segbench.core.errors import SegbenchError
+from segbench.core.hashing import canonical_json
 from segbench.metrics import evaluate_case
 from segbench.metrics.inputs import diagonal_mm
 from segbench.metrics.policies import fill, filled_value, penalised
@@ -37,6 +39,7 @@ __all__ = [
     "failed_values",
     "failure_status",
     "on_reference_grid",
+    "reference_digest",
     "rules_for",
     "score_case",
     "score_failure",
@@ -57,12 +60,14 @@ class CaseResult:
     Attributes:
         case: its id.
         rows: one per region.
+        reference: digest of the reference that was scored, see `reference_digest`.
         failure: why there was no usable prediction, as `SegbenchError.as_dict`, with `status`; else None.
         warnings: what the user should know although the case was scored.
     """
 
     case: str
     rows: list[Row]
+    reference: str
     failure: dict[str, Any] | None = None
     warnings: tuple[str, ...] = ()
 
@@ -85,8 +90,40 @@ def score_file(rules: ScoringRules, case: str, reference: Volume, prediction: Pa
         explain_label(error, rules)
         rows = score_failure(rules, case, reference, error)
         failure = {**error.as_dict(), "case": case, "status": failure_status(error.code)}
-        return CaseResult(case=case, rows=rows, failure=failure)
-    return CaseResult(case=case, rows=score_case(rules, case, reference, volume.array), warnings=warnings)
+        return CaseResult(case=case, rows=rows, reference=reference_digest(reference), failure=failure)
+    rows = score_case(rules, case, reference, volume.array)
+    return CaseResult(case=case, rows=rows, reference=reference_digest(reference), warnings=warnings)
+
+
+def reference_digest(reference: Volume) -> str:
+    """Sha256 over voxels and grid of a reference: the same label map gives the same, however it is stored.
+
+    The grid is shape, spacing and affine to 0.0001 mm, so that float32 and float64 headers agree. Of the
+    voxels, the box that holds all labels is hashed with its place; around it all is background.
+    """
+    labels, box = reference.array, list[tuple[int, int]]()
+    for axis in range(3):
+        low, high = _extent(labels, axis)
+        labels = np.moveaxis(np.moveaxis(labels, axis, 0)[low:high], 0, axis)
+        box.append((low, high))
+    kind = next(
+        kind for kind in ("<u1", "<u2", "<u4", "<u8") if int(labels.max(initial=0)) < 256 ** int(kind[2])
+    )
+    grid = (*reference.spacing_mm, *np.asarray(reference.affine, dtype=np.float64).ravel())
+    content = {
+        "shape": [int(n) for n in reference.shape_zyx],
+        "grid": [round(float(number), 4) + 0.0 for number in grid],
+        "box": box,
+    }
+    sha = hashlib.sha256(canonical_json(content).encode())
+    sha.update(np.ascontiguousarray(labels.astype(kind, copy=False)).data)
+    return sha.hexdigest()
+
+
+def _extent(labels: Labels, axis: int) -> tuple[int, int]:
+    """First place along an axis that holds a label, and the one after the last; 0, 0 where none does."""
+    places = np.flatnonzero(labels.any(axis=tuple({0, 1, 2} - {axis})))
+    return (int(places[0]), int(places[-1]) + 1) if places.size else (0, 0)
 
 
 def explain_label(error: SegbenchError, rules: ScoringRules) -> None:

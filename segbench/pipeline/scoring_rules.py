@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Literal
+from dataclasses import asdict, dataclass, field, replace
+from typing import TYPE_CHECKING, Any, Literal
 
 from segbench.core.errors import SegbenchError
 from segbench.core.hashing import digest_json
@@ -91,6 +91,22 @@ class ScoringRules:
                 "backend": self.backend,
             }
         )
+
+    def as_dict(self) -> dict[str, Any]:
+        """The rules as plain values, for `run.json`: the profile, and all that it leaves to the card."""
+        return {
+            **asdict(self.profile),
+            "metrics": list(self.columns),
+            "headline": list(self.headline),
+            "nsd_tolerance": dict(self.tolerances_mm),
+            "regions": {name: list(labels) for name, labels in self.regions.items()},
+            "labels": None if self.labels is None else list(self.labels),
+            "ignore_label": self.ignore_label,
+            "lesionwise": self.lesionwise,
+            "airway": self.airway,
+            "backend": self.backend,
+            "digest": self.profile.digest(),
+        }
 
     def scoring_spacing(self, spacing_mm: tuple[float, float, float]) -> tuple[float, float, float]:
         """Return the spacing distances are measured with: the file's, or 1, 1, 1 where the profile says

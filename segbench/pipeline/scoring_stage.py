@@ -12,7 +12,14 @@ from segbench.core.hashing import sha256_file
 from segbench.metrics.profiles import load_profile
 from segbench.pipeline.context import Context
 from segbench.pipeline.predicting import prediction_file, predictions_made
-from segbench.pipeline.scoring import ScoringRules, on_reference_grid, rules_for, score_case, score_failure
+from segbench.pipeline.scoring import (
+    ScoringRules,
+    on_reference_grid,
+    reference_digest,
+    rules_for,
+    score_case,
+    score_failure,
+)
 from segbench.pipeline.stages import StageResult
 from segbench.records import append_case, read_case_lines, write_cases_csv
 from segbench.records.store import CASE_LINES
@@ -26,7 +33,7 @@ def evaluate_stage(context: Context) -> StageResult:
     made = predictions_made(context.folder)
     finished = read_case_lines(context.folder, repair=True)
     cases = context.split.test
-    failed = 0
+    failed, references = 0, dict[str, str]()
     with console.progress(f"evaluate {context.run_id}", len(cases)) as bar:
         for case in cases:
             inputs = {
@@ -34,12 +41,13 @@ def evaluate_stage(context: Context) -> StageResult:
                 "profile": profile.digest(),
             }
             before = finished.get(case)
-            if before is None or before.get("inputs") != inputs:
+            if before is None or before.get("inputs") != inputs or "reference" not in before:
                 fault("case")
-                rows = score(context, rules, case, made.get(case))
-                append_case(context.folder, case, [_identity(context) | row for row in rows], inputs=inputs)
+                rows, references[case] = score(context, rules, case, made.get(case))
+                owned = [_identity(context) | row for row in rows]
+                append_case(context.folder, case, owned, inputs=inputs, reference=references[case])
             else:
-                rows = before["rows"]
+                rows, references[case] = before["rows"], before["reference"]
             failed += any(row["code"] for row in rows)
             bar.advance(note=case)
             context.stop.check()
@@ -48,14 +56,19 @@ def evaluate_stage(context: Context) -> StageResult:
     return StageResult(
         artefact=sha256_file(table),
         outputs=[table],
-        facts={"n_expected": len(cases), "n_failed": failed, "n_scored": len(cases) - failed},
+        facts={
+            "n_expected": len(cases),
+            "n_failed": failed,
+            "n_scored": len(cases) - failed,
+            "references": references,
+        },
     )
 
 
 def score(
     context: Context, rules: ScoringRules, case: str, made: dict[str, Any] | None
-) -> list[dict[str, Any]]:
-    """The rows of one case; a prediction that is missing or unusable is scored worst.
+) -> tuple[list[dict[str, Any]], str]:
+    """The rows of one case and the digest of its reference; an unusable prediction is scored worst.
 
     Raises:
         SegbenchError: The reference itself is unusable: that is a fault of the data, not of the model.
@@ -70,10 +83,10 @@ def score(
         prediction, warnings = on_reference_grid(case, reference, prediction, rules.profile.geometry, path)
     except SegbenchError as error:
         context.warn(f"{error.code}: case {case}: {error.message}; scored worst, not left out")
-        return score_failure(rules, case, reference, error)
+        return score_failure(rules, case, reference, error), reference_digest(reference)
     for warning in warnings:
         context.warn(warning)
-    return score_case(rules, case, reference, prediction.array)
+    return score_case(rules, case, reference, prediction.array), reference_digest(reference)
 
 
 def _identity(context: Context) -> dict[str, Any]:

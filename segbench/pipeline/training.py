@@ -13,6 +13,7 @@ from segbench.core.environment import thread_count
 from segbench.core.errors import BackendUnavailable
 from segbench.core.hashing import sha256_file
 from segbench.pipeline.cell import network_arguments
+from segbench.pipeline.code import check_code, structure_of
 from segbench.pipeline.context import Context
 from segbench.pipeline.preparing import open_prepared, recipe_of
 from segbench.pipeline.stages import StageResult
@@ -132,6 +133,7 @@ def train_here(context: Context, cache: Cache, *, ranks: Ranks | None = None) ->
         "world_size": ranks.world,
         "scan_backend": scan_backend(device),
         "weights_sha256": sha256_file(final),
+        "structure": structure_of(result.network),
     }
     if device.type == "cuda":
         facts["accelerator"] = {
@@ -203,6 +205,9 @@ def build_seeded(context: Context) -> nn.Module:
     from segbench.data.random import counter_seed
     from segbench.networks import build_network
 
+    if not context.code_loaded:
+        check_code(context.model, context.code, context.folder)
+        context.code_loaded = True
     arguments = network_arguments(context.model, context.card, context.protocol)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(counter_seed(context.seed, "init", context.model.slug))

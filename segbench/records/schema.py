@@ -89,6 +89,21 @@ class SplitRecord(_Part):
     """Counted on this tree."""
 
 
+class CodeRecord(_Part):
+    """The code of a network that is not segbench's own."""
+
+    package: str = ""
+    """Top-level package or module that holds the implementation."""
+    version: str | None = None
+    """Version of the installed distribution; absent where it is none."""
+    digest: str | None = None
+    """sha256 over its source files and the modules beside it that these import; part of the run id."""
+    fingerprint: str | None = None
+    """sha256 over names and shapes of the parameters of the network as built."""
+    parameters: int | None = None
+    """Parameters of the network as built."""
+
+
 class RunRecord(_Part):
     """`run.json` of one cell."""
 
@@ -112,6 +127,8 @@ class RunRecord(_Part):
     """The command line, home folder as `~`."""
     model: dict[str, Any] | None = None
     """slug, card (whole), arguments as built."""
+    code: CodeRecord | None = None
+    """Of networks that are not segbench's own: what the code was."""
     dataset: dict[str, Any] | None = None
     """slug, card (whole), digest of the content."""
     protocol: dict[str, Any] | None = None
@@ -119,7 +136,11 @@ class RunRecord(_Part):
     protocol_digest: str | None = None
     """Digest of the fields of the protocol that change numbers."""
     metric_profile: dict[str, Any] | None = None
-    """The resolved metric profile, whole, with its digest."""
+    """How cases were scored: the metric profile with its digest, regions, tolerances, lesion parameters."""
+    rules_digest: str | None = None
+    """Digest over everything in the rules of scoring that moves a number, as it was really used."""
+    references: dict[str, str] | None = None
+    """Case id to sha256 over voxels and grid of the reference label map that was scored."""
     split: SplitRecord | None = None
     """The split this cell used."""
     fold: int | None = None

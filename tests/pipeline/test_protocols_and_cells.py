@@ -250,7 +250,7 @@ def test_identity_moves_with_what_changes_numbers_and_with_nothing_else() -> Non
     own = protocol_for(load_protocol("demo"), model, card)
 
     def content(c=card, m=model, p=own, data="d", split="s"):
-        return identify(m, c, p, dataset_digest=data, split_digest=split)
+        return identify(m, c, p, dataset_digest=data, split_digest=split, code_digest=code)
 
     same = content(c=card.model_copy(update={"title": "another title"}))
     assert same == content()

@@ -16,7 +16,7 @@ from segbench.core.errors import SegbenchError
 from segbench.metrics.registry import METRICS
 from segbench.metrics.summary import MEAN_REGION, regions_in_mean
 from segbench.report.analysis.entries import Entry
-from segbench.report.analysis.identity import contradiction, patients_of, rules
+from segbench.report.analysis.identity import UNKNOWN, data_facts, patients_of, rules
 from segbench.report.analysis.missing import (
     MISSING,
     NOT_RUN,
@@ -241,54 +241,54 @@ def build_blocks(
 
 
 def comparable(entries: Sequence[Entry]) -> list[tuple[list[Entry], tuple[str, ...]]]:
-    """Entries of one dataset in groups that may be compared, with what keeps each from those before it."""
-    groups: list[tuple[list[Entry], tuple[str, ...]]] = []
+    """Entries of one dataset in groups that may be compared, with what keeps each from those before it.
+
+    Data and split are compared on what both records know, rules on the fields that both name. Recipes may
+    differ, and so may the regions that were asked for; one region with other labels is a difference.
+    """
+    groups: list[tuple[dict[tuple[str, ...], object], list[Entry]]] = []
+    differs: list[tuple[str, ...]] = []
     for entry in entries:
+        known = _facts(entry)
         reasons: dict[str, None] = {}
-        for members, _ in groups:
-            found = [line for other in members for line in differences(entry, other)]
+        for facts_of_group, members in groups:
+            found = _differences(facts_of_group, known, members[0].label, entry.label)
             if not found:
+                facts_of_group.update(known)
                 members.append(entry)
                 break
             reasons.update(dict.fromkeys(found))
         else:
-            groups.append(([entry], tuple(reasons)))
-    return groups
+            groups.append((known, [entry]))
+            differs.append(tuple(reasons))
+    return [(members, lines) for (_, members), lines in zip(groups, differs, strict=True)]
 
 
-def differences(a: Entry, b: Entry) -> list[str]:
-    """In what data, split or rules of two entries are known to differ, a line each; recipes do not count.
-
-    A rule of which one record says nothing is unknown and not in this list. Regions that only one of the two
-    was asked for are no difference; one region name with other labels is.
-    """
-    found: list[str] = []
-    data = {contradiction(one, two) for one in a.runs for two in b.runs} - {""}
-    contents = {a.identity.content, b.identity.content} - {"", "unknown"}
-    if len(contents) > 1 and not _same_references(a, b):
-        data.add("dataset files")
-    found += [f"{line} differ: {a.label} / {b.label}" for line in sorted(data)]
-    one, two = rules(a.runs[0].record), rules(b.runs[0].record)
-    for name in sorted(set(one) & set(two)):
-        if one[name] != two[name]:
-            found.append(f"{name}: {one[name]} ({a.label}) / {two[name]} ({b.label})")
+def _facts(entry: Entry) -> dict[tuple[str, ...], object]:
+    """Data, split and rules of an entry under one set of keys; unknown ones are absent."""
+    found: dict[tuple[str, ...], object] = {}
+    for run in entry.runs:
+        found |= data_facts(run)
+    found |= {("rule", name): str(value) for name, value in rules(entry.runs[0].record).items()}
+    content = entry.identity.content
+    if content not in ("", UNKNOWN) and not any(run.record.references for run in entry.runs):
+        found["dataset files", entry.dataset] = content
     return found
 
 
-def _same_references(a: Entry, b: Entry) -> bool:
-    """Whether the references of common cases are known to be equal."""
-    first = {
-        case: digest
-        for run in a.runs
-        for case, digest in (getattr(run.record, "references", None) or {}).items()
-    }
-    second = {
-        case: digest
-        for run in b.runs
-        for case, digest in (getattr(run.record, "references", None) or {}).items()
-    }
-    common = first.keys() & second.keys()
-    return bool(common) and all(first[case] == second[case] for case in common)
+def _differences(
+    a: Mapping[tuple[str, ...], object], b: Mapping[tuple[str, ...], object], first: str, second: str
+) -> list[str]:
+    """In what two sets of facts are known to differ, a line for each kind of data and for each rule."""
+    found: dict[str, None] = {}
+    for key in sorted(a.keys() & b.keys()):
+        if a[key] == b[key]:
+            continue
+        if key[0] == "rule":
+            found[f"{key[1]} is {a[key]} for {first}, {b[key]} for {second}"] = None
+        elif not any(line.startswith(f"{key[0]} ") for line in found):
+            found[f"{key[0]} differs ({key[1]}; {first} / {second})"] = None
+    return list(found)
 
 
 @dataclass(frozen=True)

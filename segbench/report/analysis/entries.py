@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from segbench.core.errors import SegbenchError
 from segbench.core.hashing import digest_json
 from segbench.core.text import one_line
-from segbench.report.analysis.identity import UNKNOWN, Identity, contradiction, identity_of
+from segbench.report.analysis.identity import UNKNOWN, Identity, conflict, data_facts, identity_of
 from segbench.report.read.runs import Run
 
 LABEL_FIELDS = 3  # differences named in a label before the digest of the run id stands in their place
@@ -62,19 +62,22 @@ def build_entries(runs: Iterable[Run], *, select: Sequence[str] = ()) -> tuple[E
     Raises:
         SegbenchError: SB702 when two runs with different rows cover the same entry, fold and seed.
     """
-    groups: dict[str, list[list[Run]]] = {}
+    groups: dict[str, list[tuple[dict[tuple[str, ...], object], list[Run]]]] = {}
     identities: dict[str, Identity] = {}
     for run in sorted(runs, key=lambda run: run.key):
-        identity = identity_of(run)
+        identity, data = identity_of(run), data_facts(run)
         identities.setdefault(identity.digest, identity)
         parts = groups.setdefault(identity.digest, [])
-        home = next((part for part in parts if not any(contradiction(run, other) for other in part)), None)
+        home = next((part for part in parts if not conflict(part[0], data)), None)
         if home is None:
-            parts.append([run])
-        else:
-            home.append(run)
+            home = ({}, [])
+            parts.append(home)
+        home[0].update(data)
+        home[1].append(run)
     bare = [
-        _covered_once(identities[digest], part, select) for digest, parts in groups.items() for part in parts
+        _covered_once(identities[digest], part, select)
+        for digest, parts in groups.items()
+        for _, part in parts
     ]
     names = entry_labels(bare)
     made = [
@@ -215,7 +218,7 @@ def _reference_words(run: Run) -> str:
     folder = (run.record.external or {}).get("reference")
     if isinstance(folder, str) and folder:
         return f"references {'/'.join(folder.replace(chr(92), '/').rstrip('/').split('/')[-2:])}"
-    digests = sorted((getattr(run.record, "references", None) or {}).items())
+    digests = sorted((run.record.references or {}).items())
     return f"references {digests[0][1][:6]}" if digests else ""
 
 

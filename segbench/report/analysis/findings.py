@@ -246,8 +246,8 @@ def _cases(block: Block) -> list[Finding]:
     ]
     if partial:
         message = (
-            f"{block.name}: not every model was scored on every region; one without a region takes no part "
-            f"in it, nor in a mean that contains it: {listed(partial)}"
+            f"{block.name}: not every model was scored on every region; one without a region has no part in "
+            f"it, nor in a mean that contains it: {listed(partial)}"
         )
         found.append(finding("regions-differ", message, block.runs, dataset=block.dataset))
     units = len(block.units)

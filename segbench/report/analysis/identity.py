@@ -79,7 +79,7 @@ def identity_of(run: Run) -> Identity:
 
 
 def _code(run: Run, implementation: str) -> str:
-    if getattr(run.record, "code", None) is not None and run.record.code.digest:
+    if run.record.code is not None and run.record.code.digest:
         return run.record.code.digest
     foreign = implementation != UNKNOWN and implementation.partition(":")[0].split(".")[0] not in OWN_PACKAGES
     return f"{UNKNOWN}, {run.run_id}" if foreign else ""
@@ -129,39 +129,33 @@ def plain(value: Any) -> Any:
     return value if isinstance(value, float) and np.isfinite(value) else repr(value)
 
 
-def contradiction(a: Run, b: Run) -> str:
-    """In what two runs were split or scored on different data, as words; empty when nothing is known to
-    differ.
+def data_facts(run: Run) -> dict[tuple[str, ...], object]:
+    """What a run was split and scored on, as far as is known: two runs that give one key two values differ.
+
+    Keys are (what, where): the split of a fold, the reference label map of a case, and the volume of a
+    reference region by its name and labels, which shows other references where digests are not recorded.
     """
-    first, second = facts.split_digest(a.record), facts.split_digest(b.record)
-    if a.fold == b.fold and first is not None and second is not None and first != second:
-        return f"splits of fold {a.fold}"
-    one, two = getattr(a.record, "references", None) or {}, getattr(b.record, "references", None) or {}
-    if any(two.get(case, digest) != digest for case, digest in one.items()):
-        return "reference label maps"
-    if not (one and two) and _reference_voxels_differ(a, b):
-        return "reference label maps"
+    record = run.record
+    found: dict[tuple[str, ...], object] = {}
+    if facts.split_digest(record) is not None:
+        found["split", f"fold {run.fold}"] = facts.split_digest(record)
+    for case, digest in (record.references or {}).items():
+        found["reference label map", case] = digest
+    if run.rows is not None:
+        labels = facts.region_labels(record) or {}
+        volumes = run.rows.numbers["reference_volume_ml"].tolist()
+        for case, region, volume in zip(run.rows.case, run.rows.region, volumes, strict=True):
+            if volume == volume:
+                found["reference volume", case, region, str(labels.get(region, ""))] = round(volume, 9)
+    return found
+
+
+def conflict(a: Mapping[tuple[str, ...], object], b: Mapping[tuple[str, ...], object]) -> str:
+    """The first key that two sets of facts give different values, as words; empty when there is none."""
+    for key in sorted(a.keys() & b.keys()):
+        if a[key] != b[key]:
+            return " of ".join(part for part in key[:3] if part)
     return ""
-
-
-def _reference_voxels_differ(a: Run, b: Run) -> bool:
-    """Whether a reference region of equal name and labels has another number of voxels in the two runs."""
-    if a.rows is None or b.rows is None:
-        return False
-    labels, others = facts.region_labels(a.record) or {}, facts.region_labels(b.record) or {}
-    known = _reference_voxels(a)
-    return any(
-        voxels != known.get(key, voxels)
-        for key, voxels in _reference_voxels(b).items()
-        if labels.get(key[1]) == others.get(key[1])
-    )
-
-
-def _reference_voxels(run: Run) -> dict[tuple[str, str], float]:
-    assert run.rows is not None
-    values = run.rows.numbers["reference_volume_ml"].tolist()
-    keys = zip(run.rows.case, run.rows.region, strict=True)
-    return {key: round(value, 9) for key, value in zip(keys, values, strict=True) if value == value}
 
 
 def patients_of(

@@ -119,7 +119,7 @@ def _renamed(run: Run, names: Mapping[tuple[str, str], str]) -> Run:
             )
         }
         record = record.model_copy(update={"split": SplitRecord.model_copy(split, update=parts)})
-    if getattr(record, "references", None):
+    if record.references:
         renamed = {known(case): digest for case, digest in record.references.items()}
         record = record.model_copy(update={"references": renamed})
     return replace(run, rows=rows, record=record)
