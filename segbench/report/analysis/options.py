@@ -39,7 +39,7 @@ class Options:
         seed: of every random draw.
         baselines: predictors without learning take part in the comparisons, as where `compare` names one.
         published: show published numbers beside ours.
-        viewer: none, worst:K or all.
+        viewer: none or worst:K.
         max_size: largest report.html in bytes.
         pseudonyms: print case-001 in place of case ids.
         include_unfinished: take unfinished runs, their absent cases missing.
@@ -77,11 +77,9 @@ class Options:
         return 1.0 - self.alpha
 
     @property
-    def viewer_cases(self) -> int | None:
-        """How many worst cases are shown: 0 for none, None for all."""
-        if self.viewer == "none":
-            return 0
-        return None if self.viewer == "all" else int(self.viewer.partition(":")[2])
+    def viewer_cases(self) -> int:
+        """How many worst cases are shown."""
+        return 0 if self.viewer == "none" else int(self.viewer.partition(":")[2])
 
     def public(self) -> dict[str, Any]:
         """The options as report.json has them: no path, nothing about the machine."""
@@ -140,8 +138,8 @@ def _faults(options: Options) -> list[str]:
     if options.seed < 0:
         faults.append(f"--seed: {options.seed}, allowed 0 and more")
     kind, _, count = options.viewer.partition(":")
-    if options.viewer not in {"none", "all"} and not (kind == "worst" and count.isdigit()):
-        faults.append(f"--viewer: {options.viewer!r}, allowed none, worst:K or all")
+    if options.viewer != "none" and not (kind == "worst" and count.isdigit()):
+        faults.append(f"--viewer: {options.viewer!r}, allowed none or worst:K")
     faults += [
         f"--margin {name}={value}: must be above 0" for name, value in options.margin.items() if not value > 0
     ]

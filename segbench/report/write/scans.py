@@ -1,6 +1,6 @@
 """Volumes behind the rows: image, reference and prediction of a case, where they still lie on this machine.
 
-The report needs none of them. Where they are at hand, overlays and the 3D view of worst cases are drawn;
+The report needs none of them. Where they are at hand, pictures and the 3D view of worst cases are made;
 where they are not, the report says so. Nothing is generated, fetched or written.
 """
 
@@ -15,8 +15,8 @@ import numpy as np
 import numpy.typing as npt
 
 from segbench.core.errors import SegbenchError
-from segbench.report import facts
-from segbench.report.runs import Run
+from segbench.report.read import facts
+from segbench.report.read.runs import Run
 
 if TYPE_CHECKING:
     from segbench.data import Dataset
@@ -121,13 +121,13 @@ class ScanSource:
         folders: list[Path] = []
         if run.folder is not None:
             folders.append(run.folder / "predictions")
-        named = facts.table_of(run.record, "external").get("prediction")
+        named = facts.table(run.record.external).get("prediction")
         if isinstance(named, str):
             folders.append(Path(named).expanduser())
         return next((path for folder in folders if (path := _find(folder, case)) is not None), None)
 
     def _external_reference(self, run: Run, case: str) -> Path | None:
-        named = facts.table_of(run.record, "external").get("reference")
+        named = facts.table(run.record.external).get("reference")
         return _find(Path(named).expanduser(), case) if isinstance(named, str) else None
 
     def _has_reference(self, run: Run, case: str) -> bool:

@@ -16,9 +16,11 @@ from typing import Any
 
 import numpy as np
 
-from segbench.report.analysis import Analysis
-from segbench.report.scans import AGREE, EXTRA, MISSED, CaseScan, LabelArray, ScanSource
-from segbench.report.worst import ShownCase, first_metric, worst_cases
+from segbench.core.text import one_line
+from segbench.report.analysis.analysis import Analysis
+from segbench.report.analysis.numbers import format_number
+from segbench.report.write.scans import AGREE, EXTRA, MISSED, CaseScan, LabelArray, ScanSource
+from segbench.report.write.worst import ShownCase, worst_cases
 
 CLASS_COLOURS = {AGREE: "#56B4E9", MISSED: "#E69F00", EXTRA: "#F0E442"}
 CLASS_WORDS = {AGREE: "agree", MISSED: "missed", EXTRA: "extra"}
@@ -67,10 +69,11 @@ def load_pictures(analysis: Analysis) -> list[Picture]:
 
 
 def _picture(analysis: Analysis, item: ShownCase, scan: CaseScan) -> Picture:
-    metric = first_metric(analysis, item.block)
-    label = analysis.labels.get(item.run.model, item.run.model)
-    score = "" if metric is None else f"{metric.label} {item.value * metric.scale:.1f}"
-    title = f"{label}, seed {item.run.seed}, {item.block.name}, {item.case}: {score}"
+    score = format_number(item.value, scale=item.metric.scale, digits=1)
+    name = analysis.names[item.label].short
+    title = one_line(
+        f"{name}, seed {item.run.seed}, {item.block.name}, {item.case}: {item.metric.label} {score}"
+    )
     mask = scan.comparison
     counts = ", ".join(f"{CLASS_WORDS[c]} {int((mask == c).sum())}" for c in (AGREE, MISSED, EXTRA))
     z, y, x = scan.spacing_mm
@@ -89,8 +92,7 @@ def poster(scan: CaseScan) -> bytes:
     """PNG of axial, coronal and sagittal planes with the comparison mask over the scan."""
     from matplotlib.colors import to_rgb
 
-    from segbench.report.figures.overlays import plane_of
-    from segbench.report.figures.style import new_figure, style
+    from segbench.report.write.figures.style import new_figure, style
 
     with style():
         figure, axes = new_figure(6.0, 2.1, 1, 3, squeeze=False)
@@ -110,6 +112,11 @@ def poster(scan: CaseScan) -> bytes:
         stream = io.BytesIO()
         figure.savefig(stream, format="png", dpi=110, facecolor="black", metadata={"Software": None})
     return stream.getvalue()
+
+
+def plane_of(array: LabelArray, axis: int, place: int) -> LabelArray:
+    """One slice, upright: the head or the front is up, the first in-plane axis vertical."""
+    return np.take(array, place, axis=axis)[::-1]
 
 
 def packed(array: LabelArray, spacing_mm: tuple[float, float, float]) -> str:
@@ -142,7 +149,7 @@ def nifti_bytes(array: LabelArray, spacing_mm: tuple[float, float, float]) -> by
 
 def viewer_code() -> tuple[str, str]:
     """Base64 of the viewer's gzipped code, and the reason when it cannot be used (SB706)."""
-    folder = files("segbench.report").joinpath("assets")
+    folder = files("segbench.report.write").joinpath("assets")
     try:
         expected, name = folder.joinpath("SHA256").read_text(encoding="ascii").split()
         data = folder.joinpath(name).read_bytes()
@@ -156,7 +163,7 @@ def viewer_code() -> tuple[str, str]:
 def notices() -> str:
     """Licences of the embedded viewer."""
     try:
-        return files("segbench.report").joinpath("assets", "THIRD_PARTY.md").read_text(encoding="utf-8")
+        return files("segbench.report.write").joinpath("assets", "THIRD_PARTY.md").read_text(encoding="utf-8")
     except OSError:
         return ""
 

@@ -1,6 +1,4 @@
-"""Which cases are shown: the worst of the first metric, at most three of one model, and best, median,
-worst of one.
-"""
+"""Which cases are shown: the worst in the primary metric whose volumes are here, at most three a model."""
 
 from __future__ import annotations
 
@@ -8,160 +6,83 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from segbench.report.analysis import Analysis
-from segbench.report.block import Block, ModelScores
-from segbench.report.display import MetricDisplay
-from segbench.report.runs import Run
-from segbench.report.scans import ScanSource
+from segbench.report.analysis.analysis import Analysis
+from segbench.report.analysis.blocks import Block, Scores
+from segbench.report.analysis.metric import Metric
+from segbench.report.read.runs import Run
+from segbench.report.write.scans import ScanSource
 
 MOST_PER_MODEL = 3
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, slots=True, eq=False)
 class ShownCase:
-    """A case of one training run with its score in the last region shown.
+    """A case of one training run.
 
     Attributes:
         run: the training run.
+        label: of its entry.
         block: where it belongs.
         case: case id.
-        region: region of the score.
-        value: score in stored units.
-        status: what happened to the case in that run.
-        volume_ml: reference volume, NaN where unknown.
-        stored: whether its volumes are on this machine.
+        metric: the primary metric.
+        value: score of the case in the deciding column, stored units.
+        volume_ml: largest reference volume of its regions, NaN where unknown.
     """
 
     run: Run
+    label: str
     block: Block
     case: str
-    region: str
+    metric: Metric
     value: float
-    status: str
     volume_ml: float
-    stored: bool
 
 
-def first_metric(analysis: Analysis, block: Block) -> MetricDisplay | None:
-    """The first asked metric that a block has and that has a direction."""
-    return next(
-        (
-            item
-            for item in analysis.metrics
-            if item.name in block.metrics and item.higher_is_better is not None
-        ),
-        None,
-    )
-
-
-def case_values(analysis: Analysis, number: int) -> list[ShownCase]:
-    """Every (training run, case) of a block with its score, worst first; ties by model, seed and case."""
-    block = analysis.blocks[number]
-    metric = first_metric(analysis, block)
-    if metric is None:
-        return []
-    region = analysis.regions(number)[-1]
-    sign = 1.0 if metric.higher_is_better else -1.0
-    found: list[tuple[float, str, int, str, ShownCase]] = []
-    for scores in block.ranked:
-        table = block.per_seed(scores, region, metric.name)
-        for seed, values in zip(scores.seeds, table, strict=True):
-            for place in np.flatnonzero(~np.isnan(values)).tolist():
-                run = run_of(block, scores, seed, place)
-                if run is None:
-                    continue
-                item = _shown(block, scores, run, place, region, float(values[place]))
-                found.append((sign * item.value, scores.model, seed, item.case, item))
-    found.sort(key=lambda entry: entry[:4])
-    return [entry[4] for entry in found]
-
-
-def run_of(block: Block, scores: ModelScores, seed: int, place: int) -> Run | None:
-    """The training run of a seed that was to score a case."""
-    fold = block.folds[place]
-    return next(
-        (run for run in scores.runs if run.seed == seed and run.fold == fold and run.rows is not None), None
-    )
-
-
-def _shown(block: Block, scores: ModelScores, run: Run, place: int, region: str, value: float) -> ShownCase:
-    from segbench.report.missing import NOT_RUN, STATUS_CODE, failed
-
-    names = {code: name for name, code in STATUS_CODE.items()}
-    status = scores.status[scores.seeds.index(run.seed), place]
-    broken = status[failed(status)]
-    code = int(broken[0]) if broken.size else next((int(c) for c in status if c != NOT_RUN), NOT_RUN)
-    volumes = block.reference_ml[place]
-    known = volumes[np.isfinite(volumes)]
-    return ShownCase(
-        run=run,
-        block=block,
-        case=block.cases[place],
-        region=region,
-        value=value,
-        status=names.get(code, ""),
-        volume_ml=float(known.max()) if known.size else float("nan"),
-        stored=False,
-    )
-
-
-def worst_cases(analysis: Analysis, source: ScanSource, count: int | None) -> list[ShownCase]:
-    """The worst cases over all blocks, at most three per model, each case once per model; all for None.
-
-    Cases whose volumes are here come with `stored`; cases that have none are only listed in the missing
-    table, so a picture can be shown for each while there are enough.
-    """
-    from dataclasses import replace
-
-    chosen: list[tuple[float, int, ShownCase]] = []
-    for number in range(len(analysis.blocks)):
-        block = analysis.blocks[number]
-        metric = first_metric(analysis, block)
-        if metric is None:
+def worst_cases(analysis: Analysis, source: ScanSource, count: int) -> list[ShownCase]:
+    """The worst cases over all blocks: each case once per model, at most three of one model."""
+    found: list[tuple[float, int, str, int, str, ShownCase]] = []
+    for column in analysis.main_columns() if analysis.metrics else ():
+        block, metric = analysis.blocks[column.block], column.metric
+        if metric.higher_is_better is None:
             continue
         sign = 1.0 if metric.higher_is_better else -1.0
-        taken: dict[str, int] = {}
-        seen: set[tuple[str, str]] = set()
-        for item in case_values(analysis, number):
-            name = item.run.model
-            if (name, item.case) in seen or (count is not None and taken.get(name, 0) >= MOST_PER_MODEL):
-                continue
-            if not source.has(item.run, item.case):
-                continue
-            seen.add((name, item.case))
-            taken[name] = taken.get(name, 0) + 1
-            chosen.append((sign * item.value, number, replace(item, stored=True)))
-    chosen.sort(key=lambda entry: (entry[0], entry[1], entry[2].run.key, entry[2].case))
-    items = [entry[2] for entry in chosen]
-    return items if count is None else _stratified(items, count)
-
-
-def _stratified(items: list[ShownCase], count: int) -> list[ShownCase]:
-    """The first items, at most three of one model over all datasets."""
-    taken: dict[str, int] = {}
+        for scores in block.models:
+            for item in _case_values(block, scores, column.region, metric):
+                key = (sign * item.value, column.block, item.label, item.run.seed, item.case)
+                found.append((*key, item))
+    found.sort(key=lambda entry: entry[:5])
     kept: list[ShownCase] = []
-    for item in items:
+    taken: dict[str, int] = {}
+    seen: set[tuple[int, str, str]] = set()
+    for *_, item in found:
         if len(kept) == count:
             break
-        if taken.get(item.run.model, 0) < MOST_PER_MODEL:
-            taken[item.run.model] = taken.get(item.run.model, 0) + 1
+        key = (id(item.block), item.label, item.case)
+        if key in seen or taken.get(item.label, 0) >= MOST_PER_MODEL:
+            continue
+        if source.has(item.run, item.case):
+            seen.add(key)
+            taken[item.label] = taken.get(item.label, 0) + 1
             kept.append(item)
     return kept
 
 
-def spread_cases(analysis: Analysis, number: int, source: ScanSource) -> list[tuple[str, ShownCase]]:
-    """Best, median and worst case of the model ranked first whose volumes are here; fewer when cases
-    are few.
-    """
-    items = [item for item in case_values(analysis, number)]
-    for model in analysis.ordered(sorted({item.run.model for item in items})):
-        seed = min(item.run.seed for item in items if item.run.model == model)
-        mine = [item for item in items if item.run.model == model and item.run.seed == seed]
-        mine = [item for item in mine if item.status == "ok" and source.has(item.run, item.case)]
-        if mine:
-            places = {"best": len(mine) - 1, "median": len(mine) // 2, "worst": 0}
-            chosen: dict[int, str] = {}
-            for name, place in places.items():
-                chosen.setdefault(place, name)
-            return [(name, mine[place]) for place, name in sorted(chosen.items(), reverse=True)]
-    return []
+def _case_values(block: Block, scores: Scores, region: str, metric: Metric) -> list[ShownCase]:
+    """Every (training run, case) of an entry with a finite score."""
+    found: list[ShownCase] = []
+    largest = np.max(np.nan_to_num(block.reference_ml, nan=-1.0), axis=1, initial=-1.0)
+    table = block.per_case(scores, region, metric.name)
+    for seed, values in zip(scores.seeds, table, strict=True):
+        for place in np.flatnonzero(np.isfinite(values)).tolist():
+            run = _run_of(scores, seed, block.folds[place])
+            if run is not None:
+                volume = float(largest[place]) if largest[place] >= 0 else float("nan")
+                case, value = block.cases[place], float(values[place])
+                found.append(ShownCase(run, scores.label, block, case, metric, value, volume))
+    return found
+
+
+def _run_of(scores: Scores, seed: int, fold: int) -> Run | None:
+    """The training run of a seed that was to score a case of a fold."""
+    runs = (run for run in scores.entry.runs if (run.seed, run.fold) == (seed, fold))
+    return next((run for run in runs if run.rows is not None), None)

@@ -2,9 +2,8 @@
   "use strict";
   function key(cell) {
     var value = cell ? cell.getAttribute("data-value") : null;
-    if (value !== null) { return value === "inf" ? Infinity : value === "-inf" ? -Infinity : parseFloat(value); }
-    var text = cell ? cell.textContent.trim() : "";
-    var number = parseFloat(text.replace(/^</, ""));
+    var text = value !== null ? value : cell ? cell.textContent.trim().replace(/\u2212/g, "-").replace(/^[<[]/, "") : "";
+    var number = text === "inf" ? Infinity : text === "-inf" ? -Infinity : parseFloat(text);
     return isNaN(number) ? text.toLowerCase() : number;
   }
   function compare(a, b) {
@@ -14,14 +13,18 @@
     return a < b ? -1 : a > b ? 1 : 0;
   }
   function sort(head) {
-    var row = head.parentNode, place = Array.prototype.indexOf.call(row.children, head);
-    var body = head.closest("table").tBodies[0], down = head.getAttribute("aria-sort") === "ascending";
-    var lines = Array.prototype.filter.call(body.rows, function (line) { return !line.classList.contains("fixed"); });
-    lines.map(function (line, order) { return [key(line.cells[place]), order, line]; })
+    var row = head.parentNode, place = Array.prototype.indexOf.call(row.children, head), table = head.closest("table");
+    var down = head.getAttribute("aria-sort") === "ascending";
+    Array.prototype.map.call(table.querySelectorAll("tbody tr:not(.group)"), function (line, order) { return [key(line.cells[place]), order, line]; })
       .sort(function (a, b) { return (down ? -1 : 1) * compare(a[0], b[0]) || a[1] - b[1]; })
-      .forEach(function (item) { body.appendChild(item[2]); });
+      .forEach(function (item) { table.tBodies[0].appendChild(item[2]); });
     Array.prototype.forEach.call(row.children, function (other) { other.removeAttribute("aria-sort"); });
     head.setAttribute("aria-sort", down ? "descending" : "ascending");
+    table.classList.add("sorted");
+  }
+  function reveal() {
+    var aim = /^#viewer=/.test(location.hash) ? document.getElementById("worst") : document.getElementById(location.hash.slice(1));
+    for (var part = aim; part; part = part.parentElement) { if (part.tagName === "DETAILS") { part.open = true; } }
   }
   document.querySelectorAll("tr.leaf th").forEach(function (head) {
     head.tabIndex = 0;
@@ -30,8 +33,13 @@
       if (event.key === "Enter" || event.key === " ") { event.preventDefault(); sort(head); }
     });
   });
+  window.addEventListener("hashchange", reveal);
+  var opened = [];
   window.addEventListener("beforeprint", function () {
-    document.querySelectorAll("details").forEach(function (part) { part.open = true; });
+    opened = Array.prototype.filter.call(document.querySelectorAll("details.printed"), function (part) { return !part.open; });
+    opened.forEach(function (part) { part.open = true; });
   });
+  window.addEventListener("afterprint", function () { opened.forEach(function (part) { part.open = false; }); });
+  reveal();
   document.documentElement.dataset.ready = "1";
 })();

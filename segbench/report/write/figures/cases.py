@@ -64,6 +64,6 @@ def draw(analysis: Analysis, number: int) -> Sketch:
     axis.tick_params(axis="y", length=0)
     return Sketch(
         figure,
-        f"{metric.head} of the {column.unit} of {block.name}, averaged over seeds; bar: quartiles and median.",
+        f"{metric.head} of the {column.unit} of {block.name}, averaged over seeds; bar: quartiles, median.",
         f"{metric.head} of {len(block.units)} {column.unit} of {block.name}: {'; '.join(parts)}.",
     )

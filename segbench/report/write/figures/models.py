@@ -24,6 +24,7 @@ from segbench.report.write.figures.style import (
     new_figure,
     short_names,
 )
+from segbench.report.write.tables import STARS
 
 MOST_COLUMNS = 3
 ROW = 0.19  # inches
@@ -78,8 +79,8 @@ def _panel(axis: Any, analysis: Analysis, column: Column, labels: Sequence[str],
     scale = column.metric.scale
     baselines = {scores.label for scores in analysis.blocks[column.block].baselines}
     spans = {label: _span(column, label) for label in labels}
-    inside = [value for label, span in spans.items() if label not in baselines for value in span]
-    low, high = limits(column.metric, [value * scale for value in inside or sum(spans.values(), [])])
+    models = [label for label in labels if label not in baselines]
+    low, high = limits(column.metric, [value * scale for label in models or labels for value in spans[label]])
     axis.set_xlim(low, high)
     axis.set_ylim(len(labels) - 0.4, -0.6)
     for place, label in enumerate(labels):
@@ -123,7 +124,7 @@ def _model(axis: Any, column: Column, label: str, place: int) -> None:
     if len(seeds) > 1:
         axis.plot(seeds, [place] * len(seeds), "o", ms=3.0, mfc=PAPER, mec=colour, mew=0.7, zorder=3)
     axis.plot([value], [place], marker, color=colour, ms=5.0 if len(seeds) < 2 else 4.2, zorder=4)
-    star = {"method": "*", "weights": "\N{DAGGER}"}.get(column.star(label), "")
+    star = STARS.get(column.star(label), "")
     if star:
         axis.annotate(
             star, (end, place), (2, -1), textcoords="offset points", va="center", color=INK, fontsize=9

@@ -1,4 +1,4 @@
-"""One look for all figures: colours that colour-blind readers can tell apart, and the same bytes each time."""
+"""One look for all figures: colours that colour-blind readers can tell apart, the same bytes each time."""
 
 from __future__ import annotations
 

@@ -1,0 +1,163 @@
+"""report.json: the analysis as plain values, nothing computed and nothing left out of what it decided."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+from collections.abc import Mapping
+from importlib import metadata
+from importlib.resources import files as resources
+from typing import Any
+
+import numpy as np
+
+from segbench.report.analysis.analysis import Analysis
+from segbench.report.analysis.blocks import Block, failures
+from segbench.report.analysis.columns import Column
+from segbench.report.analysis.entries import Entry
+from segbench.report.analysis.sentences import headline
+from segbench.report.read.runs import Run
+
+SCHEMA_VERSION = 2
+PACKAGES = ("segbench", "numpy", "scipy", "pandas", "matplotlib")
+
+
+def files(analysis: Analysis) -> dict[str, bytes | str]:
+    """report.json: sorted keys, two-space indent, floats by repr, newline at the end."""
+    text = json.dumps(document(analysis), sort_keys=True, indent=2, ensure_ascii=False, allow_nan=False)
+    return {"report.json": text + "\n"}
+
+
+def document(analysis: Analysis) -> dict[str, Any]:
+    """The content of report.json: no time, host, user, path or command line; numbers as stored."""
+    return {
+        "schema_version": SCHEMA_VERSION,
+        "settings": plain(analysis.options.public()),
+        "versions": versions(),
+        "runs": [_run(run) for run in analysis.runs],
+        "entries": [_entry(analysis, entry) for entry in analysis.entries],
+        "blocks": [_block(block) for block in analysis.blocks],
+        "verdicts": [
+            {"where": place, "sentences": list(sentences)}
+            for place, sentences in (headline(analysis) if analysis.metrics else ())
+        ],
+        "columns": [_column(analysis, column) for column in analysis.columns.values()],
+        "cost": {label: plain(cost.as_json()) for label, cost in analysis.costs.items()},
+        "findings": [item.as_json() for item in analysis.findings],
+    }
+
+
+def schema() -> dict[str, Any]:
+    """The JSON Schema of report.json, as shipped."""
+    resource = resources("segbench.report").joinpath("schema", "report.schema.json")
+    return json.loads(resource.read_text(encoding="utf-8"))
+
+
+def versions() -> dict[str, str]:
+    """Versions of what computed and drew the report."""
+    found: dict[str, str] = {}
+    for package in PACKAGES:
+        try:
+            found[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def _run(run: Run) -> dict[str, Any]:
+    return {
+        "run_id": run.run_id,
+        "content_sha256": run.rows.digest if run.rows is not None else None,
+        "model": run.model,
+        "dataset": run.dataset,
+        "protocol": run.protocol,
+        "fold": run.fold,
+        "seed": run.seed,
+        "kind": run.kind,
+        "status": run.status,
+        "edited": run.edited,
+        "problem": run.problem,
+    }
+
+
+def _entry(analysis: Analysis, entry: Entry) -> dict[str, Any]:
+    name = analysis.names[entry.label]
+    return {
+        "label": entry.label,
+        "name": name.short,
+        "title": name.title,
+        "family": name.family,
+        "model": entry.model,
+        "dataset": entry.dataset,
+        "baseline": entry.baseline,
+        "identity": entry.identity.digest,
+        "runs": [run.run_id for run in entry.runs],
+        "copies": [run.run_id for run in entry.copies],
+    }
+
+
+def _block(block: Block) -> dict[str, Any]:
+    return {
+        "name": block.name,
+        "dataset": block.dataset,
+        "differs": list(block.differs),
+        "unit": block.unit,
+        "n": len(block.units),
+        "cases": len(block.cases),
+        "regions": {name: list(labels) for name, labels in block.regions.items()},
+        "mean_regions": list(block.mean_regions),
+        "entries": [scores.label for scores in block.scores],
+        "dropped_cases": list(block.dropped_cases),
+        "failures": [
+            {"entry": label, "case": case, "status": status} for label, case, status in failures(block)
+        ],
+    }
+
+
+def _column(analysis: Analysis, column: Column) -> dict[str, Any]:
+    """A column with everything that was decided in it, verdicts included."""
+    return {
+        "block": analysis.blocks[column.block].name,
+        "region": column.region,
+        "metric": column.metric.name,
+        "higher_is_better": column.metric.higher_is_better,
+        "role": column.role,
+        "unit": column.unit,
+        "reference": column.reference,
+        "order": list(column.order),
+        "left_out": dict(column.left_out),
+        "means": {label: _mean(mean) for label, mean in column.means.items()},
+        "comparisons": plain(column.comparisons),
+        "ranks": _ranks(column),
+        "null_check": plain(column.null),
+        "omnibus": plain(column.omnibus),
+    }
+
+
+def _mean(mean: Any) -> dict[str, Any]:
+    content = plain(mean)
+    content["per_seed"] = [{"seed": seed, "mean": value} for seed, value in content["per_seed"]]
+    return content
+
+
+def _ranks(column: Column) -> dict[str, Any] | None:
+    """Ranks with their intervals; the single draws of Kendall's tau are not kept."""
+    if column.ranks is None:
+        return None
+    return {key: value for key, value in plain(column.ranks).items() if key != "kendall_tau"}
+
+
+def plain(value: Any) -> Any:
+    """Any structure of the analysis as JSON values: NaN null, infinities a word, arrays lists."""
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {item.name: plain(getattr(value, item.name)) for item in dataclasses.fields(value)}
+    if isinstance(value, Mapping):
+        return {str(key): plain(item) for key, item in value.items()}
+    if isinstance(value, np.ndarray | np.generic):
+        return plain(value.tolist())
+    if isinstance(value, list | tuple):
+        return [plain(item) for item in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return None if math.isnan(value) else "inf" if value > 0 else "-inf"
+    return value
