@@ -1,6 +1,6 @@
 """The report: one page, one paper and tables, drawn from records and nothing else.
 
-`read` finds and checks runs, `analysis` decides what may be said, `write` typesets it. The names below are the
+`read` finds and checks runs, `analysis` decides what may be said, `write` typesets it. The names below are
 the public interface. They are resolved on first use, so that `import segbench.report` (and with it
 `segbench report --help`) costs neither pandas nor matplotlib.
 """

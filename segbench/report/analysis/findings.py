@@ -388,7 +388,7 @@ def _records(runs: Sequence[Run], blocks: Sequence[Block]) -> list[Finding]:
         ("degraded-run", "training was rolled back after non-finite values: {names}", [
             run for run in used if facts.degraded(run.record)
         ]),
-        ("prediction-is-reference", "predictions are the reference files themselves, byte for byte: {names}", [
+        ("prediction-is-reference", "predictions are the reference files, byte for byte: {names}", [
             run for run in used if facts.equal_to_reference(run.record)
         ]),
         ("unfinished-run", "not complete: {names}", [
