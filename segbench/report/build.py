@@ -10,6 +10,8 @@ from typing import Any
 
 from segbench.core.atomic import atomic_write
 from segbench.core.errors import SegbenchError
+from segbench.core.outputs import RECORD, OutputFolder
+from segbench.records.store import CASE_LINES, CASES_FILE, RUN_FILE
 from segbench.report import latex, markup
 from segbench.report.analysis import Analysis, analyse
 from segbench.report.answers import find_answers
@@ -52,7 +54,7 @@ def build_report(runs: Path | str | Iterable[Path | str], out: Path | str, **opt
 
     Args:
         runs: a run folder, a folder of runs, a `cases.csv`, or several of them.
-        out: folder of the report; files of the same names are replaced, others left alone.
+        out: folder of the report; files of an earlier report are replaced, others left alone.
         **options: see `segbench.report.options.Options`; `format` is understood as `formats`.
 
     Returns:
@@ -61,7 +63,7 @@ def build_report(runs: Path | str | Iterable[Path | str], out: Path | str, **opt
     Raises:
         SegbenchError: SB104 an option that cannot be, SB701 no usable run, SB702 duplicate rows, SB705 no
             common case, SB703 an invalid published file, SB215 under `missing="error"`, SB505 the folder
-            cannot be written.
+            cannot be written, SB337 a file of the report would be written over a record or a foreign file.
     """
     chosen = make_options(**options)
     analysis = analyse(as_paths(runs), chosen)
@@ -86,7 +88,7 @@ def build_report(runs: Path | str | Iterable[Path | str], out: Path | str, **opt
         plan.append((folder / "tables" / "long.csv", long_text(analysis, raw=chosen.raw_csv)))
     if "figures" in chosen.formats:
         plan += _figure_files(folder / "figures", drawn)
-    files = [atomic_write(path, data) for path, data in plan]
+    files = _written(folder, plan, [*as_paths(runs), *_records(analysis)])
     failing = any(item.severity == "error" for item in analysis.guards)
     return ReportResult(
         files=tuple(files),
@@ -96,6 +98,26 @@ def build_report(runs: Path | str | Iterable[Path | str], out: Path | str, **opt
         analysis=analysis,
         tables=tuple(tables),
     )
+
+
+def _records(analysis: Analysis) -> list[Path]:
+    """The files that were read of every run."""
+    names = (RUN_FILE, CASES_FILE, CASE_LINES, "profile.json")
+    return [run.folder / name for run in analysis.runs if run.folder is not None for name in names]
+
+
+def _written(folder: Path, plan: Sequence[tuple[Path, bytes | str]], inputs: Sequence[Path]) -> list[Path]:
+    """Write all files, or none where one of them is not ours to replace."""
+    contents = {path: data.encode() if isinstance(data, str) else data for path, data in plan}
+
+    def same(path: Path) -> bool:
+        return path.is_file() and path.read_bytes() == contents.get(path)
+
+    names = [path.relative_to(folder).as_posix() for path in contents]
+    with OutputFolder(folder, names, inputs=inputs, same=same) as results:
+        files = [atomic_write(path, data) for path, data in contents.items()]
+        results.wrote(*files)
+    return [*files, folder / RECORD]
 
 
 def _figures(analysis: Analysis, skipped: list[dict[str, str]]) -> list[Any]:
