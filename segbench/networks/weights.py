@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from segbench.core.atomic import atomic_write
 from segbench.core.errors import SegbenchError
+from segbench.core.outputs import check_targets
 from segbench.networks.registry import build_network, build_on_meta, network_card
 
 if TYPE_CHECKING:
@@ -164,11 +165,13 @@ def import_weights(
         **overrides: Overrides that the weights were trained with.
 
     Raises:
-        SegbenchError: SB406 for a file that cannot be read or does not fit, SB101 for an unknown model.
+        SegbenchError: SB406 for a file that cannot be read or does not fit, SB101 for an unknown model, SB337
+            when a file stands at `output`.
     """
     from segbench.networks.official import load_official_weights, plain_weights
 
     output = _safetensors_name(output)
+    check_targets([output], inputs=[Path(file)])
     network_card(model)
     weights = plain_weights(read_weights(file))
     inputs, outputs = _channel_counts(model, weights, path=Path(file), overrides=overrides)
@@ -193,11 +196,15 @@ def export_weights(file: Path | str, model: str, output: Path | str) -> tuple[st
         The names written.
 
     Raises:
-        SegbenchError: SB406 for weights that do not fit or an ending that cannot be written.
+        SegbenchError: SB406 for weights that do not fit or an ending that cannot be written, SB337 when a
+            file stands at `output`.
     """
     from segbench.networks.official import export_official_weights, load_official_weights, plain_weights
 
     file, output = Path(file), Path(output)
+    if output.suffix not in (".pt", ".pth"):
+        output = _safetensors_name(output)
+    check_targets([output], inputs=[file])
     metadata = read_metadata(file) if file.suffix == ".safetensors" else None
     overrides = _overrides_of(model, metadata)
     weights = plain_weights(read_weights(file))
@@ -209,7 +216,7 @@ def export_weights(file: Path | str, model: str, output: Path | str) -> tuple[st
         atomic_write(output, lambda stream: torch.save(official, stream))
     else:
         known = metadata or WeightsMetadata(model, inputs, outputs, {})
-        write_weights(_safetensors_name(output), official, known)
+        write_weights(output, official, known)
     return tuple(official)
 
 
