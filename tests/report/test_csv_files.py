@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from latex_lint import floats, layouts, rows
 
+from segbench.records.identity import safe_part
 from segbench.report.analysis.analysis import Analysis, analyse
 from segbench.report.analysis.options import make_options
 from segbench.report.write import csv_files, markdown, paper
@@ -90,11 +91,11 @@ def test_ranks_of_single_runs_are_an_order_and_no_more(runs: Any) -> None:
 
 
 def test_no_cell_is_a_formula(runs: Any) -> None:
-    for label in ("=cmd", "+1", "@x", "-y"):
+    for label in ("=cmd", "+one", "@x", "-y"):
         for seed in (0, 1):
             written = runs.rows("m", seed=seed, cases=8, regions=("r",))
             for row in written:
-                row.update(model=f"'{label}", run_id=row["run_id"].replace("m__", f"{label}__", 1))
+                row.update(model=f"'{label}", run_id=row["run_id"].replace("m__", f"{safe_part(label)}__", 1))
             runs.write(written, record={"external": {"label": label}})
     analysis = analysed(runs)
     assert len(analysis.entries) == 4
@@ -113,8 +114,8 @@ def test_every_file_says_the_same_verdicts_and_stars(runs: Any, draw: int) -> No
             skill = 0.85 + 0.03 * rng.standard_normal()
             for seed in range(int(rng.integers(1, 4))):
                 runs.run(
-                    model, dataset=dataset, skill=float(np.clip(skill, 0.6, 0.95)), seed=seed, run_noise=0.004,
-                    regions=("r", "s"), cases=9,
+                    model, dataset=dataset, skill=float(np.clip(skill, 0.6, 0.95)), seed=seed,
+                    run_noise=0.004, regions=("r", "s"), cases=9,
                 )  # fmt: skip
     analysis = analysed(runs, reference=("none", "m0")[draw % 3 > 0])
     own = {
