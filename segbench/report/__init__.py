@@ -1,7 +1,7 @@
 """The report: one page, one paper and tables, drawn from records and nothing else.
 
-`read` finds and checks runs, `analysis` decides what may be said, `write` typesets it. The names below are the
-public interface. They are resolved on first use, so that `import segbench.report` (and with it
+`read` finds and checks runs, `analysis` decides what may be said, `write` typesets it. The names below are
+the public interface. They are resolved on first use, so that `import segbench.report` (and with it
 `segbench report --help`) costs neither pandas nor matplotlib.
 """
 
@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from segbench.report.analysis.analysis import Analysis, analyse
     from segbench.report.analysis.entries import Entry, build_entries
-    from segbench.report.analysis.identity import Identity, identity_of
     from segbench.report.analysis.frame import load_results
+    from segbench.report.analysis.identity import Identity, identity_of
     from segbench.report.write.build import ReportResult, build_report
     from segbench.report.write.latex import escape_latex
 

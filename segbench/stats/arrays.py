@@ -70,14 +70,30 @@ def refuse_non_finite(array: FloatArray, name: str) -> None:
 
 
 def paired_differences(x: ArrayLike, y: ArrayLike | None) -> FloatArray:
-    """X - y per case, or x itself when y is None (then x already holds the differences)."""
+    """X - y per case, or x itself when y is None (then x already holds the differences).
+
+    Differences that are rounding noise are zeros, and sizes that differ by no more than it are equal: means
+    of the same seeds in another order differ in their last bit, and no zero or tie may hang on that.
+    """
     first = finite_array(x, "x", ndim=1)
     if y is None:
-        return first
+        return without_noise(first, noise_floor(first))
     second = finite_array(y, "y", ndim=1)
     if first.shape != second.shape:
         raise StatsError(f"x and y are pairs: expected equal lengths, found {first.size} and {second.size}")
-    return first - second
+    return without_noise(first - second, noise_floor(first, second))
+
+
+def without_noise(differences: FloatArray, floor: float) -> FloatArray:
+    """`differences` with zeros where their size is at most `floor`, and one size for sizes that close."""
+    sizes = np.abs(differences)
+    order = np.argsort(sizes, kind="stable")
+    ordered = np.concatenate([[0.0], sizes[order]])
+    starts = np.concatenate([[True], np.diff(ordered) > floor])
+    ordered = ordered[np.maximum.accumulate(np.where(starts, np.arange(ordered.size), 0))]
+    equal = np.empty_like(sizes)
+    equal[order] = ordered[1:]
+    return np.copysign(equal, differences)
 
 
 def noise_floor(*arrays: FloatArray) -> float:

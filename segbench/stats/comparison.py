@@ -5,11 +5,11 @@ from dataclasses import dataclass
 from itertools import combinations
 
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 
-from segbench.stats.arrays import FloatArray, noise_floor, open_unit
+from segbench.stats.arrays import FloatArray, noise_floor, open_unit, paired_differences
 from segbench.stats.errors import StatsError
-from segbench.stats.family import FEWEST_SEEDS, Pairs, PairTests, larger, pair_tests
+from segbench.stats.family import FEWEST_SEEDS, Pairs, PairTests, decide, larger, pair_tests, too_few_seeds
 from segbench.stats.hodges_lehmann import hodges_lehmann
 from segbench.stats.multiple import holm, shaffer
 from segbench.stats.paired import rank_biserial, wilcoxon_signed_rank
@@ -141,67 +141,102 @@ def compare_models(
     return _compared(names, values, pairs, rules, all_pairs=reference is None)
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class _Decisions:
+    """What was decided of each pair; arrays over the pairs."""
+
+    test: PairTests
+    p: FloatArray
+    adjusted: FloatArray  # nan where withheld
+    reasons: list[str]  # why withheld
+    equivalence: PairTests
+    p_equivalence: FloatArray
+    equivalence_adjusted: FloatArray
+    detectable: FloatArray
+
+
 def _compared(
     names: list[str], values: list[FloatArray], pairs: Pairs, rules: _Rules, *, all_pairs: bool
 ) -> tuple[Comparison, ...]:
     """The comparisons of `pairs`, which are one family."""
-    floor = noise_floor(*values)
-    tests = _tests(values, pairs, floor)
-    pvalues = [np.minimum(test.pvalue, 1.0) for test in tests]
-    decisive, p = larger(*tests, *pvalues), np.maximum(*pvalues)
-    nothing = decisive.parts.sum(axis=-1) == 0
+    tests = _tests(values, pairs, noise_floor(*values))
+    test, p = decide(*tests)
+    degenerate = (test.parts == 0).all(axis=-1)
     reasons = [
         _withheld(names, values, pair, rules, certain=bool(still) and d != 0)
-        for pair, still, d in zip(pairs, nothing, decisive.difference, strict=True)
+        for pair, still, d in zip(pairs, degenerate, test.difference, strict=True)
     ]
-    open_pairs = np.array([not reason for reason in reasons])
-    adjusted = _adjusted(np.where(open_pairs, p, 1.0), pairs, len(names), all_pairs=all_pairs)
-    equivalence, equal, equal_adjusted = _equivalence(tests, rules.margin, open_pairs)
-    detectable = decisive.reach(rules.alpha / len(pairs) / 2) + decisive.reach(1 - POWER)
-    found: list[Comparison] = []
-    for place, (first, second) in enumerate(pairs):
-        p_adjusted = float(adjusted[place]) if open_pairs[place] else float("nan")
-        same_adjusted = float(equal_adjusted[place])
-        difference = float(decisive.difference[place])
-        verdict, deciding, confidence = "inconclusive", decisive, rules.confidence
-        if p_adjusted < rules.alpha:
-            verdict = "better" if (difference > 0) == rules.higher_is_better else "worse"
-        elif same_adjusted < rules.alpha:
-            step = float(equal[place]) / same_adjusted if same_adjusted else 1.0
-            verdict, deciding, confidence = "equivalent", equivalence, 1 - 2 * rules.alpha * step
-        half = float(deciding.reach((1 - confidence) / 2)[place])
-        span = rules.bounds[1] - rules.bounds[0]
-        a, b = values[first].mean(axis=0), values[second].mean(axis=0)
-        won = np.where(np.abs(a - b) <= floor, 0.0, a - b) * (1 if rules.higher_is_better else -1)
-        notes = [reasons[place], _contrast(names[first], names[second], a, b, won, difference, rules)]
-        if verdict in ("better", "worse") and same_adjusted < rules.alpha:
-            notes.append(f"The difference lies within the margin of {rules.margin:g}.")
-        found.append(
-            Comparison(
-                a=names[first],
-                b=names[second],
-                difference=difference,
-                low=max(difference - half, -span),
-                high=min(difference + half, span),
-                confidence=confidence,
-                p=float(p[place]),
-                p_adjusted=p_adjusted,
-                verdict=verdict,
-                claim="method" if _fewest(values, (first, second)) >= 2 else "weights",
-                n=a.size,
-                seeds_a=values[first].shape[0],
-                seeds_b=values[second].shape[0],
-                detectable_difference=float(detectable[place]),
-                p_equivalence=float(equal[place]),
-                p_equivalence_adjusted=same_adjusted,
-                wilcoxon_p=wilcoxon_signed_rank(a, b).pvalue,
-                shift=hodges_lehmann(a, b).estimate,
-                wins=float(((won > 0) + 0.5 * (won == 0)).mean()),
-                degenerate=bool(nothing[place]),
-                note=" ".join(note for note in notes if note),
-            )
-        )
-    return tuple(found)
+    allowed = np.array([not reason for reason in reasons])
+    adjusted = adjusted_pvalues(np.where(allowed, p, 1.0), pairs, len(names), all_pairs=all_pairs)
+    decisions = _Decisions(
+        test,
+        p,
+        np.where(allowed, adjusted, np.nan),
+        reasons,
+        *_equivalence(tests, rules.margin, allowed),
+        detectable=test.reach(rules.alpha / len(pairs) / 2) + test.reach(1 - POWER),
+    )
+    return tuple(
+        _comparison(names, values, pair, place, decisions, rules) for place, pair in enumerate(pairs)
+    )
+
+
+def _comparison(
+    names: list[str],
+    values: list[FloatArray],
+    pair: tuple[int, int],
+    place: int,
+    decisions: _Decisions,
+    rules: _Rules,
+) -> Comparison:
+    """The comparison at `place` of the family."""
+    (name, other), (first, second) = (names[i] for i in pair), (values[i] for i in pair)
+    a, b = first.mean(axis=0), second.mean(axis=0)
+    won = paired_differences(a, b) * (1 if rules.higher_is_better else -1)
+    difference = float(decisions.test.difference[place])
+    verdict, low, high, confidence = _verdict(place, decisions, rules)
+    notes = [decisions.reasons[place], _contrast(name, other, won, difference, rules)]
+    if verdict in ("better", "worse") and decisions.equivalence_adjusted[place] < rules.alpha:
+        notes.append(f"The difference lies within the margin of {rules.margin:g}.")
+    return Comparison(
+        a=name,
+        b=other,
+        difference=difference,
+        low=low,
+        high=high,
+        confidence=confidence,
+        p=float(decisions.p[place]),
+        p_adjusted=float(decisions.adjusted[place]),
+        verdict=verdict,
+        claim="method" if _fewest(values, pair) >= 2 else "weights",
+        n=a.size,
+        seeds_a=first.shape[0],
+        seeds_b=second.shape[0],
+        detectable_difference=float(decisions.detectable[place]),
+        p_equivalence=float(decisions.p_equivalence[place]),
+        p_equivalence_adjusted=float(decisions.equivalence_adjusted[place]),
+        wilcoxon_p=wilcoxon_signed_rank(a, b).pvalue,
+        shift=hodges_lehmann(a, b).estimate,
+        wins=float(((won > 0) + 0.5 * (won == 0)).mean()),
+        degenerate=bool((decisions.test.parts[place] == 0).all()),
+        note=" ".join(note for note in notes if note),
+    )
+
+
+def _verdict(place: int, decisions: _Decisions, rules: _Rules) -> tuple[str, float, float, float]:
+    """The verdict on a pair with the interval of the test that decided: verdict, low, high, confidence."""
+    difference = float(decisions.test.difference[place])
+    verdict, test, confidence = "inconclusive", decisions.test, rules.confidence
+    if decisions.adjusted[place] < rules.alpha:
+        verdict = "better" if (difference > 0) == rules.higher_is_better else "worse"
+    elif decisions.equivalence_adjusted[place] < rules.alpha:
+        verdict, test = "equivalent", decisions.equivalence
+        adjusted = float(decisions.equivalence_adjusted[place])
+        step = float(decisions.p_equivalence[place]) / adjusted if adjusted else 1.0
+        confidence = 1 - 2 * rules.alpha * step  # of the interval that lies within the margin exactly then
+    half = float(test.reach((1 - confidence) / 2)[place])
+    span = rules.bounds[1] - rules.bounds[0]
+    return verdict, max(difference - half, -span), min(difference + half, span), confidence
 
 
 def _fewest(values: list[FloatArray], pair: tuple[int, int]) -> int:
@@ -228,7 +263,7 @@ def _withheld(
         return f"{n} {unit}: no test is possible."
     if fewest == 1 and n < FEWEST_PATIENTS:
         return f"{n} {unit} and one seed: no verdict below {FEWEST_PATIENTS} {rules.unit}."
-    if 1 < fewest < FEWEST_SEEDS and len(values) > 2:
+    if too_few_seeds([model.shape[0] for model in values], pair):
         few = " and ".join(names[place] for place in pair if values[place].shape[0] == fewest)
         return (
             f"Two seeds of {few}: among three models or more there is no verdict below {FEWEST_SEEDS} seeds, "
@@ -239,7 +274,7 @@ def _withheld(
     return ""
 
 
-def _adjusted(p: FloatArray, pairs: Pairs, models: int, *, all_pairs: bool) -> FloatArray:
+def adjusted_pvalues(p: FloatArray, pairs: Pairs, models: int, *, all_pairs: bool) -> FloatArray:
     """Adjusted p of each pair: Shaffer's steps over all pairs, Holm's over the pairs of a reference."""
     if not all_pairs:
         return holm(p)
@@ -251,7 +286,7 @@ def _adjusted(p: FloatArray, pairs: Pairs, models: int, *, all_pairs: bool) -> F
 
 
 def _equivalence(
-    tests: tuple[PairTests, PairTests], margin: float | None, open_pairs: np.ndarray
+    tests: tuple[PairTests, PairTests], margin: float | None, allowed: NDArray[np.bool_]
 ) -> tuple[PairTests, FloatArray, FloatArray]:
     """The test that decides about equivalence, its p and the adjusted p; nan without a margin."""
     if margin is None:
@@ -259,20 +294,17 @@ def _equivalence(
         return tests[0], nothing, nothing
     first, second = (test.tail(margin - np.abs(test.difference)) for test in tests)
     p = np.maximum(first, second)
-    adjusted = np.where(open_pairs, holm(np.where(open_pairs, p, 1.0)), np.nan)
+    adjusted = np.where(allowed, holm(np.where(allowed, p, 1.0)), np.nan)
     return larger(*tests, first, second), p, adjusted
 
 
-def _contrast(
-    name: str, other: str, a: FloatArray, b: FloatArray, won: FloatArray, difference: float, rules: _Rules
-) -> str:
+def _contrast(name: str, other: str, won: FloatArray, difference: float, rules: _Rules) -> str:
     """The sentence for a mean and ranks that point to different models, "" where they agree."""
-    by_mean = np.sign(difference) * (1 if rules.higher_is_better else -1)
-    by_rank = np.sign(rank_biserial(a, b)) * (1 if rules.higher_is_better else -1)
-    more, fewer = int((won > 0).sum()), int((won < 0).sum())
+    by_mean = float(np.sign(difference)) * (1 if rules.higher_is_better else -1)
     ahead, behind = (name, other) if by_mean > 0 else (other, name)
-    if by_mean * np.sign(more - fewer) < 0:
+    more, fewer = int((won > 0).sum()), int((won < 0).sum())
+    if by_mean * (more - fewer) < 0:
         return f"By the mean {ahead} is ahead, on {max(more, fewer)} of {won.size} {rules.unit} {behind} is."
-    if by_mean * by_rank < 0:
+    if by_mean * rank_biserial(won) < 0:
         return f"By the mean {ahead} is ahead, by the signed ranks {behind} is."
     return ""

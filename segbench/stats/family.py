@@ -73,6 +73,20 @@ class PairTests:
         return 2 * self.tail(np.abs(self.difference))
 
 
+def too_few_seeds(numbers: Sequence[int], pair: tuple[int, int]) -> bool:
+    """Whether `pair` has two seeds on a side, among three models or more: then it gets no verdict.
+
+    `numbers` are the seeds of all models.
+    """
+    return len(numbers) > 2 and 1 < min(numbers[place] for place in pair) < FEWEST_SEEDS
+
+
+def decide(first: PairTests, second: PairTests) -> tuple[PairTests, FloatArray]:
+    """The test with the larger p of no difference, and that p."""
+    p, other = np.minimum(first.pvalue, 1.0), np.minimum(second.pvalue, 1.0)
+    return larger(first, second, p, other), np.maximum(p, other)
+
+
 def larger(first: PairTests, second: PairTests, p: FloatArray, other: FloatArray) -> PairTests:
     """Of two tests of each pair the one with the larger p: the only place where one is chosen."""
     keep = (p >= other)[..., None]
@@ -84,9 +98,10 @@ def larger(first: PairTests, second: PairTests, p: FloatArray, other: FloatArray
 def pair_tests(models: Sequence[FloatArray], pairs: Pairs, *, floor: float) -> tuple[PairTests, PairTests]:
     """The tests of `pairs` with each model's own seed variance, and with the moderated ones.
 
-    A pair with one seed on a side is a paired t-test of the patients' differences, in both. Where two models
-    are all there is and one has two seeds, the own variances say so little that Satterthwaite's degrees of
-    freedom are wrong twice as often as they should be: there the parts stay apart.
+    A pair with one seed on a side is a paired t-test of the patients' differences, in both. Two models that
+    are all there is have no family to lean on, and Satterthwaite's degrees of freedom for their seeds err too
+    often when one varies more than the other: they have those of the side with fewer seeds, and with two
+    seeds on a side the parts stay apart.
 
     Args:
         models: per model (..., seeds, patients), with at least 2 patients.
@@ -119,7 +134,7 @@ def pair_tests(models: Sequence[FloatArray], pairs: Pairs, *, floor: float) -> t
             if place == 0 and apart:
                 tests[place].append(_parts_apart(first, second, case, floor))
             else:
-                cautious = place == 0 and seeds[a] != seeds[b]
+                cautious = place == 0 and len(models) == 2
                 tests[place].append(
                     _one_part(*combined_variance(first, second, case, shared, floor, cautious=cautious))
                 )

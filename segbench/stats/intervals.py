@@ -8,7 +8,8 @@ from numpy.typing import ArrayLike
 from segbench.stats.arrays import FloatArray, choice, finite_array, noise_floor, open_unit, positive_count
 from segbench.stats.errors import NotEnoughSeeds
 from segbench.stats.laws import fair_binomial_cdf, normal_cdf, normal_quantile, student_quantile
-from segbench.stats.resampling import bootstrap_means, bootstrap_medians
+from segbench.stats.resampling import bootstrap_means, bootstrap_medians, group_index
+from segbench.stats.scores import Bounds, by_patient, checked_bounds
 
 BCA_FROM = 20  # cases; below, Student t covers better (measured, section 2.3 of the statistics document)
 FEW_CASES = 30
@@ -46,6 +47,8 @@ def mean_interval(
     resamples: int = 10_000,
     seed: int = 0,
     worst: float | None = None,
+    patients: ArrayLike | None = None,
+    bounds: Bounds | None = None,
 ) -> Interval:
     """The mean over cases with a confidence interval.
 
@@ -59,9 +62,12 @@ def mean_interval(
         seed: of the bootstrap.
         worst: the metric's worst value, if it has one: a small sample that touches it gets a note, since
             every method's interval is then too short (measured coverage .74 to .79, n = 10, 10 % zeros).
+        patients: (cases,) labels; the scans of a patient are averaged first, and `n` counts patients.
+        bounds: lowest and highest value of the metric; the interval never leaves them.
 
     Raises:
-        StatsError: NaN or inf, wrong shape, unknown method. NotEnoughSeeds: `two_level` on one seed.
+        StatsError: NaN or inf, wrong shape, unknown method, a value out of bounds. NotEnoughSeeds:
+            `two_level` on one seed.
 
     **Source:** Efron 1987 (BCa); section 2.7 of the statistics document (two-level).
     """
@@ -69,6 +75,8 @@ def mean_interval(
     open_unit(confidence, "confidence")
     positive_count(resamples, "resamples")
     values = finite_array(x, "x", ndim=(1, 2))
+    lowest, highest = checked_bounds(bounds, [values])
+    values = by_patient(values, group_index(patients, values.shape[-1]))
     seeds = values.shape[0] if values.ndim == 2 else 1
     if method == "two_level" and seeds < 2:
         raise NotEnoughSeeds(f"two_level needs at least 2 seeds, found {seeds}")
@@ -76,6 +84,7 @@ def mean_interval(
     n, mean = cases.size, float(cases.mean())
     if seeds >= 2 and n >= 2 and method in ("auto", "two_level"):
         low, high = _two_level_bounds(values, confidence)
+        low, high = max(low, lowest), min(high, highest)
         return Interval(mean, low, high, confidence, "two_level", n, _note(cases, worst))
     chosen = ("bca" if n >= BCA_FROM else "t") if method in ("auto", "two_level") else method
     if n == 1:
@@ -87,6 +96,7 @@ def mean_interval(
     else:
         draws = bootstrap_means(cases[:, None], resamples=resamples, seed=seed)[:, 0]
         low, high = _bootstrap_bounds(cases, draws, chosen, confidence)
+    low, high = max(low, lowest), min(high, highest)
     return Interval(mean, low, high, confidence, chosen, n, _note(cases, worst))
 
 

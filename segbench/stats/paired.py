@@ -19,6 +19,7 @@ from segbench.stats.laws import normal_cdf, ranks
 
 ALTERNATIVES = ("two-sided", "greater", "less")
 EXACT_LIMIT = 200
+EXACT_UP_TO = 50  # pairs, by default; above, the normal approximation errs by less than 0.004
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +32,7 @@ class WilcoxonResult:
         n: pairs that were ranked (zeros left out with `drop`, counted with `pratt`).
         zeros: pairs without a difference.
         ties: ranked non-zero pairs that share their absolute difference with another pair.
-        alternative, method, correction: the variant, for the caption.
+        alternative, method, correction: the variant, for the caption; method is the one that was used.
     """
 
     statistic: float
@@ -81,23 +82,26 @@ def wilcoxon_signed_rank(
     *,
     alternative: str = "two-sided",
     zeros: str = "drop",
-    method: str = "normal",
+    method: str = "auto",
     correction: bool = True,
     resamples: int = 10_000,
     seed: int = 0,
 ) -> WilcoxonResult:
     """The Wilcoxon signed-rank test of the paired differences x - y.
 
-    The default equals R `wilcox.test(x, y, paired=TRUE, exact=FALSE, correct=TRUE)`; scipy's defaults are
-    another variant (no correction, exact law for small samples), so captions name the variant.
+    Up to 50 pairs that differ the law of W+ is exact, also with ties and zeros (R's exactRankTests); above,
+    the normal approximation equals R `wilcox.test(x, y, paired=TRUE, exact=FALSE, correct=TRUE)`. scipy's
+    default is another variant (no correction), so captions name the variant. Differences below the rounding
+    noise of the values are zeros.
 
     Args:
         x: (n,) values, or the differences when `y` is None.
         y: (n,) values of the other model, same case order.
         alternative: `two-sided`, `greater` (x above y) or `less`.
         zeros: `drop` pairs without a difference, or rank them and leave them out of W+ (`pratt`).
-        method: `normal` approximation with tie correction; `exact` law of W+ given the ties (at most 200
-            ranked pairs); `permutation` of signs, on the mean difference, p = (1 + hits) / (1 + resamples).
+        method: `auto` is `exact` up to 50 pairs that differ and `normal` above; `normal` approximation with
+            tie correction; `exact` law of W+ given the ties (at most 200 ranked pairs); `permutation` of
+            signs, on the mean difference, p = (1 + hits) / (1 + resamples).
         correction: continuity correction of the normal approximation.
         resamples: sign flips of `permutation`.
         seed: of `permutation`.
@@ -109,9 +113,11 @@ def wilcoxon_signed_rank(
     """
     choice(alternative, ALTERNATIVES, "alternative")
     choice(zeros, ("drop", "pratt"), "zeros")
-    choice(method, ("normal", "exact", "permutation"), "method")
+    choice(method, ("auto", "normal", "exact", "permutation"), "method")
     differences = paired_differences(x, y)
     ranked = signed_ranks(differences, zeros)
+    if method == "auto":
+        method = "exact" if ranked.ranked <= EXACT_UP_TO else "normal"
     if ranked.ranks.size == 0:
         pvalue = 1.0
     elif method == "normal":

@@ -141,8 +141,8 @@ def combined_variance(
         case: squared standard error from the cases, and degrees of freedom.
         interaction: what both count, and is taken off once.
         floor: a root of the variance up to here is zero.
-        cautious: the seeds have the degrees of freedom of the side with fewer. Satterthwaite's err where the
-            model with fewer seeds is the one that varies more.
+        cautious: the seeds have the degrees of freedom of the side with fewer. Satterthwaite's are too
+            many where one model varies more than the other and its few seeds happen not to show it.
 
     **Source:** Satterthwaite 1946.
     """

@@ -132,8 +132,8 @@ def _not_comparable(block: Block) -> list[Finding]:
         return []
     labels = listed([scores.label for scores in block.scores])
     message = (
-        f"{block.name}: {labels} cannot be compared with the other results on {block.dataset} and have a "
-        f"table of their own: {'; '.join(block.differs[:MOST_FIELDS])}"
+        f"{block.name}: {labels} cannot be compared with the other results on {block.dataset}, shown apart: "
+        f"{'; '.join(block.differs[:MOST_FIELDS])}"
     )
     return [finding("not-comparable", message, block.runs, dataset=block.dataset)]
 
@@ -246,8 +246,8 @@ def _cases(block: Block) -> list[Finding]:
     ]
     if partial:
         message = (
-            f"{block.name}: not every model was scored on every region; one without a region takes no part "
-            f"in it, nor in a mean that contains it: {listed(partial)}"
+            f"{block.name}: not every model was scored on every region; one without a region has no part in "
+            f"it, nor in a mean that contains it: {listed(partial)}"
         )
         found.append(finding("regions-differ", message, block.runs, dataset=block.dataset))
     units = len(block.units)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
+from segbench.cards.bibtex import parse_bibtex
 from segbench.core.errors import SegbenchError
 from segbench.core.text import one_line
 from segbench.records.schema import SplitRecord
@@ -32,12 +33,14 @@ class Name:
         title: in full, at its first mention.
         family: head of its group in Table 1.
         card: slug of its model card, empty where there is none.
+        bibtex: the entry of its paper, empty where none is known.
     """
 
     short: str
     title: str
     family: str
     card: str
+    bibtex: str = ""
 
 
 def entry_names(entries: Sequence[Entry]) -> dict[str, Name]:
@@ -68,6 +71,7 @@ def _name(entry: Entry) -> Name:
     record = entry.runs[0].record
     family = facts.family(record)
     title, short, slug = facts.title(record), facts.text(record.model, "card", "short_name"), ""
+    bibtex = _checked_bibtex(facts.text(record.model, "card", "bibtex"))
     if entry.identity.kind != "external" or not family:
         try:
             card = load_model_card(entry.model)
@@ -75,10 +79,19 @@ def _name(entry: Entry) -> Name:
             pass
         else:
             title, short, family, slug = card.title, card.short_name, card.family, card.slug
+            bibtex = card.bibtex
     difference = entry.label.removeprefix(one_line(entry.model))
     title = one_line(title or entry.model).strip() or "?"
     short = one_line(short or entry.model).strip() or "?"
-    return Name(short + difference, title + difference, FAMILIES.get(family, OTHER_FAMILY), slug)
+    return Name(short + difference, title + difference, FAMILIES.get(family, OTHER_FAMILY), slug, bibtex)
+
+
+def _checked_bibtex(text: str) -> str:
+    """The entry of a record, which no card has checked; empty where it is not one."""
+    try:
+        return parse_bibtex(text).text()
+    except ValueError:
+        return ""
 
 
 def pseudonymise(runs: Sequence[Run]) -> tuple[tuple[Run, ...], dict[str, str]]:

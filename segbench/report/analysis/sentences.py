@@ -106,9 +106,11 @@ def answers(analysis: Analysis, column: Column) -> list[str]:
             f"Of {count} pairs of retrainings of one and the same network, the usual one-run paired test "
             f"calls {column.null.significant} different."
         )
-    if column.omnibus is not None:
+    whole = not all(pair.degenerate for pair in column.comparisons)  # else no error could be estimated
+    if column.omnibus is not None and len(column.compared) > 2 and whole:
+        what = "the models" if column.omnibus.claim == "method" else "these trained weights"
         shows = "show" if column.omnibus.p < analysis.options.alpha else "do not show"
-        lines.append(f"The data {shows} that the models differ at all (p {format_p(column.omnibus.p)}).")
+        lines.append(f"The data {shows} that {what} differ at all (p {format_p(column.omnibus.p)}).")
     gains = sorted(pair.detectable_difference for pair in column.comparisons if _finite(pair))
     if gains:
         middle = format_number(
@@ -124,7 +126,7 @@ def answers(analysis: Analysis, column: Column) -> list[str]:
 
 def _finite(pair: Comparison) -> bool:
     value = pair.detectable_difference
-    return value is not None and value == value and abs(value) != float("inf")
+    return 0 < value < float("inf") and not pair.degenerate
 
 
 def _nothing_to_compare(analysis: Analysis, column: Column) -> str:

@@ -126,8 +126,9 @@ class Tex(str):
 
 
 _PROSE = re.compile(
-    r"(?P<math>\b[np] (?:[<=>]) [0-9.]+)|(?P<percent>[0-9]+ %)|(?P<minus>(?<![\w.-])-(?=[0-9]))"
-    "|(?P<symbol>[\N{PLUS-MINUS SIGN}\N{EN DASH}\N{DAGGER}\N{UPWARDS ARROW}\N{DOWNWARDS ARROW}])"
+    r"(?P<math>\b[np] [<=>] [0-9.]+|\bp(?= adjusted))|(?P<percent>[0-9]+ %)|"
+    r"(?P<minus>(?<![\w.-])-(?=[0-9]))|"
+    "(?P<symbol>[\N{PLUS-MINUS SIGN}\N{EN DASH}\N{DAGGER}\N{UPWARDS ARROW}\N{DOWNWARDS ARROW}])"
 )
 _SYMBOLS = {
     "\N{PLUS-MINUS SIGN}": r"$\pm$",
@@ -166,7 +167,9 @@ def number(text: str) -> Tex:
     """A printed number, p-value or dash: a minus sign for the hyphen, no bare relation."""
     if text.startswith("<"):
         return Tex(f"$<$\\,{escape_latex(text[1:])}")
-    return Tex(prose(text).replace("inf", r"$\infty$") if text in {"inf", "-inf"} else prose(text))
+    if text in {"inf", "-inf"}:
+        return Tex(text.replace("inf", r"\infty").join("$$"))
+    return prose(text)
 
 
 @cache
@@ -182,11 +185,11 @@ def _environment() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
         keep_trailing_newline=True,
-        autoescape=False,  # noqa: S701 - `finalize` escapes, for LaTeX
+        autoescape=False,
         undefined=StrictUndefined,
         finalize=lambda value: value if isinstance(value, Tex | int) else escape_latex(str(value)),
     )
-    templates.filters |= {"prose": prose, "number": number}
+    templates.filters |= {"prose": prose, "number": number, "tex": Tex}
     return templates
 
 

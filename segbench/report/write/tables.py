@@ -7,7 +7,7 @@ is marked is decided here, once, from the columns of the analysis.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from segbench.metrics.summary import MEAN_REGION
 from segbench.report.analysis.analysis import Analysis
@@ -21,6 +21,7 @@ DASH = "\N{EN DASH}"
 NOT_AVAILABLE = "n/a"
 STARS = {"method": "*", "weights": "\N{DAGGER}"}
 """Sign of a significant gain over the reference, by what it is a claim about."""
+MOST_REGIONS = 5  # of one dataset as columns; of more only the mean is shown
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,6 +127,7 @@ class PairRow:
         won: share of patients won in percent, ties half.
         verdict: words of the verdict.
         claim: `method` or `weights`.
+        word: the verdict alone, for tables that mark a claim about weights.
     """
 
     dataset: str
@@ -138,6 +140,7 @@ class PairRow:
     won: str
     verdict: str
     claim: str
+    word: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,6 +160,14 @@ class PairTable:
     unit: str
     rows: tuple[PairRow, ...]
     notes: tuple[str, ...]
+
+    def short(self, most: int) -> PairTable:
+        """The table itself, or of more than `most` rows those with a verdict, the others counted."""
+        kept = tuple(row for row in self.rows if row.word != "inconclusive")
+        if len(self.rows) <= most:
+            return self
+        lost = f"{len(self.rows) - len(kept)} inconclusive comparisons are not shown"
+        return replace(self, rows=kept, notes=(*self.notes, lost))
 
 
 def score_tables(analysis: Analysis) -> list[ScoreTable]:
@@ -202,12 +213,14 @@ def _family(analysis: Analysis, row: ScoreRow) -> str:
 
 
 def _shown_columns(analysis: Analysis, number: int, datasets: int) -> list[Column]:
-    """Primary and boundary metric of a block; with one dataset the regions are columns too."""
+    """Primary and boundary metric of a block; with one dataset its regions, if few, are columns too."""
     found: list[Column] = []
     for metric in (analysis.metrics[0], analysis.boundary) if analysis.metrics else ():
         if metric is None:
             continue
-        regions = analysis.regions(number) if datasets == 1 else (analysis.blocks[number].main_region,)
+        regions = analysis.regions(number)
+        if datasets > 1 or len(regions) > MOST_REGIONS:
+            regions = (analysis.blocks[number].main_region,)
         found += [
             column for region in regions if (column := analysis.column(number, metric, region)) is not None
         ]
@@ -248,14 +261,21 @@ def _score_row(
         name=name.short,
         card=name.card,
         baseline=scores[0].baseline,
-        parameters="" if cost.parameters_m is None else format_number(cost.parameters_m, digits=1),
-        gmacs="" if cost.gmacs is None else format_number(cost.gmacs, digits=0 if cost.gmacs >= 10 else 1),
+        parameters=_short_number(cost.parameters_m),
+        gmacs=_short_number(cost.gmacs),
         seeds="-".join(str(count) for count in dict.fromkeys((seeds[0], seeds[-1]))),
         cells=tuple(
             _score_cell(analysis, column, label, found.get(label, ""))
             for column, found in zip(columns, marks, strict=True)
         ),
     )
+
+
+def _short_number(value: float | None) -> str:
+    """A count in millions or thousands of millions with two or three digits that say something."""
+    if value is None:
+        return ""
+    return format_number(value, digits=0 if value >= 100 else 1 if value >= 1 else 2)
 
 
 def _score_cell(analysis: Analysis, column: Column, label: str, mark: str) -> ScoreCell:
@@ -309,10 +329,13 @@ def _score_notes(analysis: Analysis, columns: Sequence[Column], rows: Sequence[S
     if any(cell.value == DASH for cell in cells):
         notes.append(f"{DASH}: not scored on this region or dataset")
     averaged = {
-        ", ".join(blocks[column.block].mean_regions) for column in columns if column.region == MEAN_REGION
+        block.name: ", ".join(block.mean_regions)
+        for block in (analysis.blocks[column.block] for column in columns if column.region == MEAN_REGION)
     }
-    if averaged:
-        notes.append(f"mean: over {averaged.pop() if len(averaged) == 1 else 'the regions of each dataset'}")
+    if len(set(averaged.values())) == 1:
+        notes.append(f"mean: over {next(iter(averaged.values()))}")
+    elif averaged:
+        notes.append("mean: " + "; ".join(f"{name} over {regions}" for name, regions in averaged.items()))
     return notes
 
 
@@ -364,6 +387,7 @@ def pair_table(analysis: Analysis, metric: Metric | None = None) -> PairTable | 
                     won=format_number(pair.wins, scale=100.0, digits=0),
                     verdict=verdict_words(column, pair),
                     claim=pair.claim,
+                    word=pair.verdict,
                 )
             )
     references = {column.reference for column in columns}
