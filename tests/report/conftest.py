@@ -12,6 +12,8 @@ from typing import Any
 import numpy as np
 import pytest
 
+from segbench.records.identity import safe_part
+
 HEAD = ["run_id", "model", "dataset", "protocol", "fold", "seed", "case", "region", "status"]
 FACTS = [
     "reference_voxels",
@@ -45,7 +47,9 @@ class RunFactory:
     ) -> list[dict[str, Any]]:
         """Rows of one run: case difficulty is shared by all models, noise is not."""
         digest = hash_text(model + dataset + str(seed))
-        name = f"{model}__{dataset}__{protocol}__f{fold}__s{seed}__{digest:08x}"
+        name = (
+            f"{safe_part(model)}__{safe_part(dataset)}__{safe_part(protocol)}__f{fold}__s{seed}__{digest:08x}"
+        )
         rows = []
         shared = np.random.default_rng(hash_text(dataset) + fold)
         own = np.random.default_rng(hash_text(f"{model}|{dataset}|{protocol}|{seed}|{fold}"))

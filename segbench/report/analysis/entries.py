@@ -208,7 +208,7 @@ def _differences(entry: Entry) -> dict[str, str]:
     words["split"] = _short(f"split {identity.split}")
     for name, item in identity.rules.items() if isinstance(identity.rules, dict) else ():
         words[f"rules {name}"] = _short(f"{name} {_text(item)}")
-    words["content"] = f"data {identity.content[:6]}" if identity.content else ""
+    words["content"] = f"data {identity.content[:7]}" if identity.content else ""
     words["references"] = _short(_reference_words(entry.runs[0]))
     return words
 

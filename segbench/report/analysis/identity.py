@@ -38,8 +38,9 @@ class Identity:
             not known to be equal is never averaged.
         recipe: the resolved protocol as dotted fields, without name, notes and default seeds.
         dataset: slug of the dataset.
-        content: digest of the dataset's files, empty for predictions of another tool.
-        split: name of the split.
+        content: digest of the dataset's files; of predictions of another tool empty, as their references are
+            told one by one, or `UNKNOWN` where they are not.
+        split: name of the split, and whether its digest is known.
         rules: metric profile, empty policy, regions with their labels, tolerances, lesion parameters.
     """
 
@@ -72,10 +73,23 @@ def identity_of(run: Run) -> Identity:
         code=_code(run, implementation),
         recipe=plain(facts.recipe_fields(record)) or UNKNOWN,
         dataset=run.dataset,
-        content="" if run.kind == "external" else facts.text(record.dataset, "digest") or UNKNOWN,
-        split=facts.split_name(record) or UNKNOWN,
+        content=_content(run),
+        split=_split(record),
         rules=plain(rules(record)) or UNKNOWN,
     )
+
+
+def _content(run: Run) -> str:
+    """The digest of the dataset's files; of predictions of another tool only whether references are known."""
+    if run.kind == "external":
+        return "" if run.record.references else UNKNOWN
+    return facts.text(run.record.dataset, "digest") or UNKNOWN
+
+
+def _split(record: RunRecord) -> str:
+    """Name of the split; a run of which the digest is unknown is not known to be like one that says it."""
+    name = facts.split_name(record) or UNKNOWN
+    return name if facts.split_digest(record) is not None else f"{name}, digest {UNKNOWN}"
 
 
 def _code(run: Run, implementation: str) -> str:

@@ -345,7 +345,9 @@ def _strangers(table: Table, record: RunRecord) -> list[str]:
         if not expected and len(different) > 1:
             raise UnusableRowsError(f"holds rows of several runs: column {name} has several values")
         for who, spelled, value in expected:
-            wrong = next((cell for cell in different if spelled(undefused(cell)) != value), None)
+            wrong = next(
+                (cell for cell in different if value not in {undefused(cell), spelled(undefused(cell))}), None
+            )
             if wrong is not None:
                 faults.append(
                     f"line {table.line(cells.index(wrong))}, column {name}: {short(wrong)}, but {who} says "

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from segbench.report.analysis.compare import ComparedPair, CompareResult
 
 WIDTH = 80
-LEAST_NAME = 12  # characters that a name keeps however little room there is
+LEAST_NAME = 10  # characters that a name keeps however little room there is
 MOST_CASES = 5  # cases named on one line
 MOST_PAIRS = 2  # pairs whose cases are listed unasked
 PLACES = {"best": "1", "second": "2"}
@@ -160,7 +160,7 @@ def _comparisons(
             _difference(analysis, column, item),
             format_p(item.pair.p_adjusted),
             f"{item.wins}/{item.ties}/{item.losses}",
-            item.pair.verdict + (" +" if item.pair.claim == "weights" else ""),
+            item.pair.verdict + (" +" if _of_weights(item) else ""),
         ]
         for item in pairs
     ]
@@ -172,9 +172,14 @@ def _comparisons(
     )
     lines = [*_wrapped(title), *_table(head, rows, left=1 if column.reference else 2, wide=wide)]
     lines.append("  p adjusted for the family; w/t/l: cases won, tied, lost")
-    if any(item.pair.claim == "weights" for item in pairs):
+    if any(_of_weights(item) for item in pairs):
         lines.append(f"  +: one training run on a side: {WEIGHTS}")
     return lines + (_by_region(analysis, column) if wide else [])
+
+
+def _of_weights(item: ComparedPair) -> bool:
+    """Whether a verdict holds for these weights only."""
+    return item.pair.claim == "weights" and item.pair.verdict != "inconclusive"
 
 
 def _difference(analysis: Analysis, column: Column, item: ComparedPair) -> str:
