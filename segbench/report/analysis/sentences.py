@@ -134,8 +134,12 @@ def _nothing_to_compare(analysis: Analysis, column: Column) -> str:
 
 
 def _verdict_lines(analysis: Analysis, column: Column) -> list[str]:
-    """The verdicts of a family: each decided pair in a sentence, the inconclusive ones counted."""
-    decided = [pair for pair in column.comparisons if pair.verdict != "inconclusive"]
+    """The verdicts of a family: decided pairs in a sentence each, best model first; the others counted."""
+    place = {label: index for index, label in enumerate(column.order)}
+    decided = sorted(
+        (pair for pair in column.comparisons if pair.verdict != "inconclusive"),
+        key=lambda pair: (place[pair.a], place[pair.b]),
+    )
     total = len(column.comparisons)
     lines = [pair_sentence(analysis, column, pair) for pair in decided[:MOST_NAMES]]
     if len(decided) > MOST_NAMES:

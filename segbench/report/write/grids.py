@@ -22,8 +22,10 @@ from segbench.report.write.tables import (
     PairTable,
     ScoreCell,
     ScoreHead,
+    ScoreRow,
     ScoreTable,
     score_cell,
+    score_tables,
     star_notes,
 )
 
@@ -77,34 +79,25 @@ def plain_grid(name: str, caption: str, heads: Sequence[str], rows: Iterable[Lin
 
 
 def score_grid(table: ScoreTable, number: int) -> Grid:
-    """Table 1, or one like it of entries that stand apart."""
+    """Table 1, or one like it of entries that stand apart: scores first, then what is known of each model."""
     lines = _head_lines(table.heads)
-    facts_ = ("Parameters (M)", "GMAC", "Seeds")
-    rows = tuple(
-        (
-            family,
-            tuple(
-                Line(
-                    row.name,
-                    (
-                        number_cell(row.parameters),
-                        number_cell(row.gmacs),
-                        number_cell(row.seeds),
-                        *row.cells,
-                    ),
-                    row.baseline,
-                )
-                for row in members
-            ),
+    known = [
+        (head, name)
+        for head, name in (("Seeds", "seeds"), ("Parameters (M)", "parameters"), ("GMAC", "gmacs"))
+        if any(getattr(row, name) for row in table.rows)
+    ]
+
+    def line(row: ScoreRow) -> Line:
+        return Line(
+            row.name, (*row.cells, *(number_cell(getattr(row, name)) for _, name in known)), row.baseline
         )
-        for family, members in table.groups
-    )
+
     return Grid(
         f"table-scores-{number}",
         table.caption,
-        tuple((("", len(facts_)), *_spans(line)) for line in lines[:-1]),
-        ("Model", *facts_, *lines[-1]),
-        rows,
+        tuple((*_spans(texts), ("", len(known))) for texts in lines[:-1]),
+        ("Model", *lines[-1], *(head for head, _ in known)),
+        tuple((family, tuple(map(line, members))) for family, members in table.groups),
         table.notes,
     )
 
@@ -166,8 +159,13 @@ def pair_grid(table: PairTable, name: str) -> Grid:
 
 
 def region_grids(analysis: Analysis) -> list[Grid]:
-    """For each block and metric the scores of every region."""
+    """For each block and metric the scores of every region, where Table 1 does not hold them all."""
     found: list[Grid] = []
+    told = {
+        (head.dataset or table.title, head.metric, head.region)
+        for table in score_tables(analysis)
+        for head in table.heads
+    }
     for number, block in enumerate(analysis.blocks):
         for metric in analysis.metrics:
             columns = [
@@ -175,7 +173,7 @@ def region_grids(analysis: Analysis) -> list[Grid]:
                 for region in analysis.regions(number)
                 if (column := analysis.column(number, metric, region)) is not None
             ]
-            if not columns:
+            if {(block.name, metric.head, column.region) for column in columns} <= told:
                 continue
             labels = analysis.ordered([scores.label for scores in block.scores])
             muted = {scores.label for scores in block.baselines}
@@ -235,11 +233,13 @@ def rank_grids(analysis: Analysis) -> list[Grid]:
 
 
 def seed_grids(analysis: Analysis) -> list[Grid]:
-    """The mean of every training run in the deciding columns."""
+    """The mean of every training run in the deciding columns; only where a model has two seeds."""
     found: list[Grid] = []
     digits = analysis.options.digits
     for column in _decided(analysis):
         labels = analysis.ordered(list(column.means))
+        if all(len(mean.per_seed) < 2 for mean in column.means.values()):
+            continue
         seeds = sorted({seed for mean in column.means.values() for seed, _ in mean.per_seed})
         rows: list[Line] = []
         for label in labels:

@@ -82,7 +82,11 @@ def _margins(columns: list[Column]) -> list[str]:
 
 
 def _ranks(columns: list[Column]) -> list[str]:
-    draws = {column.ranks.resamples for column in columns if column.ranks is not None}
+    draws = {
+        column.ranks.resamples
+        for column in columns
+        if column.ranks is not None and len(column.ranks.rank_low)
+    }
     if not draws:
         return []
     count = format_number(float(draws.pop()), digits=0)

@@ -58,6 +58,7 @@ THEME = {
 ON_TOP = ("edited-record", "leak", "demo-data")
 """Findings that stand above the verdict."""
 SEVERITY_WORDS = {"error": "Errors", "warn": "Limits", "info": "Notes"}
+MOST_ALIKE = 3  # findings of one code before the others are folded
 OPENING = re.compile(r"<svg[^>]*viewBox=\"([^\"]*)\"[^>]*>")
 
 
@@ -83,7 +84,9 @@ class Section:
 def files(analysis: Analysis) -> dict[str, bytes | str]:
     """report.html within `--max-size` (worst cases are dropped from the end), and the figures as files."""
     figure, drawn = figure_files(analysis)
-    picture = "" if figure is None else inline_svg(drawn["figures/models.svg"].decode("utf-8"), figure.alt)
+    picture = (
+        "" if figure is None else inline_svg(drawn.pop("figures/models.svg").decode("utf-8"), figure.alt)
+    )
     found = load_pictures(analysis)
     code, problem = viewer_code() if found else ("", "")
     limit, told = analysis.options.max_size, [problem] if problem else []
@@ -146,6 +149,7 @@ def _html(
             wide=len(analysis.main_columns() if analysis.metrics else ()) > 1,
             tables=[score_grid(table, place) for place, table in enumerate(score_tables(analysis), start=1)],
             findings=_grouped(analysis.findings),
+            most=MOST_ALIKE,
             sections=_sections(analysis, pictures, notes, viewer=bool(code)),
             pictures=pictures,
             colours=[CLASS_COLOURS[kind] for kind in (AGREE, MISSED, EXTRA)],

@@ -19,6 +19,7 @@
   }
   async function start() {
     if (view) { return; }
+    if (!hasWebGL2()) { throw new Error("this browser offers no WebGL 2"); }
     var stream = new Blob([bytes(code.textContent.trim())]).stream().pipeThrough(new DecompressionStream("gzip"));
     var script = document.createElement("script");
     script.textContent = await new Response(stream).text();
@@ -63,7 +64,6 @@
   }
   root.dataset.viewer = "idle";
   if (!code || typeof DecompressionStream === "undefined") { fallback("The 3D view is not part of this page or not supported here."); return; }
-  if (!hasWebGL2()) { fallback("This browser offers no WebGL 2."); return; }
   window.addEventListener("hashchange", fromAddress);
   document.addEventListener("keydown", function (event) {
     if (event.ctrlKey || event.metaKey || event.altKey || !cases.items.length) { return; }
