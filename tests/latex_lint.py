@@ -15,9 +15,9 @@ WORDS = frozenset(
         r"\w+",
         "begin end centering caption label toprule midrule bottomrule cmidrule addlinespace multicolumn cite "
         "textbf underline textit textsuperscript textbackslash textasciitilde textasciicircum textless "
-        "textgreater textbar dagger pm uparrow downarrow infty par smallskip medskip noindent raggedright rlap "
-        "footnotesize scriptsize emergencystretch def let segci segsd segrow segrows segwide segnarrow segspan "
-        "segfit",
+        "textgreater textbar dagger pm uparrow downarrow infty par smallskip medskip noindent raggedright "
+        "rlap footnotesize scriptsize emergencystretch def let segci segsd segrow segrows segwide segnarrow "
+        "segspan segfit",
     )
 )
 ESCAPED = frozenset("\\{}&%$#_,")
@@ -81,10 +81,11 @@ def layouts(table: str) -> list[str]:
 
 def _expanded(body: str, count: int, line: str) -> str:
     out, place = "", 0
+    parts = re.split(r"(##\d)", line)
     while (start := body.find("\\segrow", place)) >= 0:
         out += body[place:start]
         given, place = arguments(body, start + len("\\segrow"), count)
-        out += re.sub(r"##(\d)", lambda found: given[int(found[1]) - 1], line) + " \\\\"
+        out += "".join(given[int(part[2]) - 1] if part[:2] == "##" else part for part in parts) + " \\\\"
     return out + body[place:]
 
 
@@ -101,8 +102,8 @@ def lint_latex(source: str) -> list[str]:
     """What is wrong, one line per finding; empty when it is clean.
 
     Checked: ASCII only, only the allowed commands and environments, balanced braces and environments, no bare
-    special character, no mathematics but what is allowed, as many cells in each row as the tabular has columns
-    in every layout, no row that begins with `[` or `*`.
+    special character, no mathematics but what is allowed, as many cells in each row as the tabular has
+    columns in every layout, no row that begins with `[` or `*`.
     """
     if "\\providecommand" in source:
         head, _, source = source.partition("\\box0\\fi}\n")

@@ -1,4 +1,4 @@
-"""paper.tex: what an author pastes. Escapes, layout, marks, the paragraph on statistics, and real compilers."""
+"""paper.tex, what an author pastes: escapes, layout, marks, the paragraph on statistics, compilers."""
 
 from __future__ import annotations
 
@@ -54,6 +54,17 @@ def three_models(runs: Any, *, seeds: int = 3, **how: Any) -> None:
             runs.run(model, skill=skill, seed=seed, run_noise=0.002, **how)
 
 
+def hostile_runs(runs: Any, **how: Any) -> None:
+    """Two seeds of a model for each hostile name."""
+    for place, name in enumerate(HOSTILE):
+        card = {"title": name, "short_name": name}
+        for seed in (0, 1):
+            runs.run(
+                f"m{place:02d}", cases=8, skill=0.5 + 0.02 * place, seed=seed,
+                record={"model": {"slug": f"m{place:02d}", "card": card}}, **how,
+            )  # fmt: skip
+
+
 def written(analysis: Analysis) -> str:
     text = paper.files(analysis)["paper.tex"]
     assert isinstance(text, str)
@@ -77,10 +88,10 @@ def test_table_1_by_family_with_citations_and_marks(runs: Any, analysed: Make) -
         r"SegMamba-V2~\cite{xing2025segmambav2}",
     ]
     means = [row[4] for row in found if len(row) > 1]
-    assert re.fullmatch(r"\\segci\{\\underline\{8\d\.\d\d\}\}\{8\d\.\d\d,\\,8\d\.\d\d\}", means[0])
+    assert re.fullmatch(r"\\segci\{\\underline\{80\.\d\d\}\}\{79\.\d\d,\\,81\.\d\d\}", means[0])
     assert means[1].startswith("\\segci{7")
     assert re.match(r"\\segci\{\\textbf\{8\d\.\d\d\}\\rlap\{\\textsuperscript\{\*\}\}\}", means[2])
-    assert "*: significantly better than nnU-Net (adjusted $p < 0.05$)" in text
+    assert "{*}: significantly better than nnU-Net (adjusted $p < 0.05$)" in text
     assert text.count("phantom-brats") == 2  # the caption and the paragraph
 
 
@@ -113,7 +124,7 @@ SegMamba-V2~\cite{xing2025segmambav2} & \textbf{0}\textsuperscript{*} & \textbf{
 \end{tabular}}
 \let\segnarrow\segwide
 \segfit
-\par\smallskip{\scriptsize\raggedright $n = 20$ cases; bold: best, underlined: second; *: significantly better than nnU-Net (adjusted $p < 0$); training runs of each model: 3.\par}
+\par\smallskip{\scriptsize\raggedright $n = 20$ cases; bold: best, underlined: second; {*}: significantly better than nnU-Net (adjusted $p < 0$); training runs of each model: 3.\par}
 """  # noqa: E501 - bytes as they are
 
 
@@ -230,9 +241,7 @@ def test_the_references_hold_what_is_cited_and_nothing_else(runs: Any, analysed:
     keys = re.findall(r"@\w+\{([^,]*),", str(found["references.bib"]))
     assert sorted(keys) == sorted(cited)
     assert "xing2025segmambav2" in cited
-    assert "note   = {Version" in str(found["references.bib"]).replace("note ", "note  ").replace(
-        "note   =", "note   ="
-    ) or ("{Version 0" in str(found["references.bib"]))
+    assert "{Version " in str(found["references.bib"])
 
 
 def test_a_record_of_a_model_without_a_card_brings_its_own_entry(runs: Any, analysed: Make) -> None:
@@ -250,8 +259,7 @@ def test_a_record_of_a_model_without_a_card_brings_its_own_entry(runs: Any, anal
 
 
 def test_hostile_names_stay_in_their_cells(runs: Any, analysed: Make) -> None:
-    for place, name in enumerate(HOSTILE):
-        runs.run(name, cases=8, regions=("R",), skill=0.5 + 0.02 * place, record={"model": {"slug": name}})
+    hostile_runs(runs, regions=("R",))
     text = written(analysed())
     assert lint_latex(text) == []
     assert text.isascii()
@@ -316,12 +324,19 @@ CLASSES = {
 
 
 @pytest.mark.skipif(shutil.which("pdflatex") is None, reason="no pdflatex on this machine")
-@pytest.mark.parametrize("document", list(CLASSES))
+@pytest.mark.parametrize(
+    "document",
+    [
+        "IEEEtran",
+        "llncs",
+        *(pytest.param(n, marks=pytest.mark.slow) for n in ("article", "IEEEtran-onecolumn")),
+    ],
+)
 @pytest.mark.parametrize("kind", ["twelve", "regions", "hostile"])
 def test_it_compiles_and_nothing_stands_over_the_margin(
     document: str, kind: str, runs: Any, analysed: Make, tmp_path: Path
 ) -> None:
-    """booktabs alone, -halt-on-error, no overfull box, no undefined citation; also pasted twice."""
+    """booktabs alone, -halt-on-error, no overfull box, no undefined citation."""
     name = document.partition("-")[0]
     if shutil.which("kpsewhich") is None or not _run(["kpsewhich", f"{name}.cls"], tmp_path).stdout.strip():
         pytest.skip(f"no {name}.cls in this TeX")
@@ -355,8 +370,7 @@ def _write_runs(runs: Any, kind: str) -> None:
         "swin-unetr-v2 unetr"
     ).split()
     if kind == "hostile":
-        for name in HOSTILE:
-            runs.run(name, cases=8, regions=("[x]", "a_b"), record={"model": {"slug": name}})
+        hostile_runs(runs, regions=("R1", "a_b"))
         return
     datasets = {"phantom-brats": ("WT", "TC", "ET")}
     if kind == "twelve":
