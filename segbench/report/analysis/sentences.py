@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from segbench.stats import Comparison
 
 MOST_NAMES = 6
+MOST_SENTENCES = 2  # decided pairs that have a sentence each; more are listed
 WEIGHTS = "these trained weights only"
 
 
@@ -141,9 +142,10 @@ def _verdict_lines(analysis: Analysis, column: Column) -> list[str]:
         key=lambda pair: (place[pair.a], place[pair.b]),
     )
     total = len(column.comparisons)
-    lines = [pair_sentence(analysis, column, pair) for pair in decided[:MOST_NAMES]]
-    if len(decided) > MOST_NAMES:
-        lines.append(f"And {len(decided) - MOST_NAMES} more decided pairs, see the table of comparisons.")
+    if len(decided) > MOST_SENTENCES:
+        lines = _verdict_lists(analysis, column, decided)
+    else:
+        lines = [pair_sentence(analysis, column, pair) for pair in decided]
     open_pairs = [pair for pair in column.comparisons if pair.verdict == "inconclusive"]
     if total == 1 and open_pairs:
         return [pair_answer(analysis, column, open_pairs[0])]
@@ -155,6 +157,28 @@ def _verdict_lines(analysis: Analysis, column: Column) -> list[str]:
             "inconclusive does not mean equal."
         )
     return lines
+
+
+def _verdict_lists(analysis: Analysis, column: Column, decided: Sequence[Comparison]) -> list[str]:
+    """Many decided pairs: a sentence for each verdict that lists its pairs, then their notes."""
+    lines: list[str] = []
+    heads = {"better": "Significantly better", "worse": "Significantly worse", "equivalent": "Equivalent"}
+    for verdict, head in heads.items():
+        pairs = [pair for pair in decided if pair.verdict == verdict]
+        if not pairs:
+            continue
+        than = "to" if verdict == "equivalent" else "than"
+        items: list[str] = []
+        for pair in pairs[:MOST_NAMES]:
+            a, b = analysis.names[pair.a].short, analysis.names[pair.b].short
+            numbers = difference_words(column, pair, digits=analysis.options.digits)
+            only = f"; {WEIGHTS}" if pair.claim == "weights" else ""
+            adjusted = "" if verdict == "equivalent" else f", adjusted p {format_p(pair.p_adjusted)}"
+            items.append(f"{a if column.reference else f'{a} {than} {b}'} ({numbers}{adjusted}{only})")
+        more = f" and {len(pairs) - MOST_NAMES} more" if len(pairs) > MOST_NAMES else ""
+        other = f" {than} {analysis.names[column.reference].short}" if column.reference else ""
+        lines.append(f"{head}{other}: {', '.join(items)}{more}.")
+    return [*lines, *(_named(analysis, pair) for pair in decided if pair.note)]
 
 
 def pair_answer(analysis: Analysis, column: Column, pair: Comparison) -> str:

@@ -1,4 +1,4 @@
-"""Volumes behind the rows: cropping, the comparison mask, real scans, and whole patients in the bootstrap."""
+"""Volumes behind the rows: cropping, the comparison mask, real scans, and which cases are shown."""
 
 from __future__ import annotations
 
@@ -8,16 +8,35 @@ from typing import Any
 import numpy as np
 import pytest
 
-from segbench.report.analysis import analyse
-from segbench.report.options import make_options
-from segbench.report.runs import Run
-from segbench.report.scans import AGREE, EXTRA, MISSED, ScanSource, shown_case
+from segbench.records.schema import RunRecord
+from segbench.report.analysis.analysis import analyse
+from segbench.report.analysis.options import make_options
+from segbench.report.read.runs import Run
+from segbench.report.write.scans import AGREE, EXTRA, MISSED, ScanSource, shown_case
+from segbench.report.write.worst import worst_cases
 from segbench.volumes import Volume
 
 
 def volume(array: np.ndarray, spacing: tuple[float, float, float] = (3.0, 1.0, 1.0)) -> Volume:
     affine = np.diag([spacing[2], spacing[1], spacing[0], 1.0])
     return Volume(array=array, spacing_mm=spacing, affine=affine)
+
+
+def a_run(
+    folder: Path, dataset: str, *, kind: str = "external", external: dict[str, str] | None = None
+) -> Run:
+    record = RunRecord.model_validate(
+        {
+            "schema_version": 1,
+            "run_id": "r",
+            "kind": kind,
+            "status": "complete",
+            "model": {"slug": "m"},
+            "dataset": {"slug": dataset},
+            "external": external,
+        }
+    )
+    return Run(record, folder=folder)
 
 
 def test_the_crop_keeps_a_border_and_the_classes() -> None:
@@ -48,14 +67,14 @@ def test_a_large_crop_is_thinned_and_an_empty_case_is_none() -> None:
 
 
 def test_absent_volumes_are_none(tmp_path: Path) -> None:
-    run = Run("r", "external", "complete", "m", "no-such-dataset", "external", 0, 0, folder=tmp_path)
+    run = a_run(tmp_path, "no-such-dataset")
     source = ScanSource(str(tmp_path))
     assert not source.has(run, "case")
     assert source.load(run, "case") is None
 
 
 def test_a_phantom_that_is_not_there_is_not_generated(tmp_path: Path) -> None:
-    run = Run("r", "trained", "complete", "m", "phantom-brats", "demo", 0, 0, folder=tmp_path)
+    run = a_run(tmp_path, "phantom-brats", kind="trained")
     (tmp_path / "predictions").mkdir()
     (tmp_path / "predictions" / "BraTS-GLI-90000-000.nii.gz").write_bytes(b"")
     assert ScanSource(str(tmp_path / "data")).load(run, "BraTS-GLI-90000-000") is None
@@ -65,8 +84,7 @@ def test_a_phantom_that_is_not_there_is_not_generated(tmp_path: Path) -> None:
 def test_a_broken_prediction_is_none(tmp_path: Path) -> None:
     (tmp_path / "p").mkdir()
     (tmp_path / "p" / "c.nii.gz").write_bytes(b"not a volume")
-    record = {"external": {"prediction": str(tmp_path / "p"), "reference": str(tmp_path / "p")}}
-    run = Run("r", "external", "complete", "m", "x", "external", 0, 0, record=record, folder=tmp_path)
+    run = a_run(tmp_path, "x", external={"prediction": str(tmp_path / "p"), "reference": str(tmp_path / "p")})
     source = ScanSource()
     assert source.has(run, "c")
     assert source.load(run, "c") is None
@@ -77,10 +95,8 @@ def test_real_scans_are_shown_with_their_image(real_data: Path, tmp_path: Path) 
     """A hippocampus as predicted by its own reference: image found by the card, everything agrees."""
     labels = real_data / "Task04_Hippocampus" / "labelsTr"
     case = sorted(path.name for path in labels.glob("hippocampus_*.nii.gz"))[0].removesuffix(".nii.gz")
-    record = {"external": {"prediction": str(labels), "reference": str(labels)}}
-    run = Run(
-        "r", "external", "complete", "m", "msd-hippocampus", "external", 0, 0, record=record, folder=tmp_path
-    )
+    external = {"prediction": str(labels), "reference": str(labels)}
+    run = a_run(tmp_path, "msd-hippocampus", external=external)
     scan = ScanSource(str(real_data)).load(run, case)
     assert scan is not None
     assert scan.image is not None
@@ -89,27 +105,22 @@ def test_real_scans_are_shown_with_their_image(real_data: Path, tmp_path: Path) 
     assert set(np.unique(scan.comparison).tolist()) == {0, AGREE}
 
 
-def test_whole_patients_are_drawn_where_case_ids_tell(runs: Any) -> None:
-    """Two time points a patient: the bootstrap of ranks equals that of stats with groups, and says so."""
-    from segbench.report.tables.comparison import ranks_table
-    from segbench.stats import rank_stability
-
-    names = [f"BraTS-GLI-{number // 2:05d}-{number % 2:03d}" for number in range(20)]
-    tables = []
-    for model, skill in (("a", 0.8), ("b", 0.805)):
-        rows = runs.rows(model, cases=20, regions=("WT",), dataset="brats2023-gli", skill=skill)
-        for row, name in zip(rows, names, strict=True):
-            row["case"] = name
-        runs.write(rows)
-        tables.append([row["dice"] for row in rows])
-    table = np.array(tables).T
-    for pseudonyms in (False, True):
-        options = make_options(metrics="dice", resamples=400, pseudonyms=pseudonyms)
-        analysis = analyse([runs.root], options)
-        ranks = analysis.ranks[0, "WT", "dice"]
-        expected = rank_stability(table, resamples=400, seed=0, groups=[name[:15] for name in names])
-        assert ranks.n_patients == 10
-        assert ranks.probability_best.tolist() == np.asarray(expected.probability_best).tolist()
-        shown = ranks_table(analysis, analysis.metrics[0], (0, "WT", "dice"))
-        assert shown is not None
-        assert "10 whole patients" in shown.caption
+def test_worst_cases_come_worst_first_and_at_most_three_of_a_model(
+    runs: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for model, skill in (("alpha", 0.6), ("beta", 0.9)):
+        for seed in (0, 1):
+            runs.run(model, cases=8, skill=skill, seed=seed)
+    monkeypatch.setattr(ScanSource, "has", lambda self, run, case: case != "case-0003")
+    analysis = analyse([runs.root], make_options(metrics="hd95", resamples=100))
+    found = worst_cases(analysis, ScanSource(), 10)
+    assert [item.label for item in found] == ["alpha"] * 3 + ["beta"] * 3
+    values = [item.value for item in found]
+    assert values == sorted(values, reverse=True)  # of a distance the largest is the worst
+    assert len({(item.label, item.case) for item in found}) == 6
+    assert all(item.case != "case-0003" for item in found)
+    column = analysis.main_columns()[0]
+    scores = analysis.blocks[0].models[0]
+    table = analysis.blocks[0].per_case(scores, column.region, "hd95")
+    known = [place for place, case in enumerate(analysis.blocks[0].cases) if case != "case-0003"]
+    assert found[0].value == table[:, known].max()
