@@ -275,7 +275,7 @@ verified = true
 
 
 def test_published_costs_stand_beside_ours(here, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from segbench.report import published
+    from segbench.report.analysis import published
 
     head = 'schema_version = 1\n[source]\nid = "paper"\ntitle = "t"\nkind = "paper"\n[protocol]\n'
     (tmp_path / "paper.toml").write_text(

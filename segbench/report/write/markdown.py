@@ -39,7 +39,7 @@ def _parts(analysis: Analysis) -> Iterator[str]:
             [f"**{escape_markdown(where)}**", "", *(f"- {escape_markdown(line)}" for line in sentences)]
         )
     for table in score_tables(analysis):
-        yield f"**{escape_markdown(table.caption)}**\n\n{_score_table(table)}\n\n{_notes(table.notes)}"
+        yield f"**{escape_markdown(table.caption)}**\n\n{score_table(table)}\n\n{_notes(table.notes)}"
     pairs = pair_table(analysis)
     if pairs is not None:
         short = pairs.short(MOST_PAIRS)
@@ -52,13 +52,14 @@ def _notes(notes: Sequence[str]) -> str:
     return escape_markdown("; ".join(notes) + ".") if notes else ""
 
 
-def _grid(head: Sequence[str], rows: Sequence[Sequence[str]], left: int) -> str:
+def grid(head: Sequence[str], rows: Sequence[Sequence[str]], left: int) -> str:
     """A pipe table; the first `left` columns are set left, the others right."""
     rule = [":---"] * left + ["---:"] * (len(head) - left)
     return "\n".join("| " + " | ".join(cells) + " |" for cells in (head, rule, *rows))
 
 
-def _score_table(table: ScoreTable) -> str:
+def score_table(table: ScoreTable) -> str:
+    """Table 1: families as rows of their own, intervals below their means."""
     head = ["Model", "Params (M)", "GMAC", "Seeds", *map(_head, table.heads)]
     rows: list[list[str]] = []
     for family, members in table.groups:
@@ -68,7 +69,7 @@ def _score_table(table: ScoreTable) -> str:
             [escape_markdown(row.name), row.parameters, row.gmacs, row.seeds, *map(_cell, row.cells)]
             for row in members
         ]
-    return _grid(head, rows, 1)
+    return grid(head, rows, 1)
 
 
 def _head(head: ScoreHead) -> str:
@@ -103,7 +104,7 @@ def _pair_table(table: PairTable) -> str:
         ]
         for row in table.rows
     ]
-    return _grid(head, rows, len(names))
+    return grid(head, rows, len(names))
 
 
 def _findings(findings: Sequence[Finding]) -> str:
