@@ -93,7 +93,9 @@ def predict_images(
     record = run_of(files[0])
     with _as_the_run(record, where), scans_used() as scans:
         members = load_members(files, where, model=model, dataset=dataset)
-        report = _predict_all(members, images, output, where, dataset, save_probabilities, max_bytes)
+        report = _predict_all(
+            members, images, output, where, dataset, save_probabilities, max_bytes, read=files
+        )
     _warn_of_another_scan(record, scans)
     return report
 
@@ -136,7 +138,10 @@ def _predict_all(
     dataset: str | None,
     save_probabilities: bool,
     max_bytes: int,
+    *,
+    read: Sequence[Path],
 ) -> PredictionReport:
+    """Predict every case; `read` are the files of the weights, which no result may replace."""
     from segbench.pipeline.members import member_notes, predict_channels
 
     cases = list(find_images(images, members[0].channels, dataset))
@@ -147,7 +152,7 @@ def _predict_all(
     results = OutputFolder(
         output,
         [f"{case.case}{ending}" for case in cases for ending in endings],
-        inputs=[*images, *files, *(path for case in cases for path in case.files)],
+        inputs=[*images, *read, *(path for case in cases for path in case.files)],
         record=RECORD,
         about={"members": member_notes(members)},
     )
