@@ -249,8 +249,9 @@ def phantom_over_something(folder: Path) -> object:
 
 def own_latex(folder: Path) -> object:
     """A table that the emitter's own lint finds fault with (the lint is told so) is not written."""
-    from segbench.report import build
     from segbench.report.tables.collect import TableSet
+
+    from segbench.report import build
 
     patch = pytest.MonkeyPatch()
     patch.setattr(build, "lint_latex", lambda text: ["line 1: unbalanced brace"])

@@ -14,10 +14,10 @@ from typing import Any
 import jsonschema
 import numpy as np
 import pytest
+from segbench.report.document import schema
 
 from segbench.core.errors import SegbenchError
 from segbench.report import build_report, lint_latex, load_results
-from segbench.report.document import schema
 from segbench.stats import mean_interval
 
 TABLES = (

@@ -4,9 +4,9 @@ import nibabel as nib
 import numpy as np
 import pytest
 from scipy import ndimage
+from segbench.report.compare import compare
 from typer.testing import CliRunner
 
-from segbench.report.compare import compare
 from segbench.stats import equivalence_test
 
 CASES = 12

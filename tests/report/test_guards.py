@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from segbench.report.finding import SEVERITY
 
 from segbench.report import build_report
-from segbench.report.finding import SEVERITY
 
 QUICK = {"resamples": 200, "viewer": "none", "published": False, "format": "json", "metrics": "dice"}
 PROTOCOL = {

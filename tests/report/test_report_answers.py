@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from segbench.report.figures.labels import fitted, most_lines
 
 from segbench.report import build_report
-from segbench.report.figures.labels import fitted, most_lines
 
 LOST = {"reference_voxels", "prediction_voxels", "reference_volume_ml", "prediction_volume_ml"}
 
