@@ -73,7 +73,7 @@ workers = 8
 | `SEGBENCH_RESULTS` | folder of runs; else `./results/runs` |
 | `SEGBENCH_CACHE` | folder of what can be made again (prepared scans); else the user's cache folder |
 | `SEGBENCH_CARDS` | folders of more cards |
-| `SEGBENCH_THREADS` | threads for computing; else the physical cores |
+| `SEGBENCH_THREADS` | threads for computing; else the physical cores, up to four for a cell that is planned |
 | `SEGBENCH_SCAN` | backend of the selective scan: see `segbench doctor` |
 | `SEGBENCH_NO_NUMBA` | 1: metrics without compiled loops |
 | `SEGBENCH_DEBUG` | 1: show tracebacks |

@@ -26,7 +26,8 @@ from segbench.report.analysis.columns import Column, turned
 from segbench.report.analysis.findings import SEVERITY_WORDS
 from segbench.report.analysis.numbers import format_number
 from segbench.report.analysis.sentences import answers, pair_answer, rank_sentence
-from segbench.report.write.tables import ScoreCell, ScoreTable, score_tables
+from segbench.report.write.markdown import grid, score_table
+from segbench.report.write.tables import ScoreTable, score_tables
 
 ROOT = Path(__file__).resolve().parents[1]
 BOARDS = ROOT / "results" / "leaderboard"
@@ -187,21 +188,8 @@ def page(board: Board, result: ReportResult) -> str:
 
 
 def _scores(table: ScoreTable) -> str:
-    """Table 1 as a pipe table: best in bold, second underlined."""
-    heads = [f"{head.metric} {head.arrow} {head.region}" for head in table.heads]
-    rows = [[row.name, row.parameters, row.seeds, *(_cell(cell) for cell in row.cells)] for row in table.rows]
-    lines = [table.caption, "", *_pipes(["model", "parameters (M)", "seeds", *heads], rows, left=1)]
-    return "\n".join([*lines, "", *(f"- {note}" for note in table.notes)])
-
-
-def _cell(cell: ScoreCell) -> str:
-    value = {"best": f"**{cell.value}**", "second": f"<u>{cell.value}</u>"}.get(cell.mark, cell.value)
-    return f"{value} \\[{cell.low}, {cell.high}]" if cell.low else value
-
-
-def _pipes(head: Sequence[str], rows: Sequence[Sequence[str]], *, left: int) -> list[str]:
-    rule = [":---"] * left + ["---:"] * (len(head) - left)
-    return [f"| {' | '.join(row)} |" for row in (head, rule, *rows)]
+    """Table 1 with its notes."""
+    return "\n\n".join([table.caption, score_table(table), "\n".join(f"- {note}" for note in table.notes)])
 
 
 def _records(folder: Path) -> list[dict[str, Any]]:
@@ -281,7 +269,7 @@ def _seeds(analysis: Analysis, column: Column) -> str:
         [
             f"{column.metric.head}, {column.region}:",
             "",
-            *_pipes(["model", *(f"seed {seed}" for seed in seeds)], rows, left=1),
+            grid(["Model", *(f"seed {seed}" for seed in seeds)], rows, 1),
         ]
     )
 

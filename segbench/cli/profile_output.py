@@ -219,43 +219,26 @@ def _flat(value: Any) -> Any:
 
 def as_latex(rows: Sequence[ProfileRow]) -> str:
     """A booktabs table of parameters, cost, time and memory; the caption says by which rules."""
-    from segbench.report import escape_latex
+    from segbench.report.write.latex import render
 
     timed = any(row.latency for row in rows)
-    head = ["Model", "Params (M)", "GMAC", "GFLOP", *(["Median (ms)", "Memory (GiB)"] if timed else [])]
-    lines = [" & ".join([escape_latex(row.model), *_latex_cells(row, timed=timed)]) + r" \\" for row in rows]
-    body = [
-        r"\begin{table}[t]",
-        r"\centering",
-        rf"\caption{{{escape_latex(_caption(rows, timed=timed))}}}",
-        r"\label{tab:profile}",
-        rf"\begin{{tabular}}{{l{'r' * (len(head) - 1)}}}",
-        r"\toprule",
-        " & ".join(head) + r" \\",
-        r"\midrule",
-        *lines,
-        r"\bottomrule",
-        r"\end{tabular}",
-        r"\end{table}",
-    ]
-    return "\n".join(body) + "\n"
-
-
-def _latex_cells(row: ProfileRow, *, timed: bool) -> list[str]:
-    """The numbers of a row; what was not measured is a dash, a failure stands for its time."""
-    params = None if row.params is None else row.params.total / 1e6
-    cost = row.cost
-    cells = [
-        _number(params, "{:.2f}"),
-        _number(cost and cost.gmacs, "{:.1f}"),
-        _number(cost and cost.gflops, "{:.1f}"),
-    ]
-    if timed:
-        peak = row.memory and (row.memory.reserved_peak_bytes or row.memory.process_peak_bytes)
-        median = None if row.latency is None else row.latency.median_s * 1e3
-        failed = "" if row.status == "ok" else row.status.upper()
-        cells += [failed or _number(median, "{:.1f}"), _number(peak / 2**30 if peak else None, "{:.2f}")]
-    return ["--" if cell == "-" else cell for cell in cells]
+    heads = ["Params (M)", "GMAC", "GFLOP", *(["Median (ms)", "Memory (GiB)"] if timed else [])]
+    lines: list[tuple[str, list[str]]] = []
+    for row in rows:
+        cells = [
+            _number(row.params and row.params.total / 1e6, "{:.2f}"),
+            _number(row.cost and row.cost.gmacs, "{:.1f}"),
+            _number(row.cost and row.cost.gflops, "{:.1f}"),
+        ]
+        if timed:
+            peak = row.memory and (row.memory.reserved_peak_bytes or row.memory.process_peak_bytes)
+            median = _number(row.latency and row.latency.median_s * 1e3, "{:.1f}")
+            cells += [
+                median if row.status == "ok" else row.status.upper(),
+                _number(peak and peak / 2**30, "{:.2f}"),
+            ]
+        lines.append((row.model, cells))
+    return render("profile.tex", caption=_caption(rows, timed=timed), heads=heads, lines=lines)
 
 
 def _caption(rows: Sequence[ProfileRow], *, timed: bool) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -135,21 +136,23 @@ def _error(code: str) -> None:
 
 def _run(name: str, diff: str | None, results: Path | None) -> int:
     from segbench.core.environment import results_dir
-    from segbench.pipeline.rerun import differences, find_run, rerun_command
+    from segbench.pipeline.rerun import deciding, difference_lines, differences, find_run, rerun_command
     from segbench.records import read_run
 
     folder = find_run(name, results_dir(results))
-    record = read_run(folder).model_dump(mode="json", by_alias=True, exclude_none=True)
+    run = read_run(folder)
     if diff is not None:
-        other_folder = find_run(diff.removeprefix("run:"), results_dir(results))
-        other = read_run(other_folder).model_dump(mode="json", by_alias=True, exclude_none=True)
-        rows = differences(record, other)
+        other = read_run(find_run(diff.removeprefix("run:"), results_dir(results)))
+        rows = differences(deciding(run), deciding(other))
         if settings().json:
             document = [{"field": field, "a": a, "b": b} for field, a, b in rows]
             console.emit_json({"schema_version": 1, "differences": document})
         else:
-            console.emit_table(["field", folder.name, other_folder.name], [list(row) for row in rows])
+            width = shutil.get_terminal_size().columns
+            for line in difference_lines(rows, (run.run_id, other.run_id), max(40, width)):
+                console.emit(line)
         return 0
+    record = run.model_dump(mode="json", by_alias=True, exclude_none=True)
     if settings().json:
         console.emit_json(record)
     else:

@@ -7,9 +7,16 @@ import platform
 import re
 import subprocess
 import sys
+from collections.abc import Generator
+from contextlib import contextmanager
 from importlib import metadata
 from pathlib import Path
 
+THREADS = "SEGBENCH_THREADS"
+MOST_THREADS = 4
+"""Threads of a cell when `SEGBENCH_THREADS` does not say: a worker may be smaller than this machine."""
+BLAS_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
+"""What the libraries below numpy and torch read when a process begins."""
 PACKAGES = (
     "torch", "monai", "numpy", "scipy", "pandas", "matplotlib", "nibabel", "numba", "blosc2", "safetensors",
     "mamba-ssm", "triton", "medpy",
@@ -38,9 +45,14 @@ def results_dir(flag: Path | str | None = None) -> Path:
     return Path(flag or os.environ.get("SEGBENCH_RESULTS") or Path("results") / "runs").expanduser()
 
 
+def usable_cores() -> int:
+    """Cores this process may use, hyper-threads counted each."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else (os.cpu_count() or 1)
+
+
 def physical_cores() -> int:
     """Cores this process may use, hyper-threads counted once where the system tells."""
-    usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else (os.cpu_count() or 1)
+    usable = usable_cores()
     try:
         text = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace")
     except OSError:
@@ -49,10 +61,49 @@ def physical_cores() -> int:
     return max(1, min(usable, len(pairs) or usable))
 
 
+def named_threads() -> int | None:
+    """What `SEGBENCH_THREADS` says; None where it says no number."""
+    named = os.environ.get(THREADS, "")
+    return max(1, int(named)) if named.isdigit() else None
+
+
 def thread_count() -> int:
     """Threads for compute (`SEGBENCH_THREADS`, else the physical cores)."""
-    named = os.environ.get("SEGBENCH_THREADS", "")
-    return max(1, int(named)) if named.isdigit() else physical_cores()
+    return named_threads() or physical_cores()
+
+
+def planned_threads() -> int:
+    """Threads of a cell that is planned now, the same whatever launcher starts it and wherever it runs."""
+    return named_threads() or min(physical_cores(), MOST_THREADS)
+
+
+@contextmanager
+def with_threads(count: int) -> Generator[None]:
+    """Let `thread_count` say this number inside the block, here and in the processes begun there."""
+    before = os.environ.get(THREADS)
+    os.environ[THREADS] = str(count)
+    try:
+        yield
+    finally:
+        if before is None:
+            os.environ.pop(THREADS, None)
+        else:
+            os.environ[THREADS] = before
+
+
+def threads_note(count: int) -> str | None:
+    """What to say where `count` planned threads cannot run as planned; None where they can."""
+    limit = os.environ.get("OMP_THREAD_LIMIT", "").strip()
+    if limit.isdigit() and int(limit) < count:
+        return (
+            f"planned with {count} threads, OMP_THREAD_LIMIT={limit} lowers them here: sums round otherwise"
+        )
+    if os.environ.get("OMP_DYNAMIC", "").strip().lower() == "true" and count > usable_cores():
+        return f"planned with {count} threads, OMP_DYNAMIC=true lowers them here: sums round otherwise"
+    if count > usable_cores():
+        here = f"{usable_cores()} core{'s' * (usable_cores() > 1)}"
+        return f"planned with {count} threads, {here} here: kept, so that sums round alike, but slower"
+    return None
 
 
 def versions() -> dict[str, str]:

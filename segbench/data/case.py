@@ -46,7 +46,7 @@ Source = Path | str | Volume
 Axes = Literal["canonical", "stored"]
 Spacing = Sequence[float] | Literal["native"] | None
 
-PROPERTIES_VERSION = 1
+PROPERTIES_VERSION = 2
 
 
 @dataclass(frozen=True, eq=False)
@@ -152,6 +152,7 @@ def load_case(
         "affine": [[float(v) for v in row] for row in reference.affine],
         "sform_code": int(reference.sform_code),
         "qform_code": int(reference.qform_code),
+        "unit": reference.unit,
         "orientation": {"axes": list(turn.axes), "flips": list(turn.flips)},
         "canonical_shape": [int(n) for n in canonical_shape],
         "crop_box": [[int(start), int(stop)] for start, stop in box],

@@ -16,7 +16,7 @@ from segbench.cards.dataset_card import DatasetCard
 from segbench.core.errors import SegbenchError
 from segbench.data.adapters import CaseFiles, Discovery, LayoutFinding
 from segbench.volumes import Volume, read_header, read_label_map, read_volume
-from segbench.volumes.geometry import compare_geometry
+from segbench.volumes.geometry import compare_geometry, unit_mend
 from segbench.volumes.header import VolumeHeader
 from segbench.volumes.volume import DEFAULT_MAX_BYTES
 
@@ -163,15 +163,21 @@ class Dataset:
         return self._paint(files, files.references)
 
     def read_grid(self, case: str) -> VolumeHeader:
-        """The stored grid of a case from a header alone: the reference's, else the first image's."""
+        """The stored grid of a case from headers alone: the reference's, else the first image's.
+
+        The image's also where the reference does not say where it lies and the image does.
+        """
         files = self.case(case)
         if not files.files:
             raise SegbenchError("SB303", f"case {case} has no file", case=case, path=self.root)
-        path = files.reference_files[0] if files.reference_files else files.files[0]
         try:
-            return read_header(path, max_bytes=self.max_bytes)
+            headers = [read_header(path, max_bytes=self.max_bytes) for path in files.reference_files[:1]]
+            if not headers or not headers[0].positioned:
+                images = [path for path in files.files if path in files.images.values()]
+                headers += [read_header(path, max_bytes=self.max_bytes) for path in images[:1]]
         except SegbenchError as error:
             raise _of_case(error, case) from None
+        return next((header for header in headers if header.positioned), headers[0])
 
     def split_files(self) -> dict[str, Path]:
         """The split files beside the card, by name."""
@@ -292,7 +298,8 @@ class Dataset:
         except SegbenchError as error:
             raise _of_case(error, files.case) from None
         self._same_grid(image, header, files, path)
-        return Volume(image.array, *_grid(header))
+        # A reference that does not say where it lies leaves that to the image.
+        return Volume(image.array, *_grid(header)) if header.positioned or not image.positioned else image
 
     def _same_grid(self, first: Volume, other: Volume | VolumeHeader, files: CaseFiles, path: Path) -> None:
         """Refuse files of one case that do not lie on one grid; nothing is resampled to make them fit."""
@@ -309,6 +316,7 @@ class Dataset:
         elif not compared.spacing_equal:
             code, message = "SB308", "spacings (z, y, x) in mm differ"
             expected, found = str(first.spacing_mm), str(other.spacing_mm)
+            mend = mend or unit_mend(first, other)
         else:
             code, message = "SB309", "origin or direction differ"
             expected, found = "the same place", f"{compared.displacement_voxels:.3g} voxels apart"
@@ -353,8 +361,8 @@ class Dataset:
 
 def _grid(
     grid: Volume | VolumeHeader,
-) -> tuple[tuple[float, float, float], NDArray[np.float64], int, int]:
-    return grid.spacing_mm, grid.affine, grid.sform_code, grid.qform_code
+) -> tuple[tuple[float, float, float], NDArray[np.float64], int, int, str]:
+    return grid.spacing_mm, grid.affine, grid.sform_code, grid.qform_code, grid.unit
 
 
 def _of_case(error: SegbenchError, case: str) -> SegbenchError:

@@ -100,7 +100,7 @@ def check_unchanged(dataset: Dataset, cases: Iterable[str]) -> None:
                     "the file has changed since the dataset was verified",
                     path=path,
                     case=case,
-                    expected=f"{known.size:,} bytes, sha256 {known.sha256[:16]}...",
+                    expected=f"{known.state[0]:,} bytes, sha256 {known.sha256[:16]}...",
                     mend="run segbench data verify again, then prepare",
                 )
 

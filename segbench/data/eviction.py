@@ -16,10 +16,11 @@ from pathlib import Path
 from typing import Any
 
 from segbench.core.atomic import atomic_write_json, temporary_name
+from segbench.core.processes import boot_id, pid_namespace, process_start, same_process_table
 
 __all__ = ["evict", "in_use", "note_use"]
 
-# A note from another host cannot be checked: it counts as living for two days after that host opened it.
+# A note from another host or container cannot be checked: it counts as living for two days after it was left.
 _FOREIGN_S = 2 * 24 * 3600.0
 
 
@@ -29,8 +30,10 @@ def note_use(folder: Path | str) -> None:
     for note in users.glob("*.json"):
         if not _lives(note):
             note.unlink(missing_ok=True)
-    mine = {"host": socket.gethostname(), "boot": _boot(), "pid": os.getpid(), "start": _start(os.getpid())}
-    atomic_write_json(users / f"{mine['host']}-{mine['pid']}.json", mine)
+    host, pid, table = socket.gethostname(), os.getpid(), pid_namespace()
+    mine = {"host": host, "boot": boot_id(), "namespace": table, "pid": pid, "start": process_start(pid)}
+    number = "".join(character for character in table if character.isdigit())
+    atomic_write_json(users / f"{host}-{number}-{pid}.json", mine)
 
 
 def in_use(folder: Path | str) -> bool:
@@ -75,33 +78,8 @@ def _last_use(folder: Path) -> float:
 def _lives(note: Path) -> bool:
     try:
         user: dict[str, Any] = json.loads(note.read_text())
-        if user["host"] != socket.gethostname():
+        if not same_process_table(user["host"], user["boot"], user.get("namespace")):
             return time.time() - note.stat().st_mtime < _FOREIGN_S
-        return user["boot"] == _boot() and user["start"] != "" and _start(int(user["pid"])) == user["start"]
+        return user["start"] != "" and process_start(int(user["pid"])) == user["start"]
     except (OSError, ValueError, KeyError, TypeError):
         return False
-
-
-def _boot() -> str:
-    try:
-        return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
-    except OSError:
-        return ""
-
-
-def _start(pid: int) -> str:
-    """When a process started, in ticks ("" when there is none): tells a reused pid from the old one.
-
-    Where there is no /proc, "alive" for a process that answers.
-    """
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19]
-    except (OSError, IndexError):
-        pass
-    if Path("/proc/self/stat").exists():
-        return ""
-    try:
-        os.kill(pid, 0)
-    except OSError:
-        return ""
-    return "alive"

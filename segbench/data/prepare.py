@@ -16,7 +16,7 @@ from typing import Any, Literal, Protocol
 
 from segbench.core.atomic import atomic_write_json
 from segbench.core.errors import SegbenchError
-from segbench.core.hashing import digest_json, sha256_file
+from segbench.core.hashing import digest_json, file_state, sha256_file
 from segbench.data.cache import Cache, CacheDamagedError, write_case
 from segbench.data.case import PreparedCase, RawCase, finish_case, load_case, prepare_case, prepared_shape
 from segbench.data.eviction import note_use
@@ -253,7 +253,7 @@ def _is_current(dataset: DatasetLike, case: str, cache: Cache) -> bool:
         known = json.loads(note.read_text())
     except (OSError, ValueError):
         known = {}
-    # Same sizes and times as when it was prepared: believed. Else the bytes decide.
+    # The same state as when it was prepared: believed. Else the bytes decide.
     if known.get("stat") == stat and known.get("digest") == stored:
         return True
     if _source_digest(dataset, case) != stored:
@@ -263,9 +263,8 @@ def _is_current(dataset: DatasetLike, case: str, cache: Cache) -> bool:
 
 
 def _stat(dataset: DatasetLike, case: str) -> list[list[Any]]:
-    """Name, size and time of every file of a case."""
-    found = [(path.name, path.stat()) for path in dataset.case(case).files]
-    return [[name, stat.st_size, stat.st_mtime_ns] for name, stat in found]
+    """Name and state of every file of a case."""
+    return [[path.name, *file_state(path)] for path in dataset.case(case).files]
 
 
 def _source_digest(dataset: DatasetLike, case: str) -> str:

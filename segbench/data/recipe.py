@@ -17,7 +17,7 @@ from segbench.data.normalisation import NORMALISATIONS
 __all__ = ["PREPARE_VERSION", "PreparationRecipe", "target_spacing"]
 
 #: Raised whenever the numbers of preparation could change (normalisation, resampling, class locations).
-PREPARE_VERSION = 1
+PREPARE_VERSION = 2
 
 # Source: MIC-DKFZ/nnUNet experiment_planning/experiment_planners/default_experiment_planner.py.
 _ANISOTROPY = 3.0

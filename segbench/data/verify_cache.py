@@ -13,7 +13,7 @@ from segbench.core.atomic import atomic_write
 from segbench.core.environment import cache_dir
 from segbench.core.errors import SegbenchError
 from segbench.core.foreign import parse_json
-from segbench.core.hashing import canonical_json
+from segbench.core.hashing import canonical_json, file_state
 from segbench.data.verify_facts import (
     FACTS_VERSION,
     CompositeFacts,
@@ -23,7 +23,6 @@ from segbench.data.verify_facts import (
     file_from_json,
     file_to_json,
 )
-from segbench.data.verify_scan import state_of
 
 FOLDER = "verify"
 _OF_THE_MOMENT = {"SB201", "SB208", "SB503"}
@@ -54,7 +53,7 @@ class FactsCache:
     def file(self, path: Path) -> FileFacts | None:
         """Facts of a file in its present state, or None when it has to be opened."""
         facts = self.remembered(path)
-        return facts if facts is not None and (facts.size, facts.mtime_ns) == state_of(path) else None
+        return facts if facts is not None and facts.state == file_state(path) else None
 
     def remembered(self, path: Path) -> FileFacts | None:
         """Facts of a file in the state in which it was read last, whatever its state now."""
@@ -71,7 +70,7 @@ class FactsCache:
 
     def keep(self, path: Path, facts: FileFacts) -> None:
         """Remember a file, unless its fault is of this moment: not there, too large for the limits of now."""
-        if facts.size >= 0 and (facts.fault is None or facts.fault.code not in _OF_THE_MOMENT):
+        if facts.state[0] >= 0 and (facts.fault is None or facts.fault.code not in _OF_THE_MOMENT):
             self.files[self._name(path)] = facts
             self.changed = True
 
@@ -94,11 +93,11 @@ class FactsCache:
     def thumbnail(self, case: str, image: Path) -> list[float] | None:
         """Thumbnail of a case's image in its present state, or None."""
         entry = self.thumbnails.get(case)
-        return entry[1] if entry is not None and entry[0] == list(state_of(image)) else None
+        return entry[1] if entry is not None and entry[0] == list(file_state(image)) else None
 
     def keep_thumbnail(self, case: str, image: Path, values: list[float]) -> None:
         """Remember a thumbnail, to six digits: correlations need no more."""
-        self.thumbnails[case] = [list(state_of(image)), [float(f"{value:.6g}") for value in values]]
+        self.thumbnails[case] = [list(file_state(image)), [float(f"{value:.6g}") for value in values]]
         self.changed = True
 
     def note(self, about: dict[str, Any]) -> None:

@@ -19,7 +19,7 @@ from segbench.volumes import VolumeHeader, corner_displacement
 
 Role = Literal["image", "label", "mask"]
 
-FACTS_VERSION = 3
+FACTS_VERSION = 4
 """Part of the cache; raised when a fact changes its meaning or a reader refuses more: all is read again."""
 
 
@@ -57,7 +57,7 @@ class HeaderFacts:
         affine: 16 numbers, row by row, (i, j, k, 1) to RAS+ mm.
         sform_code, qform_code: NIfTI codes.
         forms_apart: corner displacement in voxels between sform and qform when both count, else None.
-        unit_code: NIfTI spatial unit.
+        unit: in which the file states lengths, a key of `UNITS_MM`; spacing and affine are in millimetres.
         suspicious_texts: length of each text field that may identify a person; never the text.
         extension_codes: codes of header extensions.
     """
@@ -71,7 +71,7 @@ class HeaderFacts:
     sform_code: int
     qform_code: int
     forms_apart: float | None
-    unit_code: int
+    unit: str
     suspicious_texts: Mapping[str, int]
     extension_codes: tuple[int, ...]
 
@@ -93,7 +93,7 @@ class HeaderFacts:
             sform_code=header.sform_code,
             qform_code=header.qform_code,
             forms_apart=apart,
-            unit_code=header.unit_code,
+            unit=header.unit,
             suspicious_texts=suspicious(header.texts),
             extension_codes=header.extension_codes,
         )
@@ -111,11 +111,13 @@ class Grid:
     shape_zyx: tuple[int, int, int]
     spacing_mm: tuple[float, float, float]
     affine: NDArray[np.float64]
+    positioned: bool
 
     @classmethod
     def of(cls, header: HeaderFacts) -> Grid:
         """Grid of a file."""
-        return cls(header.shape_zyx, header.spacing_mm, header.affine_matrix)
+        positioned = header.sform_code > 0 or header.qform_code > 0
+        return cls(header.shape_zyx, header.spacing_mm, header.affine_matrix, positioned)
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,7 +142,7 @@ class FileFacts:
     """All that is known of one file.
 
     Attributes:
-        size, mtime_ns: the file's state when it was read; another state means another file.
+        state: the file's `file_state` when it was read; another state means another file.
         role: what it was read as.
         header: None when the header was refused.
         fault: why the file was refused, or None.
@@ -149,8 +151,7 @@ class FileFacts:
         label: of a label map or mask.
     """
 
-    size: int
-    mtime_ns: int
+    state: tuple[int, int, int, int]
     role: Role
     header: HeaderFacts | None = None
     fault: Fault | None = None
@@ -183,7 +184,7 @@ class CompositeFacts:
 
 def file_to_json(facts: FileFacts) -> dict[str, Any]:
     """A plain value for the cache file."""
-    result: dict[str, Any] = {"size": facts.size, "mtime_ns": facts.mtime_ns, "role": facts.role}
+    result: dict[str, Any] = {"state": list(facts.state), "role": facts.role}
     if facts.header is not None:
         result["header"] = {name: getattr(facts.header, name) for name in HeaderFacts.__slots__}
     if facts.fault is not None:
@@ -204,9 +205,9 @@ def file_from_json(value: Mapping[str, Any]) -> FileFacts:
         KeyError, TypeError, ValueError: the entry is not of this version; the caller reads the file again.
     """
     header = value.get("header")
+    size, mtime_ns, ctime_ns, inode = value["state"]
     return FileFacts(
-        size=int(value["size"]),
-        mtime_ns=int(value["mtime_ns"]),
+        state=(int(size), int(mtime_ns), int(ctime_ns), int(inode)),
         role=value["role"],
         header=None if header is None else _header_from_json(header),
         fault=None if value.get("fault") is None else Fault(**value["fault"]),

@@ -195,5 +195,7 @@ def _given_up(task: ScanTask, error: SegbenchError) -> ScanResult:
     result = ScanResult(task.case)
     masks: list[tuple[Path, Role]] = [(path, "mask") for _, path in task.masks]
     for path, role in (*task.files, *masks):
-        result.files[path] = FileFacts(-1, -1, role, fault=Fault.of(error))  # size -1: never remembered
+        result.files[path] = FileFacts(
+            (-1, -1, -1, -1), role, fault=Fault.of(error)
+        )  # size -1: never remembered
     return result

@@ -9,6 +9,7 @@ from segbench.data.verify_facts import FileFacts, Grid, HeaderFacts
 from segbench.data.verify_report import Finding, Severity, finding
 from segbench.data.verify_view import CaseView
 from segbench.volumes.geometry import AGREE_VOXELS, MISPLACED_VOXELS, compare_geometry, spacings_agree
+from segbench.volumes.volume import UNIT_NAMES, UNITS_MM
 
 WIDEST_MM = 20.0
 """A spacing above this is unusual enough to be told."""
@@ -94,30 +95,34 @@ def _grid_pair(
 
 
 def _headers(view: CaseView) -> Iterator[Finding]:
-    told = False
+    told: set[str] = set()
     for _, path, entry in view.entries():
         header = entry.header
         if header is None:
             continue
         case, file = view.files.case, view.place(path)
         yield from _orientation_codes(header, case, file)
-        if header.unit_code in {1, 3}:
-            unit = "metre" if header.unit_code == 1 else "micrometre"
-            message = f"the header says that lengths are in {unit}s"
-            yield finding(
-                "SB336", "warning", message, case=case, file=file, expected="millimetre", found=unit
-            )
-        elif header.unit_code == 0 and not told:  # once a case: whole datasets are written that way
-            told = True
-            message = "the header does not say in which unit lengths are; millimetres are assumed"
-            yield finding("SB336", "info", message, case=case, file=file)
+        if header.unit not in told:  # once a case: whole datasets are written that way
+            told.add(header.unit)
+            yield from _unit(header, case, file)
         yield from _personal(header, case, file)
     yield from _extremes(view)
 
 
+def _unit(header: HeaderFacts, case: str, file: str) -> Iterator[Finding]:
+    if not header.unit:
+        message = "the header does not say in which unit lengths are; millimetres are assumed"
+        yield finding("SB336", "info", message, case=case, file=file)
+    elif UNITS_MM[header.unit] != 1.0:
+        name = UNIT_NAMES[header.unit]
+        message = f"the header says that lengths are in {name}; they are read as that"
+        found = f"{name}: voxels of {_mm(header.spacing_mm)}"
+        yield finding("SB336", "warning", message, case=case, file=file, expected="millimetres", found=found)
+
+
 def _orientation_codes(header: HeaderFacts, case: str, file: str) -> Iterator[Finding]:
     if header.sform_code == 0 and header.qform_code == 0:
-        message = "neither sform nor qform says where the scan lies; left and right are a guess"
+        message = "the header does not say where the scan lies; left and right are a guess"
         yield finding("SB310", "warning", message, case=case, file=file, found="both codes 0")
     elif header.forms_apart is not None and header.forms_apart > MISPLACED_VOXELS:
         yield finding(

@@ -26,7 +26,7 @@ CHECKS: Mapping[str, str] = {
     "SB307": "shape differs",
     "SB308": "spacing differs",
     "SB309": "origin or direction differs",
-    "SB310": "qform against sform",
+    "SB310": "position in the header",
     "SB311": "no case at all",
     "SB313": "constant image",
     "SB314": "CT not in HU",

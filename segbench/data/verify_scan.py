@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from segbench.core.errors import SegbenchError
-from segbench.core.hashing import sha256_file
+from segbench.core.hashing import file_state, sha256_file
 from segbench.data.verify_facts import (
     ChannelFacts,
     CompositeFacts,
@@ -28,6 +28,10 @@ from segbench.volumes.read import as_real, check_finite, load_stored
 
 THUMBNAIL = 16
 """Edge of the block-mean picture by which near duplicates are found."""
+
+
+_HASHED_REFUSALS = 256 * 2**20
+"""Bytes up to which a refused file is hashed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,20 +84,11 @@ def scan_case(task: ScanTask) -> ScanResult:
     return result
 
 
-def state_of(path: Path) -> tuple[int, int]:
-    """Size and modification time in nanoseconds; (-1, -1) for what cannot be looked at."""
-    try:
-        state = path.stat()
-    except (OSError, ValueError):
-        return -1, -1
-    return state.st_size, state.st_mtime_ns
-
-
 def inputs_of(masks: Sequence[tuple[int, Path]], combined: Path | None) -> str:
     """State of every file that a painted reference is made from, as text."""
-    parts = [f"{value}:{path.name}:{state_of(path)}" for value, path in masks]
+    parts = [f"{value}:{path.name}:{file_state(path)}" for value, path in masks]
     if combined is not None:
-        parts.append(f"combined:{combined.name}:{state_of(combined)}")
+        parts.append(f"combined:{combined.name}:{file_state(combined)}")
     return ";".join(parts)
 
 
@@ -111,8 +106,7 @@ class _Scanned:
 
 
 def _scan(path: Path, role: Role, task: ScanTask) -> _Scanned:
-    size, mtime_ns = state_of(path)
-    facts = FileFacts(size, mtime_ns, role)
+    facts = FileFacts(file_state(path), role)
     image = role == "image"
     try:
         header = read_header(path, max_bytes=task.max_bytes, allow_channels=image)
@@ -138,9 +132,12 @@ def _scan(path: Path, role: Role, task: ScanTask) -> _Scanned:
 
 
 def _bytes_digest(path: Path) -> str | None:
-    """Sha256 of a refused file, so that the dataset's digest tells one damage from another."""
+    """Sha256 of a refused file, so that the dataset's digest tells one damage from another.
+
+    None for one of an absurd size: hashing gigabytes of what no reader takes helps nobody.
+    """
     try:
-        return sha256_file(path) if path.is_file() else None
+        return sha256_file(path) if path.is_file() and path.stat().st_size <= _HASHED_REFUSALS else None
     except OSError:
         return None
 

@@ -23,6 +23,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from segbench.core.environment import BLAS_VARIABLES
 from segbench.core.errors import SegbenchError
 
 __all__ = ["ordered_map"]
@@ -30,7 +31,7 @@ __all__ = ["ordered_map"]
 # Tasks a worker may be ahead of the one that is waited for.
 _AHEAD = 2
 _ATTEMPTS = 2
-_THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "BLOSC_NTHREADS")
+_THREAD_VARIABLES = (*BLAS_VARIABLES, "BLOSC_NTHREADS")
 
 
 def ordered_map(

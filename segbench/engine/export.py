@@ -291,4 +291,5 @@ def stored_grid(properties: Mapping[str, Any]) -> Volume:
         np.asarray(properties["affine"], dtype=np.float64),
         sform_code=properties["sform_code"],
         qform_code=properties["qform_code"],
+        unit=properties["unit"],
     )

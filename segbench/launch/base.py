@@ -21,7 +21,7 @@ class Need:
     Attributes:
         gpus: GPUs, 0 for a cell on the CPU.
         cores: Processor cores.
-        threads: Threads for compute; the same everywhere, so that the numbers are.
+        threads: Threads for compute as planned; kept on workers with fewer cores, so that the numbers are.
         memory_bytes: Memory of the host, None when nothing was measured.
         device_bytes: Peak memory of the device as measured on cells like it, None when nothing was.
         hours: Time limit to ask for (the forecast x 1.3), None when nothing was measured.

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from segbench.core.catalogue import ExitCode
+from segbench.core.environment import BLAS_VARIABLES, THREADS
 
 LAUNCHER, JOB, NODE, PARENT = "SEGBENCH_LAUNCHER", "SEGBENCH_JOB", "SEGBENCH_NODE", "SEGBENCH_PARENT"
 """Set for a started cell: the launcher's name, its job, the node, and the process to stop with."""
@@ -27,7 +28,7 @@ class CellCommand:
         folder: The run folder, absolute.
         directory: Working directory of the command that planned it (paths in `run.json` may be relative).
         arguments: Further arguments of `segbench cell`.
-        variables: `SEGBENCH_*` variables of the command that planned it.
+        variables: `SEGBENCH_*` variables of the command that planned it, and those that fix the threads.
     """
 
     folder: str
@@ -37,11 +38,17 @@ class CellCommand:
 
 
 def cell_command(folder: Path, arguments: Sequence[str] = (), *, threads: int | None = None) -> CellCommand:
-    """The command for a run folder as this process would start it, with `threads` unless the user said."""
+    """The command for a run folder as this process would start it.
+
+    Args:
+        folder: The run folder.
+        arguments: Further arguments of `segbench cell`.
+        threads: Threads that the cell was planned with; the libraries below torch are held to them as well.
+    """
     own = {LAUNCHER, JOB, NODE, PARENT}
     variables = {k: v for k, v in os.environ.items() if k.startswith("SEGBENCH_") and k not in own}
     if threads is not None:
-        variables.setdefault("SEGBENCH_THREADS", str(threads))
+        variables |= dict.fromkeys((THREADS, *BLAS_VARIABLES), str(threads))
     return CellCommand(
         str(folder.resolve()), str(Path.cwd()), tuple(arguments), tuple(sorted(variables.items()))
     )

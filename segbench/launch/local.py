@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
 
-from segbench.core.environment import memory_bytes, thread_count
+from segbench.core.environment import memory_bytes
 from segbench.launch.base import Capacity, JobRef, JobState, Need
 from segbench.launch.command import ask_to_stop, cell_command, popen_cell
 from segbench.launch.gpus import GpuPool, Place, visible_gpus
@@ -21,7 +21,7 @@ class _Child:
 
 
 class LocalLauncher:
-    """Child processes, one per slot: a slot is a GPU, or an equal share of the cores.
+    """Child processes, one per slot: a slot is a GPU, or room for one more cell on the CPU.
 
     Args:
         slots: Cells at a time; None: one per GPU where the cells want GPUs, else one.
@@ -60,7 +60,9 @@ class LocalLauncher:
                 if place is None:
                     break
             process = popen_cell(
-                cell_command(folder, self._arguments), launcher=self.name, extra=self._variables(place)
+                cell_command(folder, self._arguments, threads=need.threads),
+                launcher=self.name,
+                extra={} if place is None else {"CUDA_VISIBLE_DEVICES": ",".join(place.indices)},
             )
             ref = JobRef(folder, f"{next(self._numbers)}:{process.pid}")
             self._children[ref.job] = _Child(process, place)
@@ -78,14 +80,6 @@ class LocalLauncher:
             ask_to_stop(child.process)
         for child in children:
             child.process.wait()
-
-    def _variables(self, place: Place | None) -> dict[str, str]:
-        variables: dict[str, str] = {}
-        if place is not None:
-            variables["CUDA_VISIBLE_DEVICES"] = ",".join(place.indices)
-        if self.slots > 1:
-            variables["SEGBENCH_THREADS"] = str(max(1, thread_count() // self.slots))
-        return variables
 
     def _state(self, ref: JobRef) -> JobState:
         child = self._children[ref.job]

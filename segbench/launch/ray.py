@@ -149,8 +149,7 @@ class RayLauncher:
             resources["memory"] = need.memory_bytes
         if need.exclusive:
             resources["resources"] = {EXCLUSIVE: 1}
-        threads = max(1, min(need.threads, int(widest)))
-        commands = [cell_command(folder, self._arguments, threads=threads) for folder in cells]
+        commands = [cell_command(folder, self._arguments, threads=need.threads) for folder in cells]
         names = [self._ask("start", command, resources) for command in commands]
         return [JobRef(folder, name) for folder, name in zip(cells, names, strict=True)]
 

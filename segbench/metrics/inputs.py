@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from segbench.metrics.registry import suggestions
+from segbench.volumes.header import SPACING_LIMITS_MM
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -20,10 +21,6 @@ if TYPE_CHECKING:
 
 Spacing = tuple[float, float, float]
 Regions = dict[str, tuple[int, ...]]
-
-
-SPACING_LIMITS_MM = (1e-60, 1e60)
-"""Beyond these the squares of distances are no longer numbers: a distance would come out as 0 or inf."""
 
 
 def check_spacing(spacing_mm: Sequence[float]) -> Spacing:

@@ -18,6 +18,7 @@ import sys
 import sysconfig
 from collections.abc import Iterable
 from contextlib import suppress
+from functools import lru_cache
 from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -121,6 +122,7 @@ def _same_but_code(cell: Cell) -> RunRecord | None:
     return max(found, key=lambda record: record.created or "", default=None)
 
 
+@lru_cache  # looking through every installed distribution takes most of a second
 def _version(package: str) -> str | None:
     """Version of the distribution that a top-level package comes from, None when it is not installed."""
     try:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from segbench.cards import DatasetCard, ModelCard, Protocol
 from segbench.core import console
+from segbench.core.environment import planned_threads
 from segbench.core.errors import SegbenchError
 from segbench.core.interrupt import StopRequest
 from segbench.data.splits import Split
@@ -35,6 +36,8 @@ class Execution:
         gpus_per_cell: Processes that train one network together, one per GPU; on a CPU just processes.
         step_timeout: Seconds after which a training step counts as hung; None: 30 median steps, at least
             ten minutes.
+        threads: Threads for compute, fixed when the cell is planned, because sums over another number round
+            otherwise. Several processes that train together share them.
         launcher, job, node: Who started it.
     """
 
@@ -46,6 +49,7 @@ class Execution:
     check_outputs: bool = False
     gpus_per_cell: int = 1
     step_timeout: float | None = None
+    threads: int = field(default_factory=planned_threads)
     launcher: str = "local"
     job: str = ""
     node: str = ""

@@ -25,7 +25,7 @@ from segbench.metrics.summary import number
 from segbench.pipeline.external_plan import Job, prepare
 from segbench.pipeline.external_record import PROTOCOL, as_failed, external_record, now
 from segbench.pipeline.external_request import Evaluation, Request
-from segbench.pipeline.external_work import Answer, ScoreCase, Task, preloaded, untouched
+from segbench.pipeline.external_work import SAME_FILE, Answer, ScoreCase, Task, preloaded, untouched
 from segbench.pipeline.scoring import (
     KILLED,
     CaseResult,
@@ -95,6 +95,7 @@ def evaluate_predictions(request: Request, *, command: Sequence[str] | None = No
             "warnings": evaluation.warnings,
             "references": {case: lines[case]["reference"] for case in job.cases},
             "digests": {"cases": sha256_file(table)},
+            "external": {**(record.external or {}), **_equal(evaluation.notes)},
         }
         write_run(job.folder, record.model_copy(update=ended))
     return evaluation
@@ -229,6 +230,7 @@ def _take(
         reference=result.reference,
         failure=result.failure,
         warnings=list(result.warnings),
+        notes=[list(note) for note in result.notes],
     )
     if result.failure is not None:
         _tell(result.failure, rows, job)
@@ -236,8 +238,13 @@ def _take(
         console.warn(warning)
 
 
+def _equal(notes: Mapping[str, Sequence[str]]) -> dict[str, int]:
+    """Return how many predictions are their references, for the record; nothing where none is."""
+    return {"equal_to_reference": len(notes[SAME_FILE])} if SAME_FILE in notes else {}
+
+
 def _notes(failure: Any, line: Mapping[str, Any]) -> dict[str, Any]:
-    return {"failure": failure, "warnings": line.get("warnings", [])}
+    return {"failure": failure, "warnings": line.get("warnings", []), "notes": line.get("notes", [])}
 
 
 def _killed_answer(job: Job, task: Task, error: SegbenchError) -> Answer:
@@ -358,12 +365,18 @@ def _evaluation(job: Job, warnings: list[str]) -> Evaluation:
     rows: list[Row] = []
     failures: list[dict[str, Any]] = []
     told = list(warnings)
+    notes: dict[str, list[str]] = {}
     for case in job.cases:
         line = lines[case]
         rows.extend(sorted(line["rows"], key=lambda row: order[row["region"]]))
         if line.get("failure"):
             failures.append(line["failure"])
         told.extend(line.get("warnings") or ())
+        for text, example in line.get("notes") or ():
+            notes.setdefault(text, []).append(example)
+    for text, examples in notes.items():
+        told.append(f"{len(examples)} of {len(job.cases)} cases: {text} (such as {examples[0]})")
+        console.warn(told[-1])
     return Evaluation(
         run_id=job.run_id,
         folder=job.folder,
@@ -373,4 +386,5 @@ def _evaluation(job: Job, warnings: list[str]) -> Evaluation:
         failures=failures,
         extra_predictions=job.predictions.extra,
         warnings=tuple(told),
+        notes=notes,
     )

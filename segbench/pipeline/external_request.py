@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
@@ -81,7 +81,8 @@ class Evaluation:
         rows: one per (case, region), in the order of cases, then regions.
         failures: one per case without a usable prediction: case, status, code, message and more.
         extra_predictions: files without a reference.
-        warnings: what else the user should know.
+        warnings: what else the user should know, notes with their numbers of cases included.
+        notes: what holds of several cases, with an example of each such case.
     """
 
     run_id: str
@@ -92,6 +93,7 @@ class Evaluation:
     failures: list[dict[str, Any]]
     extra_predictions: tuple[str, ...]
     warnings: tuple[str, ...] = ()
+    notes: Mapping[str, Sequence[str]] = field(default_factory=dict[str, Sequence[str]])
 
     @cached_property
     def summaries(self) -> list[Summary]:

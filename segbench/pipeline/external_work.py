@@ -1,6 +1,6 @@
 """One case of `segbench evaluate`, from two files to rows: what a worker process does.
 
-Every case leaves a stamp of the files it was computed from (size, time, sha256), so that the same command can
+Every case leaves a stamp of the files it was computed from (state, sha256), so that the same command can
 tell what still holds. A worker that finds both digests unchanged says so and scores nothing.
 """
 
@@ -9,22 +9,25 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from multiprocessing import parent_process
 from pathlib import Path
 from typing import Any
 
 from segbench.core.errors import SegbenchError
 from segbench.core.faults import fault
-from segbench.core.hashing import sha256_file
+from segbench.core.hashing import file_state, sha256_file
 from segbench.metrics.evaluate import SMALL_VOXELS, compiled_engine_wanted
 from segbench.pipeline.external_sources import References
 from segbench.pipeline.scoring import CaseResult, ScoringRules, explain_label, score_file
-from segbench.volumes import inflate
+from segbench.volumes import DEFAULT_MAX_BYTES, inflate
+from segbench.volumes.read import plausible_size
 
 Stamp = dict[str, Any]
 
 ENGINE = "segbench.metrics._native"
+
+SAME_FILE = "the prediction is the reference, byte for byte: are both the same files?"
 
 
 @dataclass(frozen=True)
@@ -78,8 +81,8 @@ class ScoreCase:
             fault("worker")
         inputs = {
             "rules": self.rules.digest(),
-            "reference": [stamp(path) for path in self.references.files(task.case)],
-            "prediction": None if task.prediction is None else stamp(task.prediction),
+            "reference": [self._stamp(path) for path in self.references.files(task.case)],
+            "prediction": None if task.prediction is None else self._stamp(task.prediction),
         }
         if task.before is not None and same_content(task.before, inputs):
             return Answer(inputs, None)
@@ -91,9 +94,14 @@ class ScoreCase:
         if task.check_only:
             return Answer(inputs, None)
         result = score_file(self.rules, task.case, reference, task.prediction)
+        if is_its_reference(inputs):
+            result = replace(result, notes=(*result.notes, (SAME_FILE, task.case)))
         if ENGINE in sys.modules:
             inflate.load_kernels()  # the compiler is here anyway, and more cases may follow
         return Answer(inputs, result)
+
+    def _stamp(self, path: Path) -> Stamp:
+        return stamp(path, max_bytes=self.rules.max_bytes)
 
 
 def preloaded(rules: ScoringRules, largest_bytes: int) -> tuple[str, ...]:
@@ -108,18 +116,36 @@ def preloaded(rules: ScoringRules, largest_bytes: int) -> tuple[str, ...]:
     return (__name__, ENGINE, inflate.KERNELS)
 
 
-def stamp(path: Path) -> Stamp:
-    """Return size, modification time and sha256 of a file; what cannot be read has no sha256."""
+def stamp(path: Path, *, max_bytes: int = DEFAULT_MAX_BYTES) -> Stamp:
+    """Return state and sha256 of a file; what no reader would take has no sha256.
+
+    Header and size are looked at first: a file that will be refused is not read to its end before.
+    """
+    state = file_state(path)
     try:
-        state = path.stat()
-        digest = sha256_file(path) if path.is_file() else None
-    except OSError:
-        return {"bytes": None, "mtime_ns": None, "sha256": None}
-    return {"bytes": state.st_size, "mtime_ns": state.st_mtime_ns, "sha256": digest}
+        digest = sha256_file(path) if plausible_size(path, max_bytes=max_bytes) else None
+    except (OSError, SegbenchError):
+        digest = None
+    return {
+        "bytes": state[0],
+        "mtime_ns": state[1],
+        "ctime_ns": state[2],
+        "inode": state[3],
+        "sha256": digest,
+    }
+
+
+def is_its_reference(inputs: Mapping[str, Any]) -> bool:
+    """Tell whether a case's prediction is one of the files its reference is made of, or a copy of it."""
+    found = (inputs.get("prediction") or {}).get("sha256")
+    return found is not None and any(found == each.get("sha256") for each in inputs.get("reference") or ())
 
 
 def untouched(before: Mapping[str, Any], files: Sequence[Path], prediction: Path | None, rules: str) -> bool:
-    """Tell from sizes and times alone, without reading, that a case's files are what they were."""
+    """Tell without reading that a case's files are what they were: nobody can set `ctime` back.
+
+    Where the state differs the digests decide (`same_content`).
+    """
     if before.get("rules") != rules or (before.get("prediction") is None) != (prediction is None):
         return False
     stamps: list[Any] = [*(before.get("reference") or ()), *([before["prediction"]] if prediction else [])]
@@ -127,11 +153,8 @@ def untouched(before: Mapping[str, Any], files: Sequence[Path], prediction: Path
     if len(stamps) != len(paths):
         return False
     for old, path in zip(stamps, paths, strict=True):
-        try:
-            state = path.stat()
-        except OSError:
-            return False
-        if old.get("sha256") is None or (old["bytes"], old["mtime_ns"]) != (state.st_size, state.st_mtime_ns):
+        known = tuple(old.get(name) for name in ("bytes", "mtime_ns", "ctime_ns", "inode"))
+        if old.get("sha256") is None or known != file_state(path):
             return False
     return True
 

@@ -7,7 +7,8 @@ a dataset's card; nothing is guessed.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -15,14 +16,18 @@ from typing import TYPE_CHECKING
 
 from segbench.core import console
 from segbench.core.atomic import atomic_write_json
+from segbench.core.environment import named_threads, thread_count, with_threads
 from segbench.core.errors import SegbenchError
 from segbench.core.interrupt import StopRequest
 from segbench.data import open_dataset
 from segbench.volumes import Volume, read_volume, stem_and_ending, write_label_map
 
 if TYPE_CHECKING:
+    import torch
+
     from segbench.data import Dataset
     from segbench.pipeline.members import Member
+    from segbench.records import RunRecord
 
 _NNUNET_NAME = re.compile(r"(?P<case>.+)_(?P<channel>\d{4})")
 
@@ -76,12 +81,61 @@ def predict_images(
         SegbenchError: SB103 channels unknown or not matching, SB104 weights that cannot be averaged, SB311 no
             image, SB406 weights unusable.
     """
-    from segbench.pipeline.members import load_members, member_notes, predict_channels
+    from segbench.networks.scan import scans_used
+    from segbench.pipeline.members import load_members, run_of
     from segbench.pipeline.training import choose_device
 
     where = choose_device(device)
     files = [weights] if isinstance(weights, Path) else list(weights)
-    members = load_members(files, where, model=model, dataset=dataset)
+    record = run_of(files[0])
+    with _as_the_run(record, where), scans_used() as scans:
+        members = load_members(files, where, model=model, dataset=dataset)
+        report = _predict_all(members, images, output, where, dataset, save_probabilities, max_bytes)
+    _warn_of_another_scan(record, scans)
+    return report
+
+
+@contextmanager
+def _as_the_run(record: RunRecord | None, device: torch.device) -> Generator[None]:
+    """Threads, determinism and rounding of the run; `SEGBENCH_THREADS` goes before its threads.
+
+    Weights from elsewhere: the machine's threads, and kernels that are not chosen by a race.
+    """
+    from segbench.pipeline.training import prepare_device
+
+    protocol = {} if record is None else record.protocol or {}
+    recorded = {} if record is None else record.execution or {}
+    with with_threads(named_threads() or recorded.get("threads") or thread_count()):
+        prepare_device(
+            device,
+            level=protocol.get("determinism", {}).get("level", "seeded"),
+            tf32=protocol.get("train", {}).get("tf32", True),
+        )
+        yield
+
+
+def _warn_of_another_scan(record: RunRecord | None, used: set[str]) -> None:
+    from segbench.pipeline.training import named_scans
+
+    recorded = None if record is None else (record.execution or {}).get("predict_scan_backend")
+    if recorded is not None and named_scans(used) not in (None, recorded):
+        console.warn(
+            f"the run predicted with the scan backend {recorded}, this command with {named_scans(used)}: "
+            "sums round otherwise"
+        )
+
+
+def _predict_all(
+    members: Sequence[Member],
+    images: Sequence[Path],
+    output: Path,
+    where: torch.device,
+    dataset: str | None,
+    save_probabilities: bool,
+    max_bytes: int,
+) -> PredictionReport:
+    from segbench.pipeline.members import member_notes, predict_channels
+
     cases = list(find_images(images, members[0].channels, dataset))
     if not cases:
         raise SegbenchError("SB311", "no image was found", details=[str(path) for path in images])

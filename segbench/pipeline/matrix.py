@@ -8,6 +8,7 @@ from pathlib import Path
 
 from segbench.core import console
 from segbench.core.catalogue import ExitCode
+from segbench.core.environment import named_threads
 from segbench.core.errors import SegbenchError
 from segbench.data import open_dataset
 from segbench.launch import LauncherChoice
@@ -101,8 +102,15 @@ def _write_planned(todo: Sequence[PlannedCell], execution: Execution) -> None:
         if slug not in patients:
             patients[slug] = open_dataset(slug, data_dir=execution.data_dir).patient_of
         record = plan_run(cell, execution, patient_of=patients[slug])
-        if _wanted(execution_of(record)) != _wanted(execution):
-            _change_execution(cell.folder, execution)
+        wanted = replace(execution, threads=_threads(record, execution))
+        if _wanted(execution_of(record)) != _wanted(wanted):
+            _change_execution(cell.folder, wanted)
+
+
+def _threads(record: RunRecord, execution: Execution) -> int:
+    """Threads of a cell: what `SEGBENCH_THREADS` says to this command, else what it was planned with."""
+    kept = (record.execution or {}).get("threads") if named_threads() is None else None
+    return kept or execution.threads
 
 
 def _wanted(execution: Execution) -> Execution:

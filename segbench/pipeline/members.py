@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from segbench.core.errors import SegbenchError
 from segbench.core.hashing import sha256_file
-from segbench.records import read_run
+from segbench.records import RunRecord, read_run
 from segbench.volumes import Volume
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from segbench.engine.predictor import Image
     from segbench.networks.weights import WeightsMetadata
 
-__all__ = ["Member", "load_members", "member_notes", "predict_channels"]
+__all__ = ["Member", "load_members", "member_notes", "predict_channels", "run_of"]
 
 _SHARED = (
     "spacing_mm",
@@ -49,8 +49,7 @@ class Member:
         facts: How images become its input, and its outputs labels.
         channels: Names of the input channels in order, from the file or else from the dataset's card.
         network: In evaluation mode, on its device.
-        run: The run it comes from, where the file lies in one.
-        training: Cases it was trained or selected on, where known.
+        record: Of the run it comes from, where the file lies in one.
     """
 
     weights: Path
@@ -58,8 +57,18 @@ class Member:
     facts: dict[str, Any]
     channels: tuple[str, ...]
     network: nn.Module
-    run: str | None = None
-    training: frozenset[str] = frozenset()
+    record: RunRecord | None = None
+
+    @property
+    def run(self) -> str | None:
+        """The run it comes from, where known."""
+        return self.facts.get("run") if self.record is None else self.record.run_id
+
+    @property
+    def training(self) -> frozenset[str]:
+        """Cases it was trained or selected on, where known."""
+        split = None if self.record is None else self.record.split
+        return frozenset() if split is None else frozenset((*(split.train or ()), *(split.validation or ())))
 
 
 def load_members(
@@ -127,26 +136,20 @@ def _load(path: Path, device: torch.device, model: str | None, dataset: str | No
             **metadata.arguments,
         )
     load_official_weights(network, path)
-    run, training = _origin(path)
-    return Member(path, metadata, facts, channels, network.to(device).eval(), run, training)
+    return Member(path, metadata, facts, channels, network.to(device).eval(), run_of(path))
 
 
-def _origin(path: Path) -> tuple[str | None, frozenset[str]]:
-    """The run a weights file lies in, and the cases that run had seen."""
-    folder = path.parent.parent
-    if not (folder / "run.json").is_file():
-        return None, frozenset()
-    record = read_run(folder)
-    split = record.split
-    seen = () if split is None else (*(split.train or ()), *(split.validation or ()))
-    return record.run_id, frozenset(seen)
+def run_of(weights: Path) -> RunRecord | None:
+    """The record of the run that a weights file lies in; None for a file elsewhere."""
+    folder = weights.parent.parent
+    return read_run(folder) if (folder / "run.json").is_file() else None
 
 
 def member_notes(members: Sequence[Member]) -> list[dict[str, Any]]:
     """What is kept beside predictions about who made them."""
     return [
         {
-            "run": member.run or (member.facts.get("run")),
+            "run": member.run,
             "model": member.metadata.model,
             "weights_sha256": sha256_file(member.weights),
         }

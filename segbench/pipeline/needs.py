@@ -2,22 +2,17 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from segbench.core.environment import thread_count
 from segbench.launch import Need
 from segbench.pipeline.context import Execution
 from segbench.pipeline.plan import PlannedCell
+from segbench.pipeline.runner import execution_of
 from segbench.records import read_run
 
 MARGIN = 1.3
 """Time asked for beyond the forecast; a cell that runs out of it is queued again."""
-
-
-MOST_THREADS = 4
-"""Threads of one cell on a cluster when SEGBENCH_THREADS does not say; the submitting machine may be huge."""
 
 
 def needs_of(cells: Sequence[PlannedCell], execution: Execution, *, gpus: int = 0) -> Callable[[Path], Need]:
@@ -38,10 +33,9 @@ def needs_of(cells: Sequence[PlannedCell], execution: Execution, *, gpus: int = 
                 peaks[kind] = max(peaks.get(kind, 0), record.peak_memory_bytes)
     hours = {p.cell.folder: None if p.forecast_s is None else MARGIN * p.forecast_s / 3600 for p in cells}
     kinds = {p.cell.folder: _kind(p) for p in cells}
-    named = "SEGBENCH_THREADS" in os.environ
-    threads = thread_count() if named else min(thread_count(), MOST_THREADS)
 
     def need(folder: Path) -> Need:
+        threads = execution_of(read_run(folder)).threads
         return Need(
             gpus=gpus,
             cores=threads + execution.workers,

@@ -137,8 +137,9 @@ def import_summary(
             gathered.rows.extend(rows)
             cases.append(case)
         sync_lines(folder / CASE_LINES)
-        write_cases_csv(folder, METRICS)
-        write_run(folder, _record(identity, card, keys, cases, path, digest, command, gathered))
+        scores = {"cases": sha256_file(write_cases_csv(folder, METRICS))}
+        record = _record(identity, card, keys, cases, path, digest, command, gathered)
+        write_run(folder, record.model_copy(update={"digests": scores}))
     ours = {
         summary.region: summary.mean
         for summary in summarise(gathered.rows, METRICS)

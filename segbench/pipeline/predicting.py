@@ -48,14 +48,11 @@ def predict_stage(context: Context) -> StageResult:
     source = context.artefacts.get("train", context.model.slug)
     made = predictions_made(folder)
     todo = [case for case in context.split.test if not _whole(folder, made.get(case), source)]
-    if todo:
-        predict = floor_predictor(context) if context.model.kind == "floor" else network_predictor(context)
-        with console.progress(f"predict {context.run_id}", len(todo)) as bar:
-            for case in todo:
-                fault("case")
-                append_line(folder / MANIFEST, {**_one(context, case, predict), "source": source})
-                bar.advance(note=case)
-                context.stop.check()
+    kernels: dict[str, Any] = {}
+    if todo and context.model.kind == "floor":
+        _predict_all(context, todo, floor_predictor(context), source)
+    elif todo:
+        kernels = _with_network(context, todo, source)
     sync_lines(folder / MANIFEST)
     made = predictions_made(folder)
     lines = [made[case] for case in sorted(context.split.test)]
@@ -66,8 +63,41 @@ def predict_stage(context: Context) -> StageResult:
     return StageResult(
         artefact=digest,
         outputs=[prediction_file(folder, line["case"]) for line in lines if "error" not in line],
-        facts={"manifest_sha256": digest, "split": context.split.name, "part": "test", "failed": failed},
+        facts={
+            "manifest_sha256": digest,
+            "split": context.split.name,
+            "part": "test",
+            "failed": failed,
+            **kernels,
+        },
     )
+
+
+def _predict_all(
+    context: Context, cases: Sequence[str], predict: Callable[[str], NDArray[Any]], source: str
+) -> None:
+    with console.progress(f"predict {context.run_id}", len(cases)) as bar:
+        for case in cases:
+            fault("case")
+            append_line(context.folder / MANIFEST, {**_one(context, case, predict), "source": source})
+            bar.advance(note=case)
+            context.stop.check()
+
+
+def _with_network(context: Context, cases: Sequence[str], source: str) -> dict[str, Any]:
+    """Predict with the trained network; gives the kernels and threads it ran on, for the record."""
+    import torch
+
+    from segbench.networks.scan import scans_used
+    from segbench.pipeline.training import named_scans
+
+    predict = network_predictor(context)
+    with scans_used() as scans:
+        _predict_all(context, cases, predict, source)
+    scan, trained = named_scans(scans), context.facts.get("train", {}).get("scan_backend")
+    if trained not in (None, scan):
+        context.warn(f"trained with the scan backend {trained}, predicted with {scan}: sums round otherwise")
+    return {"scan_backend": scan, "threads": torch.get_num_threads()}
 
 
 def _whole(folder: Path, line: dict[str, Any] | None, source: str) -> bool:
@@ -108,10 +138,11 @@ def network_predictor(context: Context) -> Callable[[str], NDArray[Any]]:
 
     from segbench.engine.trainer import load_network
     from segbench.pipeline.preparing import open_prepared
-    from segbench.pipeline.training import FINAL_WEIGHTS, build_seeded, choose_device, set_determinism
+    from segbench.pipeline.training import FINAL_WEIGHTS, build_seeded, choose_device, prepare_device
 
     device = choose_device(context.execution.device)
-    set_determinism(context.protocol.determinism.level, device)
+    protocol = context.protocol
+    prepare_device(device, level=protocol.determinism.level, tf32=protocol.train.tf32)
     cache = open_prepared(context)
     weights = load_file(context.folder / FINAL_WEIGHTS)
     network = load_network(lambda: build_seeded(context), weights).to(device)

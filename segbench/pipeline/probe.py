@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 from segbench.cards import Protocol, load_model_card
 from segbench.core.atomic import atomic_write_json
-from segbench.core.environment import cache_dir, machine, thread_count
+from segbench.core.environment import cache_dir, machine, with_threads
 from segbench.core.errors import SegbenchError
 from segbench.core.hashing import digest_json
 from segbench.core.interrupt import StopRequest
@@ -93,7 +93,7 @@ def _file(cell: Cell | Context, execution: Execution) -> Path:
     p, card = cell.protocol, cell.card if isinstance(cell, Context) else cell.dataset
     kind = {
         "machine": machine(),
-        "threads": thread_count(),
+        "threads": execution.threads,
         "device": execution.device,
         "model": cell.model.slug,
         "arguments": network_arguments(cell.model, card, p),
@@ -144,7 +144,7 @@ def _measure(order: dict[str, Any]) -> Measured:
             if len(times) > 1 and times[-1] - began > LONGEST_S:
                 raise _EnoughError
 
-        with training_job(context, None) as job:
+        with with_threads(execution.threads), training_job(context, None) as job:
             job = replace(
                 job, on_step=on_step, view=None, batches=lambda first, last: _made_up(context, first, last)
             )

@@ -25,7 +25,7 @@ from typing import Any
 from segbench.core import console
 from segbench.core.atomic import atomic_write_json
 from segbench.core.catalogue import ExitCode
-from segbench.core.environment import thread_count
+from segbench.core.environment import BLAS_VARIABLES, THREADS, thread_count
 from segbench.core.errors import BackendUnavailable, SegbenchError
 from segbench.core.interrupt import Interrupted, StopRequest
 from segbench.launch.command import PARENT, stop_with_parent
@@ -82,11 +82,9 @@ def _write_order(exchange: Path, context: Context) -> None:
 
 
 def _start(count: int, folder: Path, exchange: str) -> subprocess.Popen[bytes]:
-    threads = str(max(1, thread_count() // count))
     environment = {
         **os.environ,
-        "SEGBENCH_THREADS": threads,
-        "OMP_NUM_THREADS": threads,
+        **dict.fromkeys((THREADS, *BLAS_VARIABLES), str(max(1, thread_count() // count))),
         "TORCH_ELASTIC_SHUTDOWN_TIMEOUT": str(GRACE_S),
         "LOGLEVEL": "CRITICAL",  # torchrun's own words; what ranks have to say stands in their files
         PARENT: str(os.getpid()),

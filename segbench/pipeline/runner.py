@@ -22,7 +22,7 @@ from segbench.core import console
 from segbench.core.atomic import disk_error, remove_leftovers
 from segbench.core.catalogue import ExitCode
 from segbench.core.crash import write_crash
-from segbench.core.environment import git_state, machine, tilde, versions
+from segbench.core.environment import git_state, machine, threads_note, tilde, versions, with_threads
 from segbench.core.errors import SegbenchError
 from segbench.core.faults import note_run
 from segbench.core.interrupt import Interrupted, StopRequest
@@ -147,7 +147,12 @@ def run_cell(
         try:
             context = context_of(record, folder, where, stop, lease.check)
             context.give_up = partial(_give_up, record, folder, lease)
-            if _run_stages(context, leave_profile=leave_profile):
+            note = threads_note(where.threads)
+            if note is not None:
+                context.warn(note)
+            with with_threads(where.threads):
+                finished = _run_stages(context, leave_profile=leave_profile)
+            if finished:
                 record = _updated(record, status="complete", finished=now(), **_outcome(context))
             else:
                 record = _updated(record, status="interrupted")
@@ -175,10 +180,11 @@ def look_at_cell(folder: Path) -> RunRecord:
         _log_taking_over(folder, lease)
         try:
             context = context_of(record, folder, started_by(execution_of(record)), stop, lease.check)
-            execute(CELL_STAGES[0], context)
-            stop.check()
-            if context.model.kind == "network":
-                first_step(context)
+            with with_threads(context.execution.threads):
+                execute(CELL_STAGES[0], context)
+                stop.check()
+                if context.model.kind == "network":
+                    first_step(context)
             if record.status == "failed":  # by an earlier command; what it met may have been mended since
                 record = _updated(record, status="planned", failure=None, finished=None)
                 write_run(folder, record)
@@ -354,6 +360,7 @@ def _outcome(context: Context) -> dict[str, Any]:
     execution = {
         **context.execution.as_dict(),
         **{k: train[k] for k in ("scan_backend", "device") if k in train},
+        **({"predict_scan_backend": predict["scan_backend"]} if "scan_backend" in predict else {}),
     }
     return {
         "durations": context.seconds,

@@ -23,11 +23,15 @@ from segbench.metrics import evaluate_case
 from segbench.metrics.inputs import diagonal_mm
 from segbench.metrics.policies import fill, filled_value, penalised
 from segbench.metrics.registry import METRICS
+from segbench.pipeline.mirrored import mirror_hint
 from segbench.pipeline.scoring_rules import LESION_PARAMETERS, ScoringRules, rules_for
 from segbench.volumes import Volume, compare_geometry, count_labels, read_label_map
-from segbench.volumes.geometry import reorient
+from segbench.volumes.geometry import reorient, unit_mend
+from segbench.volumes.volume import UNIT_NAMES, UNITS_MM
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from numpy.typing import NDArray
 
     Labels = NDArray[np.unsignedinteger[Any]]
@@ -47,9 +51,11 @@ __all__ = [
 ]
 
 Row = dict[str, Any]
+Note = tuple[str, str]
 
 GEOMETRY_MISMATCH = "SB214"
 MISSING = "SB215"
+_ROLES = ("reference", "prediction")
 KILLED = "SB503"
 
 
@@ -63,6 +69,7 @@ class CaseResult:
         reference: digest of the reference that was scored, see `reference_digest`.
         failure: why there was no usable prediction, as `SegbenchError.as_dict`, with `status`; else None.
         warnings: what the user should know although the case was scored.
+        notes: what may hold of many cases, (text, example) each: said once, with the number of cases.
     """
 
     case: str
@@ -70,6 +77,7 @@ class CaseResult:
     reference: str
     failure: dict[str, Any] | None = None
     warnings: tuple[str, ...] = ()
+    notes: tuple[Note, ...] = ()
 
 
 def score_file(rules: ScoringRules, case: str, reference: Volume, prediction: Path | None) -> CaseResult:
@@ -81,18 +89,54 @@ def score_file(rules: ScoringRules, case: str, reference: Volume, prediction: Pa
         reference: the expert's label map, as read.
         prediction: the file, or None when there is none.
     """
+    digest = reference_digest(reference)
     try:
         if prediction is None or not os.path.lexists(prediction):
             raise SegbenchError("SB215", f"no prediction for case {case}", case=case, path=prediction)
-        volume = read_label_map(prediction, labels=rules.labels, max_bytes=rules.max_bytes)
-        volume, warnings = on_reference_grid(case, reference, volume, rules.profile.geometry, prediction)
+        read = read_label_map(prediction, labels=rules.labels, max_bytes=rules.max_bytes)
+        volume, warnings = on_reference_grid(case, reference, read, rules.profile.geometry, prediction)
     except SegbenchError as error:
         explain_label(error, rules)
         rows = score_failure(rules, case, reference, error)
         failure = {**error.as_dict(), "case": case, "status": failure_status(error.code)}
-        return CaseResult(case=case, rows=rows, reference=reference_digest(reference), failure=failure)
+        return CaseResult(
+            case=case,
+            rows=rows,
+            reference=digest,
+            failure=failure,
+            notes=_header_notes(case, [reference]),
+        )
     rows = score_case(rules, case, reference, volume.array)
-    return CaseResult(case=case, rows=rows, reference=reference_digest(reference), warnings=warnings)
+    notes = _header_notes(case, [reference, read])
+    hint = mirror_hint(reference.array, volume.array, rules.regions, rows)
+    if hint is not None:
+        what = f"{hint[0]} the prediction would fit much better: was its array turned under its header?"
+        notes = (*notes, (what, f"{case}: {hint[1]}"))
+    return CaseResult(case=case, rows=rows, reference=digest, warnings=warnings, notes=notes)
+
+
+def _header_notes(case: str, read: Sequence[Volume]) -> tuple[Note, ...]:
+    """What headers say that changes how they are taken: another unit, no position.
+
+    Args:
+        case: its id.
+        read: the reference, and the prediction where there is one, as read.
+    """
+    notes: list[Note] = []
+    for unit in dict.fromkeys(volume.unit for volume in read):
+        if UNITS_MM[unit] != 1.0:
+            who = " and ".join(
+                name for name, volume in zip(_ROLES, read, strict=False) if volume.unit == unit
+            )
+            name = UNIT_NAMES[unit]
+            notes.append(
+                (f"the header of the {who} is in {name}: lengths are converted to millimetres", case)
+            )
+    lost = [name for name, volume in zip(_ROLES, read, strict=False) if not volume.positioned]
+    if lost:
+        what = f"the header of the {' and '.join(lost)} does not say where it lies"
+        notes.append((f"{what}: shape and spacing alone are compared", case))
+    return tuple(notes)
 
 
 def reference_digest(reference: Volume) -> str:
@@ -160,10 +204,12 @@ def on_reference_grid(
     if geometry == "strict" and compared.orientation is not None:
         warnings.append(f"{case}: the prediction's axes were put in the reference's order, exactly")
         return reorient(prediction, compared.orientation), tuple(warnings)
+    mend = None
     if not compared.shape_equal:
         what, expected, found = "shape (z, y, x)", reference.shape_zyx, prediction.shape_zyx
     elif not compared.spacing_equal:
         what, expected, found = "spacing (z, y, x) in mm", reference.spacing_mm, prediction.spacing_mm
+        mend = unit_mend(reference, prediction)
     else:
         what, expected = "position", "corners within half a voxel"
         found = f"{compared.displacement_voxels:.3g} voxels apart"
@@ -174,6 +220,7 @@ def on_reference_grid(
         path=path,
         expected=expected,
         found=found,
+        mend=mend,
     )
 
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from segbench.cards import Protocol
+from segbench.core.environment import with_threads
 from segbench.core.interrupt import StopRequest
 from segbench.data import open_dataset
 from segbench.metrics import evaluate_case
@@ -80,7 +81,7 @@ def _overfit(cell: Cell, execution: Execution, stop: StopRequest) -> Smoke:
     case = cell.split.train[0]
     split = replace(cell.split, train=(case,), validation=(), test=(case,))
     dataset = open_dataset(cell.dataset.slug, data_dir=execution.data_dir)
-    with tempfile.TemporaryDirectory(prefix="segbench-smoke-") as folder:
+    with with_threads(execution.threads), tempfile.TemporaryDirectory(prefix="segbench-smoke-") as folder:
         context = Context(
             model=cell.model,
             dataset=dataset,

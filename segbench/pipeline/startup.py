@@ -58,11 +58,11 @@ def try_one_step(context: Context) -> None:
     from segbench.engine.memory import want_of_memory_is_a_result
     from segbench.engine.optimiser import build_optimiser
     from segbench.engine.precision import autocast, usable_precision
-    from segbench.pipeline.training import build_seeded, choose_device, set_determinism
+    from segbench.pipeline.training import build_seeded, choose_device, prepare_device
 
     protocol = context.protocol
     device = choose_device(context.execution.device)
-    set_determinism(protocol.determinism.level, device)
+    prepare_device(device, level=protocol.determinism.level, tf32=protocol.train.tf32)
     parts = protocol.train.accumulate * context.execution.gpus_per_cell
     batch = max(1, protocol.sampling.batch_size // parts)
     loss = SegmentationLoss(regions=context.classes.region_classes, ignore_class=context.classes.ignore_class)

@@ -201,8 +201,9 @@ def _import_model(
     rows = [keys | row for row in rows]
     metrics = [metric for metric in FILES.values() if metric in tables]
     folder = results_dir(results) / identity
-    atomic_write(folder / CASES_FILE, cases_csv_text(rows, metrics))
-    write_run(folder, _record(identity, keys, sorted({case for case, _ in everything}), digests, command))
+    scores = sha256_file(atomic_write(folder / CASES_FILE, cases_csv_text(rows, metrics)))
+    record = _record(identity, keys, sorted({case for case, _ in everything}), digests, command)
+    write_run(folder, record.model_copy(update={"digests": {"cases": scores}}))
     means = [s.mean for s in summarise(rows, metrics) if s.metric == "dice" and s.region == "mean"]
     return ImportedModel(
         run_id=identity,

@@ -43,7 +43,6 @@ def training_job(
         ranks: This process's place among those that train together; None: alone.
     """
     from segbench.engine.losses import SegmentationLoss
-    from segbench.engine.precision import allow_tf32
     from segbench.engine.ranks import ALONE
     from segbench.engine.tracking import tensorboard_view
     from segbench.engine.trainer import TrainingJob
@@ -51,9 +50,8 @@ def training_job(
     ranks = ranks or ALONE
 
     device = choose_device(context.execution.device)
-    level = set_determinism(context.protocol.determinism.level, device)
-    allow_tf32(context.protocol.train.tf32)
     protocol, classes = context.protocol, context.classes
+    level = prepare_device(device, level=protocol.determinism.level, tf32=protocol.train.tf32)
     loss = SegmentationLoss(
         terms={str(name): weight for name, weight in protocol.loss.terms.items()},
         smooth=protocol.loss.dice_smooth,
@@ -110,11 +108,12 @@ def train_here(context: Context, cache: Cache, *, ranks: Ranks | None = None) ->
     from segbench.engine.precision import usable_precision
     from segbench.engine.ranks import ALONE
     from segbench.engine.trainer import train
+    from segbench.networks.scan import scans_used
 
     ranks = ranks or ALONE
     # For networks that draw in training (dropout): from the cell's seed, whatever ran in this process before.
     torch.manual_seed(counter_seed(context.seed, "train", context.model.slug))
-    with training_job(context, cache, ranks=ranks) as job:
+    with training_job(context, cache, ranks=ranks) as job, scans_used() as scans:
         result = train(job)
     if not ranks.writes:
         return {}
@@ -131,7 +130,7 @@ def train_here(context: Context, cache: Cache, *, ranks: Ranks | None = None) ->
         "device": device.type,
         "threads": torch.get_num_threads(),
         "world_size": ranks.world,
-        "scan_backend": scan_backend(device),
+        "scan_backend": named_scans(scans),
         "weights_sha256": sha256_file(final),
         "structure": structure_of(result.network),
     }
@@ -176,6 +175,14 @@ def choose_device(name: str) -> torch.device:
     if name == "cuda" and not torch.cuda.is_available():
         raise BackendUnavailable("no CUDA device can be used here", mend="use --device cpu")
     return torch.device("cuda" if name != "cpu" and torch.cuda.is_available() else "cpu")
+
+
+def prepare_device(device: torch.device, *, level: str, tf32: bool) -> str:
+    """Put a protocol's arithmetic in force, for training and prediction alike; the determinism level."""
+    from segbench.engine.precision import allow_tf32
+
+    allow_tf32(tf32)
+    return set_determinism(level, device)
 
 
 def set_determinism(level: str, device: torch.device) -> str:
@@ -269,11 +276,9 @@ def keep_final(context: Context, network: nn.Module, checkpoint: Path, metadata:
     return atomic_write(final, tensor_bytes(network.state_dict(), metadata))
 
 
-def scan_backend(device: torch.device) -> str:
-    """The scan backend in force on a device."""
-    from segbench.networks.scan import chosen_backend
-
-    return str(chosen_backend(device))
+def named_scans(used: set[str]) -> str | None:
+    """The scan backends that ran, as one word for the record; None for a network without a scan."""
+    return "+".join(sorted(used)) or None
 
 
 def augmentation_of(context: Context) -> AugmentationSettings:

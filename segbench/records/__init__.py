@@ -1,7 +1,15 @@
 """Run records: what a cell leaves behind, readable by anyone, written whole or not at all."""
 
 from segbench.records.identity import parse_run_id, run_id
-from segbench.records.schema import CASE_COLUMNS, SCHEMA_VERSION, Failure, Leaks, RunRecord, SplitRecord
+from segbench.records.schema import (
+    CASE_COLUMNS,
+    SCHEMA_VERSION,
+    CodeRecord,
+    Failure,
+    Leaks,
+    RunRecord,
+    SplitRecord,
+)
 from segbench.records.store import (
     append_case,
     cases_csv_text,
@@ -16,6 +24,7 @@ from segbench.records.store import (
 __all__ = [
     "CASE_COLUMNS",
     "SCHEMA_VERSION",
+    "CodeRecord",
     "Failure",
     "Leaks",
     "RunRecord",

@@ -1,9 +1,11 @@
 """One writer per run: a lease file that names its holder, with a heartbeat, and no trust in clocks.
 
 `lease.json` is created by link(2) of a prepared file, so it is never seen half-written; it holds a random
-token, host, boot id, pid and the process's start time.
-Every 30 seconds the holder replaces `lease.beat` with a counter. A lease is stale when its process is gone
-(same host and boot), or when the heartbeat's content has not changed for 300 s of the observer's own clock.
+token, host, boot id, PID namespace, pid and the process's start time.
+Every 30 seconds the holder replaces `lease.beat` with a counter. A pid says something only to an observer of
+the same process table: same host, boot and PID namespace. There, a lease is stale when its process is gone;
+for anybody else (another machine, another container, a machine that was started again) when the heartbeat's
+content has not changed for 300 s of the observer's own clock.
 flock is not used: it is unreliable on network file systems.
 """
 
@@ -18,12 +20,15 @@ import time
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
+from math import isfinite
 from pathlib import Path
 from types import TracebackType
+from typing import Any
 
 from segbench.core.atomic import atomic_write, make_folder, temporary_name
 from segbench.core.errors import SegbenchError
 from segbench.core.foreign import parse_json
+from segbench.core.processes import boot_id, pid_namespace, process_start, same_process_table
 
 LEASE = "lease.json"
 BEAT = "lease.beat"
@@ -31,8 +36,25 @@ BEAT_EVERY_S = 30.0
 
 
 def stale_after_s() -> float:
-    """Seconds without a heartbeat that make a foreign lease stale (`SEGBENCH_LEASE_STALE_S` in tests)."""
-    return float(os.environ.get("SEGBENCH_LEASE_STALE_S", "300"))
+    """Seconds without a heartbeat that make a foreign lease stale (`SEGBENCH_LEASE_STALE_S` in tests).
+
+    Raises:
+        SegbenchError: SB104 when the variable is no number above 0.
+    """
+    text = os.environ.get("SEGBENCH_LEASE_STALE_S", "300")
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = 0.0
+    if not (seconds > 0 and isfinite(seconds)):
+        raise SegbenchError(
+            "SB104",
+            "SEGBENCH_LEASE_STALE_S is no number of seconds",
+            expected="a number above 0",
+            found=text,
+            mend="unset it; 300 is what it is without",
+        )
+    return seconds
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +68,7 @@ class Holder:
     process_start: str
     job: str
     created: str
+    pid_namespace: str = ""
 
 
 class Lease:
@@ -55,19 +78,21 @@ class Lease:
         taken_from: The dead holder whose lease this one took over, if any.
 
     Raises:
-        SegbenchError: SB603 on entering when a living process holds it.
+        SegbenchError: SB603 on entering when a living process holds it; SB104 see `stale_after_s`.
     """
 
     def __init__(self, folder: Path, *, job: str = "") -> None:
         self.folder = folder
+        self.stale_s = stale_after_s()
         self.holder = Holder(
             token=secrets.token_hex(16),
             host=socket.gethostname(),
-            boot_id=_boot_id(),
+            boot_id=boot_id(),
             pid=os.getpid(),
             process_start=process_start(os.getpid()),
             job=job,
             created=datetime.now(UTC).isoformat(timespec="seconds"),
+            pid_namespace=pid_namespace(),
         )
         self.taken_from: Holder | None = None
         self._stop = threading.Event()
@@ -137,7 +162,7 @@ class Lease:
         aside.unlink(missing_ok=True)
 
     def _beat_on(self) -> None:
-        while not self._stop.wait(min(BEAT_EVERY_S, stale_after_s() / 4)):
+        while not self._stop.wait(min(BEAT_EVERY_S, self.stale_s / 4)):
             self._write_beat()
 
     def _write_beat(self) -> None:
@@ -152,13 +177,14 @@ def read_lease(folder: Path) -> Holder | None:
     """Who holds the lease according to the file, or None."""
     try:
         content = parse_json((folder / LEASE).read_text(encoding="utf-8"))
-        return Holder(**{name: content[name] for name in Holder.__slots__})
+        named: dict[str, Any] = {name: content[name] for name in Holder.__slots__ if name in content}
+        return Holder(**named)
     except (OSError, ValueError, KeyError, TypeError):
         return None
 
 
 def lease_holder(folder: Path) -> Holder | None:
-    """The living holder of a run, or None; answers at once (a foreign host's holder counts as living)."""
+    """The living holder of a run, or None; at once: a holder of another process table counts as living."""
     held = read_lease(folder)
     if held is None or _dead(held):
         return None
@@ -167,10 +193,8 @@ def lease_holder(folder: Path) -> Holder | None:
 
 def is_stale(folder: Path, held: Holder) -> bool:
     """Whether a lease may be taken over; waits for a foreign heartbeat when that cannot be seen at once."""
-    if _dead(held):
-        return True
-    if held.host == socket.gethostname() and held.boot_id == _boot_id():
-        return False
+    if same_process_table(held.host, held.boot_id, held.pid_namespace):
+        return _dead(held)
     first, limit, began = _read_beat(folder), stale_after_s(), time.monotonic()
     while time.monotonic() - began < limit:
         time.sleep(min(1.0, limit / 10))
@@ -179,37 +203,10 @@ def is_stale(folder: Path, held: Holder) -> bool:
     return True
 
 
-def process_start(pid: int) -> str:
-    """The start time of a process in the system's ticks, so that a reused pid is told apart; "" unknown."""
-    try:
-        fields = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()
-    except OSError:
-        return ""
-    return "" if fields[0] == "Z" else fields[19]
-
-
 def _dead(held: Holder) -> bool:
-    """Dead for certain: same host and boot, and no process with that pid and start time."""
-    if held.host != socket.gethostname():
-        return False
-    if held.boot_id != _boot_id():
-        return True
-    if Path("/proc").is_dir():
-        return process_start(held.pid) != held.process_start
-    try:
-        os.kill(held.pid, 0)
-    except ProcessLookupError:
-        return True
-    except PermissionError:
-        return False
-    return False
-
-
-def _boot_id() -> str:
-    try:
-        return Path("/proc/sys/kernel/random/boot_id").read_text(encoding="utf-8").strip()
-    except OSError:
-        return ""
+    """Dead for certain: seen in its own process table, where no process has that pid and start time."""
+    seen = same_process_table(held.host, held.boot_id, held.pid_namespace)
+    return seen and process_start(held.pid) != held.process_start
 
 
 def _read_beat(folder: Path) -> str:

@@ -15,7 +15,8 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from segbench.volumes.volume import Volume, spacing_of
+from segbench.volumes.header import VolumeHeader
+from segbench.volumes.volume import UNIT_NAMES, UNITS_MM, Volume, spacing_of
 
 AGREE_VOXELS = 0.01
 """Corner displacement, in voxels, up to which two affines are the same."""
@@ -43,6 +44,11 @@ class GridLike(Protocol):
     @property
     def affine(self) -> NDArray[np.float64]:
         """(4, 4), (i, j, k, 1) to RAS+ mm."""
+        ...
+
+    @property
+    def positioned(self) -> bool:
+        """Whether the file says where its voxels lie."""
         ...
 
 
@@ -198,10 +204,12 @@ class GeometryComparison:
     Attributes:
         shape_equal: shapes (z, y, x) as stored.
         spacing_equal: spacings within 1e-3 relative, as stored.
-        displacement_voxels: largest corner displacement, in voxels; None when the shapes differ.
+        displacement_voxels: largest corner displacement, in voxels; None when the shapes differ, or when one
+            of the two files does not say where it lies.
         orientation: the reordering that lays the prediction exactly on the reference's grid, when the two
             agree only after it; else None.
         reoriented_displacement_voxels: corner displacement after that reordering; None without one.
+        position_known: both files say where they lie; where one does not, position decides nothing.
     """
 
     shape_equal: bool
@@ -209,16 +217,19 @@ class GeometryComparison:
     displacement_voxels: float | None
     orientation: Orientation | None = None
     reoriented_displacement_voxels: float | None = None
+    position_known: bool = True
 
     @property
     def same_grid(self) -> bool:
-        """Whether voxels correspond as stored: equal shape and spacing, corners within half a voxel."""
-        return (
-            self.shape_equal
-            and self.spacing_equal
-            and self.displacement_voxels is not None
-            and self.displacement_voxels <= MISPLACED_VOXELS
-        )
+        """Whether voxels correspond as stored: equal shape and spacing, corners within half a voxel.
+
+        Where a position is not known, shape and spacing alone tell.
+        """
+        if not (self.shape_equal and self.spacing_equal):
+            return False
+        if not self.position_known:
+            return True
+        return self.displacement_voxels is not None and self.displacement_voxels <= MISPLACED_VOXELS
 
     @property
     def shifted(self) -> bool:
@@ -236,11 +247,14 @@ def compare_geometry(reference: GridLike, prediction: GridLike) -> GeometryCompa
     """How two grids lie against each other; voxels are not looked at.
 
     Args:
-        reference: anything with `shape_zyx`, `spacing_mm` and `affine` (a Volume or a VolumeHeader).
+        reference: anything with `shape_zyx`, `spacing_mm`, `affine` and `positioned` (a Volume or a
+            VolumeHeader).
         prediction: the same.
     """
     shape_equal = reference.shape_zyx == prediction.shape_zyx
     spacing_equal = spacings_agree(reference.spacing_mm, prediction.spacing_mm)
+    if not (reference.positioned and prediction.positioned):
+        return GeometryComparison(shape_equal, spacing_equal, None, position_known=False)
     moved = None
     if shape_equal:
         moved = corner_displacement(reference.affine, prediction.affine, reference.shape_zyx)
@@ -257,6 +271,14 @@ def compare_geometry(reference: GridLike, prediction: GridLike) -> GeometryCompa
     if after > MISPLACED_VOXELS or not spacings_agree(reference.spacing_mm, spacing_of(affine)):
         return stored
     return replace(stored, orientation=orientation, reoriented_displacement_voxels=after)
+
+
+def unit_mend(first: Volume | VolumeHeader, second: Volume | VolumeHeader) -> str | None:
+    """What to do about two spacings that differ because one file states its lengths in another unit."""
+    if UNITS_MM[first.unit] == UNITS_MM[second.unit]:
+        return None
+    units = [UNIT_NAMES.get(each.unit, "no unit, taken as millimetres") for each in (first, second)]
+    return f"the headers state lengths in {units[0]} and in {units[1]}: write the right unit into the header"
 
 
 def spacings_agree(first: tuple[float, ...], second: tuple[float, ...]) -> bool:

@@ -12,7 +12,10 @@ from numpy.typing import NDArray
 
 from segbench.core.errors import SegbenchError
 from segbench.volumes.limits import memory_budget
-from segbench.volumes.volume import spacing_of
+from segbench.volumes.volume import UNITS_MM, spacing_of
+
+SPACING_LIMITS_MM = (1e-60, 1e60)
+"""Beyond these the squares of distances are no longer numbers: a distance would come out as 0 or inf."""
 
 MAX_SHEAR = 1e-3
 """Largest |R^T R - I| of the unit direction columns that still counts as a right-angled grid."""
@@ -30,12 +33,13 @@ class VolumeHeader:
         dtype: numpy type of the stored voxels, byte order of the file.
         data_offset: payload bytes before the first voxel.
         slope, inter: scaling of the stored values; slope 0 means none.
-        affine: (4, 4) float64, (i, j, k, 1) to RAS+ mm: sform, else qform, else pixdim.
+        affine: (4, 4) float64, (i, j, k, 1) to RAS+ mm: sform, else qform, else pixdim, as nibabel has it.
         spacing_mm: (z, y, x), millimetres, from `affine`.
-        sform_code, qform_code: NIfTI codes; 1 and 1 for other formats.
+        sform_code, qform_code: NIfTI codes; 1 and 1 for other formats, 0 and 0 where these give no position.
         sform, qform: both affines where their code is > 0 and they can be used, for comparing one with the
             other.
-        unit_code: NIfTI spatial unit (0 unknown, 1 metre, 2 millimetre, 3 micrometre).
+        unit: in which the file states its lengths, a key of `UNITS_MM`; "" where it does not say. `affine`,
+            `sform`, `qform` and `spacing_mm` are converted to millimetres already.
         texts: non-empty free text fields by name (`descrip`, `aux_file`, `db_name`, `intent_name`, ...).
         extension_codes: codes of NIfTI header extensions; their content is never looked at.
         byte_order: `<` or `>`.
@@ -54,11 +58,16 @@ class VolumeHeader:
     qform_code: int = 1
     sform: NDArray[np.float64] | None = None
     qform: NDArray[np.float64] | None = None
-    unit_code: int = 2
+    unit: str = "mm"
     channels_fastest: bool = False
     texts: dict[str, str] = field(default_factory=dict[str, str])
     extension_codes: tuple[int, ...] = ()
     byte_order: str = "<"
+
+    @property
+    def positioned(self) -> bool:
+        """Whether the file says where its voxels lie."""
+        return self.sform_code > 0 or self.qform_code > 0
 
     @property
     def payload_bytes(self) -> int:
@@ -184,13 +193,23 @@ def check_affine(affine: NDArray[np.float64], *, path: Path, source: str) -> tup
         source: where the affine comes from (`sform`, `qform`, ...), for the message.
 
     Raises:
-        SegbenchError: SB209 when it is not finite, singular or sheared.
+        SegbenchError: SB209 when it is not finite, singular, sheared, or so fine or coarse that distances
+            cannot be computed.
     """
     if not np.isfinite(affine).all():
         raise _bad_affine(path, f"the {source} holds NaN or infinity", affine)
     spacing = spacing_of(affine)
     if not all(math.isfinite(s) and s > 0 for s in spacing):
         raise _bad_affine(path, f"the {source} gives an axis no length", affine)
+    least, most = SPACING_LIMITS_MM
+    if not all(least <= s <= most for s in spacing):
+        raise SegbenchError(
+            "SB209",
+            f"the {source} gives a voxel size with which no distance can be computed",
+            path=path,
+            expected=f"{least:g} to {most:g} mm",
+            found=" x ".join(f"{s:g}" for s in spacing) + " mm (z, y, x)",
+        )
     directions = affine[:3, :3] / np.asarray(spacing[::-1])
     shear = float(np.abs(directions.T @ directions - np.eye(3)).max())
     if not shear <= MAX_SHEAR:
@@ -206,6 +225,13 @@ def check_affine(affine: NDArray[np.float64], *, path: Path, source: str) -> tup
             mend="resample the scan and its label map onto a right-angled grid with the tool that made them",
         )
     return spacing
+
+
+def in_millimetres(affine: NDArray[np.float64], unit: str) -> NDArray[np.float64]:
+    """An affine whose lengths are in another unit, in millimetres; itself where they are already."""
+    if UNITS_MM[unit] == 1.0:
+        return affine
+    return np.array([[UNITS_MM[unit]]] * 3 + [[1.0]]) * affine
 
 
 def _bad_affine(path: Path, message: str, affine: NDArray[np.float64]) -> SegbenchError:

@@ -9,8 +9,9 @@ in LPS unless said otherwise; here they become RAS+.
 
 from __future__ import annotations
 
-import math
 import re
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from io import FileIO
 from pathlib import Path
 
@@ -19,8 +20,22 @@ from numpy.typing import NDArray
 
 from segbench.core.errors import SegbenchError
 from segbench.volumes.bytestream import ByteStream, Coding, Hasher
-from segbench.volumes.header import VolumeHeader, check_affine, check_axes
+from segbench.volumes.header import VolumeHeader, check_affine, check_axes, in_millimetres
+from segbench.volumes.header_fields import (
+    check_given,
+    counts,
+    first_of,
+    numbers,
+    read_fields,
+    spelled,
+    truth,
+    unit_of,
+    unreadable,
+    vectors,
+    words,
+)
 from segbench.volumes.sniff import describe
+from segbench.volumes.volume import UNITS_MM
 
 ITK_ENDINGS = (".nrrd", ".mha")
 
@@ -99,68 +114,78 @@ def _header_end(head: bytes, *, nrrd: bool, path: Path) -> int:
 
 def _nrrd(text: str, *, path: Path, allow_channels: bool) -> tuple[VolumeHeader, Coding]:
     lines = [line for line in text.split("\n")[1:] if not line.startswith("#") and ":=" not in line]
-    fields = _fields(lines, ":", path)
+    fields = read_fields(lines, ":", path)
+    check_given(fields, path)
     if "datafile" in fields:
         raise _detached(path)
     if any(fields.get(key, "0") != "0" for key in ("lineskip", "byteskip")):
-        raise _unreadable(path, "line skip or byte skip", "one", "none")
+        raise unreadable(path, "line skip or byte skip", "one", "none")
     codings: dict[str, Coding] = {"raw": "plain", "gzip": "gzip", "gz": "gzip"}
     coding = codings.get(fields.get("encoding", "").lower())
     if coding is None:
-        raise _unreadable(path, "encoding", fields.get("encoding"), "raw or gzip")
+        raise unreadable(path, "encoding", fields.get("encoding"), "raw or gzip")
     code = next((c for c, names in _NRRD_TYPES.items() if fields.get("type", "").lower() in names), None)
     if code is None:
-        raise _unreadable(path, "type", fields.get("type"), "an integer or float type")
+        raise unreadable(path, "type", fields.get("type"), "an integer or float type")
     endian = fields.get("endian", "little" if code[1] == "1" else "").lower()
     if endian not in {"little", "big"}:
-        raise _unreadable(path, "endian", endian, "little or big")
-    sizes = _counts(fields.get("sizes", ""), path)
-    directions = re.findall(r"none|\([^)]*\)", fields.get("spacedirections", ""))
-    for key, count in (("dimension", fields.get("dimension")), ("space directions", len(directions) or None)):
-        if count is not None and str(count) != str(len(sizes)):
-            raise _unreadable(path, key, str(count), f"{len(sizes)}, as sizes has")
-    spatial = [i for i, direction in enumerate(directions) if direction != "none"]
+        raise unreadable(path, "endian", endian, "little or big")
+    sizes = counts(fields.get("sizes", ""), path)
+    directions = vectors(fields, "spacedirections", path)
+    for key in ("dimension", "spacedirections", "spacings", "kinds", "units"):
+        count = _count_of(fields, key, directions)
+        if count is not None and count != str(len(sizes)):
+            raise unreadable(path, spelled(key), count, f"{len(sizes)}, as sizes has")
+    spatial = [i for i, direction in enumerate(directions) if direction is not None]
     if not directions:
-        kinds = fields.get("kinds", "").split()
-        spatial = [i for i in range(len(sizes)) if i >= len(kinds) or kinds[i] in {"domain", "space"}]
+        kinds = fields.get("kinds", "").split() or ["domain"] * len(sizes)
+        spatial = [i for i in range(len(sizes)) if kinds[i].lower() in {"domain", "space"}]
     if len(sizes) - len(spatial) > 1 or (
         len(sizes) > len(spatial) and 0 < _only(sizes, spatial) < len(sizes) - 1
     ):
         found = f"sizes {fields.get('sizes')}, space directions {fields.get('spacedirections', 'none')}"
-        raise _unreadable(path, "the order of axes", found, "three axes of space, channels first or last")
+        raise unreadable(path, "the order of axes", found, "three axes of space, channels first or last")
     first = len(sizes) > len(spatial) and _only(sizes, spatial) == 0
     flips = _NRRD_SPACES.get(fields.get("space", "lps").lower())
     if flips is None or not 1 <= len(spatial) <= 3:
         found = fields.get("space", f"{len(spatial)} axes of space")
-        raise _unreadable(path, "space", found, "1 to 3 axes in LPS, RAS or LAS")
+        raise unreadable(path, "space", found, "1 to 3 axes in LPS, RAS or LAS")
     dims = _dims([sizes[i] for i in spatial], [sizes[i] for i in range(len(sizes)) if i not in spatial])
-    columns = (
-        [_numbers(directions[i], path) for i in spatial] if directions else _diagonal(fields, spatial, path)
-    )
-    origin = _numbers(fields.get("spaceorigin", "(0,0,0)"), path)
+    given = [direction for direction in directions if direction is not None]
+    space = _space_dimension(fields, given, path)
+    columns = given or _diagonal(fields, spatial, path)
+    origins = vectors(fields, "spaceorigin", path)
+    origin = origins[0] if origins else [0.0] * space
+    if len(origins) > 1 or origin is None or len(origin) != space:
+        raise unreadable(path, "space origin", fields["spaceorigin"][:80], f"one vector of {space} numbers")
     affine = _affine(columns, origin, flips, path)
-    return _header("nrrd", dims, code, endian == "big", affine, first, path, allow_channels), coding
+    affine, unit = _nrrd_units(fields, affine, spatial, space, path)
+    header = _header("nrrd", dims, code, endian == "big", affine, first, path, allow_channels, unit)
+    positioned = int(bool(directions or origins))
+    return replace(header, sform_code=positioned, qform_code=positioned), coding
 
 
 def _mha(text: str, *, path: Path, allow_channels: bool) -> tuple[VolumeHeader, Coding]:
-    fields = _fields(text.split("\n"), "=", path)
+    fields = read_fields(text.split("\n"), "=", path)
+    check_given(fields, path)
     if fields["elementdatafile"].upper() != "LOCAL":
         raise _detached(path)
     if fields.get("binarydata", "True").lower() != "true" or fields.get("headersize", "0") != "0":
-        raise _unreadable(
-            path, "BinaryData or HeaderSize", "text voxels or a skipped header", "binary voxels"
-        )
+        raise unreadable(path, "BinaryData or HeaderSize", "text voxels or a skipped header", "binary voxels")
     code = _META_TYPES.get(fields.get("elementtype", ""))
     if code is None:
-        raise _unreadable(path, "ElementType", fields.get("elementtype"), "an integer or float type")
-    dims = _counts(fields.get("dimsize", ""), path)
+        raise unreadable(path, "ElementType", fields.get("elementtype"), "an integer or float type")
+    dims = counts(fields.get("dimsize", ""), path)
     rank = len(dims)
     if fields.get("ndims", str(rank)) != str(rank):
-        raise _unreadable(path, "NDims", fields.get("ndims"), f"{rank}, as DimSize has")
-    channels = _counts(fields.get("elementnumberofchannels", "1"), path)[0]
-    spacing = _numbers(fields.get("elementspacing", fields.get("elementsize", "1 " * rank)), path)
-    matrix = _numbers(fields.get("transformmatrix", " ".join(str(v) for v in np.eye(rank).ravel())), path)
-    origin = _numbers(fields.get("offset", fields.get("position", fields.get("origin", "0 " * rank))), path)
+        raise unreadable(path, "NDims", fields.get("ndims"), f"{rank}, as DimSize has")
+    counted = counts(fields.get("elementnumberofchannels", "1"), path)
+    if len(counted) != 1:
+        raise unreadable(path, "ElementNumberOfChannels", f"{len(counted)} numbers", "one number")
+    spacing = first_of(fields, ("elementspacing", "elementsize"), [1.0] * rank, path)
+    matrix = first_of(fields, ("transformmatrix", "rotation", "orientation"), np.eye(rank).ravel(), path)
+    origin = first_of(fields, ("offset", "position", "origin"), [0.0] * rank, path)
+    unit = unit_of(fields.get("distanceunits", "mm"), "DistanceUnits", path)
     if not len(spacing) == len(origin) == rank or len(matrix) != rank * rank or rank < 2:
         raise SegbenchError(
             "SB207",
@@ -174,11 +199,11 @@ def _mha(text: str, *, path: Path, allow_channels: bool) -> tuple[VolumeHeader, 
         raise SegbenchError(
             "SB209", "the voxel size cannot be", path=path, expected="spacings above 0", found=spacing
         )
-    affine = _affine(columns, origin[:3], (-1, -1, 1), path)
-    dims = _dims(dims, [channels] if channels != 1 else [])
-    big = fields.get("binarydatabyteordermsb", fields.get("elementbyteordermsb", "False")).lower() == "true"
-    coding: Coding = "zlib" if fields.get("compresseddata", "False").lower() == "true" else "plain"
-    return _header("mha", dims, code, big, affine, True, path, allow_channels), coding
+    affine = in_millimetres(_affine(columns, origin[:3], (-1, -1, 1), path), unit)
+    dims = _dims(dims, counted if counted != [1] else [])
+    big = truth(fields, "binarydatabyteordermsb", path) or truth(fields, "elementbyteordermsb", path)
+    coding: Coding = "zlib" if truth(fields, "compresseddata", path) else "plain"
+    return _header("mha", dims, code, big, affine, True, path, allow_channels, unit), coding
 
 
 def _dims(spatial: list[int], channels: list[int]) -> list[int]:
@@ -195,6 +220,7 @@ def _header(
     channels_fastest: bool,
     path: Path,
     allow_channels: bool,
+    unit: str,
 ) -> VolumeHeader:
     shape, channels = check_axes(dims, allow_channels=allow_channels, path=path)
     return VolumeHeader(
@@ -208,6 +234,7 @@ def _header(
         affine=affine,
         spacing_mm=check_affine(affine, path=path, source="space directions"),
         channels_fastest=channels_fastest and channels > 1,
+        unit=unit,
         byte_order=">" if big else "<",
     )
 
@@ -232,46 +259,54 @@ def _affine(
 
 
 def _diagonal(fields: dict[str, str], spatial: list[int], path: Path) -> list[list[float]]:
-    spacings = fields.get("spacings", "").split()
-    sizes = [spacings[i] if i < len(spacings) else "1" for i in spatial]
-    values = [1.0 if text.lower() == "nan" else _numbers(text, path)[0] for text in sizes]
+    spacings = fields["spacings"].split() if "spacings" in fields else ["1"] * (max(spatial) + 1)
+    values = [1.0 if spacings[i].lower() == "nan" else numbers(spacings[i], path)[0] for i in spatial]
     return [[value if row == axis else 0.0 for row in range(3)] for axis, value in enumerate(values)]
 
 
-def _fields(lines: list[str], separator: str, path: Path) -> dict[str, str]:
-    """Values by name, names in lower case without blanks; a name that stands twice is refused."""
-    fields: dict[str, str] = {}
-    for line in lines:
-        key, found, value = line.partition(separator)
-        name = key.strip().lower().replace(" ", "")
-        if name == "comment":
-            continue
-        if found and fields.setdefault(name, value.strip()) != value.strip():
-            raise _unreadable(path, key.strip(), f"{fields[name]} and {value.strip()}", "one value")
-    return fields
+def _count_of(fields: Mapping[str, str], key: str, directions: Sequence[object]) -> str | None:
+    """How many axes a field speaks of, as text; None when it is not there."""
+    if key not in fields:
+        return None
+    if key == "dimension":
+        return fields[key]
+    if key == "spacedirections":
+        return str(len(directions))
+    return str(len(words(fields[key]) if key == "units" else fields[key].split()))
 
 
-def _counts(text: str, path: Path) -> list[int]:
-    values = _numbers(text, path)
-    if any(value != int(value) for value in values):
-        raise _unreadable(path, "the length of an axis", text[:80], "whole numbers")
-    return [int(value) for value in values]
+def _space_dimension(fields: Mapping[str, str], given: Sequence[list[float]], path: Path) -> int:
+    """Numbers in each vector of an NRRD header: as many as its space has directions."""
+    stated = "3" if "space" in fields else fields.get("spacedimension", str(len(given[0]) if given else 3))
+    found = [str(len(vector)) for vector in given if str(len(vector)) != stated]
+    if stated not in {"1", "2", "3"} or found:
+        raise unreadable(path, "space directions", "vectors of other lengths", f"{stated} numbers in each")
+    return int(stated)
 
 
-def _numbers(text: str, path: Path) -> list[float]:
-    try:
-        values = [float(part) for part in re.split(r"[\s,()]+", text.strip("() ")) if part]
-    except ValueError:
-        values = []
-    if not values or not all(math.isfinite(value) for value in values):
-        raise SegbenchError(
-            "SB207",
-            "the header holds no numbers where they must be",
-            path=path,
-            expected="finite numbers",
-            found=repr(text[:80]),
-        )
-    return values
+def _nrrd_units(
+    fields: Mapping[str, str], affine: NDArray[np.float64], spatial: Sequence[int], space: int, path: Path
+) -> tuple[NDArray[np.float64], str]:
+    """The affine in millimetres and the unit it was stated in; "mm" where the axes differ in it.
+
+    `space units` speaks of the three directions of space, `units` of each axis of the array.
+    """
+    by_space = [unit_of(word, "space units", path) for word in words(fields.get("spaceunits", ""))]
+    if "spaceunits" in fields and len(by_space) != space:
+        raise unreadable(path, "space units", fields["spaceunits"][:80], f"{space} units of length")
+    by_axis = words(fields.get("units", ""))
+    along = [unit_of(by_axis[i], "units", path) for i in spatial] if by_axis else []
+    units = by_space if any(by_space) else along
+    if len(set(units)) <= 1:
+        unit = units[0] if units else ""
+        return in_millimetres(affine, unit), unit
+    scale = np.array([UNITS_MM[unit] for unit in units])
+    scaled = affine.copy()
+    if units is by_space:
+        scaled[: len(scale)] *= scale[:, np.newaxis]
+    else:
+        scaled[:3, : len(scale)] *= scale
+    return scaled, "mm"
 
 
 def _only(sizes: list[int], spatial: list[int]) -> int:
@@ -286,10 +321,4 @@ def _detached(path: Path) -> SegbenchError:
         expected="header and voxels in one file",
         found="a header that names a data file",
         mend="convert it to one .nrrd, .mha or .nii.gz file",
-    )
-
-
-def _unreadable(path: Path, field: str, found: str | None, expected: str) -> SegbenchError:
-    return SegbenchError(
-        "SB207", f"{field} cannot be read", path=path, expected=expected, found=found or "nothing"
     )

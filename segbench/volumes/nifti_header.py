@@ -15,8 +15,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from segbench.core.errors import SegbenchError
-from segbench.volumes.header import VolumeHeader, check_affine, check_axes, check_scaling
+from segbench.volumes.header import (
+    VolumeHeader,
+    check_affine,
+    check_axes,
+    check_scaling,
+    in_millimetres,
+)
 from segbench.volumes.sniff import describe
+from segbench.volumes.volume import assumed_affine
 
 HEADER_1 = 348
 HEADER_2 = 540
@@ -26,6 +33,8 @@ MAX_EXTENSIONS = 64 * 1024**2
 DATATYPES: dict[int, str] = {
     2: "u1", 4: "i2", 8: "i4", 16: "f4", 64: "f8", 256: "i1", 512: "u2", 768: "u4", 1024: "i8", 1280: "u8",
 }  # fmt: skip
+_UNITS = {1: "m", 2: "mm", 3: "um"}
+"""Spatial units of the standard; any other code says nothing."""
 _REFUSED_DATATYPES = {
     0: "unknown",
     1: "one bit a voxel",
@@ -144,7 +153,11 @@ def parse_header(data: bytes, *, path: Path, allow_channels: bool) -> VolumeHead
             )
         affine, source = qform, "qform"
     else:
-        affine, source = np.diag([*fields.pixdim[1:4], 1.0]).astype(np.float64), "voxel size"
+        # An axis that the file does not have is 1 long there, whatever pixdim says: nibabel reads it so.
+        steps = [*fields.pixdim[1 : 1 + min(rank, 3)], *[1.0] * (3 - min(rank, 3))]
+        affine, source = assumed_affine(shape, (steps[2], steps[1], steps[0])), "voxel size"
+    unit = _UNITS.get(fields.units & 7, "")
+    affine = in_millimetres(affine, unit)
     return VolumeHeader(
         format=f"nifti-{fields.version}",
         shape_zyx=shape,
@@ -157,9 +170,9 @@ def parse_header(data: bytes, *, path: Path, allow_channels: bool) -> VolumeHead
         spacing_mm=check_affine(affine, path=path, source=source),
         sform_code=max(0, fields.sform_code),
         qform_code=max(0, fields.qform_code),
-        sform=sform,
-        qform=qform,
-        unit_code=fields.units & 7,
+        sform=None if sform is None else in_millimetres(sform, unit),
+        qform=None if qform is None else in_millimetres(qform, unit),
+        unit=unit,
         texts=fields.texts,
         byte_order=fields.order,
     )

@@ -27,6 +27,7 @@ from segbench.volumes.volume import DEFAULT_MAX_BYTES, Volume
 _REHEARSE_FROM = (
     128 * 1024**2
 )  # bytes of voxels from which on a suspicious file is first read without keeping it
+_CODING_OVERHEAD = 1 << 20  # bytes that compression may add to incompressible voxels, beside a quarter
 _BLOCK = 1 << 22  # voxels that are scaled at once: keeps the double-precision intermediate small
 
 
@@ -89,6 +90,19 @@ def read_header(
     """
     with open_payload(path, allow_channels=allow_channels, max_bytes=max_bytes) as (header, _):
         return header
+
+
+def plausible_size(path: Path | str, *, max_bytes: int = DEFAULT_MAX_BYTES) -> bool:
+    """Whether a file is about as long as the voxels that its header announces; no voxel is read.
+
+    Raises:
+        SegbenchError: as `read_header`.
+    """
+    with open_payload(path, allow_channels=True, max_bytes=max_bytes) as (header, payload):
+        need = header.data_offset + header.payload_bytes
+        if payload.coding == "plain":
+            return payload.file_bytes == need
+        return payload.file_bytes <= need + need // 4 + _CODING_OVERHEAD
 
 
 def load_stored(
@@ -186,7 +200,7 @@ def check_finite(array: NDArray[Any], *, path: Path | str) -> None:
 
 def as_volume(header: VolumeHeader, array: NDArray[Any]) -> Volume:
     """The volume that a header and its voxels make."""
-    return Volume(array, header.spacing_mm, header.affine, header.sform_code, header.qform_code)
+    return Volume(array, header.spacing_mm, header.affine, header.sform_code, header.qform_code, header.unit)
 
 
 def _shaped(header: VolumeHeader, buffer: NDArray[np.uint8]) -> NDArray[Any]:

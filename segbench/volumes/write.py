@@ -13,21 +13,22 @@ from numpy.typing import NDArray
 
 from segbench.core.atomic import atomic_write
 from segbench.volumes.labels import LabelArray
-from segbench.volumes.volume import Volume, spacing_of
+from segbench.volumes.volume import UNITS_MM, Volume, is_assumed, spacing_of
 
 _GZIP_LEVEL = 6
 _BLOCK = 1 << 22
 _ORTHONORMAL = 1e-5
-_MILLIMETRES = 2
+UNIT_CODES = {"": 0, "m": 1, "mm": 2, "um": 3}
 
 
 def write_label_map(path: Path | str, array: NDArray[Any], like: Volume) -> Path:
     """Write labels as NIfTI-1 on the stored grid of `like`, whole or not at all.
 
-    The header is new: shape, type, spacing, millimetres, sform and qform from the affine of `like` with its
-        codes
-    (1 where it has none; the qform only when the axes are at right angles). Every text field is empty and
-    there are no extensions. Gzip carries neither time nor name, so equal labels give equal bytes.
+    The header is new: shape, type, spacing, sform and qform from the affine of `like` with its codes (1 where
+    it has none; the qform only when the axes are at right angles), in the unit of `like`, so that readers
+    which look at no unit lay both on each other. Where `like` does not say where it lies, its label map does
+    not either, and every reader makes the same guess for both. Every text field is empty and there are no
+    extensions. Gzip carries neither time nor name, so equal labels give equal bytes.
 
     Args:
         path: the target, `.nii.gz` or `.nii`.
@@ -79,7 +80,9 @@ def _as_labels(array: NDArray[Any], like: Volume) -> LabelArray:
 def _header(labels: NDArray[Any], like: Volume) -> bytes:
     """348 bytes of header and 4 that say "no extensions"."""
     z, y, x = labels.shape
-    affine = np.asarray(like.affine, dtype=np.float64)
+    unit = like.unit if like.unit in UNIT_CODES else "mm"
+    affine = np.array(like.affine, dtype=np.float64)
+    affine[:3] /= UNITS_MM[unit]
     sz, sy, sx = spacing_of(affine)
     rotation = affine[:3, :3] / np.array([sx, sy, sz])
     right_angled = float(np.abs(rotation.T @ rotation - np.eye(3)).max()) <= _ORTHONORMAL
@@ -92,12 +95,14 @@ def _header(labels: NDArray[Any], like: Volume) -> bytes:
     struct.pack_into("<2h", data, 70, 2 if item == 1 else 512, 8 * item)
     struct.pack_into("<8f", data, 76, qfac, sx, sy, sz, 0.0, 0.0, 0.0, 0.0)
     struct.pack_into("<3f", data, 108, 352.0, 1.0, 0.0)
-    data[123] = _MILLIMETRES
+    data[123] = UNIT_CODES[unit]
+    struct.pack_into("<4s", data, 344, b"n+1\0")
+    if not like.positioned and is_assumed(like.affine, like.shape_zyx, like.spacing_mm):
+        return bytes(data)  # both codes 0
     qform_code = (like.qform_code if like.qform_code > 0 else 1) if right_angled else 0
     struct.pack_into("<2h", data, 252, qform_code, like.sform_code if like.sform_code > 0 else 1)
     struct.pack_into("<6f", data, 256, *quaternion, *(affine[:3, 3] if right_angled else (0.0, 0.0, 0.0)))
     struct.pack_into("<12f", data, 280, *affine[:3].ravel())
-    struct.pack_into("<4s", data, 344, b"n+1\0")
     return bytes(data)
 
 

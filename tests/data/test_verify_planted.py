@@ -380,10 +380,18 @@ def no_form_at_all(tree):
 
 
 @plant("msd")
-def unit_metre(tree):
+def unit_micrometre(tree):
+    paths = [tree.files(f"{folder}/*")[0] for folder in ("imagesTr", "labelsTr")]
+    for path in paths:
+        tree.patch(path, 123, b"\3")
+    return [at(tree, paths[0], "SB336", "warning")]  # said once a case
+
+
+@plant("msd")
+def unit_of_the_label_alone(tree):
     path = tree.files("labelsTr/*")[0]
     tree.patch(path, 123, b"\1")
-    return [at(tree, path, "SB336", "warning")]
+    return [at(tree, path, "SB336", "warning"), at(tree, path, "SB308")]
 
 
 @plant("msd")

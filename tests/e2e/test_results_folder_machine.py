@@ -12,6 +12,7 @@ import os
 import shutil
 import subprocess
 import sys
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +32,7 @@ from segbench.core.atomic import read_lines
 from segbench.pipeline.plan import Request, make_plan
 from segbench.pipeline.status import read_status
 from segbench.records import read_run
+from segbench.records.lease import Lease
 
 SEEDS = (0, 1)
 STEPS = 5
@@ -180,10 +182,8 @@ class ResultsFolder(RuleBasedStateMachine):
     @rule()
     def leave_a_dead_lease_and_a_temporary(self) -> None:
         folder = self.folder(self.open_seeds()[0])
-        dead = {
-            "token": "0" * 32, "host": os.uname().nodename, "boot_id": "an earlier one", "pid": 1,
-            "process_start": "1", "job": "", "created": "2020-01-01T00:00:00+00:00",
-        }  # fmt: skip
+        gone = {"token": "0" * 32, "pid": 1, "process_start": "1", "created": "2020-01-01T00:00:00+00:00"}
+        dead = asdict(Lease(folder).holder) | gone
         (folder / "lease.json").write_text(json.dumps(dead))
         (folder / ".cases.csv.tmp-999999999-0badcafe").write_bytes(b"half")
 

@@ -32,13 +32,16 @@ def planned(results: Path, data: Path, processes: int) -> Path:
     )
     plan = make_plan(request)
     write_plan(
-        plan, Execution(device="cpu", data_dir=str(data), gpus_per_cell=processes, checkpoint_minutes=0)
+        plan,
+        Execution(
+            device="cpu", data_dir=str(data), gpus_per_cell=processes, checkpoint_minutes=0, threads=processes
+        ),
     )
     return plan.cells[0].cell.folder
 
 
-def run(cell: Path, threads: int, fault: str = "") -> subprocess.CompletedProcess[str]:
-    environment = {**os.environ, "SEGBENCH_THREADS": str(threads), "SEGBENCH_FAULT": fault}
+def run(cell: Path, fault: str = "") -> subprocess.CompletedProcess[str]:
+    environment = {**os.environ, "SEGBENCH_FAULT": fault}
     command = [sys.executable, "-m", "segbench", "--no-progress", "cell", str(cell)]
     return subprocess.run(command, capture_output=True, text=True, timeout=300, check=False, env=environment)
 
@@ -55,17 +58,17 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_two_processes_give_one_processs_numbers_and_resume_to_the_byte(tmp_path: Path, data: Path) -> None:
     alone, together = planned(tmp_path / "one", data, 1), planned(tmp_path / "two", data, 2)
-    assert run(alone, 1).returncode == 0
-    done = run(together, 2)
+    assert run(alone).returncode == 0
+    done = run(together)
     assert done.returncode == 0, done.stderr
     whole, shared = (load_file(cell / "checkpoints" / "final.safetensors") for cell in (alone, together))
     for name, value in whole.items():
         torch.testing.assert_close(shared[name], value, rtol=1e-4, atol=1e-6)
     for fault, code, status in (("step:3", 3, "failed"), ("step:3:term", 143, "interrupted")):
         halted = planned(tmp_path / fault.replace(":", "-"), data, 2)
-        stopped = run(halted, 2, fault)
+        stopped = run(halted, fault)
         assert stopped.returncode == code, stopped.stderr
         assert read_run(halted).status == status
         assert "Traceback" not in stopped.stderr
-        assert run(halted, 2).returncode == 0
+        assert run(halted).returncode == 0
         assert fingerprint(halted) == fingerprint(together)

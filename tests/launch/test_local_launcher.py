@@ -102,13 +102,16 @@ def test_slots_and_threads(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> N
     seen: list[dict[str, str]] = []
     monkeypatch.setattr(
         "segbench.launch.local.popen_cell",
-        lambda command, **kw: seen.append(kw["extra"]) or subprocess.Popen([sys.executable, "-c", ""]),
+        lambda command, **kw: (
+            seen.append(dict(command.variables) | kw["extra"]) or subprocess.Popen([sys.executable, "-c", ""])
+        ),
     )
     launcher = LocalLauncher(gpus=2)
-    refs = launcher.start([tmp_path / "a", tmp_path / "b", tmp_path / "c"], Need(gpus=2))
+    refs = launcher.start([tmp_path / "a", tmp_path / "b", tmp_path / "c"], Need(gpus=2, threads=3))
     assert len(refs) == 2  # the third finds no GPU and is offered again later
     assert [extra["CUDA_VISIBLE_DEVICES"] for extra in seen] == ["0,1", "2,3"]
-    assert {extra["SEGBENCH_THREADS"] for extra in seen} == {"4"}
+    for variable in ("SEGBENCH_THREADS", "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
+        assert {extra[variable] for extra in seen} == {"3"}  # as planned, however many share the machine
     while {state.phase for state in launcher.poll(refs)} != {"done"}:
         time.sleep(0.01)
     assert len(launcher.start([tmp_path / "c"], Need(gpus=2))) == 1

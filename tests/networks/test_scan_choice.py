@@ -5,13 +5,21 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import torch
 from scan_cases import scan_inputs
 
 from segbench.core.errors import BackendUnavailable
-from segbench.networks.scan import BACKENDS, choice, chosen_backend, scan_backends_report, selective_scan
+from segbench.networks.scan import (
+    BACKENDS,
+    choice,
+    chosen_backend,
+    scan_backends_report,
+    scans_used,
+    selective_scan,
+)
 
 
 @pytest.fixture(autouse=True)
@@ -106,3 +114,31 @@ def test_optional_packages_are_not_imported_with_the_scan() -> None:
         [sys.executable, "-c", code], capture_output=True, text=True, check=True, env=environment
     )
     assert done.stdout.strip() == "[]"
+
+
+def test_the_first_scan_of_a_process_may_stand_in_inference_mode() -> None:
+    code = (
+        "import torch; from scan_cases import scan_inputs;"
+        "from segbench.networks.scan import scans_used, selective_scan;"
+        "inputs = scan_inputs(1, 3, 2, 5)\n"
+        "with torch.inference_mode(), scans_used() as used:\n"
+        "    selective_scan(*inputs, True)\n"
+        "    selective_scan(*inputs, True, backend='numba')\n"
+        "print(sorted(used))"
+    )
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(Path(__file__).parent), *sys.path])}
+    environment.pop("SEGBENCH_SCAN", None)
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=False, env=environment
+    )
+    assert (done.stdout.strip(), done.returncode) == ("['numba']", 0), done.stderr
+
+
+def test_only_scans_that_ran_are_noted() -> None:
+    with scans_used() as outer:
+        chosen_backend("cpu")  # asks, and probes
+        assert outer == set()
+        selective_scan(*scan_inputs(1, 3, 2, 5), True, backend="torch")
+        with scans_used() as inner:
+            selective_scan(*scan_inputs(1, 3, 2, 5), True)
+    assert (outer, inner) == ({"torch"}, {"numba"})

@@ -249,7 +249,7 @@ def test_identity_moves_with_what_changes_numbers_and_with_nothing_else() -> Non
     card, model = load_dataset_card("brats2023-gli"), load_model_card("segmamba-v2-tiny")
     own = protocol_for(load_protocol("demo"), model, card)
 
-    def content(c=card, m=model, p=own, data="d", split="s"):
+    def content(c=card, m=model, p=own, data="d", split="s", code=None):
         return identify(m, c, p, dataset_digest=data, split_digest=split, code_digest=code)
 
     same = content(c=card.model_copy(update={"title": "another title"}))
@@ -258,6 +258,7 @@ def test_identity_moves_with_what_changes_numbers_and_with_nothing_else() -> Non
     assert content(c=card.model_copy(update={"evaluation": tolerance})) != content()
     assert content(data="e") != content()
     assert content(split="t") != content()
+    assert content(code="a") != content() != content(code="b") != content(code="a")
     assert content(p=load_protocol("demo", {"budget.samples": 4})) != content()
     assert network_arguments(model, card, own) == {"in_channels": 4, "out_channels": 4}
 

@@ -69,7 +69,7 @@ def test_the_record_names_licence_policy_and_expected_cases(copy, tmp_path):
 
 
 def test_imported_models_compare(copy, tmp_path):
-    from segbench.report.compare import compare
+    from segbench import compare
 
     import_touchstone(copy / "totalsegmentator_results", results=tmp_path / "runs")
     result = compare(

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 from jsonschema import validate
+from latex_lint import lint_latex
 from typer.testing import CliRunner
 
 from segbench.cli import common
@@ -257,8 +258,6 @@ def test_csv_latex_and_files(here, tmp_path: Path) -> None:
     assert "selective scan" in out
     (path,) = (tmp_path / "machines").rglob("*.json")
     assert path.name == "nnunet-tiny__1x1x32x32x32__infer__fp32__meta.json"
-    from segbench.report import lint_latex
-
     assert not lint_latex(out)
 
 
@@ -276,7 +275,7 @@ verified = true
 
 
 def test_published_costs_stand_beside_ours(here, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from segbench.report import published
+    from segbench.report.analysis import published
 
     head = 'schema_version = 1\n[source]\nid = "paper"\ntitle = "t"\nkind = "paper"\n[protocol]\n'
     (tmp_path / "paper.toml").write_text(

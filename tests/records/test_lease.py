@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 import threading
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
@@ -157,3 +158,43 @@ def test_a_clock_that_jumps_makes_no_lease_stale(tmp_path: Path, monkeypatch: py
         finally:
             beats.set()
             thread.join()
+
+
+@pytest.mark.parametrize(
+    "elsewhere",
+    [
+        {"host": "another"},
+        {"boot_id": "another"},  # two machines of one name, or one that was started again
+        {"pid_namespace": "pid:[1]"},  # two containers on one machine
+        {"pid_namespace": ""},  # written by an earlier version, or where the system does not tell
+    ],
+)
+def test_only_who_sees_the_same_processes_calls_one_dead(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, elsewhere: dict[str, str]
+) -> None:
+    monkeypatch.setenv("SEGBENCH_LEASE_STALE_S", "0.6")
+    gone = {"pid": 2**22 + 1, "process_start": "1"}
+    content = asdict(Lease(tmp_path).holder) | gone
+    (tmp_path / LEASE).write_text(json.dumps(content))
+    assert lease_holder(tmp_path) is None  # here: no such process
+    (tmp_path / LEASE).write_text(json.dumps(content | elsewhere))
+    assert lease_holder(tmp_path) is not None
+    with Lease(tmp_path) as lease:  # only because nothing beats
+        assert lease.taken_from is not None
+
+
+def test_a_lease_of_an_earlier_version_still_holds(tmp_path: Path) -> None:
+    content = asdict(Lease(tmp_path).holder)
+    del content["pid_namespace"]
+    (tmp_path / LEASE).write_text(json.dumps(content))
+    assert lease_holder(tmp_path) is not None
+
+
+@pytest.mark.parametrize("text", ["abc", "", "0", "-1", "nan", "inf"])
+def test_a_stale_time_that_is_none_is_said_before_anything_is_held(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str
+) -> None:
+    monkeypatch.setenv("SEGBENCH_LEASE_STALE_S", text)
+    with pytest.raises(SegbenchError, match="SEGBENCH_LEASE_STALE_S") as caught, Lease(tmp_path):
+        pass
+    assert (caught.value.code, caught.value.exit_code, list(tmp_path.iterdir())) == ("SB104", 2, [])

@@ -16,9 +16,9 @@ from segbench.core.errors import SegbenchError
 from segbench.metrics.policies import POLICIES
 from segbench.metrics.registry import METRICS
 from segbench.report import load_results
-from segbench.report.load import FRAME_COLUMNS
-from segbench.report.missing import STATUS_CODE, fill
-from segbench.report.runs import read_runs
+from segbench.report.analysis.frame import FRAME_COLUMNS
+from segbench.report.analysis.missing import STATUS_CODE, fill
+from segbench.report.read.runs import read_runs
 
 
 def test_the_frame_is_long_and_sorted(runs: Any) -> None:

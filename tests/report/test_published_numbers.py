@@ -6,16 +6,22 @@ import pytest
 
 from segbench.cards.locate import cards_root
 from segbench.core.errors import SegbenchError
-from segbench.report.published import (
+from segbench.report import analyse
+from segbench.report.analysis.options import make_options
+from segbench.report.analysis.published import (
     COST_METRICS,
     Number,
-    OurNumber,
     PublishedTable,
+    load_published,
+    published_costs,
+)
+from segbench.report.analysis.published_beside import (
+    OurNumber,
     beside,
     family,
     grade_of,
-    load_published,
-    published_costs,
+    our_numbers,
+    published_beside,
 )
 
 DIGEST = "a" * 64
@@ -183,7 +189,7 @@ def published(**protocol):
 def ours(**changes):
     known = {
         "dataset": "btcv",
-        "protocol": "standard",
+        "block": "btcv",
         "model": "nnunet",
         "region": "mean",
         "metric": "dice",
@@ -270,6 +276,22 @@ def test_rows_stand_beside_the_same_model_and_others_without_a_value():
     assert rows[0].sd == pytest.approx(0.02)
     assert rows[0].as_json()["reasons"] == []
     assert beside([table], [ours(dataset="acdc")]) == ()
+
+
+def test_our_numbers_are_the_means_of_the_analysis(runs):
+    split = {"split": {"name": "official", "digest": DIGEST}}
+    profile = {"metric_profile": {"name": "honest", "empty_policy": "worst"}}
+    for seed in range(2):
+        runs.run("nnunet", dataset="btcv", seed=seed, record=split | profile)
+    analysis = analyse([runs.root], make_options(resamples=100))
+    found = {(item.region, item.metric): item for item in our_numbers(analysis)}
+    for (_, region, metric), column in analysis.columns.items():
+        item = found[region, metric]
+        assert item.value == column.means["nnunet"].value
+        assert (item.block, item.split_sha256, item.metric_profile) == ("btcv", DIGEST, "honest")
+    assert len(found) == len(analysis.columns)
+    assert published_beside(analysis)
+    assert not published_beside(analyse([runs.root], make_options(resamples=100, published=False)))
 
 
 def test_costs_are_kept_apart():

@@ -173,6 +173,64 @@ def test_nrrd_refusals(tmp_path, change, code):
     assert caught.value.expected is not None and caught.value.found is not None
 
 
+GIVEN = PLAIN + "\nspace: LPS\nspace directions: (1,0,0) (0,2,0) (0,0,3)\nspace origin: (4,5,6)"
+
+
+@pytest.mark.parametrize(
+    ("field", "values"),
+    [
+        (
+            "space directions: (1,0,0) (0,2,0) (0,0,3)",
+            ["2 2 2", "", "(", "(1,0,0) (0,2,0) (0,0,3", "((1,0,0)) (0,2,0) (0,0,3)",
+             "(1,0,0) x (0,2,0) (0,0,3)",
+             "(1,0) (0,2) (0,3)", "(1,,0,0) (0,2,0) (0,0,3)", "[1,0,0] [0,2,0] [0,0,3]",
+             "(1,0,0)(0,2,0)(0,0,3)x",
+             "(1_0,0,0) (0,2,0) (0,0,3)"],
+        ),
+        ("space origin: (4,5,6)", ["4 5 6", "", "(4,5)", "(4,5,6) (1,2,3)", "none", "(4,5,x)", "(4,5,inf)"]),
+        ("space: LPS", ["", "lps lps"]),
+        ("endian: little", ["", "middle"]),
+        ("dimension: 3", ["", "three", "3 3"]),
+    ],
+)  # fmt: skip
+def test_an_nrrd_field_that_is_there_and_malformed_is_refused_not_taken_as_absent(tmp_path, field, values):
+    assert field in GIVEN
+    path = tmp_path / "x.nrrd"
+    path.write_bytes(nrrd(GIVEN, DATA))
+    read_volume(path)
+    name = field.partition(":")[0]
+    for line in [f"{name}: {value}" for value in values] + [field.replace(":", "")]:
+        path.write_bytes(nrrd(GIVEN.replace(field, line), DATA))
+        with pytest.raises(SegbenchError) as caught:
+            read_volume(path)
+        assert caught.value.code == "SB207", line
+
+
+@pytest.mark.parametrize(
+    "line", ["spacings: 1 2", "spacings: 1 2 3 4", "spacings:", "kinds: space", "units: mm"]
+)
+def test_an_nrrd_field_for_fewer_axes_is_refused(tmp_path, line):
+    path = tmp_path / "x.nrrd"
+    path.write_bytes(nrrd(PLAIN + "\n" + line, DATA))
+    with pytest.raises(SegbenchError) as caught:
+        read_volume(path)
+    assert caught.value.code == "SB207"
+
+
+@pytest.mark.parametrize(
+    "field", ["space directions", "space origin", "space units", "units", "spacings", "sizes"]
+)
+@pytest.mark.parametrize("filling", ["(", ")", "none", "(1,0,0)", '"', " ", "1", "(((1"])
+def test_a_header_of_a_megabyte_is_parsed_in_one_pass(tmp_path, field, filling):
+    """A quadratic reading of these would not end within the hour."""
+    path = tmp_path / "x.nrrd"
+    text = PLAIN.replace("sizes: 2 3 4", "") if field == "sizes" else PLAIN
+    path.write_bytes(nrrd(text + f"\n{field}: " + filling * (1_000_000 // len(filling)), DATA))
+    with pytest.raises(SegbenchError) as caught:
+        read_volume(path)
+    assert caught.value.code == "SB207"
+
+
 @pytest.mark.parametrize("ending", ["nrrd", "mha"])
 def test_headers_that_never_end_and_foreign_content(tmp_path, ending):
     path = tmp_path / f"x.{ending}"
@@ -216,6 +274,14 @@ MHA = (
         (("ElementDataFile", "xElementDataFile"), "SB204"),
         (("ElementDataFile = LOCAL", "ElementDataFile = ../../other.raw"), "SB202"),
         (("0.5 1 2", "0.5 1"), "SB207"),
+        (("0.5 1 2", "(0.5,1,2)"), "SB207"),
+        (("0.5 1 2", ""), "SB207"),
+        (("ElementSpacing = 0.5", "ElementSpacing 0.5"), "SB207"),
+        (("Channels = 1", "Channels = 1 1"), "SB207"),
+        (("Channels = 1", "Channels = 1\nCompressedData = maybe"), "SB207"),
+        (("Channels = 1", "Channels = 1\nBinaryDataByteOrderMSB ="), "SB207"),
+        (("Channels = 1", "Channels = 1\nRotation = 1 0 0"), "SB207"),
+        (("Channels = 1", "Channels = 1\nDistanceUnits = furlong"), "SB207"),
         (("0.5 1 2", "1e308 1e308 1e308\nTransformMatrix = 9e307 0 0 0 1 0 0 0 1"), "SB209"),
     ],
 )

@@ -103,14 +103,6 @@ def test_sform_wins_over_qform(tmp_path):
     assert (volume.sform_code, volume.qform_code) == (3, 2)
 
 
-def test_without_any_form_the_voxel_size_is_the_diagonal(tmp_path):
-    data = nifti(ramp("i2"), sform_code=0, qform_code=0, spacing=(0.5, 2.0, 3.0))
-    volume = read_volume(write(tmp_path / "x.nii", data))
-    assert np.array_equal(volume.affine, np.diag([0.5, 2.0, 3.0, 1.0]))
-    assert volume.spacing_mm == (3.0, 2.0, 0.5)
-    assert (volume.sform_code, volume.qform_code) == (0, 0)
-
-
 def test_extensions_are_skipped_and_told(tmp_path):
     blocks = extension(6, b"a comment") + extension(2, b"DOE^JANE" * 9)
     path = write(tmp_path / "x.nii.gz", nifti(ramp("i2"), extensions=blocks))

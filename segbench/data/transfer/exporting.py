@@ -163,8 +163,7 @@ def _write_msd(dataset: Dataset, files: CaseFiles, folder: Path, link: bool) -> 
 
 
 def _write_channels(target: Path, volume: Volume, array: Any) -> None:
-    codes = {"sform_code": volume.sform_code, "qform_code": volume.qform_code}
-    write_scan(target, array, volume.affine, **codes)
+    write_scan(target, array, volume.affine, like=volume)
 
 
 def _take(dataset: Dataset, path: Path, target: Path, link: bool) -> None:

@@ -8,12 +8,19 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from segbench.networks.scan.choice import BACKENDS, BackendReport, chosen_backend, scan_backends_report
+from segbench.networks.scan.choice import (
+    BACKENDS,
+    BackendReport,
+    chosen_backend,
+    scan_backends_report,
+    scans_used,
+)
 
 if TYPE_CHECKING:
     from segbench.networks.scan.api import selective_scan
 
-__all__ = ["BACKENDS", "BackendReport", "chosen_backend", "scan_backends_report", "selective_scan"]
+__all__ = ["BACKENDS", "BackendReport", "chosen_backend", "scan_backends_report", "scans_used",
+           "selective_scan"]  # fmt: skip
 
 
 def __getattr__(name: str) -> Any:

@@ -6,12 +6,12 @@ import torch
 from torch import Tensor
 
 from segbench.networks.scan.arguments import check_arguments
-from segbench.networks.scan.choice import call_backend, resolve_backend
+from segbench.networks.scan.choice import backend_of_call, call_backend
 
 __all__ = ["selective_scan"]
 
 # torch.compile runs the choice while tracing and keeps its answer: no graph break for probes and environment.
-_resolve = torch.compiler.assume_constant_result(resolve_backend)
+_resolve = torch.compiler.assume_constant_result(backend_of_call)
 
 
 def selective_scan(

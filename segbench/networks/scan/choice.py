@@ -9,7 +9,9 @@ from __future__ import annotations
 import os
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
 from functools import cache
 from importlib import import_module, metadata
@@ -23,7 +25,7 @@ from segbench.core.errors import BackendUnavailable
 from segbench.networks.blocks.inputs import InputError
 
 __all__ = ["BACKENDS", "BackendReport", "check_backend_name", "chosen_backend", "resolve_backend",
-           "scan_backends_report"]  # fmt: skip
+           "scan_backends_report", "scans_used"]  # fmt: skip
 
 BACKENDS = ("reference", "torch", "numba", "triton", "mamba_ssm")
 """Every backend there is; `auto` picks one of them."""
@@ -39,6 +41,7 @@ _PACKAGES = {
 }
 _DEVICES = {"numba": "cpu", "triton": "cuda", "mamba_ssm": "cuda"}
 _lock = threading.RLock()
+_noted: ContextVar[set[str] | None] = ContextVar("segbench-scans-used", default=None)
 
 
 @dataclass(frozen=True)
@@ -122,12 +125,37 @@ def _gradients(backend: str, tensors: list[Tensor]) -> list[Tensor]:
     return [y.detach(), *torch.autograd.grad(y.square().sum(), leaves)]
 
 
+@contextmanager
+def _untouched(device_type: str) -> Generator[None]:
+    """Nobody's counters, fakes or autocast see or touch what runs inside, and it can be differentiated.
+
+    The first scan of a process may come from a prediction: what is made in inference mode has no gradient.
+    """
+    with (
+        torch.inference_mode(False),
+        _disable_current_modes(),
+        torch.enable_grad(),
+        torch.autocast(device_type, enabled=False),
+    ):
+        yield
+
+
 def _difference(backend: str, device: torch.device) -> float:
-    # Nobody's counters, fakes or autocast shall see or touch the probe.
-    with _disable_current_modes(), torch.enable_grad(), torch.autocast(device.type, enabled=False):
+    with _untouched(device.type):
         example = _example(device, (2, 32, 64, 16))
         pairs = zip(_gradients(backend, example), _gradients("torch", example), strict=True)
         return max(float((found - exact).abs().max() / exact.abs().max()) for found, exact in pairs)
+
+
+@contextmanager
+def scans_used() -> Generator[set[str]]:
+    """The backends that scans inside the block ran on, by name; empty for networks without a scan."""
+    used: set[str] = set()
+    token = _noted.set(used)
+    try:
+        yield used
+    finally:
+        _noted.reset(token)
 
 
 def call_backend(
@@ -209,6 +237,17 @@ def resolve_backend(
     return named
 
 
+def backend_of_call(
+    requested: str, device_type: str, double: bool, channels: int, length: int, states: int
+) -> str:
+    """`resolve_backend` for a scan that runs now: noted for `scans_used`."""
+    name = resolve_backend(requested, device_type, double, channels, length, states)
+    used = _noted.get()
+    if used is not None and device_type != "meta":
+        used.add(name)
+    return name
+
+
 def _automatic(device_type: str, double: bool, channels: int, length: int, states: int) -> str:
     if device_type == "cpu":
         return "numba" if probe("numba", "cpu").probe else "torch"
@@ -231,7 +270,7 @@ def _faster(able: tuple[str, ...], device_index: int, channels: int, length_bits
 def _timed(able: tuple[str, ...], device_index: int, channels: int, length_bits: int, states: int) -> str:
     """The backend whose forward + backward takes least at this class of shapes, by 20 calls each in turn."""
     device = torch.device("cuda", device_index)
-    with _disable_current_modes(), torch.enable_grad(), torch.autocast("cuda", enabled=False):
+    with _untouched("cuda"):
         example = _example(device, (2, channels, 1 << length_bits, states))
         taken = dict.fromkeys(able, 0.0)
         for call in range(TIMING_CALLS + 2):

@@ -161,7 +161,7 @@ class Block:
     @property
     def main_region(self) -> str:
         """The column that decides: the mean over regions, or the one region it would consist of."""
-        return MEAN_REGION if len(self.mean_regions) > 1 else self.mean_regions[0]
+        return self.mean_regions[0] if len(self.mean_regions) == 1 else MEAN_REGION
 
     def asked(self, scores: Scores, region: str) -> bool:
         """Whether an entry was asked to score a region (for `mean`: all regions that it averages)."""

@@ -39,6 +39,7 @@ SEVERITY: Mapping[str, str] = {
     "modified-code": "warn",
     "unfinished-run": "warn",
     "degraded-run": "warn",
+    "prediction-is-reference": "warn",
     "demo-data": "info",
 }
 FEW_CASES = 30
@@ -386,6 +387,9 @@ def _records(runs: Sequence[Run], blocks: Sequence[Block]) -> list[Finding]:
         ]),
         ("degraded-run", "training was rolled back after non-finite values: {names}", [
             run for run in used if facts.degraded(run.record)
+        ]),
+        ("prediction-is-reference", "predictions are the reference files, byte for byte: {names}", [
+            run for run in used if facts.equal_to_reference(run.record)
         ]),
         ("unfinished-run", "not complete: {names}", [
             run for run in runs if not run.complete and not run.problem

@@ -155,7 +155,7 @@ def profile_digest(record: RunRecord) -> str | None:
 
 def rules_digest(record: RunRecord) -> str | None:
     """Digest of how the run was scored, None when unknown."""
-    return getattr(record, "rules_digest", None) or None
+    return record.rules_digest or None
 
 
 def empty_policy(record: RunRecord) -> str | None:
@@ -199,6 +199,11 @@ def dirty(record: RunRecord) -> bool:
 def degraded(record: RunRecord) -> bool:
     """Whether training was rolled back after non-finite values."""
     return record.degraded is True
+
+
+def equal_to_reference(record: RunRecord) -> bool:
+    """Whether a prediction of an evaluation was its reference, byte for byte."""
+    return bool(table(record.external).get("equal_to_reference"))
 
 
 def phantom(record: RunRecord) -> bool:

@@ -19,6 +19,7 @@ from segbench.report.analysis.columns import Column
 from segbench.report.analysis.numbers import format_number
 from segbench.report.write.latex import Tex, escape_latex, number, prose, render
 from segbench.report.write.tables import (
+    WEIGHTS_NOTE,
     PairRow,
     PairTable,
     ScoreCell,
@@ -326,9 +327,14 @@ def _pair_floats(table: PairTable) -> Iterator[dict[str, Any]]:
         wide=wide,
         label="tab:segbench-pairs",
         caption=table.caption,
-        notes=table.notes,
+        notes=marked_notes(table),
         star=not table.reference,
     )
+
+
+def marked_notes(table: PairTable) -> list[str]:
+    """The notes of Table 2, that on trained weights with its dagger, where verdicts are marked with it."""
+    return [f"\N{DAGGER}: {note}" if note == WEIGHTS_NOTE else note for note in table.notes]
 
 
 def _pair_cells(row: PairRow, *, named: bool) -> list[Tex]:

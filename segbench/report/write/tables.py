@@ -19,9 +19,10 @@ from segbench.report.analysis.sentences import WEIGHTS, verdict_words
 
 DASH = "\N{EN DASH}"
 NOT_AVAILABLE = "n/a"
+WEIGHTS_NOTE = "one training run on a side: these trained weights only"
+MOST_REGIONS = 5  # of one dataset as columns; of more only the mean is shown
 STARS = {"method": "*", "weights": "\N{DAGGER}"}
 """Sign of a significant gain over the reference, by what it is a claim about."""
-MOST_REGIONS = 5  # of one dataset as columns; of more only the mean is shown
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,7 +165,7 @@ class PairTable:
     def short(self, most: int) -> PairTable:
         """The table itself, or of more than `most` rows those with a verdict, the others counted."""
         kept = tuple(row for row in self.rows if row.word != "inconclusive")
-        if len(self.rows) <= most:
+        if len(self.rows) <= most or len(kept) == len(self.rows):
             return self
         lost = f"{len(self.rows) - len(kept)} inconclusive comparisons are not shown"
         return replace(self, rows=kept, notes=(*self.notes, lost))
@@ -414,5 +415,5 @@ def _pair_notes(analysis: Analysis, columns: Sequence[Column]) -> list[str]:
         f"comparison{'s' if sizes[-1] > 1 else ''}; won: share of {columns[0].unit} won"
     ]
     if any(pair.claim == "weights" for column in columns for pair in column.comparisons):
-        notes.append("one training run on a side: these trained weights only")
+        notes.append(WEIGHTS_NOTE)
     return notes

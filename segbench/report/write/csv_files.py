@@ -1,0 +1,121 @@
+"""The numbers as CSV files: stored units, 17 significant digits, no formula for a spreadsheet."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any
+
+from segbench.core.text import one_line
+from segbench.records.store import cell_text
+from segbench.report.analysis.analysis import Analysis
+from segbench.report.analysis.columns import Column
+
+if TYPE_CHECKING:
+    from segbench.stats import Comparison
+
+PLACE = ("dataset", "block", "metric", "region", "role")
+SCORES = (
+    "dataset", "block", "model", "region", "metric", "mean", "low", "high", "sd_seeds", "sd_units", "n",
+    "unit", "cases", "seeds", "failed", "expected", "note",
+)  # fmt: skip
+SEEDS = ("dataset", "block", "model", "region", "metric", "seed", "mean")
+COMPARISONS = (
+    *PLACE, "model", "other", "reference", "difference", "low", "high", "confidence", "p", "p_adjusted",
+    "family", "verdict", "claim", "n", "unit", "seeds_model", "seeds_other", "detectable_difference",
+    "p_equivalence", "p_equivalence_adjusted", "wilcoxon_p", "shift", "wins", "degenerate", "note",
+)  # fmt: skip
+RANKS = (
+    "dataset", "block", "metric", "region", "model", "rank", "rank_low", "rank_high", "probability_best",
+    "resamples", "seed",
+)  # fmt: skip
+
+
+def files(analysis: Analysis) -> dict[str, bytes | str]:
+    """Scores, comparisons and seeds as `tables/*.csv`; with the appendix also ranks and single regions.
+
+    Differences, `shift` and intervals are the model less the other, in stored units (a Dice of 0.9, not 90).
+    """
+    columns = [analysis.columns[key] for key in sorted(analysis.columns)]
+    deciding = [column for column in columns if column.decided]
+    found = {
+        "scores": _csv(SCORES, _scores(analysis, columns)),
+        "comparisons": _csv(COMPARISONS, _comparisons(analysis, deciding)),
+        "seeds": _csv(SEEDS, _seeds(analysis, columns)),
+    }
+    if analysis.options.appendix:
+        regions = [column for column in columns if not column.decided]
+        found["regions"] = _csv(COMPARISONS, _comparisons(analysis, regions))
+        found["ranks"] = _csv(RANKS, _ranks(analysis, deciding))
+    return {f"tables/{name}.csv": text for name, text in found.items()}
+
+
+def _csv(head: Sequence[str], rows: Iterator[Sequence[Any]]) -> str:
+    stream = io.StringIO()
+    writer = csv.writer(stream, lineterminator="\n")
+    writer.writerow(head)
+    for row in rows:
+        cells = [one_line(cell) if isinstance(cell, str) else cell for cell in row]
+        writer.writerow([cell_text(cell) for cell in cells])
+    return stream.getvalue()
+
+
+def _block(analysis: Analysis, column: Column) -> tuple[str, str]:
+    block = analysis.blocks[column.block]
+    return block.dataset, block.name
+
+
+def _scores(analysis: Analysis, columns: Sequence[Column]) -> Iterator[Sequence[Any]]:
+    for column in columns:
+        for label in analysis.ordered(list(column.means)):
+            mean = column.means[label]
+            yield (
+                *_block(analysis, column), label, column.region, column.metric.name, mean.value, mean.low,
+                mean.high, mean.sd_seeds, mean.sd_units, mean.n, column.unit, mean.cases, len(mean.per_seed),
+                mean.failed, mean.expected, mean.note,
+            )  # fmt: skip
+
+
+def _seeds(analysis: Analysis, columns: Sequence[Column]) -> Iterator[Sequence[Any]]:
+    for column in columns:
+        for label in analysis.ordered(list(column.means)):
+            for seed, value in column.means[label].per_seed:
+                yield *_block(analysis, column), label, column.region, column.metric.name, seed, value
+
+
+def _comparisons(analysis: Analysis, columns: Sequence[Column]) -> Iterator[Sequence[Any]]:
+    for column in columns:
+        for pair in column.comparisons:
+            yield (
+                *_block(analysis, column), column.metric.name, column.region, column.role,
+                *_pair(column, pair),
+            )  # fmt: skip
+
+
+def _pair(column: Column, pair: Comparison) -> Sequence[Any]:
+    """The fields of one comparison; a column of a single region has no adjusted p and no verdict."""
+    decided = column.decided
+    return (
+        pair.a, pair.b, column.reference, pair.difference, pair.low, pair.high, pair.confidence, pair.p,
+        pair.p_adjusted if decided else None, len(column.comparisons) if decided else None,
+        pair.verdict if decided else None, pair.claim, pair.n, column.unit, pair.seeds_a, pair.seeds_b,
+        pair.detectable_difference, pair.p_equivalence, pair.p_equivalence_adjusted, pair.wilcoxon_p,
+        pair.shift, pair.wins, pair.degenerate, pair.note,
+    )  # fmt: skip
+
+
+def _ranks(analysis: Analysis, columns: Sequence[Column]) -> Iterator[Sequence[Any]]:
+    for column in columns:
+        ranks = column.ranks
+        if ranks is None:
+            continue
+        for place, label in enumerate(column.compared):
+            yield (
+                *_block(analysis, column), column.metric.name, column.region, label,
+                *(
+                    float(values[place]) if values.size else None  # one seed: an order of weights, no more
+                    for values in (ranks.ranks, ranks.rank_low, ranks.rank_high, ranks.probability_best)
+                ),
+                ranks.resamples, ranks.seed,
+            )  # fmt: skip
