@@ -166,6 +166,7 @@ def decide(
     )
     if len(family) < 2:
         return column
+    family = {label: family[label] for label in order}  # of all pairs, the first is the one ahead
     return _compared(column, family, higher=higher, bounds=bounds, margin=margin, options=options)
 
 

@@ -15,7 +15,7 @@ from typing import Any
 from segbench.cards.bibtex import BibEntry, parse_bibtex
 from segbench.report.analysis.analysis import Analysis
 from segbench.report.write.latex import Tex, escape_latex, number, prose, render
-from segbench.report.write.statistics import statistics
+from segbench.report.write.method import method_facts
 from segbench.report.write.tables import (
     WEIGHTS_NOTE,
     PairRow,
@@ -83,15 +83,17 @@ class Panel:
 def files(analysis: Analysis) -> dict[str, bytes | str]:
     """`paper.tex` and `references.bib`."""
     citations, entries = cited_entries(analysis)
-    facts = statistics(analysis)
+    statistics = method_facts(analysis)
+    if statistics["resamples"]:
+        statistics["resamples"] = Tex(f"{statistics['resamples']:,}".replace(",", "\\,"))
     text = render(
         "paper.tex",
         tables=list(_tables(analysis, citations)),
         figure=None,
         seg_width=Tex(r"\segspan"),
-        **facts,
+        **statistics,
     )
-    methods = [entry for entry in _method_entries(facts["version"]) if f"{{{entry.key}}}" in text]
+    methods = [entry for entry in _method_entries(statistics["version"]) if f"{{{entry.key}}}" in text]
     references = "\n".join(entry.text() for entry in [*methods, *entries])
     return {"paper.tex": text, "references.bib": references}
 

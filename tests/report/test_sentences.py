@@ -1,0 +1,169 @@
+"""What the records answer in sentences, and that marks, verdicts and sentences agree."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from segbench.report import analyse
+from segbench.report.analysis.columns import turned
+from segbench.report.analysis.options import make_options
+from segbench.report.analysis.sentences import answers, headline, pair_answer, pair_sentence, rank_sentence
+from segbench.report.write.tables import pair_table, score_tables
+
+
+def analysed(runs: Any, **options: Any) -> Any:
+    return analyse([runs.root], make_options(**{"resamples": 400, **options}))
+
+
+def text_of(found: Any) -> str:
+    return " ".join(sentence for _, sentences in headline(found) for sentence in sentences)
+
+
+def said(text: str) -> set[tuple[str, str, str]]:
+    """(model, better or worse, other) of every claim in sentences."""
+    found = set(re.findall(r"(\w+) is significantly (better|worse) than (\w+):", text))
+    for verdict, other, listed in re.findall(
+        r"Significantly (better|worse)(?: than (\w+))?: (.*?\))\.", text
+    ):
+        for item in re.findall(r"(\w+)(?: than (\w+))? \(", listed):
+            found.add((item[0], verdict, other or item[1]))
+    return found
+
+
+def test_a_clear_gain_is_significant_and_said_with_its_numbers(runs: Any) -> None:
+    for model, skill in (("good", 0.92), ("fair", 0.85), ("poor", 0.70)):
+        for seed in range(3):
+            runs.run(model, skill=skill, seed=seed, noise=0.01, run_noise=0.003)
+    found = analysed(runs)
+    text = text_of(found)
+    assert said(text) == {("good", "better", "fair"), ("good", "better", "poor"), ("fair", "better", "poor")}
+    assert re.search(r"good than poor \(\+2\d\.\d+ points \[2\d\.\d+, 2\d\.\d+\], adjusted p <0\.001\)", text)
+    assert "inconclusive" not in text
+    assert "The data show that the models differ at all" in text
+    assert "would be found in 80 % of repeats" in text
+
+
+def test_equal_methods_under_noisy_retraining_are_not_called_different(runs: Any) -> None:
+    """The usual test of one run each claims differences here; the page says so, and makes no such claim."""
+    for model in ("a", "b", "c", "d"):
+        for seed in range(3):
+            runs.run(model, skill=0.85, seed=seed, noise=0.005, run_noise=0.02, cases=60)
+    found = analysed(runs)
+    (column,) = found.main_columns()
+    assert {pair.verdict for pair in column.comparisons} == {"inconclusive"}
+    assert column.null.significant >= 4
+    text = text_of(found)
+    assert f"usual one-run paired test calls {column.null.significant} different" in text
+    assert "6 of 6 comparisons are inconclusive" in text
+    assert "inconclusive does not mean equal" in text
+
+
+def test_one_run_each_claims_nothing_about_methods(runs: Any) -> None:
+    for model, skill in (("a", 0.9), ("b", 0.8)):
+        runs.run(model, skill=skill)
+    found = analysed(runs)
+    assert "; these trained weights only." in text_of(found)
+    (column,) = found.main_columns()
+    assert "only the order of these weights" in rank_sentence(found, column)
+
+
+def test_better_on_most_cases_and_worse_by_the_mean_names_no_winner(runs: Any) -> None:
+    """37 of 40 cases better, three failures, one seed: what findings/cases calls the reversed winner."""
+    rows = runs.rows("steady", cases=40, skill=0.85, regions=("WT",), noise=0.0)
+    runs.write(rows)
+    run_id = rows[0]["run_id"].replace("steady", "risky")
+    lost = {3, 17, 29}
+    risky = [
+        {
+            **row,
+            "run_id": run_id,
+            "model": "risky",
+            "dice": 0.0 if n in lost else row["dice"] + 0.01 + n / 1e4,
+        }
+        for n, row in enumerate(rows)
+    ]
+    runs.write(risky)
+    found = analysed(runs, metrics="dice")
+    (pair,) = found.main_columns()[0].comparisons
+    assert pair.verdict == "inconclusive"
+    assert "By the mean steady is ahead, on 37 of 40 cases risky is." in text_of(found)
+    assert not any(cell.star for table in score_tables(found) for row in table.rows for cell in row.cells)
+
+
+def test_equivalent_needs_a_declared_margin(runs: Any) -> None:
+    for model in ("a", "b"):
+        for seed in range(3):
+            runs.run(model, skill=0.85, seed=seed, noise=0.004, run_noise=0.0005)
+    assert "equivalent" not in text_of(analysed(runs))
+    found = analysed(runs, margin={"dice": 0.01})
+    (pair,) = found.main_columns()[0].comparisons
+    assert pair.verdict == "equivalent"
+    assert "are equivalent within the declared margin" in text_of(found)
+    assert max(-pair.low, pair.high) <= 0.01  # the interval beside it is the one that decided
+
+
+def test_what_is_significant_before_correction_only_is_said_so(runs: Any) -> None:
+    for number in range(6):
+        for seed in range(3):
+            runs.run(f"m{number}", skill=0.85 + 0.002 * number, seed=seed, noise=0.02, run_noise=0.003)
+    found = analysed(runs)
+    (column,) = found.main_columns()
+    before = [p for p in column.comparisons if p.p < 0.05 and p.verdict == "inconclusive"]
+    assert before, "the scores should leave such pairs"
+    assert f"({len(before)} significant before correction only)" in text_of(found)
+    sentence = pair_answer(found, column, before[0])
+    assert "Significant before correction only" in sentence
+    assert "leaves open" not in sentence
+
+
+def test_a_comparison_turned_says_the_same_of_the_other_model(runs: Any) -> None:
+    for model, skill in (("a", 0.9), ("b", 0.8)):
+        for seed in range(3 if model == "a" else 2):
+            runs.run(model, skill=skill, seed=seed)
+    found = analysed(runs)
+    (column,) = found.main_columns()
+    (pair,) = column.comparisons
+    other = turned(pair)
+    assert turned(other) == replace(pair, note=other.note)
+    assert (other.a, other.low, other.verdict) == (pair.b, -pair.high, "worse")
+    assert "b is significantly worse than a: -" in pair_sentence(found, column, other)
+    assert "2 against 3 seeds" in pair_sentence(found, column, other)
+
+
+@pytest.mark.parametrize("reference", ["none", "m1"])
+def test_no_output_contradicts_the_decision(runs: Any, reference: str) -> None:
+    for number in range(4):
+        for seed in range(3):
+            runs.run(f"m{number}", skill=0.8 + 0.02 * number, seed=seed, noise=0.02, run_noise=0.004)
+    found = analysed(runs, reference=reference)
+    (column,) = found.main_columns()
+    decided = {(pair.a, pair.b, pair.verdict) for pair in column.comparisons}
+    table = pair_table(found)
+    assert {(row.model, row.other, row.verdict) for row in table.rows} == decided
+    claims = {(a, verdict, b) for a, b, verdict in decided if verdict in {"better", "worse"}}
+    assert said(" ".join(answers(found, column))) == claims
+    stars = {
+        row.label
+        for row in score_tables(found)[0].rows
+        for cell, head in zip(row.cells, score_tables(found)[0].heads, strict=True)
+        if cell.star and (head.region, head.metric) == ("mean", "Dice (%)")
+    }
+    better = {a for a, b, verdict in decided if verdict == "better" and b == column.reference}
+    assert stars == (better if reference != "none" else set())
+
+
+def test_one_model_in_common_is_reported_dataset_by_dataset(runs: Any) -> None:
+    for name, dataset in (("alpha", "one"), ("beta", "one"), ("alpha", "two"), ("gamma", "two")):
+        runs.run(name, dataset=dataset, cases=6)
+    found = analysed(runs, metrics="dice")
+    assert [where for where, _ in headline(found)] == [
+        "one, Dice, mean over regions",
+        "two, Dice, mean over regions",
+    ]
+    assert sorted(found.ordered(["alpha", "beta", "gamma"])) == ["alpha", "beta", "gamma"]
+    (table,) = score_tables(found)
+    assert {head.dataset for head in table.heads} == {"one", "two"}
