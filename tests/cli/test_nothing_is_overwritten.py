@@ -59,7 +59,8 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
                 nib.save(nib.Nifti1Image(array, image.affine, image.header), path)
             score = ["--prediction", f"predictions/{model}", "--reference", labels, "--results", "runs"]
             assert call("evaluate", *score, "--region", "front=1", "--region", "back=2")[0] == 0
-    shutil.copy(next((root / "data").rglob("imagesTr/*")), root / "scan.nii.gz")
+    stack = nib.load(next((root / "data").rglob("imagesTr/*")))
+    nib.save(nib.Nifti1Image(np.asarray(stack.dataobj)[..., 0], stack.affine), root / "scan.nii.gz")
     about = WeightsMetadata("nnunet-tiny", 1, 3, {}, ("MR",), ("background", "anterior", "posterior"))
     write_weights(root / "w.safetensors", build_network("nnunet-tiny", 1, 3).state_dict(), about)
     (root / "summary.json").write_text(json.dumps({"metric_per_case": [], "mean": {}, "foreground_mean": {}}))
@@ -99,7 +100,8 @@ WALK: dict[str, list[str]] = {
     "data import predictions": ["predictions/one", "--map", "MAP", "--output", "new/back"],
     "data import nnunet-summary": ["summary.json", "--dataset", "DATA"],
     "data import touchstone": ["predictions"],
-    "evaluate": ["--prediction", "predictions/one", "--reference", "LABELS", "--region", "front=1"],
+    "evaluate": ["--prediction", "predictions/one", "--reference", "LABELS", "--region", "front=1",
+                 "--region", "back=2"],
     "compare": ["one", "two"],
     "report": ["--output", "new/report", "--format", "json,csv,markdown,latex"],
     "predict": ["scan.nii.gz", "--weights", "w.safetensors", "--dataset", "msd-hippocampus",
@@ -217,7 +219,8 @@ def test_predict_into_the_folder_of_the_scan_is_refused(tree: Path) -> None:
 def test_what_a_command_wrote_itself_it_replaces(tree: Path) -> None:
     options, _, _ = INPUTS["predict"]
     for _ in range(2):
-        assert call("predict", *options, "out")[0] == 0
+        code, text = call("predict", *options, "out")
+        assert code == 0, text
         assert call("report", "--format", "json,csv", "--output", "out2")[0] in (0, 3)
         assert call("data", "split", str(paths(tree)[0]), "--folds", 2, "--write", "folds.json")[0] == 0
     (tree / "out" / "scan.nii.gz").write_bytes((tree / "scan.nii.gz").read_bytes())
