@@ -147,7 +147,8 @@ def import_predictions(
 
     Raises:
         SegbenchError: SB110 for the map, SB301 without such a folder, SB311 for a folder without a label map,
-            SB104 when output is the input, SB337 when a result would be written over an input or a foreign file.
+            SB104 when output is the input, SB337 when a result would be written over an input or a foreign
+            file.
     """
     source, target = Path(folder), Path(output)
     mapping = LabelMap.read(label_map)
