@@ -17,6 +17,7 @@ import pytest
 from segbench.report.document import schema
 
 from segbench.core.errors import SegbenchError
+from segbench.core.outputs import RECORD
 from segbench.report import build_report, lint_latex, load_results
 from segbench.stats import mean_interval
 
@@ -224,7 +225,7 @@ def test_the_same_records_give_the_same_bytes(
 def test_only_the_asked_formats(runs: Any, tmp_path: Path) -> None:
     three_models(runs, cases=6)
     build_report(runs.root, tmp_path / "out", format="json", **QUICK)
-    assert sorted(files_of(tmp_path / "out")) == ["report.json"]
+    assert sorted(files_of(tmp_path / "out")) == [RECORD, "report.json"]
 
 
 def test_long_form(runs: Any, tmp_path: Path) -> None:

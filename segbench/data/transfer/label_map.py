@@ -147,10 +147,13 @@ def import_predictions(
 
     Raises:
         SegbenchError: SB110 for the map, SB301 without such a folder, SB311 for a folder without a label map,
-            SB337 when a result would be written over an input or a foreign file.
+            SB104 when output is the input, SB337 when a result would be written over an input or a foreign
+            file.
     """
     source, target = Path(folder), Path(output)
     mapping = LabelMap.read(label_map)
+    if target.resolve() == source.resolve():
+        raise SegbenchError("SB104", "--output must be another folder than the predictions", path=target)
     if not source.is_dir():
         message = f"there is no folder {source}"
         raise SegbenchError("SB301", message, path=source, mend="name a folder that exists")
