@@ -21,7 +21,7 @@ from segbench.cards.registry import card_file
 from segbench.core import console
 from segbench.core.errors import BackendUnavailable, SegbenchError
 
-__all__ = ["check_override_words", "resolve_implementation"]
+__all__ = ["check_override_words", "obstacle", "resolve_implementation"]
 
 BUILDS = ("in_channels", "out_channels")
 """What a function that builds a network takes by name; hubs, loaders and evaluators do not."""
@@ -42,18 +42,22 @@ def resolve_implementation(card: ModelCard) -> Callable[..., Any]:
         SegbenchError: SB502 where a package is missing; SB110 where it has no such name, or where the name is
             neither a network's class nor a function of that package that builds one.
     """
+    problem = obstacle(card)
+    if problem is not None:
+        raise problem
     module_name, _, attribute = card.implementation.partition(":")
     package = module_name.partition(".")[0]
-    _check_package(card, module_name, package)
-    for name in card.requires:
-        if not _is_installed(name.partition(".")[0]):
-            raise _missing(card, name)
-    _check_words(card, card.arguments)
     _say_where_from(card.slug, package)
     try:
         module = import_module(module_name)
     except ModuleNotFoundError as error:
-        raise _missing(card, str(error.name)) from error
+        raise SegbenchError(
+            "SB110",
+            f"model '{card.slug}': {module_name} needs {error.name}, which cannot be imported",
+            expected="all packages that it needs, among requires and installed",
+            found=", ".join(card.requires),
+            mend=f"install {error.name} and name it in requires, or correct the card",
+        ) from error
     if not hasattr(module, attribute):
         raise SegbenchError(
             "SB110",
@@ -67,6 +71,18 @@ def resolve_implementation(card: ModelCard) -> Callable[..., Any]:
         raise _refused(card, reason)
     constructor: Callable[..., Any] = found
     return constructor
+
+
+def obstacle(card: ModelCard) -> SegbenchError | None:
+    """Why a card's network cannot be built here, as far as can be known without importing anything."""
+    module_name = card.implementation.partition(":")[0]
+    try:
+        _check_package(card, module_name, module_name.partition(".")[0])
+        _check_words(card, card.arguments)
+    except SegbenchError as error:
+        return error
+    absent = next((name for name in card.requires if not _is_installed(name.partition(".")[0])), None)
+    return None if absent is None else _missing(card, absent)
 
 
 def _check_package(card: ModelCard, module_name: str, package: str) -> None:
