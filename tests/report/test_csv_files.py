@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from latex_lint import floats, layouts, rows
 
+from segbench.records.identity import safe_part
 from segbench.report.analysis.analysis import Analysis, analyse
 from segbench.report.analysis.options import make_options
 from segbench.report.write import csv_files, markdown, paper
@@ -94,7 +95,7 @@ def test_no_cell_is_a_formula(runs: Any) -> None:
         for seed in (0, 1):
             written = runs.rows("m", seed=seed, cases=8, regions=("r",))
             for row in written:
-                row.update(model=f"'{label}", run_id=row["run_id"].replace("m__", f"{label}__", 1))
+                row.update(model=f"'{label}", run_id=row["run_id"].replace("m__", f"{safe_part(label)}__", 1))
             runs.write(written, record={"external": {"label": label}})
     analysis = analysed(runs)
     assert len(analysis.entries) == 4
