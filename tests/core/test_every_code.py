@@ -247,20 +247,6 @@ def phantom_over_something(folder: Path) -> object:
     return generate("msd", folder / "there", cases=1)
 
 
-def own_latex(folder: Path) -> object:
-    """A table that the emitter's own lint finds fault with (the lint is told so) is not written."""
-    from segbench.report.tables.collect import TableSet
-
-    from segbench.report import build
-
-    patch = pytest.MonkeyPatch()
-    patch.setattr(build, "lint_latex", lambda text: ["line 1: unbalanced brace"])
-    try:
-        return build.latex_text(TableSet("main", "main", (), ()), build.Options())
-    finally:
-        patch.undo()
-
-
 RAISED: dict[str, Raised] = {
     "SB101": Raised(
         lambda f: __import__("segbench.cards", fromlist=["x"]).load_model_card("segmamba2"), ("segmamba-v2",)
@@ -315,7 +301,6 @@ RAISED: dict[str, Raised] = {
     "SB603": Raised(held, (str(os.getpid()),)),
     "SB604": Raised(newer, ("schema_version 99", "run.json")),
     "SB605": Raised(taken_over),
-    "SB704": Raised(own_latex, ("main.tex", "unbalanced brace")),
     "SB701": Raised(
         lambda f: __import__("segbench.pipeline.status", fromlist=["x"]).read_status(f / "gone"), ("gone",)
     ),

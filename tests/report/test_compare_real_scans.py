@@ -7,7 +7,8 @@ from scipy import ndimage
 from segbench.report.compare import compare
 from typer.testing import CliRunner
 
-from segbench.stats import equivalence_test
+from segbench import compare
+from segbench.stats import compare_models
 
 CASES = 12
 
@@ -59,29 +60,33 @@ def scored(real_data, tmp_path_factory):
 @pytest.mark.real_data
 def test_differences_of_real_label_maps_are_those_by_hand(scored):
     root, by_hand = scored
-    result = compare("shifted", "eroded", runs=root / "runs", metrics=["dice"], regions=["anterior"])
-    (item,) = result.pairs
+    result = compare("eroded", "shifted", runs=root / "runs", metrics=["dice"])
     x, y = by_hand["shifted"], by_hand["eroded"]
-    assert item.pair.n == CASES
-    assert item.pair.difference == pytest.approx((x - y).mean(), rel=1e-12)
-    assert (item.wins, item.losses) == ((x > y).sum(), (x < y).sum())
-    expected = equivalence_test(x, y, margin=0.01)
-    assert item.pair.verdict == expected.verdict == "better"
-    assert (item.low, item.high) == pytest.approx((expected.low, expected.high))
-    assert item.gains[0].case == f"hippocampus_{sorted_case(root)[int(np.argmax(x - y))]}"
+    column = result.analysis.column(0, result.analysis.metrics[0], "anterior")
+    (pair,) = column.comparisons
+    (expected,) = compare_models({"shifted": x[None], "eroded": y[None]}, bounds=(0, 1))
+    assert (pair.a, pair.b, pair.n) == ("shifted", "eroded", CASES)
+    for name in ("difference", "low", "high", "p", "wins"):
+        assert getattr(pair, name) == pytest.approx(getattr(expected, name), rel=1e-9)
+    assert column.means["shifted"].value == pytest.approx(x.mean(), rel=1e-12)
+    (item,) = result.pairs
+    assert item.pair.verdict == "better"
+    assert item.wins + item.ties + item.losses == CASES
+    assert item.gains[0].case in {f"hippocampus_{name}" for name in sorted_case(root)}
 
 
 @pytest.mark.real_data
 def test_the_gate_closes_on_the_worse_side(scored):
     root, by_hand = scored
-    bound = float(by_hand["eroded"].mean())
+    result = compare("shifted", "eroded", runs=root / "runs", metrics=["dice"])
+    assert by_hand["eroded"].mean() < by_hand["shifted"].mean()
+    bound = result.analysis.main_columns()[0].means["eroded"].value
     for side, other, code in (("shifted", "eroded", 0), ("eroded", "shifted", 6)):
         result = compare(
             side,
             other,
             runs=root / "runs",
             metrics=["dice"],
-            regions=["anterior"],
             fail_under={"dice": bound + 1e-6},
         )
         assert result.exit_code == code

@@ -72,7 +72,7 @@ def test_bom_and_crlf_are_read(runs: Any) -> None:
 
 
 def test_a_name_defused_for_spreadsheets_comes_back(runs: Any) -> None:
-    runs.write([{**row, "model": "'=cmd"} for row in runs.rows("m", cases=1)])
+    runs.write([{**row, "model": "'=cmd"} for row in runs.rows("=cmd", cases=1)])
     assert set(load_results(runs.root).model) == {"=cmd"}
 
 
@@ -105,8 +105,8 @@ def test_duplicate_rows_name_both_lines(runs: Any) -> None:
     runs.write([*rows, rows[1]])
     with pytest.raises(SegbenchError) as found:
         load_results(runs.root)
-    assert found.value.code == "SB702"
-    assert "lines 3 and 11" in found.value.message
+    assert found.value.code == "SB701"
+    assert "lines 3 and 11" in found.value.details[0]
 
 
 def test_no_common_case_is_an_error(runs: Any) -> None:
@@ -123,8 +123,8 @@ def test_no_common_case_is_an_error(runs: Any) -> None:
         ({"status": "fine"}, "unknown status"),
         ({"region": "mean"}, "called 'mean'"),
         ({"dice": "high"}, "text in the metric column dice"),
-        ({"seed": "first"}, "seed 'first'"),
-        ({"model": ""}, "empty model"),
+        ({"seed": "first"}, "column seed: 'first'"),
+        ({"model": ""}, "column model: ''"),
     ],
 )
 def test_rows_that_cannot_be_used(runs: Any, change: dict[str, str], word: str) -> None:
