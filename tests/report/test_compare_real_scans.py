@@ -4,7 +4,6 @@ import nibabel as nib
 import numpy as np
 import pytest
 from scipy import ndimage
-from segbench.report.compare import compare
 from typer.testing import CliRunner
 
 from segbench import compare
