@@ -194,12 +194,12 @@ def absent_extra(folder: Path) -> object:
         patch.undo()
 
 
-def record_of(folder: Path, name: str, dataset: str, rows: int = 1) -> Path:
-    """A finished run of one case whose only row stands `rows` times."""
+def record_of(folder: Path, name: str, dataset: str, dice: float = 0.5) -> Path:
+    """A finished run of one case."""
     from segbench.records.store import cases_csv_text
 
     place = folder / name
-    place.mkdir()
+    place.mkdir(parents=True)
     identity = f"{name}__{dataset}__external__f0__s0__00000000"
     head = {"schema_version": 1, "run_id": identity, "kind": "external", "status": "complete"}
     place.joinpath("run.json").write_text(
@@ -208,16 +208,18 @@ def record_of(folder: Path, name: str, dataset: str, rows: int = 1) -> Path:
     row = {
         "run_id": identity, "model": name, "dataset": dataset, "protocol": "external", "fold": 0, "seed": 0,
         "case": "case_1", "region": "a", "status": "ok", "reference_voxels": 5, "prediction_voxels": 5,
-        "dice": 0.5,
+        "dice": dice,
     }  # fmt: skip
-    place.joinpath("cases.csv").write_text(cases_csv_text([row] * rows, ["dice"]))
+    place.joinpath("cases.csv").write_text(cases_csv_text([row], ["dice"]))
     return place
 
 
-def row_twice(folder: Path) -> object:
+def run_twice(folder: Path) -> object:
     from segbench.report import load_results
 
-    return load_results(record_of(folder, "alpha", "acdc", rows=2))
+    record_of(folder / "one", "alpha", "acdc")
+    record_of(folder / "two", "alpha", "acdc", dice=0.75)
+    return load_results(folder)
 
 
 def nothing_common(folder: Path) -> object:
