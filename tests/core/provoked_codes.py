@@ -199,7 +199,7 @@ def record_of(folder: Path, name: str, dataset: str, rows: int = 1) -> Path:
     from segbench.records.store import cases_csv_text
 
     place = folder / name
-    place.mkdir()
+    place.mkdir(parents=True)
     identity = f"{name}__{dataset}__external__f0__s0__00000000"
     head = {"schema_version": 1, "run_id": identity, "kind": "external", "status": "complete"}
     place.joinpath("run.json").write_text(
@@ -214,10 +214,17 @@ def record_of(folder: Path, name: str, dataset: str, rows: int = 1) -> Path:
     return place
 
 
-def row_twice(folder: Path) -> object:
+def run_twice(folder: Path) -> object:
     from segbench.report import load_results
 
-    return load_results(record_of(folder, "alpha", "acdc", rows=2))
+    for name in ("first", "second"):
+        place = record_of(folder / name, "alpha", "acdc")
+        for file in (place / "run.json", place / "cases.csv"):
+            text = file.read_text(encoding="utf-8").replace(
+                "alpha__acdc__external__f0__s0__00000000", f"alpha-{name}"
+            )
+            file.write_text(text.replace("0.5", "0.6") if name == "second" else text, encoding="utf-8")
+    return load_results(folder)
 
 
 def nothing_common(folder: Path) -> object:

@@ -283,7 +283,7 @@ RAISED: dict[str, Raised] = {
     "SB502": Raised(provoked.absent_extra, ("ray", "segbench[ray]")),
     "SB504": Raised(provoked.too_large, ("cpu",)),
     "SB506": Raised(provoked.no_server, ("Task04.tar", "127.0.0.1")),
-    "SB702": Raised(provoked.row_twice, ("case_1", "cases.csv", "lines 2 and 3")),
+    "SB702": Raised(provoked.run_twice, ("alpha-first", "alpha-second", "--select", "--name")),
     "SB703": Raised(provoked.bad_published, ("theirs.toml",)),
     "SB705": Raised(provoked.nothing_common, ("alpha: acdc", "beta: amos")),
     "SB215": Raised(lambda f: external(f, prediction=None), ("case7",)),

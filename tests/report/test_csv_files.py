@@ -114,8 +114,8 @@ def test_every_file_says_the_same_verdicts_and_stars(runs: Any, draw: int) -> No
             skill = 0.85 + 0.03 * rng.standard_normal()
             for seed in range(int(rng.integers(1, 4))):
                 runs.run(
-                    model, dataset=dataset, skill=float(np.clip(skill, 0.6, 0.95)), seed=seed, run_noise=0.004,
-                    regions=("r", "s"), cases=9,
+                    model, dataset=dataset, skill=float(np.clip(skill, 0.6, 0.95)), seed=seed,
+                    run_noise=0.004, regions=("r", "s"), cases=9,
                 )  # fmt: skip
     analysis = analysed(runs, reference=("none", "m0")[draw % 3 > 0])
     own = {
