@@ -10,7 +10,7 @@ import re
 import tomllib
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, cast
 
 from pydantic import (
     AfterValidator,
@@ -23,7 +23,7 @@ from pydantic import (
 )
 from pydantic_core import InitErrorDetails, PydanticCustomError
 
-from segbench.cards.dataset_faults import faults_between
+from segbench.cards.dataset_faults import faults_between, pattern_groups
 from segbench.cards.fault_lines import fault_lines
 from segbench.cards.layout import Layout, Section, Template
 from segbench.core.errors import SegbenchError
@@ -138,7 +138,10 @@ def _group(value: object) -> object:
 
 
 class Patient(Section):
-    """Which cases are of the same person: a named group of `case_pattern`, a table, or "case" for unknown."""
+    """Which cases are of the same person: a named group of `case_pattern`, a table, or "case" for unknown.
+
+    A card that says nothing groups by the group `patient` of its patterns, where they have one.
+    """
 
     group: Annotated[Any, BeforeValidator(_group)] = "case"
 
@@ -231,6 +234,7 @@ class DatasetCard(Section):
         """Faults between tables are reported beside the faults inside them, not after they are mended."""
         raw: object = data.model_dump() if isinstance(data, DatasetCard) else data
         between = list(faults_between(raw))
+        data = with_named_patients(data)
         card: DatasetCard | None = None
         details: list[InitErrorDetails] = []
         try:
@@ -268,6 +272,18 @@ class DatasetCard(Section):
     def is_phantom(self) -> bool:
         """Whether the data is generated, so nothing measured on it may stand beside real results."""
         return self.availability.kind == "phantom"
+
+
+def with_named_patients(data: Any) -> Any:
+    """The document, grouped by the patients that its patterns name where it says nothing itself."""
+    if not isinstance(data, Mapping):
+        return data
+    raw = cast("Mapping[str, Any]", data)
+    layout, patient = raw.get("layout"), raw.get("patient", {})
+    if not isinstance(layout, Mapping) or not isinstance(patient, Mapping) or "group" in patient:
+        return raw
+    named = "patient" in pattern_groups(cast("Mapping[str, Any]", layout))
+    return {**raw, "patient": {"group": "patient"}} if named else raw
 
 
 def _custom(message: str) -> PydanticCustomError:

@@ -65,15 +65,21 @@ def _faults_of_channels(channels: Table) -> Iterator[Fault]:
         yield ("channels", "normalisation"), rules, f"one for all channels, or a list of {len(order)}"
 
 
-def _faults_of_layout(raw: Table, values: set[int]) -> Iterator[Fault]:
-    layout = _table(raw, "layout")
-    channels = set(map(str, _as_list(_table(raw, "channels").get("order"))))
+def pattern_groups(layout: Table) -> set[str]:
+    """The named groups of a layout's patterns; `case` is always one."""
     groups = {"case"}
     for key in ("case_pattern", "folder_pattern"):
         try:
             groups |= set(re.compile(str(layout.get(key) or "")).groupindex)
         except re.error:
             continue
+    return groups
+
+
+def _faults_of_layout(raw: Table, values: set[int]) -> Iterator[Fault]:
+    layout = _table(raw, "layout")
+    channels = set(map(str, _as_list(_table(raw, "channels").get("order"))))
+    groups = pattern_groups(layout)
     for index, form in enumerate(_as_list(layout.get("form"))):
         for where, found, message in _faults_of_form(_as_table(form), channels, groups, values):
             yield ("layout", "form", index, *where), found, message

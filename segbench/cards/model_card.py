@@ -1,7 +1,9 @@
 """The model card: what `models/<slug>/card.toml` may say.
 
-A card is data, never code. `implementation` names a class or function of an installed package listed in
-`requires`; nothing in a card is evaluated. A network that an installed package ships needs a card only.
+Nothing in a card is evaluated, but a card from elsewhere is code all the same: `implementation` names a class
+or function of an installed package listed in `requires`, and building the network imports and runs that. What
+it may name is bounded in `segbench.networks.implementation`. A network that an installed package ships needs
+a card only.
 """
 
 from __future__ import annotations

@@ -17,13 +17,19 @@ def dataset(
         Path, typer.Option(metavar="CARDS_DIR", help="Receives datasets/<slug>/card.toml and splits.")
     ],
     slug: Annotated[str | None, typer.Option(help="Slug of the card; made of its name by default.")] = None,
+    patient: Annotated[
+        str | None,
+        typer.Option(metavar="REGEX", help="What of an id names the patient, such as 'patient[0-9]+'."),
+    ] = None,
 ) -> int:
     """Write a card and splits for a dataset that describes itself; nothing is copied or changed."""
     from segbench.cards import list_dataset_cards
     from segbench.data.transfer import import_dataset
 
     known = set(list_dataset_cards())
-    file, card = import_dataset(folder, output=output, slug=slug)
+    file, card = import_dataset(folder, output=output, slug=slug, patient=patient)
+    if card.patient.group == "case":
+        _hint_at_patients(folder)
     if card.slug in known:
         console.warn(
             f"there is a card {card.slug} already: both cannot be used at once; choose another --slug"
@@ -42,6 +48,20 @@ def dataset(
     console.emit(f"{file}: {len(card.channels.order)} channels, regions {', '.join(card.regions)}")
     console.note(f"use it: segbench data verify {card.slug} --cards {output}")
     return 0
+
+
+def _hint_at_patients(folder: Path) -> None:
+    """Say it when ids look like several scans of a patient and nobody said so: the test set would leak."""
+    from segbench.data import open_dataset
+    from segbench.data.patients import looks_grouped
+
+    ids = open_dataset(folder).case_ids
+    pattern = looks_grouped(ids)
+    if pattern is not None:
+        console.warn(
+            f"the ids look like several scans of a patient (such as {ids[0]}); each case counts as a patient "
+            f"of its own, unless you say --patient '{pattern}'"
+        )
 
 
 def predictions(

@@ -56,6 +56,7 @@ def split(
     if bad or (leaking and not acknowledged):
         _say_why(loaded, report)
         return 4
+    _check_free(opened, loaded, write, to_nnunet, [check, from_nnunet])
     if write is not None:
         save_split(list(loaded.splits), write)
         console.note(f"-> {write}")
@@ -63,6 +64,34 @@ def split(
         write_nnunet(list(loaded.splits), to_nnunet)
         console.note(f"-> {to_nnunet}")
     return 0
+
+
+def _check_free(
+    dataset: Dataset,
+    loaded: SplitFile,
+    write: Path | None,
+    to_nnunet: Path | None,
+    given: list[str | Path | None],
+) -> None:
+    """SB337 unless the files to write are free, or hold the same folds already."""
+    from segbench.core.foreign import parse_json
+    from segbench.core.outputs import check_targets
+    from segbench.data.splits import folds_digest
+
+    folds = [{"train": list(split.train), "val": list(split.validation)} for split in loaded.splits]
+
+    def same(path: Path) -> bool:
+        try:
+            content: Any = parse_json(path.read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            return False
+        if path == to_nnunet:
+            return bool(content == folds)
+        return isinstance(content, dict) and content.get("digest") == f"sha256:{folds_digest(loaded.splits)}"
+
+    inputs = [Path(text) for text in given if text is not None]
+    inputs += [path for files in dataset.discovery.cases.values() for path in files.files]
+    check_targets([path for path in (write, to_nnunet) if path is not None], inputs=inputs, own=same)
 
 
 def _make(

@@ -9,6 +9,7 @@ import typer
 
 from segbench.cli.common import settings
 from segbench.core import console
+from segbench.core.outputs import check_targets
 
 
 def doctor(
@@ -25,6 +26,8 @@ def doctor(
     """Show the environment and the scan backends; with flags, prove that they work."""
     from segbench.pipeline.diagnosis import diagnose
 
+    if bundle is not None:
+        check_targets([bundle])
     report = diagnose(metrics=metrics, device=device)
     if settings().json:
         console.emit_json(report.as_dict())

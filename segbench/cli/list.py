@@ -44,9 +44,13 @@ def list_things(
 def _models() -> Table:
     from segbench.cards import list_model_cards, load_model_card
 
-    cards = [load_model_card(slug) for slug in list_model_cards()]
     rows, documents = [], []
-    for card in cards:
+    for slug in list_model_cards():
+        try:
+            card = load_model_card(slug)
+        except SegbenchError as error:  # one broken card hides no other
+            console.fail(error)
+            continue
         count = card.fidelity.parameters if card.fidelity is not None else None
         size = "" if count is None else f"{count / 1e6:.2f} M"
         rows.append([card.slug, card.family, card.provenance, size, card.title])

@@ -85,6 +85,8 @@ def profile(
         )
         for name, shape, how, kind in product(names, shapes, modes, dtypes)
     ]
+    if output is not None:
+        profile_output.check_free(output)
     rows = _measured(requests)
     document = ProfileDocument(rows=rows)
     comparisons = profile_output.published_beside(rows) if compare else ()

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 from segbench.core import console
 from segbench.core.atomic import atomic_write, atomic_write_json
+from segbench.core.foreign import parse_json
+from segbench.core.outputs import check_targets
 
 if TYPE_CHECKING:
     from segbench.profiling import ProfileDocument, ProfileRow
@@ -66,6 +68,26 @@ def write(document: ProfileDocument, output: Path, comparisons: Sequence[Compari
     return [output]
 
 
+def check_free(output: Path) -> None:
+    """SB337 when the file to write is one that no `segbench profile` wrote."""
+    if output.suffix in {".csv", ".tex", ".json"}:
+        check_targets([output], own=_is_profile)
+
+
+def _is_profile(path: Path) -> bool:
+    """Whether a file holds profiles, in any of the forms that `write` knows."""
+    from segbench.profiling import ProfileDocument
+
+    try:
+        text = path.read_text(encoding="utf-8")
+        if path.suffix == ".json":
+            ProfileDocument.model_validate(parse_json(text))
+            return True
+    except (OSError, ValueError):
+        return False
+    return text.startswith(",".join(_FLAT)) if path.suffix == ".csv" else CONVENTION.partition(";")[0] in text
+
+
 def _write_row(document: ProfileDocument, row: ProfileRow, folder: Path) -> Path:
     from segbench.profiling.machine import machine_slug
 
@@ -74,6 +96,7 @@ def _write_row(document: ProfileDocument, row: ProfileRow, folder: Path) -> Path
     counted = "__meta" if row.device == "meta" else ""
     name = f"{row.model}__{shape}__{row.mode}__{row.dtype}{counted}.json"
     path = folder / machine_slug(row.environment) / name
+    check_targets([path], own=_is_profile)
     path.parent.mkdir(parents=True, exist_ok=True)
     atomic_write_json(path, document.model_copy(update={"rows": [row]}).as_json())
     return path

@@ -167,7 +167,7 @@ def report(
         typer.Option(
             "--viewer",
             metavar="CASES",
-            help="Worst cases in 3D: none, worst:K or all.",
+            help="Worst cases in 3D: none or worst:K.",
             rich_help_panel=PAGE,
         ),
     ] = "worst:6",

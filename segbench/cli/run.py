@@ -192,9 +192,7 @@ def run(
     for line in code_news(planned.cell for planned in plan.cells):
         console.note(line)
     if plan.absent and plan.cells:
-        others = len(request.datasets) - len(plan.absent)
-        these = "dataset of this command goes" if others == 1 else f"{others} datasets of this command go"
-        console.note(f"  the other {these} on")
+        console.note(f"  the other {len(plan.cells)} cells of this command go on")
     execution = Execution(
         device=device,
         workers=workers,

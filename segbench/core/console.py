@@ -50,6 +50,11 @@ def printable(text: str) -> str:
     )
 
 
+def one_line(text: str) -> str:
+    """A name of others for a table or amid other words: no line of it passes for one of ours."""
+    return printable(text).replace("\n", "\\n").replace("\t", "\\t")
+
+
 def emit(text: str = "") -> None:
     """Print result text to stdout."""
     _write(sys.stdout, printable(text) + "\n")
@@ -74,7 +79,7 @@ def emit_table(header: Sequence[str], rows: Sequence[Sequence[str]], *, right: S
         rows: Cells as text.
         right: Indices of columns aligned to the right.
     """
-    cells = [[printable(str(cell)) for cell in row] for row in (header, *rows)]
+    cells = [[one_line(str(cell)) for cell in row] for row in (header, *rows)]
     widths = [max(len(row[i]) for row in cells) for i in range(len(header))]
     for row in cells:
         parts = [
@@ -120,15 +125,15 @@ def render_error(error: SegbenchError) -> str:
     """
     lines = [f"error[{error.code}]: {error.message}"]
     if error.path is not None:
-        place = f"  --> {error.path}"
-        lines.append(f"{place}   (case {error.case})" if error.case else place)
+        place = f"  --> {one_line(str(error.path))}"
+        lines.append(f"{place}   (case {one_line(error.case)})" if error.case else place)
     elif error.case:
-        lines.append(f"  --> case {error.case}")
+        lines.append(f"  --> case {one_line(error.case)}")
     if error.expected not in (None, "", [], ()) and error.code != "SB101":
-        lines.append(f"  expected: {error.expected}")
+        lines.append(f"  expected: {one_line(str(error.expected))}")
     if error.found not in (None, "", [], ()) and error.code != "SB101":
-        lines.append(f"  found: {error.found}")
-    lines.extend(f"  {line}" for line in error.details)
+        lines.append(f"  found: {one_line(str(error.found))}")
+    lines.extend(f"  {one_line(line)}" for line in error.details)
     if error.mend:
         lines.append(f"  {error.mend}" if error.code in {"SB101", "SB301"} else f"  mend: {error.mend}")
     return "\n".join(lines)
@@ -175,7 +180,7 @@ class _Lines:
                 rate = self.done / max(now - self.started, 1e-9)
                 left = (self.total - self.before - self.done) / rate
                 text += f", {rate:.3g}/s, {duration(left)} left"
-            _write(sys.stderr, printable(f"{text}{', ' + note if note else ''}") + "\n")
+            _write(sys.stderr, one_line(f"{text}{', ' + note if note else ''}") + "\n")
 
 
 @dataclass(slots=True)
@@ -190,7 +195,7 @@ class _Bar:
 
         self.done += steps
         rate = f"{self.done / max(time.monotonic() - self.started, 1e-9):.3g}/s" if self.done else ""
-        self.progress.update(self.task, advance=steps, rate=rate, note=Text(note).plain)
+        self.progress.update(self.task, advance=steps, rate=rate, note=Text(one_line(note)).plain)
 
 
 @contextmanager
@@ -229,7 +234,7 @@ def progress(title: str, total: float, *, unit: str = "cases", before: float = 0
         TextColumn("{task.fields[note]}", markup=False, table_column=noted),
     )
     with Progress(*columns, console=console, transient=True) as bar:
-        yield _Bar(bar, bar.add_task(title, total=total, completed=round(before), note="", rate=""))
+        yield _Bar(bar, bar.add_task(one_line(title), total=total, completed=round(before), note="", rate=""))
 
 
 def duration(seconds: float) -> str:

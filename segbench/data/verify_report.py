@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
 from segbench.core.catalogue import CATALOGUE
+from segbench.core.console import one_line
 
 SCHEMA_VERSION = 1
 _LONGEST_MEND = 240  # characters: a list of absent cases may run to thousands
@@ -235,13 +236,13 @@ def _group_lines(severity: str, code: str, entries: list[Finding], examples: int
     lines = [f"{word}[{code}] {entries[0].check}: {len(entries)}"]
     shown = len(entries) if examples is None else min(examples, 1) if severity == "info" else examples
     for entry in entries[:shown]:
-        place = _one_line(" ".join(part for part in (entry.case, entry.file) if part))
+        place = one_line(" ".join(part for part in (entry.case, entry.file) if part))
         told = entry.found is None or entry.found in entry.message
         facts = (
             f" (expected {entry.expected}; found {entry.found})" if entry.expected else f" ({entry.found})"
         )
         facts = "" if told else facts
-        lines.append(f"  {place + ': ' if place else ''}{entry.message}{facts}")
+        lines.append(f"  {place + ': ' if place else ''}{one_line(entry.message + facts)}")
     if len(entries) > shown:
         lines.append(f"  ... and {len(entries) - shown} more (-v lists all)")
     mends = list(dict.fromkeys(entry.mend for entry in entries[:shown] if entry.mend))
@@ -252,11 +253,6 @@ def _group_lines(severity: str, code: str, entries: list[Finding], examples: int
 
 def _shortened(text: str) -> str:
     return text if len(text) <= _LONGEST_MEND else f"{text[:_LONGEST_MEND]} ... (-v shows all)"
-
-
-def _one_line(text: str) -> str:
-    """A name in which a line break cannot pass for another finding."""
-    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
 
 
 def _plural(count: int, word: str) -> str:

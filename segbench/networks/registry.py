@@ -8,13 +8,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from difflib import get_close_matches
-from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from segbench.cards import list_model_cards, load_model_card
 from segbench.cards.model_card import ModelCard
-from segbench.core.errors import BackendUnavailable, SegbenchError
+from segbench.core.errors import SegbenchError
 from segbench.networks.blocks.inputs import InputError
+from segbench.networks.implementation import check_override_words, resolve_implementation
 from segbench.networks.overrides import UnknownOverrideError, check_overrides, frozen, override_names
 
 if TYPE_CHECKING:
@@ -139,6 +139,7 @@ def build_network(name: str, in_channels: int, out_channels: int, **overrides: A
     _check_channels(in_channels, out_channels)
     constructor = resolve_implementation(card)
     check_overrides(card, constructor, overrides)
+    check_override_words(card, constructor, overrides)
     arguments: dict[str, Any] = dict(card.arguments)
     arguments |= {card.overrides.get(key, key): frozen(value) for key, value in overrides.items()}
     try:
@@ -164,33 +165,6 @@ def build_on_meta(name: str, in_channels: int, out_channels: int, **overrides: A
 
     with torch.device("meta"):
         return build_network(name, in_channels, out_channels, **overrides)
-
-
-def resolve_implementation(card: ModelCard) -> Callable[..., Any]:
-    """The class or function that a card names, from an installed package that its `requires` lists.
-
-    Raises:
-        SegbenchError: SB502 where a package is missing, SB110 where it has no such name.
-    """
-    module_name, _, attribute = card.implementation.partition(":")
-    try:
-        for package in card.requires:
-            import_module(package)
-        module = import_module(module_name)
-    except ModuleNotFoundError as error:
-        wanted = f"'segbench[{card.extra}]'" if card.extra else error.name
-        raise BackendUnavailable(
-            f"model '{card.slug}' needs {error.name}, which is not installed", mend=f"pip install {wanted}"
-        ) from error
-    if not hasattr(module, attribute):
-        raise SegbenchError(
-            "SB110",
-            f"model '{card.slug}': {module_name} has no '{attribute}'",
-            expected=f"a class or function of {module_name}",
-            found=attribute,
-        )
-    constructor: Callable[..., Any] = getattr(module, attribute)
-    return constructor
 
 
 def allowed_overrides(name: str) -> tuple[str, ...]:

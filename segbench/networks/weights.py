@@ -6,7 +6,8 @@ There is no fallback. A file that needs objects to be rebuilt is refused (SB406)
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,9 +16,14 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
+from torch.nn.modules.module import (
+    register_module_buffer_registration_hook,
+    register_module_parameter_registration_hook,
+)
 
 from segbench.core.atomic import atomic_write
 from segbench.core.errors import SegbenchError
+from segbench.core.outputs import check_targets
 from segbench.networks.registry import build_network, build_on_meta, network_card
 
 if TYPE_CHECKING:
@@ -25,6 +31,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "WeightsMetadata",
+    "build_for_file",
     "export_weights",
     "import_weights",
     "read_metadata",
@@ -34,6 +41,8 @@ __all__ = [
 
 PICKLED = (".pt", ".pth", ".ckpt", ".bin")
 FORMAT = "segbench.weights/1"
+ENTRY_BYTES = 32
+"""What the entry of a tensor takes in the head of a file, at least."""
 _ADVICE = ("weights_only", "Weights only load failed", "Please file an issue", "Check the documentation")
 """Lines of torch's refusals that say what its users could do, and not what is wrong with the file."""
 
@@ -140,6 +149,47 @@ def write_weights(path: Path | str, tensors: Mapping[str, Tensor], metadata: Wei
     atomic_write(Path(path), save(whole, metadata=metadata.as_strings()))
 
 
+def build_for_file(
+    path: Path | str, model: str, in_channels: int, out_channels: int, **overrides: Any
+) -> nn.Module:
+    """The network that a weights file says it belongs to, once its size on paper fits the file.
+
+    Raises:
+        SegbenchError: SB406 for a network that is larger than the file; nothing was allocated for it.
+    """
+    with _no_larger_than(Path(path), model):
+        build_on_meta(model, in_channels, out_channels, **overrides)
+    return build_network(model, in_channels, out_channels, **overrides)
+
+
+@contextmanager
+def _no_larger_than(path: Path, model: str) -> Generator[None]:
+    """Stop a construction inside the block as soon as it has more numbers than the file has bytes."""
+    room, built = path.stat().st_size, 0
+
+    def count(module: nn.Module, name: str, tensor: Tensor | None) -> None:
+        nonlocal built
+        # A tensor has an entry in the head of the file, and a number takes a byte at least.
+        built += 0 if tensor is None else max(tensor.numel(), ENTRY_BYTES)
+        if built > room:
+            raise SegbenchError(
+                "SB406",
+                f"the file says that it holds weights of a '{model}' that would be larger than the file",
+                path=path,
+                expected=f"at most {room:,} numbers",
+                found=f"{built:,} and more",
+                mend="the file is damaged or made to harm: get it again from where it came",
+            )
+
+    hooks = [register_module_parameter_registration_hook(count)]
+    hooks.append(register_module_buffer_registration_hook(count))
+    try:
+        yield
+    finally:
+        for hook in hooks:
+            hook.remove()
+
+
 def import_weights(
     file: Path | str,
     model: str,
@@ -164,17 +214,19 @@ def import_weights(
         **overrides: Overrides that the weights were trained with.
 
     Raises:
-        SegbenchError: SB406 for a file that cannot be read or does not fit, SB101 for an unknown model.
+        SegbenchError: SB406 for a file that cannot be read or does not fit, SB101 for an unknown model, SB337
+            when a file stands at `output`.
     """
     from segbench.networks.official import load_official_weights, plain_weights
 
     output = _safetensors_name(output)
+    check_targets([output], inputs=[Path(file)])
     network_card(model)
     weights = plain_weights(read_weights(file))
     inputs, outputs = _channel_counts(model, weights, path=Path(file), overrides=overrides)
     _check_count("channels", channels, inputs)
     _check_count("labels", labels, outputs)
-    network = build_network(model, inputs, outputs, **overrides)
+    network = build_for_file(file, model, inputs, outputs, **overrides)
     report = load_official_weights(network, weights, strict=strict)
     metadata = WeightsMetadata(model, inputs, outputs, overrides, tuple(channels), tuple(labels))
     write_weights(output, network.state_dict(), metadata)
@@ -193,23 +245,27 @@ def export_weights(file: Path | str, model: str, output: Path | str) -> tuple[st
         The names written.
 
     Raises:
-        SegbenchError: SB406 for weights that do not fit or an ending that cannot be written.
+        SegbenchError: SB406 for weights that do not fit or an ending that cannot be written, SB337 when a
+            file stands at `output`.
     """
     from segbench.networks.official import export_official_weights, load_official_weights, plain_weights
 
     file, output = Path(file), Path(output)
+    if output.suffix not in (".pt", ".pth"):
+        output = _safetensors_name(output)
+    check_targets([output], inputs=[file])
     metadata = read_metadata(file) if file.suffix == ".safetensors" else None
     overrides = _overrides_of(model, metadata)
     weights = plain_weights(read_weights(file))
     inputs, outputs = _channel_counts(model, weights, path=file, overrides=overrides)
-    network = build_network(model, inputs, outputs, **overrides)
+    network = build_for_file(file, model, inputs, outputs, **overrides)
     load_official_weights(network, weights)
     official = export_official_weights(network)
     if output.suffix in (".pt", ".pth"):
         atomic_write(output, lambda stream: torch.save(official, stream))
     else:
         known = metadata or WeightsMetadata(model, inputs, outputs, {})
-        write_weights(_safetensors_name(output), official, known)
+        write_weights(output, official, known)
     return tuple(official)
 
 
@@ -297,6 +353,8 @@ def _channel_counts(
     """Input and output channels of weights, found by where the shapes of a probe network depend on them."""
     from segbench.networks.official import export_official_weights
 
+    with _no_larger_than(path, model):
+        build_on_meta(model, 1, 1, **overrides)
     probes = [
         _shapes(export_official_weights, build_on_meta(model, *c, **overrides))
         for c in ((1, 1), (2, 1), (1, 2))

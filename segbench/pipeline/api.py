@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from segbench.cards import list_dataset_cards, list_model_cards, load_dataset_card, load_model_card
 from segbench.core.environment import results_dir
-from segbench.core.errors import unknown_name
+from segbench.core.errors import SegbenchError, unknown_name
 from segbench.pipeline.context import Execution
 from segbench.pipeline.external import Evaluation, evaluate_predictions
 from segbench.pipeline.external import Request as ExternalRequest
 from segbench.pipeline.matrix import Outcome, run_plan
 from segbench.pipeline.plan import Request, make_plan
+
+Card = TypeVar("Card")
 
 
 def run(
@@ -82,8 +84,8 @@ def make_request(
         SegbenchError: SB101 for names that no card has.
     """
     models, datasets = list_model_cards(), list_dataset_cards()
-    networks = [slug for slug in models if load_model_card(slug).kind == "network"]
-    real = [slug for slug in datasets if load_dataset_card(slug).availability.kind != "phantom"]
+    networks = [slug for slug in models if not _is(slug, load_model_card, lambda card: card.kind == "floor")]
+    real = [slug for slug in datasets if not _is(slug, load_dataset_card, lambda card: card.is_phantom)]
     return Request(
         models=expand_names(model, models, what="model", everything=networks),
         datasets=expand_names(dataset, datasets, what="dataset", everything=real),
@@ -96,6 +98,16 @@ def make_request(
         limit=limit,
         data_dir=None if data_dir is None else Path(data_dir),
     )
+
+
+def _is(slug: str, load: Callable[[str], Card], what: Callable[[Card], bool]) -> bool:
+    """Whether a card is of a kind; a broken one is not known to be, and is told when it is asked for."""
+    try:
+        return what(load(slug))
+    except SegbenchError as error:
+        if error.code != "SB110":
+            raise
+        return False
 
 
 def expand_names(

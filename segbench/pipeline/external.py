@@ -35,7 +35,7 @@ from segbench.pipeline.scoring import (
 )
 from segbench.records import append_case, read_case_lines, write_cases_csv, write_run
 from segbench.records.lease import Lease
-from segbench.records.store import CASE_LINES, CASES_FILE
+from segbench.records.store import CASE_LINES, CASES_FILE, check_run_folder
 from segbench.volumes import read_header
 from segbench.volumes.limits import memory_budget
 
@@ -61,6 +61,7 @@ def evaluate_predictions(request: Request, *, command: Sequence[str] | None = No
         Interrupted: a signal came; finished cases are kept.
     """
     job = prepare(request)
+    check_run_folder(job.folder, job.run_id, _given(job))
     with StopRequest() as stop, Lease(job.folder) as lease:
         remove_leftovers(job.folder)
         if request.fresh:
@@ -318,6 +319,12 @@ def _worker_count(job: Job, pending: Sequence[str]) -> int:
     if budget is not None and count > 1:
         count = max(1, min(count, budget // max(1, 4 * _largest_payload(job, pending))))
     return max(1, min(count, len(pending)))
+
+
+def _given(job: Job) -> list[Path]:
+    """Return every file that is read."""
+    named = [path for path in (job.request.dataset_json, job.request.cases) if path is not None]
+    return [*named, *(path for case in job.cases for path in _files(job, case))]
 
 
 def _files(job: Job, case: str) -> list[Path]:

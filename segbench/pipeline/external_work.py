@@ -27,6 +27,9 @@ Stamp = dict[str, Any]
 
 ENGINE = "segbench.metrics._native"
 
+HASHED_AT_ONCE = 16 * 2**20
+"""Files up to this size are hashed without a look at the header: that would take longer."""
+
 SAME_FILE = "the prediction is the reference, byte for byte: are both the same files?"
 
 
@@ -117,13 +120,14 @@ def preloaded(rules: ScoringRules, largest_bytes: int) -> tuple[str, ...]:
 
 
 def stamp(path: Path, *, max_bytes: int = DEFAULT_MAX_BYTES) -> Stamp:
-    """Return state and sha256 of a file; what no reader would take has no sha256.
+    """Return state and sha256 of a file; what cannot be read, or is long and no reader takes, has no sha256.
 
-    Header and size are looked at first: a file that will be refused is not read to its end before.
+    Header and size of a long file are looked at first: one that will be refused is not read to its end.
     """
     state = file_state(path)
     try:
-        digest = sha256_file(path) if plausible_size(path, max_bytes=max_bytes) else None
+        short = path.is_file() and state[0] <= HASHED_AT_ONCE
+        digest = sha256_file(path) if short or plausible_size(path, max_bytes=max_bytes) else None
     except (OSError, SegbenchError):
         digest = None
     return {

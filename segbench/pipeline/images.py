@@ -15,10 +15,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from segbench.core import console
-from segbench.core.atomic import atomic_write_json
 from segbench.core.environment import named_threads, thread_count, with_threads
 from segbench.core.errors import SegbenchError
 from segbench.core.interrupt import StopRequest
+from segbench.core.outputs import OutputFolder
 from segbench.data import open_dataset
 from segbench.volumes import Volume, read_volume, stem_and_ending, write_label_map
 
@@ -29,15 +29,18 @@ if TYPE_CHECKING:
     from segbench.pipeline.members import Member
     from segbench.records import RunRecord
 
+RECORD = "predicted-by.json"
+
 _NNUNET_NAME = re.compile(r"(?P<case>.+)_(?P<channel>\d{4})")
 
 
 @dataclass(frozen=True, slots=True)
 class ImageCase:
-    """The images of one case in the network's channel order: paths, or how to read them."""
+    """The images of one case in the network's channel order (paths, or how to read them), and its files."""
 
     case: str
     images: Sequence[Path] | Callable[[], Volume]
+    files: Sequence[Path] = ()
 
     def read(self, max_bytes: int) -> list[Volume]:
         """The channels; a single volume may hold several, channels first."""
@@ -70,7 +73,7 @@ def predict_images(
     Args:
         weights: A `.safetensors` file of segbench, or several: the mean of their probabilities then decides.
         images: Files (one channel), folders with nnU-Net names, or a dataset's root together with `dataset`.
-        output: Folder of the label maps; existing ones are replaced.
+        output: Folder of the label maps; those that an earlier prediction wrote there are replaced.
         model: Checked against the files' own word.
         dataset: Whose card says what the files do not, and how a dataset's root is read.
         device: "auto", "cpu" or "cuda".
@@ -79,7 +82,7 @@ def predict_images(
 
     Raises:
         SegbenchError: SB103 channels unknown or not matching, SB104 weights that cannot be averaged, SB311 no
-            image, SB406 weights unusable.
+            image, SB337 a result would be written over an input or a foreign file, SB406 weights unusable.
     """
     from segbench.networks.scan import scans_used
     from segbench.pipeline.members import load_members, run_of
@@ -90,7 +93,9 @@ def predict_images(
     record = run_of(files[0])
     with _as_the_run(record, where), scans_used() as scans:
         members = load_members(files, where, model=model, dataset=dataset)
-        report = _predict_all(members, images, output, where, dataset, save_probabilities, max_bytes)
+        report = _predict_all(
+            members, images, output, where, dataset, save_probabilities, max_bytes, read=files
+        )
     _warn_of_another_scan(record, scans)
     return report
 
@@ -133,17 +138,28 @@ def _predict_all(
     dataset: str | None,
     save_probabilities: bool,
     max_bytes: int,
+    *,
+    read: Sequence[Path],
 ) -> PredictionReport:
+    """Predict every case; `read` are the files of the weights, which no result may replace."""
     from segbench.pipeline.members import member_notes, predict_channels
 
     cases = list(find_images(images, members[0].channels, dataset))
     if not cases:
         raise SegbenchError("SB311", "no image was found", details=[str(path) for path in images])
     _check_names(cases)
+    endings = (".nii.gz", ".b2nd", ".json") if save_probabilities else (".nii.gz",)
+    results = OutputFolder(
+        output,
+        [f"{case.case}{ending}" for case in cases for ending in endings],
+        inputs=[*images, *read, *(path for case in cases for path in case.files)],
+        record=RECORD,
+        about={"members": member_notes(members)},
+    )
     _warn_of_training_cases(members, cases)
     written: list[Path] = []
     failures: dict[str, SegbenchError] = {}
-    with StopRequest() as stop, console.progress("predict", len(cases)) as bar:
+    with results, StopRequest() as stop, console.progress("predict", len(cases)) as bar:
         for case in cases:
             scores = output / f"{case.case}.b2nd" if save_probabilities else None
             try:
@@ -154,6 +170,7 @@ def _predict_all(
                 target = output / f"{case.case}.nii.gz"
                 write_label_map(target, labels, channels[0])
                 written.append(target)
+                results.wrote(*(output / f"{case.case}{ending}" for ending in endings))
             except SegbenchError as error:
                 if error.code == "SB505":
                     raise
@@ -161,9 +178,6 @@ def _predict_all(
                 console.fail(error)
             bar.advance(note=case.case)
             stop.check()
-    if written:
-        notes = {"schema_version": 1, "members": member_notes(members)}
-        atomic_write_json(output / "predicted-by.json", notes)
     return PredictionReport(tuple(written), failures)
 
 
@@ -212,7 +226,8 @@ def find_images(images: Sequence[Path], channels: Sequence[str], dataset: str | 
                     expected=", ".join(channels), found=", ".join(order),
                 )  # fmt: skip
             everything = sorted({*opened.case_ids, *opened.cases_without_reference})
-            yield from (ImageCase(case, partial(opened.read_image, case)) for case in everything)
+            for case in everything:
+                yield ImageCase(case, partial(opened.read_image, case), opened.case(case).files)
         elif path.is_dir():
             yield from _folder(path, len(channels))
         elif path.exists():
@@ -256,7 +271,7 @@ def _folder(folder: Path, count: int) -> list[ImageCase]:
         else:
             plain[stem] = path
     if not groups and count == 1:
-        return [ImageCase(case, [path]) for case, path in plain.items()]
+        return [ImageCase(case, [path], [path]) for case, path in plain.items()]
     if plain and not groups:
         raise SegbenchError(
             "SB103", f"the network takes {count} channels, and no file says which one it is", path=folder,
@@ -268,9 +283,9 @@ def _folder(folder: Path, count: int) -> list[ImageCase]:
             f"such as {min(plain)}"
         )
     return [
-        ImageCase(case, [found[i] for i in range(count)])
+        ImageCase(case, [found[i] for i in range(count)], list(found.values()))
         if sorted(found) == list(range(count))
-        else ImageCase(case, partial(_refuse, folder, case, sorted(found), count))
+        else ImageCase(case, partial(_refuse, folder, case, sorted(found), count), list(found.values()))
         for case, found in groups.items()
     ]
 

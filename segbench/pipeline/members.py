@@ -106,8 +106,8 @@ def load_members(
 def _load(path: Path, device: torch.device, model: str | None, dataset: str | None) -> Member:
     import torch
 
-    from segbench.networks import build_network, load_official_weights
-    from segbench.networks.weights import read_metadata
+    from segbench.networks import load_official_weights
+    from segbench.networks.weights import build_for_file, read_metadata
     from segbench.pipeline.weights_facts import channel_names, facts_of
 
     metadata = read_metadata(path)
@@ -129,7 +129,8 @@ def _load(path: Path, device: torch.device, model: str | None, dataset: str | No
         )
     channels, facts = channel_names(metadata, path, dataset), facts_of(metadata, path, dataset)
     with torch.random.fork_rng(devices=[]):
-        network = build_network(
+        network = build_for_file(
+            path,
             metadata.model,
             in_channels=metadata.in_channels,
             out_channels=metadata.out_channels,

@@ -32,7 +32,7 @@ from segbench.records import append_case, write_cases_csv, write_run
 from segbench.records.identity import run_id as make_run_id
 from segbench.records.lease import Lease
 from segbench.records.schema import SCHEMA_VERSION, RunRecord, SplitRecord
-from segbench.records.store import CASE_LINES, CASES_FILE
+from segbench.records.store import CASE_LINES, CASES_FILE, check_run_folder
 from segbench.volumes import read_label_map, stem_and_ending
 
 if TYPE_CHECKING:
@@ -123,6 +123,7 @@ def import_summary(
         "fold": fold, "seed": seed,
     }  # fmt: skip
     gathered = _Gathered()
+    check_run_folder(folder, identity, [path])
     with Lease(folder):
         remove_leftovers(folder)
         for file in (CASE_LINES, CASES_FILE):

@@ -17,6 +17,7 @@ from segbench.core.errors import SegbenchError
 from segbench.data import open_dataset
 from segbench.data.splits import Split, count_leaks, limit_split, load_split
 from segbench.metrics.profiles import load_profile
+from segbench.networks.implementation import obstacle
 from segbench.pipeline.cell import (
     Cell,
     CellState,
@@ -91,7 +92,7 @@ class PlannedCell:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """All cells of a command in the order they are run, and the datasets that are not here."""
+    """All cells of a command in the order they are run, and the datasets and models that are not here."""
 
     cells: tuple[PlannedCell, ...]
     absent: tuple[SegbenchError, ...] = ()
@@ -109,15 +110,16 @@ def make_plan(request: Request) -> Plan:
 
     Raises:
         SegbenchError: SB101 unknown names, SB104 impossible fold or values, SB110 invalid files. A dataset
-            that is not here, or a split it refuses, is returned in `absent`, so that the others go on. SB505
-            when the cache folder cannot be written: no dataset would fare better.
+            that is not here, a split it refuses, or a model's card that is broken is returned in `absent`, so
+            that the others go on; a model whose package is missing is blocked. SB505 when the cache folder
+            cannot be written: no dataset would fare better.
     """
-    models = [load_model_card(slug) for slug in request.models]
+    absent: list[SegbenchError] = []
+    models = _whole_cards(request.models, absent)
     for slug in request.datasets:
         load_dataset_card(slug)
     protocols = {generated: _protocol_of(request, generated=generated) for generated in (False, True)}
     cells: list[PlannedCell] = []
-    absent: list[SegbenchError] = []
     for slug in request.datasets:
         try:
             dataset = open_dataset(slug, data_dir=request.data_dir)
@@ -127,6 +129,21 @@ def make_plan(request: Request) -> Plan:
                 raise
             absent.append(error)
     return Plan(in_order(with_finished(cells)), tuple(absent))
+
+
+def _whole_cards(slugs: Sequence[str], absent: list[SegbenchError]) -> list[ModelCard]:
+    """The cards of the models; a broken one is that model's fault alone, as long as another is whole."""
+    models: list[ModelCard] = []
+    for slug in slugs:
+        try:
+            models.append(load_model_card(slug))
+        except SegbenchError as error:
+            if error.code != "SB110":
+                raise
+            absent.append(error)
+    if absent and not models:
+        raise absent[0]
+    return models
 
 
 def in_order(cells: Sequence[PlannedCell]) -> tuple[PlannedCell, ...]:
@@ -171,7 +188,7 @@ def _cells_of(
             name = None if own.split.name == "card" else own.split.name
             splits = usable_splits(dataset, name, own.split.limit)
         own = own.model_copy(update={"split": own.split.model_copy(update={"name": splits[0].name})})
-        problem = check_fit(own, model)
+        problem = check_fit(own, model) or (obstacle(model) if model.kind == "network" else None)
         code = code_of(model)
         if problem is None:
             classes_of(dataset.card, own.loss.output)
@@ -195,10 +212,10 @@ def _cells_of(
                     model, dataset.card, digest, own, split, fold, seed, identity, request.results / identity,
                     code,
                 )  # fmt: skip
-                if wrong is not None:
+                state, note = cell_state(cell.folder)
+                if wrong is not None and state != "done":
                     cells.append(PlannedCell(cell, "blocked", wrong.message, wrong))
                 else:
-                    state, note = cell_state(cell.folder)
                     cells.append(PlannedCell(cell, state, note))
     return cells
 

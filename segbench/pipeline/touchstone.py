@@ -29,7 +29,7 @@ from segbench.pipeline.external_sources import is_case_id
 from segbench.records import write_run
 from segbench.records.identity import run_id as make_run_id
 from segbench.records.schema import SCHEMA_VERSION, RunRecord, SplitRecord
-from segbench.records.store import CASES_FILE, cases_csv_text
+from segbench.records.store import CASES_FILE, cases_csv_text, check_run_folder
 
 TEST_SETS: Mapping[str, str] = {
     "totalsegmentator_results": "touchstone-totalsegmentator",
@@ -201,6 +201,7 @@ def _import_model(
     rows = [keys | row for row in rows]
     metrics = [metric for metric in FILES.values() if metric in tables]
     folder = results_dir(results) / identity
+    check_run_folder(folder, identity, [source / file for file in FILES])
     scores = sha256_file(atomic_write(folder / CASES_FILE, cases_csv_text(rows, metrics)))
     record = _record(identity, keys, sorted({case for case, _ in everything}), digests, command)
     write_run(folder, record.model_copy(update={"digests": {"cases": scores}}))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
 
@@ -14,6 +14,7 @@ from pydantic import ValidationError
 from segbench.core.atomic import append_line, atomic_write, atomic_write_json, read_lines
 from segbench.core.errors import SegbenchError
 from segbench.core.foreign import parse_json
+from segbench.core.outputs import check_targets
 from segbench.records.schema import CASE_COLUMNS, SCHEMA_VERSION, RunRecord
 
 RUN_FILE = "run.json"
@@ -26,6 +27,22 @@ Row = dict[str, Any]
 def write_run(folder: Path, record: RunRecord) -> None:
     """Write `run.json` atomically; fields that do not apply are left out."""
     atomic_write_json(folder / RUN_FILE, record.model_dump(mode="json", by_alias=True, exclude_none=True))
+
+
+def check_run_folder(folder: Path, run_id: str, inputs: Iterable[Path] = ()) -> None:
+    """SB337 unless a folder holds no run yet, or this one; nothing that was given is written over."""
+    path = folder / RUN_FILE
+
+    def own(_: Path) -> bool:
+        try:
+            record: Any = parse_json(path.read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            return True  # its rows stand there before its record does
+        except (OSError, ValueError):
+            return False
+        return isinstance(record, dict) and cast("dict[str, Any]", record).get("run_id") == run_id
+
+    check_targets([path, folder / CASES_FILE, folder / CASE_LINES], inputs=inputs, own=own)
 
 
 def read_run(folder: Path) -> RunRecord:

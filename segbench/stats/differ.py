@@ -8,8 +8,10 @@ from numpy.typing import ArrayLike
 
 from segbench.stats.arrays import FloatArray, noise_floor
 from segbench.stats.family import interaction_variance, seed_variance
-from segbench.stats.laws import f_tail
+from segbench.stats.laws import f_quantile, f_tail
 from segbench.stats.scores import checked_scores
+
+LEVEL = 0.05  # of the limit of the reliability
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,6 +23,7 @@ class Omnibus:
         statistic, df_between, df_within: of the F-test; df are nan where nothing varies.
         reliability: share of the variance of the models' means that lies between the models and is not due to
             seeds and patients, in [0, 1]: near 0 the order is chance, near 1 it would come again.
+        reliability_low: lower one-sided 95 % limit of the reliability; 0 where p >= 0.05.
         claim: `method`, or `weights` where a model has one seed and seeds count for nothing.
         models, n: how many models and patients (cases where no patients were given).
     """
@@ -30,6 +33,7 @@ class Omnibus:
     df_between: float
     df_within: float
     reliability: float
+    reliability_low: float
     claim: str
     models: int
     n: int
@@ -50,25 +54,30 @@ def models_differ(scores: Mapping[str, ArrayLike], *, patients: ArrayLike | None
 
     **Source:** Box 1954; Brunner, Dette and Munk 1997 (moment matching); size in `tests/stats`.
     """
-    values = list(checked_scores(scores, patients=patients).values())
+    return omnibus(list(checked_scores(scores, patients=patients).values()))
+
+
+def omnibus(values: list[FloatArray]) -> Omnibus:
+    """`models_differ` of checked scores, (seeds, patients) a model."""
     k, n = len(values), values[0].shape[1]
     method = min(model.shape[0] for model in values) >= 2
     claim = "method" if method else "weights"
     if n < 2:
         nan = float("nan")
-        return Omnibus(nan, nan, nan, nan, nan, claim, k, n)
+        return Omnibus(nan, nan, nan, nan, nan, nan, claim, k, n)
     averages = np.stack([model.mean(axis=0) for model in values])
     spread = float(averages.mean(axis=1).var(ddof=1))
     expected, df_between, df_within = _chance(values, averages, method=method)
     floor = noise_floor(*values) ** 2
     if expected <= floor:
         differ = spread > floor
-        statistic = float("inf") if differ else 0.0
-        return Omnibus(float(not differ), statistic, float("nan"), float("nan"), float(differ), claim, k, n)
+        statistic, sure, nan = float("inf") if differ else 0.0, float(differ), float("nan")
+        return Omnibus(1 - sure, statistic, nan, nan, sure, sure, claim, k, n)
     statistic = spread / expected
     p = f_tail(df_between, df_within, statistic)
-    reliability = max(0.0, 1 - 1 / statistic) if statistic else 0.0
-    return Omnibus(p, statistic, df_between, df_within, reliability, claim, k, n)
+    limit = f_quantile(df_between, df_within, 1 - LEVEL)
+    share, low = (max(0.0, 1 - chance / statistic) if statistic else 0.0 for chance in (1.0, limit))
+    return Omnibus(p, statistic, df_between, df_within, share, low, claim, k, n)
 
 
 def _chance(values: list[FloatArray], averages: FloatArray, *, method: bool) -> tuple[float, float, float]:

@@ -80,6 +80,11 @@ def f_tail(df_above: float, df_below: float, value: float) -> float:
     return float(special.fdtrc(df_above, df_below, value)) if np.isfinite(value) else 0.0
 
 
+def f_quantile(df_above: float, df_below: float, level: float) -> float:
+    """The value with P(F <= value) = level."""
+    return float(special.fdtri(df_above, df_below, level))
+
+
 def fair_binomial_cdf(n: int) -> FloatArray:
     """(n + 1,) P(Bin(n, 1/2) <= l) for l = 0 ... n."""
     return np.asarray(special.bdtr(np.arange(n + 1.0), n, 0.5), dtype=np.float64)

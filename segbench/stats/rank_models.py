@@ -3,16 +3,20 @@
 from collections.abc import Mapping
 
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 
 from segbench.stats.arrays import (
     FloatArray,
+    IntArray,
     generator,
     open_unit,
     positive_count,
     read_only_float,
     read_only_int,
 )
+from segbench.stats.differ import omnibus
+from segbench.stats.family import seed_variance
+from segbench.stats.moderation import moderate
 from segbench.stats.ranking import RankStability, quantiles_by_column, rank_interval, ranks_and_tau
 from segbench.stats.resampling import count_blocks
 from segbench.stats.schemes import ranks_from_scores
@@ -33,7 +37,11 @@ def rank_models(
     """The order of the models by their means, and what it would be with other seeds and other patients.
 
     Every draw takes patients, the same for all models, and training seeds, separately for each model. The
-    deviations of a seed are stretched by sqrt(S / (S - 1)), since S drawn seeds spread less than S new ones.
+    deviations of the seeds are stretched by sqrt(S / (S - 1)), since S drawn seeds spread less than S new
+    ones, and to the moderated variance of `compare_models`, since S seeds may happen to lie close together.
+    The model that comes out on top was also lucky: for `frequencies` and `probability_best` the means are
+    first drawn together to the part of their spread that chance does not explain (`reliability_low` of
+    `models_differ`), so that no model is surely best among models that the data do not tell apart.
     With one seed for any model, or one patient, there is only the order of these weights: `frequencies`,
     `probability_best`, `mean_low` and `mean_high` are nan, `rank_low`, `rank_high` and `kendall_tau` empty.
 
@@ -69,10 +77,10 @@ def rank_models(
         draws = drawn_means(values, averages, resamples=resamples, seed=seed)
         found, taus = ranks_and_tau(_oriented(draws, sign), ranks)
         tau = taus[:, 0]
-        tally = np.stack([(found[:, :, 0] == rank).sum(axis=0) for rank in range(k)], axis=1)
         tails = [(1 - confidence) / 2, (1 + confidence) / 2]
-        low, high = rank_interval(tally, tails, resamples)
-        frequencies = tally / resamples
+        low, high = rank_interval(_tally(found), tails, resamples)
+        together = draws - (1 - omnibus(values).reliability_low) * (means - means.mean())
+        frequencies = _tally(ranks_and_tau(_oriented(together, sign), ranks)[0]) / resamples
         mean_low, mean_high = quantiles_by_column(draws, tails)
     changes = 0
     if n > 1:
@@ -97,6 +105,11 @@ def rank_models(
     )
 
 
+def _tally(ranks: NDArray[np.int16]) -> IntArray:
+    """(models, ranks) draws in which a model had each rank, from zero-based `ranks` (draws, models, 1)."""
+    return np.stack([(ranks[:, :, 0] == rank).sum(axis=0) for rank in range(ranks.shape[1])], axis=1)
+
+
 def _oriented(means: FloatArray, sign: float) -> FloatArray:
     """(draws, models, 1) means with the better one larger, rounded so that rounding noise breaks no tie."""
     return np.asarray(sign * np.round(means, 12), dtype=np.float64)[:, :, None]
@@ -105,9 +118,12 @@ def _oriented(means: FloatArray, sign: float) -> FloatArray:
 def drawn_means(values: list[FloatArray], averages: FloatArray, *, resamples: int, seed: int) -> FloatArray:
     """(resamples, models) means over drawn patients and drawn seeds."""
     seeds = [model.shape[0] for model in values]
+    own = np.array([float(seed_variance(model)) for model in values])
+    moderated, _ = moderate(own, np.array(seeds) - 1.0)
+    stretch = np.sqrt(np.where(own > 0, moderated / np.where(own > 0, own, 1.0), 1.0))
     stretched = [
-        average + (model - average) * np.sqrt(number / (number - 1))
-        for model, average, number in zip(values, averages, seeds, strict=True)
+        average + (model - average) * factor * np.sqrt(number / (number - 1))
+        for model, average, factor, number in zip(values, averages, stretch, seeds, strict=True)
     ]
     rows = np.concatenate(stretched).T  # (patients, seeds of all models)
     rng = generator(seed + SEED_STREAM)

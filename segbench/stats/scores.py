@@ -49,7 +49,7 @@ def by_patient(values: FloatArray, groups: np.ndarray | None) -> FloatArray:
 
 def _sorted_rows(values: FloatArray) -> FloatArray:
     """The rows in lexicographic order."""
-    return values[np.lexsort(values.T[::-1])]
+    return values[sorted(range(values.shape[0]), key=values.tolist().__getitem__)]
 
 
 def checked_bounds(bounds: Bounds | None, values: Sequence[FloatArray]) -> Bounds:

@@ -477,13 +477,36 @@ class TestNnunet:
         strays = {f.file for f in open_dataset(root).layout_findings if f.code == "SB304"}
         assert strays == {"labelsTr/a_1.nii", "imagesTs/t_0001.NII.GZ"}
 
+    @pytest.mark.parametrize("field", ["image", "label"])
+    @pytest.mark.parametrize(
+        "name", ["../far/x.nii.gz", "imagesTr/../../far/x.nii.gz", "/far/x.nii.gz", "..\\far\\x.nii.gz",
+                 "C:\\far\\x.nii.gz", "C:x.nii.gz", "\\\\host\\far\\x.nii.gz", "x\0.nii.gz", "", "."],
+    )  # fmt: skip
+    def test_a_path_that_leaves_the_folder_is_refused(self, root: Path, name: str, field: str) -> None:
+        entry = {
+            "images": ["imagesTr/a_1_0000.nii.gz", "imagesTr/a_1_0001.nii.gz"],
+            "label": "labelsTr/a_1.nii.gz",
+        }
+        entry = entry | ({"label": name} if field == "label" else {"images": [entry["images"][0], name]})
+        self.write(root, {"background": 0, "one": 1, "two": 2}, dataset={"x": entry})
+        with pytest.raises(SegbenchError) as caught:
+            open_dataset(root)
+        assert caught.value.code == "SB331"
+        place = "dataset.x.label" if field == "label" else "dataset.x.images[1]"
+        assert any(
+            line.startswith(place) and "inside the dataset's folder" in line for line in caught.value.details
+        )
+
     def test_files_listed_elsewhere(self, root: Path, tmp_path: Path) -> None:
         far = tmp_path / "far"
         scan(far / "ct.nii.gz", 5)
         scan(far / "pet.nii.gz", 6)
         label(far / "seg.nii.gz")
+        for name in ("ct", "pet", "seg"):  # a link is the user's own word, wherever it leads
+            (root / f"{name}.nii.gz").symlink_to(far / f"{name}.nii.gz")
+        (root / "more").symlink_to(far)
         listed = {
-            "x": {"images": [str(far / "ct.nii.gz"), "../far/pet.nii.gz"], "label": "../far/seg.nii.gz"},
+            "x": {"images": ["ct.nii.gz", "more/pet.nii.gz"], "label": "seg.nii.gz"},
             "y": {"images": ["imagesTr/a_1_0000.nii.gz", "gone.nii.gz"], "label": "labelsTr/a_1.nii.gz"},
         }
         self.write(root, {"background": 0, "one": 1, "two": 2}, dataset=listed)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,9 +11,11 @@ import pytest
 from typer.testing import CliRunner
 
 from segbench.cards import load_dataset_card
+from segbench.cards.dataset_card import parse_dataset_card
 from segbench.cli.main import build_app
 from segbench.core.errors import SegbenchError
 from segbench.data import open_dataset
+from segbench.data.patients import case_pattern_of, looks_grouped
 from segbench.data.recognise import slug_of
 from segbench.data.splits import load_split
 from segbench.data.transfer import export_dataset, import_dataset, import_predictions
@@ -186,3 +189,81 @@ def test_the_real_hippocampus_in_place(real_data: Path, tmp_path: Path) -> None:
     assert card.slug == "hippocampus"
     assert card.expected.cases == 200
     assert file.is_file()
+
+
+def nnunet_folder(root: Path, ids: list[str]) -> Path:
+    """A raw dataset of nnU-Net with these case ids; its volumes hold nothing."""
+    for folder in ("imagesTr", "labelsTr"):
+        (root / folder).mkdir(parents=True)
+    for case in ids:
+        (root / "imagesTr" / f"{case}_0000.nii.gz").touch()
+        (root / "labelsTr" / f"{case}.nii.gz").touch()
+    about = {"channel_names": {"0": "CT"}, "labels": {"background": 0, "t": 1}, "numTraining": len(ids)}
+    (root / "dataset.json").write_text(json.dumps({"name": "Two Visits", "file_ending": ".nii.gz"} | about))
+    return root
+
+
+GROUPED = {
+    "patient[0-9]+": [f"patient{p:03d}_{v:02d}" for p in range(8) for v in (1, 2)],
+    "BraTS-GLI-[0-9]+": [f"BraTS-GLI-{p:05d}-{v:03d}" for p in range(8) for v in (0, 1)],
+    "embA[0-9]+|embB[0-9]+": [f"emb{e}{p:02d}_t{t}" for e in "AB" for p in range(4) for t in (0, 120)],
+}
+
+
+@pytest.mark.parametrize("pattern", GROUPED)
+def test_ids_that_look_grouped_are_hinted_at_and_patient_groups_them(tmp_path: Path, pattern: str) -> None:
+    root = nnunet_folder(tmp_path / "Dataset007_Two", GROUPED[pattern])
+    command = ["data", "import", "dataset", str(root), "--output", str(tmp_path / "plain")]
+    said = CliRunner().invoke(build_app(), command)
+    assert said.exit_code == 0
+    assert f"--patient '{pattern}'" in " ".join(said.stderr.split())
+    command = [*command[:-1], str(tmp_path / "cards"), "--patient", pattern]
+    done = CliRunner().invoke(build_app(), command)
+    assert done.exit_code == 0, done.stderr
+    assert "look like" not in done.stderr
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("SEGBENCH_CARDS", str(tmp_path / "cards"))
+        dataset = open_dataset("two-visits")
+        assert len({dataset.patient_of(case) for case in dataset.case_ids}) == 8
+        for name in ("random-50-25-25", "folds-3"):
+            for split in load_split(name, dataset):
+                parts = [
+                    {dataset.patient_of(c) for c in part}
+                    for part in (split.train, split.validation, split.test)
+                ]
+                assert sum(map(len, parts)) == len(set().union(*parts)) == 8
+
+
+@pytest.mark.parametrize(
+    "ids", [[f"case_{i:03d}" for i in range(9)], ["a", "b"], [f"p{i}" for i in range(9)]]
+)
+def test_ordinary_ids_are_not_hinted_at(ids: list[str]) -> None:
+    assert looks_grouped(ids) is None
+
+
+@pytest.mark.parametrize("pattern", ["(patient[0-9]+)_", "(?P<patient>patient[0-9]+)_.*", "patient[0-9]+"])
+def test_the_group_of_a_pattern_is_the_patient(pattern: str) -> None:
+    found = re.compile(case_pattern_of(pattern, ["patient001_02"])).fullmatch("patient001_02")
+    assert found is not None
+    assert (found["case"], found["patient"]) == ("patient001_02", "patient001")
+
+
+@pytest.mark.parametrize("pattern", ["(", "subject[0-9]+", "patient001"])
+def test_a_pattern_that_does_not_fit_every_id_is_refused(tmp_path: Path, pattern: str) -> None:
+    root = nnunet_folder(tmp_path / "Dataset007_Two", ["patient001_01", "patient002_01"])
+    with pytest.raises(SegbenchError, match="--patient") as caught:
+        import_dataset(root, output=tmp_path / "cards", patient=pattern)
+    assert caught.value.code == "SB104"
+    assert not (tmp_path / "cards").exists()
+
+
+def test_patients_named_in_a_pattern_group_unless_the_card_says_otherwise(tmp_path: Path) -> None:
+    root = nnunet_folder(tmp_path / "Dataset007_Two", ["p1_01", "p1_02", "p2_01"])
+    _, card = import_dataset(root, output=tmp_path / "cards")
+    document = card.model_dump(mode="json", exclude_unset=True)
+    document["layout"]["case_pattern"] = "(?P<case>(?P<patient>p[0-9])_[0-9]+)"
+    document.pop("patient", None)
+    for said, count in ((None, 2), ({"group": "case"}, 3), ({"group": "patient"}, 2), ({}, 2)):
+        told = document if said is None else document | {"patient": said}
+        dataset = open_dataset(parse_dataset_card(told), path=root)
+        assert len({dataset.patient_of(case) for case in dataset.case_ids}) == count

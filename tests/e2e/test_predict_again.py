@@ -12,6 +12,8 @@ import pytest
 from segbench.core.hashing import sha256_file
 from segbench.records import read_run
 
+pytestmark = pytest.mark.slow  # two networks with a scan, in four processes
+
 RUN = (
     "run", "--model", "segmamba-v2-tiny", "--dataset", "phantom-brats", "--protocol", "demo", "--set",
     "budget.samples=4", "--device", "cpu", "--retries", "0", "--no-progress",

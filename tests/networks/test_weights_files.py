@@ -210,3 +210,30 @@ def test_a_refusal_says_what_was_met_and_never_how_to_switch_protection_off(tmp_
         assert "weights_only" not in told
         assert "nsupported" in str(caught.value.found), name
     assert not (tmp_path / "executed").exists()
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        {"features": [10**6] * 6},
+        {"blocks": 10**7},  # many small layers
+    ],
+)
+def test_a_network_larger_than_its_file_is_refused_before_it_is_built(tmp_path, monkeypatch, arguments):
+    from segbench.networks import weights
+    from segbench.pipeline.members import load_members
+
+    path = tmp_path / "bomb.safetensors"
+    model = "nnunet-tiny"
+    sound = build_network(model, 1, 3)
+    write_weights(path, sound.state_dict(), WeightsMetadata(model, 1, 3, arguments))
+    monkeypatch.setattr(weights, "build_network", lambda *a, **k: pytest.fail("it was built"))
+    for read in (
+        lambda: load_members([path], torch.device("cpu"), dataset="msd-hippocampus"),
+        lambda: export_weights(path, model, tmp_path / "out.safetensors"),
+        lambda: import_weights(path, model, tmp_path / "out.safetensors", **arguments),
+    ):
+        with pytest.raises(SegbenchError) as caught:
+            read()
+        assert (caught.value.code, caught.value.exit_code) == ("SB406", 4)
+        assert "larger than the file" in caught.value.message

@@ -99,12 +99,14 @@ def test_what_no_reader_takes_is_not_hashed(tmp_path, monkeypatch):
     os.truncate(hole, 2**33)
     packed = save(tmp_path / "packed.nii.gz", blob())
     os.truncate(packed, 2**33)
-    (tmp_path / "page.nii").write_text("<html>")
+    page = tmp_path / "page.nii"
+    page.write_text("<html>")
+    os.truncate(page, 2**33)
     hashed: list[str] = []
     monkeypatch.setattr(
         "segbench.pipeline.external_work.sha256_file", lambda path: hashed.append(path.name) or "0" * 64
     )
-    for path in (hole, packed, tmp_path / "page.nii", tmp_path / "absent.nii"):
+    for path in (hole, packed, page, tmp_path / "absent.nii", tmp_path):
         assert stamp(path)["sha256"] is None
     assert stamp(good)["sha256"] is not None and hashed == ["good.nii"]
 

@@ -116,3 +116,46 @@ def test_ten_thousand_cells(data: Path, tmp_path: Path) -> None:
     told = time.process_time() - began
     assert report.totals == {"done": 10_000}
     print(f"plan {planned:.2f} CPU s, status {told:.2f} CPU s")  # the goals are 5 and 1.5
+
+
+def foreign_card(cards: Path, slug: str, *, requires: str, broken: bool = False) -> None:
+    text = f'''slug = "{slug}"
+title = "x"
+kind = "network"
+family = "convolution"
+provenance = "library"
+implementation = "{requires}:Net"
+requires = ["{requires}"]
+input = {{ divisor = 1, minimum = 1 }}
+source = {{ code = "https://example.org", licence = "MIT" }}
+fidelity = {{ reproduces = "x" }}
+'''
+    (cards / "models" / slug).mkdir(parents=True)
+    (cards / "models" / slug / "card.toml").write_text(text + "no such key = 1\n" * broken)
+
+
+def test_a_missing_package_or_a_broken_card_is_that_models_fault_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from segbench.pipeline.api import make_request
+
+    foreign_card(tmp_path / "cards", "needs", requires="no_such_package")
+    foreign_card(tmp_path / "cards", "broken", requires="torch", broken=True)
+    monkeypatch.setenv("SEGBENCH_CARDS", str(tmp_path / "cards"))
+    data = {"data_dir": tmp_path / "data", "results": tmp_path / "runs"}
+    alone = make_plan(
+        make_request("mean-atlas", "phantom-msd", **data)
+    )  # a broken card beside it is nobody's
+    assert [planned.state for planned in alone.cells] == ["planned"]
+    assert alone.absent == ()
+    plan = make_plan(make_request(["needs", "broken", "mean-atlas"], "phantom-msd", **data))
+    states = {planned.cell.model.slug: (planned.state, planned.problem) for planned in plan.cells}
+    assert states["mean-atlas"] == ("planned", None)
+    state, problem = states["needs"]
+    assert state == "blocked"
+    assert problem is not None
+    assert (problem.code, problem.mend) == ("SB502", "pip install no_such_package")
+    assert [(error.code, "broken" in str(error.path)) for error in plan.absent] == [("SB110", True)]
+    with pytest.raises(SegbenchError) as caught:
+        make_plan(make_request("broken", "phantom-msd", **data))
+    assert caught.value.code == "SB110"

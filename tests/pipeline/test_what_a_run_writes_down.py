@@ -222,7 +222,7 @@ def test_one_field_changed_is_read_back_changed(
 ) -> None:
     """Written, and read by the store and by the report: that field is new and no other one moved."""
     from segbench.records import write_run
-    from segbench.report.read.runs import read_record
+    from segbench.report.read.record import read_record
 
     base = RunRecord(schema_version=1, run_id="a", kind="trained", status="complete", created="2026")
     changed = base.model_copy(update={field: data.draw(VALUES[field])})

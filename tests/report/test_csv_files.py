@@ -91,7 +91,7 @@ def test_ranks_of_single_runs_are_an_order_and_no_more(runs: Any) -> None:
 
 
 def test_no_cell_is_a_formula(runs: Any) -> None:
-    for label in ("=cmd", "+1", "@x", "-y"):
+    for label in ("=cmd", "+one", "@x", "-y"):
         for seed in (0, 1):
             written = runs.rows("m", seed=seed, cases=8, regions=("r",))
             for row in written:

@@ -1,5 +1,7 @@
 """Friedman, Iman-Davenport, Nemenyi, critical difference against R, scikit-posthocs, autorank, textbooks."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 import scikit_posthocs
@@ -160,7 +162,7 @@ def test_autorank_is_reproduced():
     # of two models it tests one-sided towards the one that is ahead, which doubles the size of the test
     pair = np.rint(table[:, 3] * 1e12), np.rint(table[:, 0] * 1e12)
     looked = wilcoxon_signed_rank(*pair, method="normal", alternative="greater", correction=False)
-    peer = stats.wilcoxon(pair[0] - pair[1], alternative="greater", correction=False, method="approx")
+    peer: Any = stats.wilcoxon(pair[0] - pair[1], alternative="greater", correction=False, method="approx")
     assert looked.pvalue == pytest.approx(peer.pvalue, rel=1e-9)
     both = wilcoxon_signed_rank(*pair, method="normal", correction=False)
     assert both.pvalue > 1.99 * looked.pvalue

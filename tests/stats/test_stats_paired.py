@@ -1,6 +1,7 @@
 """Signed-rank test, effect sizes and Hodges-Lehmann against R, scipy and brute force."""
 
 import itertools
+from typing import Any
 
 import numpy as np
 import pytest
@@ -74,7 +75,7 @@ def test_normal_form_equals_scipy(zeros, alternative, correction):
     rng = np.random.default_rng(1)
     for n in (12, 40, 300):
         d = rng.integers(-6, 9, n).astype(float)
-        peer = stats.wilcoxon(
+        peer: Any = stats.wilcoxon(
             d,
             zero_method={"drop": "wilcox", "pratt": "pratt"}[zeros],
             alternative=alternative,
@@ -202,3 +203,41 @@ def test_effect_sizes_without_variation():
     assert rank_biserial([0.0, 0.0]) == 0.0
     assert np.isnan(cohen_dz([0.3, 0.5, 0.9], [0.2, 0.4, 0.8]))  # differences equal but for their last bits
     assert np.isnan(cohen_dz([0.3]))
+
+
+# A clean sweep of n pairs: 2 / 2^n, as R's wilcox.test(exact = TRUE) and coin give it
+@pytest.mark.parametrize(
+    ("n", "smallest"), [(2, 0.5), (5, 0.0625), (6, 0.03125), (8, 0.0078125), (10, 0.001953125), (20, 2**-19)]
+)
+def test_up_to_fifty_pairs_the_default_is_exact(n, smallest):
+    result = wilcoxon_signed_rank(np.arange(1.0, n + 1))
+    assert (result.method, result.pvalue) == ("exact", pytest.approx(smallest, rel=1e-12))
+
+
+def test_above_fifty_pairs_that_differ_the_default_is_normal():
+    d = np.random.default_rng(0).normal(0.2, 1, 51)
+    assert wilcoxon_signed_rank(d).method == "normal"
+    exact, normal = (wilcoxon_signed_rank(d, method=method).pvalue for method in ("exact", "normal"))
+    assert exact == pytest.approx(normal, abs=0.0033)
+    assert wilcoxon_signed_rank(np.append(d[:50], [0.0, 0.0])).method == "exact"
+
+
+@given(st.lists(st.integers(-4, 4), min_size=1, max_size=10))
+@settings(max_examples=60, deadline=None)
+def test_the_default_equals_all_sign_patterns(values):
+    d = np.array(values, dtype=float)
+    nonzero = d[d != 0]
+    ranks = stats.rankdata(np.abs(nonzero))
+    seen = ranks[nonzero > 0].sum()
+    law = np.array([np.dot(signs, ranks) for signs in itertools.product([0, 1], repeat=ranks.size)])
+    expected = min(1.0, 2 * min((law >= seen).mean(), (law <= seen).mean()))
+    assert wilcoxon_signed_rank(d).pvalue == pytest.approx(expected, rel=1e-9)
+
+
+def test_rounding_noise_is_neither_a_difference_nor_breaks_a_tie():
+    x = np.array([0.1 + 0.2, 0.9, 0.8, 0.7, 0.6])
+    y = np.array([0.3, 0.8, 0.7, 0.8, 0.4])
+    result = wilcoxon_signed_rank(x, y)  # 0, .1, .1, -.1, .2 in decimals
+    assert (result.zeros, result.ties, result.n) == (1, 3, 4)
+    assert result.pvalue == wilcoxon_signed_rank([0, 1, 1, -1, 2]).pvalue
+    assert probability_superior([0.1 + 0.2], [0.3]) == 0.5

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path, PurePosixPath
+from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any, Literal
 
 from segbench.core.errors import SegbenchError
@@ -287,7 +287,10 @@ def _nnunet_entries(document: Mapping[str, Any], faults: list[str]) -> tuple[Ent
         images = item.get("images") if isinstance(item, dict) else None
         label = item.get("label") if isinstance(item, dict) else None
         if isinstance(images, list) and all(isinstance(i, str) for i in images) and isinstance(label, str):
-            found.append(Entry(tuple(images), label, case=str(case)))
+            named = [(f"dataset.{case}.images[{index}]", image) for index, image in enumerate(images)]
+            named.append((f"dataset.{case}.label", label))
+            if all([_inside(text, where, faults) for where, text in named]):
+                found.append(Entry(tuple(images), label, case=str(case)))
         else:
             faults.append(f"dataset.{case}: found {str(item)[:60]!r}; allowed: {{images: [...], label}}")
     return tuple(found)
@@ -334,8 +337,12 @@ def _count(document: Mapping[str, Any], key: str, faults: list[str], *, required
 
 
 def _inside(text: str, where: str, faults: list[str]) -> bool:
+    """Whether a path that the file names stays in its folder, by its text; a link may lead elsewhere."""
     path = PurePosixPath(text.replace("\\", "/"))
-    if path.is_absolute() or ".." in path.parts or "\0" in text or not text:
-        faults.append(f"{where}: found {text!r}; allowed: a path inside the dataset's folder")
+    leaves = path.is_absolute() or ".." in path.parts or PureWindowsPath(text).drive != ""
+    if leaves or "\0" in text or not path.parts:
+        faults.append(
+            f"{where}: found {text!r}; allowed: a path inside the dataset's folder, or a link there"
+        )
         return False
     return True

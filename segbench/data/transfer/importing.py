@@ -8,12 +8,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from segbench.cards.dataset_card import DatasetCard
+from segbench.cards.dataset_card import DatasetCard, parse_dataset_card
 from segbench.core.atomic import atomic_write
 from segbench.core.errors import SegbenchError
 from segbench.data.adapters.base import entries
 from segbench.data.adapters.dataset_json import read_dataset_json
 from segbench.data.opening import open_dataset
+from segbench.data.patients import case_pattern_of
 from segbench.data.recognise import card_document, describe_folder, slug_of
 from segbench.data.splits import from_nnunet, save_split
 
@@ -21,7 +22,7 @@ SPLIT_NAME = "imported"
 
 
 def import_dataset(
-    folder: Path | str, *, output: Path | str, slug: str | None = None
+    folder: Path | str, *, output: Path | str, slug: str | None = None, patient: str | None = None
 ) -> tuple[Path, DatasetCard]:
     """Write `OUTPUT/datasets/<slug>/card.toml` and the folds of a splits_final.json, if there is one.
 
@@ -29,13 +30,14 @@ def import_dataset(
         folder: A dataset of MSD or nnU-Net v2. It is not written to.
         output: A folder of cards, to be named with `--cards` afterwards.
         slug: Slug of the card; made of the name in dataset.json, else of the folder's, by default.
+        patient: What of an id names the patient, as `case_pattern_of` takes it; None: each case is one.
 
     Returns:
         The card's file, and the card.
 
     Raises:
-        SegbenchError: SB301 without such a folder; SB302 or SB331 as `open_dataset`; SB337 if the card exists
-            already.
+        SegbenchError: SB104 for a `patient` that does not fit the ids; SB301 without such a folder; SB302 or
+            SB331 as `open_dataset`; SB337 if the card exists already.
     """
     root = Path(folder).expanduser()
     if not root.is_dir():
@@ -52,6 +54,11 @@ def import_dataset(
     document = card_document(description, described, card.slug)
     # The first name is the whole path, so that the card finds its data wherever the data directory is.
     document["location"] = {"folders": list(dict.fromkeys([str(root.resolve()), root.resolve().name]))}
+    if patient is not None:
+        pattern = case_pattern_of(patient, open_dataset(root).case_ids)
+        layout = {**document["layout"], "case_pattern": pattern}
+        document |= {"layout": layout, "patient": {"group": "patient"}}
+        card = parse_dataset_card({**document, "location": {"folders": [root.resolve().name]}})
     target = Path(output) / "datasets" / card.slug
     if target.exists():
         raise SegbenchError("SB337", f"{target} exists", path=target, mend="choose another --slug")

@@ -15,6 +15,7 @@ from segbench.core.atomic import atomic_write_json
 from segbench.core.console import progress
 from segbench.core.errors import SegbenchError
 from segbench.core.foreign import parse_json
+from segbench.core.outputs import OutputFolder
 from segbench.data.adapters.base import volumes_in
 from segbench.volumes import read_label_map, write_label_map
 from segbench.volumes.volume import DEFAULT_MAX_BYTES
@@ -138,7 +139,7 @@ def import_predictions(
     Args:
         folder: Label maps of another tool, `<case>.nii.gz`.
         label_map: The export's segbench_label_map.json.
-        output: A folder for the result; files of the same name in it are replaced.
+        output: A folder for the result; files that an earlier import wrote there are replaced.
         max_bytes: Largest volume that is read.
 
     Returns:
@@ -146,7 +147,8 @@ def import_predictions(
 
     Raises:
         SegbenchError: SB110 for the map, SB301 without such a folder, SB311 for a folder without a label map,
-            SB104 when output is the input.
+            SB104 when output is the input, SB337 when a result would be written over an input or a foreign
+            file.
     """
     source, target = Path(folder), Path(output)
     mapping = LabelMap.read(label_map)
@@ -160,7 +162,12 @@ def import_predictions(
         raise SegbenchError("SB311", f"no label map in {source}", path=source)
     written: list[Path] = []
     failed: list[SegbenchError] = []
-    with progress("mapping predictions back", len(files)) as tracker:
+    names = [f"{case}.nii.gz" for case in files]
+    inputs = [Path(label_map), *(path for paths in files.values() for path in paths)]
+    with (
+        OutputFolder(target, names, inputs=inputs) as results,
+        progress("mapping predictions back", len(files)) as tracker,
+    ):
         for case, paths in files.items():
             try:
                 if len(paths) > 1:
@@ -169,6 +176,7 @@ def import_predictions(
                 volume = read_label_map(paths[0], labels=mapping.to_source, max_bytes=max_bytes)
                 restored = mapping.restored(volume.array)
                 written.append(write_label_map(target / f"{case}.nii.gz", restored, volume))
+                results.wrote(written[-1])
             except SegbenchError as error:
                 if error.exit_code == 5:
                     raise  # the disk or the machine: the next file would fare no better

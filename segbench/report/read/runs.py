@@ -7,12 +7,10 @@ something else than segbench writes, and then counts as unknown. `cases.csv` is 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-
-from pydantic import ValidationError
 
 from segbench.core.errors import SegbenchError
 from segbench.core.foreign import parse_json
@@ -20,6 +18,7 @@ from segbench.records.identity import parse_run_id, safe_part
 from segbench.records.schema import SCHEMA_VERSION, RunRecord
 from segbench.records.store import CASES_FILE, RUN_FILE
 from segbench.report.read import facts
+from segbench.report.read.record import read_record, unknown_record
 from segbench.report.read.rows import (
     IDENTITY,
     CaseRows,
@@ -33,8 +32,6 @@ from segbench.report.read.rows import (
 )
 
 MAX_DEPTH = 3  # folders below a named one in which runs are looked for
-MAX_NESTING = 40  # levels of tables in a run.json; segbench writes six
-REQUIRED = ("schema_version", "run_id", "kind", "status")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -212,87 +209,6 @@ def _read_place(place: Path, *, allow_edited: bool) -> list[Run]:
     return [Run(_identified(record, ()), None, problem, folder)]
 
 
-# ---- the record
-
-
-def read_record(path: Path) -> tuple[RunRecord, str]:
-    """`run.json` as far as it can be understood and, when its run cannot be used, why.
-
-    Fields and entries of tables that are not what the schema says are left out; model, dataset, protocol and
-    metric profile may be a name.
-    """
-    try:
-        content: object = parse_json(path.read_text(encoding="utf-8-sig"))
-    except (OSError, ValueError) as error:
-        return _unknown(path), f"run.json cannot be read: {type(error).__name__}"
-    if not isinstance(content, dict) or _nested(content) > MAX_NESTING:
-        return _unknown(path), "run.json is not a record"
-    fields: dict[str, Any] = content
-    absent = [name for name in REQUIRED if fields.get(name) in (None, "")]
-    if absent:
-        return _unknown(path, fields), f"run.json lacks {', '.join(absent)}"
-    version = fields["schema_version"]
-    if isinstance(version, int) and version > SCHEMA_VERSION:
-        return _unknown(path, fields), f"run.json has schema_version {version}, newer than {SCHEMA_VERSION}"
-    for name in ("model", "dataset", "protocol", "metric_profile"):
-        if isinstance(fields.get(name), str):
-            fields[name] = {"name" if name in {"protocol", "metric_profile"} else "slug": fields[name]}
-    return _tolerant(path, fields)
-
-
-def _tolerant(path: Path, fields: dict[str, Any]) -> tuple[RunRecord, str]:
-    """The record of fields of which the required ones must be right."""
-    while True:
-        try:
-            return RunRecord.model_validate(fields), ""
-        except ValidationError as error:
-            for fault in error.errors(include_url=False, include_input=False):
-                where = [str(part) for part in fault["loc"]]
-                if where[0] in REQUIRED:
-                    return _unknown(path, fields), f"run.json has an unusable {where[0]}: {fault['msg']}"
-                _drop(fields, where)
-
-
-def _drop(fields: dict[str, Any], where: Sequence[str]) -> None:
-    """Take the innermost table entry on the way to a fault out of the fields."""
-    here, name = fields, where[0]
-    for part in where[1:]:
-        inner = here.get(name)
-        if not isinstance(inner, dict) or part not in inner:
-            break
-        here, name = inner, part
-    here.pop(name, None)
-
-
-def _unknown(path: Path, fields: Mapping[str, Any] | None = None) -> RunRecord:
-    """The record of a run.json that cannot be used: a name to call the run by, and whose it may be."""
-    given = fields or {}
-    name = given.get("run_id")
-    tables = {key: given[key] for key in ("model", "dataset", "protocol") if isinstance(given.get(key), dict)}
-    return RunRecord(
-        schema_version=SCHEMA_VERSION,
-        run_id=name if isinstance(name, str) and name else path.parent.name,
-        kind="external",
-        status="failed",
-        **tables,
-    )
-
-
-def _nested(content: object) -> int:
-    """Levels of tables and lists, counted without recursion."""
-    depth, level = 0, [content]
-    while level and depth <= MAX_NESTING:
-        depth += 1
-        inner: list[object] = []
-        for item in level:
-            if isinstance(item, dict):
-                inner += item.values()
-            elif isinstance(item, list):
-                inner += item
-        level = [item for item in inner if isinstance(item, dict | list)]
-    return depth
-
-
 # ---- whose rows these are
 
 _Identity = tuple[str, str, str, int, int]  # model, dataset, protocol, fold, seed
@@ -345,7 +261,9 @@ def _strangers(table: Table, record: RunRecord) -> list[str]:
         if not expected and len(different) > 1:
             raise UnusableRowsError(f"holds rows of several runs: column {name} has several values")
         for who, spelled, value in expected:
-            wrong = next((cell for cell in different if spelled(undefused(cell)) != value), None)
+            wrong = next(
+                (cell for cell in different if value not in {undefused(cell), spelled(undefused(cell))}), None
+            )
             if wrong is not None:
                 faults.append(
                     f"line {table.line(cells.index(wrong))}, column {name}: {short(wrong)}, but {who} says "
@@ -417,5 +335,5 @@ def _bare_runs(path: Path, folder: Path) -> list[Run]:
             scores = case_rows(part, empty_policy=None)
             runs.append(Run(_identified(record, [identity]), scores, "", folder))
     except UnusableRowsError as error:
-        return [Run(_identified(_unknown(folder / RUN_FILE), ()), None, f"{path.name} {error}", folder)]
+        return [Run(_identified(unknown_record(folder / RUN_FILE), ()), None, f"{path.name} {error}", folder)]
     return runs

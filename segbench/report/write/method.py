@@ -1,96 +1,76 @@
-"""How the numbers came about, told once: the sentences of the page's section "Statistics"."""
+"""How the numbers came about: facts that the paragraph "Statistics" of paper and page is made of."""
 
 from __future__ import annotations
 
-from segbench.report.analysis.analysis import Analysis
+from collections.abc import Sequence
+from importlib.metadata import version
+from typing import Any
+
+from segbench.report.analysis.analysis import Analysis, margin_of
 from segbench.report.analysis.columns import Column
 from segbench.report.analysis.numbers import format_number
 from segbench.report.read import facts
 
-MISSING_WORDS = {
-    "worst": "A case without a usable prediction has the worst value of each metric.",
-    "drop-case": "A case without a usable prediction of any model is left out for all models.",
-    "error": "Every expected case has a usable prediction.",
-}
 
-
-def method_sentences(analysis: Analysis) -> list[str]:
-    """What was compared, how and at which level; only what took place in this report."""
-    columns = analysis.main_columns() if analysis.metrics else []
-    units = " and ".join(dict.fromkeys(block.unit for block in analysis.blocks))
-    percent = f"{analysis.options.confidence * 100:g} %"
-    found = [_basis(analysis), MISSING_WORDS[analysis.options.missing]]
-    found.append(
-        f"Intervals are {percent} intervals of the mean over {units}, and over training runs where there are "
-        "two or more; they are not adjusted for multiple comparisons."
-    )
-    pairs = [pair for column in columns for pair in column.comparisons]
-    if not pairs:
-        return found
-    found.append(
-        f"The primary endpoint is {columns[0].metric.label}, averaged over regions where there are several. "
-        "Other metrics are families of tests of their own; single regions have estimates and no verdict."
-    )
-    claims = {pair.claim for pair in pairs}
-    if "method" in claims:
-        found.append(
-            "Where both models of a comparison have two or more training runs, training runs and "
-            f"{units} are random in a two-level test (Satterthwaite's degrees of freedom). It is made with "
-            "each model's own variance between runs and with these variances moderated towards those of all "
-            "models; the larger p counts."
-        )
-    if "weights" in claims:
-        found.append(
-            f"Where a model has a single training run, the paired t-test over {units} is used; its claims "
-            "hold for these trained weights, not for the method."
-        )
-    return [*found, _correction(analysis, columns), *_margins(columns), *_ranks(columns)]
-
-
-def _basis(analysis: Analysis) -> str:
-    parts: list[str] = []
-    for block in analysis.blocks:
-        cases = f" ({len(block.cases)} cases, averaged within a patient first)" if block.grouped else ""
-        counts = sorted({len(scores.seeds) for scores in block.models}) or [0]
-        seeds = " to ".join(str(count) for count in dict.fromkeys((counts[0], counts[-1])))
-        plural = "s" if seeds != "1" else ""
-        parts.append(
-            f"{len(block.units)} {block.unit}{cases} of {block.name}, {seeds} seed{plural} per model"
-        )
-    return f"Results rest on {'; '.join(parts)}."
-
-
-def _correction(analysis: Analysis, columns: list[Column]) -> str:
-    sizes = sorted({len(column.comparisons) for column in columns if column.comparisons})
-    family = " to ".join(str(size) for size in dict.fromkeys((sizes[0], sizes[-1])))
-    reference = any(column.reference for column in columns)
-    by = "Holm's method with the reference" if reference else "Shaffer's steps for all pairs"
-    plural = "s" if sizes[-1] > 1 else ""
-    return (
-        f"p-values are adjusted for the {family} comparison{plural} of a dataset by {by}; a difference is "
-        f"called significant below {analysis.options.alpha:g}."
-    )
-
-
-def _margins(columns: list[Column]) -> list[str]:
-    if not any(pair.verdict == "equivalent" for column in columns for pair in column.comparisons):
-        return []
-    return [
-        "Models are called equivalent where two one-sided tests, adjusted by Holm's method, exclude a "
-        "difference beyond the declared margin."
-    ]
-
-
-def _ranks(columns: list[Column]) -> list[str]:
-    draws = {
-        column.ranks.resamples
-        for column in columns
-        if column.ranks is not None and len(column.ranks.rank_low)
+def method_facts(analysis: Analysis) -> dict[str, Any]:
+    """What the paragraph on statistics says, in paper and page alike: facts of the deciding columns."""
+    options = analysis.options
+    columns = [column for column in analysis.main_columns() if column.means] if analysis.metrics else []
+    tested = [column for column in columns if column.comparisons]
+    pairs = [pair for column in tested for pair in column.comparisons]
+    references = sorted({column.reference for column in tested if column.reference})
+    whole = any(column.reference is None for column in tested)
+    seeds = [len(scores.seeds) for column in columns for scores in analysis.blocks[column.block].models]
+    return {
+        "version": version("segbench"),
+        "blocks": [_block_facts(analysis, column) for column in columns],
+        "unit": " and ".join(dict.fromkeys(column.unit for column in columns)) or "cases",
+        "several_seeds": any(count > 1 for count in seeds),
+        "failures": options.missing,
+        "percent": f"{options.confidence * 100:g}",
+        "alpha": f"{options.alpha:g}",
+        "primary": analysis.metrics[0].label if analysis.metrics else "",
+        "claims": {pair.claim for pair in pairs},
+        "family": _span([len(column.comparisons) for column in tested]) if tested else "",
+        "references": " or ".join(analysis.names[label].short for label in references),
+        "all_pairs": whole,
+        "margins": _margins(analysis, tested),
+        "resamples": options.resamples if any(map(_ranked, tested)) else 0,
     }
-    if not draws:
-        return []
-    count = format_number(float(draws.pop()), digits=0)
-    return [f"Ranks draw training runs and {columns[0].unit} together ({count} draws)."]
+
+
+def _ranked(column: Column) -> bool:
+    """Whether ranks were drawn: with one seed of a model there is only an order."""
+    return column.ranks is not None and bool(len(column.ranks.rank_low))
+
+
+def _block_facts(analysis: Analysis, column: Column) -> dict[str, Any]:
+    """Dataset, what it was counted in and how often each model was trained."""
+    block = analysis.blocks[column.block]
+    seeds = _span([len(scores.seeds) for scores in block.models] or [1])
+    return {
+        "name": block.name,
+        "n": len(block.units),
+        "unit": block.unit,
+        "cases": len(block.cases) - len(block.dropped_cases) if block.grouped else 0,
+        "seeds": f"{seeds} training run{'s' if seeds != '1' else ''}",
+    }
+
+
+def _span(counts: Sequence[int]) -> str:
+    """`3`, or `2 to 3` where counts differ."""
+    return " to ".join(str(count) for count in dict.fromkeys((min(counts), max(counts))))
+
+
+def _margins(analysis: Analysis, columns: Sequence[Column]) -> str:
+    """The declared equivalence margins of the tested columns, with their units."""
+    found: dict[str, None] = {}
+    for column in columns:
+        margin = margin_of(analysis.blocks[column.block], column.metric, analysis.options)
+        if margin is not None:
+            value = format_number(margin, scale=column.metric.scale, digits=analysis.options.digits)
+            found[f"{column.metric.label} {value} {column.metric.difference_unit}".strip()] = None
+    return ", ".join(found)
 
 
 def protocol_notes(analysis: Analysis) -> list[str]:

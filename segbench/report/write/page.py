@@ -31,7 +31,7 @@ from segbench.report.write.grids import (
     score_grid,
     seed_grids,
 )
-from segbench.report.write.method import method_sentences, protocol_notes
+from segbench.report.write.method import method_facts, protocol_notes
 from segbench.report.write.tables import STARS, pair_table, score_tables
 from segbench.report.write.viewer import (
     AGREE,
@@ -204,7 +204,7 @@ def _sections(
         ),
         _worst(analysis, pictures, notes, viewer=viewer),
         Section("failed", "Failed cases", grids=(failed,) if failed else ()),
-        Section("method", "Statistics", (" ".join(method_sentences(analysis)),)),
+        Section("method", "Statistics", (_statistics(analysis),)),
         Section(
             "provenance",
             "Provenance and versions",
@@ -214,6 +214,13 @@ def _sections(
         ),
     ]
     return [part for part in parts if part.texts or part.grids]
+
+
+def _statistics(analysis: Analysis) -> str:
+    """The paragraph on statistics, as markup."""
+    from markupsafe import Markup
+
+    return Markup(_environment().get_template("statistics.html.j2").render(method_facts(analysis)))
 
 
 def _version_grid() -> Grid:

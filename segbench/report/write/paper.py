@@ -8,16 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from importlib.metadata import version
 from itertools import groupby
 from pathlib import Path
 from typing import Any
 
 from segbench.cards.bibtex import BibEntry, parse_bibtex
-from segbench.report.analysis.analysis import Analysis, margin_of
-from segbench.report.analysis.columns import Column
-from segbench.report.analysis.numbers import format_number
+from segbench.report.analysis.analysis import Analysis
 from segbench.report.write.latex import Tex, escape_latex, number, prose, render
+from segbench.report.write.method import method_facts
 from segbench.report.write.tables import (
     WEIGHTS_NOTE,
     PairRow,
@@ -85,7 +83,9 @@ class Panel:
 def files(analysis: Analysis) -> dict[str, bytes | str]:
     """`paper.tex` and `references.bib`."""
     citations, entries = cited_entries(analysis)
-    statistics = _statistics(analysis)
+    statistics = method_facts(analysis)
+    if statistics["resamples"]:
+        statistics["resamples"] = Tex(f"{statistics['resamples']:,}".replace(",", "\\,"))
     text = render(
         "paper.tex",
         tables=list(_tables(analysis, citations)),
@@ -349,61 +349,3 @@ def _pair_cells(row: PairRow, *, named: bool) -> list[Tex]:
         number(row.won),
         Tex(escape_latex(row.word) + (f"\\rlap{{\\textsuperscript{{{DAGGER}}}}}" if limited else "")),
     ]
-
-
-def _statistics(analysis: Analysis) -> dict[str, Any]:
-    """What the paragraph on statistics says: facts of the deciding columns."""
-    options = analysis.options
-    columns = [column for column in analysis.main_columns() if column.means] if analysis.metrics else []
-    tested = [column for column in columns if column.comparisons]
-    pairs = [pair for column in tested for pair in column.comparisons]
-    references = sorted({column.reference for column in tested if column.reference})
-    whole = any(column.reference is None for column in tested)
-    seeds = [len(scores.seeds) for column in columns for scores in analysis.blocks[column.block].models]
-    return {
-        "version": version("segbench"),
-        "blocks": [_block_facts(analysis, column) for column in columns],
-        "unit": " and ".join(dict.fromkeys(column.unit for column in columns)) or "cases",
-        "several_seeds": any(count > 1 for count in seeds),
-        "failures": options.missing,
-        "percent": f"{options.confidence * 100:g}",
-        "alpha": f"{options.alpha:g}",
-        "primary": analysis.metrics[0].label if analysis.metrics else "",
-        "claims": {pair.claim for pair in pairs},
-        "family": _span([len(column.comparisons) for column in tested]) if tested else "",
-        "references": " or ".join(analysis.names[label].short for label in references),
-        "all_pairs": whole,
-        "margins": _margins(analysis, tested),
-        "resamples": Tex(f"{options.resamples:,}".replace(",", "\\,"))
-        if any(column.ranks is not None for column in tested)
-        else "",
-    }
-
-
-def _block_facts(analysis: Analysis, column: Column) -> dict[str, Any]:
-    """Dataset, what it was counted in and how often each model was trained."""
-    block = analysis.blocks[column.block]
-    seeds = _span([len(scores.seeds) for scores in block.models] or [1])
-    return {
-        "name": block.name,
-        "n": len(block.units),
-        "unit": block.unit,
-        "cases": len(block.cases) - len(block.dropped_cases) if block.grouped else 0,
-        "seeds": f"{seeds} training run{'s' if seeds != '1' else ''}",
-    }
-
-
-def _span(counts: Sequence[int]) -> str:
-    """`3`, or `2 to 3` where counts differ."""
-    return " to ".join(str(count) for count in dict.fromkeys((min(counts), max(counts))))
-
-
-def _margins(analysis: Analysis, columns: Sequence[Column]) -> str:
-    """The declared equivalence margins of the tested columns, with their units."""
-    found: dict[str, None] = {}
-    for column in columns:
-        margin = margin_of(analysis.blocks[column.block], column.metric, analysis.options)
-        if margin is not None:
-            value = format_number(margin, scale=column.metric.scale, digits=analysis.options.digits)
-            found[f"{column.metric.label} {value} {column.metric.difference_unit}".strip()] = None
-    return ", ".join(found)
