@@ -313,7 +313,7 @@ SHOWN: dict[str, str] = {
     "SB403": "core/test_every_code.py",
     "SB503": "data/test_workers.py",
     "SB601": "core/test_atomic.py",
-    "SB706": "report/test_report_page.py",
+    "SB706": "report/test_page.py",
     **dict.fromkeys(
         (
             "SB303", "SB304", "SB305", "SB306", "SB307", "SB308", "SB309", "SB310", "SB311", "SB313", "SB314",
