@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 from segbench.core.environment import results_dir
@@ -95,7 +96,11 @@ class Analysis:
 
     def leaking(self, label: str) -> bool:
         """Whether numbers of an entry are upper bounds, so that it is not marked best."""
-        return any(entry.label == label and leaks(entry) for entry in self.entries)
+        return label in self._leaking
+
+    @cached_property
+    def _leaking(self) -> frozenset[str]:
+        return frozenset(entry.label for entry in self.entries if leaks(entry))
 
     @property
     def failing(self) -> bool:

@@ -126,7 +126,8 @@ def answers(analysis: Analysis, column: Column) -> list[str]:
 
 def _finite(pair: Comparison) -> bool:
     value = pair.detectable_difference
-    return 0 < value < float("inf") and not pair.degenerate
+    testable = pair.p_adjusted == pair.p_adjusted  # else no verdict may be given, and the note says why
+    return testable and 0 < value < float("inf") and not pair.degenerate
 
 
 def _nothing_to_compare(analysis: Analysis, column: Column) -> str:
@@ -185,12 +186,12 @@ def pair_answer(analysis: Analysis, column: Column, pair: Comparison) -> str:
     """One pair as a sentence; where it is inconclusive, also what the interval excludes."""
     sentence = pair_sentence(analysis, column, pair)
     excluded = excluded_words(column, pair, digits=analysis.options.digits)
-    if pair.verdict != "inconclusive" or not excluded:
+    withheld = pair.p_adjusted != pair.p_adjusted  # the note says why
+    if pair.verdict != "inconclusive" or withheld or not excluded:
         return sentence
     if pair.low <= 0 <= pair.high:
         return f"{sentence} The interval leaves open which is better; {excluded}."
-    only = "" if pair.p_adjusted != pair.p_adjusted else "Significant before correction only; "
-    return f"{sentence} {only}{excluded if only else excluded[0].upper() + excluded[1:]}."
+    return f"{sentence} Significant before correction only; {excluded}."
 
 
 def rank_sentence(analysis: Analysis, column: Column) -> str:

@@ -88,6 +88,7 @@ class ScanSource:
     data_dir: str | None = None
     case_names: Mapping[str, str] = field(default_factory=dict[str, str])
     _datasets: dict[str, Dataset | None] = field(default_factory=dict[str, Any])
+    _listed: dict[Path, frozenset[str]] = field(default_factory=dict[Path, frozenset[str]])
 
     def has(self, run: Run, case: str) -> bool:
         """Whether both label maps of a case are there; nothing is read."""
@@ -117,6 +118,20 @@ class ScanSource:
         except (SegbenchError, OSError, ValueError):
             return None
 
+    def _find(self, folder: Path, case: str) -> Path | None:
+        """The file of a case in a folder, which is listed once."""
+        from segbench.volumes import VOLUME_ENDINGS
+
+        place = folder.joinpath(*case.split("/")[:-1]) if "/" in case else folder
+        if place not in self._listed:
+            try:
+                self._listed[place] = frozenset(path.name for path in place.iterdir())
+            except (OSError, ValueError):
+                self._listed[place] = frozenset()
+        name = case.rpartition("/")[2]
+        ending = next((end for end in VOLUME_ENDINGS if f"{name}{end}" in self._listed[place]), None)
+        return None if ending is None else place / f"{name}{ending}"
+
     def _prediction(self, run: Run, case: str) -> Path | None:
         folders: list[Path] = []
         if run.folder is not None:
@@ -124,11 +139,11 @@ class ScanSource:
         named = facts.table(run.record.external).get("prediction")
         if isinstance(named, str):
             folders.append(Path(named).expanduser())
-        return next((path for folder in folders if (path := _find(folder, case)) is not None), None)
+        return next((path for folder in folders if (path := self._find(folder, case)) is not None), None)
 
     def _external_reference(self, run: Run, case: str) -> Path | None:
         named = facts.table(run.record.external).get("reference")
-        return _find(Path(named).expanduser(), case) if isinstance(named, str) else None
+        return self._find(Path(named).expanduser(), case) if isinstance(named, str) else None
 
     def _has_reference(self, run: Run, case: str) -> bool:
         if self._external_reference(run, case) is not None:
@@ -182,16 +197,6 @@ def _open(slug: str, data_dir: str | None) -> Dataset | None:
         return None if root is None else open_dataset(card, path=root)
     except (SegbenchError, OSError):
         return None
-
-
-def _find(folder: Path, case: str) -> Path | None:
-    from segbench.volumes import VOLUME_ENDINGS
-
-    for ending in VOLUME_ENDINGS:
-        path = folder / f"{case}{ending}"
-        if path.is_file():
-            return path
-    return None
 
 
 def shown_case(
