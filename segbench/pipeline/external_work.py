@@ -7,7 +7,6 @@ tell what still holds. A worker that finds both digests unchanged says so and sc
 from __future__ import annotations
 
 import os
-import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from multiprocessing import parent_process
@@ -20,7 +19,6 @@ from segbench.core.hashing import sha256_file
 from segbench.metrics.evaluate import SMALL_VOXELS, compiled_engine_wanted
 from segbench.pipeline.external_sources import References
 from segbench.pipeline.scoring import CaseResult, ScoringRules, explain_label, score_file
-from segbench.volumes import inflate
 
 Stamp = dict[str, Any]
 
@@ -91,8 +89,6 @@ class ScoreCase:
         if task.check_only:
             return Answer(inputs, None)
         result = score_file(self.rules, task.case, reference, task.prediction)
-        if ENGINE in sys.modules:
-            inflate.load_kernels()  # the compiler is here anyway, and more cases may follow
         return Answer(inputs, result)
 
 
@@ -105,7 +101,7 @@ def preloaded(rules: ScoringRules, largest_bytes: int) -> tuple[str, ...]:
     """
     if rules.backend != "native" or largest_bytes <= SMALL_VOXELS or not compiled_engine_wanted():
         return (__name__,)
-    return (__name__, ENGINE, inflate.KERNELS)
+    return (__name__, ENGINE)
 
 
 def stamp(path: Path) -> Stamp:
