@@ -16,7 +16,8 @@ from typing import Any
 from segbench.core.errors import SegbenchError
 from segbench.core.faults import fault
 from segbench.core.hashing import sha256_file
-from segbench.metrics.evaluate import SMALL_VOXELS, compiled_engine_wanted
+from segbench.metrics.engines import compiled_engine_wanted
+from segbench.metrics.evaluate import SMALL_VOXELS
 from segbench.pipeline.external_sources import References
 from segbench.pipeline.scoring import CaseResult, ScoringRules, explain_label, score_file
 

@@ -27,6 +27,7 @@ from segbench.core.errors import SegbenchError
 from segbench.core.faults import note_run
 from segbench.core.interrupt import Interrupted, StopRequest
 from segbench.data import open_dataset
+from segbench.data.digest import content_digest
 from segbench.data.splits import Split, count_leaks
 from segbench.launch.command import JOB, LAUNCHER, NODE
 from segbench.metrics.profiles import load_profile
@@ -272,7 +273,7 @@ def context_of(
     )
     fold, seed = record.fold or 0, record.seed or 0
     content = identify(
-        model, dataset.card, protocol, dataset_digest=dataset.digest, split_digest=split.digest
+        model, dataset.card, protocol, dataset_digest=content_digest(dataset), split_digest=split.digest
     )
     expected = run_id(model.slug, dataset.card.slug, protocol.name, fold=fold, seed=seed, content=content)
     if expected != record.run_id:
