@@ -42,16 +42,16 @@ class Limit:
 
 
 LIMITS = {
-    "source lines": Limit(60_000, 42_000),
+    "source lines": Limit(59_807, 42_000),
     "records": Limit(298, 150),
     "import circles between files": Limit(3, 0),
     "longest file": Limit(470, 500),
     "longest function": Limit(212, 90),
     "longest kernel file": Limit(721, 600),
     "longest kernel function": Limit(90, 90),
-    "files in one folder": Limit(62, 20),
+    "files in one folder": Limit(48, 20),
     "options over all commands": Limit(200, 150),
-    "tests to source": Limit(0.48, 0.55, least=True),
+    "tests to source": Limit(0.49, 0.55, least=True),
 }
 
 
