@@ -1,4 +1,4 @@
-# segbench: every target sets up what it needs. Only python3 (3.11 or newer), pip and make are expected.
+# segbench: every target sets up what it needs. Only python3 (3.11.4 or newer), pip and make are expected.
 PYTHON ?= python3
 VENV   ?= .venv
 BIN    := $(VENV)/bin

@@ -82,13 +82,6 @@ class Dataset:
         """Whether the tree was written by `segbench data phantom` (MSD's phantoms lie one folder down)."""
         return any(self.root.glob("phantom.json")) or any(self.root.glob("Task99_*/phantom.json"))
 
-    @cached_property
-    def digest(self) -> str:
-        """Digest of the content of every labelled case, 64 hex digits; the first call reads every file."""
-        from segbench.data.digest import dataset_digest
-
-        return dataset_digest(self)
-
     def case(self, case: str) -> CaseFiles:
         """The files of a case, also of one without a reference.
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable
+from functools import lru_cache
 from pathlib import Path
 
 from segbench.core.errors import SegbenchError
@@ -51,6 +52,12 @@ def dataset_digest(
     cache = open_cache(dataset.root, keep=keep)
     facts = gather(dataset, cache, workers=workers, cases=chosen, advance=advance)
     return digest_of_facts(dataset, facts, chosen)
+
+
+@lru_cache(maxsize=16)
+def content_digest(dataset: Dataset) -> str:
+    """The digest of an open dataset's labelled cases; only the first call reads the files."""
+    return dataset_digest(dataset)
 
 
 def digest_cases(dataset: Dataset) -> tuple[str, ...]:

@@ -8,15 +8,14 @@ from __future__ import annotations
 
 import importlib
 import math
-import os
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from types import MappingProxyType, ModuleType
 from typing import TYPE_CHECKING, Any
 
 from segbench.metrics import _plain
+from segbench.metrics.engines import compiled_engine_wanted
 from segbench.metrics.inputs import check_pair, check_regions, check_spacing, check_tolerance, diagonal_mm
 from segbench.metrics.measure import Measurement, measured_values
 from segbench.metrics.policies import Status, check_policy, fill, penalised, status_of
@@ -159,21 +158,6 @@ def measure(
     """Return the measurements by the compiled engine where it pays, else by the plain one: the same bits."""
     engine = _plain if not _compiled_engine_pays(reference, prediction) else _native_engine()
     return engine.measure(reference, prediction, spacing_mm=spacing_mm, regions=regions, distances=distances)
-
-
-def compiled_engine_wanted() -> bool:
-    """Tell whether compiled kernels may be used: not when `SEGBENCH_NO_NUMBA` is set to something but 0."""
-    return os.environ.get("SEGBENCH_NO_NUMBA", "") in ("", "0")
-
-
-def kernels_are_cached() -> bool:
-    """Tell, without importing numba, whether the kernels' usual cache is newer than their source."""
-    source = Path(__file__).with_name("_kernels.py")
-    try:
-        written = max(path.stat().st_mtime for path in source.parent.glob("__pycache__/_kernels.far-*.nbi"))
-        return written >= source.stat().st_mtime
-    except (OSError, ValueError):
-        return False
 
 
 def _compiled_engine_pays(reference: LabelMap, prediction: LabelMap) -> bool:

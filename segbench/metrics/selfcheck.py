@@ -20,7 +20,7 @@ import numpy as np
 
 from segbench.core.errors import BackendUnavailable
 from segbench.metrics import _plain
-from segbench.metrics.evaluate import compiled_engine_wanted
+from segbench.metrics.engines import compiled_engine_wanted
 from segbench.metrics.inputs import check_regions, check_spacing
 from segbench.metrics.measure import measured_values
 from segbench.metrics.registry import DEFAULT_METRICS

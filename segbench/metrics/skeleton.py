@@ -21,6 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from segbench.metrics.boxes import box_of
+from segbench.metrics.engines import compiled_engine_wanted
 
 _DIRECTIONS = ((0, -1, 0), (0, 1, 0), (0, 0, 1), (0, 0, -1), (1, 0, 0), (-1, 0, 0))
 _OFFSETS = tuple(
@@ -57,8 +58,6 @@ def thin(mask: NDArray[Any]) -> NDArray[np.bool_]:
 
 def _thin(padded: NDArray[np.uint8], directions: int) -> None:
     """Thin in place by the compiled loop, or by the plain one where compiled code is not wanted."""
-    from segbench.metrics.evaluate import compiled_engine_wanted
-
     euler, octants, adjacency = tables()
     sizes = padded.shape
     strides = (sizes[1] * sizes[2], sizes[2], 1)

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from segbench.core.errors import SegbenchError
 from segbench.networks.layouts import Layout, layout_of
-from segbench.networks.weights import read_weights
+from segbench.networks.weights_files import read_weights
 
 __all__ = ["LoadReport", "export_official_weights", "load_official_weights", "plain_weights"]
 

@@ -1,7 +1,4 @@
-"""Weights files: safetensors, or a plain state_dict that torch reads without unpickling objects.
-
-There is no fallback. A file that needs objects to be rebuilt is refused (SB406), and nothing in it runs.
-"""
+"""Weights with what they say of themselves: written as safetensors, imported and exported by model."""
 
 from __future__ import annotations
 
@@ -10,7 +7,7 @@ from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -24,10 +21,15 @@ from torch.nn.modules.module import (
 from segbench.core.atomic import atomic_write
 from segbench.core.errors import SegbenchError
 from segbench.core.outputs import check_targets
+from segbench.networks.layouts import layout_of
+from segbench.networks.official import (
+    LoadReport,
+    export_official_weights,
+    load_official_weights,
+    plain_weights,
+)
 from segbench.networks.registry import build_network, build_on_meta, network_card
-
-if TYPE_CHECKING:
-    from segbench.networks.official import LoadReport
+from segbench.networks.weights_files import read_weights, unreadable
 
 __all__ = [
     "WeightsMetadata",
@@ -35,16 +37,12 @@ __all__ = [
     "export_weights",
     "import_weights",
     "read_metadata",
-    "read_weights",
     "write_weights",
 ]
 
-PICKLED = (".pt", ".pth", ".ckpt", ".bin")
 FORMAT = "segbench.weights/1"
 ENTRY_BYTES = 32
 """What the entry of a tensor takes in the head of a file, at least."""
-_ADVICE = ("weights_only", "Weights only load failed", "Please file an issue", "Check the documentation")
-"""Lines of torch's refusals that say what its users could do, and not what is wrong with the file."""
 
 
 @dataclass(frozen=True)
@@ -78,33 +76,6 @@ class WeightsMetadata:
         }
 
 
-def read_weights(path: Path | str) -> dict[str, Any]:
-    """The content of a weights file: names to tensors, possibly one level deeper for `.pt` files.
-
-    Args:
-        path: A `.safetensors` file, or a `.pt`, `.pth`, `.ckpt` or `.bin` file that holds tensors only.
-
-    Raises:
-        SegbenchError: SB406 where the file is absent, damaged, of another kind, or not made of plain tensors.
-    """
-    path = Path(path)
-    if not path.is_file():
-        raise SegbenchError(
-            "SB406", f"there is no weights file {path}", path=path, mend="name an existing file"
-        )
-    if path.suffix == ".safetensors":
-        return _read_safetensors(path)
-    if path.suffix in PICKLED:
-        return _read_plain_tensors(path)
-    raise SegbenchError(
-        "SB406",
-        f"weights files end in .safetensors, {', '.join(PICKLED)}; found '{path.suffix}'",
-        path=path,
-        expected=".safetensors",
-        found=path.suffix,
-    )
-
-
 def read_metadata(path: Path | str) -> WeightsMetadata | None:
     """What a safetensors file says of itself; None where segbench did not write it.
 
@@ -116,7 +87,7 @@ def read_metadata(path: Path | str) -> WeightsMetadata | None:
         with safe_open(path, framework="pt") as file:
             words: dict[str, str] = file.metadata() or {}
     except (SafetensorError, OSError) as error:
-        raise _unreadable(path, error) from None
+        raise unreadable(path, error) from None
     if words.get("format") != FORMAT:
         return None
     try:
@@ -217,8 +188,6 @@ def import_weights(
         SegbenchError: SB406 for a file that cannot be read or does not fit, SB101 for an unknown model, SB337
             when a file stands at `output`.
     """
-    from segbench.networks.official import load_official_weights, plain_weights
-
     output = _safetensors_name(output)
     check_targets([output], inputs=[Path(file)])
     network_card(model)
@@ -248,8 +217,6 @@ def export_weights(file: Path | str, model: str, output: Path | str) -> tuple[st
         SegbenchError: SB406 for weights that do not fit or an ending that cannot be written, SB337 when a
             file stands at `output`.
     """
-    from segbench.networks.official import export_official_weights, load_official_weights, plain_weights
-
     file, output = Path(file), Path(output)
     if output.suffix not in (".pt", ".pth"):
         output = _safetensors_name(output)
@@ -267,46 +234,6 @@ def export_weights(file: Path | str, model: str, output: Path | str) -> tuple[st
         known = metadata or WeightsMetadata(model, inputs, outputs, {})
         write_weights(output, official, known)
     return tuple(official)
-
-
-def _read_safetensors(path: Path) -> dict[str, Any]:
-    try:
-        with safe_open(path, framework="pt") as file:
-            return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - no mapping
-    except (SafetensorError, OSError) as error:
-        raise _unreadable(path, error) from None
-
-
-def _read_plain_tensors(path: Path) -> dict[str, Any]:
-    # The refusals of torch's restricted reader have no common type: unpickling, EOF, zip and key errors.
-    try:
-        content: object = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:
-        raise _unreadable(path, error) from None
-    if not isinstance(content, dict):
-        raise SegbenchError(
-            "SB406",
-            f"{path} holds a {type(content).__name__}, not named tensors",
-            path=path,
-            expected="a mapping of names to tensors (a state_dict)",
-            found=type(content).__name__,
-        )
-    return content
-
-
-def _unreadable(path: Path, error: Exception) -> SegbenchError:
-    # torch's own text begins with the advice to load the file without protection; only what it met is told.
-    lines = [line.split("WeightsUnpickler error:")[-1].strip() for line in str(error).splitlines()]
-    lines = [line for line in lines if line and not any(words in line for words in _ADVICE)]
-    telling = [line for line in lines if "nsupported" in line] or lines
-    reason = telling[0].split(" Please use")[0] if telling else type(error).__name__
-    return SegbenchError(
-        "SB406",
-        f"{path} cannot be read as plain tensors; nothing in it was executed",
-        path=path,
-        expected="tensors only",
-        found=reason[:300],
-    )
 
 
 def _safetensors_name(path: Path | str) -> Path:
@@ -351,8 +278,6 @@ def _channel_counts(
     model: str, weights: Mapping[str, Tensor], *, path: Path, overrides: Mapping[str, Any]
 ) -> tuple[int, int]:
     """Input and output channels of weights, found by where the shapes of a probe network depend on them."""
-    from segbench.networks.official import export_official_weights
-
     with _no_larger_than(path, model):
         build_on_meta(model, 1, 1, **overrides)
     probes = [
@@ -382,8 +307,6 @@ def _channel_counts(
 
 
 def _own_name(model: str, official: str, overrides: Mapping[str, Any]) -> str:
-    from segbench.networks.layouts import layout_of
-
     return layout_of(build_on_meta(model, 1, 1, **overrides)).to_ours(official) or official
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from segbench.data.digest import content_digest
 from segbench.pipeline.cell import card_settings, network_arguments
 from segbench.pipeline.context import Context
 from segbench.pipeline.predicting import predict_stage
@@ -19,7 +20,7 @@ from segbench.pipeline.training import train_stage
 
 def _split(context: Context) -> dict[str, Any]:
     return {
-        "dataset": context.dataset.digest,
+        "dataset": content_digest(context.dataset),
         "split": context.split.digest,
         "card": card_settings(context.card),
     }

@@ -356,7 +356,7 @@ def _payload(path: Path) -> int:
 
 def _warm_up(job: Job) -> None:
     """Compile the kernels here, once, before several processes would each do it; not when they are cached."""
-    from segbench.metrics.evaluate import compiled_engine_wanted, kernels_are_cached
+    from segbench.metrics.engines import compiled_engine_wanted, kernels_are_cached
 
     if job.rules.backend == "native" and compiled_engine_wanted() and not kernels_are_cached():
         try:

@@ -7,7 +7,6 @@ tell what still holds. A worker that finds both digests unchanged says so and sc
 from __future__ import annotations
 
 import os
-import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from multiprocessing import parent_process
@@ -17,10 +16,11 @@ from typing import Any
 from segbench.core.errors import SegbenchError
 from segbench.core.faults import fault
 from segbench.core.hashing import file_state, sha256_file
-from segbench.metrics.evaluate import SMALL_VOXELS, compiled_engine_wanted
+from segbench.metrics.engines import compiled_engine_wanted
+from segbench.metrics.evaluate import SMALL_VOXELS
 from segbench.pipeline.external_sources import References
 from segbench.pipeline.scoring import CaseResult, ScoringRules, explain_label, score_file
-from segbench.volumes import DEFAULT_MAX_BYTES, inflate
+from segbench.volumes import DEFAULT_MAX_BYTES
 from segbench.volumes.read import plausible_size
 
 Stamp = dict[str, Any]
@@ -99,8 +99,6 @@ class ScoreCase:
         result = score_file(self.rules, task.case, reference, task.prediction)
         if is_its_reference(inputs):
             result = replace(result, notes=(*result.notes, (SAME_FILE, task.case)))
-        if ENGINE in sys.modules:
-            inflate.load_kernels()  # the compiler is here anyway, and more cases may follow
         return Answer(inputs, result)
 
     def _stamp(self, path: Path) -> Stamp:
@@ -116,7 +114,7 @@ def preloaded(rules: ScoringRules, largest_bytes: int) -> tuple[str, ...]:
     """
     if rules.backend != "native" or largest_bytes <= SMALL_VOXELS or not compiled_engine_wanted():
         return (__name__,)
-    return (__name__, ENGINE, inflate.KERNELS)
+    return (__name__, ENGINE)
 
 
 def stamp(path: Path, *, max_bytes: int = DEFAULT_MAX_BYTES) -> Stamp:

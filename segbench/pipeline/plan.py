@@ -15,6 +15,7 @@ from segbench.cards import ModelCard, Protocol, load_dataset_card, load_model_ca
 from segbench.core.catalogue import ExitCode
 from segbench.core.errors import SegbenchError
 from segbench.data import open_dataset
+from segbench.data.digest import content_digest
 from segbench.data.splits import Split, count_leaks, limit_split, load_split
 from segbench.metrics.profiles import load_profile
 from segbench.networks.implementation import obstacle
@@ -181,7 +182,7 @@ def _cells_of(
     """The cells of one dataset; what only depends on (model, dataset) is computed once."""
     cells: list[PlannedCell] = []
     splits: list[Split] | None = None
-    digest = dataset.digest
+    digest = content_digest(dataset)
     for model in models:
         own = protocol_for(protocol, model, dataset.card)
         if splits is None:

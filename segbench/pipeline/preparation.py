@@ -10,6 +10,7 @@ from segbench.cards import load_protocol
 from segbench.core import console
 from segbench.core.errors import SegbenchError
 from segbench.data import open_dataset
+from segbench.data.digest import content_digest
 from segbench.data.eviction import evict
 from segbench.data.prepare import prepare_dataset
 from segbench.pipeline.plan import usable_splits
@@ -49,7 +50,7 @@ def prepare_ahead(
     split = usable_splits(opened, name, settings.split.limit)[0]
     cases = sorted({*split.train, *split.validation, *split.test})
     card = opened.card
-    recipe = build_recipe(card, settings.data, opened.digest)
+    recipe = build_recipe(card, settings.data, content_digest(opened))
     with console.progress(f"prepare {card.slug}", len(cases)) as bar:
         cache = prepare_dataset(
             opened,

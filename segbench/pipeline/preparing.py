@@ -12,6 +12,7 @@ from segbench.cards.protocol import DataSection
 from segbench.core import console
 from segbench.core.environment import cache_dir
 from segbench.core.errors import SegbenchError
+from segbench.data.digest import content_digest
 from segbench.pipeline.context import Context
 from segbench.pipeline.stages import StageResult
 
@@ -95,7 +96,7 @@ def build_recipe(card: DatasetCard, data: DataSection, dataset_digest: str) -> P
 
 def recipe_of(context: Context) -> PreparationRecipe:
     """How the cases of this cell become network input."""
-    return build_recipe(context.card, context.protocol.data, context.dataset.digest)
+    return build_recipe(context.card, context.protocol.data, content_digest(context.dataset))
 
 
 def prepared_root() -> Path:

@@ -27,6 +27,7 @@ from segbench.core.errors import SegbenchError
 from segbench.core.faults import note_run
 from segbench.core.interrupt import Interrupted, StopRequest
 from segbench.data import open_dataset
+from segbench.data.digest import content_digest
 from segbench.data.splits import Split, count_leaks
 from segbench.launch.command import JOB, LAUNCHER, NODE
 from segbench.metrics.profiles import load_profile
@@ -286,7 +287,7 @@ def context_of(
         model,
         dataset.card,
         protocol,
-        dataset_digest=dataset.digest,
+        dataset_digest=content_digest(dataset),
         split_digest=split.digest,
         code_digest=None if code is None else code.digest,
     )

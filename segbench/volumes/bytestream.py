@@ -5,65 +5,32 @@ returns a truncated file as whole. Here a payload counts only after the whole st
 member ends with the right CRC32 and length, nothing is missing, and nothing is left over. Several members
 are one stream, as bgzip writes them. Memory stays at two small blocks beside the caller's own buffer.
 
-Source: RFC 1952 (gzip), RFC 1951 (deflate: at most 1032:1); zlib checks CRC32 and ISIZE of a member by
+Source: RFC 1952 (gzip), RFC 1951 (deflate: at most 1032:1); zlib-ng checks CRC32 and ISIZE of a member by
 itself.
 """
 
 from __future__ import annotations
 
 import errno
-import importlib
 import os
 import stat
-import zlib
-from collections.abc import Callable, Generator
+from collections.abc import Generator
 from contextlib import contextmanager
 from io import FileIO
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
+from zlib_ng import zlib_ng
+
 from segbench.core.errors import SegbenchError
 
-
-class Decoder(Protocol):
-    """One member being inflated: what zlib and isal both give."""
-
-    @property
-    def eof(self) -> bool:
-        """Whether the member's end was reached and its checks passed."""
-        ...
-
-    @property
-    def unconsumed_tail(self) -> bytes:
-        """Input that the output limit left over."""
-        ...
-
-    @property
-    def unused_data(self) -> bytes:
-        """Input behind the member's end."""
-        ...
-
-    def decompress(self, data: bytes, max_length: int, /) -> bytes:
-        """Inflate up to `max_length` bytes."""
-        ...
-
-
-def _inflater() -> tuple[Callable[[int], Decoder], tuple[type[Exception], ...]]:
-    """Maker of decoders and the errors they raise: isal when it happens to be installed, else zlib."""
-    try:
-        fast: Any = importlib.import_module("isal.isal_zlib")
-    except ImportError:
-        return zlib.decompressobj, (zlib.error,)
-    return fast.decompressobj, (zlib.error, fast.error)
-
-
-_make_decoder, _ERRORS = _inflater()
+_library: Any = zlib_ng  # its stubs leave arguments untyped and call its error an instance
 
 MAX_RATIO = 1032
 """Deflate cannot expand further than this."""
 
 Coding = Literal["plain", "gzip", "zlib"]
-_WINDOW: dict[str, int] = {"gzip": 31, "zlib": 15}
+_WINDOW: dict[Coding, int] = {"plain": 15, "gzip": 31, "zlib": 15}
 
 GZIP_MAGIC = b"\x1f\x8b"
 _BLOCK_IN = 256 * 1024
@@ -102,7 +69,8 @@ class ByteStream:
         self._hasher = hasher
         self._pending = b""
         self._consumed = 0
-        self._decoder: Decoder | None = None
+        self._decoder = _library.decompressobj(_WINDOW[coding])
+        self._inside = False
         self._begun = False
         self._empty_members = 0
         self._member_start = 0
@@ -145,16 +113,6 @@ class ByteStream:
     def last_length(self) -> int:
         """What the last four bytes of the file say: the length modulo 2^32 of its last gzip member."""
         return int.from_bytes(os.pread(self._stream.fileno(), 4, max(0, self._end - 4)), "little")
-
-    def file_content(self) -> bytes:
-        """All bytes of the file from where the stream stood on, without moving it; fed to no hasher."""
-        start = self._end - self.file_bytes
-        return os.pread(self._stream.fileno(), self.file_bytes, start)
-
-    @property
-    def hashed(self) -> bool:
-        """Whether the file's bytes are being hashed as they are read."""
-        return self._hasher is not None
 
     def finish(self, announced: int) -> None:
         """Read on to the end of the file and refuse anything left over.
@@ -212,10 +170,8 @@ class ByteStream:
 
     def _next_inflated(self, limit: int) -> bytes:
         while True:
-            if self._decoder is None:
-                if not self._begin_member():
-                    return b""
-                self._decoder = _make_decoder(_WINDOW[self.coding])
+            if not self._inside and not self._begin_member():
+                return b""
             at_end = False
             if not self._pending:
                 self._pending = self._read_file(_BLOCK_IN)
@@ -236,10 +192,9 @@ class ByteStream:
                 return part
 
     def _inflate(self, limit: int) -> bytes:
-        assert self._decoder is not None
         try:
-            part = self._decoder.decompress(self._pending, limit)
-        except _ERRORS as error:
+            part: bytes = self._decoder.decompress(self._pending, limit)
+        except _library.error as error:
             raise SegbenchError(
                 "SB205",
                 f"the compressed data is damaged ({str(error).split(': ')[-1]})",
@@ -251,7 +206,6 @@ class ByteStream:
         return part
 
     def _end_member(self, last: int) -> None:
-        assert self._decoder is not None
         if self.position + last == self._member_start:
             self._empty_members += 1
             if self._empty_members > _MAX_EMPTY_MEMBERS:
@@ -263,7 +217,8 @@ class ByteStream:
                     found=f"more than {_MAX_EMPTY_MEMBERS}",
                 )
         self._pending = self._decoder.unused_data
-        self._decoder = None
+        self._decoder = _library.decompressobj(_WINDOW[self.coding])
+        self._inside = False
 
     def _begin_member(self) -> bool:
         """Whether another member follows; refuses anything else that does."""
@@ -283,6 +238,7 @@ class ByteStream:
                 found=f"{self.file_bytes:,} bytes",
             )
         self._member_start = self.position
+        self._inside = True
         return True
 
 

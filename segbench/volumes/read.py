@@ -18,7 +18,6 @@ from numpy.typing import NDArray
 from segbench.core.errors import SegbenchError
 from segbench.volumes.bytestream import ByteStream, Hasher, open_regular
 from segbench.volumes.header import VolumeHeader, check_size, missing_share
-from segbench.volumes.inflate import inflate_whole, worth_it
 from segbench.volumes.itk_formats import ITK_ENDINGS, open_itk
 from segbench.volumes.labels import as_label_array, check_declared
 from segbench.volumes.nifti import open_nifti
@@ -128,9 +127,6 @@ def load_stored(
     with open_payload(
         path, allow_channels=allow_channels, max_bytes=max_bytes, raw=not as_float, hasher=hasher
     ) as (header, payload):
-        whole = _at_once(header, payload)
-        if whole is not None:
-            return header, _shaped(header, whole)
         if _looks_cut(header, payload):
             # Either several members or a damaged file: find out before so much memory is filled.
             with open_payload(path, allow_channels=allow_channels, max_bytes=max_bytes) as (_, rehearsal):
@@ -213,17 +209,6 @@ def _shaped(header: VolumeHeader, buffer: NDArray[np.uint8]) -> NDArray[Any]:
         grid = values.reshape(*header.shape_zyx, header.channels)
         return np.ascontiguousarray(np.moveaxis(grid, -1, 0))
     return values.reshape(header.channels, *header.shape_zyx)
-
-
-def _at_once(header: VolumeHeader, payload: ByteStream) -> NDArray[np.uint8] | None:
-    """Return the voxels of a sound, highly compressed file in one step; None leaves it to the usual way."""
-    if payload.coding != "gzip" or payload.hashed or header.data_offset % 16:
-        return None
-    size = header.data_offset + header.payload_bytes
-    if not worth_it(payload.file_bytes, size):
-        return None
-    whole = inflate_whole(payload.file_content(), size)
-    return None if whole is None else whole[header.data_offset :]
 
 
 def _looks_cut(header: VolumeHeader, payload: ByteStream) -> bool:

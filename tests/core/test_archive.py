@@ -6,6 +6,7 @@ import bz2
 import gzip
 import io
 import lzma
+import random
 import stat
 import struct
 import tarfile
@@ -205,6 +206,32 @@ def test_names_that_collide(tmp_path, names, words, make):
 
 def test_bombs(tmp_path):
     refuse(tar(tmp_path / "x.tar.gz", [("a", bytes(3_000_000))], pack=gzip.compress), "bomb", max_ratio=100)
+
+
+@pytest.mark.parametrize("name", ["x.tar.gz", "x.tar.bz2", "x.tar.xz"])
+def test_a_bomb_is_refused_without_being_told_a_limit(tmp_path, name):
+    refuse(tar(tmp_path / name, [("a", bytes(30_000_000))], pack=PACKERS[name]), "bomb")
+
+
+def test_a_folder_of_plain_label_maps_is_no_bomb(tmp_path):
+    """Uncompressed labels of an organ shrink about 200-fold, and are unpacked."""
+    labels, draw = bytearray(4_000_000), random.Random(0)
+    for at in range(100_000, 3_900_000, 1_000):
+        length = draw.randrange(20, 200)
+        labels[at : at + length] = b"\x02" * length
+    archive = tar(tmp_path / "x.tar.gz", [("a.nii", bytes(labels))], pack=gzip.compress)
+    assert 150 < 4_000_000 / archive.stat().st_size < 400
+    safe_extract(archive, tmp_path / "out")
+    assert files_in(tmp_path / "out") == {"a.nii": bytes(labels)}
+
+
+def test_modes_do_not_travel(tmp_path):
+    info = tarfile.TarInfo("a")
+    info.mode, info.mtime = 0o4777, 1
+    safe_extract(tar(tmp_path / "x.tar", [info]), tmp_path / "out")
+    state = (tmp_path / "out" / "a").stat()
+    assert not state.st_mode & (stat.S_ISUID | stat.S_IXUSR)
+    assert state.st_mtime > 1
 
 
 def test_zip_bomb(tmp_path):

@@ -17,9 +17,9 @@ from segbench.networks.weights import (
     export_weights,
     import_weights,
     read_metadata,
-    read_weights,
     write_weights,
 )
+from segbench.networks.weights_files import read_weights
 
 SMALL = {"features": (8, 8, 16, 16), "depths": (1, 1, 1, 1), "hidden": 16}
 
