@@ -12,7 +12,7 @@ from segbench.stats.errors import StatsError
 from segbench.stats.family import FEWEST_SEEDS, Pairs, PairTests, decide, larger, pair_tests, too_few_seeds
 from segbench.stats.hodges_lehmann import hodges_lehmann
 from segbench.stats.multiple import holm, shaffer
-from segbench.stats.paired import rank_biserial, wilcoxon_signed_rank
+from segbench.stats.paired import WilcoxonResult, wilcoxon_signed_rank
 from segbench.stats.scores import Bounds, checked_bounds, checked_scores
 
 FEWEST_PATIENTS = 6  # of a verdict about trained weights
@@ -193,9 +193,10 @@ def _comparison(
     (name, other), (first, second) = (names[i] for i in pair), (values[i] for i in pair)
     a, b = first.mean(axis=0), second.mean(axis=0)
     won = paired_differences(a, b) * (1 if rules.higher_is_better else -1)
+    signed = wilcoxon_signed_rank(a, b)
     difference = float(decisions.test.difference[place])
     verdict, low, high, confidence = _verdict(place, decisions, rules)
-    notes = [decisions.reasons[place], _contrast(name, other, won, difference, rules)]
+    notes = [decisions.reasons[place], _contrast(name, other, won, difference, signed, rules)]
     if verdict in ("better", "worse") and decisions.equivalence_adjusted[place] < rules.alpha:
         notes.append(f"The difference lies within the margin of {rules.margin:g}.")
     return Comparison(
@@ -215,7 +216,7 @@ def _comparison(
         detectable_difference=float(decisions.detectable[place]),
         p_equivalence=float(decisions.p_equivalence[place]),
         p_equivalence_adjusted=float(decisions.equivalence_adjusted[place]),
-        wilcoxon_p=wilcoxon_signed_rank(a, b).pvalue,
+        wilcoxon_p=signed.pvalue,
         shift=hodges_lehmann(a, b).estimate,
         wins=float(((won > 0) + 0.5 * (won == 0)).mean()),
         degenerate=bool((decisions.test.parts[place] == 0).all()),
@@ -298,13 +299,16 @@ def _equivalence(
     return larger(*tests, first, second), p, adjusted
 
 
-def _contrast(name: str, other: str, won: FloatArray, difference: float, rules: _Rules) -> str:
+def _contrast(
+    name: str, other: str, won: FloatArray, difference: float, signed: WilcoxonResult, rules: _Rules
+) -> str:
     """The sentence for a mean and ranks that point to different models, "" where they agree."""
-    by_mean = float(np.sign(difference)) * (1 if rules.higher_is_better else -1)
+    direction = 1 if rules.higher_is_better else -1
+    by_mean = float(np.sign(difference)) * direction
     ahead, behind = (name, other) if by_mean > 0 else (other, name)
     more, fewer = int((won > 0).sum()), int((won < 0).sum())
     if by_mean * (more - fewer) < 0:
         return f"By the mean {ahead} is ahead, on {max(more, fewer)} of {won.size} {rules.unit} {behind} is."
-    if by_mean * rank_biserial(won) < 0:
+    if by_mean * direction * (signed.statistic - signed.n * (signed.n + 1) / 4) < 0:  # W+ against its middle
         return f"By the mean {ahead} is ahead, by the signed ranks {behind} is."
     return ""

@@ -111,6 +111,7 @@ def test_worst_cases_come_worst_first_and_at_most_three_of_a_model(
     for model, skill in (("alpha", 0.6), ("beta", 0.9)):
         for seed in (0, 1):
             runs.run(model, cases=8, skill=skill, seed=seed)
+    monkeypatch.setattr(ScanSource, "holds", lambda self, run: True)
     monkeypatch.setattr(ScanSource, "has", lambda self, run, case: case != "case-0003")
     analysis = analyse([runs.root], make_options(metrics="hd95", resamples=100))
     found = worst_cases(analysis, ScanSource(), 10)

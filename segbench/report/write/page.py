@@ -91,6 +91,8 @@ def files(analysis: Analysis) -> dict[str, bytes | str]:
     code, problem = viewer_code() if found else ("", "")
     limit, told = analysis.options.max_size, [problem] if problem else []
     bare = _html(analysis, figure, picture, [], "", told)
+    if not found:
+        return {"report.html": bare, **drawn}
     kept = fitting(found, limit - len(bare.encode()) - len(code))
     while True:  # the estimate leaves out what stands around a case
         lost = len(found) - len(kept)

@@ -118,28 +118,31 @@ class ScanSource:
         except (SegbenchError, OSError, ValueError):
             return None
 
+    def holds(self, run: Run) -> bool:
+        """Whether there is any prediction of a run."""
+        return any(self._files(folder) for folder in _prediction_folders(run))
+
+    def _files(self, folder: Path) -> frozenset[str]:
+        """Names in a folder, which is listed once; empty where there is none."""
+        if folder not in self._listed:
+            try:
+                self._listed[folder] = frozenset(path.name for path in folder.iterdir())
+            except (OSError, ValueError):
+                self._listed[folder] = frozenset()
+        return self._listed[folder]
+
     def _find(self, folder: Path, case: str) -> Path | None:
-        """The file of a case in a folder, which is listed once."""
+        """The file of a case in a folder."""
         from segbench.volumes import VOLUME_ENDINGS
 
-        place = folder.joinpath(*case.split("/")[:-1]) if "/" in case else folder
-        if place not in self._listed:
-            try:
-                self._listed[place] = frozenset(path.name for path in place.iterdir())
-            except (OSError, ValueError):
-                self._listed[place] = frozenset()
-        name = case.rpartition("/")[2]
-        ending = next((end for end in VOLUME_ENDINGS if f"{name}{end}" in self._listed[place]), None)
-        return None if ending is None else place / f"{name}{ending}"
+        *above, name = case.split("/")
+        place = folder.joinpath(*above) if above else folder
+        known = self._files(place)
+        return next((place / f"{name}{end}" for end in VOLUME_ENDINGS if f"{name}{end}" in known), None)
 
     def _prediction(self, run: Run, case: str) -> Path | None:
-        folders: list[Path] = []
-        if run.folder is not None:
-            folders.append(run.folder / "predictions")
-        named = facts.table(run.record.external).get("prediction")
-        if isinstance(named, str):
-            folders.append(Path(named).expanduser())
-        return next((path for folder in folders if (path := self._find(folder, case)) is not None), None)
+        found = (self._find(folder, case) for folder in _prediction_folders(run))
+        return next((path for path in found if path is not None), None)
 
     def _external_reference(self, run: Run, case: str) -> Path | None:
         named = facts.table(run.record.external).get("reference")
@@ -197,6 +200,13 @@ def _open(slug: str, data_dir: str | None) -> Dataset | None:
         return None if root is None else open_dataset(card, path=root)
     except (SegbenchError, OSError):
         return None
+
+
+def _prediction_folders(run: Run) -> list[Path]:
+    """Where the predictions of a run may lie: in its own folder, else where they were scored."""
+    named = facts.table(run.record.external).get("prediction")
+    own = [] if run.folder is None else [run.folder / "predictions"]
+    return [*own, Path(named).expanduser()] if isinstance(named, str) else own
 
 
 def shown_case(

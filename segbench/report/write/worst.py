@@ -47,6 +47,8 @@ def worst_cases(analysis: Analysis, source: ScanSource, count: int) -> list[Show
             continue
         sign = 1.0 if metric.higher_is_better else -1.0
         for scores in block.models:
+            if not any(source.holds(run) for run in scores.entry.runs):
+                continue
             for item in _case_values(block, scores, column.region, metric):
                 key = (sign * item.value, column.block, item.label, item.run.seed, item.case)
                 found.append((*key, item))
