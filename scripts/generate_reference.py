@@ -102,7 +102,7 @@ def errors_page() -> str:
             f"{entry.severity}, exit {entry.exit_code}. {entry.explanation}",
             "",
             f"- for example: {_plain(entry.example)}",
-            f"- mend: {_plain(entry.mend)}",
+            f"- fix: {_plain(entry.mend)}",
             "",
         ]
     return "\n".join(lines).rstrip() + "\n"

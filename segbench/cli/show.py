@@ -130,7 +130,7 @@ def _error(code: str) -> None:
         return
     console.emit(f"{entry.code}: {entry.title}   ({entry.severity}, exit {entry.exit_code})")
     console.emit(f"  {entry.explanation}")
-    console.emit(f"  mend: {entry.mend}")
+    console.emit(f"  fix: {entry.mend}")
     console.emit(f"  for example: {entry.example}")
 
 

@@ -135,7 +135,7 @@ def render_error(error: SegbenchError) -> str:
         lines.append(f"  found: {one_line(str(error.found))}")
     lines.extend(f"  {one_line(line)}" for line in error.details)
     if error.mend:
-        lines.append(f"  {error.mend}" if error.code in {"SB101", "SB301"} else f"  mend: {error.mend}")
+        lines.append(f"  {error.mend}" if error.code in {"SB101", "SB301"} else f"  fix: {error.mend}")
     return "\n".join(lines)
 
 

@@ -69,7 +69,7 @@ class Finding:
         message: one line.
         expected: what was expected, or None.
         found: what was found, or None.
-        mend: how to mend it.
+        mend: how to fix it.
     """
 
     code: str
@@ -247,7 +247,7 @@ def _group_lines(severity: str, code: str, entries: list[Finding], examples: int
         lines.append(f"  ... and {len(entries) - shown} more (-v lists all)")
     mends = list(dict.fromkeys(entry.mend for entry in entries[:shown] if entry.mend))
     if severity != "info":
-        lines += [f"  mend: {mend if examples is None else _shortened(mend)}" for mend in mends[:2]]
+        lines += [f"  fix: {mend if examples is None else _shortened(mend)}" for mend in mends[:2]]
     return lines
 
 

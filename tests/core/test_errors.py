@@ -35,7 +35,7 @@ def test_an_error_says_what_where_and_how_to_mend() -> None:
         "  expected: 10 bytes",
         "  found: 4 bytes",
         "  scored as a failure",
-        "  mend: write the file again, or stop at the first with --on-error stop",
+        "  fix: write the file again, or stop at the first with --on-error stop",
     ]
 
 

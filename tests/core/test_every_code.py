@@ -348,7 +348,7 @@ def test_a_raised_code_says_what_where_and_how_to_mend(
     assert status == CATALOGUE[code].exit_code
     assert said.out == ""
     assert f"error[{code}]: " in said.err
-    ways = ("  mend: ", "  did you mean ", "  to try the same layout without it: ")
+    ways = ("  fix: ", "  did you mean ", "  to try the same layout without it: ")
     assert any(way in said.err for way in ways)
     assert "Traceback" not in said.err
     folded = said.err.replace("\n", "")
@@ -401,7 +401,7 @@ def test_every_code_has_its_page(code: str, capsys: pytest.CaptureFixture[str]) 
     section = page.split(f"### {code}: ")[1].split("\n### ")[0]
     assert section.startswith(entry.title)
     assert f"exit {entry.exit_code}" in section
-    assert "- mend: " in section
+    assert "- fix: " in section
 
 
 def test_show_prints_cause_and_mend_of_every_code(capsys: pytest.CaptureFixture[str]) -> None:

@@ -442,7 +442,7 @@ def test_text_for_people(msd):
     result = run(str(msd))
     assert result.exit_code == 4
     assert "error[SB201]" in result.stdout and "phantom_001" in result.stdout and "1 error" in result.stdout
-    assert "mend:" in result.stdout
+    assert "fix:" in result.stdout
     assert "voxels of" in result.stderr  # progress goes to stderr, the result to stdout
     assert "voxels of" not in result.stdout
     many = as_text(verify(msd, cache=False), verbose=True)

@@ -732,7 +732,7 @@ def assert_told(printed: tuple[int, str], status: int, findings: list[dict]) -> 
         section = printed[1].split(f"{word}[{entry['code']}] ")[1].split("] ")[0]
         place = " ".join(part for part in (entry["case"], entry["file"]) if part)
         assert place in section and entry["message"] in section
-        assert "\n  mend: " in section or entry["severity"] == "info"
+        assert "\n  fix: " in section or entry["severity"] == "info"
 
 
 @pytest.mark.parametrize("kind", ["crc", "brats", "aiib", "abdomenatlas", "msd"])

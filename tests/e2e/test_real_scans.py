@@ -102,7 +102,7 @@ def test_damaged_data_stop_the_cell_and_are_named(
     assert done.returncode in {3, 4}, done.stderr
     assert code in done.stderr or (damage == "flipped" and "SB204" in done.stderr)
     assert "hippocampus_008" in done.stderr
-    assert "mend:" in done.stderr
+    assert "fix:" in done.stderr
     assert "Traceback" not in done.stderr
 
 
