@@ -308,7 +308,11 @@ def _contrast(
     ahead, behind = (name, other) if by_mean > 0 else (other, name)
     more, fewer = int((won > 0).sum()), int((won < 0).sum())
     if by_mean * (more - fewer) < 0:
-        return f"By the mean {ahead} is ahead, on {max(more, fewer)} of {won.size} {rules.unit} {behind} is."
+        most, least = max(more, fewer), min(more, fewer)
+        where = f"{most} of {won.size} {rules.unit}"
+        if 2 * most <= won.size:  # many ties
+            where = f"more {rules.unit} ({most} against {least} of {won.size})"
+        return f"By the mean {ahead} is ahead, on {where} {behind} is."
     if by_mean * direction * (signed.statistic - signed.n * (signed.n + 1) / 4) < 0:  # W+ against its middle
         return f"By the mean {ahead} is ahead, by the signed ranks {behind} is."
     return ""

@@ -110,7 +110,7 @@ def answers(analysis: Analysis, column: Column) -> list[str]:
     if column.omnibus is not None and len(column.compared) > 2 and whole:
         what = "the models" if column.omnibus.claim == "method" else "these trained weights"
         shows = "show" if column.omnibus.p < analysis.options.alpha else "do not show"
-        lines.append(f"The data {shows} that {what} differ at all (p {format_p(column.omnibus.p)}).")
+        lines.append(f"The data {shows} that {what} differ (p {format_p(column.omnibus.p)}).")
     gains = sorted(pair.detectable_difference for pair in column.comparisons if _finite(pair))
     if gains:
         middle = format_number(
