@@ -126,7 +126,8 @@ class Tex(str):
 
 
 _PROSE = re.compile(
-    r"(?P<math>\b[np] [<=>] [0-9.]+|\bp(?= adjusted))|(?P<percent>[0-9]+ %)|"
+    r"(?P<math>\b[np] [<=>] [0-9.]+|\bp(?= adjusted|-values| counts)|(?<=Adjusted )p\b|\bt(?=-test))|"
+    r"(?P<percent>[0-9]+ %)|"
     r"(?P<minus>(?<![\w.-])-(?=[0-9]))|"
     "(?P<symbol>[\N{PLUS-MINUS SIGN}\N{EN DASH}\N{DAGGER}\N{UPWARDS ARROW}\N{DOWNWARDS ARROW}])"
 )
