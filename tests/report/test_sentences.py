@@ -158,6 +158,18 @@ def test_no_output_contradicts_the_decision(runs: Any, reference: str) -> None:
     assert stars == (better if reference != "none" else set())
 
 
+def test_a_detectable_difference_beyond_the_range_of_the_metric_is_left_out(runs: Any) -> None:
+    for model, skill in (("a", 0.8), ("b", 0.82)):
+        for seed in range(2):
+            runs.run(model, skill=skill, seed=seed, cases=6, run_noise=0.004)
+    found = analysed(runs)
+    (column,) = found.main_columns()
+    (pair,) = column.comparisons
+    for value, told in ((0.5, True), (1.0, True), (1.2, False)):
+        changed = replace(column, comparisons=(replace(pair, detectable_difference=value, degenerate=False),))
+        assert ("would be found in 80 %" in " ".join(answers(found, changed))) == told
+
+
 def test_one_model_in_common_is_reported_dataset_by_dataset(runs: Any) -> None:
     for name, dataset in (("alpha", "one"), ("beta", "one"), ("alpha", "two"), ("gamma", "two")):
         runs.run(name, dataset=dataset, cases=6)
