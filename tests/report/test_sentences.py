@@ -11,7 +11,14 @@ import pytest
 from segbench.report import analyse
 from segbench.report.analysis.columns import turned
 from segbench.report.analysis.options import make_options
-from segbench.report.analysis.sentences import answers, headline, pair_answer, pair_sentence, rank_sentence
+from segbench.report.analysis.sentences import (
+    answers,
+    excluded_words,
+    headline,
+    pair_answer,
+    pair_sentence,
+    rank_sentence,
+)
 from segbench.report.write.tables import pair_tables, score_tables
 
 
@@ -168,6 +175,17 @@ def test_a_detectable_difference_beyond_the_range_of_the_metric_is_left_out(runs
     for value, told in ((0.5, True), (1.0, True), (1.2, False)):
         changed = replace(column, comparisons=(replace(pair, detectable_difference=value, degenerate=False),))
         assert ("would be found in 80 %" in " ".join(answers(found, changed))) == told
+
+
+def test_what_the_range_of_the_metric_excludes_is_not_said(runs: Any) -> None:
+    for model in ("a", "b"):
+        runs.run(model, cases=2, seed=0)
+    found = analysed(runs)
+    (column,) = found.main_columns()
+    (pair,) = column.comparisons
+    wide = excluded_words(column, replace(pair, low=-0.9, high=1.0))
+    assert wide == "a loss of more than 90.00 points is excluded"
+    assert excluded_words(column, replace(pair, low=-1.0, high=1.0)) == ""
 
 
 def test_one_model_in_common_is_reported_dataset_by_dataset(runs: Any) -> None:

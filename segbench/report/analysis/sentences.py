@@ -87,11 +87,12 @@ def excluded_words(column: Column, pair: Comparison, *, digits: int = 2) -> str:
     """What the interval of a pair excludes: said in place of equality where no margin was declared."""
     higher = bool(column.metric.higher_is_better)
     gain, loss = (pair.high, -pair.low) if higher else (-pair.low, pair.high)
+    least, most = column.metric.bounds(math.nan)
     parts = [
         f"a {word} of more than {format_number(value, scale=column.metric.scale, digits=digits)} "
         f"{column.metric.difference_unit}".rstrip()
         for word, value in (("gain", gain), ("loss", loss))
-        if value > 0
+        if 0 < value < most - least  # nobody doubts that a difference stays within the range
     ]
     return f"{' and '.join(parts)} {'are' if len(parts) > 1 else 'is'} excluded" if parts else ""
 
