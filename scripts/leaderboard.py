@@ -24,10 +24,10 @@ from segbench.core.atomic import atomic_write, atomic_write_json
 from segbench.report import Analysis, ReportResult, build_report
 from segbench.report.analysis.columns import Column, turned
 from segbench.report.analysis.findings import SEVERITY_WORDS
-from segbench.report.analysis.numbers import format_number
 from segbench.report.analysis.sentences import answers, pair_answer, rank_sentence
-from segbench.report.write.markdown import grid, score_table
-from segbench.report.write.tables import ScoreTable, score_tables
+from segbench.report.write.details import seed_tables
+from segbench.report.write.markdown import pipes
+from segbench.report.write.tables import Table, score_tables
 
 ROOT = Path(__file__).resolve().parents[1]
 BOARDS = ROOT / "results" / "leaderboard"
@@ -169,13 +169,13 @@ def page(board: Board, result: ReportResult) -> str:
         "## What was run",
         *_what_was_run(_records(BOARDS / board.name)),
         "## Scores",
-        *(_scores(table) for table in score_tables(analysis)),
+        *map(_table, score_tables(analysis)),
         "## What the records answer",
         *(_answer(analysis, column) for column in analysis.main_columns()),
         "## Questions",
         *(_question(question, analysis) for question in board.questions),
         "## Every training run",
-        *(_seeds(analysis, column) for column in analysis.main_columns()),
+        *map(_table, seed_tables(analysis)),
         "## Findings of the report",
         "\n".join(f"- {SEVERITY_WORDS[item.severity]}: {item.message}" for item in result.findings)
         or "None.",
@@ -187,9 +187,10 @@ def page(board: Board, result: ReportResult) -> str:
     return "\n\n".join(parts) + "\n"
 
 
-def _scores(table: ScoreTable) -> str:
-    """Table 1 with its notes."""
-    return "\n\n".join([table.caption, score_table(table), "\n".join(f"- {note}" for note in table.notes)])
+def _table(table: Table) -> str:
+    """A table with its caption and notes."""
+    parts = [table.caption, pipes(table), "\n".join(f"- {note}" for note in table.notes)]
+    return "\n\n".join(part for part in parts if part)
 
 
 def _records(folder: Path) -> list[dict[str, Any]]:
@@ -253,29 +254,6 @@ def _question(question: Question, analysis: Analysis) -> str:
                     asked = pair if pair.a == question.first else turned(pair)
                     lines.append(f"- {metric.label}: {pair_answer(analysis, column, asked)}")
     return "\n".join(lines)
-
-
-def _seeds(analysis: Analysis, column: Column) -> str:
-    """The mean of each training run."""
-    seeds = sorted({seed for mean in column.means.values() for seed, _ in mean.per_seed})
-    rows = [
-        [
-            analysis.names[label].short,
-            *(_seed_mean(column, dict(column.means[label].per_seed).get(seed)) for seed in seeds),
-        ]
-        for label in analysis.ordered(list(column.means))
-    ]
-    return "\n".join(
-        [
-            f"{column.metric.head}, {column.region}:",
-            "",
-            grid(["Model", *(f"seed {seed}" for seed in seeds)], rows, 1),
-        ]
-    )
-
-
-def _seed_mean(column: Column, value: float | None) -> str:
-    return "" if value is None else format_number(value, scale=column.metric.scale)
 
 
 def _usage(board: Board) -> str:

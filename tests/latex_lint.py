@@ -1,4 +1,4 @@
-r"""A check of `paper.tex` and other tables against their own rules: what passes compiles with booktabs alone.
+r"""A check of `paper.tex` and other tables by their own rules: what passes compiles with booktabs, graphicx.
 
 The macros that `paper.tex` defines stand in its head and are left out; rows that they set are expanded as TeX
 expands them.
@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
-ENVIRONMENTS = frozenset({"table", "table*", "tabular"})
+ENVIRONMENTS = frozenset({"table", "table*", "tabular", "figure"})
 WORDS = frozenset(
     re.findall(
         r"\w+",
@@ -17,7 +17,7 @@ WORDS = frozenset(
         "textbf underline textit textsuperscript textbackslash textasciitilde textasciicircum textless "
         "textgreater textbar dagger pm uparrow downarrow infty par smallskip medskip noindent raggedright "
         "rlap footnotesize scriptsize emergencystretch def let segci segsd segrow segrows segwide segnarrow "
-        "segspan segfit",
+        "segspan segfit IfFileExists typeout includegraphics linewidth",
     )
 )
 ESCAPED = frozenset("\\{}&%$#_,")

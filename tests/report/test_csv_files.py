@@ -179,7 +179,7 @@ def _paper_verdicts(analysis: Analysis, dataset: str) -> dict[tuple[str, str, st
             dataset = row[0].rpartition("{")[2].rstrip("}")
             continue
         other = reference or row[1]
-        found[dataset, row[0], other] = row[-1].partition("\\")[0]
+        found[dataset, row[0], other] = row[-1].partition(" ")[0]
     return found
 
 
@@ -203,9 +203,10 @@ def _markdown_verdicts(analysis: Analysis, dataset: str) -> dict[tuple[str, str,
     reference = analysis.main_columns()[0].reference
     found: dict[tuple[str, str, str], str] = {}
     for row in _markdown_rows(analysis, -1):
-        names = row if dataset else row[1:]
-        other = reference or names[1]
-        found[dataset or row[0], names[0], other] = row[-1].partition(" ")[0]
+        if row[0].startswith("_"):
+            dataset = row[0].strip("_")
+            continue
+        found[dataset, row[0], reference or row[1]] = row[-1].partition(" ")[0]
     return found
 
 
@@ -213,6 +214,6 @@ def _markdown_stars(analysis: Analysis) -> list[tuple[str, bool]]:
     return [
         (row[0], "\\*" in cell or "\N{DAGGER}" in cell)
         for row in _markdown_rows(analysis, 0)
-        for cell in row[4:]
-        if cell and not row[0].startswith("_")
+        for cell in row
+        if "<sub>" in cell and not row[0].startswith("_")
     ]

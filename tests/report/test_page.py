@@ -10,6 +10,7 @@ import re
 import shutil
 import subprocess
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -18,6 +19,8 @@ import pytest
 from segbench.report import build_report
 from segbench.report.analysis.analysis import Analysis, analyse
 from segbench.report.analysis.options import make_options
+from segbench.report.analysis.sentences import context, verdicts
+from segbench.report.write import details
 from segbench.report.write import page as page_module
 from segbench.report.write.viewer import nifti_bytes, viewer_code
 
@@ -252,6 +255,42 @@ def test_ranks_and_seeds_only_where_seeds_are(runs: Any, no_figure: None) -> Non
     best = {row[0]: float(row[3]) for row in two.tables["table-ranks-0"][1:]}
     expected = dict(zip(column.compared, column.ranks.probability_best.tolist(), strict=True))
     assert best == {label: round(value, 2) for label, value in expected.items()}
+
+
+def test_several_datasets_show_verdicts_first_and_fold_what_stands_behind_them(
+    runs: Any, no_figure: None
+) -> None:
+    for dataset in ("one", "two"):
+        for place, model in enumerate(("alpha", "beta", "gamma")):
+            for seed in range(3):
+                skill = 0.7 + 0.05 * place
+                runs.run(model, dataset=dataset, seed=seed, cases=12, skill=skill, run_noise=0.004)
+    analysis = analysed(runs)
+    text, _ = written(analysis)
+    first, folded = text[: text.index('id="scores"')], text[text.index('id="regions"') :]
+    for column in analysis.main_columns():
+        assert verdicts(analysis, column)[0].split(" points")[0].replace("-", "\N{MINUS SIGN}") in first
+        for sentence in context(analysis, column):
+            words = re.split(r" \(p|difference of", sentence)[0]
+            assert words in folded
+            assert words not in first
+
+
+def test_published_numbers_are_one_folded_table(
+    runs: Any, no_figure: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    runs.run("alpha", cases=6)
+    row = SimpleNamespace(
+        block="phantom-brats", region="mean", metric="dice", grade="C", model="Alpha", source="paper2024",
+        value=0.9, our_value=0.8, difference=-0.1,
+    )  # fmt: skip
+    other = SimpleNamespace(**{**vars(row), "our_value": None})
+    monkeypatch.setattr(details, "published_beside", lambda analysis: (row, other))
+    text, reader = written(analysed(runs))
+    (shown,) = reader.tables["table-published"][1:]
+    assert shown[:5] == ["Alpha", "phantom-brats", "mean", "Dice (%)", "C"]
+    assert shown[5:] == ["90.00", "80.00", "\N{MINUS SIGN}10.00", "paper2024"]
+    assert '<details id="published">' in text
 
 
 def test_hostile_names_stay_text(runs: Any, no_figure: None) -> None:

@@ -11,8 +11,15 @@ import pytest
 from segbench.report import analyse
 from segbench.report.analysis.columns import turned
 from segbench.report.analysis.options import make_options
-from segbench.report.analysis.sentences import answers, headline, pair_answer, pair_sentence, rank_sentence
-from segbench.report.write.tables import pair_table, score_tables
+from segbench.report.analysis.sentences import (
+    answers,
+    excluded_words,
+    headline,
+    pair_answer,
+    pair_sentence,
+    rank_sentence,
+)
+from segbench.report.write.tables import pair_tables, score_tables
 
 
 def analysed(runs: Any, **options: Any) -> Any:
@@ -142,18 +149,43 @@ def test_no_output_contradicts_the_decision(runs: Any, reference: str) -> None:
     found = analysed(runs, reference=reference)
     (column,) = found.main_columns()
     decided = {(pair.a, pair.b, pair.verdict) for pair in column.comparisons}
-    table = pair_table(found)
-    assert {(row.model, row.other, row.verdict) for row in table.rows} == decided
+    (table, *_) = pair_tables(found)
+    assert {
+        (row.name, reference if reference != "none" else row.cells[0], row.cells[-1]) for row in table.rows
+    } == decided
     claims = {(a, verdict, b) for a, b, verdict in decided if verdict in {"better", "worse"}}
     assert said(" ".join(answers(found, column))) == claims
     stars = {
         row.label
         for row in score_tables(found)[0].rows
-        for cell, head in zip(row.cells, score_tables(found)[0].heads, strict=True)
-        if cell.star and (head.region, head.metric) == ("mean", "Dice (%)")
+        for cell, head in zip(row.cells, score_tables(found)[0].heads[1:], strict=True)
+        if cell.star and (head.text, head.above) == ("mean", f"Dice (%) {column.metric.arrow}")
     }
     better = {a for a, b, verdict in decided if verdict == "better" and b == column.reference}
     assert stars == (better if reference != "none" else set())
+
+
+def test_a_detectable_difference_beyond_the_range_of_the_metric_is_left_out(runs: Any) -> None:
+    for model, skill in (("a", 0.8), ("b", 0.82)):
+        for seed in range(2):
+            runs.run(model, skill=skill, seed=seed, cases=6, run_noise=0.004)
+    found = analysed(runs)
+    (column,) = found.main_columns()
+    (pair,) = column.comparisons
+    for value, told in ((0.5, True), (1.0, True), (1.2, False)):
+        changed = replace(column, comparisons=(replace(pair, detectable_difference=value, degenerate=False),))
+        assert ("would be found in 80 %" in " ".join(answers(found, changed))) == told
+
+
+def test_what_the_range_of_the_metric_excludes_is_not_said(runs: Any) -> None:
+    for model in ("a", "b"):
+        runs.run(model, cases=2, seed=0)
+    found = analysed(runs)
+    (column,) = found.main_columns()
+    (pair,) = column.comparisons
+    wide = excluded_words(column, replace(pair, low=-0.9, high=1.0))
+    assert wide == "a loss of more than 90.00 points is excluded"
+    assert excluded_words(column, replace(pair, low=-1.0, high=1.0)) == ""
 
 
 def test_one_model_in_common_is_reported_dataset_by_dataset(runs: Any) -> None:
@@ -166,4 +198,4 @@ def test_one_model_in_common_is_reported_dataset_by_dataset(runs: Any) -> None:
     ]
     assert sorted(found.ordered(["alpha", "beta", "gamma"])) == ["alpha", "beta", "gamma"]
     (table,) = score_tables(found)
-    assert {head.dataset for head in table.heads} == {"one", "two"}
+    assert {head.above for head in table.heads[table.facts + 1 :]} == {"one", "two"}

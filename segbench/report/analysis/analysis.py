@@ -76,14 +76,14 @@ class Analysis:
 
     def main_columns(self, metric: Metric | None = None) -> list[Column]:
         """The deciding column of a metric (the primary one by default) in each block that has it."""
-        chosen = metric or self.metrics[0]
-        found = [self.column(number, chosen) for number in range(len(self.blocks))]
+        chosen = (metric,) if metric is not None else self.metrics[:1]
+        found = [self.column(number, one) for number in range(len(self.blocks)) for one in chosen]
         return [column for column in found if column is not None]
 
     def ordered(self, labels: Sequence[str]) -> list[str]:
         """Labels in row order: by their mean place in the primary column over the blocks, baselines last."""
         places: dict[str, list[int]] = {}
-        for column in self.main_columns() if self.metrics else []:
+        for column in self.main_columns():
             for place, label in enumerate(column.order):
                 places.setdefault(label, []).append(place)
         baselines = {entry.label for entry in self.entries if entry.baseline}
@@ -181,6 +181,8 @@ def analyse_runs(
         if metrics and metrics[0].name in block.metrics
         for item in _below_baseline(block, metrics[0], options)
     ]
+    names = entry_names(entries)
+    short = {label: name.short for label, name in names.items()}
     return Analysis(
         options=options,
         runs=tuple(runs),
@@ -188,9 +190,9 @@ def analyse_runs(
         blocks=blocks,
         metrics=metrics,
         columns=columns,
-        names=entry_names(entries),
+        names=names,
         costs={entry.label: cost_of(entry) for entry in reversed(entries)},
-        findings=find_all(runs, blocks, metrics=[item.name for item in metrics], below=below),
+        findings=find_all(runs, blocks, metrics=[item.name for item in metrics], below=below, short=short),
         case_names=case_names,
     )
 

@@ -45,6 +45,8 @@ SEVERITY: Mapping[str, str] = {
 FEW_CASES = 30
 MOST_NAMES = 6
 MOST_FIELDS = 6  # of a recipe difference; the rest is counted
+Short = Mapping[str, str]
+"""Printed name of each label."""
 INFERENCE_FIELDS = ("inference.overlap", "inference.mirror_axes", "inference.tta", "inference.importance")
 
 
@@ -95,6 +97,7 @@ def find_all(
     *,
     metrics: Sequence[str],
     below: Sequence[tuple[Block, str, str]],
+    short: Short,
 ) -> tuple[Finding, ...]:
     """Every finding over the runs and blocks, errors first, then by code and dataset.
 
@@ -103,16 +106,17 @@ def find_all(
         blocks: comparable entries.
         metrics: shown metrics.
         below: (block, model, baseline) where a model is not significantly better than a baseline.
+        short: printed name of each label.
     """
     found: list[Finding] = []
     for block in blocks:
         for check in (_not_comparable, _recipes, _budgets, _unknown, _cases, _leaks, _seeds, _copies):
-            found += check(block)
-        found += _missing(block, metrics)
+            found += check(block, short)
+        found += _missing(block, metrics, short)
     found += [
         finding(
             "below-baseline",
-            f"{block.name}: {model} is not significantly better than the baseline {baseline}",
+            f"{block.name}: {short[model]} is not significantly better than the baseline {short[baseline]}",
             dataset=block.dataset,
         )
         for block, model, baseline in below
@@ -128,10 +132,10 @@ def find_all(
     )
 
 
-def _not_comparable(block: Block) -> list[Finding]:
+def _not_comparable(block: Block, short: Short) -> list[Finding]:
     if not block.differs:
         return []
-    labels = listed([scores.label for scores in block.scores])
+    labels = listed([short[scores.label] for scores in block.scores])
     message = (
         f"{block.name}: {labels} cannot be compared with the other results on {block.dataset}, shown apart: "
         f"{'; '.join(block.differs[:MOST_FIELDS])}"
@@ -143,9 +147,11 @@ def _runs_of(scores: Iterable[Scores]) -> list[Run]:
     return [run for item in scores for run in item.entry.runs]
 
 
-def differing_fields(entries: Sequence[Entry]) -> dict[str, list[tuple[str, str]]]:
-    """Recipe fields whose values differ: field -> [(value, labels)], "unknown" where a record lacks it."""
-    tables = [(entry.label, entry.identity.recipe) for entry in entries if entry.identity.recipe != UNKNOWN]
+def differing_fields(entries: Sequence[Entry], short: Short) -> dict[str, list[tuple[str, str]]]:
+    """Recipe fields whose values differ: field -> [(value, names)], "unknown" where a record lacks it."""
+    tables = [
+        (short[entry.label], entry.identity.recipe) for entry in entries if entry.identity.recipe != UNKNOWN
+    ]
     names = sorted({name for _, table in tables for name in table})
     found: dict[str, list[tuple[str, str]]] = {}
     for name in names:
@@ -171,9 +177,9 @@ def _field_text(fields: Mapping[str, list[tuple[str, str]]]) -> str:
     return "; ".join(parts)
 
 
-def _recipes(block: Block) -> list[Finding]:
+def _recipes(block: Block, short: Short) -> list[Finding]:
     """Differences of training and inference between the models of one block."""
-    fields = differing_fields([scores.entry for scores in block.models])
+    fields = differing_fields([scores.entry for scores in block.models], short)
     inference = {name: values for name, values in fields.items() if name in INFERENCE_FIELDS}
     training = {name: values for name, values in fields.items() if name not in INFERENCE_FIELDS}
     runs = _runs_of(block.models)
@@ -187,7 +193,7 @@ def _recipes(block: Block) -> list[Finding]:
     return found
 
 
-def _budgets(block: Block) -> list[Finding]:
+def _budgets(block: Block, short: Short) -> list[Finding]:
     """Differences of samples seen or of the accelerator's memory."""
     found: list[Finding] = []
     reads: tuple[tuple[str, Callable[[Run], object | None]], ...] = (
@@ -199,7 +205,7 @@ def _budgets(block: Block) -> list[Finding]:
         for scores in block.models:
             for run in scores.entry.runs:
                 if read(run) is not None:
-                    values.setdefault(str(read(run)), set()).add(scores.label)
+                    values.setdefault(str(read(run)), set()).add(short[scores.label])
         if len(values) > 1:
             text = ", ".join(f"{value} ({listed(sorted(who))})" for value, who in sorted(values.items()))
             message = f"{block.name}: {name} differ: {text}"
@@ -207,7 +213,7 @@ def _budgets(block: Block) -> list[Finding]:
     return found
 
 
-def _unknown(block: Block) -> list[Finding]:
+def _unknown(block: Block, short: Short) -> list[Finding]:
     """What records do not say counts as unknown, never as equal."""
     if len(block.models) < 2:
         return []
@@ -220,19 +226,19 @@ def _unknown(block: Block) -> list[Finding]:
     for what, unknown in reads:
         lacking = [scores for scores in block.models if unknown(scores)]
         if lacking:
-            names = listed([scores.label for scores in lacking])
+            names = listed([short[scores.label] for scores in lacking])
             message = f"{block.name}: {what} of {names} is unknown, so equal conditions cannot be checked"
             found.append(finding("not-known-equal", message, _runs_of(lacking), dataset=block.dataset))
     return found
 
 
-def _cases(block: Block) -> list[Finding]:
+def _cases(block: Block, short: Short) -> list[Finding]:
     """Test sets and regions that are not the same, and sets that are small."""
     found: list[Finding] = []
     reasons: list[str] = []
-    expected = {scores.label: int(scores.expected.sum()) for scores in block.models}
+    expected = {short[scores.label]: int(scores.expected.sum()) for scores in block.models}
     if len(set(expected.values())) > 1:
-        sizes = listed([f"{label} {count}" for label, count in expected.items()])
+        sizes = listed([f"{name} {count}" for name, count in expected.items()])
         reasons.append(f"models cover different test cases and are compared on common ones: {sizes}")
     if block.extra_cases:
         count = len(block.extra_cases)
@@ -241,7 +247,7 @@ def _cases(block: Block) -> list[Finding]:
         message = f"{block.name}: {'; '.join(reasons)}"
         found.append(finding("cases-differ", message, block.runs, dataset=block.dataset))
     partial = [
-        f"{scores.label} ({', '.join(np.array(list(block.regions))[scores.asked].tolist())})"
+        f"{short[scores.label]} ({', '.join(np.array(list(block.regions))[scores.asked].tolist())})"
         for scores in block.scores
         if not scores.asked.all()
     ]
@@ -278,7 +284,7 @@ def leaks(entry: Entry) -> list[str]:
     return sorted(found)
 
 
-def _leaks(block: Block) -> list[Finding]:
+def _leaks(block: Block, short: Short) -> list[Finding]:
     reasons: dict[str, list[Scores]] = {}
     for scores in block.scores:
         for reason in leaks(scores.entry):
@@ -286,7 +292,7 @@ def _leaks(block: Block) -> list[Finding]:
     return [
         finding(
             "leak",
-            f"{block.name}: {reason} ({listed([scores.label for scores in members])}): "
+            f"{block.name}: {reason} ({listed([short[scores.label] for scores in members])}): "
             "these numbers are upper bounds and are not marked best",
             _runs_of(members),
             dataset=block.dataset,
@@ -295,12 +301,12 @@ def _leaks(block: Block) -> list[Finding]:
     ]
 
 
-def _seeds(block: Block) -> list[Finding]:
+def _seeds(block: Block, short: Short) -> list[Finding]:
     """Models of which too few training runs exist for a claim about the method."""
     found: list[Finding] = []
     single = [scores for scores in block.models if len(scores.seeds) < 2]
     if single:
-        names = listed([scores.label for scores in single])
+        names = listed([short[scores.label] for scores in single])
         message = (
             f"{block.name}: only one training run of {names}: results hold for these weights, not for the "
             "method; train three seeds, better five"
@@ -308,7 +314,7 @@ def _seeds(block: Block) -> list[Finding]:
         found.append(finding("single-seed", message, _runs_of(single), dataset=block.dataset))
     two = [scores for scores in block.models if len(scores.seeds) == 2]
     if two and len(block.models) > 2:
-        names = listed([scores.label for scores in two])
+        names = listed([short[scores.label] for scores in two])
         message = (
             f"{block.name}: two training runs of {names} are too few for a verdict among {len(block.models)} "
             "models: intervals only; train three seeds, better five"
@@ -317,14 +323,14 @@ def _seeds(block: Block) -> list[Finding]:
     return found
 
 
-def _copies(block: Block) -> list[Finding]:
+def _copies(block: Block, short: Short) -> list[Finding]:
     """Runs with rows equal to those of another run: counted once within a model, told between models."""
     found: list[Finding] = []
     for scores in block.models:
         if scores.entry.copies:
             ids = listed([run.run_id for run in scores.entry.copies])
             message = (
-                f"{block.name}: {scores.label}: the scores of {ids} equal those of another run "
+                f"{block.name}: {short[scores.label]}: the scores of {ids} equal those of another run "
                 "(a copied run, or a seed that was not used); they count once"
             )
             found.append(finding("copied-run", message, scores.entry.copies, dataset=block.dataset))
@@ -332,7 +338,7 @@ def _copies(block: Block) -> list[Finding]:
     for scores in block.models:
         for run in scores.entry.runs:
             if run.rows is not None:
-                rows.setdefault(run.rows.digest, {}).setdefault(scores.label, run)
+                rows.setdefault(run.rows.digest, {}).setdefault(short[scores.label], run)
     for same in rows.values():
         if len(same) > 1:
             message = f"{block.name}: {listed(sorted(same))} have the same scores, number for number"
@@ -340,16 +346,17 @@ def _copies(block: Block) -> list[Finding]:
     return found
 
 
-def _missing(block: Block, metrics: Sequence[str]) -> list[Finding]:
+def _missing(block: Block, metrics: Sequence[str], short: Short) -> list[Finding]:
     """Expected cases without a usable prediction, and penalties that are not known."""
     found: list[Finding] = []
     broken = failures(block)
     for scores in block.scores:
+        who = f"{block.name}: {short[scores.label]}"
         lost = [f"{case} ({status})" for label, case, status in broken if label == scores.label]
         if lost:
             how = "left out for all models" if block.dropped_cases else "scored worst"
             message = (
-                f"{block.name}: {scores.label}: {len(lost)} of {int(scores.expected.sum())} expected cases "
+                f"{who}: {len(lost)} of {int(scores.expected.sum())} expected cases "
                 f"have no usable prediction, {how}: {listed(lost)}"
             )
             found.append(finding("missing-cases", message, scores.entry.runs, dataset=block.dataset))
@@ -360,7 +367,7 @@ def _missing(block: Block, metrics: Sequence[str]) -> list[Finding]:
         ]
         if unknown:
             message = (
-                f"{block.name}: {scores.label}: {', '.join(unknown)} shown as n/a because the worst distance "
+                f"{who}: {', '.join(unknown)} shown as n/a because the worst distance "
                 "of a failed case is unknown"
             )
             found.append(finding("penalty-unknown", message, scores.entry.runs, dataset=block.dataset))

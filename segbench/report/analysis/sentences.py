@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -86,20 +87,52 @@ def excluded_words(column: Column, pair: Comparison, *, digits: int = 2) -> str:
     """What the interval of a pair excludes: said in place of equality where no margin was declared."""
     higher = bool(column.metric.higher_is_better)
     gain, loss = (pair.high, -pair.low) if higher else (-pair.low, pair.high)
+    least, most = column.metric.bounds(math.nan)
     parts = [
         f"a {word} of more than {format_number(value, scale=column.metric.scale, digits=digits)} "
         f"{column.metric.difference_unit}".rstrip()
         for word, value in (("gain", gain), ("loss", loss))
-        if value > 0
+        if 0 < value < most - least  # nobody doubts that a difference stays within the range
     ]
     return f"{' and '.join(parts)} {'are' if len(parts) > 1 else 'is'} excluded" if parts else ""
 
 
 def answers(analysis: Analysis, column: Column) -> list[str]:
     """What the records answer in a deciding column: a few sentences, the verdicts first."""
+    return [*verdicts(analysis, column), *context(analysis, column)]
+
+
+def verdicts(analysis: Analysis, column: Column) -> list[str]:
+    """The verdicts of a family: decided pairs in a sentence each, best model first; the others counted."""
     if len(column.compared) < 2:
         return [_nothing_to_compare(analysis, column)]
-    lines = _verdict_lines(analysis, column)
+    place = {label: index for index, label in enumerate(column.order)}
+    decided = sorted(
+        (pair for pair in column.comparisons if pair.verdict != "inconclusive"),
+        key=lambda pair: (place[pair.a], place[pair.b]),
+    )
+    open_pairs = [pair for pair in column.comparisons if pair.verdict == "inconclusive"]
+    total, notes = len(column.comparisons), list[str]()
+    if total == 1 and open_pairs:
+        return [pair_answer(analysis, column, open_pairs[0])]
+    if len(decided) > MOST_SENTENCES:
+        lines = _verdict_lists(analysis, column, decided)
+        notes = [_named(analysis, pair) for pair in decided if pair.note]
+    else:
+        lines = [pair_sentence(analysis, column, pair) for pair in decided]
+    if open_pairs:
+        before = sum(pair.p < analysis.options.alpha for pair in open_pairs)
+        extra = f" ({before} significant before correction only)" if before else ""
+        lines.append(
+            f"{len(open_pairs)} of {total} comparisons are inconclusive{extra}; "
+            "inconclusive does not mean equal."
+        )
+    return lines + notes
+
+
+def context(analysis: Analysis, column: Column) -> list[str]:
+    """What stands behind the verdicts: the null check, whether models differ at all, what would be found."""
+    lines: list[str] = []
     if column.null is not None and column.null.pairs:
         count = column.null.pairs
         lines.append(
@@ -111,14 +144,13 @@ def answers(analysis: Analysis, column: Column) -> list[str]:
         what = "the models" if column.omnibus.claim == "method" else "these trained weights"
         shows = "show" if column.omnibus.p < analysis.options.alpha else "do not show"
         lines.append(f"The data {shows} that {what} differ (p {format_p(column.omnibus.p)}).")
+    least, most = column.metric.bounds(analysis.blocks[column.block].diagonal_mm)
     gains = sorted(pair.detectable_difference for pair in column.comparisons if _finite(pair))
-    if gains:
-        middle = format_number(
-            gains[len(gains) // 2], scale=column.metric.scale, digits=analysis.options.digits
-        )
-        unit = column.metric.difference_unit
+    gain = gains[len(gains) // 2] if gains else math.inf
+    if gain <= most - least and math.isfinite(gain):  # no difference is larger than the metric's range
+        middle = format_number(gain, scale=column.metric.scale, digits=analysis.options.digits)
         lines.append(
-            f"A true difference of {middle} {unit}".rstrip()
+            f"A true difference of {middle} {column.metric.difference_unit}".rstrip()
             + " would be found in 80 % of repeats (first step of the correction, estimated from these data)."
         )
     return lines
@@ -135,33 +167,8 @@ def _nothing_to_compare(analysis: Analysis, column: Column) -> str:
     return f"{count} model{'' if count == 1 else 's'} with scores: nothing to compare."
 
 
-def _verdict_lines(analysis: Analysis, column: Column) -> list[str]:
-    """The verdicts of a family: decided pairs in a sentence each, best model first; the others counted."""
-    place = {label: index for index, label in enumerate(column.order)}
-    decided = sorted(
-        (pair for pair in column.comparisons if pair.verdict != "inconclusive"),
-        key=lambda pair: (place[pair.a], place[pair.b]),
-    )
-    total = len(column.comparisons)
-    if len(decided) > MOST_SENTENCES:
-        lines = _verdict_lists(analysis, column, decided)
-    else:
-        lines = [pair_sentence(analysis, column, pair) for pair in decided]
-    open_pairs = [pair for pair in column.comparisons if pair.verdict == "inconclusive"]
-    if total == 1 and open_pairs:
-        return [pair_answer(analysis, column, open_pairs[0])]
-    if open_pairs:
-        before = sum(pair.p < analysis.options.alpha for pair in open_pairs)
-        extra = f" ({before} significant before correction only)" if before else ""
-        lines.append(
-            f"{len(open_pairs)} of {total} comparisons are inconclusive{extra}; "
-            "inconclusive does not mean equal."
-        )
-    return lines
-
-
 def _verdict_lists(analysis: Analysis, column: Column, decided: Sequence[Comparison]) -> list[str]:
-    """Many decided pairs: a sentence for each verdict that lists its pairs, then their notes."""
+    """Many decided pairs: a sentence for each verdict that lists its pairs."""
     lines: list[str] = []
     heads = {"better": "Significantly better", "worse": "Significantly worse", "equivalent": "Equivalent"}
     for verdict, head in heads.items():
@@ -179,7 +186,7 @@ def _verdict_lists(analysis: Analysis, column: Column, decided: Sequence[Compari
         more = f" and {len(pairs) - MOST_NAMES} more" if len(pairs) > MOST_NAMES else ""
         other = f" {than} {analysis.names[column.reference].short}" if column.reference else ""
         lines.append(f"{head}{other}: {', '.join(items)}{more}.")
-    return [*lines, *(_named(analysis, pair) for pair in decided if pair.note)]
+    return lines
 
 
 def pair_answer(analysis: Analysis, column: Column, pair: Comparison) -> str:

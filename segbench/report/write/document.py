@@ -39,8 +39,7 @@ def document(analysis: Analysis) -> dict[str, Any]:
         "entries": [_entry(analysis, entry) for entry in analysis.entries],
         "blocks": [_block(block) for block in analysis.blocks],
         "verdicts": [
-            {"where": place, "sentences": list(sentences)}
-            for place, sentences in (headline(analysis) if analysis.metrics else ())
+            {"where": place, "sentences": list(sentences)} for place, sentences in headline(analysis)
         ],
         "columns": [_column(analysis, column) for column in analysis.columns.values()],
         "cost": {label: plain(cost.as_json()) for label, cost in analysis.costs.items()},
@@ -65,32 +64,23 @@ def versions() -> dict[str, str]:
     return found
 
 
+def _fields(value: Any, names: str) -> dict[str, Any]:
+    """Attributes of an object by name."""
+    return {name: plain(getattr(value, name)) for name in names.split()}
+
+
 def _run(run: Run) -> dict[str, Any]:
-    return {
-        "run_id": run.run_id,
-        "content_sha256": run.rows.digest if run.rows is not None else None,
-        "model": run.model,
-        "dataset": run.dataset,
-        "protocol": run.protocol,
-        "fold": run.fold,
-        "seed": run.seed,
-        "kind": run.kind,
-        "status": run.status,
-        "edited": run.edited,
-        "problem": run.problem,
-    }
+    digest = run.rows.digest if run.rows is not None else None
+    names = "run_id model dataset protocol fold seed kind status edited problem"
+    return _fields(run, names) | {"content_sha256": digest}
 
 
 def _entry(analysis: Analysis, entry: Entry) -> dict[str, Any]:
     name = analysis.names[entry.label]
     return {
-        "label": entry.label,
+        **_fields(entry, "label model dataset baseline"),
+        **_fields(name, "title family"),
         "name": name.short,
-        "title": name.title,
-        "family": name.family,
-        "model": entry.model,
-        "dataset": entry.dataset,
-        "baseline": entry.baseline,
         "identity": entry.identity.digest,
         "runs": [run.run_id for run in entry.runs],
         "copies": [run.run_id for run in entry.copies],
@@ -99,16 +89,10 @@ def _entry(analysis: Analysis, entry: Entry) -> dict[str, Any]:
 
 def _block(block: Block) -> dict[str, Any]:
     return {
-        "name": block.name,
-        "dataset": block.dataset,
-        "differs": list(block.differs),
-        "unit": block.unit,
+        **_fields(block, "name dataset differs unit regions mean_regions dropped_cases"),
         "n": len(block.units),
         "cases": len(block.cases),
-        "regions": {name: list(labels) for name, labels in block.regions.items()},
-        "mean_regions": list(block.mean_regions),
         "entries": [scores.label for scores in block.scores],
-        "dropped_cases": list(block.dropped_cases),
         "failures": [
             {"entry": label, "case": case, "status": status} for label, case, status in failures(block)
         ],
@@ -118,20 +102,13 @@ def _block(block: Block) -> dict[str, Any]:
 def _column(analysis: Analysis, column: Column) -> dict[str, Any]:
     """A column with everything that was decided in it, verdicts included."""
     return {
+        **_fields(column, "region role unit reference order left_out comparisons omnibus"),
         "block": analysis.blocks[column.block].name,
-        "region": column.region,
         "metric": column.metric.name,
         "higher_is_better": column.metric.higher_is_better,
-        "role": column.role,
-        "unit": column.unit,
-        "reference": column.reference,
-        "order": list(column.order),
-        "left_out": dict(column.left_out),
         "means": {label: _mean(mean) for label, mean in column.means.items()},
-        "comparisons": plain(column.comparisons),
         "ranks": _ranks(column),
         "null_check": plain(column.null),
-        "omnibus": plain(column.omnibus),
     }
 
 

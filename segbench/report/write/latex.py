@@ -60,6 +60,7 @@ _TRANSLITERATION = {
     "\N{LATIN CAPITAL LETTER O WITH STROKE}": "O",
     "\N{LATIN SMALL LETTER L WITH STROKE}": "l",
     "\N{LATIN CAPITAL LETTER L WITH STROKE}": "L",
+    "\N{MICRO SIGN}": "u",
     "\N{INFINITY}": "inf",
     "\N{DAGGER}": "+",
     "\N{HORIZONTAL ELLIPSIS}": "...",
@@ -72,40 +73,23 @@ def to_ascii(text: str) -> str:
     Control characters and line breaks become a space; direction marks and other invisible format characters
     vanish.
     """
-    out: list[str] = []
-    for character in text:
-        if character.isascii():
-            out.append(character if character.isprintable() else " ")
-            continue
-        if character in _TRANSLITERATION:
-            out.append(_TRANSLITERATION[character])
-            continue
-        category = unicodedata.category(character)
-        if category == "Cf":
-            continue
-        if category in {"Cc", "Zl", "Zp", "Zs"}:
-            out.append(" ")
-            continue
-        if category == "Mn":
-            continue
-        out.append(_decompose(character))
-    return "".join(out)
+    return "".join(character if " " <= character <= "~" else _ascii(character) for character in text)
 
 
-def _decompose(character: str) -> str:
-    """One character outside ASCII by its Greek name, by NFKD, or as `?`."""
-    words = unicodedata.name(character, "").split()
-    if character == "\N{MICRO SIGN}":
-        return "u"
-    if words[:1] == ["GREEK"] and "LETTER" in words:
-        place = words.index("LETTER")
-        if len(words) > place + 1:
-            name = words[place + 1].lower()
-            return name.capitalize() if "CAPITAL" in words else name
-    plain = "".join(
-        part for part in unicodedata.normalize("NFKD", character) if part.isascii() and part.isprintable()
-    )
-    return plain or "?"
+def _ascii(character: str) -> str:
+    """What stands for a character that is not printable ASCII."""
+    category, name = unicodedata.category(character), unicodedata.name(character, "")
+    if character in _TRANSLITERATION:
+        return _TRANSLITERATION[character]
+    if category in {"Cc", "Zl", "Zp", "Zs"}:
+        return " "
+    if category in {"Cf", "Mn"}:
+        return ""
+    greek = re.match(r"GREEK (SMALL|CAPITAL) LETTER (\w+)", name)
+    if greek is not None:
+        return greek[2].capitalize() if greek[1] == "CAPITAL" else greek[2].lower()
+    parts = unicodedata.normalize("NFKD", character)
+    return "".join(part for part in parts if " " <= part <= "~") or "?"
 
 
 def escape_latex(text: str) -> str:
@@ -126,7 +110,8 @@ class Tex(str):
 
 
 _PROSE = re.compile(
-    r"(?P<math>\b[np] [<=>] [0-9.]+|\bp(?= adjusted))|(?P<percent>[0-9]+ %)|"
+    r"(?P<math>\b[np] [<=>] [0-9.]+|\bp(?= adjusted|-values| counts)|(?<=Adjusted )p\b|\bt(?=-test))|"
+    r"(?P<percent>[0-9]+ %)|"
     r"(?P<minus>(?<![\w.-])-(?=[0-9]))|"
     "(?P<symbol>[\N{PLUS-MINUS SIGN}\N{EN DASH}\N{DAGGER}\N{UPWARDS ARROW}\N{DOWNWARDS ARROW}])"
 )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import html
 import re
 from collections.abc import Iterator, Sequence
 from itertools import groupby
@@ -11,12 +10,11 @@ from segbench.core.text import one_line
 from segbench.report.analysis.analysis import Analysis
 from segbench.report.analysis.findings import Finding
 from segbench.report.analysis.sentences import headline
-from segbench.report.write.tables import PairTable, ScoreCell, ScoreHead, ScoreTable, pair_table, score_tables
+from segbench.report.write.tables import STARS, ScoreCell, Table, pair_tables, score_tables
 
 MOST_PAIRS = 20  # of Table 2; of more pairs only those with a verdict are shown
 MOST_FINDINGS = 3  # of one kind; the others are counted
 SEVERITY_WORDS = {"error": "Errors", "warn": "Warnings", "info": "Notes"}
-STARS = {"method": "\\*", "weights": "\N{DAGGER}", "": ""}
 
 _SPECIAL = re.compile(r"([\\`*_{}|\[\]<>&~#$@])")
 
@@ -38,73 +36,34 @@ def _parts(analysis: Analysis) -> Iterator[str]:
         yield "\n".join(
             [f"**{escape_markdown(where)}**", "", *(f"- {escape_markdown(line)}" for line in sentences)]
         )
-    for table in score_tables(analysis):
-        yield f"**{escape_markdown(table.caption)}**\n\n{score_table(table)}\n\n{_notes(table.notes)}"
-    pairs = pair_table(analysis)
-    if pairs is not None:
-        short = pairs.short(MOST_PAIRS)
-        yield f"**{escape_markdown(short.caption)}**\n\n{_pair_table(short)}\n\n{_notes(short.notes)}"
+    for table in (*score_tables(analysis), *pair_tables(analysis, most=MOST_PAIRS)[:1]):
+        yield f"**{escape_markdown(table.caption)}**\n\n{pipes(table)}"
+        if table.notes:
+            yield escape_markdown("; ".join(table.notes) + ".")
     if analysis.findings:
         yield _findings(analysis.findings)
 
 
-def _notes(notes: Sequence[str]) -> str:
-    return escape_markdown("; ".join(notes) + ".") if notes else ""
+def pipes(table: Table) -> str:
+    """A table as pipes: groups as rows of their own, intervals below their numbers."""
+    heads = [escape_markdown(f"{head.above} {head.text}".strip()) for head in table.heads]
+    rows = [heads, [":---" if head.words else "---:" for head in table.heads]]
+    for name, members in table.groups:
+        if name and len(table.groups) > 1:
+            rows.append([f"_{escape_markdown(name)}_", *[""] * (len(heads) - 1)])
+        rows += [[escape_markdown(row.name), *map(_cell, row.cells)] for row in members]
+    return "\n".join("| " + " | ".join(cells) + " |" for cells in rows)
 
 
-def grid(head: Sequence[str], rows: Sequence[Sequence[str]], left: int) -> str:
-    """A pipe table; the first `left` columns are set left, the others right."""
-    rule = [":---"] * left + ["---:"] * (len(head) - left)
-    return "\n".join("| " + " | ".join(cells) + " |" for cells in (head, rule, *rows))
-
-
-def score_table(table: ScoreTable) -> str:
-    """Table 1: families as rows of their own, intervals below their means."""
-    head = ["Model", "Params (M)", "GMAC", "Seeds", *map(_head, table.heads)]
-    rows: list[list[str]] = []
-    for family, members in table.groups:
-        if len(table.groups) > 1:
-            rows.append([f"_{escape_markdown(family)}_", *[""] * (len(head) - 1)])
-        rows += [
-            [escape_markdown(row.name), row.parameters, row.gmacs, row.seeds, *map(_cell, row.cells)]
-            for row in members
-        ]
-    return grid(head, rows, 1)
-
-
-def _head(head: ScoreHead) -> str:
-    return " ".join(
-        escape_markdown(part) for part in (head.dataset, head.metric, head.region, head.arrow) if part
-    )
-
-
-def _cell(cell: ScoreCell) -> str:
+def _cell(cell: str | ScoreCell) -> str:
+    if isinstance(cell, str):
+        return escape_markdown(cell)
     text = escape_markdown(cell.value)
-    text = {"best": f"**{text}**", "second": f"<u>{text}</u>"}.get(cell.mark, text) + STARS[cell.star]
+    text = {"best": f"**{text}**", "second": f"<u>{text}</u>"}.get(cell.mark, text)
+    text += escape_markdown(STARS.get(cell.star, ""))
     text += f"<sup>({cell.failed})</sup>" if cell.failed else ""
     text += f"<br><sub>[{cell.low}, {cell.high}]</sub>" if cell.low else ""
     return text + (f" \N{PLUS-MINUS SIGN} {cell.spread}" if cell.spread else "")
-
-
-def _pair_table(table: PairTable) -> str:
-    unit = f" ({table.unit})" if table.unit else ""
-    datasets = any(row.dataset for row in table.rows)
-    names = [*(["Dataset"] if datasets else []), "Model", *([] if table.reference else ["Against"])]
-    head = [*names, f"Difference{unit}", "Interval", "Adjusted p", "Won (%)", "Verdict"]
-    rows = [
-        [
-            *([escape_markdown(row.dataset)] if datasets else []),
-            escape_markdown(row.model),
-            *([] if table.reference else [escape_markdown(row.other)]),
-            row.difference,
-            f"[{row.low}, {row.high}]",
-            html.escape(row.p),
-            row.won,
-            escape_markdown(row.verdict),
-        ]
-        for row in table.rows
-    ]
-    return grid(head, rows, len(names))
 
 
 def _findings(findings: Sequence[Finding]) -> str:

@@ -1,65 +1,100 @@
-"""How the numbers came about: facts that the paragraph "Statistics" of paper and page is made of."""
+"""How the numbers came about: the paragraph "Statistics" of paper and page, and the notes of protocols."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import re
+from collections.abc import Iterable, Iterator, Sequence
 from importlib.metadata import version
-from typing import Any
 
 from segbench.report.analysis.analysis import Analysis, margin_of
 from segbench.report.analysis.columns import Column
 from segbench.report.analysis.numbers import format_number
 from segbench.report.read import facts
+from segbench.report.write.tables import STARS
+
+CITATION = re.compile(r" \[@(segbench|satterthwaite1946|smyth2004|holm1979|shaffer1986|schuirmann1987)\]")
+"""A key of `statistics.bib` within the paragraph."""
 
 
-def method_facts(analysis: Analysis) -> dict[str, Any]:
-    """What the paragraph on statistics says, in paper and page alike: facts of the deciding columns."""
+def method_sentences(analysis: Analysis) -> list[str]:
+    """What the deciding columns rest on and how they were decided, with citations."""
     options = analysis.options
-    columns = [column for column in analysis.main_columns() if column.means] if analysis.metrics else []
-    tested = [column for column in columns if column.comparisons]
-    pairs = [pair for column in tested for pair in column.comparisons]
-    references = sorted({column.reference for column in tested if column.reference})
-    whole = any(column.reference is None for column in tested)
-    seeds = [len(scores.seeds) for column in columns for scores in analysis.blocks[column.block].models]
-    return {
-        "version": version("segbench"),
-        "blocks": [_block_facts(analysis, column) for column in columns],
-        "unit": " and ".join(dict.fromkeys(column.unit for column in columns)) or "cases",
-        "several_seeds": any(count > 1 for count in seeds),
-        "failures": options.missing,
-        "percent": f"{options.confidence * 100:g}",
-        "alpha": f"{options.alpha:g}",
-        "primary": analysis.metrics[0].label if analysis.metrics else "",
-        "claims": {pair.claim for pair in pairs},
-        "family": _span([len(column.comparisons) for column in tested]) if tested else "",
-        "references": " or ".join(analysis.names[label].short for label in references),
-        "all_pairs": whole,
-        "margins": _margins(analysis, tested),
-        "resamples": options.resamples if any(map(_ranked, tested)) else 0,
+    columns = [column for column in analysis.main_columns() if column.means]
+    unit = " and ".join(dict.fromkeys(column.unit for column in columns)) or "cases"
+    several = any(len(s.seeds) > 1 for column in columns for s in analysis.blocks[column.block].models)
+    runs = ", and over training runs where there are two or more" if several else ""
+    failures = {
+        "worst": "A case without a usable prediction has the worst value of each metric.",
+        "drop-case": "A case without a usable prediction of any model is left out for all models.",
     }
+    sentences = [
+        f"Scores were compared with segbench {version('segbench')} [@segbench].",
+        *(_data(analysis, column) for column in columns),
+        failures.get(options.missing, ""),
+        f"Intervals are {options.confidence * 100:g} % intervals of the mean over {unit}{runs}; they are not "
+        "adjusted for multiple comparisons.",
+        *_tests(analysis, [column for column in columns if column.comparisons], unit),
+    ]
+    return [sentence for sentence in sentences if sentence]
 
 
-def _ranked(column: Column) -> bool:
-    """Whether ranks were drawn: with one seed of a model there is only an order."""
-    return column.ranks is not None and bool(len(column.ranks.rank_low))
-
-
-def _block_facts(analysis: Analysis, column: Column) -> dict[str, Any]:
+def _data(analysis: Analysis, column: Column) -> str:
     """Dataset, what it was counted in and how often each model was trained."""
     block = analysis.blocks[column.block]
+    cases = len(block.cases) - len(block.dropped_cases)
+    grouped = f" ({cases} cases; the cases of a patient are averaged first)" if block.grouped else ""
     seeds = _span([len(scores.seeds) for scores in block.models] or [1])
-    return {
-        "name": block.name,
-        "n": len(block.units),
-        "unit": block.unit,
-        "cases": len(block.cases) - len(block.dropped_cases) if block.grouped else 0,
-        "seeds": f"{seeds} training run{'s' if seeds != '1' else ''}",
-    }
+    runs = f"{seeds} training run{'s' if seeds != '1' else ''}"
+    count = f"n = {len(block.units)} {block.unit}{grouped}"
+    return f"Results on {block.name} rest on {count} and {runs} of each model."
 
 
-def _span(counts: Sequence[int]) -> str:
+def _tests(analysis: Analysis, tested: Sequence[Column], unit: str) -> Iterator[str]:
+    """Endpoint, tests, correction, margins and ranks, a sentence each."""
+    if not tested:
+        return
+    claims = {pair.claim for column in tested for pair in column.comparisons}
+    yield (
+        f"The primary endpoint is {analysis.metrics[0].label}, averaged over regions where there are "
+        "several; each other metric is a family of tests of its own, and single regions are not tested."
+    )
+    if "method" in claims:
+        yield (
+            "Where both models of a comparison have two or more training runs, training runs and "
+            f"{unit} are random in a two-level test with Satterthwaite's degrees of freedom "
+            "[@satterthwaite1946]. It is made with each model's own variance between runs and with these "
+            "variances moderated towards those of all models [@smyth2004], and the larger p counts."
+        )
+    if "weights" in claims:
+        yield (
+            f"Where a model has a single training run, the paired t-test over {unit} is used; its claims "
+            f"({STARS['weights']}) are about these trained weights, not about the method."
+        )
+    family = _span([len(column.comparisons) for column in tested])
+    references = sorted({column.reference for column in tested if column.reference})
+    names = " or ".join(analysis.names[label].short for label in references)
+    ways = [f"Holm's method [@holm1979] with {names} as reference"] if references else []
+    if any(column.reference is None for column in tested):
+        ways.append("Shaffer's steps [@shaffer1986] for all pairs")
+    yield (
+        f"The p-values are adjusted for the {family} comparison{'s' if family != '1' else ''} of a dataset "
+        f"by {' and '.join(ways)}; a difference is called significant below {analysis.options.alpha:g}."
+    )
+    margins = _margins(analysis, tested)
+    if margins:
+        yield (
+            "Models are called equivalent where two one-sided tests [@schuirmann1987], adjusted by Holm's "
+            f"method, exclude a difference beyond the margin ({margins})."
+        )
+    if any(column.ranks is not None and column.ranks.rank_low.size for column in tested):
+        samples = f"{analysis.options.resamples:,} bootstrap samples"
+        yield f"Intervals of ranks draw training runs and {unit} together ({samples})."
+
+
+def _span(counts: Iterable[int]) -> str:
     """`3`, or `2 to 3` where counts differ."""
-    return " to ".join(str(count) for count in dict.fromkeys((min(counts), max(counts))))
+    known = sorted(counts)
+    return " to ".join(str(count) for count in dict.fromkeys((known[0], known[-1])))
 
 
 def _margins(analysis: Analysis, columns: Sequence[Column]) -> str:

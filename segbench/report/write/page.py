@@ -4,43 +4,36 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from importlib.resources import files as resources
+from itertools import groupby
 from typing import Any
 
 from segbench.core.text import one_line
 from segbench.report.analysis.analysis import Analysis
-from segbench.report.analysis.findings import Finding
-from segbench.report.analysis.numbers import format_number
-from segbench.report.analysis.sentences import headline
+from segbench.report.analysis.sentences import context, verdicts, where
+from segbench.report.write.details import (
+    cost_tables,
+    failure_tables,
+    number,
+    plain_table,
+    published_tables,
+    rank_tables,
+    region_tables,
+    run_table,
+    seed_tables,
+    version_table,
+)
 from segbench.report.write.document import versions
 from segbench.report.write.figures.collect import figure_files
-from segbench.report.write.figures.style import INK, MODEL, PAPER, REFERENCE, RULE, SOFT, Sketch
-from segbench.report.write.grids import (
-    Grid,
-    Line,
-    cost_grid,
-    failure_grid,
-    number_cell,
-    pair_grid,
-    plain_grid,
-    rank_grids,
-    region_grids,
-    run_grid,
-    score_grid,
-    seed_grids,
-)
-from segbench.report.write.method import method_facts, protocol_notes
-from segbench.report.write.tables import STARS, pair_table, score_tables
+from segbench.report.write.figures.style import INK, MODEL, PAPER, REFERENCE, RULE, SOFT
+from segbench.report.write.method import CITATION, method_sentences, protocol_notes
+from segbench.report.write.tables import STARS, Head, Row, Table, pair_tables, score_tables
 from segbench.report.write.viewer import (
-    AGREE,
     CLASS_COLOURS,
-    EXTRA,
-    MISSED,
     Picture,
     colour_table,
-    fitting,
     load_pictures,
     notices,
     viewer_code,
@@ -59,7 +52,8 @@ ON_TOP = ("edited-record", "leak", "demo-data")
 """Findings that stand above the verdict."""
 SEVERITY_WORDS = {"error": "Errors", "warn": "Limits", "info": "Notes"}
 MOST_ALIKE = 3  # findings of one code before the others are folded
-OPENING = re.compile(r"<svg[^>]*viewBox=\"([^\"]*)\"[^>]*>")
+MOST_VERDICTS = 3  # sentences of each of several datasets on the first screen; the others are folded
+NO_PICTURES = "No pictures: the volumes of these runs are not stored with them, or not on this machine."
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,226 +63,177 @@ class Section:
     Attributes:
         name: id of the element.
         title: its heading.
-        texts: paragraphs.
-        grids: tables.
+        tables: in order.
+        texts: paragraphs above them.
         printed: whether printing opens it.
     """
 
     name: str
     title: str
-    texts: tuple[str, ...] = ()
-    grids: tuple[Grid, ...] = ()
+    tables: Sequence[Table] = ()
+    texts: Sequence[str] = ()
     printed: bool = True
 
 
 def files(analysis: Analysis) -> dict[str, bytes | str]:
     """report.html within `--max-size` (worst cases are dropped from the end), and the figures as files."""
-    figure, drawn = figure_files(analysis)
-    picture = (
-        "" if figure is None else inline_svg(drawn.pop("figures/models.svg").decode("utf-8"), figure.alt)
-    )
     found = load_pictures(analysis)
     code, problem = viewer_code() if found else ("", "")
-    limit, told = analysis.options.max_size, [problem] if problem else []
-    bare = _html(analysis, figure, picture, [], "", told)
-    if not found:
-        return {"report.html": bare, **drawn}
-    kept = fitting(found, limit - len(bare.encode()) - len(code))
-    while True:  # the estimate leaves out what stands around a case
-        lost = len(found) - len(kept)
-        notes = [f"{lost} of {len(found)} worst cases left out: the page would be too large"] if lost else []
-        text = _html(analysis, figure, picture, kept, code if kept else "", [*told, *notes])
-        if not kept or len(text.encode()) <= limit:
-            return {"report.html": text, **drawn}
-        kept = kept[:-1]
+    content, drawn = _content(analysis), figure_files(analysis)[1]
+    template, text = _environment().get_template("page.html.j2"), ""
+    for count in range(len(found), -1, -1):
+        lost = len(found) - count
+        notes = [problem] if problem else []
+        notes += [f"{lost} of {len(found)} worst cases left out: the page would be too large"] if lost else []
+        text = template.render(
+            content | _pictures(analysis, found[:count], code if count else "", notes or [NO_PICTURES])
+        )
+        if len(text.encode()) <= analysis.options.max_size:
+            break
+    return {"report.html": text, **drawn}
 
 
-def inline_svg(text: str, alt: str) -> str:
-    """A figure for the page: no outside name in it, in the page's colours, with its words for readers."""
-    from markupsafe import escape
+def _content(analysis: Analysis) -> dict[str, Any]:
+    """What stands on the page besides pictures of cases."""
+    from markupsafe import Markup
 
-    body = text[text.index("<svg") :]
-    body = re.sub(r"<metadata>.*?</metadata>|<style[^>]*>.*?</style>", "", body, flags=re.DOTALL)
-    body = OPENING.sub(
-        lambda found: f'<svg viewBox="{found[1]}" role="img" aria-label="{escape(one_line(alt))}">',
-        body,
-        count=1,
-    )
-    body = body.replace("xlink:href", "href")
-    for colour, name in THEME.items():
-        body = re.sub(rf"{colour}\b", f"var({name})", body, flags=re.IGNORECASE)
-    return body.strip()
-
-
-def _html(
-    analysis: Analysis,
-    figure: Sketch | None,
-    picture: str,
-    pictures: Sequence[Picture],
-    code: str,
-    notes: Sequence[str],
-) -> str:
-    """The page from its parts."""
-    from markupsafe import Markup, escape
-
+    figure, drawn = figure_files(analysis)
     names = list(dict.fromkeys(block.dataset for block in analysis.blocks))
     models = {scores.label for block in analysis.blocks for scores in block.models}
     runs = sum(len(entry.runs) for entry in analysis.entries)
-    return (
-        _environment()
-        .get_template("page.html.j2")
-        .render(
-            title=f"Comparison on {', '.join(names)}" if names else "Report",
-            subtitle=f"{_count(len(models), 'model')}, {_count(runs, 'run')}, segbench "
-            f"{versions().get('segbench', '')}".strip(),
-            css=Markup(_asset("page.css")),
-            script=Markup(_asset("page.js")),
-            viewer_script=Markup(_asset("viewer.js")),
-            banners=[item for item in analysis.findings if item.code in ON_TOP],
-            verdicts=headline(analysis) if analysis.metrics else [],
-            figure=figure,
-            picture=Markup(picture),
-            wide=len(analysis.main_columns() if analysis.metrics else ()) > 1,
-            tables=[score_grid(table, place) for place, table in enumerate(score_tables(analysis), start=1)],
-            findings=_grouped(analysis.findings),
-            most=MOST_ALIKE,
-            sections=_sections(analysis, pictures, notes, viewer=bool(code)),
-            pictures=pictures,
-            colours=[CLASS_COLOURS[kind] for kind in (AGREE, MISSED, EXTRA)],
-            cases=Markup(_case_json(pictures)) if pictures else "",
-            viewer_code=Markup(code),
-            licences=escape(notices()) if code else "",
-        )
+    main = analysis.main_columns()
+    answers = [(where(analysis, c), verdicts(analysis, c), context(analysis, c)) for c in main]
+    several = len(main) > 1
+    return {
+        "title": f"Comparison on {', '.join(names)}" if names else "Report",
+        "subtitle": f"{_count(len(models), 'model')}, {_count(runs, 'run')}, segbench "
+        f"{versions().get('segbench', '')}".strip(),
+        "css": Markup(_file("assets", "page.css")),
+        "script": Markup(_file("assets", "page.js")),
+        "viewer_script": Markup(_file("assets", "viewer.js")),
+        "banners": [item for item in analysis.findings if item.code in ON_TOP],
+        "verdicts": [
+            (place, first[:MOST_VERDICTS] if several else [*first, *others])
+            for place, first, others in answers
+        ],
+        "figure": figure,
+        "picture": "" if figure is None else inline_svg(drawn["figures/models.svg"].decode(), figure.alt),
+        "wide": several,
+        "tables": list(map(_scores_first, score_tables(analysis))),
+        "findings": [
+            (severity, words, members)
+            for severity, words in SEVERITY_WORDS.items()
+            if (members := [f for f in analysis.findings if f.severity == severity and f.code not in ON_TOP])
+        ],
+        "most": MOST_ALIKE,
+        "results": _results(
+            analysis,
+            [
+                f"{place}: {' '.join([*first[MOST_VERDICTS:], *others])}"
+                for place, first, others in answers
+                if several and (first[MOST_VERDICTS:] or others)
+            ],
+        ),
+        "sources": _sources(analysis),
+    }
+
+
+def _count(total: int, noun: str) -> str:
+    return f"{total} {noun}{'' if total == 1 else 's'}"
+
+
+def _scores_first(table: Table) -> Table:
+    """Table 1 with facts behind the scores: a narrow screen shows what was asked for."""
+
+    def turned(items: Sequence[Any], first: int) -> tuple[Any, ...]:
+        last = first + table.facts
+        return (*items[:first], *items[last:], *items[first:last])
+
+    groups = tuple(
+        (family, tuple(replace(row, cells=turned(row.cells, 0)) for row in rows))
+        for family, rows in table.groups
     )
+    return replace(table, heads=turned(table.heads, 1), groups=groups)
 
 
-def _count(number: int, noun: str) -> str:
-    return f"{number} {noun}{'' if number == 1 else 's'}"
+def inline_svg(text: str, alt: str) -> Any:
+    """A figure for the page: no outside name in it, in the page's colours, with its words for readers."""
+    from markupsafe import Markup, escape
+
+    body = text[text.index("<svg") :].strip()
+    body = re.sub(r"<metadata>.*?</metadata>|<style[^>]*>.*?</style>", "", body, flags=re.DOTALL)
+    words = f'role="img" aria-label="{escape(one_line(alt))}"'
+    opening = re.compile(r"<svg[^>]*(viewBox=\"[^\"]*\")[^>]*>")
+    body = opening.sub(lambda found: f"<svg {found[1]} {words}>", body, count=1)
+    body = body.replace("xlink:href", "href")
+    for colour, name in THEME.items():
+        body = re.sub(rf"{colour}\b", f"var({name})", body, flags=re.IGNORECASE)
+    return Markup(body)
 
 
-def _grouped(findings: Sequence[Finding]) -> list[tuple[str, str, list[Finding]]]:
-    """(severity, head, findings) without those that stand on top; each finding stands once on the page."""
-    found: list[tuple[str, str, list[Finding]]] = []
-    for severity, words in SEVERITY_WORDS.items():
-        members = [item for item in findings if item.severity == severity and item.code not in ON_TOP]
-        if members:
-            found.append((severity, words, members))
-    return found
-
-
-def _sections(
-    analysis: Analysis, pictures: Sequence[Picture], notes: Sequence[str], *, viewer: bool
-) -> list[Section]:
-    """The folded parts that have something to say, in order."""
-    primary, *others = analysis.metrics or (None,)
-    table = pair_table(analysis, primary)
-    secondary = [
-        pair_grid(found, f"table-pairs-{place}")
-        for place, metric in enumerate(others, start=1)
-        if metric is not None and (found := pair_table(analysis, metric)) is not None
-    ]
-    cost, failed = cost_grid(analysis), failure_grid(analysis)
-    apart = tuple(line for block in analysis.blocks for line in block.differs)
+def _results(analysis: Analysis, texts: Sequence[str]) -> list[Section]:
+    """The folded parts about scores that have something to say, in order."""
+    pairs = pair_tables(analysis)
+    first = [table for table in pairs if table.name == "table-pairs"]
+    others = [table for table in pairs if table not in first]
+    families = "Each metric is a family of tests of its own, beside the primary one."
     parts = [
-        Section(
-            "pairs", "Table 2: differences", grids=() if table is None else (pair_grid(table, "table-pairs"),)
-        ),
-        Section("regions", "By dataset and region", grids=tuple(region_grids(analysis))),
-        Section("ranks", "Ranks", grids=tuple(rank_grids(analysis))),
-        Section("seeds", "Seeds", grids=tuple(seed_grids(analysis))),
-        Section("cost", "Cost", grids=(cost,) if cost else ()),
-        Section(
-            "secondary",
-            "Differences in the other metrics",
-            ("Each metric is a family of tests of its own, beside the primary one.",) if secondary else (),
-            tuple(secondary),
-            printed=False,
-        ),
-        _worst(analysis, pictures, notes, viewer=viewer),
-        Section("failed", "Failed cases", grids=(failed,) if failed else ()),
-        Section("method", "Statistics", (_statistics(analysis),)),
-        Section(
-            "provenance",
-            "Provenance and versions",
-            (*apart, *protocol_notes(analysis)),
-            (run_grid(analysis), _version_grid()),
-            printed=False,
-        ),
+        Section("pairs", "Table 2: differences", first),
+        Section("regions", "By dataset and region", region_tables(analysis), texts),
+        Section("ranks", "Ranks", rank_tables(analysis)),
+        Section("seeds", "Seeds", seed_tables(analysis)),
+        Section("cost", "Cost", cost_tables(analysis)),
+        Section("secondary", "Differences in the other metrics", others, [families], printed=False),
+        Section("failed", "Failed cases", failure_tables(analysis)),
+        Section("published", "Published numbers", published_tables(analysis), printed=False),
     ]
-    return [part for part in parts if part.texts or part.grids]
+    return [part for part in parts if part.tables or (part.name == "regions" and texts)]
 
 
-def _statistics(analysis: Analysis) -> str:
-    """The paragraph on statistics, as markup."""
+def _sources(analysis: Analysis) -> list[Section]:
+    """How the numbers came about and where from."""
+    method = CITATION.sub("", " ".join(method_sentences(analysis)))
+    apart = [line for block in analysis.blocks for line in block.differs]
+    tables = [run_table(analysis), version_table()]
+    notes = [*apart, *protocol_notes(analysis)]
+    return [
+        Section("method", "Statistics", (), [method]),
+        Section("provenance", "Provenance and versions", tables, notes, printed=False),
+    ]
+
+
+def _pictures(
+    analysis: Analysis, pictures: Sequence[Picture], code: str, notes: Sequence[str]
+) -> dict[str, Any]:
+    """Worst cases; names lead to the 3D view, or without its code to the picture."""
     from markupsafe import Markup
 
-    return Markup(_environment().get_template("statistics.html.j2").render(method_facts(analysis)))
-
-
-def _version_grid() -> Grid:
-    rows = [Line(name, (number_cell(version),)) for name, version in versions().items()]
-    return plain_grid("table-versions", "What computed and drew this report.", ("Package", "Version"), rows)
-
-
-NO_PICTURES = "No pictures: the volumes of these runs are not stored with them, or not on this machine."
-
-
-def _worst(analysis: Analysis, pictures: Sequence[Picture], notes: Sequence[str], *, viewer: bool) -> Section:
-    """The list of worst cases; names lead to the 3D view, or without it to the picture."""
-    rows: list[Line] = []
-    for item in (picture.item for picture in pictures):
-        known = item.volume_ml == item.volume_ml
-        cells = (
-            analysis.names[item.label].short,
-            number_cell(str(item.run.seed)),
-            item.block.name,
-            number_cell(format_number(item.value, scale=item.metric.scale, digits=2)),
-            number_cell(format_number(item.volume_ml, digits=2) if known else ""),
+    rows = [
+        Row(
+            item.case,
+            (
+                analysis.names[item.label].short,
+                number(item.run.seed),
+                item.block.name,
+                number(item.value, scale=item.metric.scale, digits=2),
+                number(item.volume_ml, digits=2),
+            ),
         )
-        rows.append(Line(item.case, cells))
-    if not rows:
-        return Section("worst", "Worst cases", tuple(notes) or (NO_PICTURES,), printed=False)
-    metric = pictures[0].item.metric
-    heads = ("Case", "Model", "Seed", "Dataset", metric.head, "Reference (ml)")
-    grid = plain_grid("table-worst", "Worst cases, at most three of one model.", heads, rows)
-    grid = replace(grid, link="#viewer=" if viewer else "#case-")
-    return Section("worst", "Worst cases", tuple(notes), (grid,), printed=False)
-
-
-def _environment() -> Any:
-    """Jinja2 with escaping on for everything."""
-    import jinja2
-
-    found = jinja2.Environment(
-        loader=jinja2.FunctionLoader(_template),
-        autoescape=True,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-        undefined=jinja2.StrictUndefined,
-        finalize=_plain,
-    )
-    found.filters["minus"] = _minus
-    found.globals["stars"] = STARS
-    return found
-
-
-def _minus(text: str) -> str:
-    """Text with a minus sign in place of the hyphen before a number."""
-    return re.sub(r"(?<![\w.])-(?=\d|inf)", "\N{MINUS SIGN}", text)
-
-
-def _plain(value: Any) -> Any:
-    """Texts without characters that turn the writing direction; markup as it stands."""
-    return one_line(value) if type(value) is str else value
-
-
-def _template(name: str) -> str:
-    return resources("segbench.report.write").joinpath("templates", name).read_text(encoding="utf-8")
-
-
-def _asset(name: str) -> str:
-    return resources("segbench.report.write").joinpath("assets", name).read_text(encoding="utf-8")
+        for item in (picture.item for picture in pictures)
+    ]
+    tables: list[Table] = []
+    if pictures:
+        heads = ("Case", "Model", "Seed", "Dataset", pictures[0].item.metric.head, "Reference (ml)")
+        tables = [plain_table("table-worst", "Worst cases, at most three of one model.", heads, rows)]
+        notes = [note for note in notes if note != NO_PICTURES]
+    return {
+        "worst": Section("worst", "Worst cases", tables, notes, printed=False),
+        "pictures": pictures,
+        "colours": list(CLASS_COLOURS.values()),
+        "cases": Markup(_case_json(pictures)) if pictures else "",
+        "viewer_code": Markup(code),
+        "licences": notices() if code else "",
+    }
 
 
 def _case_json(pictures: Sequence[Picture]) -> str:
@@ -299,3 +244,36 @@ def _case_json(pictures: Sequence[Picture]) -> str:
     }
     text = json.dumps(content, sort_keys=True, ensure_ascii=True, allow_nan=False)
     return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
+
+
+def _environment() -> Any:
+    """Jinja2 with escaping on for everything."""
+    import jinja2
+
+    found = jinja2.Environment(
+        loader=jinja2.FunctionLoader(lambda name: _file("templates", name)),
+        autoescape=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+        undefined=jinja2.StrictUndefined,
+        finalize=lambda value: one_line(value) if type(value) is str else value,
+    )
+    found.filters |= {"minus": _minus, "spans": _spans}
+    found.globals["stars"] = STARS
+    return found
+
+
+def _minus(text: str) -> str:
+    """Text with a minus sign in place of the hyphen before a number."""
+    return re.sub(r"(?<![\w.])-(?=\d|inf)", "\N{MINUS SIGN}", text)
+
+
+def _spans(heads: Iterable[Head]) -> list[tuple[str, int]]:
+    """(text, columns) of the heads above others; none where no column has one."""
+    found = [(text, len(list(members))) for text, members in groupby(heads, key=lambda head: head.above)]
+    return found if any(text for text, _ in found) else []
+
+
+def _file(folder: str, name: str) -> str:
+    return resources("segbench.report.write").joinpath(folder, name).read_text(encoding="utf-8")

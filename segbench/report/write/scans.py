@@ -7,7 +7,7 @@ where they are not, the report says so. Nothing is generated, fetched or written
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -35,7 +35,7 @@ BEST_CHANNELS = (
     "flair",
     "FLAIR",
     "t1c",
-)  # what shows most of a lesion, where a card has several channels
+)  # show most of a lesion
 
 
 @dataclass(frozen=True, eq=False)
@@ -88,106 +88,59 @@ class ScanSource:
     data_dir: str | None = None
     case_names: Mapping[str, str] = field(default_factory=dict[str, str])
     _datasets: dict[str, Dataset | None] = field(default_factory=dict[str, Any])
-    _listed: dict[Path, frozenset[str]] = field(default_factory=dict[Path, frozenset[str]])
-
-    def has(self, run: Run, case: str) -> bool:
-        """Whether both label maps of a case are there; nothing is read."""
-        real = self.case_names.get(case, case)
-        return self._prediction(run, real) is not None and self._has_reference(run, real)
 
     def load(self, run: Run, case: str) -> CaseScan | None:
         """The case as it is shown, or None when a file is absent, broken or on another grid."""
         from segbench.volumes import read_label_map, reorient_like, to_canonical
 
         real = self.case_names.get(case, case)
-        path = self._prediction(run, real)
+        named = facts.table(run.record.external)
+        path = _find(real, run.folder and run.folder / "predictions", named.get("prediction"))
+        if path is None:
+            return None
+        dataset = self._dataset(run.dataset, real)
         try:
-            reference = self._reference(run, real)
-            if path is None or reference is None:
+            if (own := _find(real, named.get("reference"))) is not None:
+                reference = read_label_map(own)
+            elif dataset is not None:
+                reference = dataset.read_reference(real)
+            else:
                 return None
             prediction = reorient_like(read_label_map(path), reference)
             if prediction is None or prediction.array.shape != reference.array.shape:
                 return None
-            image = self._image(run, real, reference)
+            image = None if dataset is None else _image(dataset, real, reference)
             return shown_case(
                 None if image is None else to_canonical(image).array,
                 to_canonical(reference),
                 to_canonical(prediction).array,
-                window=self._window(run),
+                window=None if dataset is None else _window(dataset),
             )
         except (SegbenchError, OSError, ValueError):
             return None
 
-    def holds(self, run: Run) -> bool:
-        """Whether there is any prediction of a run."""
-        return any(self._files(folder) for folder in _prediction_folders(run))
-
-    def _files(self, folder: Path) -> frozenset[str]:
-        """Names in a folder, which is listed once; empty where there is none."""
-        if folder not in self._listed:
-            try:
-                self._listed[folder] = frozenset(path.name for path in folder.iterdir())
-            except (OSError, ValueError):
-                self._listed[folder] = frozenset()
-        return self._listed[folder]
-
-    def _find(self, folder: Path, case: str) -> Path | None:
-        """The file of a case in a folder."""
-        from segbench.volumes import VOLUME_ENDINGS
-
-        *above, name = case.split("/")
-        place = folder.joinpath(*above) if above else folder
-        known = self._files(place)
-        return next((place / f"{name}{end}" for end in VOLUME_ENDINGS if f"{name}{end}" in known), None)
-
-    def _prediction(self, run: Run, case: str) -> Path | None:
-        found = (self._find(folder, case) for folder in _prediction_folders(run))
-        return next((path for path in found if path is not None), None)
-
-    def _external_reference(self, run: Run, case: str) -> Path | None:
-        named = facts.table(run.record.external).get("reference")
-        return self._find(Path(named).expanduser(), case) if isinstance(named, str) else None
-
-    def _has_reference(self, run: Run, case: str) -> bool:
-        if self._external_reference(run, case) is not None:
-            return True
-        dataset = self._dataset(run.dataset)
-        return dataset is not None and case in dataset.case_ids
-
-    def _reference(self, run: Run, case: str) -> Volume | None:
-        from segbench.volumes import read_label_map
-
-        path = self._external_reference(run, case)
-        if path is not None:
-            return read_label_map(path)
-        dataset = self._dataset(run.dataset)
-        return dataset.read_reference(case) if dataset is not None and case in dataset.case_ids else None
-
-    def _image(self, run: Run, case: str, reference: Volume) -> Volume | None:
-        """One channel of the image on the reference's grid, None when the dataset is not here."""
-        dataset = self._dataset(run.dataset)
-        if dataset is None or case not in dataset.case_ids:
-            return None
-        image = dataset.read_image(case)
-        if image.array.shape[-3:] != reference.array.shape:
-            return None
-        order = list(dataset.card.channels.order)
-        channel = next((order.index(name) for name in BEST_CHANNELS if name in order), 0)
-        from dataclasses import replace
-
-        return replace(image, array=image.array[channel])
-
-    def _window(self, run: Run) -> tuple[float, float] | None:
-        dataset = self._dataset(run.dataset)
-        if dataset is None or dataset.card.modality != "CT":
-            return None
-        return LUNG_WINDOW if dataset.card.evaluation.tree else CT_WINDOW
-
-    def _dataset(self, slug: str) -> Dataset | None:
-        """The dataset when it lies under the data folder; a phantom that is not there is not made."""
+    def _dataset(self, slug: str, case: str) -> Dataset | None:
+        """The dataset of a case where it lies under the data folder; a phantom is never made."""
         if slug not in self._datasets:
             self._datasets[slug] = _open(slug, self.data_dir)
-        return self._datasets[slug]
+        dataset = self._datasets[slug]
+        return dataset if dataset is not None and case in dataset.case_ids else None
+
+
+def _image(dataset: Dataset, case: str, reference: Volume) -> Volume | None:
+    """One channel of the image, None when it lies on another grid than the reference."""
+    image = dataset.read_image(case)
+    if image.array.shape[-3:] != reference.array.shape:
+        return None
+    order = list(dataset.card.channels.order)
+    channel = next((order.index(name) for name in BEST_CHANNELS if name in order), 0)
+    return replace(image, array=image.array[channel])
+
+
+def _window(dataset: Dataset) -> tuple[float, float] | None:
+    if dataset.card.modality != "CT":
+        return None
+    return LUNG_WINDOW if dataset.card.evaluation.tree else CT_WINDOW
 
 
 def _open(slug: str, data_dir: str | None) -> Dataset | None:
@@ -202,11 +155,13 @@ def _open(slug: str, data_dir: str | None) -> Dataset | None:
         return None
 
 
-def _prediction_folders(run: Run) -> list[Path]:
-    """Where the predictions of a run may lie: in its own folder, else where they were scored."""
-    named = facts.table(run.record.external).get("prediction")
-    own = [] if run.folder is None else [run.folder / "predictions"]
-    return [*own, Path(named).expanduser()] if isinstance(named, str) else own
+def _find(case: str, *folders: object) -> Path | None:
+    """The volume of a case in the first folder that holds one; what is no path is passed over."""
+    from segbench.volumes import VOLUME_ENDINGS
+
+    places = [Path(folder).expanduser() for folder in folders if isinstance(folder, str | Path)]
+    paths = (place / f"{case}{ending}" for place in places for ending in VOLUME_ENDINGS)
+    return next((path for path in paths if path.is_file()), None)
 
 
 def shown_case(

@@ -1,25 +1,28 @@
-"""The two tables that a reader takes away, as printed text: paper, page, Markdown and terminal typeset these.
+"""Tables as printed text, in the one form that page, paper, Markdown and terminal typeset.
 
-Table 1 holds the scores of every entry, Table 2 each model against the reference. What a cell says and how it
-is marked is decided here, once, from the columns of the analysis.
+What a cell says and how it is marked is decided here, once, from the columns of the analysis. Table 1 holds
+the scores of every entry, Table 2 each model against the reference; `details` has the others.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 from segbench.metrics.summary import MEAN_REGION
 from segbench.report.analysis.analysis import Analysis
-from segbench.report.analysis.columns import Column, Mean
+from segbench.report.analysis.columns import Column
 from segbench.report.analysis.metric import Metric
 from segbench.report.analysis.names import FAMILIES, OTHER_FAMILY
 from segbench.report.analysis.numbers import format_number, format_p
-from segbench.report.analysis.sentences import WEIGHTS, verdict_words
+from segbench.report.analysis.sentences import WEIGHTS
+
+if TYPE_CHECKING:
+    from segbench.stats import Comparison
 
 DASH = "\N{EN DASH}"
 NOT_AVAILABLE = "n/a"
-WEIGHTS_NOTE = "one training run on a side: these trained weights only"
 MOST_REGIONS = 5  # of one dataset as columns; of more only the mean is shown
 STARS = {"method": "*", "weights": "\N{DAGGER}"}
 """Sign of a significant gain over the reference, by what it is a claim about."""
@@ -27,11 +30,11 @@ STARS = {"method": "*", "weights": "\N{DAGGER}"}
 
 @dataclass(frozen=True, slots=True)
 class ScoreCell:
-    """A printed score; every text may be empty.
+    """A printed number; every text may be empty.
 
     Attributes:
-        value: the mean, a dash where the entry was not asked for it, `n/a` where it is not known.
-        low, high: ends of its interval, under `--cells mean-ci`.
+        value: the number, a dash where there is none to give, `n/a` where it is not known.
+        low, high: ends of its interval.
         spread: standard deviation, under `--cells mean-sd`: over seeds where there are two or more.
         mark: `best`, `second` or empty.
         star: `method` or `weights` where significantly better than the reference, else empty.
@@ -50,182 +53,171 @@ class ScoreCell:
 
 
 @dataclass(frozen=True, slots=True)
-class ScoreHead:
-    """What a column of Table 1 holds.
+class Head:
+    """Head of a column.
 
     Attributes:
-        dataset: name of the block, empty where there is one dataset.
-        metric: label with unit.
-        arrow: in the better direction.
-        region: region, or `mean`.
+        text: what the column holds.
+        above: head over it and its equal neighbours; empty for none.
+        words: whether the column holds text, set to the left.
     """
 
-    dataset: str
-    metric: str
-    arrow: str
-    region: str
+    text: str
+    above: str = ""
+    words: bool = False
 
 
 @dataclass(frozen=True, slots=True)
-class ScoreRow:
-    """A row of Table 1.
+class Row:
+    """A row.
 
     Attributes:
-        label: of the entry.
-        name: as printed.
-        card: slug of its model card, for the citation; empty without one.
-        baseline: whether it is a predictor without learning.
-        parameters: millions, as printed; empty when unknown.
-        gmacs: as printed; empty when unknown.
-        seeds: number of training runs, as printed: `3`, or `2-3` where datasets differ.
-        cells: one per head.
+        name: what stands in the first column.
+        cells: one for each other column; a text, or a number.
+        label: of the entry, where the row is one.
+        muted: whether it stands back, as baselines do.
     """
 
-    label: str
     name: str
-    card: str
-    baseline: bool
-    parameters: str
-    gmacs: str
-    seeds: str
-    cells: tuple[ScoreCell, ...]
+    cells: tuple[str | ScoreCell, ...]
+    label: str = ""
+    muted: bool = False
 
 
 @dataclass(frozen=True, slots=True)
-class ScoreTable:
-    """Table 1: scores of comparable entries.
+class Table:
+    """A table.
 
     Attributes:
-        title: datasets in words.
+        name: id within the report.
         caption: one line.
-        heads: columns, those of one dataset together.
-        groups: (family, rows) in table order, baselines last.
-        notes: what the marks mean and how many cases failed, a line each.
+        heads: of every column, that of the names first.
+        groups: (head or empty, rows).
+        notes: what its marks mean, a line each.
+        facts: columns after the first that say something about the entry and hold no score.
     """
 
-    title: str
+    name: str
     caption: str
-    heads: tuple[ScoreHead, ...]
-    groups: tuple[tuple[str, tuple[ScoreRow, ...]], ...]
-    notes: tuple[str, ...]
+    heads: tuple[Head, ...]
+    groups: tuple[tuple[str, tuple[Row, ...]], ...]
+    notes: tuple[str, ...] = ()
+    facts: int = 0
 
     @property
-    def rows(self) -> tuple[ScoreRow, ...]:
+    def rows(self) -> tuple[Row, ...]:
         """All rows in order."""
         return tuple(row for _, rows in self.groups for row in rows)
 
 
-@dataclass(frozen=True, slots=True)
-class PairRow:
-    """A row of Table 2: one comparison of the deciding column, all as printed.
-
-    Attributes:
-        dataset: name of the block, empty where there is one.
-        model: name of the model.
-        other: what it is compared with.
-        difference, low, high: model less other, in printed units.
-        p: adjusted for the family.
-        won: share of patients won in percent, ties half.
-        verdict: words of the verdict.
-        claim: `method` or `weights`.
-        word: the verdict alone, for tables that mark a claim about weights.
-    """
-
-    dataset: str
-    model: str
-    other: str
-    difference: str
-    low: str
-    high: str
-    p: str
-    won: str
-    verdict: str
-    claim: str
-    word: str
-
-
-@dataclass(frozen=True, slots=True)
-class PairTable:
-    """Table 2: comparisons of the primary metric, one family in each dataset.
-
-    Attributes:
-        caption: one line.
-        reference: printed name of the reference, empty where all pairs are compared.
-        unit: of the differences.
-        rows: best first.
-        notes: a line each.
-    """
-
-    caption: str
-    reference: str
-    unit: str
-    rows: tuple[PairRow, ...]
-    notes: tuple[str, ...]
-
-    def short(self, most: int) -> PairTable:
-        """The table itself, or of more than `most` rows those with a verdict, the others counted."""
-        kept = tuple(row for row in self.rows if row.word != "inconclusive")
-        if len(self.rows) <= most or len(kept) == len(self.rows):
-            return self
-        lost = f"{len(self.rows) - len(kept)} inconclusive comparisons are not shown"
-        return replace(self, rows=kept, notes=(*self.notes, lost))
-
-
-def score_tables(analysis: Analysis) -> list[ScoreTable]:
+def score_tables(analysis: Analysis) -> list[Table]:
     """Table 1 over the comparable blocks of all datasets, then one for each block that stands apart."""
+    found: list[Table] = []
+    for place, (numbers, columns) in enumerate(table_columns(analysis), start=1):
+        names = ", ".join(analysis.blocks[number].name for number in numbers)
+        caption = f"Scores on {names}: {_cell_words(analysis)}."
+        table = score_table(analysis, f"table-scores-{place}", caption, columns, blocks=numbers)
+        found.append(_with_facts(analysis, table))
+    return found
+
+
+def table_columns(analysis: Analysis) -> list[tuple[list[int], list[Column]]]:
+    """(numbers of the blocks, columns) of each table of scores."""
     main = [number for number, block in enumerate(analysis.blocks) if block.variant == 0]
-    apart = [number for number, block in enumerate(analysis.blocks) if block.variant > 0]
-    return [_score_table(analysis, numbers) for numbers in ([main] if main else []) + [[n] for n in apart]]
-
-
-def _score_table(analysis: Analysis, numbers: Sequence[int]) -> ScoreTable:
-    columns = [column for number in numbers for column in _shown_columns(analysis, number, len(numbers))]
-    several = len(numbers) > 1
-    heads = tuple(
-        ScoreHead(
-            analysis.blocks[column.block].name if several else "",
-            column.metric.head,
-            column.metric.arrow,
-            column.region,
-        )
-        for column in columns
-    )
-    labels = analysis.ordered(
-        sorted({scores.label for number in numbers for scores in analysis.blocks[number].scores})
-    )
-    marks = [_marks(analysis, column) for column in columns]
-    rows = [_score_row(analysis, numbers, label, columns, marks) for label in labels]
-    families = (*(name for key, name in FAMILIES.items() if key != "floor"), OTHER_FAMILY, FAMILIES["floor"])
-    by_family = {
-        family: tuple(row for row in rows if _family(analysis, row) == family) for family in families
-    }
-    names = ", ".join(analysis.blocks[number].name for number in numbers)
-    return ScoreTable(
-        title=names,
-        caption=f"Scores on {names}: {_cell_words(analysis)}.",
-        heads=heads,
-        groups=tuple((family, members) for family, members in by_family.items() if members),
-        notes=tuple(_score_notes(analysis, columns, rows)),
-    )
-
-
-def _family(analysis: Analysis, row: ScoreRow) -> str:
-    return FAMILIES["floor"] if row.baseline else analysis.names[row.label].family
+    apart = [[number] for number, block in enumerate(analysis.blocks) if block.variant > 0]
+    return [
+        (numbers, [column for number in numbers for column in _shown_columns(analysis, number, len(numbers))])
+        for numbers in ([main] if main else []) + apart
+    ]
 
 
 def _shown_columns(analysis: Analysis, number: int, datasets: int) -> list[Column]:
     """Primary and boundary metric of a block; with one dataset its regions, if few, are columns too."""
-    found: list[Column] = []
-    for metric in (analysis.metrics[0], analysis.boundary) if analysis.metrics else ():
-        if metric is None:
-            continue
-        regions = analysis.regions(number)
-        if datasets > 1 or len(regions) > MOST_REGIONS:
-            regions = (analysis.blocks[number].main_region,)
-        found += [
-            column for region in regions if (column := analysis.column(number, metric, region)) is not None
+    regions = analysis.regions(number)
+    if datasets > 1 or len(regions) > MOST_REGIONS:
+        regions = (analysis.blocks[number].main_region,)
+    metrics = [metric for metric in (*analysis.metrics[:1], analysis.boundary) if metric is not None]
+    found = [analysis.column(number, metric, region) for metric in metrics for region in regions]
+    return [column for column in found if column is not None]
+
+
+def score_table(
+    analysis: Analysis, name: str, caption: str, columns: Sequence[Column], *, blocks: Sequence[int]
+) -> Table:
+    """Scores of all entries of some blocks in some columns, by family, baselines last."""
+    labels = {scores.label for number in blocks for scores in analysis.blocks[number].scores}
+    baselines = {scores.label for number in blocks for scores in analysis.blocks[number].baselines}
+    marks = [_marks(analysis, column) for column in columns]
+    groups: dict[str, list[Row]] = {
+        family: [] for family in (*list(FAMILIES.values())[:-1], OTHER_FAMILY, FAMILIES["floor"])
+    }
+    for label in analysis.ordered(sorted(labels)):
+        cells = [
+            _score_cell(analysis, column, label, found.get(label, ""))
+            for column, found in zip(columns, marks, strict=True)
         ]
-    return found
+        family = FAMILIES["floor"] if label in baselines else analysis.names[label].family
+        groups[family].append(Row(analysis.names[label].short, tuple(cells), label, muted=label in baselines))
+    table = Table(
+        name,
+        caption,
+        (Head("Model", words=True), *_score_heads(analysis, columns)),
+        tuple((family, tuple(rows)) for family, rows in groups.items() if rows),
+    )
+    return replace(table, notes=tuple(_score_notes(analysis, columns, table.rows)))
+
+
+def _score_heads(analysis: Analysis, columns: Sequence[Column]) -> list[Head]:
+    """Metrics below their datasets, or regions below their metrics, where there are several."""
+    metrics = [f"{column.metric.head} {column.metric.arrow}".strip() for column in columns]
+    if len({column.block for column in columns}) > 1:
+        names = [analysis.blocks[column.block].name for column in columns]
+        return [Head(metric, name) for metric, name in zip(metrics, names, strict=True)]
+    if len(set(metrics)) == len(metrics):
+        return [Head(metric) for metric in metrics]
+    return [Head(column.region, metric) for metric, column in zip(metrics, columns, strict=True)]
+
+
+def _with_facts(analysis: Analysis, table: Table) -> Table:
+    """Table 1 with what is known of every model in front of its scores: parameters, operations, seeds.
+
+    Equal numbers of training runs are a note, not a column.
+    """
+    labels = [row.label for row in table.rows]
+    seeds = {label: _seed_count(analysis, label) for label in labels}
+    counts = {seeds[row.label] for row in table.rows if not row.muted}
+    columns = {
+        "Params (M)": {label: _short_number(analysis.costs[label].parameters_m) for label in labels},
+        "GMAC": {label: _short_number(analysis.costs[label].gmacs) for label in labels},
+        "Seeds": seeds if len(counts) > 1 else {},
+    }
+    known = {head: texts for head, texts in columns.items() if any(texts.values())}
+
+    def line(row: Row) -> Row:
+        facts = [ScoreCell(texts[row.label] or DASH) for texts in known.values()]
+        return replace(row, cells=(*facts, *row.cells))
+
+    equal = [f"training runs of each model: {count}" for count in counts if len(counts) == 1]
+    return replace(
+        table,
+        heads=(table.heads[0], *map(Head, known), *table.heads[1:]),
+        groups=tuple((family, tuple(map(line, rows))) for family, rows in table.groups),
+        notes=(*table.notes, *equal),
+        facts=len(known),
+    )
+
+
+def _seed_count(analysis: Analysis, label: str) -> str:
+    """Number of training runs: `3`, or `2-3` where datasets differ."""
+    counts = [len(s.seeds) for block in analysis.blocks for s in block.scores if s.label == label]
+    return "-".join(str(count) for count in dict.fromkeys((min(counts), max(counts))))
+
+
+def _short_number(value: float | None) -> str:
+    """A count in millions or thousands of millions with two or three digits that say something."""
+    if value is None:
+        return ""
+    return format_number(value, digits=0 if value >= 100 else 1 if value >= 1 else 2)
 
 
 def _marks(analysis: Analysis, column: Column) -> dict[str, str]:
@@ -247,50 +239,21 @@ def _printed(analysis: Analysis, column: Column, value: float | None) -> str:
     return format_number(value, scale=column.metric.scale, digits=analysis.options.digits)
 
 
-def _score_row(
-    analysis: Analysis,
-    numbers: Sequence[int],
-    label: str,
-    columns: Sequence[Column],
-    marks: Sequence[dict[str, str]],
-) -> ScoreRow:
-    cost, name = analysis.costs[label], analysis.names[label]
-    scores = [item for number in numbers for item in analysis.blocks[number].scores if item.label == label]
-    seeds = sorted({len(item.seeds) for item in scores})
-    return ScoreRow(
-        label=label,
-        name=name.short,
-        card=name.card,
-        baseline=scores[0].baseline,
-        parameters=_short_number(cost.parameters_m),
-        gmacs=_short_number(cost.gmacs),
-        seeds="-".join(str(count) for count in dict.fromkeys((seeds[0], seeds[-1]))),
-        cells=tuple(
-            _score_cell(analysis, column, label, found.get(label, ""))
-            for column, found in zip(columns, marks, strict=True)
-        ),
-    )
-
-
-def _short_number(value: float | None) -> str:
-    """A count in millions or thousands of millions with two or three digits that say something."""
-    if value is None:
-        return ""
-    return format_number(value, digits=0 if value >= 100 else 1 if value >= 1 else 2)
+def score_cell(analysis: Analysis, column: Column, label: str) -> ScoreCell:
+    """The cell of one entry in one column, marked as in Table 1."""
+    return _score_cell(analysis, column, label, _marks(analysis, column).get(label, ""))
 
 
 def _score_cell(analysis: Analysis, column: Column, label: str, mark: str) -> ScoreCell:
-    mean: Mean | None = column.means.get(label)
+    mean, cells = column.means.get(label), analysis.options.cells
     if mean is None:
         return ScoreCell(DASH)
-    cells = analysis.options.cells
-    low, high = mean.low, mean.high
+    interval = cells == "mean-ci" and mean.low is not None and mean.high is not None
     spread = mean.sd_seeds if mean.sd_seeds is not None else mean.sd_units
-    interval = cells == "mean-ci" and low is not None and high is not None
     return ScoreCell(
         value=_printed(analysis, column, mean.value),
-        low=_printed(analysis, column, low) if interval else "",
-        high=_printed(analysis, column, high) if interval else "",
+        low=_printed(analysis, column, mean.low) if interval else "",
+        high=_printed(analysis, column, mean.high) if interval else "",
         spread=_printed(analysis, column, spread) if cells == "mean-sd" and spread is not None else "",
         mark=mark,
         star=column.star(label),
@@ -308,9 +271,9 @@ def _cell_words(analysis: Analysis) -> str:
     }[analysis.options.cells]
 
 
-def _score_notes(analysis: Analysis, columns: Sequence[Column], rows: Sequence[ScoreRow]) -> list[str]:
+def _score_notes(analysis: Analysis, columns: Sequence[Column], rows: Sequence[Row]) -> list[str]:
     """What the marks of a table mean; only marks that stand in it are explained."""
-    cells = [cell for row in rows for cell in row.cells]
+    cells = [cell for row in rows for cell in row.cells if isinstance(cell, ScoreCell)]
     blocks = {column.block: analysis.blocks[column.block] for column in columns}
     counts = ", ".join(
         f"{block.name + ': ' if len(blocks) > 1 else ''}n = {len(block.units)} {block.unit}"
@@ -322,10 +285,12 @@ def _score_notes(analysis: Analysis, columns: Sequence[Column], rows: Sequence[S
     notes += star_notes(analysis, columns, cells)
     if analysis.options.cells == "mean-sd":
         notes.append(f"standard deviation over seeds; over {columns[0].unit} where there is one seed")
-    lost = {row.name: max(cell.failed for cell in row.cells) for row in rows if row.cells}
-    lost = {name: count for name, count in lost.items() if count}
-    if lost:
-        listed = ", ".join(f"{name} {count}" for name, count in lost.items())
+    lost = {
+        row.name: max((cell.failed for cell in row.cells if isinstance(cell, ScoreCell)), default=0)
+        for row in rows
+    }
+    if any(lost.values()):
+        listed = ", ".join(f"{name} {count}" for name, count in lost.items() if count)
         notes.append(f"superscript: cases without a usable prediction, scored worst ({listed})")
     if any(cell.value == DASH for cell in cells):
         notes.append(f"{DASH}: not scored on this region or dataset")
@@ -354,56 +319,81 @@ def star_notes(analysis: Analysis, columns: Sequence[Column], cells: Sequence[Sc
     return notes
 
 
-def score_cell(analysis: Analysis, column: Column, label: str) -> ScoreCell:
-    """The cell of one entry in one column, marked as in Table 1."""
-    return _score_cell(analysis, column, label, _marks(analysis, column).get(label, ""))
+def pair_tables(analysis: Analysis, *, most: int | None = None) -> list[Table]:
+    """Table 2: the comparisons of the primary metric, then of each other metric that has some.
 
-
-def pair_table(analysis: Analysis, metric: Metric | None = None) -> PairTable | None:
-    """Table 2: the comparisons of the deciding columns of a metric, by default the primary one; None where
-    nothing is compared.
+    Each dataset is a family of its own; rows come best first. Of more than `most` comparisons in a table
+    only those with a verdict stand in it, the others are counted.
     """
-    columns = (
-        [column for column in analysis.main_columns(metric) if column.comparisons] if analysis.metrics else []
-    )
-    if not columns:
-        return None
+    found: list[Table] = []
+    for place, metric in enumerate(analysis.metrics):
+        columns = [column for column in analysis.main_columns(metric) if column.comparisons]
+        if columns:
+            name = f"table-pairs-{place}" if place else "table-pairs"
+            found.append(_pair_table(analysis, name, metric, columns, most))
+    return found
+
+
+def _pair_table(
+    analysis: Analysis, name: str, metric: Metric, columns: Sequence[Column], most: int | None
+) -> Table:
     several = len({column.block for column in columns}) > 1
-    rows: list[PairRow] = []
-    for column in columns:
-        place = {label: index for index, label in enumerate(column.order)}
-        for pair in sorted(column.comparisons, key=lambda pair: (place[pair.a], place[pair.b])):
-            difference, low, high = (
-                _printed(analysis, column, value) for value in (pair.difference, pair.low, pair.high)
-            )
-            rows.append(
-                PairRow(
-                    dataset=analysis.blocks[column.block].name if several else "",
-                    model=analysis.names[pair.a].short,
-                    other=analysis.names[pair.b].short,
-                    difference=difference,
-                    low=low,
-                    high=high,
-                    p=format_p(pair.p_adjusted),
-                    won=format_number(pair.wins, scale=100.0, digits=0),
-                    verdict=verdict_words(column, pair),
-                    claim=pair.claim,
-                    word=pair.verdict,
-                )
-            )
     references = {column.reference for column in columns}
-    reference = references.pop() if len(references) == 1 else None
-    shown = columns[0].metric
+    reference = next(iter(references)) if len(references) == 1 else None
+    groups = [
+        (analysis.blocks[column.block].name if several else "", _pair_rows(analysis, column, reference))
+        for column in columns
+    ]
+    notes = _pair_notes(analysis, columns)
+    decided = [(head, [row for row in rows if row.cells[-1] != "inconclusive"]) for head, rows in groups]
+    total, kept = (sum(len(rows) for _, rows in found) for found in (groups, decided))
+    if most is not None and kept < total > most:
+        groups = decided
+        notes.append(f"{total - kept} inconclusive comparisons are not shown")
     against = (
         f"each model less {analysis.names[reference].short}" if reference else "all pairs, first less second"
     )
-    return PairTable(
-        caption=f"{shown.label}, {against}.",
-        reference=analysis.names[reference].short if reference else "",
-        unit=shown.difference_unit,
-        rows=tuple(rows),
-        notes=tuple(_pair_notes(analysis, columns)),
+    heads = (
+        Head("Model", words=True),
+        *([] if reference else [Head("Against", words=True)]),
+        Head(f"Difference ({metric.difference_unit})" if metric.difference_unit else "Difference"),
+        Head("Adjusted p"),
+        Head("Won (%)"),
+        Head("Verdict", words=True),
     )
+    return Table(
+        name,
+        f"{metric.label}, {against}.",
+        heads,
+        tuple((head, tuple(rows)) for head, rows in groups if rows),
+        tuple(notes),
+    )
+
+
+def _pair_rows(analysis: Analysis, column: Column, reference: str | None) -> list[Row]:
+    place = {label: index for index, label in enumerate(column.order)}
+    rows: list[Row] = []
+    for pair in sorted(column.comparisons, key=lambda pair: (place[pair.a], place[pair.b])):
+        difference = ScoreCell(
+            _printed(analysis, column, pair.difference),
+            low=_printed(analysis, column, pair.low),
+            high=_printed(analysis, column, pair.high),
+            number=pair.difference,
+        )
+        cells = (
+            *([] if reference else [analysis.names[pair.b].short]),
+            difference,
+            ScoreCell(format_p(pair.p_adjusted)),
+            ScoreCell(format_number(pair.wins, scale=100.0, digits=0)),
+            f"{pair.verdict} {STARS['weights']}" if _limited(pair) else pair.verdict,
+        )
+        rows.append(Row(analysis.names[pair.a].short, cells))
+    return rows
+
+
+def _limited(pair: Comparison) -> bool:
+    """Whether a verdict holds for these weights only."""
+    return pair.claim == "weights" and pair.verdict != "inconclusive"
 
 
 def _pair_notes(analysis: Analysis, columns: Sequence[Column]) -> list[str]:
@@ -414,6 +404,6 @@ def _pair_notes(analysis: Analysis, columns: Sequence[Column]) -> list[str]:
         f"{percent} % interval of the difference, not adjusted; p adjusted for {family} "
         f"comparison{'s' if sizes[-1] > 1 else ''}; won: share of {columns[0].unit} won"
     ]
-    if any(pair.claim == "weights" for column in columns for pair in column.comparisons):
-        notes.append(WEIGHTS_NOTE)
+    if any(_limited(pair) for column in columns for pair in column.comparisons):
+        notes.append(f"{STARS['weights']}: one training run on a side: {WEIGHTS}")
     return notes

@@ -1,6 +1,4 @@
-"""The 3D view of worst cases: volumes as base64, posters as PNG, the viewer's own code checked by its
-hash.
-"""
+"""Worst cases for the page: which, their volumes as base64, posters as PNG, and the viewer's own code."""
 
 from __future__ import annotations
 
@@ -8,8 +6,8 @@ import base64
 import gzip
 import hashlib
 import io
-import struct
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib.resources import files
 from typing import Any
@@ -18,15 +16,42 @@ import numpy as np
 
 from segbench.core.text import one_line
 from segbench.report.analysis.analysis import Analysis
+from segbench.report.analysis.blocks import Block, Scores
+from segbench.report.analysis.columns import Column
+from segbench.report.analysis.metric import Metric
 from segbench.report.analysis.numbers import format_number
+from segbench.report.read.runs import Run
 from segbench.report.write.scans import AGREE, EXTRA, MISSED, CaseScan, LabelArray, ScanSource
-from segbench.report.write.worst import ShownCase, worst_cases
 
+MOST_PER_MODEL = 3
 CLASS_COLOURS = {AGREE: "#56B4E9", MISSED: "#E69F00", EXTRA: "#F0E442"}
 CLASS_WORDS = {AGREE: "agree", MISSED: "missed", EXTRA: "extra"}
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, slots=True, eq=False)
+class ScoredCase:
+    """A case of one training run.
+
+    Attributes:
+        run: the training run.
+        label: of its entry.
+        block: where it belongs.
+        case: case id.
+        metric: the primary metric.
+        value: score of the case in the deciding column, stored units.
+        volume_ml: largest reference volume of its regions, NaN where unknown.
+    """
+
+    run: Run
+    label: str
+    block: Block
+    case: str
+    metric: Metric
+    value: float
+    volume_ml: float
+
+
+@dataclass(frozen=True, slots=True, eq=False)
 class Picture:
     """A worst case ready for the page.
 
@@ -40,7 +65,7 @@ class Picture:
         step: every n-th voxel is shown.
     """
 
-    item: ShownCase
+    item: ScoredCase
     title: str
     alt: str
     poster: str
@@ -48,42 +73,66 @@ class Picture:
     mask: str
     step: int
 
-    @property
-    def size(self) -> int:
-        """Bytes the case adds to the page."""
-        return len(self.poster) + len(self.scan) + len(self.mask) + len(self.title) + 400
-
 
 def load_pictures(analysis: Analysis) -> list[Picture]:
-    """Worst cases whose volumes are on this machine, as many as `--viewer` asks for."""
-    count = analysis.options.viewer_cases
-    if count == 0:
-        return []
+    """The worst cases whose volumes are on this machine, as many as `--viewer` asks for, three of a model."""
     source = ScanSource(analysis.options.data_dir, analysis.case_names)
+    taken: Counter[str] = Counter()
     pictures: list[Picture] = []
-    for item in worst_cases(analysis, source, count):
-        scan = source.load(item.run, item.case)
-        if scan is not None:
+    for item in worst_cases(analysis) if analysis.options.viewer_cases else ():
+        if taken[item.label] < MOST_PER_MODEL and (scan := source.load(item.run, item.case)) is not None:
+            taken[item.label] += 1
             pictures.append(_picture(analysis, item, scan))
+        if len(pictures) == analysis.options.viewer_cases:
+            break
     return pictures
 
 
-def _picture(analysis: Analysis, item: ShownCase, scan: CaseScan) -> Picture:
+def worst_cases(analysis: Analysis) -> list[ScoredCase]:
+    """Every case with a score in the primary metric over all blocks, the worst first, once for each model."""
+    found: list[tuple[float, ScoredCase]] = []
+    for column in analysis.main_columns():
+        block = analysis.blocks[column.block]
+        if column.metric.higher_is_better is not None:
+            sign = 1.0 if column.metric.higher_is_better else -1.0
+            items = (item for scores in block.models for item in _scored(block, scores, column))
+            found += [(sign * item.value, item) for item in items]
+    found.sort(key=lambda pair: (pair[0], pair[1].block.name, pair[1].label, pair[1].run.seed, pair[1].case))
+    first: dict[tuple[str, str, str], ScoredCase] = {}
+    for _, item in found:
+        first.setdefault((item.block.name, item.label, item.case), item)
+    return list(first.values())
+
+
+def _scored(block: Block, scores: Scores, column: Column) -> Iterator[ScoredCase]:
+    """Every (training run, case) of an entry with a finite score."""
+    runs = {(run.seed, run.fold): run for run in scores.entry.runs if run.rows is not None}
+    known = np.isfinite(block.reference_ml)
+    volumes = np.where(known.any(axis=1), np.where(known, block.reference_ml, -np.inf).max(axis=1), np.nan)
+    table = block.per_case(scores, column.region, column.metric.name)
+    for seed, values in zip(scores.seeds, table, strict=True):
+        for place in np.flatnonzero(np.isfinite(values)).tolist():
+            run = runs.get((seed, block.folds[place]))
+            if run is not None:
+                value, volume = float(values[place]), float(volumes[place])
+                yield ScoredCase(run, scores.label, block, block.cases[place], column.metric, value, volume)
+
+
+def _picture(analysis: Analysis, item: ScoredCase, scan: CaseScan) -> Picture:
     score = format_number(item.value, scale=item.metric.scale, digits=1)
     name = analysis.names[item.label].short
     title = one_line(
         f"{name}, seed {item.run.seed}, {item.block.name}, {item.case}: {item.metric.label} {score}"
     )
     mask = scan.comparison
-    counts = ", ".join(f"{CLASS_WORDS[c]} {int((mask == c).sum())}" for c in (AGREE, MISSED, EXTRA))
-    z, y, x = scan.spacing_mm
+    counts = ", ".join(f"{words} {int((mask == code).sum())}" for code, words in CLASS_WORDS.items())
     return Picture(
         item=item,
         title=title,
         alt=f"Three planes through the slice of largest error of {title}; voxels: {counts}.",
         poster="data:image/png;base64," + base64.b64encode(poster(scan)).decode(),
-        scan="" if scan.image is None else packed(scan.image, (z, y, x)),
-        mask=packed(mask, (z, y, x)),
+        scan="" if scan.image is None else packed(scan.image, scan.spacing_mm),
+        mask=packed(mask, scan.spacing_mm),
         step=scan.step,
     )
 
@@ -125,26 +174,12 @@ def packed(array: LabelArray, spacing_mm: tuple[float, float, float]) -> str:
 
 
 def nifti_bytes(array: LabelArray, spacing_mm: tuple[float, float, float]) -> bytes:
-    """A single-file NIfTI-1 of an 8-bit volume (z, y, x) with its origin in the first voxel; nothing else in
-    it.
+    """A NIfTI-1 file of an 8-bit volume (z, y, x) with its origin in the first voxel; nothing else in it."""
+    import nibabel as nib
 
-    **Source:** nifti1.h of the NIfTI Data Format Working Group (field offsets).
-    """
-    z, y, x = array.shape
-    dz, dy, dx = spacing_mm
-    header = bytearray(352)
-    struct.pack_into("<i", header, 0, 348)
-    struct.pack_into("<8h", header, 40, 3, x, y, z, 1, 1, 1, 1)
-    struct.pack_into("<2h", header, 70, 2, 8)  # unsigned 8 bit
-    struct.pack_into("<8f", header, 76, 1.0, dx, dy, dz, 0.0, 0.0, 0.0, 0.0)
-    struct.pack_into("<3f", header, 108, 352.0, 1.0, 0.0)  # data offset, slope, intercept
-    header[123] = 2  # millimetres
-    struct.pack_into("<2h", header, 252, 0, 1)  # no qform, sform: scanner
-    struct.pack_into("<4f", header, 280, dx, 0.0, 0.0, 0.0)
-    struct.pack_into("<4f", header, 296, 0.0, dy, 0.0, 0.0)
-    struct.pack_into("<4f", header, 312, 0.0, 0.0, dz, 0.0)
-    header[344:348] = b"n+1\0"
-    return bytes(header) + np.ascontiguousarray(array).tobytes()
+    image = nib.Nifti1Image(array.transpose(2, 1, 0), np.diag([*spacing_mm[::-1], 1.0]))
+    image.header.set_xyzt_units("mm")
+    return image.to_bytes()
 
 
 def viewer_code() -> tuple[str, str]:
@@ -170,26 +205,10 @@ def notices() -> str:
 
 def colour_table() -> dict[str, Any]:
     """Label colours of the comparison mask, as the viewer takes them."""
-    rgb = [(0, 0, 0)] + [
-        tuple(int(CLASS_COLOURS[code][place : place + 2], 16) for place in (1, 3, 5))
-        for code in (AGREE, MISSED, EXTRA)
-    ]
-    return {
-        "R": [colour[0] for colour in rgb],
-        "G": [colour[1] for colour in rgb],
-        "B": [colour[2] for colour in rgb],
-        "A": [0, 130, 220, 220],
-        "I": [0, AGREE, MISSED, EXTRA],
-        "labels": ["", *(CLASS_WORDS[code] for code in (AGREE, MISSED, EXTRA))],
+    colours = ["#000000", *CLASS_COLOURS.values()]
+    channels = {
+        name: [int(colour[place : place + 2], 16) for colour in colours]
+        for name, place in (("R", 1), ("G", 3), ("B", 5))
     }
-
-
-def fitting(pictures: Sequence[Picture], room: int) -> list[Picture]:
-    """The first pictures that fit into the room left on the page."""
-    kept: list[Picture] = []
-    for picture in pictures:
-        if picture.size > room:
-            break
-        room -= picture.size
-        kept.append(picture)
-    return kept
+    labels = ["", *CLASS_WORDS.values()]
+    return {**channels, "A": [0, 130, 220, 220], "I": [0, AGREE, MISSED, EXTRA], "labels": labels}

@@ -15,9 +15,12 @@
   function sort(head) {
     var row = head.parentNode, place = Array.prototype.indexOf.call(row.children, head), table = head.closest("table");
     var down = head.getAttribute("aria-sort") === "ascending";
-    Array.prototype.map.call(table.querySelectorAll("tbody tr:not(.group)"), function (line, order) { return [key(line.cells[place]), order, line]; })
-      .sort(function (a, b) { return (down ? -1 : 1) * compare(a[0], b[0]) || a[1] - b[1]; })
-      .forEach(function (item) { table.tBodies[0].appendChild(item[2]); });
+    var parts = table.hasAttribute("data-within") ? table.tBodies : [table];  // else groups are merged
+    Array.prototype.forEach.call(parts, function (part) {
+      Array.prototype.map.call(part.querySelectorAll("tbody tr:not(.group)"), function (line, order) { return [key(line.cells[place]), order, line]; })
+        .sort(function (a, b) { return (down ? -1 : 1) * compare(a[0], b[0]) || a[1] - b[1]; })
+        .forEach(function (item) { (part === table ? table.tBodies[0] : part).appendChild(item[2]); });
+    });
     Array.prototype.forEach.call(row.children, function (other) { other.removeAttribute("aria-sort"); });
     head.setAttribute("aria-sort", down ? "descending" : "ascending");
     table.classList.add("sorted");

@@ -3,24 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import lru_cache
 
 from segbench.report.analysis.analysis import Analysis
-from segbench.report.write.figures import cases, cost, differences, models, ranks, size
+from segbench.report.write.figures import cost, differences, models, ranks
 from segbench.report.write.figures.style import NoData, Sketch, rendered, style
 
 APPENDIX: Mapping[str, Callable[[Analysis, int], Sketch]] = {
     "differences": differences.draw,
     "ranks": ranks.draw,
-    "cases": cases.draw,
-    "size": size.draw,
     "cost": cost.draw,
 }
 
 
-def figure_files(analysis: Analysis) -> tuple[Sketch | None, dict[str, bytes]]:
-    """Figure 1, or None when no model has a mean, and every figure file by its path.
+@lru_cache(maxsize=1)  # page and paper show the same figures
+def figure_files(analysis: Analysis) -> tuple[Sketch | None, Mapping[str, bytes]]:
+    """Figure 1, or None when no model has a mean, and every figure file by its path, as PDF and SVG.
 
-    `figures/models.*` is there as PDF, PNG and SVG; the others, one for each block, as PDF and SVG.
+    Figure 1 is `figures/models.*`; the others have one for each block.
     """
     files: dict[str, bytes] = {}
     with style():
@@ -28,8 +28,7 @@ def figure_files(analysis: Analysis) -> tuple[Sketch | None, dict[str, bytes]]:
             first = models.draw(analysis)
         except NoData:
             return None, files
-        made = rendered(first.figure, ("pdf", "png", "svg"))
-        files |= {f"figures/models.{kind}": content for kind, content in made.items()}
+        files |= rendered(first.figure, "figures/models")
         for name, draw in APPENDIX.items() if analysis.options.appendix else ():
             for number in range(len(analysis.blocks)):
                 try:
@@ -37,6 +36,5 @@ def figure_files(analysis: Analysis) -> tuple[Sketch | None, dict[str, bytes]]:
                 except NoData:
                     continue
                 stem = f"figures/{name}-{number + 1}" if len(analysis.blocks) > 1 else f"figures/{name}"
-                made = rendered(sketch.figure, ("pdf", "svg"))
-                files |= {f"{stem}.{kind}": content for kind, content in made.items()}
+                files |= rendered(sketch.figure, stem)
     return first, files

@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Iterable, Mapping
+from typing import Any
 
 from segbench.report.analysis.analysis import Analysis
 from segbench.report.write.figures.style import (
-    RULE,
     SOFT,
     WIDTHS,
     NoData,
     Sketch,
     axis_words,
     limits,
-    looks,
     new_figure,
-    plain_log,
 )
+
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#8C6D31")
+"""Okabe and Ito's palette (its yellow, too pale for points on white, replaced by a brown)."""
+MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<", ">", "p", "h", "*")
 
 AXES = (
     ("gmacs", "operations (GMAC)"),
@@ -38,7 +41,7 @@ def draw(analysis: Analysis, number: int) -> Sketch:
     words, known = _costs(analysis, labels)
     if column is None or not known:
         raise NoData("no cost is known of two models")
-    metric, colours = column.metric, looks(list(analysis.names))
+    metric, colours = column.metric, looks(analysis.names)
     points = {label: (known[label], (column.means[label].value or 0.0) * metric.scale) for label in known}
     figure, axis = new_figure(WIDTHS["double"], max(2.8, 0.6 + 0.17 * len(points)))
     front = pareto_front(points, higher=bool(metric.higher_is_better))
@@ -60,12 +63,11 @@ def draw(analysis: Analysis, number: int) -> Sketch:
             axis.plot([x, x], ends, color=colour, linewidth=1.0)
         axis.plot([x], [y], marker, color=colour, ms=6, label=analysis.names[label].short)
     axis.set_xscale("log")
-    plain_log(axis.xaxis, min(known.values()), max(known.values()))
+    _plain_log(axis.xaxis, min(known.values()), max(known.values()))
     axis.set_xlabel(f"{words} \N{DOWNWARDS ARROW}")
     axis.set_ylabel(axis_words(metric))
     axis.set_ylim(*limits(metric, shown))
-    axis.grid(color=RULE, linewidth=0.5, which="both")
-    axis.set_axisbelow(True)
+    axis.grid(which="both")
     figure.legend(loc="outside right center", frameon=False)
     name = analysis.blocks[number].name
     listed = "; ".join(f"{analysis.names[label].short} {x:.3g}, {y:.2f}" for label, (x, y) in points.items())
@@ -97,3 +99,27 @@ def pareto_front(points: Mapping[str, tuple[float, float]], *, higher: bool) -> 
             best = sign * points[label][1]
             front.append(label)
     return front
+
+
+def looks(labels: Iterable[str]) -> Mapping[str, tuple[str, str]]:
+    """A fixed (colour, marker) for each label, by the sorted labels; pairs repeat after 24."""
+    return {
+        label: (COLOURS[place % len(COLOURS)], MARKERS[place % len(MARKERS)])
+        for place, label in enumerate(sorted(labels))
+    }
+
+
+def _plain_log(axis: Any, low: float, high: float) -> None:
+    """Plain numbers on a log axis: four round ones below a decade, else decades, with 2 and 5 below two."""
+    from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, NullFormatter, NullLocator
+
+    decades = math.log10(high / low)
+    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axis.set_minor_formatter(NullFormatter())
+    if decades < 1:
+        steps = [low * (high / low) ** (place / 3) for place in range(4)]
+        axis.set_major_locator(FixedLocator(sorted({float(f"{value:.2g}") for value in steps})))
+        axis.set_minor_locator(NullLocator())
+    else:
+        subs = (1.0, 2.0, 5.0) if decades < 2 else (1.0,)
+        axis.set_major_locator(LogLocator(base=10, subs=subs, numticks=12))

@@ -8,11 +8,11 @@ from segbench.report.analysis.sentences import difference_words, verdict_words
 from segbench.report.write.figures.style import (
     INK,
     MODEL,
-    RULE,
     SOFT,
     WIDTHS,
     NoData,
     Sketch,
+    name_rows,
     new_figure,
     short_names,
 )
@@ -50,16 +50,11 @@ def draw(analysis: Analysis, number: int) -> Sketch:
             color=INK,
             annotation_clip=False,
         )
-    axis.set_yticks(range(len(pairs)), names, linespacing=0.95)
-    axis.set_ylim(len(pairs) - 0.4, -0.6)
+    name_rows(axis, names)
     better = "right" if metric.higher_is_better else "left"
     unit = f"{metric.difference_unit}, " if metric.difference_unit else ""
     against = f" to {analysis.names[column.reference].short}" if column.reference else ""
     axis.set_xlabel(f"{metric.label} difference{against} ({unit}{better} is better)")
-    axis.grid(axis="x", color=RULE, linewidth=0.5)
-    axis.set_axisbelow(True)
-    axis.spines["left"].set_visible(False)
-    axis.tick_params(axis="y", length=0)
     percent = format_number(analysis.options.confidence, scale=100, digits=0)
     parts = [
         f"{analysis.names[pair.a].short} less {analysis.names[pair.b].short} "

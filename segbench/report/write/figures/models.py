@@ -14,13 +14,13 @@ from segbench.report.write.figures.style import (
     MODEL,
     PAPER,
     REFERENCE,
-    RULE,
     SOFT,
     WIDTHS,
     NoData,
     Sketch,
     axis_words,
     limits,
+    name_rows,
     new_figure,
     short_names,
 )
@@ -36,7 +36,7 @@ def draw(analysis: Analysis) -> Sketch:
     Raises:
         NoData: no model has a mean in the primary metric.
     """
-    columns = [column for column in _primary(analysis) if _rows(analysis, column)]
+    columns = [column for column in analysis.main_columns() if _rows(analysis, column)]
     if not columns:
         raise NoData("no model has a mean in the primary metric")
     rows = [_rows(analysis, column) for column in columns]
@@ -62,10 +62,6 @@ def draw(analysis: Analysis) -> Sketch:
     return Sketch(figure, _caption(analysis, columns), _alt(analysis, columns, rows))
 
 
-def _primary(analysis: Analysis) -> list[Column]:
-    return analysis.main_columns() if analysis.metrics else []
-
-
 def _rows(analysis: Analysis, column: Column) -> list[str]:
     """Labels with a finite mean, in the order of Table 1."""
     return analysis.ordered([label for label, mean in column.means.items() if _finite(mean.value)])
@@ -82,24 +78,18 @@ def _panel(axis: Any, analysis: Analysis, column: Column, labels: Sequence[str],
     models = [label for label in labels if label not in baselines]
     low, high = limits(column.metric, [value * scale for label in models or labels for value in spans[label]])
     axis.set_xlim(low, high)
-    axis.set_ylim(len(labels) - 0.4, -0.6)
+    name_rows(axis, short_names(analysis, labels) if named else [""] * len(labels))
     for place, label in enumerate(labels):
         if label in baselines:
             _baseline(axis, (column.means[label].value or 0.0) * scale, place, analysis.options.digits)
         else:
             _model(axis, column, label, place)
-    axis.set_yticks(range(len(labels)), short_names(analysis, labels) if named else [""] * len(labels))
     for tick, label in zip(axis.get_yticklabels(), labels, strict=True):
-        tick.set_linespacing(0.95)
         if label in baselines:
             tick.set(color=SOFT, style="italic")
         elif label == column.reference:
             tick.set(color=REFERENCE)
     axis.set_xlabel(axis_words(column.metric))
-    axis.grid(axis="x", color=RULE, linewidth=0.5)
-    axis.set_axisbelow(True)
-    axis.spines["left"].set_visible(False)
-    axis.tick_params(axis="y", length=0)
 
 
 def _span(column: Column, label: str) -> list[float]:

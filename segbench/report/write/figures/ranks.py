@@ -8,10 +8,10 @@ from segbench.report.analysis.analysis import Analysis
 from segbench.report.write.figures.style import (
     INK,
     MODEL,
-    RULE,
     WIDTHS,
     NoData,
     Sketch,
+    name_rows,
     new_figure,
     short_names,
 )
@@ -44,14 +44,11 @@ def draw(analysis: Analysis, number: int) -> Sketch:
             linewidth=0,
         )
         axis.plot([ranks.rank_low[index], ranks.rank_high[index]], [place, place], color=INK, linewidth=0.9)
-    axis.set_yticks(range(k), short_names(analysis, labels), linespacing=0.95)
-    axis.set_ylim(k - 0.4, -0.6)
+    name_rows(axis, short_names(analysis, labels))
     axis.set_xticks(range(1, k + 1) if k <= 12 else range(1, k + 1, 2))
     axis.set_xlim(0.4, k + 0.6)
     axis.set_xlabel("rank (1 is best)")
-    axis.grid(color=RULE, linewidth=0.5)
-    axis.set_axisbelow(True)
-    axis.tick_params(axis="y", length=0)
+    axis.grid(axis="y")
     name, percent = analysis.blocks[number].name, f"{analysis.options.confidence * 100:g}"
     first = [
         f"{analysis.names[label].short} first in "

@@ -6,7 +6,7 @@ import io
 import math
 import textwrap
 import warnings
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -18,12 +18,14 @@ if TYPE_CHECKING:
 
     from segbench.report.analysis.analysis import Analysis
 
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#8C6D31")
-"""Okabe and Ito's palette (its yellow, too pale for points on white, replaced by a brown)."""
-MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<", ">", "p", "h", "*")
 INK, SOFT, RULE, PAPER = "#1b1b1b", "#636363", "#dddddd", "#ffffff"
 MODEL, REFERENCE = "#0072B2", "#B4500A"
 WIDTHS = {"single": 3.5, "double": 7.16}  # inches of a column and of a page
+METADATA: dict[str, dict[str, Any]] = {
+    "pdf": {"CreationDate": None, "ModDate": None, "Producer": None, "Creator": None},
+    "svg": {"Date": None, "Creator": None, "Format": None, "Type": None},
+}
+"""Formats of figures; no date and no name of a program stands in them."""
 
 RC: dict[str, Any] = {
     "font.family": "sans-serif",
@@ -41,6 +43,9 @@ RC: dict[str, Any] = {
     "axes.labelcolor": INK,
     "axes.titlecolor": INK,
     "axes.facecolor": "none",
+    "axes.axisbelow": True,
+    "grid.color": RULE,
+    "grid.linewidth": 0.5,
     "figure.facecolor": PAPER,
     "savefig.facecolor": "auto",
     "text.color": INK,
@@ -54,13 +59,8 @@ RC: dict[str, Any] = {
     "pdf.fonttype": 42,
     "svg.fonttype": "path",
     "svg.hashsalt": "segbench",
-    "savefig.dpi": 200,
-    "figure.dpi": 100,
-    "text.usetex": False,
     "text.hinting": "no_hinting",  # else the width of text differs by resolution and it leaves the picture
     "text.parse_math": False,  # a model called $x$ is printed as it stands
-    "axes.unicode_minus": True,
-    "path.simplify": True,
 }
 
 
@@ -85,15 +85,18 @@ class NoData(Exception):  # noqa: N818 - not an error: a figure that has nothing
 
 @contextmanager
 def style() -> Generator[None]:
-    """The figure settings within a block; nothing is set globally."""
+    """The figure settings within a block, whatever the user's own; nothing is set globally."""
     import matplotlib as mpl
     from matplotlib import rc_context
 
-    settings: Any = {key: mpl.rcParamsDefault[key] for key in ("axes.prop_cycle", "image.cmap")} | RC
-    with rc_context(settings), warnings.catch_warnings():
+    plain = {key: value for key, value in mpl.rcParamsDefault.items() if not key.startswith("backend")}
+    settings: Any = plain | RC
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", mpl.MatplotlibDeprecationWarning)
         # A letter that the font lacks is drawn as a box; tables and the alt text hold the name.
         warnings.filterwarnings("ignore", message="Glyph .* missing from font")
-        yield
+        with rc_context(settings):
+            yield
 
 
 def new_figure(
@@ -116,20 +119,15 @@ def new_figure(
     return figure, figure.subplots(rows, columns, **keywords)
 
 
-def rendered(figure: Figure, kinds: Sequence[str]) -> dict[str, bytes]:
-    """The figure as bytes by format (pdf, svg, png), without dates or names of programs in it."""
-    metadata: dict[str, dict[str, Any]] = {
-        "pdf": {"CreationDate": None, "ModDate": None, "Producer": None, "Creator": None},
-        "svg": {"Date": None, "Creator": None, "Format": None, "Type": None},
-        "png": {"Software": None},
-    }
+def rendered(figure: Figure, stem: str) -> dict[str, bytes]:
+    """The figure as bytes by path: `stem` with the ending of each format."""
     found: dict[str, bytes] = {}
     figure.draw_without_rendering()  # lays out once; without this every format would do it again, twice
     figure.set_layout_engine("none")
-    for kind in kinds:
+    for kind, metadata in METADATA.items():
         stream = io.BytesIO()
-        figure.savefig(stream, format=kind, metadata=metadata[kind])
-        found[kind] = stream.getvalue()
+        figure.savefig(stream, format=kind, metadata=metadata)
+        found[f"{stem}.{kind}"] = stream.getvalue()
     return found
 
 
@@ -138,12 +136,13 @@ def short_names(analysis: Analysis, labels: Sequence[str], *, width: int = 24) -
     return ["\n".join(textwrap.wrap(analysis.names[label].short, width)) or "?" for label in labels]
 
 
-def looks(labels: Sequence[str]) -> Mapping[str, tuple[str, str]]:
-    """A fixed (colour, marker) for each label, by the sorted labels; pairs repeat after 24."""
-    return {
-        label: (COLOURS[place % len(COLOURS)], MARKERS[place % len(MARKERS)])
-        for place, label in enumerate(sorted(labels))
-    }
+def name_rows(axis: Any, names: Sequence[str]) -> None:
+    """One named row for each name, the first on top, without an axis of their own."""
+    axis.set_yticks(range(len(names)), names, linespacing=0.95)
+    axis.set_ylim(len(names) - 0.4, -0.6)
+    axis.grid(axis="x")
+    axis.spines["left"].set_visible(False)
+    axis.tick_params(axis="y", length=0)
 
 
 def axis_words(metric: Metric) -> str:
@@ -164,26 +163,3 @@ def limits(metric: Metric, values: Sequence[float]) -> tuple[float, float]:
     most = 100.0 if metric.unit == "%" else math.inf
     edge = 0.015 * (high - low + 2 * pad)
     return max(low - pad, least - edge), min(high + pad, most + edge)
-
-
-def plain_log(axis: Any, low: float, high: float) -> None:
-    """A log axis with plain numbers: decades, with 2 and 5 below two decades, four round numbers below one.
-
-    Args:
-        axis: `axes.xaxis` or `axes.yaxis`, already of log scale.
-        low: smallest value shown.
-        high: largest value shown.
-    """
-    from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, NullFormatter, NullLocator
-
-    decades = math.log10(high / low) if low > 0 and high > low else 0.0
-    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-    axis.set_minor_formatter(NullFormatter())
-    if decades < 1:
-        steps = [low * (high / low) ** (place / 3) for place in range(4)] if decades else [low]
-        axis.set_major_locator(FixedLocator(sorted({float(f"{value:.2g}") for value in steps})))
-        axis.set_minor_locator(NullLocator())
-    else:
-        axis.set_major_locator(
-            LogLocator(base=10, subs=(1.0, 2.0, 5.0) if decades < 2 else (1.0,), numticks=12)
-        )
