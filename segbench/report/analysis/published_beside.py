@@ -14,6 +14,7 @@ from typing import Any, Literal, NamedTuple
 
 from segbench.metrics.registry import METRICS
 from segbench.report.analysis.analysis import Analysis
+from segbench.report.analysis.numbers import format_number
 from segbench.report.analysis.published import (
     Number,
     PublishedProtocol,
@@ -239,4 +240,20 @@ def _row(table: PublishedTable, number: Number, cell: OurNumber, *, paired: bool
         second_hand=not number.verified,
         read_from=number.read_from,
         comment=number.comment,
+    )
+
+
+def beside_sentence(analysis: Analysis, row: PublishedRow) -> str:
+    """A published number and ours as one line, with the grade and why it is no better."""
+    metric = next(item for item in analysis.metrics if item.name == row.metric)
+    scale, digits, unit = metric.scale, analysis.options.digits, metric.difference_unit
+    value, ours, less = (
+        "n/a" if number is None else format_number(number, scale=scale, digits=digits)
+        for number in (row.value, row.our_value, row.difference)
+    )
+    why = "; ".join(row.reasons) or GRADES[row.grade]
+    return (
+        f"{row.block}, {metric.head}, {row.region}: {row.model} {value} ({row.source}), ours {ours}, "
+        f"difference {less} {unit}".rstrip()
+        + f"; grade {row.grade}: {why}"
     )
