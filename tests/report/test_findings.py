@@ -185,6 +185,18 @@ def test_few_seeds_carry_no_claim_about_the_method(runs: Any, seeds: int, code: 
                 assert pair.claim == "weights" or pair.verdict == "inconclusive"
 
 
+def test_findings_name_models_as_the_tables_do(runs: Any) -> None:
+    for slug, short in (("alpha-slug", "Alpha"), ("beta-slug", "Beta")):
+        card = {"model": {"slug": slug, "card": {"title": short, "short_name": short}}}
+        write(runs, slug, cases=5, seeds=1, changes=card)
+    write(runs, "atlas-slug", kind="floor", seeds=1, cases=4, skill=0.95)
+    messages = " ".join(item.message for item in analysed(runs).findings)
+    assert "Alpha" in messages
+    assert "Beta" in messages
+    assert "alpha-slug" not in messages
+    assert "beta-slug" not in messages
+
+
 def test_few_cases(runs: Any) -> None:
     write(runs, "alpha", cases=29)
     assert codes(analysed(runs))["few-cases"] == "warn"

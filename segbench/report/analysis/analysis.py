@@ -183,6 +183,8 @@ def analyse_runs(
         if metrics and metrics[0].name in block.metrics
         for item in _below_baseline(block, metrics[0], options)
     ]
+    names = entry_names(entries)
+    short = {label: name.short for label, name in names.items()}
     return Analysis(
         options=options,
         runs=tuple(runs),
@@ -190,9 +192,9 @@ def analyse_runs(
         blocks=blocks,
         metrics=metrics,
         columns=columns,
-        names=entry_names(entries),
+        names=names,
         costs={entry.label: cost_of(entry) for entry in reversed(entries)},
-        findings=find_all(runs, blocks, metrics=[item.name for item in metrics], below=below),
+        findings=find_all(runs, blocks, metrics=[item.name for item in metrics], below=below, short=short),
         case_names=case_names,
     )
 
