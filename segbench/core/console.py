@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from typing import IO, Any, Protocol
 
 from segbench.core.errors import SegbenchError
+from segbench.core.text import one_line, printable
 
 
 @dataclass(slots=True)
@@ -40,19 +41,6 @@ output = Output()
 
 _OBEYED = re.compile("[\x7f-\x9f\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff]")
 """DEL, C1 controls, marks of direction and width: JSON may hold them as they are, a terminal obeys them."""
-
-
-def printable(text: str) -> str:
-    """Text with control characters and bidirectional marks shown escaped, safe for a terminal."""
-    return "".join(
-        character if character.isprintable() or character in "\n\t" else f"\\x{ord(character):02x}"
-        for character in text
-    )
-
-
-def one_line(text: str) -> str:
-    """A name of others for a table or amid other words: no line of it passes for one of ours."""
-    return printable(text).replace("\n", "\\n").replace("\t", "\\t")
 
 
 def emit(text: str = "") -> None:

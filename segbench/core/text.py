@@ -1,15 +1,16 @@
-"""Foreign text in one harmless line: names from files and flags before they reach a table or a terminal."""
+"""Foreign text made harmless: names from files and flags before they reach a table, a file or a terminal."""
 
 from __future__ import annotations
 
-import unicodedata
+
+def printable(text: str) -> str:
+    """Text with control characters and marks of direction shown escaped; line breaks and tabs stay."""
+    return "".join(
+        character if character.isprintable() or character in "\n\t" else f"\\x{ord(character):02x}"
+        for character in text
+    )
 
 
 def one_line(text: str) -> str:
-    """The text without control characters, line breaks and direction marks: it cannot leave its cell."""
-    kept = (
-        " " if unicodedata.category(character) in {"Cc", "Zl", "Zp"} else character
-        for character in text
-        if unicodedata.category(character) not in {"Cf", "Cs"}
-    )
-    return "".join(kept)
+    """A name of others for a table or amid other words: no line of it passes for one of ours."""
+    return printable(text).replace("\n", "\\n").replace("\t", "\\t")

@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
 from segbench.core.catalogue import CATALOGUE
-from segbench.core.console import one_line
+from segbench.core.text import one_line
 
 SCHEMA_VERSION = 1
 _LONGEST_MEND = 240  # characters: a list of absent cases may run to thousands

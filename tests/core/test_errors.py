@@ -9,8 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from segbench.core.console import emit_json, printable, render_error
+from segbench.core.console import emit_json, render_error
 from segbench.core.errors import CATALOGUE, BackendUnavailable, SegbenchError, unknown_name
+from segbench.core.text import printable
 
 EXITS = {0, 1, 2, 3, 4, 5, 7}
 

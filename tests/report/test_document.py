@@ -12,6 +12,7 @@ import pytest
 
 from segbench.report.analysis.analysis import Analysis, analyse
 from segbench.report.analysis.options import make_options
+from segbench.report.write import markdown
 from segbench.report.write.document import document, files, plain, schema
 
 
@@ -65,3 +66,19 @@ def test_the_same_records_give_the_same_bytes_and_no_place(analysis: Analysis) -
 def test_numbers_that_json_does_not_know_are_told() -> None:
     array = np.array([[1.5, np.nan], [np.inf, -np.inf]])
     assert plain({"a": (array, np.int64(3), True)}) == {"a": [[[1.5, None], ["inf", "-inf"]], 3, True]}
+
+
+def test_published_numbers_beside_ours_stand_in_json_and_markdown(runs: Any) -> None:
+    runs.run("segmamba-v2", dataset="brats2023-gli")
+    analysis = analyse([runs.root], make_options(resamples=100))
+    content = document(analysis)
+    jsonschema.validate(content, schema())
+    own = [row for row in content["published"] if row["our_value"] is not None]
+    assert {row["our_model"] for row in own} == {"segmamba-v2"}
+    text = str(markdown.files(analysis)["report.md"])
+    lines = [line for line in text.splitlines() if "; grade " in line]
+    assert len(lines) == sum(row["region"] == "mean" for row in own) > 0
+    assert all("difference" in line for line in lines)
+    quiet = analyse([runs.root], make_options(resamples=100, published=False))
+    assert document(quiet)["published"] == []
+    assert "grade" not in str(markdown.files(quiet)["report.md"])

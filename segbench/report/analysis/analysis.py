@@ -9,7 +9,8 @@ from pathlib import Path
 
 from segbench.core.environment import results_dir
 from segbench.core.errors import SegbenchError
-from segbench.report.analysis.blocks import Block, build_blocks
+from segbench.report.analysis.arrays import build_blocks
+from segbench.report.analysis.blocks import Block
 from segbench.report.analysis.columns import Column, Role, comparable_tables, decide
 from segbench.report.analysis.cost import Cost, cost_of
 from segbench.report.analysis.entries import Entry, build_entries
@@ -23,6 +24,7 @@ from segbench.report.analysis.metric import (
 )
 from segbench.report.analysis.names import Name, entry_names, pseudonymise
 from segbench.report.analysis.options import Options
+from segbench.report.read import facts
 from segbench.report.read.runs import Run, read_runs
 
 Key = tuple[int, str, str]
@@ -228,14 +230,10 @@ def reference_of(block: Block, options: Options) -> str | None:
 
 def margin_of(block: Block, metric: Metric, options: Options) -> float | None:
     """The equivalence margin of a metric: asked for, else the dataset card's, else None."""
-    from segbench.cards import load_dataset_card
-
     if metric.name in options.margin:
         return options.margin[metric.name]
-    try:
-        return load_dataset_card(block.dataset).evaluation.margin.get(metric.name)
-    except SegbenchError:
-        return None
+    card = facts.dataset_card(block.dataset)
+    return card.evaluation.margin.get(metric.name) if card is not None else None
 
 
 def _below_baseline(block: Block, metric: Metric, options: Options) -> list[tuple[Block, str, str]]:

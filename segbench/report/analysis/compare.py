@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 from segbench.core.environment import results_dir
 from segbench.core.errors import ExitCode, SegbenchError
-from segbench.report.analysis.analysis import Analysis, analyse_runs, usable
+from segbench.report.analysis.analysis import Analysis, Progress, analyse_runs, usable
 from segbench.report.analysis.blocks import Block, failures, nan_mean
 from segbench.report.analysis.columns import Column
 from segbench.report.analysis.entries import Entry, build_entries
 from segbench.report.analysis.findings import Finding
-from segbench.report.analysis.gates import Gate, check_gates, gate_margins, loss_gates, mean_gates
+from segbench.report.analysis.gates import Gate, judge
 from segbench.report.analysis.options import make_options
 from segbench.report.analysis.published_beside import PublishedRow, published_beside
 from segbench.report.analysis.sentences import pair_sentence
@@ -28,8 +28,7 @@ if TYPE_CHECKING:
 MOST_CASES = 5  # largest gains and losses that are listed
 
 
-@dataclass(frozen=True, slots=True)
-class CaseChange:
+class CaseChange(NamedTuple):
     """One case of a pair; `gain` is a less b, turned so that a positive number is good for a."""
 
     case: str
@@ -67,17 +66,13 @@ class ComparedPair:
             "metric": self.column.metric.name,
             "a": self.pair.a,
             "b": self.pair.b,
-            "sentence": self.sentence,
-            "wins": self.wins,
-            "ties": self.ties,
-            "losses": self.losses,
-            "gains": [asdict(change) for change in self.gains],
-            "drops": [asdict(change) for change in self.drops],
+            **{name: getattr(self, name) for name in ("sentence", "wins", "ties", "losses")},
+            "gains": [change._asdict() for change in self.gains],
+            "drops": [change._asdict() for change in self.drops],
         }
 
 
-@dataclass(frozen=True, slots=True)
-class Lacking:
+class Lacking(NamedTuple):
     """A case for which a model has no usable prediction; `block` is the name of the comparable runs."""
 
     block: str
@@ -126,106 +121,61 @@ class CompareResult:
             "schema_version": 2,
             "sides": list(self.sides),
             "cases": [item.as_json() for item in self.pairs],
-            "lacking": [asdict(item) for item in self.lacking],
+            "lacking": [item._asdict() for item in self.lacking],
             "published": [row.as_json() for row in self.published],
-            "gates": [gate.as_json() for gate in self.gates],
+            "gates": [gate._asdict() for gate in self.gates],
             "report": document(self.analysis),
         }
 
 
 def compare(
-    a: Path | str,
-    b: Path | str,
-    *others: Path | str,
+    *sides: Path | str,
     runs: Path | str | None = None,
-    reference: str | None = None,
-    metrics: Sequence[str] = (),
-    primary: str | None = None,
-    regions: Sequence[str] = (),
-    alpha: float = 0.05,
-    margin: Mapping[str, float] | None = None,
-    missing: str = "worst",
-    select: Sequence[str] = (),
-    allow_edited: bool = False,
-    published: bool = False,
-    published_root: Path | str | None = None,
     fail_under: Mapping[str, float] | None = None,
     no_worse_than: Mapping[str, float] | float | None = None,
-    resamples: int = 10_000,
-    seed: int = 0,
-    progress: Callable[[str], None] = lambda text: None,
+    progress: Progress = lambda text: None,
+    **options: Any,
 ) -> CompareResult:
     """Compare models on the same cases: differences with intervals, tests, verdicts and gates.
 
     Args:
-        a: run folder, folder with the runs of one model, `cases.csv`, or label of a model in `runs`; the
-            side that the gates judge.
-        b: what `a` is compared with.
-        *others: further sides.
+        *sides: two or more run folders, folders with the runs of one model, `cases.csv` files, or labels of
+            models in `runs`. The first is what the gates judge.
         runs: folder in which labels are looked up; None is the results folder.
-        reference: the side that all others are compared with; None takes `a`, `none` compares all pairs.
-        metrics: metric columns; empty takes the headline of the metric profile.
-        primary: the metric that decides; None takes the first.
-        regions: regions; empty takes all.
-        alpha: level of tests and verdicts.
-        margin: equivalence margins by metric, in stored units.
-        missing: `worst`, `drop-case` or `error`.
-        select: run ids, or `newest`: which run to take where several cover one entry, fold and seed.
-        allow_edited: take records that were changed after they were written.
-        published: also grade published numbers beside ours.
-        published_root: folder of published tables; None is that of the cards.
-        fail_under: bounds on the mean of `a` by metric, over regions, on every dataset.
-        no_worse_than: by metric, how much worse than each other side `a` may be; a bare number is for the
-            first metric. It holds when the one-sided 1 - alpha bound excludes a larger loss: not knowing is
-            not passing.
-        resamples: bootstrap draws of the ranks.
-        seed: of the draws.
+        fail_under: bounds on the mean of the first side by metric, over regions, on every dataset.
+        no_worse_than: by metric, how much worse than each other side the first may be; a bare number is for
+            the first metric. It holds when the one-sided 1 - alpha bound excludes a larger loss: not knowing
+            is not passing.
         progress: told what is being done.
+        **options: see `segbench.report.analysis.options.Options`, with two other defaults: `reference`, the
+            side that all others are compared with, is the first one (`none` compares all pairs), and
+            `published` numbers stand beside ours only when asked for.
 
     Raises:
         SegbenchError: SB101 unknown label, metric or region, SB104 an option that cannot be, SB701 a side
             without a usable run, SB702 two runs of one entry, fold and seed, SB703 published file invalid,
             SB705 no common dataset or case, SB215 under `missing="error"`.
     """
-    options = make_options(
-        reference=reference,
-        metrics=metrics,
-        primary=primary,
-        regions=regions,
-        alpha=alpha,
-        margin=dict(margin or {}),
-        missing=missing,
-        select=select,
-        allow_edited=allow_edited,
-        baselines=True,
-        published=published,
-        published_root=None if published_root is None else str(published_root),
-        resamples=resamples,
-        seed=seed,
-    )
+    chosen = make_options(**{"published": False, **options, "baselines": True})
     progress("reading records")
-    sides = read_sides(
-        [a, b, *others], results_dir(runs), select=options.select, allow_edited=options.allow_edited
-    )
-    _refuse_no_dataset(sides)
-
-    members = [run for side in sides for run in side.runs]
-    entries = build_entries(usable(members, options, []), select=options.select)
-    options = replace(options, reference=_reference(reference, sides, entries))
-    analysis = analyse_runs(members, options, progress=progress)
-    first = _labels(sides[0], entries)
-    margins = gate_margins(no_worse_than, analysis.metrics)
-    check_gates({**(fail_under or {}), **margins}, analysis.metrics)
+    found = read_sides(sides, results_dir(runs), chosen)
+    _refuse_no_dataset(found)
+    members = [run for side in found for run in side.runs]
+    entries = build_entries(usable(members, chosen, []), select=chosen.select)
+    chosen = replace(chosen, reference=_reference(chosen.reference, found, entries))
+    analysis = analyse_runs(members, chosen, progress=progress)
     return CompareResult(
         analysis=analysis,
-        sides=tuple(label for side in sides for label in _labels(side, entries)),
-        pairs=tuple(_pairs(analysis)),
+        sides=tuple(label for side in found for label in _labels(side, entries)),
+        pairs=tuple(
+            _compared_pair(analysis, column, pair)
+            for metric in analysis.metrics
+            for column in analysis.main_columns(metric)
+            for pair in column.comparisons
+        ),
         lacking=tuple(Lacking(block.name, *item) for block in analysis.blocks for item in failures(block)),
         published=published_beside(analysis),
-        gates=(
-            *mean_gates(fail_under or {}, first, analysis),
-            *loss_gates(margins, first, analysis),
-        ),
+        gates=judge(fail_under or {}, no_worse_than, _labels(found[0], entries), analysis),
     )
 
 
@@ -256,15 +206,6 @@ def _reference(asked: str | None, sides: Sequence[Side], entries: Sequence[Entry
             mend=f"name one of them, or --reference {labels[0]!r}",
         )
     return labels[0] if labels else str(asked or side.asked)
-
-
-def _pairs(analysis: Analysis) -> list[ComparedPair]:
-    return [
-        _compared_pair(analysis, column, pair)
-        for metric in analysis.metrics
-        for column in analysis.main_columns(metric)
-        for pair in column.comparisons
-    ]
 
 
 def _compared_pair(analysis: Analysis, column: Column, pair: Comparison) -> ComparedPair:

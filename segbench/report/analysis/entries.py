@@ -13,6 +13,7 @@ from segbench.core.errors import SegbenchError
 from segbench.core.hashing import digest_json
 from segbench.core.text import one_line
 from segbench.report.analysis.identity import UNKNOWN, Identity, conflict, data_facts, identity_of
+from segbench.report.analysis.numbers import value_words
 from segbench.report.read.runs import Run
 
 LABEL_FIELDS = 3  # differences named in a label before the digest of the run id stands in their place
@@ -200,14 +201,14 @@ def _differences(entry: Entry) -> dict[str, str]:
     words: dict[str, str] = {}
     for section, value in (("argument", identity.arguments), ("recipe", identity.recipe)):
         for name, item in value.items() if isinstance(value, dict) else ():
-            words[f"{section} {name}"] = _short(f"{name.rpartition('.')[2]} {_text(item)}")
+            words[f"{section} {name}"] = _short(f"{name.rpartition('.')[2]} {value_words(item)}")
     unknown = identity.code.startswith(UNKNOWN)
     words["code"] = f"code unknown, {identity.code[-12:]}" if unknown else f"code {identity.code[:6]}"
     words["kind"] = identity.kind
     words["implementation"] = _short(identity.implementation.rpartition(":")[2])
     words["split"] = _short(f"split {identity.split}")
     for name, item in identity.rules.items() if isinstance(identity.rules, dict) else ():
-        words[f"rules {name}"] = _short(f"{name} {_text(item)}")
+        words[f"rules {name}"] = _short(f"{name} {value_words(item)}")
     words["content"] = f"data {identity.content[:7]}" if identity.content else ""
     words["references"] = _short(_reference_words(entry.runs[0]))
     return words
@@ -220,12 +221,6 @@ def _reference_words(run: Run) -> str:
         return f"references {'/'.join(folder.replace(chr(92), '/').rstrip('/').split('/')[-2:])}"
     digests = sorted((run.record.references or {}).items())
     return f"references {digests[0][1][:6]}" if digests else ""
-
-
-def _text(value: object) -> str:
-    if isinstance(value, list):
-        return "x".join(_text(item) for item in value)
-    return f"{value:g}" if isinstance(value, float) else str(value)
 
 
 def _short(text: str) -> str:

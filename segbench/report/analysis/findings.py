@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from itertools import chain
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -12,10 +12,10 @@ from segbench.core.text import one_line
 from segbench.report.analysis.blocks import Block, Scores, failures
 from segbench.report.analysis.entries import Entry
 from segbench.report.analysis.identity import UNKNOWN
+from segbench.report.analysis.numbers import value_words
 from segbench.report.read import facts
 from segbench.report.read.runs import Run
 
-SEVERITIES = ("error", "warn", "info")
 SEVERITY_WORDS = {"error": "error", "warn": "warning", "info": "note"}
 """Severities as every output prints them."""
 SEVERITY: Mapping[str, str] = {
@@ -47,11 +47,12 @@ MOST_NAMES = 6
 MOST_FIELDS = 6  # of a recipe difference; the rest is counted
 Short = Mapping[str, str]
 """Printed name of each label."""
+Said = tuple[str, str, Iterable[Run]]
+"""Code, words without the name of the block, runs concerned."""
 INFERENCE_FIELDS = ("inference.overlap", "inference.mirror_axes", "inference.tta", "inference.importance")
 
 
-@dataclass(frozen=True, slots=True)
-class Finding:
+class Finding(NamedTuple):
     """One finding.
 
     Attributes:
@@ -70,13 +71,7 @@ class Finding:
 
     def as_json(self) -> dict[str, Any]:
         """The object of report.json."""
-        return {
-            "code": self.code,
-            "severity": self.severity,
-            "message": self.message,
-            "runs": list(self.runs),
-            "dataset": self.dataset,
-        }
+        return self._asdict() | {"runs": list(self.runs)}
 
 
 def finding(code: str, message: str, runs: Iterable[Run] = (), *, dataset: str = "") -> Finding:
@@ -108,161 +103,121 @@ def find_all(
         below: (block, model, baseline) where a model is not significantly better than a baseline.
         short: printed name of each label.
     """
-    found: list[Finding] = []
+    found = _records(runs, blocks)
     for block in blocks:
-        for check in (_not_comparable, _recipes, _budgets, _unknown, _cases, _leaks, _seeds, _copies):
-            found += check(block, short)
-        found += _missing(block, metrics, short)
-    found += [
-        finding(
-            "below-baseline",
-            f"{block.name}: {short[model]} is not significantly better than the baseline {short[baseline]}",
-            dataset=block.dataset,
-        )
-        for block, model, baseline in below
-    ]
-    found += _records(runs, blocks)
-    order = {severity: place for place, severity in enumerate(SEVERITIES)}
-    codes = {code: place for place, code in enumerate(SEVERITY)}
-    return tuple(
-        sorted(
-            set(found),
-            key=lambda item: (order[item.severity], codes[item.code], item.dataset, item.message),
-        )
-    )
+        told = chain.from_iterable(check(block, short) for check in CHECKS)
+        for code, words, members in chain(told, _missing(block, short, metrics)):
+            found.append(finding(code, f"{block.name}: {words}", members, dataset=block.dataset))
+    for block, model, baseline in below:
+        words = f"{short[model]} is not significantly better than the baseline {short[baseline]}"
+        found.append(finding("below-baseline", f"{block.name}: {words}", dataset=block.dataset))
+    codes = list(SEVERITY)
+    return tuple(sorted(set(found), key=lambda item: (codes.index(item.code), item.dataset, item.message)))
 
 
-def _not_comparable(block: Block, short: Short) -> list[Finding]:
-    if not block.differs:
-        return []
-    labels = listed([short[scores.label] for scores in block.scores])
-    message = (
-        f"{block.name}: {labels} cannot be compared with the other results on {block.dataset}, shown apart: "
-        f"{'; '.join(block.differs[:MOST_FIELDS])}"
-    )
-    return [finding("not-comparable", message, block.runs, dataset=block.dataset)]
+def _not_comparable(block: Block, short: Short) -> Iterator[Said]:
+    if block.differs:
+        words = (
+            f"{_names(block.scores, short)} cannot be compared with the other results on {block.dataset}, "
+            f"shown apart: {'; '.join(block.differs[:MOST_FIELDS])}"
+        )
+        yield "not-comparable", words, block.runs
 
 
 def _runs_of(scores: Iterable[Scores]) -> list[Run]:
     return [run for item in scores for run in item.entry.runs]
 
 
-def differing_fields(entries: Sequence[Entry], short: Short) -> dict[str, list[tuple[str, str]]]:
-    """Recipe fields whose values differ: field -> [(value, names)], "unknown" where a record lacks it."""
+def _names(scores: Iterable[Scores], short: Short) -> str:
+    return listed([short[item.label] for item in scores])
+
+
+def _by_value(told: Iterable[tuple[object, str]]) -> str:
+    """(value, who) as words, a value with all who have it; empty where all have the same."""
+    values: dict[str, set[str]] = {}
+    for value, who in told:
+        values.setdefault(value_words(value), set()).add(who)
+    parts = [f"{value} ({listed(sorted(who))})" for value, who in sorted(values.items())]
+    return ", ".join(parts) if len(parts) > 1 else ""
+
+
+def _recipes(block: Block, short: Short) -> Iterator[Said]:
+    """Differences of training and inference between the models of one block, field by field."""
     tables = [
-        (short[entry.label], entry.identity.recipe) for entry in entries if entry.identity.recipe != UNKNOWN
+        (short[scores.label], scores.entry.identity.recipe)
+        for scores in block.models
+        if scores.entry.identity.recipe != UNKNOWN
     ]
-    names = sorted({name for _, table in tables for name in table})
-    found: dict[str, list[tuple[str, str]]] = {}
-    for name in names:
-        values: dict[str, list[str]] = {}
-        for label, table in tables:
-            values.setdefault(_plain(table[name]) if name in table else UNKNOWN, []).append(label)
-        if len(values) > 1:
-            found[name] = [(value, listed(sorted(who))) for value, who in sorted(values.items())]
-    return found
+    differing = {
+        name: words
+        for name in sorted({name for _, table in tables for name in table})
+        if (words := _by_value((table.get(name, UNKNOWN), who) for who, table in tables))
+    }
+    for code, what, inference in (
+        ("recipe-differs", "models were trained by different recipes", False),
+        ("inference-differs", "models predict with different settings", True),
+    ):
+        parts = [
+            f"{name} {words}" for name, words in differing.items() if (name in INFERENCE_FIELDS) is inference
+        ]
+        if parts:
+            more = [f"and {len(parts) - MOST_FIELDS} more fields"] if len(parts) > MOST_FIELDS else []
+            yield code, f"{what}: {'; '.join(parts[:MOST_FIELDS] + more)}", _runs_of(block.models)
 
 
-def _plain(value: object) -> str:
-    if isinstance(value, list | tuple):
-        return "x".join(_plain(item) for item in value) or "none"
-    return f"{value:g}" if isinstance(value, float) else str(value)
-
-
-def _field_text(fields: Mapping[str, list[tuple[str, str]]]) -> str:
-    shown = list(fields.items())[:MOST_FIELDS]
-    parts = [f"{name} {', '.join(f'{value} ({who})' for value, who in values)}" for name, values in shown]
-    if len(fields) > len(shown):
-        parts.append(f"and {len(fields) - len(shown)} more fields")
-    return "; ".join(parts)
-
-
-def _recipes(block: Block, short: Short) -> list[Finding]:
-    """Differences of training and inference between the models of one block."""
-    fields = differing_fields([scores.entry for scores in block.models], short)
-    inference = {name: values for name, values in fields.items() if name in INFERENCE_FIELDS}
-    training = {name: values for name, values in fields.items() if name not in INFERENCE_FIELDS}
-    runs = _runs_of(block.models)
-    found: list[Finding] = []
-    if training:
-        message = f"{block.name}: models were trained by different recipes: {_field_text(training)}"
-        found.append(finding("recipe-differs", message, runs, dataset=block.dataset))
-    if inference:
-        message = f"{block.name}: models predict with different settings: {_field_text(inference)}"
-        found.append(finding("inference-differs", message, runs, dataset=block.dataset))
-    return found
-
-
-def _budgets(block: Block, short: Short) -> list[Finding]:
+def _budgets(block: Block, short: Short) -> Iterator[Said]:
     """Differences of samples seen or of the accelerator's memory."""
-    found: list[Finding] = []
     reads: tuple[tuple[str, Callable[[Run], object | None]], ...] = (
         ("training samples seen", lambda run: run.record.samples_seen),
         ("GPU memory (GiB)", lambda run: facts.gpu_memory_gib(run.record)),
     )
     for name, read in reads:
-        values: dict[str, set[str]] = {}
-        for scores in block.models:
-            for run in scores.entry.runs:
-                if read(run) is not None:
-                    values.setdefault(str(read(run)), set()).add(short[scores.label])
-        if len(values) > 1:
-            text = ", ".join(f"{value} ({listed(sorted(who))})" for value, who in sorted(values.items()))
-            message = f"{block.name}: {name} differ: {text}"
-            found.append(finding("budget-differs", message, _runs_of(block.models), dataset=block.dataset))
-    return found
+        told = [(read(run), short[scores.label]) for scores in block.models for run in scores.entry.runs]
+        words = _by_value((str(value), who) for value, who in told if value is not None)
+        if words:
+            yield "budget-differs", f"{name} differ: {words}", _runs_of(block.models)
 
 
-def _unknown(block: Block, short: Short) -> list[Finding]:
+def _unknown(block: Block, short: Short) -> Iterator[Said]:
     """What records do not say counts as unknown, never as equal."""
-    if len(block.models) < 2:
-        return []
-    reads: tuple[tuple[str, Callable[[Scores], bool]], ...] = (
-        ("training recipe", lambda scores: scores.entry.identity.recipe == UNKNOWN),
-        ("split", lambda scores: facts.split_digest(scores.entry.runs[0].record) is None),
-        ("scoring rules", lambda scores: scores.entry.identity.rules == UNKNOWN),
+    reads: tuple[tuple[str, Callable[[Entry], bool]], ...] = (
+        ("training recipe", lambda entry: entry.identity.recipe == UNKNOWN),
+        ("split", lambda entry: facts.split_digest(entry.runs[0].record) is None),
+        ("scoring rules", lambda entry: entry.identity.rules == UNKNOWN),
     )
-    found: list[Finding] = []
-    for what, unknown in reads:
-        lacking = [scores for scores in block.models if unknown(scores)]
+    for what, unknown in reads if len(block.models) > 1 else ():
+        lacking = [scores for scores in block.models if unknown(scores.entry)]
         if lacking:
-            names = listed([short[scores.label] for scores in lacking])
-            message = f"{block.name}: {what} of {names} is unknown, so equal conditions cannot be checked"
-            found.append(finding("not-known-equal", message, _runs_of(lacking), dataset=block.dataset))
-    return found
+            words = f"{what} of {_names(lacking, short)} is unknown, so equal conditions cannot be checked"
+            yield "not-known-equal", words, _runs_of(lacking)
 
 
-def _cases(block: Block, short: Short) -> list[Finding]:
+def _cases(block: Block, short: Short) -> Iterator[Said]:
     """Test sets and regions that are not the same, and sets that are small."""
-    found: list[Finding] = []
     reasons: list[str] = []
     expected = {short[scores.label]: int(scores.expected.sum()) for scores in block.models}
     if len(set(expected.values())) > 1:
         sizes = listed([f"{name} {count}" for name, count in expected.items()])
         reasons.append(f"models cover different test cases and are compared on common ones: {sizes}")
     if block.extra_cases:
-        count = len(block.extra_cases)
-        reasons.append(f"{count} scored but not in the test split, left out")
+        reasons.append(f"{len(block.extra_cases)} scored but not in the test split, left out")
     if reasons:
-        message = f"{block.name}: {'; '.join(reasons)}"
-        found.append(finding("cases-differ", message, block.runs, dataset=block.dataset))
+        yield "cases-differ", "; ".join(reasons), block.runs
     partial = [
         f"{short[scores.label]} ({', '.join(np.array(list(block.regions))[scores.asked].tolist())})"
         for scores in block.scores
         if not scores.asked.all()
     ]
     if partial:
-        message = (
-            f"{block.name}: not every model was scored on every region; one without a region has no part in "
+        words = (
+            "not every model was scored on every region; one without a region has no part in "
             f"it, nor in a mean that contains it: {listed(partial)}"
         )
-        found.append(finding("regions-differ", message, block.runs, dataset=block.dataset))
+        yield "regions-differ", words, block.runs
     units = len(block.units)
     if units < FEW_CASES:
         unit = block.unit if units > 1 else block.unit[:-1]
-        message = f"{block.name}: only {units} test {unit}: intervals are wide and may be too short"
-        found.append(finding("few-cases", message, block.runs, dataset=block.dataset))
-    return found
+        yield "few-cases", f"only {units} test {unit}: intervals are wide and may be too short", block.runs
 
 
 def leaks(entry: Entry) -> list[str]:
@@ -284,94 +239,79 @@ def leaks(entry: Entry) -> list[str]:
     return sorted(found)
 
 
-def _leaks(block: Block, short: Short) -> list[Finding]:
+def _leaks(block: Block, short: Short) -> Iterator[Said]:
     reasons: dict[str, list[Scores]] = {}
     for scores in block.scores:
         for reason in leaks(scores.entry):
             reasons.setdefault(reason, []).append(scores)
-    return [
-        finding(
-            "leak",
-            f"{block.name}: {reason} ({listed([short[scores.label] for scores in members])}): "
-            "these numbers are upper bounds and are not marked best",
-            _runs_of(members),
-            dataset=block.dataset,
-        )
-        for reason, members in sorted(reasons.items())
-    ]
+    for reason, members in sorted(reasons.items()):
+        words = f"{reason} ({_names(members, short)}): these numbers are upper bounds and are not marked best"
+        yield "leak", words, _runs_of(members)
 
 
-def _seeds(block: Block, short: Short) -> list[Finding]:
+def _seeds(block: Block, short: Short) -> Iterator[Said]:
     """Models of which too few training runs exist for a claim about the method."""
-    found: list[Finding] = []
     single = [scores for scores in block.models if len(scores.seeds) < 2]
     if single:
-        names = listed([short[scores.label] for scores in single])
-        message = (
-            f"{block.name}: only one training run of {names}: results hold for these weights, not for the "
+        words = (
+            f"only one training run of {_names(single, short)}: results hold for these weights, not for the "
             "method; train three seeds, better five"
         )
-        found.append(finding("single-seed", message, _runs_of(single), dataset=block.dataset))
+        yield "single-seed", words, _runs_of(single)
     two = [scores for scores in block.models if len(scores.seeds) == 2]
     if two and len(block.models) > 2:
-        names = listed([short[scores.label] for scores in two])
-        message = (
-            f"{block.name}: two training runs of {names} are too few for a verdict among {len(block.models)} "
+        words = (
+            f"two training runs of {_names(two, short)} are too few for a verdict among {len(block.models)} "
             "models: intervals only; train three seeds, better five"
         )
-        found.append(finding("two-seeds", message, _runs_of(two), dataset=block.dataset))
-    return found
+        yield "two-seeds", words, _runs_of(two)
 
 
-def _copies(block: Block, short: Short) -> list[Finding]:
+def _copies(block: Block, short: Short) -> Iterator[Said]:
     """Runs with rows equal to those of another run: counted once within a model, told between models."""
-    found: list[Finding] = []
-    for scores in block.models:
-        if scores.entry.copies:
-            ids = listed([run.run_id for run in scores.entry.copies])
-            message = (
-                f"{block.name}: {short[scores.label]}: the scores of {ids} equal those of another run "
-                "(a copied run, or a seed that was not used); they count once"
-            )
-            found.append(finding("copied-run", message, scores.entry.copies, dataset=block.dataset))
     rows: dict[str, dict[str, Run]] = {}
     for scores in block.models:
+        copies = scores.entry.copies
+        if copies:
+            ids = listed([run.run_id for run in copies])
+            words = (
+                f"{short[scores.label]}: the scores of {ids} equal those of another run "
+                "(a copied run, or a seed that was not used); they count once"
+            )
+            yield "copied-run", words, copies
         for run in scores.entry.runs:
             if run.rows is not None:
                 rows.setdefault(run.rows.digest, {}).setdefault(short[scores.label], run)
     for same in rows.values():
         if len(same) > 1:
-            message = f"{block.name}: {listed(sorted(same))} have the same scores, number for number"
-            found.append(finding("copied-run", message, same.values(), dataset=block.dataset))
-    return found
+            words = f"{listed(sorted(same))} have the same scores, number for number"
+            yield "copied-run", words, same.values()
 
 
-def _missing(block: Block, metrics: Sequence[str], short: Short) -> list[Finding]:
+CHECKS = (_not_comparable, _recipes, _budgets, _unknown, _cases, _leaks, _seeds, _copies)
+"""What is looked at in every block."""
+
+
+def _missing(block: Block, short: Short, metrics: Sequence[str]) -> Iterator[Said]:
     """Expected cases without a usable prediction, and penalties that are not known."""
-    found: list[Finding] = []
     broken = failures(block)
     for scores in block.scores:
-        who = f"{block.name}: {short[scores.label]}"
         lost = [f"{case} ({status})" for label, case, status in broken if label == scores.label]
         if lost:
             how = "left out for all models" if block.dropped_cases else "scored worst"
-            message = (
-                f"{who}: {len(lost)} of {int(scores.expected.sum())} expected cases "
-                f"have no usable prediction, {how}: {listed(lost)}"
+            words = (
+                f"{short[scores.label]}: {len(lost)} of {int(scores.expected.sum())} expected cases have no "
+                f"usable prediction, {how}: {listed(lost)}"
             )
-            found.append(finding("missing-cases", message, scores.entry.runs, dataset=block.dataset))
-        unknown = [
-            name
-            for name in metrics
-            if name in block.metrics and np.any(scores.unknown[..., block.metrics.index(name)])
-        ]
+            yield "missing-cases", words, scores.entry.runs
+        known = [name for name in metrics if name in block.metrics]
+        unknown = [name for name in known if np.any(scores.unknown[..., block.metrics.index(name)])]
         if unknown:
-            message = (
-                f"{who}: {', '.join(unknown)} shown as n/a because the worst distance "
-                "of a failed case is unknown"
+            words = (
+                f"{short[scores.label]}: {', '.join(unknown)} shown as n/a because the worst distance of a "
+                "failed case is unknown"
             )
-            found.append(finding("penalty-unknown", message, scores.entry.runs, dataset=block.dataset))
-    return found
+            yield "penalty-unknown", words, scores.entry.runs
 
 
 def _records(runs: Sequence[Run], blocks: Sequence[Block]) -> list[Finding]:

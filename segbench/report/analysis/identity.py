@@ -13,7 +13,6 @@ from typing import Any
 
 import numpy as np
 
-from segbench.core.errors import SegbenchError
 from segbench.core.hashing import digest_json
 from segbench.records.schema import RunRecord
 from segbench.report.read import facts
@@ -183,11 +182,12 @@ def patients_of(
         cases: case ids.
         names: real case id by pseudonym, empty without pseudonyms.
     """
-    pattern, group = next(filter(None, (_grouping(run.record) for run in runs)), None) or _card_grouping(
-        runs[0].dataset
-    )
-    if not pattern or group == "case":
+    recorded = next(filter(None, (_grouping(facts.table(run.record.dataset, "card")) for run in runs)), None)
+    card = facts.dataset_card(runs[0].dataset)
+    grouping = recorded or (_grouping(card.model_dump(include={"layout", "patient"})) if card else None)
+    if grouping is None or grouping[1] == "case":
         return None
+    pattern, group = grouping
     found: list[str] = []
     for case in cases:
         match = re.fullmatch(pattern, names.get(case, case))
@@ -197,18 +197,7 @@ def patients_of(
     return tuple(found)
 
 
-def _grouping(record: RunRecord) -> tuple[str, str] | None:
-    card = facts.table(record.dataset, "card")
+def _grouping(card: Mapping[str, Any]) -> tuple[str, str] | None:
+    """The pattern of case ids and the group in it that names the patient, where a card declares them."""
     pattern, group = facts.text(card, "layout", "case_pattern"), facts.text(card, "patient", "group")
     return (pattern, group) if pattern and group else None
-
-
-def _card_grouping(dataset: str) -> tuple[str, str]:
-    from segbench.cards import load_dataset_card
-
-    try:
-        card = load_dataset_card(dataset)
-    except SegbenchError:
-        return "", "case"
-    pattern, group = getattr(card.layout, "case_pattern", None), card.patient.group
-    return (pattern, group) if isinstance(pattern, str) and isinstance(group, str) else ("", "case")

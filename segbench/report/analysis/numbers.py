@@ -42,3 +42,10 @@ def exact(value: float | None) -> str:
 def finite_or_none(value: float | None) -> float | None:
     """The value for JSON arithmetic: None in place of NaN."""
     return None if value is None or math.isnan(value) else float(value)
+
+
+def value_words(value: object) -> str:
+    """A value of a recipe or rule in a few characters: `0.01`, `128x128x64`, `none` for an empty list."""
+    if isinstance(value, list | tuple):
+        return "x".join(map(value_words, value)) or "none"
+    return f"{value:g}" if isinstance(value, float) else str(value)

@@ -7,13 +7,13 @@ from dataclasses import dataclass, field, fields
 from typing import Any, Literal, get_args
 
 from segbench.core.errors import SegbenchError
-from segbench.report.analysis.blocks import MISSING_POLICIES
 
 Format = Literal["html", "markdown", "latex", "csv", "json"]
 FORMATS: tuple[str, ...] = get_args(Format)
 DEFAULT_FORMATS = ("html", "markdown", "latex", "csv")
 Cells = Literal["mean-ci", "mean-sd", "mean"]
 CELLS: tuple[str, ...] = get_args(Cells)
+MISSING_POLICIES = ("worst", "drop-case", "error")
 
 
 @dataclass(frozen=True, slots=True)

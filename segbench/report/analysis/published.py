@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 import tomllib
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
@@ -15,12 +15,10 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 
 from segbench.core.errors import SegbenchError
 from segbench.core.foreign import parse_toml
+from segbench.metrics.registry import METRICS
 
-COST_METRICS = ("parameters_m", "compute_g", "memory_mb", "latency_s")
-
-
-def _empty_to_none(value: object) -> object:
-    return None if value == "" else value
+_COST_UNITS = {"parameters_m": "M", "compute_g": "G", "memory_mb": "MB", "latency_s": "s"}
+COST_METRICS = tuple(_COST_UNITS)
 
 
 def _not_blank(value: object) -> object:
@@ -29,7 +27,7 @@ def _not_blank(value: object) -> object:
     return value
 
 
-Unknown = BeforeValidator(_empty_to_none)  # an empty text in the file means unknown
+Unknown = BeforeValidator(lambda value: None if value == "" else value)  # "" in a file
 Text = Annotated[str, BeforeValidator(_not_blank)]
 Digest = Annotated[str, Field(pattern=r"^([0-9a-f]{64})?$")]
 Date = Annotated[str, Field(pattern=r"^(\d{4}-\d{2}-\d{2})?$")]
@@ -98,9 +96,8 @@ class Number(_Strict):
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
-        from segbench.metrics.registry import METRICS
-
         if self.metric in COST_METRICS:
+            units: tuple[str, ...] = (_COST_UNITS[self.metric],)
             if not self.input.strip():
                 raise ValueError(f"{self.metric} needs `input`, such as 1x4x128x128x128 (or unknown)")
             if self.region or self.n is not None:
@@ -112,9 +109,9 @@ class Number(_Strict):
                 raise ValueError("a score needs dataset and region")
             if self.input:
                 raise ValueError("`input` belongs to costs only")
-        allowed = _units(self.metric)
-        if self.unit not in allowed:
-            raise ValueError(f"unit of {self.metric} is one of {', '.join(allowed)}, not {self.unit}")
+            units = ("mm",) if METRICS[self.metric].unit == "mm" else ("%", "1")
+        if self.unit not in units:
+            raise ValueError(f"unit of {self.metric} is one of {', '.join(units)}, not {self.unit}")
         low = -math.inf if self.ci_low is None else self.ci_low
         high = math.inf if self.ci_high is None else self.ci_high
         if not low <= self.value <= high:
@@ -125,16 +122,6 @@ class Number(_Strict):
     def stored(self) -> float:
         """The value in the unit of `cases.csv`: a percentage becomes a fraction."""
         return self.value / 100 if self.unit == "%" else self.value
-
-
-def _units(metric: str) -> tuple[str, ...]:
-    """Units in which a metric may be given."""
-    costs = {"parameters_m": ("M",), "compute_g": ("G",), "memory_mb": ("MB",), "latency_s": ("s",)}
-    if metric in costs:
-        return costs[metric]
-    from segbench.metrics.registry import METRICS
-
-    return ("mm",) if METRICS[metric].unit == "mm" else ("%", "1")
 
 
 class PublishedTable(_Strict):
@@ -156,12 +143,14 @@ def load_published(root: Path | str | Iterable[Path | str] | None = None) -> tup
     Raises:
         SegbenchError: SB703 with every fault of every file.
     """
+    from segbench.cards import list_model_cards
+
     tables: dict[str, tuple[Path, PublishedTable]] = {}
     faults: list[str] = []
-    known = _known_models()
+    known = list_model_cards()
     files = [path for folder in _folders(root) for path in sorted(folder.glob("*.toml"))]
     for path in files:
-        table, found = read_published(path, known_models=known)
+        table, found = _read(path, known)
         faults += found
         if table is None:
             continue
@@ -195,21 +184,8 @@ def _folders(root: Path | str | Iterable[Path | str] | None) -> list[Path]:
     return list(dict.fromkeys(places))
 
 
-def _known_models() -> frozenset[str]:
-    from segbench.cards import list_model_cards
-
-    return frozenset(list_model_cards())
-
-
-def read_published(
-    path: Path, *, known_models: frozenset[str] = frozenset()
-) -> tuple[PublishedTable | None, list[str]]:
-    """One file and all its faults, each a line that names the file, the number and the field.
-
-    Args:
-        path: a TOML file.
-        known_models: slugs that `our_model` may name; empty checks nothing.
-    """
+def _read(path: Path, known: Collection[str]) -> tuple[PublishedTable | None, list[str]]:
+    """One file and all its faults, each a line that names the file, the number and the field."""
     try:
         content = parse_toml(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
@@ -221,7 +197,7 @@ def read_published(
     strangers = [
         f"{path.name}: number {place} ({number.model}): our_model {number.our_model!r} has no card"
         for place, number in enumerate(table.number, start=1)
-        if number.our_model and known_models and number.our_model not in known_models
+        if number.our_model and number.our_model not in known
     ]
     return (None if strangers else table), strangers
 

@@ -9,13 +9,13 @@ takes part in a test, a rank or a mark; each gets a difference and no verdict.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, Literal
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any, Literal, NamedTuple
 
+from segbench.metrics.registry import METRICS
 from segbench.report.analysis.analysis import Analysis
+from segbench.report.analysis.numbers import format_number
 from segbench.report.analysis.published import (
-    COST_METRICS,
     Number,
     PublishedProtocol,
     PublishedTable,
@@ -51,8 +51,7 @@ def published_beside(analysis: Analysis) -> tuple[PublishedRow, ...]:
     return beside(load_published(analysis.options.published_root), our_numbers(analysis))
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class OurNumber:
+class OurNumber(NamedTuple):
     """A mean of ours that published numbers may stand beside; None where a record does not say.
 
     Attributes:
@@ -84,9 +83,6 @@ def our_numbers(analysis: Analysis) -> list[OurNumber]:
             if scores.label not in column.means:
                 continue
             records = [run.record for run in scores.entry.runs]
-            splits = {facts.split_digest(record) for record in records}
-            policies = {facts.empty_policy(record) for record in records}
-            profiles = {facts.text(facts.metric_profile(record), "name") for record in records}
             found.append(
                 OurNumber(
                     block=block.name,
@@ -96,16 +92,21 @@ def our_numbers(analysis: Analysis) -> list[OurNumber]:
                     metric=metric,
                     value=column.means[scores.label].value,
                     regions=tuple(block.regions),
-                    split_sha256=splits.pop() if len(splits) == 1 else None,
-                    metric_profile=(profiles.pop() or None) if len(profiles) == 1 else None,
-                    empty_policy=policies.pop() if len(policies) == 1 else None,
+                    split_sha256=_same(map(facts.split_digest, records)),
+                    metric_profile=_same(facts.text(facts.metric_profile(item), "name") for item in records),
+                    empty_policy=_same(map(facts.empty_policy, records)),
                 )
             )
     return found
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PublishedRow:
+def _same(values: Iterable[str | None]) -> str | None:
+    """The one value of all; None where they differ or say nothing."""
+    found = set(values)
+    return (found.pop() or None) if len(found) == 1 else None
+
+
+class PublishedRow(NamedTuple):
     """A published number beside ours.
 
     Attributes:
@@ -142,7 +143,7 @@ class PublishedRow:
 
     def as_json(self) -> dict[str, Any]:
         """The row as report.json has it."""
-        return {name: getattr(self, name) for name in self.__slots__} | {"reasons": list(self.reasons)}
+        return self._asdict() | {"reasons": list(self.reasons)}
 
 
 def family(dataset: str) -> str:
@@ -163,45 +164,35 @@ def grade_of(table: PublishedTable, number: Number, ours: OurNumber) -> tuple[Gr
         return None
     if number.region != ours.region:
         return None
-    reasons: list[str] = []
-    if number.dataset != ours.dataset:
-        reasons.append(f"dataset {number.dataset}")
-    same_definition = _same_definition(protocol, number, ours, reasons)
+    definition = list(_other_definition(protocol, number, ours))
     same_regions = bool(protocol.regions) and set(protocol.regions) - {"mean"} == set(ours.regions) - {"mean"}
+    same_split = bool(protocol.split_sha256) and protocol.split_sha256 == ours.split_sha256
+    reasons = [f"dataset {number.dataset}"] if number.dataset != ours.dataset else []
+    reasons += definition
     if not same_regions:
         reasons.append("regions differ" if protocol.regions else "regions unknown")
-    same_split = bool(protocol.split_sha256) and protocol.split_sha256 == ours.split_sha256
     if not same_split:
         known = protocol.split_sha256 and ours.split_sha256
         reasons.append("split differs" if known else "split unknown")
     if not number.verified:
         reasons.append("second-hand")
-    if number.dataset != ours.dataset or not same_definition or not number.verified:
+    if number.dataset != ours.dataset or definition or not number.verified:
         return "C", tuple(reasons)
     return ("A" if same_split and same_regions else "B"), tuple(reasons)
 
 
-def _same_definition(
-    protocol: PublishedProtocol, number: Number, ours: OurNumber, reasons: list[str]
-) -> bool:
-    """Whether the metric is known to be defined as ours is; adds what is not."""
-    from segbench.metrics.registry import METRICS
-
-    same = True
+def _other_definition(protocol: PublishedProtocol, number: Number, ours: OurNumber) -> Iterator[str]:
+    """Why the metric is not known to be defined as ours is."""
     for name, theirs, mine in (
         ("metric profile", protocol.metric_profile, ours.metric_profile),
         ("empty policy", protocol.empty_policy, ours.empty_policy),
     ):
         if not theirs or mine is None:
-            reasons.append(f"{name} unknown")
-            same = False
+            yield f"{name} unknown"
         elif theirs != mine:
-            reasons.append(f"{name} {theirs}")
-            same = False
+            yield f"{name} {theirs}"
     if METRICS[number.metric].unit == "mm" and protocol.spacing_known is not True:
-        reasons.append("spacing unknown")
-        same = False
-    return same
+        yield "spacing unknown"
 
 
 def beside(tables: Iterable[PublishedTable], ours: Sequence[OurNumber]) -> tuple[PublishedRow, ...]:
@@ -216,32 +207,26 @@ def beside(tables: Iterable[PublishedTable], ours: Sequence[OurNumber]) -> tuple
         columns.setdefault((item.dataset, item.block, item.metric, item.region), []).append(item)
     for table in tables:
         for place, number in enumerate(table.number):
-            if number.metric in COST_METRICS:
-                continue
             for key, cells in sorted(columns.items()):
                 same = [cell for cell in cells if number.our_model and cell.model == number.our_model]
-                graded = grade_of(table, number, (same or cells)[0])
-                if graded is not None:
-                    row = _row(table, number, (same or cells)[0], graded, paired=bool(same))
+                row = _row(table, number, (same or cells)[0], paired=bool(same))
+                if row is not None:
                     rows.append(((*key, row.grade, table.source.id, place), row))
     return tuple(row for _, row in sorted(rows, key=lambda item: item[0]))
 
 
-def _row(
-    table: PublishedTable,
-    number: Number,
-    cell: OurNumber,
-    graded: tuple[Grade, tuple[str, ...]],
-    *,
-    paired: bool,
-) -> PublishedRow:
+def _row(table: PublishedTable, number: Number, cell: OurNumber, *, paired: bool) -> PublishedRow | None:
+    """A number beside a cell of ours, or beside the column it stands in; None for another collection."""
+    graded = grade_of(table, number, cell)
+    if graded is None:
+        return None
     value = cell.value if paired else None
     return PublishedRow(
         source=table.source.id,
         model=number.model,
         our_model=number.our_model,
-        dataset=cell.dataset,
         block=cell.block,
+        dataset=cell.dataset,
         published_dataset=number.dataset,
         region=number.region,
         metric=number.metric,
@@ -255,4 +240,20 @@ def _row(
         second_hand=not number.verified,
         read_from=number.read_from,
         comment=number.comment,
+    )
+
+
+def beside_sentence(analysis: Analysis, row: PublishedRow) -> str:
+    """A published number and ours as one line, with the grade and why it is no better."""
+    metric = next(item for item in analysis.metrics if item.name == row.metric)
+    scale, digits, unit = metric.scale, analysis.options.digits, metric.difference_unit
+    value, ours, less = (
+        "n/a" if number is None else format_number(number, scale=scale, digits=digits)
+        for number in (row.value, row.our_value, row.difference)
+    )
+    why = "; ".join(row.reasons) or GRADES[row.grade]
+    return (
+        f"{row.block}, {metric.head}, {row.region}: {row.model} {value} ({row.source}), ours {ours}, "
+        f"difference {less} {unit}".rstrip()
+        + f"; grade {row.grade}: {why}"
     )

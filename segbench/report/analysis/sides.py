@@ -4,31 +4,25 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
+from typing import NamedTuple
 
 from segbench.core.errors import SegbenchError, unknown_name
 from segbench.report.analysis.entries import build_entries
 from segbench.report.analysis.identity import identity_of
+from segbench.report.analysis.options import Options
 from segbench.report.read.runs import Run, find_run_folders, read_runs
 
 
-@dataclass(frozen=True, slots=True)
-class Side:
-    """One side of a comparison.
-
-    Attributes:
-        asked: as it was named.
-        runs: its runs; of different identity than those of every other side.
-    """
+class Side(NamedTuple):
+    """One side of a comparison: as it was named, and its runs, of other identity than any other side's."""
 
     asked: str
     runs: tuple[Run, ...]
 
 
-def read_sides(
-    asked: Sequence[Path | str], runs: Path, *, select: Sequence[str] = (), allow_edited: bool = False
-) -> tuple[Side, ...]:
+def read_sides(asked: Sequence[Path | str], folder: Path, options: Options) -> list[Side]:
     """The sides of a comparison, in the order asked.
 
     Sides whose runs would stand in one row, such as two seeds of one model, are told apart by the names of
@@ -36,9 +30,8 @@ def read_sides(
 
     Args:
         asked: run folders, folders that hold the runs of one model, `cases.csv` files, or labels of models.
-        runs: folder in which labels are looked up.
-        select: which run to take where several cover one entry, fold and seed.
-        allow_edited: take records that were changed after they were written.
+        folder: folder of runs in which labels are looked up.
+        options: which records are taken.
 
     Raises:
         SegbenchError: SB104 fewer than two sides or a folder of several models, SB101 an unknown label,
@@ -48,29 +41,28 @@ def read_sides(
         raise SegbenchError(
             "SB104", "compare needs two sides or more", found=len(asked), mend="segbench compare A B"
         )
-    stock: list[tuple[Run, ...]] = []  # the runs of the folder, read when the first label asks for them
+    stock: tuple[Run, ...] | None = None  # the runs of the folder, read when the first label asks for them
     found: list[Side] = []
-    for item in asked:
+    for item in map(str, asked):
         place = Path(item).expanduser()
         if place.is_file() or (place.is_dir() and find_run_folders(place)):
-            members = read_runs([place], allow_edited=allow_edited)
-            _refuse_several(place, members)
-        elif _looks_like_path(str(item)):
+            members = _of_one_model(place, options)
+        elif os.sep in item or item.endswith(".csv") or item.startswith((".", "~")):
             raise SegbenchError("SB701", f"{item} does not exist or holds no run", path=place)
         else:
-            if not stock:
-                stock.append(read_runs([runs], allow_edited=allow_edited) if runs.exists() else ())
-            members = _labelled(str(item), stock[0], runs, select)
-        _refuse_unusable(str(item), members)
-        found.append(Side(str(item), members))
+            if stock is None:
+                stock = read_runs([folder], allow_edited=options.allow_edited) if folder.exists() else ()
+            members = _labelled(item, stock, folder, options)
+        if not any(run.rows is not None and run.complete for run in members):
+            reasons = [f"{run.run_id}: {run.problem or run.status or 'no rows'}" for run in members[:20]]
+            raise SegbenchError("SB701", f"{item} has no usable run", details=reasons)
+        found.append(Side(item, members))
     return _told_apart(found)
 
 
-def _looks_like_path(text: str) -> bool:
-    return os.sep in text or text.endswith(".csv") or text.startswith((".", "~"))
-
-
-def _refuse_several(place: Path, runs: Sequence[Run]) -> None:
+def _of_one_model(place: Path, options: Options) -> tuple[Run, ...]:
+    """The runs of a folder or file that holds one model."""
+    runs = read_runs([place], allow_edited=options.allow_edited)
     models = sorted({run.model for run in runs})
     if len(models) > 1:
         raise SegbenchError(
@@ -78,58 +70,46 @@ def _refuse_several(place: Path, runs: Sequence[Run]) -> None:
             f"{place} holds runs of several models: {', '.join(models)}",
             mend=f"name them: segbench compare {models[0]} {models[1]} --runs {place}",
         )
+    return runs
 
 
-def _labelled(label: str, stock: Sequence[Run], runs: Path, select: Sequence[str]) -> tuple[Run, ...]:
+def _labelled(label: str, stock: Sequence[Run], folder: Path, options: Options) -> tuple[Run, ...]:
     """All runs of a model in the folder of runs, or of one of its entries by the label that tables print."""
-    if any(run.model == label for run in stock):
-        return tuple(run for run in stock if run.model == label)
-    complete = [run for run in stock if run.rows is not None]
-    entries = build_entries(complete, select=select) if "(" in label or "[" in label else ()
-    members = [run for entry in entries if entry.label == label for run in entry.runs]
+    members = tuple(run for run in stock if run.model == label)
     if members:
-        return tuple(members)
+        return members
+    with_rows = [run for run in stock if run.rows is not None]
+    entries = build_entries(with_rows, select=options.select) if "(" in label or "[" in label else ()
+    members = tuple(run for entry in entries if entry.label == label for run in entry.runs)
+    if members:
+        return members
     known = sorted({run.model for run in stock} | {entry.label for entry in entries})
-    if not known:
-        raise SegbenchError(
-            "SB701",
-            f"{label!r} is no run folder, and there are no runs to look the label up in",
-            path=runs,
-            mend="name run folders, or the folder of runs with --runs",
-        )
-    raise unknown_name("model", label, known, listing="segbench list runs")
-
-
-def _refuse_unusable(name: str, runs: Sequence[Run]) -> None:
-    if any(run.rows is not None and run.complete for run in runs):
-        return
+    if known:
+        raise unknown_name("model", label, known, listing="segbench list runs")
     raise SegbenchError(
         "SB701",
-        f"{name} has no usable run",
-        details=[f"{run.run_id}: {run.problem or run.status or 'no rows'}" for run in runs[:20]],
+        f"{label!r} is no run folder, and there are no runs to look the label up in",
+        path=folder,
+        mend="name run folders, or the folder of runs with --runs",
     )
 
 
-def _told_apart(sides: Sequence[Side]) -> tuple[Side, ...]:
+def _told_apart(sides: Sequence[Side]) -> list[Side]:
     """The sides; those that share an identity with another one are renamed, so that they stay apart."""
     identities = [{identity_of(run).digest for run in side.runs} for side in sides]
     taken: set[str] = set()
     found: list[Side] = []
     for place, side in enumerate(sides):
-        others = [digests for index, digests in enumerate(identities) if index != place]
-        if any(identities[place] & digests for digests in others):
-            name, number = _own_name(side), 2
+        if any(identities[place] & digests for at, digests in enumerate(identities) if at != place):
+            first = side.runs[0]
+            own = first.folder.name if len(side.runs) == 1 and first.folder is not None else first.run_id
+            name, number = own, 2
             while name in taken:
-                name, number = f"{_own_name(side)} ({number})", number + 1
-            side = replace(side, runs=tuple(_renamed(run, name) for run in side.runs))
+                name, number = f"{own} ({number})", number + 1
+            side = Side(side.asked, tuple(_renamed(run, name) for run in side.runs))
         taken.update(run.model for run in side.runs)
         found.append(side)
-    return tuple(found)
-
-
-def _own_name(side: Side) -> str:
-    first = side.runs[0]
-    return first.folder.name if len(side.runs) == 1 and first.folder is not None else first.run_id
+    return found
 
 
 def _renamed(run: Run, name: str) -> Run:

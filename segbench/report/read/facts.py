@@ -9,9 +9,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from segbench.core.errors import SegbenchError
 from segbench.core.hashing import digest_json
 
 if TYPE_CHECKING:
+    from segbench.cards import DatasetCard
     from segbench.records.schema import RunRecord
 
 _NOT_RECIPE = frozenset(("name", "notes", "seeds", "schema_version"))
@@ -46,6 +48,16 @@ def protocol_name(record: RunRecord) -> str:
     return text(record.protocol, "name")
 
 
+def dataset_card(slug: str) -> DatasetCard | None:
+    """The suite's card of a dataset, None where it has none that can be read."""
+    from segbench.cards import load_dataset_card
+
+    try:
+        return load_dataset_card(slug)
+    except SegbenchError:
+        return None
+
+
 def title(record: RunRecord) -> str:
     """Display name of the model, empty when unknown."""
     return text(record.model, "title").strip() or text(record.model, "card", "title").strip()
@@ -59,14 +71,6 @@ def family(record: RunRecord) -> str:
 def recipe_fields(record: RunRecord) -> dict[str, Any]:
     """The protocol as dotted fields (`optimiser.lr`), without name, notes and default seeds."""
     return flat({key: value for key, value in table(record.protocol).items() if key not in _NOT_RECIPE})
-
-
-def recipe_digest(record: RunRecord) -> str | None:
-    """Digest of the protocol without its name and notes, None when the record holds no protocol."""
-    if record.protocol_digest:
-        return record.protocol_digest
-    fields = recipe_fields(record)
-    return digest_json(repr(fields)) if fields else None
 
 
 def flat(content: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -141,21 +145,13 @@ def metric_profile(record: RunRecord) -> Mapping[str, Any]:
 
 
 def profile_digest(record: RunRecord) -> str | None:
-    """Digest of the metric profile as a file, else of its fields; None when unknown.
-
-    What was really used, tolerances and regions of the dataset's card included, is `rules_digest`.
-    """
+    """Digest of the metric profile as a file, else of its fields; None when unknown."""
     profile = metric_profile(record)
     if not profile:
         return None
     stored = text(profile, "digest")
     fields = {key: value for key, value in flat(profile).items() if key != "notes"}
     return stored or digest_json(repr(fields))
-
-
-def rules_digest(record: RunRecord) -> str | None:
-    """Digest of how the run was scored, None when unknown."""
-    return record.rules_digest or None
 
 
 def empty_policy(record: RunRecord) -> str | None:

@@ -16,6 +16,7 @@ from segbench.report.analysis.analysis import Analysis
 from segbench.report.analysis.blocks import Block, failures
 from segbench.report.analysis.columns import Column
 from segbench.report.analysis.entries import Entry
+from segbench.report.analysis.published_beside import published_beside
 from segbench.report.analysis.sentences import headline
 from segbench.report.read.runs import Run
 
@@ -44,6 +45,7 @@ def document(analysis: Analysis) -> dict[str, Any]:
         "columns": [_column(analysis, column) for column in analysis.columns.values()],
         "cost": {label: plain(cost.as_json()) for label, cost in analysis.costs.items()},
         "findings": [item.as_json() for item in analysis.findings],
+        "published": plain([row.as_json() for row in published_beside(analysis)]),
     }
 
 

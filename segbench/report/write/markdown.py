@@ -9,6 +9,7 @@ from itertools import groupby
 from segbench.core.text import one_line
 from segbench.report.analysis.analysis import Analysis
 from segbench.report.analysis.findings import Finding
+from segbench.report.analysis.published_beside import beside_sentence, published_beside
 from segbench.report.analysis.sentences import headline
 from segbench.report.write.tables import STARS, ScoreCell, Table, pair_tables, score_tables
 
@@ -42,6 +43,12 @@ def _parts(analysis: Analysis) -> Iterator[str]:
             yield escape_markdown("; ".join(table.notes) + ".")
     if analysis.findings:
         yield _findings(analysis.findings)
+    main = {block.main_region for block in analysis.blocks}
+    beside = published_beside(analysis)
+    rows = [row for row in beside if row.our_value is not None and row.region in main]
+    if rows:
+        lines = (f"- {escape_markdown(beside_sentence(analysis, row))}" for row in rows)
+        yield "\n".join(["**Published numbers beside ours (no verdict)**", "", *lines])
 
 
 def pipes(table: Table) -> str:

@@ -1,0 +1,248 @@
+"""The rows of comparable entries as the arrays of a `Block`, with the missing policy applied."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+from itertools import combinations
+
+import numpy as np
+
+from segbench.core.errors import SegbenchError
+from segbench.metrics.registry import METRICS
+from segbench.metrics.summary import regions_in_mean
+from segbench.report.analysis.blocks import Block, Scores, failures
+from segbench.report.analysis.comparable import comparable
+from segbench.report.analysis.entries import Entry
+from segbench.report.analysis.identity import patients_of
+from segbench.report.analysis.missing import (
+    MISSING,
+    NOT_RUN,
+    STATUS_CODE,
+    BoolArray,
+    FloatArray,
+    StatusArray,
+    failed,
+    fill,
+)
+from segbench.report.read import facts
+from segbench.report.read.rows import CaseRows
+from segbench.report.read.runs import Run
+
+
+def build_blocks(
+    entries: Iterable[Entry], *, missing: str = "worst", case_names: Mapping[str, str] | None = None
+) -> tuple[Block, ...]:
+    """Blocks of comparable entries with the missing policy applied, by dataset and variant.
+
+    Args:
+        entries: as `build_entries` gives them; one without rows is left out.
+        missing: `worst`, `drop-case` or `error`.
+        case_names: real case id by pseudonym, where cases are printed under pseudonyms.
+
+    Raises:
+        SegbenchError: SB215 under `error` when a case is missing or broken, SB705 when entries of one block
+            share no case.
+    """
+    by_dataset: dict[str, list[Entry]] = {}
+    for entry in entries:
+        if any(run.rows is not None for run in entry.runs):
+            by_dataset.setdefault(entry.dataset, []).append(entry)
+    blocks: list[Block] = []
+    for _, members in sorted(by_dataset.items()):
+        for variant, (part, differs) in enumerate(comparable(members)):
+            block = _block(variant, differs, part, case_names or {})
+            _refuse_no_common(block)
+            blocks.append(_without_failures(block) if missing == "drop-case" else block)
+    if missing == "error":
+        _refuse_missing(blocks)
+    return tuple(blocks)
+
+
+def _block(
+    variant: int, differs: tuple[str, ...], entries: Sequence[Entry], case_names: Mapping[str, str]
+) -> Block:
+    """One block, values filled by the worst policy."""
+    runs = [run for entry in entries for run in entry.runs]
+    rows = [run.rows for run in runs if run.rows is not None]
+    folds, known = _expected(runs)
+    cases = tuple(sorted(folds))
+    regions, mean_regions = _regions(runs)
+    names = {name for part in rows for name in part.metrics}
+    bare = Block(
+        dataset=runs[0].dataset,
+        variant=variant,
+        differs=differs,
+        cases=cases,
+        patients=patients_of(runs, cases, case_names) or cases,
+        case_folds=tuple(folds[case] for case in cases),
+        regions=regions,
+        mean_regions=mean_regions,
+        metrics=(*(name for name in METRICS if name in names), *sorted(names - set(METRICS))),
+        scores=(),
+        reference_ml=_largest(rows, "reference_volume_ml", cases, tuple(regions)),
+        diagonals_mm=np.fmax.reduce(_largest(rows, "diagonal_mm", cases, tuple(regions)), axis=1),
+        expected_known=known,
+        extra_cases=tuple(sorted({case for part in rows for case in part.case} - set(cases))),
+    )
+    return replace(bare, scores=tuple(_scores(entry, bare) for entry in entries))
+
+
+def _expected(runs: Sequence[Run]) -> tuple[dict[str, tuple[int, ...]], bool]:
+    """The folds of every expected case, and whether the cases come from split.test of every fold."""
+    folds: dict[str, tuple[int, ...]] = {}
+    known = True
+    for fold in sorted({run.fold for run in runs}):
+        members = [run for run in runs if run.fold == fold]
+        listed = [cases for cases in (facts.test_cases(run.record) for run in members) if cases is not None]
+        known &= bool(listed)
+        for case in {case for cases in listed or map(_cases, members) for case in cases}:
+            folds[case] = (*folds.get(case, ()), fold)
+    return folds, known
+
+
+def _cases(run: Run) -> Sequence[str]:
+    return run.rows.case if run.rows is not None else ()
+
+
+def _regions(runs: Sequence[Run]) -> tuple[dict[str, tuple[int, ...]], tuple[str, ...]]:
+    """Regions in the order of the card, or of the records, others after by name; and those that the mean
+    averages: which the card names, else all but unions of other regions.
+    """
+    card = facts.dataset_card(runs[0].dataset)
+    defined: dict[str, tuple[int, ...]] = {}
+    for run in runs:
+        for region, labels in (facts.region_labels(run.record) or {}).items():
+            defined.setdefault(region, labels)
+    order = [*(card.regions if card is not None else ()), *defined]
+    named = {region for run in runs if run.rows is not None for region in run.rows.region}
+    names = sorted(named, key=lambda name: (order.index(name) if name in order else len(order), name))
+    regions = {name: defined.get(name, ()) for name in names}
+    averaged = card.evaluation.mean_regions if card is not None else ()
+    return regions, tuple(name for name in averaged if name in regions) or regions_in_mean(regions)
+
+
+def _places(rows: CaseRows, cases: Mapping[str, int], regions: Sequence[str]) -> tuple[np.ndarray, ...]:
+    """Of the rows whose case is among the cases: their number, the place of the case, of the region."""
+    column = {region: place for place, region in enumerate(regions)}
+    at = np.array([cases.get(case, -1) for case in rows.case], dtype=np.int64)
+    columns = np.array([column[region] for region in rows.region], dtype=np.int64)
+    lines = np.flatnonzero(at >= 0)
+    return lines, at[lines], columns[lines]
+
+
+def _largest(
+    rows: Sequence[CaseRows], number: str, cases: Sequence[str], regions: Sequence[str]
+) -> FloatArray:
+    """(cases, regions): the largest value that any run has of a number, NaN where none knows it."""
+    found = np.full((len(cases), len(regions)), np.nan)
+    place = {case: index for index, case in enumerate(cases)}
+    for part in rows:
+        lines, at, columns = _places(part, place, regions)
+        np.fmax.at(found, (at, columns), part.numbers[number][lines])
+    return found
+
+
+def _scores(entry: Entry, block: Block) -> Scores:
+    """The arrays of one entry: each run filled by the policy of its own profile, a case of several folds
+    averaged over them.
+    """
+    seeds = tuple(sorted({run.seed for run in entry.runs}))
+    shape = (len(seeds), len(block.cases), len(block.regions))
+    total = np.zeros((*shape, len(block.metrics)))
+    count = np.zeros(total.shape, dtype=np.int64)
+    unknown = np.zeros(total.shape, dtype=bool)
+    status = np.full(shape, NOT_RUN, dtype=np.uint8)
+    volume = np.full(shape, np.nan)
+    asked = _asked(entry, block)
+    for run in entry.runs:
+        seed = seeds.index(run.seed)
+        stored, run_status, run_volume = _dense(run, block, asked)
+        policy = facts.empty_policy(run.record)
+        filled = fill(stored, run_status, block.diagonals_mm, block.metrics, empty_policy=policy)
+        known = ~np.isnan(filled.values)
+        total[seed] += np.where(known, filled.values, 0.0)
+        count[seed] += known
+        unknown[seed] |= filled.unknown
+        covered = run_status != NOT_RUN
+        worse = covered & ((status[seed] == NOT_RUN) | failed(run_status))
+        status[seed] = np.where(worse, run_status, status[seed])
+        volume[seed] = np.where(np.isnan(volume[seed]), run_volume, volume[seed])
+    return Scores(
+        entry=entry,
+        seeds=seeds,
+        folds=tuple(sorted({run.fold for run in entry.runs})),
+        asked=asked,
+        values=np.where(count > 0, total / np.maximum(count, 1), np.nan),
+        unknown=unknown,
+        status=status,
+        prediction_ml=volume,
+    )
+
+
+def _asked(entry: Entry, block: Block) -> BoolArray:
+    """(regions,): what the runs of an entry were to score: as recorded, else the regions of their rows."""
+    scored = {region for run in entry.runs if run.rows is not None for region in run.rows.region}
+    named = facts.region_labels(entry.runs[0].record) or scored
+    return np.array([region in named for region in block.regions], dtype=bool)
+
+
+def _dense(run: Run, block: Block, asked: BoolArray) -> tuple[FloatArray, StatusArray, FloatArray]:
+    """Stored values, statuses and predicted volumes of one run on the block's axes; absent rows: missing."""
+    shape = (len(block.cases), len(block.regions))
+    stored = np.full((*shape, len(block.metrics)), np.nan)
+    status = np.full(shape, NOT_RUN, dtype=np.uint8)
+    volume = np.full(shape, np.nan)
+    mine = np.flatnonzero([run.fold in folds for folds in block.case_folds])
+    status[np.ix_(mine, asked)] = MISSING
+    if run.rows is None:
+        return stored, status, volume
+    lines, at, columns = _places(
+        run.rows, {block.cases[index]: index for index in mine.tolist()}, [*block.regions]
+    )
+    status[at, columns] = np.array([STATUS_CODE[name] for name in run.rows.status], dtype=np.uint8)[lines]
+    volume[at, columns] = run.rows.numbers["prediction_volume_ml"][lines]
+    for index, metric in enumerate(block.metrics):
+        if metric in run.rows.metrics:
+            stored[at, columns, index] = run.rows.metrics[metric][lines]
+    return stored, status, volume
+
+
+def _refuse_no_common(block: Block) -> None:
+    """SB705 when the expected cases are only the union of the runs and two models have none in common."""
+    if block.expected_known:
+        return
+    scored = {
+        scores.label: {case for run in scores.entry.runs for case in _cases(run)} for scores in block.models
+    }
+    folds = {scores.label: set(scores.folds) for scores in block.models}
+    for a, b in combinations(sorted(scored), 2):
+        if folds[a] & folds[b] and scored[a] and scored[b] and not scored[a] & scored[b]:
+            raise SegbenchError(
+                "SB705",
+                f"{a} and {b} share no case of {block.dataset}",
+                details=(f"{a}: {len(scored[a])} cases", f"{b}: {len(scored[b])} cases"),
+            )
+
+
+def _without_failures(block: Block) -> Block:
+    """The block under `drop-case`: cases that failed anywhere leave all entries."""
+    lost = np.any([scores.failures for scores in block.scores], axis=0)
+    away = lost[:, None, None]
+    scores = tuple(
+        replace(item, values=np.where(away, np.nan, item.values), unknown=item.unknown & ~away)
+        for item in block.scores
+    )
+    dropped = tuple(case for case, gone in zip(block.cases, lost.tolist(), strict=True) if gone)
+    return replace(block, scores=scores, dropped_cases=dropped)
+
+
+def _refuse_missing(blocks: Sequence[Block]) -> None:
+    found = [(block, *item) for block in blocks for item in failures(block)]
+    if found:
+        raise SegbenchError(
+            "SB215",
+            f"{len(found)} expected cases have no usable result, and --missing error was asked for",
+            details=[f"{block.name}: {label}: {case} {status}" for block, label, case, status in found],
+            mend="write the missing predictions, or use --missing worst",
+        )
