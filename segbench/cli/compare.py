@@ -3,11 +3,20 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 import typer
 
 from segbench.cli.common import settings, split_list
+from segbench.cli.report import (
+    Alpha,
+    Margin,
+    Missing,
+    Select,
+    metric_numbers,
+    parse_number,
+    print_findings,
+)
 from segbench.core import console
 from segbench.core.errors import SegbenchError
 
@@ -54,33 +63,10 @@ def compare(
             rich_help_panel=STATISTICS,
         ),
     ] = None,
-    alpha: Annotated[
-        float, typer.Option("--alpha", metavar="X", help="Level of the tests.", rich_help_panel=STATISTICS)
-    ] = 0.05,
-    margin: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--margin",
-            metavar="METRIC=X",
-            help="Equivalence margin in stored units. [default: the dataset card's]",
-            rich_help_panel=STATISTICS,
-        ),
-    ] = None,
-    missing: Annotated[
-        Literal["worst", "drop-case", "error"],
-        typer.Option(
-            "--missing", help="What a case without a usable prediction counts.", rich_help_panel=STATISTICS
-        ),
-    ] = "worst",
-    select: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--select",
-            metavar="RUN|newest",
-            help="Which run to take where several cover one model, fold and seed.",
-            rich_help_panel=RECORDS,
-        ),
-    ] = None,
+    alpha: Alpha = 0.05,
+    margin: Margin = None,
+    missing: Missing = "worst",
+    select: Select = None,
     allow_edited: Annotated[
         bool,
         typer.Option(
@@ -114,24 +100,23 @@ def compare(
 
     Example: segbench compare segmamba-v2 nnunet --metrics dice --no-worse-than 0.01
     """
-    from segbench.cli.report import print_findings
     from segbench.report.analysis.compare import compare as compare_sides
     from segbench.report.write.terminal import compare_lines
 
     result = compare_sides(
-        *_at_least_two(sides),
+        *sides,
         runs=runs,
         reference=reference,
         metrics=split_list(metrics),
         primary=primary,
         regions=split_list(regions),
         alpha=alpha,
-        margin=_numbers(margin, "--margin", "dice=0.005"),
+        margin=metric_numbers(margin, "--margin"),
         missing=missing,
         select=split_list(select),
         allow_edited=allow_edited,
         published=published,
-        fail_under=_numbers(fail_under, "--fail-under", "dice=0.80"),
+        fail_under=metric_numbers(fail_under, "--fail-under", "dice=0.80"),
         no_worse_than=_margins(no_worse_than),
         progress=console.detail,
     )
@@ -149,47 +134,16 @@ def compare(
     return result.exit_code
 
 
-def _at_least_two(sides: list[str]) -> tuple[str, str, *tuple[str, ...]]:
-    if len(sides) < 2:
-        raise SegbenchError(
-            "SB104", "compare needs two sides or more", found=len(sides), mend="segbench compare A B"
-        )
-    return (sides[0], sides[1], *sides[2:])
-
-
-def _numbers(texts: list[str] | None, flag: str, example: str) -> dict[str, float]:
-    """The numbers of `METRIC=X` texts, commas or repetition.
-
-    Raises:
-        SegbenchError: SB104 for anything else.
-    """
-    numbers: dict[str, float] = {}
-    for text in split_list(texts):
-        name, sign, number = text.rpartition("=")
-        value = _number(number)
-        if not sign or not name.strip() or value is None:
-            message = f"{flag} {text!r} is not METRIC=NUMBER"
-            raise SegbenchError("SB104", message, mend=f"for example {flag} {example}")
-        numbers[name.strip()] = value
-    return numbers
-
-
 def _margins(texts: list[str] | None) -> dict[str, float] | float | None:
     """`--no-worse-than`: one bare margin for the first metric, or margins by metric."""
     parts = split_list(texts)
     if not parts:
         return None
-    bare = _number(parts[0]) if len(parts) == 1 else None
-    margins = {"": bare} if bare is not None else _numbers(parts, "--no-worse-than", "0.01 or dice=0.01")
+    bare = parse_number(parts[0]) if len(parts) == 1 else None
+    margins = (
+        {"": bare} if bare is not None else metric_numbers(parts, "--no-worse-than", "0.01 or dice=0.01")
+    )
     for value in margins.values():
         if value < 0:
             raise SegbenchError("SB104", f"--no-worse-than {value:g}: a margin is 0 or more")
     return bare if bare is not None else margins
-
-
-def _number(text: str) -> float | None:
-    try:
-        value = float(text)
-    except ValueError:
-        return None
-    return value if value == value else None

@@ -20,6 +20,35 @@ if TYPE_CHECKING:
 TABLES, STATISTICS, RECORDS, PAGE = "Tables", "Statistics", "Records", "Page"
 Cells = Literal["mean-ci", "mean-sd", "mean"]
 
+# Options that `segbench compare` has as well
+Margin = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--margin",
+        metavar="METRIC=X",
+        help="Equivalence margin in stored units. [default: the dataset card's]",
+        rich_help_panel=STATISTICS,
+    ),
+]
+Alpha = Annotated[
+    float, typer.Option("--alpha", metavar="X", help="Level of the tests.", rich_help_panel=STATISTICS)
+]
+Missing = Annotated[
+    Literal["worst", "drop-case", "error"],
+    typer.Option(
+        "--missing", help="What a case without a usable prediction counts.", rich_help_panel=STATISTICS
+    ),
+]
+Select = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--select",
+        metavar="RUN|newest",
+        help="Which run to take where several cover one model, fold and seed.",
+        rich_help_panel=RECORDS,
+    ),
+]
+
 
 def report(
     runs: Annotated[
@@ -103,18 +132,8 @@ def report(
             rich_help_panel=STATISTICS,
         ),
     ] = None,
-    margin: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--margin",
-            metavar="METRIC=X",
-            help="Equivalence margin in stored units. [default: the dataset card's]",
-            rich_help_panel=STATISTICS,
-        ),
-    ] = None,
-    alpha: Annotated[
-        float, typer.Option("--alpha", metavar="X", help="Level of the tests.", rich_help_panel=STATISTICS)
-    ] = 0.05,
+    margin: Margin = None,
+    alpha: Alpha = 0.05,
     resamples: Annotated[
         int,
         typer.Option(
@@ -125,21 +144,8 @@ def report(
         int,
         typer.Option("--seed", metavar="N", help="Random seed of the bootstrap.", rich_help_panel=STATISTICS),
     ] = 0,
-    missing: Annotated[
-        Literal["worst", "drop-case", "error"],
-        typer.Option(
-            "--missing", help="What a case without a usable prediction counts.", rich_help_panel=STATISTICS
-        ),
-    ] = "worst",
-    select: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--select",
-            metavar="RUN|newest",
-            help="Which run to take where several cover one model, fold and seed.",
-            rich_help_panel=RECORDS,
-        ),
-    ] = None,
+    missing: Missing = "worst",
+    select: Select = None,
     allow_edited: Annotated[
         bool,
         typer.Option(
@@ -208,7 +214,7 @@ def report(
         cells=cells if cell is None else cell,
         digits=digits,
         reference=reference,
-        margin=parse_margins(margin),
+        margin=metric_numbers(margin, "--margin"),
         alpha=alpha,
         resamples=resamples,
         seed=seed,
@@ -230,24 +236,30 @@ def default_output(results: Path) -> Path:
     return results.parent / "report"
 
 
-def parse_margins(values: list[str] | None) -> dict[str, float]:
-    """Margins from `dice=0.005`, commas or repetition.
+def metric_numbers(texts: list[str] | None, flag: str, example: str = "dice=0.005") -> dict[str, float]:
+    """The numbers of `METRIC=X` texts, commas or repetition.
 
     Raises:
         SegbenchError: SB104 for anything else.
     """
-    margins: dict[str, float] = {}
-    for part in split_list(values):
-        name, sign, number = part.partition("=")
-        try:
-            margins[name.strip()] = float(number)
-        except ValueError:
-            sign = ""
-        if not sign:
-            raise SegbenchError(
-                "SB104", f"--margin {part!r} is not METRIC=NUMBER", mend="for example --margin dice=0.005"
-            )
-    return margins
+    numbers: dict[str, float] = {}
+    for text in split_list(texts):
+        name, _, number = text.rpartition("=")
+        value = parse_number(number)
+        if not name.strip() or value is None:
+            message = f"{flag} {text!r} is not METRIC=NUMBER"
+            raise SegbenchError("SB104", message, mend=f"for example {flag} {example}")
+        numbers[name.strip()] = value
+    return numbers
+
+
+def parse_number(text: str) -> float | None:
+    """The number of a text, None where it is none."""
+    try:
+        value = float(text)
+    except ValueError:
+        return None
+    return value if value == value else None
 
 
 def _show(result: ReportResult, *, wide: bool) -> int:

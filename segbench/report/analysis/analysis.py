@@ -15,6 +15,7 @@ from segbench.report.analysis.columns import Column, Role, comparable_tables, de
 from segbench.report.analysis.cost import Cost, cost_of
 from segbench.report.analysis.entries import Entry, build_entries
 from segbench.report.analysis.findings import Finding, find_all, leaks
+from segbench.report.analysis.identity import dataset_card
 from segbench.report.analysis.metric import (
     Metric,
     boundary_metric,
@@ -24,7 +25,6 @@ from segbench.report.analysis.metric import (
 )
 from segbench.report.analysis.names import Name, entry_names, pseudonymise
 from segbench.report.analysis.options import Options
-from segbench.report.read import facts
 from segbench.report.read.runs import Run, read_runs
 
 Key = tuple[int, str, str]
@@ -232,7 +232,7 @@ def margin_of(block: Block, metric: Metric, options: Options) -> float | None:
     """The equivalence margin of a metric: asked for, else the dataset card's, else None."""
     if metric.name in options.margin:
         return options.margin[metric.name]
-    card = facts.dataset_card(block.dataset)
+    card = dataset_card(block.dataset)
     return card.evaluation.margin.get(metric.name) if card is not None else None
 
 

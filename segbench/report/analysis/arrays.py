@@ -14,7 +14,7 @@ from segbench.metrics.summary import regions_in_mean
 from segbench.report.analysis.blocks import Block, Scores, failures
 from segbench.report.analysis.comparable import comparable
 from segbench.report.analysis.entries import Entry
-from segbench.report.analysis.identity import patients_of
+from segbench.report.analysis.identity import dataset_card, patients_of
 from segbench.report.analysis.missing import (
     MISSING,
     NOT_RUN,
@@ -109,7 +109,7 @@ def _regions(runs: Sequence[Run]) -> tuple[dict[str, tuple[int, ...]], tuple[str
     """Regions in the order of the card, or of the records, others after by name; and those that the mean
     averages: which the card names, else all but unions of other regions.
     """
-    card = facts.dataset_card(runs[0].dataset)
+    card = dataset_card(runs[0].dataset)
     defined: dict[str, tuple[int, ...]] = {}
     for run in runs:
         for region, labels in (facts.region_labels(run.record) or {}).items():

@@ -153,17 +153,8 @@ def decide(
         (label for label in family if means[label].value is not None),
         key=lambda label: ((means[label].value or 0.0) * (-1 if higher else 1), label),
     )
-    column = Column(
-        number,
-        region,
-        metric,
-        role,
-        block.unit,
-        means,
-        reference=reference if reference in family else None,
-        left_out=left_out,
-        order=tuple(order),
-    )
+    kept = reference if reference in family else None
+    column = replace(plain, reference=kept, left_out=left_out, order=tuple(order))
     if len(family) < 2:
         return column
     family = {label: family[label] for label in order}  # of all pairs, the first is the one ahead

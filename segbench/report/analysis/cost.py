@@ -52,22 +52,22 @@ def cost_of(entry: Entry) -> Cost:
     row = next((found for found in map(_profile_row, entry.runs) if found), {})
     record = entry.runs[0].record
     card = facts.table(record.model, "card", "fidelity")
-    parameters = _number(facts.table(row, "params").get("total")) or _number(card.get("parameters"))
-    counted = _number(facts.table(row, "cost").get("gmacs"))
+    parameters = facts.number(facts.table(row, "params").get("total")) or facts.number(card.get("parameters"))
+    counted = facts.number(facts.table(row, "cost").get("gmacs"))
     memory = facts.table(row, "memory")
-    peaks = [_number(memory.get(key)) for key in ("reserved_peak_bytes", "process_peak_bytes")]
-    peaks += [_number(run.record.peak_memory_bytes) for run in entry.runs]
+    peaks = [facts.number(memory.get(key)) for key in ("reserved_peak_bytes", "process_peak_bytes")]
+    peaks += [facts.number(run.record.peak_memory_bytes) for run in entry.runs]
     peak = max((value for value in peaks if value is not None), default=None)
     hours = [value for value in map(_hours, entry.runs) if value is not None]
     shape = "x".join(str(part) for part in row.get("input_shape") or ())
     return Cost(
         parameters_m=None if parameters is None else parameters * 1e-6,
-        gmacs=counted if counted is not None else _number(card.get("gmacs")),
+        gmacs=counted if counted is not None else facts.number(card.get("gmacs")),
         input_shape=shape if counted is not None else CARD_INPUT if card.get("gmacs") else "",
         peak_memory_gib=None if peak is None else peak * 2**-30,
         seconds_per_case=_average(map(_per_case, entry.runs)),
         training_hours=sum(hours) if hours else None,
-        latency_s=_number(facts.table(row, "latency").get("median_s")),
+        latency_s=facts.number(facts.table(row, "latency").get("median_s")),
         device=_device(entry.runs, row),
     )
 
@@ -102,23 +102,18 @@ def _device(runs: Iterable[Run], row: Mapping[str, Any]) -> str:
 
 
 def _per_case(run: Run) -> float | None:
-    seconds = _number((run.record.durations or {}).get("predict"))
+    seconds = facts.number((run.record.durations or {}).get("predict"))
     cases = len(set(run.rows.case)) if run.rows is not None else 0
     return seconds / cases if seconds is not None and cases else None
 
 
 def _hours(run: Run) -> float | None:
     """Hours of training times devices."""
-    seconds = _number((run.record.durations or {}).get("train"))
-    devices = _number(facts.table(run.record.execution).get("world_size")) or 1.0
+    seconds = facts.number((run.record.durations or {}).get("train"))
+    devices = facts.number(facts.table(run.record.execution).get("world_size")) or 1.0
     return None if seconds is None else seconds * devices / 3600
 
 
 def _average(values: Iterable[float | None]) -> float | None:
     known = [value for value in values if value is not None]
     return sum(known) / len(known) if known else None
-
-
-def _number(value: object) -> float | None:
-    plain = isinstance(value, int | float) and not isinstance(value, bool)
-    return float(value) if plain and abs(value) < 1e300 else None  # type: ignore[arg-type]

@@ -9,14 +9,18 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from segbench.core.errors import SegbenchError
 from segbench.core.hashing import digest_json
 from segbench.records.schema import RunRecord
 from segbench.report.read import facts
 from segbench.report.read.runs import Run
+
+if TYPE_CHECKING:
+    from segbench.cards import DatasetCard
 
 UNKNOWN = "unknown"
 OWN_PACKAGES = ("segbench", "monai")
@@ -183,7 +187,7 @@ def patients_of(
         names: real case id by pseudonym, empty without pseudonyms.
     """
     recorded = next(filter(None, (_grouping(facts.table(run.record.dataset, "card")) for run in runs)), None)
-    card = facts.dataset_card(runs[0].dataset)
+    card = dataset_card(runs[0].dataset)
     grouping = recorded or (_grouping(card.model_dump(include={"layout", "patient"})) if card else None)
     if grouping is None or grouping[1] == "case":
         return None
@@ -201,3 +205,13 @@ def _grouping(card: Mapping[str, Any]) -> tuple[str, str] | None:
     """The pattern of case ids and the group in it that names the patient, where a card declares them."""
     pattern, group = facts.text(card, "layout", "case_pattern"), facts.text(card, "patient", "group")
     return (pattern, group) if pattern and group else None
+
+
+def dataset_card(slug: str) -> DatasetCard | None:
+    """The suite's card of a dataset, None where it has none that can be read."""
+    from segbench.cards import load_dataset_card
+
+    try:
+        return load_dataset_card(slug)
+    except SegbenchError:
+        return None

@@ -121,26 +121,17 @@ def make_options(**given: Any) -> Options:
 
 
 def _faults(options: Options) -> list[str]:
-    faults = [
-        f"--{name}: {getattr(options, name)!r}, allowed {', '.join(allowed)}"
-        for name, allowed in (("missing", MISSING_POLICIES), ("cells", CELLS))
-        if getattr(options, name) not in allowed
-    ]
-    faults += [
-        f"--format: {name!r}, allowed {', '.join(FORMATS)}" for name in options.formats if name not in FORMATS
-    ]
-    if not 0.0 < options.alpha < 0.5:
-        faults.append(f"--alpha: {options.alpha}, allowed between 0 and 0.5")
-    if not 0 <= options.digits <= 10:
-        faults.append(f"--digits: {options.digits}, allowed 0 to 10")
-    if not 100 <= options.resamples <= 1_000_000:
-        faults.append(f"--resamples: {options.resamples}, allowed 100 to 1000000")
-    if options.seed < 0:
-        faults.append(f"--seed: {options.seed}, allowed 0 and more")
     kind, _, count = options.viewer.partition(":")
-    if options.viewer != "none" and not (kind == "worst" and count.isdigit()):
-        faults.append(f"--viewer: {options.viewer!r}, allowed none or worst:K")
-    faults += [
-        f"--margin {name}={value}: must be above 0" for name, value in options.margin.items() if not value > 0
+    shows = options.viewer == "none" or (kind == "worst" and count.isdigit())
+    checks: list[tuple[str, object, bool, str]] = [
+        ("missing", options.missing, options.missing in MISSING_POLICIES, ", ".join(MISSING_POLICIES)),
+        ("cells", options.cells, options.cells in CELLS, ", ".join(CELLS)),
+        *(("format", name, name in FORMATS, ", ".join(FORMATS)) for name in options.formats),
+        ("alpha", options.alpha, 0.0 < options.alpha < 0.5, "between 0 and 0.5"),
+        ("digits", options.digits, 0 <= options.digits <= 10, "0 to 10"),
+        ("resamples", options.resamples, 100 <= options.resamples <= 1_000_000, "100 to 1000000"),
+        ("seed", options.seed, options.seed >= 0, "0 and more"),
+        ("viewer", options.viewer, shows, "none or worst:K"),
+        *((f"margin {name}", value, value > 0, "above 0") for name, value in options.margin.items()),
     ]
-    return faults
+    return [f"--{name}: {value!r}, allowed {allowed}" for name, value, holds, allowed in checks if not holds]

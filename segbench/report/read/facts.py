@@ -9,11 +9,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from segbench.core.errors import SegbenchError
 from segbench.core.hashing import digest_json
 
 if TYPE_CHECKING:
-    from segbench.cards import DatasetCard
     from segbench.records.schema import RunRecord
 
 _NOT_RECIPE = frozenset(("name", "notes", "seeds", "schema_version"))
@@ -46,16 +44,6 @@ def dataset_name(record: RunRecord) -> str:
 def protocol_name(record: RunRecord) -> str:
     """Name of the protocol, empty when unknown."""
     return text(record.protocol, "name")
-
-
-def dataset_card(slug: str) -> DatasetCard | None:
-    """The suite's card of a dataset, None where it has none that can be read."""
-    from segbench.cards import load_dataset_card
-
-    try:
-        return load_dataset_card(slug)
-    except SegbenchError:
-        return None
 
 
 def title(record: RunRecord) -> str:
@@ -176,8 +164,8 @@ def nsd_tolerances(record: RunRecord) -> dict[str, float] | None:
     stated = metric_profile(record).get("nsd_tolerance")
     card = table(record.dataset, "card", "evaluation", "nsd_tolerance_mm")
     by_region = stated if isinstance(stated, Mapping) else card
-    found = {str(name): _number(value) for name, value in by_region.items()}
-    found = {"default": _number(stated)} if _number(stated) is not None else found
+    found = {str(name): number(value) for name, value in by_region.items()}
+    found = {"default": number(stated)} if number(stated) is not None else found
     return {name: value for name, value in found.items() if value is not None} or None
 
 
@@ -213,13 +201,13 @@ def gpu_memory_gib(record: RunRecord) -> int | None:
     gpu = table(record.machine, "gpu")
     places = ("gpu_memory_bytes", "accelerator_memory_bytes", "total_memory_bytes")
     stated = [place.get(key) for place in (gpu, table(record.machine)) for key in places]
-    for value in map(_number, (*stated, gpu.get("memory_bytes"))):
+    for value in map(number, (*stated, gpu.get("memory_bytes"))):
         if value is not None and value > 0:
             return round(value / 2**30)
     return None
 
 
-def _number(value: object) -> float | None:
+def number(value: object) -> float | None:
     """A finite number that a float can hold; JSON of other tools knows NaN, Infinity and 400 digits."""
     if isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < 1e300:
         return float(value)

@@ -14,7 +14,7 @@ from typing import Any
 
 from segbench.core.errors import SegbenchError
 from segbench.core.foreign import parse_json
-from segbench.records.identity import parse_run_id, safe_part
+from segbench.records.identity import RunIdentity, parse_run_id, safe_part
 from segbench.records.schema import SCHEMA_VERSION, RunRecord
 from segbench.records.store import CASES_FILE, RUN_FILE
 from segbench.report.read import facts
@@ -202,48 +202,50 @@ def _read_place(place: Path, *, allow_edited: bool) -> list[Run]:
             if faults and not allow_edited:
                 raise UnusableRowsError(faults[0])
             policy = facts.empty_policy(record)
-            record = _identified(record, () if faults and parse_run_id(record.run_id) else _identities(table))
+            doubted = faults and parse_run_id(record.run_id) is not None
+            record = _identified(record, None if doubted else _identities(table)[0])
             return [Run(record, case_rows(table, empty_policy=policy), "", folder, bool(faults))]
         except UnusableRowsError as error:
             problem = f"cases.csv {error}"
-    return [Run(_identified(record, ()), None, problem, folder)]
+    return [Run(_identified(record), None, problem, folder)]
 
 
 # ---- whose rows these are
 
-_Identity = tuple[str, str, str, int, int]  # model, dataset, protocol, fold, seed
+
+_NAMES = (("model", "slug"), ("dataset", "slug"), ("protocol", "name"))
+"""Tables of a record, and the entry of each that names what the run is of."""
 
 
-def _identities(table: Table) -> list[_Identity]:
+def _identities(table: Table) -> list[RunIdentity]:
     """The identities that the rows of a file state, in order of appearance."""
     first: dict[tuple[str, ...], int] = {}
     for row, cells in enumerate(zip(*(table.columns[name] for name in IDENTITY), strict=True)):
         first.setdefault(cells, row)
-    found: list[_Identity] = []
+    found: list[RunIdentity] = []
     for cells, row in first.items():
         model, dataset, protocol = map(undefused, cells[:3])
-        for name, cell in (("model", model), ("dataset", dataset), ("protocol", protocol)):
+        for name, cell in zip(IDENTITY, (model, dataset, protocol), strict=False):
             if not cell:
                 raise UnusableRowsError(f"line {table.line(row)} has an empty {name}")
         fold, seed = (whole_number(table, row, name) for name in ("fold", "seed"))
-        found.append((model, dataset, protocol, fold, seed))
+        found.append(RunIdentity(model, dataset, protocol, fold, seed, ""))
     return found
 
 
 def _expected(record: RunRecord) -> dict[str, list[tuple[str, Callable[[str], str], str]]]:
     """What the cells of a column must be: who says so, how a cell is written there, and the value."""
-    found: dict[str, list[tuple[str, Callable[[str], str], str]]] = {name: [] for name in IDENTITY}
-    found["run_id"] = [("run.json", str, record.run_id)]
     named = parse_run_id(record.run_id)
-    facts_of = (facts.model_name, facts.dataset_name, facts.protocol_name)
-    stated = {name: fact(record) for name, fact in zip(IDENTITY, facts_of, strict=False)}
-    stated |= {name: "" if (v := getattr(record, name)) is None else str(v) for name in ("fold", "seed")}
-    for name, value in stated.items():
-        if value:
-            found[name].append(("run.json", str, value))
-        if named is not None:
+    stated = {table: facts.text(getattr(record, table), name) for table, name in _NAMES}
+    numbers = {name: getattr(record, name) for name in ("fold", "seed")}
+    stated |= {name: "" if value is None else str(value) for name, value in numbers.items()}
+    found: dict[str, list[tuple[str, Callable[[str], str], str]]] = {
+        name: [("run.json", str, value)] if value else [] for name, value in stated.items()
+    }
+    if named is not None:
+        for name in IDENTITY:
             found[name].append(("the run id", safe_part, str(getattr(named, name))))
-    return found
+    return {**found, "run_id": [("run.json", str, record.run_id)]}
 
 
 def _strangers(table: Table, record: RunRecord) -> list[str]:
@@ -290,26 +292,16 @@ def _changed(table: Table, record: RunRecord, folder: Path) -> list[str]:
     return []
 
 
-def _identified(record: RunRecord, identities: Sequence[_Identity]) -> RunRecord:
+def _identified(record: RunRecord, stated: RunIdentity | None = None) -> RunRecord:
     """The record with its identity filled in where it does not say: from the rows, else from the run id."""
-    named = parse_run_id(record.run_id)
-    if identities:
-        model, dataset, protocol, fold, seed = identities[0]
-    elif named is not None:
-        model, dataset, protocol, fold, seed = (
-            named.model, named.dataset, named.protocol, named.fold, named.seed
-        )  # fmt: skip
-    else:
-        model, dataset, protocol, fold, seed = record.run_id, "unknown", "unknown", 0, 0
-    update: dict[str, Any] = {}
-    if not facts.model_name(record):
-        update["model"] = {**(record.model or {}), "slug": model}
-    if not facts.dataset_name(record):
-        update["dataset"] = {**(record.dataset or {}), "slug": dataset}
-    if not facts.protocol_name(record):
-        update["protocol"] = {**(record.protocol or {}), "name": protocol}
-    update |= {} if record.fold is not None else {"fold": fold}
-    update |= {} if record.seed is not None else {"seed": seed}
+    unknown = RunIdentity(record.run_id, "unknown", "unknown", 0, 0, "")
+    found = stated or parse_run_id(record.run_id) or unknown
+    update: dict[str, Any] = {
+        table: {**(getattr(record, table) or {}), name: getattr(found, table)}
+        for table, name in _NAMES
+        if not facts.text(getattr(record, table), name)
+    }
+    update |= {name: getattr(found, name) for name in ("fold", "seed") if getattr(record, name) is None}
     return record.model_copy(update=update)
 
 
@@ -323,17 +315,17 @@ def _bare_runs(path: Path, folder: Path) -> list[Run]:
             groups.setdefault(cells, []).append(row)
         runs: list[Run] = []
         for (own_id, *_), rows in groups.items():
-            part = table if len(groups) == 1 else table.take(rows)
+            part = table.take(rows)
             identity = _identities(part)[0]
-            made = "{}__{}__{}__f{}__s{}".format(*identity)
+            names = (identity.model, identity.dataset, identity.protocol)
+            made = f"{'__'.join(names)}__f{identity.fold}__s{identity.seed}"
             record = RunRecord(
                 schema_version=SCHEMA_VERSION,
                 run_id=undefused(own_id) or made,
                 kind="external",
                 status="complete",
             )
-            scores = case_rows(part, empty_policy=None)
-            runs.append(Run(_identified(record, [identity]), scores, "", folder))
+            runs.append(Run(_identified(record, identity), case_rows(part, empty_policy=None), "", folder))
     except UnusableRowsError as error:
-        return [Run(_identified(unknown_record(folder / RUN_FILE), ()), None, f"{path.name} {error}", folder)]
+        return [Run(_identified(unknown_record(folder / RUN_FILE)), None, f"{path.name} {error}", folder)]
     return runs

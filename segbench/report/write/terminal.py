@@ -14,7 +14,7 @@ from segbench.report.analysis.analysis import Analysis
 from segbench.report.analysis.columns import Column
 from segbench.report.analysis.findings import SEVERITY_WORDS, Finding
 from segbench.report.analysis.numbers import format_number, format_p
-from segbench.report.analysis.published_beside import GRADES, PublishedRow
+from segbench.report.analysis.published_beside import GRADES, beside_sentence
 from segbench.report.analysis.sentences import WEIGHTS, difference_words, headline
 from segbench.report.write.tables import STARS, ScoreCell, score_cell, star_notes
 
@@ -250,25 +250,13 @@ def _published(result: CompareResult) -> list[str]:
     title = f"published: {'; '.join(f'{grade}: {words}' for grade, words in GRADES.items())}"
     lines = ["", *_wrapped(title, "  ")]
     beside = [row for row in result.published if row.our_value is not None]
-    rows = [_published_row(result.analysis, row) for row in beside]
-    if rows:
-        head = ["", "model", "region", "metric", "published", "ours", "less", "source"]
-        lines += _table(head, rows, left=4, named=1)
+    for row in beside:
+        lines += _wrapped(f"- {beside_sentence(result.analysis, row)}", "  ")
     others = len(result.published) - len(beside)
     if others:
         count = f"{others} published number{'s' if others > 1 else ''}"
         lines.append(f"  {count} of methods not compared here: --json lists them, and why a grade")
     return lines
-
-
-def _published_row(analysis: Analysis, row: PublishedRow) -> list[str]:
-    metric = next(item for item in analysis.metrics if item.name == row.metric)
-    numbers = (row.value, row.our_value, row.difference)
-    shown = [
-        "n/a" if n is None else format_number(n, scale=metric.scale, digits=analysis.options.digits)
-        for n in numbers
-    ]
-    return [row.grade, row.model, row.region, metric.label, *shown, row.source]
 
 
 def _table(
