@@ -59,7 +59,7 @@ def atomic_write(path: Path | str, data: bytes | str | Callable[[BinaryIO], None
             if callable(data):
                 data(stream)
             else:
-                stream.write(data.encode() if isinstance(data, str) else data)
+                stream.write(encoded(data) if isinstance(data, str) else data)
             stream.flush()
             fault("write")
             os.fsync(stream.fileno())
@@ -74,6 +74,11 @@ def atomic_write(path: Path | str, data: bytes | str | Callable[[BinaryIO], None
         _raise_coded(error, target)
         raise
     return target
+
+
+def encoded(text: str) -> bytes:
+    """Text as UTF-8; the bytes of a file name that is none stand escaped, in JSON as what reads back."""
+    return text.encode("utf-8", "backslashreplace")
 
 
 def atomic_write_json(path: Path | str, value: object) -> Path:
@@ -128,7 +133,7 @@ def append_line(path: Path | str, record: dict[str, object]) -> None:
             that `read_lines` cuts off.
     """
     target = Path(path)
-    line = json.dumps(record, sort_keys=True, ensure_ascii=False, allow_nan=False).encode() + b"\n"
+    line = encoded(json.dumps(record, sort_keys=True, ensure_ascii=False, allow_nan=False)) + b"\n"
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         fault("write")

@@ -231,7 +231,9 @@ def in_millimetres(affine: NDArray[np.float64], unit: str) -> NDArray[np.float64
     """An affine whose lengths are in another unit, in millimetres; itself where they are already."""
     if UNITS_MM[unit] == 1.0:
         return affine
-    return np.array([[UNITS_MM[unit]]] * 3 + [[1.0]]) * affine
+    # a header holds float32: seven digits are what it says, and 0.001 m is 1 mm
+    scaled = np.array([[UNITS_MM[unit]]] * 3 + [[1.0]]) * affine
+    return np.array([[float(f"{value:.7g}") for value in row] for row in scaled.tolist()])
 
 
 def _bad_affine(path: Path, message: str, affine: NDArray[np.float64]) -> SegbenchError:

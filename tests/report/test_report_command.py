@@ -138,15 +138,17 @@ def test_lists_by_commas_and_repetition(runs: Any, tmp_path: Path) -> None:
     done = report(
         tmp_path, "--runs", str(runs.root), "--output", "out", "--format", "json,csv",
         "--metrics", "hd95,dice", "--regions", "WT", "--regions", "TC",
-        "--margin", "dice=0.005,hd95=2", "--digits", "3", "--select", "newest,run-a",
+        "--margin", "dice=0.005,hd95=2", "--digits", "3", "--select", "newest",
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     content = json.loads((tmp_path / "out" / "report.json").read_text())
     assert content["settings"]["metrics"] == ["hd95", "dice"]
     assert content["settings"]["margin"] == {"dice": 0.005, "hd95": 2.0}
-    assert content["settings"]["select"] == ["newest", "run-a"]
+    assert content["settings"]["select"] == ["newest"]
     assert [c["region"] for c in content["columns"] if c["metric"] == "dice"] == ["WT", "TC", "mean"]
     assert (tmp_path / "out" / "tables" / "scores.csv").is_file()
+    wrong = report(tmp_path, "--runs", str(runs.root), "--output", "out", "--select", "run-a")
+    assert wrong.returncode == 2 and "no run called 'run-a'" in wrong.stderr
 
 
 def test_two_runs_of_one_row_are_refused_until_one_is_selected(runs: Any, tmp_path: Path) -> None:

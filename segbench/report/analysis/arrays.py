@@ -85,7 +85,9 @@ def _block(
         expected_known=known,
         extra_cases=tuple(sorted({case for part in rows for case in part.case} - set(cases))),
     )
-    return replace(bare, scores=tuple(_scores(entry, bare) for entry in entries))
+    scored = replace(bare, scores=tuple(_scores(entry, bare) for entry in entries))
+    shared = tuple(name for name in mean_regions if all(scored.asked(one, name) for one in scored.models))
+    return replace(scored, mean_regions=shared or mean_regions)
 
 
 def _expected(runs: Sequence[Run]) -> tuple[dict[str, tuple[int, ...]], bool]:
@@ -106,8 +108,8 @@ def _cases(run: Run) -> Sequence[str]:
 
 
 def _regions(runs: Sequence[Run]) -> tuple[dict[str, tuple[int, ...]], tuple[str, ...]]:
-    """Regions in the order of the card, or of the records, others after by name; and those that the mean
-    averages: which the card names, else all but unions of other regions.
+    """Regions in the order of the card, or of the records, others after by name; and those that a mean may
+    average: which the card names, else all but unions of other regions.
     """
     card = dataset_card(runs[0].dataset)
     defined: dict[str, tuple[int, ...]] = {}

@@ -79,7 +79,7 @@ class Block:
         patients: the patient of each case; the case itself where no grouping is declared.
         case_folds: folds of each case, ascending.
         regions: name -> labels in table order, without the pseudo-region; labels are empty where unknown.
-        mean_regions: the regions that the pseudo-region `mean` averages.
+        mean_regions: the regions that the pseudo-region `mean` averages; all models were asked for them.
         metrics: metric columns, registry order first, unknown ones after.
         scores: baselines and models by label.
         reference_ml: (cases, regions) reference volumes, NaN where unknown.

@@ -206,7 +206,7 @@ def _compared(
         bounds=bounds,
     )
     if not column.decided:
-        return replace(column, comparisons=tuple(comparisons), reference=against)
+        return replace(column, comparisons=tuple(map(_without_verdict, comparisons)), reference=against)
     return replace(
         column,
         comparisons=tuple(comparisons),
@@ -239,6 +239,12 @@ def turned(pair: Comparison) -> Comparison:
         shift=-pair.shift,
         wins=1.0 - pair.wins,
     )
+
+
+def _without_verdict(pair: Comparison) -> Comparison:
+    """A comparison of a single region: an estimate with its interval, and nothing that could be quoted."""
+    note = "a single region has an estimate and no verdict"
+    return replace(pair, verdict="inconclusive", p_adjusted=float("nan"), note=note)
 
 
 def comparable_tables(

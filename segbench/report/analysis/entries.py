@@ -6,13 +6,20 @@ their rows are equal.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from segbench.core.errors import SegbenchError
+from segbench.core.errors import SegbenchError, unknown_name
 from segbench.core.hashing import digest_json
 from segbench.core.text import one_line
-from segbench.report.analysis.identity import UNKNOWN, Identity, conflict, data_facts, identity_of
+from segbench.report.analysis.identity import (
+    UNKNOWN,
+    Identity,
+    conflict,
+    data_facts,
+    identity_of,
+)
 from segbench.report.analysis.numbers import value_words
 from segbench.report.read.runs import Run
 
@@ -61,8 +68,13 @@ def build_entries(runs: Iterable[Run], *, select: Sequence[str] = ()) -> tuple[E
         select: which run to take where several cover the same entry, fold and seed: run ids, or `newest`.
 
     Raises:
-        SegbenchError: SB702 when two runs with different rows cover the same entry, fold and seed.
+        SegbenchError: SB702 when two runs with different rows cover the same entry, fold and seed, SB101 for
+            a selected run that is not there.
     """
+    runs = list(runs)
+    for name in set(select) - {"newest"}:
+        if name not in {run.run_id for run in runs}:
+            raise unknown_name("run", name, [run.run_id for run in runs], listing="segbench list runs")
     groups: dict[str, list[tuple[dict[tuple[str, ...], object], list[Run]]]] = {}
     identities: dict[str, Identity] = {}
     for run in sorted(runs, key=lambda run: run.key):
@@ -157,14 +169,17 @@ def entry_labels(entries: Sequence[Entry]) -> list[str]:
 
 
 def _unique(entries: Sequence[Entry], labels: list[str]) -> list[str]:
-    """Labels in which entries of one dataset that still share one get the digits of their run ids."""
-    taken: dict[tuple[str, str], int] = {}
+    """Labels in which entries of one dataset that still share one get the digits of their run ids, and a
+    number where these are equal too.
+    """
+    shared = Counter((entry.dataset, label) for entry, label in zip(entries, labels, strict=True))
+    named: list[str] = []
     for entry, label in zip(entries, labels, strict=True):
-        taken[entry.dataset, label] = taken.get((entry.dataset, label), 0) + 1
-    return [
-        f"{label} [{entry.runs[0].run_id[-8:]}]" if taken[entry.dataset, label] > 1 else label
-        for entry, label in zip(entries, labels, strict=True)
-    ]
+        text = f"{label} [{entry.runs[0].run_id[-8:]}]" if shared[entry.dataset, label] > 1 else label
+        number = sum(1 for other, name in zip(entries, named, strict=False) if other.dataset == entry.dataset
+                     and name.partition(" #")[0] == text)  # fmt: skip
+        named.append(f"{text} #{number + 1}" if number else text)
+    return named
 
 
 def _separating(members: Sequence[tuple[str, Mapping[str, str]]]) -> tuple[str, ...]:
@@ -199,11 +214,13 @@ def _differences(entry: Entry) -> dict[str, str]:
     """What a label may name of an entry, short words by field, most telling first."""
     identity = entry.identity
     words: dict[str, str] = {}
-    for section, value in (("argument", identity.arguments), ("recipe", identity.recipe)):
+    parts = (("argument", identity.arguments), ("recipe", identity.recipe), ("setting", identity.settings))
+    for section, value in parts:
         for name, item in value.items() if isinstance(value, dict) else ():
             words[f"{section} {name}"] = _short(f"{name.rpartition('.')[2]} {value_words(item)}")
     unknown = identity.code.startswith(UNKNOWN)
-    words["code"] = f"code unknown, {identity.code[-12:]}" if unknown else f"code {identity.code[:6]}"
+    known = f"code {identity.code[:6]}" if identity.code else "code not recorded"
+    words["code"] = f"code unknown, {identity.code[-12:]}" if unknown else known
     words["kind"] = identity.kind
     words["implementation"] = _short(identity.implementation.rpartition(":")[2])
     words["split"] = _short(f"split {identity.split}")

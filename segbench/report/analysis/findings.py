@@ -210,8 +210,8 @@ def _cases(block: Block, short: Short) -> Iterator[Said]:
     ]
     if partial:
         words = (
-            "not every model was scored on every region; one without a region has no part in "
-            f"it, nor in a mean that contains it: {listed(partial)}"
+            "not every model was scored on every region; one without a region has no part in it, and "
+            f"the mean is over the regions that all have: {listed(partial)}"
         )
         yield "regions-differ", words, block.runs
     units = len(block.units)
@@ -335,7 +335,7 @@ def _records(runs: Sequence[Run], blocks: Sequence[Block]) -> list[Finding]:
         ("degraded-run", "training was rolled back after non-finite values: {names}", [
             run for run in used if facts.degraded(run.record)
         ]),
-        ("prediction-is-reference", "predictions are the reference files, byte for byte: {names}", [
+        ("prediction-is-reference", "some predictions are the reference files, byte for byte: {names}", [
             run for run in used if facts.equal_to_reference(run.record)
         ]),
         ("unfinished-run", "not complete: {names}", [

@@ -45,6 +45,7 @@ class Identity:
             told one by one, or `UNKNOWN` where they are not.
         split: name of the split, and whether its digest is known.
         rules: metric profile, empty policy, regions with their labels, tolerances, lesion parameters.
+        settings: fields of the dataset card that decide numbers.
     """
 
     model: str
@@ -57,6 +58,7 @@ class Identity:
     content: str
     split: str
     rules: Any
+    settings: Any
 
     @property
     def digest(self) -> str:
@@ -78,8 +80,27 @@ def identity_of(run: Run) -> Identity:
         dataset=run.dataset,
         content=_content(run),
         split=_split(record),
-        rules=plain(rules(record)) or UNKNOWN,
+        rules=plain(rules(record) | _rules_as_used(record)) or UNKNOWN,
+        settings=plain(_settings(record)) or UNKNOWN,
     )
+
+
+def _rules_as_used(record: RunRecord) -> dict[str, Any]:
+    """The digest of the rules and the labels a prediction may hold: they keep runs from being one row."""
+    found = {"digest": record.rules_digest, "labels": facts.metric_profile(record).get("labels")}
+    return {name: value for name, value in found.items() if value is not None}
+
+
+def _settings(record: RunRecord) -> dict[str, Any]:
+    """What the dataset card in a record says that decides numbers, dotted names."""
+    card = facts.table(record.dataset, "card")
+    found = {name: facts.table(card, name) for name in ("channels", "labels", "regions", "geometry")}
+    found["evaluation"] = {
+        name: value
+        for name, value in facts.table(card, "evaluation").items()
+        if name not in {"mean_regions", "margin", "margin_source", "size_bins_ml"}
+    }
+    return facts.flat({name: table for name, table in found.items() if table})
 
 
 def _content(run: Run) -> str:
@@ -117,7 +138,7 @@ def rules(record: RunRecord) -> dict[str, Any]:
     found = {
         name.replace("_", " "): value
         for name, value in stated.items()
-        if name not in {"notes", "headline", "digest", "regions", "nsd_tolerance", "metrics"}
+        if name not in {"notes", "headline", "digest", "regions", "nsd_tolerance", "metrics", "labels"}
     }
     if facts.profile_digest(record) is not None:
         found["metric profile"] = facts.profile_digest(record)
@@ -129,9 +150,8 @@ def rules(record: RunRecord) -> dict[str, Any]:
         if name in tolerances or "default" in tolerances:
             found[f"NSD tolerance of {name} (mm)"] = tolerances.get(name, tolerances.get("default"))
     evaluation = facts.table(record.dataset, "card", "evaluation")
-    for name in ("lesionwise", "ignore_label", "tree"):
-        if name in evaluation and name not in stated:
-            found[name.replace("_", " ")] = evaluation[name]
+    for name in ("lesionwise", "ignore_label") if evaluation or "regions" in stated else ():
+        found.setdefault(name.replace("_", " "), evaluation.get(name))  # a card without it says none
     return found
 
 
@@ -192,9 +212,13 @@ def patients_of(
     if grouping is None or grouping[1] == "case":
         return None
     pattern, group = grouping
+    try:
+        compiled = re.compile(pattern)
+    except re.error:  # a record of another tool may hold anything
+        return None
     found: list[str] = []
     for case in cases:
-        match = re.fullmatch(pattern, names.get(case, case))
+        match = compiled.fullmatch(names.get(case, case))
         if match is None or not match.groupdict().get(group):
             return None
         found.append(str(match.groupdict()[group]))

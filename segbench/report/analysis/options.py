@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, fields
 from typing import Any, Literal, get_args
 
 from segbench.core.errors import SegbenchError
+from segbench.metrics.registry import value_range
 
 Format = Literal["html", "markdown", "latex", "csv", "json"]
 FORMATS: tuple[str, ...] = get_args(Format)
@@ -120,6 +121,12 @@ def make_options(**given: Any) -> Options:
     return options
 
 
+def _range(name: str) -> float:
+    """How far two values of a metric can be apart."""
+    least, most = value_range(name)
+    return most - least
+
+
 def _faults(options: Options) -> list[str]:
     kind, _, count = options.viewer.partition(":")
     shows = options.viewer == "none" or (kind == "worst" and count.isdigit())
@@ -132,6 +139,9 @@ def _faults(options: Options) -> list[str]:
         ("resamples", options.resamples, 100 <= options.resamples <= 1_000_000, "100 to 1000000"),
         ("seed", options.seed, options.seed >= 0, "0 and more"),
         ("viewer", options.viewer, shows, "none or worst:K"),
-        *((f"margin {name}", value, value > 0, "above 0") for name, value in options.margin.items()),
+        *(
+            (f"margin {name}", value, 0 < value < _range(name), "in stored units, dice=0.01 is one point")
+            for name, value in options.margin.items()
+        ),
     ]
     return [f"--{name}: {value!r}, allowed {allowed}" for name, value, holds, allowed in checks if not holds]

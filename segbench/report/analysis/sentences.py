@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from segbench.stats import Comparison
 
 MOST_NAMES = 6
+MOST_REASONS = 3  # why verdicts are withheld; each names its models
 MOST_SENTENCES = 2  # decided pairs that have a sentence each; more are listed
 WEIGHTS = "these trained weights only"
 
@@ -121,13 +122,20 @@ def verdicts(analysis: Analysis, column: Column) -> list[str]:
     else:
         lines = [pair_sentence(analysis, column, pair) for pair in decided]
     if open_pairs:
-        before = sum(pair.p < analysis.options.alpha for pair in open_pairs)
+        before = sum(pair.p < analysis.options.alpha for pair in open_pairs if not withheld(pair))
         extra = f" ({before} significant before correction only)" if before else ""
         lines.append(
             f"{len(open_pairs)} of {total} comparisons are inconclusive{extra}; "
             "inconclusive does not mean equal."
         )
+        reasons = [_named(analysis, pair) for pair in open_pairs if withheld(pair)]
+        lines += list(dict.fromkeys(reasons))[:MOST_REASONS]
     return lines + notes
+
+
+def withheld(pair: Comparison) -> bool:
+    """Whether too few runs or patients keep a pair from a verdict; its note says which."""
+    return pair.p_adjusted != pair.p_adjusted
 
 
 def context(analysis: Analysis, column: Column) -> list[str]:
@@ -193,8 +201,7 @@ def pair_answer(analysis: Analysis, column: Column, pair: Comparison) -> str:
     """One pair as a sentence; where it is inconclusive, also what the interval excludes."""
     sentence = pair_sentence(analysis, column, pair)
     excluded = excluded_words(column, pair, digits=analysis.options.digits)
-    withheld = pair.p_adjusted != pair.p_adjusted  # the note says why
-    if pair.verdict != "inconclusive" or withheld or not excluded:
+    if pair.verdict != "inconclusive" or withheld(pair) or not excluded:
         return sentence
     if pair.low <= 0 <= pair.high:
         return f"{sentence} The interval leaves open which is better; {excluded}."

@@ -402,7 +402,7 @@ def _pair_notes(analysis: Analysis, columns: Sequence[Column]) -> list[str]:
     family = "-".join(str(size) for size in dict.fromkeys((sizes[0], sizes[-1])))
     notes = [
         f"{percent} % interval of the difference, not adjusted; p adjusted for {family} "
-        f"comparison{'s' if sizes[-1] > 1 else ''}; won: share of {columns[0].unit} won"
+        f"comparison{'s' if sizes[-1] > 1 else ''}; won: share of {columns[0].unit} won, ties half"
     ]
     if any(_limited(pair) for column in columns for pair in column.comparisons):
         notes.append(f"{STARS['weights']}: one training run on a side: {WEIGHTS}")
