@@ -1,19 +1,13 @@
 """Statistics against looped scipy: CPU seconds, one thread, peers in turn in one process, medians, ratios.
 
 Claims:
-1. `rank_stability` on 500 cases x 20 models x 9 series with 10,000 draws (means, intervals, rank shares, tau)
-   takes at most 1/15 of `scipy.stats.bootstrap` (percentile) looped over the 180 series, which gives the
-   intervals only; the intervals agree within Monte Carlo error.
-2. The test-then-rank bootstrap takes at most 1/25 of looping `scipy.stats.wilcoxon` over draws and ordered
-   pairs; the wins are the same in every draw.
-3. `rank_models` on 20 models x 3 seeds x 500 cases with 10,000 draws of seeds and cases takes at most 1/15 of
+1. `rank_models` on 20 models x 3 seeds x 500 cases with 10,000 draws of seeds and cases takes at most 1/15 of
    `scipy.stats.bootstrap` looped over the 60 runs, which gives an interval of each run and no ranks.
-4. Hodges-Lehmann with its interval for 100,000 pairs, which have 5,000,050,000 Walsh averages.
+2. Hodges-Lehmann with its interval for 100,000 pairs, which have 5,000,050,000 Walsh averages.
 
     OMP_NUM_THREADS=1 python benchmarks/statistics.py [--repeats 3] [--quick]
 
-scipy's side of claim 2 is measured on a few draws and scaled to all of them; the scale is printed. CPU
-seconds count every thread, so more threads would not flatter either side.
+CPU seconds count every thread, so more threads would not flatter either side.
 """
 
 from __future__ import annotations
@@ -28,9 +22,7 @@ from pathlib import Path
 import numpy as np
 from scipy import stats
 
-from segbench.stats import hodges_lehmann, rank_models, rank_stability
-from segbench.stats.resampling import count_blocks
-from segbench.stats.schemes import rivals_beaten
+from segbench.stats import hodges_lehmann, rank_models
 
 if __name__ == "statistics":
     # A script of this folder that imports the standard library's `statistics` finds this file first: hand it
@@ -74,59 +66,6 @@ def looped_bootstrap(table: np.ndarray, draws: int) -> np.ndarray:
     return bounds
 
 
-def looped_wilcoxon(table: np.ndarray, counts: np.ndarray) -> np.ndarray:
-    """(draws, models) rivals beaten, one call of scipy a draw and ordered pair."""
-    models = table.shape[1]
-    wins = np.zeros((counts.shape[0], models))
-    for draw, row in enumerate(counts.astype(int)):
-        sample = np.repeat(table, row, axis=0)
-        for a in range(models):
-            for b in range(models):
-                if a != b and np.any(sample[:, a] != sample[:, b]):
-                    p = stats.wilcoxon(
-                        sample[:, a], sample[:, b], alternative="greater", correction=True, method="approx"
-                    ).pvalue
-                    wins[draw, a] += p <= 0.05
-    return wins
-
-
-def stability(repeats: int, draws: int) -> None:
-    table = dice_like(500, 20, 9)
-    rank_stability(table[:50], resamples=100)  # warm
-    ours, theirs = [], []
-    for _ in range(repeats):
-        took, result = seconds(lambda: rank_stability(table, resamples=draws))
-        ours.append(took)
-        took, bounds = seconds(lambda: looped_bootstrap(table, draws))
-        theirs.append(took)
-    width = bounds[1] - bounds[0]
-    off = np.abs(np.stack([result.mean_low, result.mean_high]) - bounds) / width
-    ratio = median(theirs) / median(ours)
-    print(f"1. rank_stability, 500 x 20 x 9, {draws:,} draws")
-    print(f"   segbench {median(ours):8.3f} s   (means, intervals, rank shares, tau, leave-one-out)")
-    print(f"   scipy    {median(theirs):8.3f} s   (intervals only, looped over 180 series)")
-    print(f"   ratio {ratio:.1f} (goal 15)")
-    print(f"   intervals differ by {off.mean():.3f} of their width on average, at most {off.max():.3f}")
-
-
-def test_then_rank(repeats: int, draws: int, peer_draws: int) -> None:
-    table = dice_like(500, 20, 1)[:, :, 0]
-    counts = next(iter(count_blocks(500, resamples=draws, seed=0)))
-    rivals_beaten(table, counts[:2], 0.05, holm=False)  # warm
-    ours, theirs = [], []
-    for _ in range(repeats):
-        took, wins = seconds(lambda: rivals_beaten(table, counts, 0.05, holm=False))
-        ours.append(took)
-        took, peer = seconds(lambda: looped_wilcoxon(table, counts[:peer_draws]))
-        theirs.append(took * draws / peer_draws)
-    same = bool(np.array_equal(wins[:peer_draws], peer))
-    ratio = median(theirs) / median(ours)
-    print(f"2. test-then-rank bootstrap, 500 x 20, {draws:,} draws")
-    print(f"   segbench {median(ours):8.3f} s")
-    print(f"   scipy    {median(theirs):8.3f} s   ({peer_draws} draws, times {draws / peer_draws:g})")
-    print(f"   ratio {ratio:.1f} (goal 25); wins equal in all {peer_draws} compared draws: {same}")
-
-
 def ranks(repeats: int, draws: int) -> None:
     rng = np.random.default_rng(0)
     table = dice_like(500, 20, 1)[:, :, 0]
@@ -137,7 +76,7 @@ def ranks(repeats: int, draws: int) -> None:
     for _ in range(repeats):
         ours.append(seconds(lambda: rank_models(scores, resamples=draws))[0])
         theirs.append(seconds(lambda: looped_bootstrap(runs.transpose(2, 0, 1), draws))[0])
-    print(f"3. rank_models, 20 models x 3 seeds x 500 cases, {draws:,} draws")
+    print(f"1. rank_models, 20 models x 3 seeds x 500 cases, {draws:,} draws")
     print(f"   segbench {median(ours):8.3f} s   (ranks, P(best), means; seeds and cases drawn)")
     print(f"   scipy    {median(theirs):8.3f} s   (intervals only, looped over 60 runs, cases drawn)")
     print(f"   ratio {median(theirs) / median(ours):.1f} (goal 15)")
@@ -146,7 +85,7 @@ def ranks(repeats: int, draws: int) -> None:
 def shift(repeats: int) -> None:
     x = np.random.default_rng(1).normal(0.01, 0.1, 100_000)
     took = [seconds(lambda: hodges_lehmann(x))[0] for _ in range(repeats)]
-    print(f"4. Hodges-Lehmann with interval, 100,000 pairs: {median(took):.3f} s")
+    print(f"2. Hodges-Lehmann with interval, 100,000 pairs: {median(took):.3f} s")
     print("   peer: none at hand that does not list the 5,000,050,000 averages (40 GB)")
 
 
@@ -158,8 +97,6 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="a tenth of the draws, one repeat")
     options = parser.parse_args()
     repeats, share = (1, 10) if options.quick else (options.repeats, 1)
-    stability(repeats, 10_000 // share)
-    test_then_rank(repeats, 1_000 // share, 10 // share + 1)
     ranks(repeats, 10_000 // share)
     shift(repeats)
 

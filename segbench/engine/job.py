@@ -83,7 +83,7 @@ class TrainingJob:
 
 @dataclass(frozen=True, slots=True)
 class TrainResult:
-    """What training left behind."""
+    """What training left behind; `scans` are the backends that selective scans ran on."""
 
     network: nn.Module
     samples_seen: int
@@ -92,3 +92,4 @@ class TrainResult:
     seconds: float
     checkpoint: Path
     step_seconds: float | None = None
+    scans: frozenset[str] = frozenset()

@@ -56,6 +56,14 @@ class Ranks:
         dist.all_reduce(seen, op=dist.ReduceOp.MAX)
         return int(seen.item())
 
+    def first(self, value: str | None) -> str | None:
+        """Rank 0's value, on every rank."""
+        if self.world == 1:
+            return value
+        values = [value]
+        dist.broadcast_object_list(values, src=0)
+        return values[0]
+
     def wait(self) -> None:
         """Come together: nobody goes on before everybody is here."""
         if self.world > 1:

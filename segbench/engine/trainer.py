@@ -41,6 +41,7 @@ from segbench.engine.ranks import Ranks
 from segbench.engine.schedules import learning_rate, with_warmup
 from segbench.engine.state import EPOCH_SAMPLES, EpochRows, TrainingState
 from segbench.engine.watch import StepWatch
+from segbench.networks.scan import chosen_backend, scans_used
 
 __all__ = ["TrainResult", "TrainingJob", "load_network", "train"]
 
@@ -54,7 +55,10 @@ def train(job: TrainingJob) -> TrainResult:
             SB104 a batch that cannot be split as asked.
     """
     with want_of_memory_is_a_result(job.device):
-        return _Run(job).to_the_end()
+        run = _Run(job)
+        with scans_used(run.scan) as scans:
+            result = run.to_the_end()
+        return replace(result, scans=frozenset(scans))
 
 
 class _Run:
@@ -88,6 +92,7 @@ class _Run:
             else None
         )
         checkpoint = self._last_checkpoint()
+        self.scan = self._decide_scan(None if checkpoint is None else checkpoint.state.get("scan_backend"))
         if checkpoint is not None:
             self._check_same_machine(checkpoint.state)
             self._check_same_inputs(checkpoint.state)
@@ -113,6 +118,21 @@ class _Run:
         if self.ranks.writes:
             self.ranks.wait()
         return checkpoint
+
+    def _decide_scan(self, begun_with: str | None) -> str | None:
+        """The scan backend of the whole run: what it was begun with where that runs, else rank 0's choice.
+
+        None for networks without a scan; kept with every checkpoint.
+        """
+        if not any(isinstance(getattr(part, "backend", None), str) for part in self.network.modules()):
+            return None
+        with scans_used(begun_with):
+            scan = self.ranks.first(chosen_backend(self.job.device) if self.ranks.writes else None)
+        if begun_with not in (None, scan) and self.ranks.writes:
+            self.job.warn(
+                f"begun with the scan backend {begun_with}, resumed with {scan}: sums round otherwise"
+            )
+        return scan
 
     def _check_same_machine(self, state: dict[str, Any]) -> None:
         """A sum over other threads rounds otherwise; resume with the number the run was begun with."""
@@ -389,6 +409,7 @@ class _Run:
             },
             "world_size": self.ranks.world,
             "determinism": self.job.determinism,
+            "scan_backend": self.scan,
             "inputs_digest": self.job.inputs_digest,
         }
         save_checkpoint(

@@ -14,7 +14,7 @@ from torch.nn import functional
 from segbench.networks.blocks.inputs import check_volume
 from segbench.networks.blocks.mamba import Mamba
 from segbench.networks.blocks.residual import ResBlock, SideOutput, SqueezeExcite, UpBlock, instance_norm
-from segbench.networks.blocks.toom import ORIENTATIONS, from_tokens, oriented_tokens
+from segbench.networks.blocks.tri_oriented_mamba import ORIENTATIONS, from_tokens, oriented_tokens
 from segbench.networks.segmamba_v2 import check_stages
 
 __all__ = ["BiSegMamba", "Fusion", "OrientedLayer", "SpatialMixer"]

@@ -3,42 +3,43 @@
 Weights and inputs come from numpy's PCG64, never from torch's generator, so a fingerprint is stable over
 versions of torch and over machines (to the tolerance it carries).
 
-`python -m segbench.networks.fingerprint --check` compares all, `--write` writes them anew.
+`python scripts/fingerprints.py` compares all, `--write` writes them anew.
+
+The cost in them is by the convention of the model cards: giga multiply-accumulates of one forward pass,
+counted on meta tensors: convolutions, transposed convolutions, matrix products and attention, one each (half
+of what FlopCounterMode counts). Norms, activations, interpolation and the selective scan are left out.
 """
 
 from __future__ import annotations
 
-import argparse
 import hashlib
 import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
 
 from segbench.cards import find_card_folder
 from segbench.cards.model_card import ModelCard
-from segbench.core.atomic import atomic_write_json
-from segbench.core.console import emit, fail
-from segbench.core.errors import ExitCode, SegbenchError
-from segbench.networks.cost import gmacs_at_128
+from segbench.core.errors import SegbenchError
 from segbench.networks.official import export_official_weights
-from segbench.networks.registry import build_network, build_on_meta, list_networks, network_card
+from segbench.networks.registry import build_network, build_on_meta, network_card
 
 __all__ = [
     "FingerprintResult",
     "check_fingerprint",
+    "gmacs",
+    "gmacs_at_128",
     "keys_digest",
     "pcg64_input",
+    "read_fingerprint",
     "set_pcg64_weights",
     "take_fingerprint",
-    "write_fingerprint",
 ]
 
 SCHEMA = "segbench.fingerprint/1"
@@ -49,6 +50,8 @@ SAMPLES = 16
 LARGE = 64
 IN_CHANNELS, OUT_CHANNELS = 2, 3
 TOLERANCE = {"float64": 1e-10, "float32": 5e-4}
+COUNTED = ("convolution", "mm", "addmm", "bmm", "baddbmm", "attention")
+"""Parts of the names of the operations that count."""
 
 
 @dataclass(frozen=True)
@@ -95,7 +98,7 @@ def read_fingerprint(slug: str) -> dict[str, Any]:
         SegbenchError: SB101 for an unknown slug, SB110 where the file is missing or damaged.
     """
     path = find_card_folder("models", network_card(slug).slug) / FILE
-    mend = f"python -m segbench.networks.fingerprint --write {slug}"
+    mend = f"in a checkout: python scripts/fingerprints.py --write {slug}"
     try:
         content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     except OSError:
@@ -158,31 +161,25 @@ def take_fingerprint(
     }
 
 
-def write_fingerprint(
-    slug: str, *, force: bool = False, verified_against: Mapping[str, str] | None = None
-) -> Path:
-    """Write a network's fingerprint beside its card; gives the file.
+def gmacs(network: nn.Module, shape: tuple[int, ...]) -> float:
+    """Giga multiply-accumulates of one forward pass in evaluation mode.
 
     Args:
-        slug: A network's slug.
-        force: Overwrite a fingerprint that was verified against an outside source.
-        verified_against: {source, how, date} of an outside check that this build has passed.
-
-    Raises:
-        SegbenchError: SB110 where the stored one was verified against an outside source and `force` is off.
+        network: On the meta device; its mode is restored.
+        shape: (B, C, D, H, W) of the input.
     """
-    path = find_card_folder("models", network_card(slug).slug) / FILE
-    if path.is_file() and not force and read_fingerprint(slug)["verified_against"] is not None:
-        raise SegbenchError(
-            "SB110",
-            f"the fingerprint of '{slug}' was verified against an outside source and is not overwritten",
-            path=path,
-            mend="say --force, and name the change in the changelog",
-        )
-    content = take_fingerprint(slug)
-    content["verified_against"] = None if verified_against is None else dict(verified_against)
-    atomic_write_json(path, content)
-    return path
+    training = network.training
+    network.eval()
+    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+        network(torch.empty(shape, device="meta"))
+    network.train(training)
+    flops = counter.get_flop_counts()["Global"]
+    return sum(count for op, count in flops.items() if any(part in str(op) for part in COUNTED)) / 2e9
+
+
+def gmacs_at_128(network: nn.Module) -> float:
+    """`gmacs` at 1x4x128x128x128, the size of the table in the model cards."""
+    return gmacs(network, (1, 4, 128, 128, 128))
 
 
 def set_pcg64_weights(network: nn.Module, seed: int) -> None:
@@ -300,44 +297,3 @@ def _differences(
             yield f"{where}: stored {stored!r}, now {fresh!r}"
     elif stored != fresh:
         yield f"{where}: stored {stored!r}, now {fresh!r}"
-
-
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Check or write fingerprints from the shell; gives the exit code."""
-    parser = argparse.ArgumentParser(prog="python -m segbench.networks.fingerprint", description=__doc__)
-    parser.add_argument("slugs", nargs="*", help="networks; all when none is named")
-    parser.add_argument("--write", action="store_true", help="write them anew")
-    parser.add_argument("--check", action="store_true", help="compare them (the default)")
-    parser.add_argument(
-        "--force", action="store_true", help="overwrite one verified against an outside source"
-    )
-    parser.add_argument(
-        "--verified-against", metavar="SOURCE", help="with --write: an outside source it equals"
-    )
-    parser.add_argument("--how", metavar="TEXT", help="with --verified-against: how that was found")
-    chosen = parser.parse_args(arguments)
-    if chosen.verified_against and not (chosen.write and chosen.how):
-        parser.error("--verified-against goes with --write and --how")
-    verified = None
-    if chosen.verified_against:
-        today = datetime.now(tz=UTC).date().isoformat()
-        verified = {"source": chosen.verified_against, "how": chosen.how, "date": today}
-    code = 0
-    for slug in chosen.slugs or list_networks():
-        try:
-            if chosen.write:
-                emit(str(write_fingerprint(slug, force=chosen.force, verified_against=verified)))
-                continue
-            result = check_fingerprint(slug)
-        except SegbenchError as error:
-            fail(error)
-            code = code or error.exit_code
-            continue
-        for line in result.lines:
-            emit(line)
-        code = code or (0 if result.ok else ExitCode.GATE)
-    return int(code)
-
-
-if __name__ == "__main__":
-    raise SystemExit(main())

@@ -15,7 +15,7 @@ from torch.nn import functional
 
 from segbench.networks.blocks.inputs import InputError, check_volume
 from segbench.networks.blocks.residual import ResBlock, SideOutput, SqueezeExcite, UpBlock, instance_norm
-from segbench.networks.blocks.toom import DepthwiseLayer, MatchedLayer, ToomLayer
+from segbench.networks.blocks.tri_oriented_mamba import DepthwiseLayer, MatchedLayer, TriOrientedMamba
 
 __all__ = ["ConvUnit", "LargeKernelConv", "SegMambaV2", "Stage"]
 
@@ -62,7 +62,7 @@ def mixer_layer(mixer: Mixer, channels: int, *, backend: str) -> nn.Module:
         return DepthwiseLayer(channels)
     if mixer == "matched":
         return MatchedLayer(channels)
-    return ToomLayer(channels, bidirectional=mixer == "bidirectional", backend=backend)
+    return TriOrientedMamba(channels, bidirectional=mixer == "bidirectional", backend=backend)
 
 
 class Stage(nn.Module):

@@ -17,7 +17,7 @@ from torch.nn import functional
 from segbench.networks.blocks.inputs import InputError, check_volume
 from segbench.networks.blocks.mamba import Mamba
 from segbench.networks.blocks.residual import ResBlock, UpBlock, instance_norm
-from segbench.networks.blocks.toom import ORIENTATIONS, from_tokens, to_tokens
+from segbench.networks.blocks.tri_oriented_mamba import ORIENTATIONS, from_tokens, to_tokens
 from segbench.networks.segmamba_v2 import FIRST_MIXED_STAGE, check_stages
 
 __all__ = ["DepthwiseBlock", "GatedConv", "ParallelDown", "SegMambaV2Paper", "TriOriented", "uncertainty"]

@@ -27,9 +27,10 @@ from segbench.networks.official import (
     export_official_weights,
     load_official_weights,
     plain_weights,
+    read_weights,
+    unreadable,
 )
 from segbench.networks.registry import build_network, build_on_meta, network_card
-from segbench.networks.weights_files import read_weights, unreadable
 
 __all__ = [
     "WeightsMetadata",

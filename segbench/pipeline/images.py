@@ -91,12 +91,13 @@ def predict_images(
     where = choose_device(device)
     files = [weights] if isinstance(weights, Path) else list(weights)
     record = run_of(files[0])
-    with _as_the_run(record, where), scans_used() as scans:
+    recorded = None if record is None else (record.execution or {}).get("predict_scan_backend")
+    with _as_the_run(record, where), scans_used(recorded) as scans:
         members = load_members(files, where, model=model, dataset=dataset)
         report = _predict_all(
             members, images, output, where, dataset, save_probabilities, max_bytes, read=files
         )
-    _warn_of_another_scan(record, scans)
+    _warn_of_another_scan(recorded, scans)
     return report
 
 
@@ -119,10 +120,9 @@ def _as_the_run(record: RunRecord | None, device: torch.device) -> Generator[Non
         yield
 
 
-def _warn_of_another_scan(record: RunRecord | None, used: set[str]) -> None:
+def _warn_of_another_scan(recorded: str | None, used: set[str]) -> None:
     from segbench.pipeline.training import named_scans
 
-    recorded = None if record is None else (record.execution or {}).get("predict_scan_backend")
     if recorded is not None and named_scans(used) not in (None, recorded):
         console.warn(
             f"the run predicted with the scan backend {recorded}, this command with {named_scans(used)}: "

@@ -92,9 +92,10 @@ def _with_network(context: Context, cases: Sequence[str], source: str) -> dict[s
     from segbench.pipeline.training import named_scans
 
     predict = network_predictor(context)
-    with scans_used() as scans:
+    trained = context.facts.get("train", {}).get("scan_backend")
+    with scans_used(trained) as scans:
         _predict_all(context, cases, predict, source)
-    scan, trained = named_scans(scans), context.facts.get("train", {}).get("scan_backend")
+    scan = named_scans(scans)
     if trained not in (None, scan):
         context.warn(f"trained with the scan backend {trained}, predicted with {scan}: sums round otherwise")
     return {"scan_backend": scan, "threads": torch.get_num_threads()}

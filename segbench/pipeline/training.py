@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Generator, Iterable
+from collections.abc import Generator, Iterable, Set
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -108,12 +108,11 @@ def train_here(context: Context, cache: Cache, *, ranks: Ranks | None = None) ->
     from segbench.engine.precision import usable_precision
     from segbench.engine.ranks import ALONE
     from segbench.engine.trainer import train
-    from segbench.networks.scan import scans_used
 
     ranks = ranks or ALONE
     # For networks that draw in training (dropout): from the cell's seed, whatever ran in this process before.
     torch.manual_seed(counter_seed(context.seed, "train", context.model.slug))
-    with training_job(context, cache, ranks=ranks) as job, scans_used() as scans:
+    with training_job(context, cache, ranks=ranks) as job:
         result = train(job)
     if not ranks.writes:
         return {}
@@ -130,7 +129,7 @@ def train_here(context: Context, cache: Cache, *, ranks: Ranks | None = None) ->
         "device": device.type,
         "threads": torch.get_num_threads(),
         "world_size": ranks.world,
-        "scan_backend": named_scans(scans),
+        "scan_backend": named_scans(result.scans),
         "weights_sha256": sha256_file(final),
         "structure": structure_of(result.network),
     }
@@ -276,7 +275,7 @@ def keep_final(context: Context, network: nn.Module, checkpoint: Path, metadata:
     return atomic_write(final, tensor_bytes(network.state_dict(), metadata))
 
 
-def named_scans(used: set[str]) -> str | None:
+def named_scans(used: Set[str]) -> str | None:
     """The scan backends that ran, as one word for the record; None for a network without a scan."""
     return "+".join(sorted(used)) or None
 

@@ -4,9 +4,10 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from segbench.stats.arrays import FloatArray, IntArray, open_unit, paired_differences
-from segbench.stats.intervals import CONSTANT, NOT_REACHED, Interval
+from segbench.stats.intervals import CONSTANT, Interval
 from segbench.stats.laws import normal_quantile
 
+NOT_REACHED = "confidence not reached"
 FULL_LIMIT = 500  # above, bisection is faster too; from 4,000 on the full row would not fit small machines
 
 

@@ -1,4 +1,4 @@
-"""Confidence intervals of a mean and a median over cases."""
+"""Confidence interval of a mean over cases."""
 
 from dataclasses import dataclass
 
@@ -7,14 +7,13 @@ from numpy.typing import ArrayLike
 
 from segbench.stats.arrays import FloatArray, choice, finite_array, noise_floor, open_unit, positive_count
 from segbench.stats.errors import NotEnoughSeeds
-from segbench.stats.laws import fair_binomial_cdf, normal_cdf, normal_quantile, student_quantile
-from segbench.stats.resampling import bootstrap_means, bootstrap_medians, group_index
+from segbench.stats.laws import normal_cdf, normal_quantile, student_quantile
+from segbench.stats.resampling import bootstrap_means, group_index
 from segbench.stats.scores import Bounds, by_patient, checked_bounds
 
 BCA_FROM = 20  # cases; below, Student t covers better (measured, section 2.3 of the statistics document)
 FEW_CASES = 30
 CONSTANT = "constant"
-NOT_REACHED = "confidence not reached"
 TOO_SHORT = "few cases with total failures: interval too short"
 
 
@@ -145,47 +144,3 @@ def _two_level_bounds(values: FloatArray, confidence: float) -> tuple[float, flo
     variance, df = one_model_variance(values)
     half = 0.0 if variance == 0 else student_quantile(df, (1 + confidence) / 2) * float(np.sqrt(variance))
     return mean - half, mean + half
-
-
-def median_interval(
-    x: ArrayLike,
-    *,
-    method: str = "exact",
-    confidence: float = 0.95,
-    resamples: int = 10_000,
-    seed: int = 0,
-) -> Interval:
-    """The median over cases with a confidence interval.
-
-    Args:
-        x: (cases,), or (seeds, cases): then the per-case mean over seeds.
-        method: `exact` takes order statistics: l is the smallest integer with
-            P(Bin(n, 1/2) <= l) >= (1 - confidence)/2 and the interval is (x_(l), x_(n+1-l)); when l = 0 it is
-            the whole range and the note says so. `percentile` bootstraps. There is no basic (reversed)
-            bootstrap: its coverage falls to .52.
-        confidence: nominal level.
-        resamples: bootstrap draws of `percentile`.
-        seed: of the bootstrap.
-
-    Raises:
-        StatsError: NaN or inf, wrong shape, unknown method.
-
-    **Source:** Conover, Practical Nonparametric Statistics; arXiv 2601.17103 (why not the basic bootstrap).
-    """
-    choice(method, ("exact", "percentile"), "method")
-    open_unit(confidence, "confidence")
-    positive_count(resamples, "resamples")
-    values = finite_array(x, "x", ndim=(1, 2))
-    cases = values.mean(axis=0) if values.ndim == 2 else values
-    n, median = cases.size, float(np.median(cases))
-    if method == "percentile":
-        draws = bootstrap_medians(cases[:, None], resamples=resamples, seed=seed)[:, 0]
-        low, high = np.quantile(draws, [(1 - confidence) / 2, (1 + confidence) / 2])
-        note = CONSTANT if float(np.ptp(cases)) <= noise_floor(cases) else ""
-        return Interval(median, float(low), float(high), confidence, method, n, note)
-    ordered = np.sort(cases)
-    rank = int(np.argmax(fair_binomial_cdf(n) >= (1 - confidence) / 2))
-    if rank == 0:
-        return Interval(median, float(ordered[0]), float(ordered[-1]), confidence, method, n, NOT_REACHED)
-    note = CONSTANT if ordered[0] == ordered[-1] else ""
-    return Interval(median, float(ordered[rank - 1]), float(ordered[n - rank]), confidence, method, n, note)

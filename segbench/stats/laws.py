@@ -1,15 +1,10 @@
 # pyright: reportMissingTypeStubs=false, reportUnknownMemberType=false, reportUnknownVariableType=false
-"""Probability laws and ranks from scipy under the names the statistics use, with types.
+"""Probability laws and ranks under the names the statistics use, with types.
 
-The quantiles come from scipy.special (compiled, light to import); scipy.stats is imported only for the
-studentized range.
+From scipy.special, which is compiled and light to import; scipy.stats takes a second to import.
 """
 
-import sys
-from collections.abc import Generator
-from contextlib import contextmanager
-from functools import lru_cache
-from typing import Any, TypeAlias, overload
+from typing import TypeAlias, overload
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,8 +13,6 @@ from scipy import special
 from segbench.stats.arrays import FloatArray, IntArray
 
 BoolArray: TypeAlias = NDArray[np.bool_]
-
-_ARRAY_LIBRARIES = ("torch", "jax", "cupy", "dask.array", "ndonnx", "sparse")
 
 
 @overload
@@ -70,11 +63,6 @@ def polygamma(order: int, x: FloatArray) -> FloatArray:
     return np.asarray(special.polygamma(order, x), dtype=np.float64)
 
 
-def chi_square_tail(df: float, value: float) -> float:
-    """P(X >= value) of the chi-square law."""
-    return float(special.chdtrc(df, value))
-
-
 def f_tail(df_above: float, df_below: float, value: float) -> float:
     """P(F >= value); 0 at infinity."""
     return float(special.fdtrc(df_above, df_below, value)) if np.isfinite(value) else 0.0
@@ -83,44 +71,6 @@ def f_tail(df_above: float, df_below: float, value: float) -> float:
 def f_quantile(df_above: float, df_below: float, level: float) -> float:
     """The value with P(F <= value) = level."""
     return float(special.fdtri(df_above, df_below, level))
-
-
-def fair_binomial_cdf(n: int) -> FloatArray:
-    """(n + 1,) P(Bin(n, 1/2) <= l) for l = 0 ... n."""
-    return np.asarray(special.bdtr(np.arange(n + 1.0), n, 0.5), dtype=np.float64)
-
-
-@lru_cache(maxsize=256)
-def studentized_range_quantile(k: int, level: float) -> float:
-    """Quantile of the range of k standard normals; cached, since the integral takes a while."""
-    with _scipy_stats() as stats:
-        return float(stats.studentized_range.ppf(level, k, np.inf))
-
-
-def studentized_range_tail(k: int, values: FloatArray) -> FloatArray:
-    """P(range of k standard normals >= value), in [0, 1]."""
-    with _scipy_stats() as stats:
-        tail = stats.studentized_range.sf(values, k, np.inf)
-    return np.clip(np.asarray(tail, dtype=np.float64), 0.0, 1.0)
-
-
-@contextmanager
-def _scipy_stats() -> Generator[Any]:
-    """scipy.stats, also where a module is blocked by a None entry in `sys.modules`.
-
-    scipy looks array libraries up in `sys.modules` and takes such an entry (to Python: must not be
-    imported) for a module; the entries are put aside while it works.
-    """
-    blocked = [name for name in _ARRAY_LIBRARIES if name in sys.modules and not sys.modules[name]]
-    for name in blocked:
-        del sys.modules[name]
-    try:
-        from scipy import stats
-
-        yield stats
-    finally:
-        for name in blocked:
-            sys.modules[name] = None  # type: ignore[assignment]
 
 
 def ranks(values: FloatArray, *, ties: str, axis: int = 0) -> FloatArray:

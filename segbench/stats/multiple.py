@@ -1,6 +1,5 @@
 """Adjusted p-values for families of tests."""
 
-from collections.abc import Iterator
 from functools import lru_cache
 
 import numpy as np
@@ -8,8 +7,6 @@ from numpy.typing import ArrayLike
 
 from segbench.stats.arrays import FloatArray, read_only_float, real_numbers, refuse_non_finite
 from segbench.stats.errors import StatsError
-
-BERGMANN_HOMMEL_LIMIT = 8  # models; the number of partitions grows as the Bell numbers
 
 
 def _pvalues(values: ArrayLike, name: str) -> FloatArray:
@@ -39,22 +36,6 @@ def holm(pvalues: ArrayLike) -> FloatArray:
     p = _pvalues(pvalues, "pvalues")
     order = np.argsort(p, kind="stable")
     stepped = np.maximum.accumulate(p[order] * np.arange(p.size, 0, -1))
-    adjusted = np.empty_like(p)
-    adjusted[order] = np.minimum(stepped, 1.0)
-    return read_only_float(adjusted)
-
-
-def benjamini_hochberg(pvalues: ArrayLike) -> FloatArray:
-    """(m,) Benjamini-Hochberg adjusted p-values (false discovery rate), in the order of the input.
-
-    Raises:
-        StatsError: NaN, inf, or a value outside [0, 1].
-
-    **Source:** Benjamini and Hochberg 1995; equals scipy.stats.false_discovery_control.
-    """
-    p = _pvalues(pvalues, "pvalues")
-    order = np.argsort(-p, kind="stable")
-    stepped = np.minimum.accumulate(p[order] * p.size / np.arange(p.size, 0, -1))
     adjusted = np.empty_like(p)
     adjusted[order] = np.minimum(stepped, 1.0)
     return read_only_float(adjusted)
@@ -114,51 +95,3 @@ def shaffer(pvalue_matrix: ArrayLike) -> FloatArray:
     adjusted = np.empty_like(p)
     adjusted[order] = np.maximum.accumulate(p[order] * np.array(factor))
     return _as_matrix(adjusted, k)
-
-
-def bergmann_hommel(pvalue_matrix: ArrayLike) -> FloatArray:
-    """(k, k) adjusted p-values by Bergmann and Hommel's procedure, all pairs of k <= 8 models; diagonal 1.
-
-    The adjusted p-value of a pair is the maximum, over the exhaustive sets that hold it, of the set's size
-    times its smallest p-value, made monotone in the raw p-value. An exhaustive set is all pairs inside the
-    groups of a partition of the models.
-
-    Args:
-        pvalue_matrix: (k, k), symmetric, two-sided raw p-values; the diagonal is not looked at.
-
-    Raises:
-        StatsError: more than 8 models, not symmetric, NaN or inf, a value outside [0, 1].
-
-    **Source:** Bergmann and Hommel 1988; Garcia and Herrera 2008, section 2.2.
-    """
-    p, k = _pair_pvalues(pvalue_matrix)
-    if k > BERGMANN_HOMMEL_LIMIT:
-        raise StatsError(
-            f"bergmann_hommel takes at most {BERGMANN_HOMMEL_LIMIT} models, found {k}; use shaffer"
-        )
-    rows, columns = np.triu_indices(k, 1)
-    adjusted = np.zeros_like(p)
-    for groups in partitions(k):
-        labels = np.array(groups)
-        members = labels[rows] == labels[columns]
-        size = int(members.sum())
-        if size:
-            bound = size * float(p[members].min())
-            adjusted[members] = np.maximum(adjusted[members], bound)
-    # A pair with a larger raw p-value can get a smaller bound; as in the published table, no inversion stays
-    order = np.lexsort((adjusted, p))
-    adjusted[order] = np.maximum.accumulate(adjusted[order])
-    return _as_matrix(adjusted, k)
-
-
-def partitions(k: int) -> Iterator[tuple[int, ...]]:
-    """Every partition of k things, as the group number of each thing (first thing in group 0)."""
-
-    def grow(labels: tuple[int, ...]) -> Iterator[tuple[int, ...]]:
-        if len(labels) == k:
-            yield labels
-            return
-        for group in range(max(labels, default=-1) + 2):
-            yield from grow((*labels, group))
-
-    yield from grow(())

@@ -8,7 +8,6 @@ from numpy.typing import ArrayLike
 from segbench.stats.arrays import (
     FloatArray,
     choice,
-    finite_array,
     generator,
     noise_floor,
     paired_differences,
@@ -191,30 +190,3 @@ def _permutation_pvalue(differences: FloatArray, alternative: str, resamples: in
         else:
             hits += int((flipped <= total + slack).sum())
     return (1 + hits) / (1 + resamples)
-
-
-def rank_biserial(x: ArrayLike, y: ArrayLike | None = None) -> float:
-    """Matched-pairs rank-biserial correlation (W+ - W-)/(W+ + W-); zeros dropped, 0 when nothing is left.
-
-    **Source:** Kerby 2014, the simple difference formula.
-    """
-    ranked = signed_ranks(paired_differences(x, y), "drop")
-    total = float(ranked.ranks.sum())
-    return (2 * ranked.w_plus - total) / total if total else 0.0
-
-
-def cohen_dz(x: ArrayLike, y: ArrayLike | None = None) -> float:
-    """Mean of the paired differences over their SD (ddof 1); nan when the SD is zero or there is one pair."""
-    differences = paired_differences(x, y)
-    if differences.size < 2:
-        return float("nan")
-    scale = [differences] if y is None else [np.asarray(x, dtype=np.float64), np.asarray(y, dtype=np.float64)]
-    sd = float(differences.std(ddof=1))
-    return float("nan") if sd <= noise_floor(*scale) else float(differences.mean()) / sd
-
-
-def probability_superior(x: ArrayLike, y: ArrayLike) -> float:
-    """P(x > y) + P(x = y) / 2 over the matched pairs, in [0, 1]: the share of cases on which x has more."""
-    first = finite_array(x, "x", ndim=1)
-    differences = paired_differences(first, y)
-    return float(((differences > 0) + 0.5 * (differences == 0)).mean())

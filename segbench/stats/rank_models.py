@@ -1,6 +1,7 @@
 """How far to trust the order of models when training seeds and patients are drawn again."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -17,12 +18,43 @@ from segbench.stats.arrays import (
 from segbench.stats.differ import omnibus
 from segbench.stats.family import seed_variance
 from segbench.stats.moderation import moderate
-from segbench.stats.ranking import RankStability, quantiles_by_column, rank_interval, ranks_and_tau
 from segbench.stats.resampling import count_blocks
-from segbench.stats.schemes import ranks_from_scores
 from segbench.stats.scores import checked_scores
 
 SEED_STREAM = 1_000_003  # the seeds are drawn from a stream of their own
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class RankStability:
+    """What the ranking would look like with other cases of the same kind and other seeds.
+
+    Attributes:
+        ranks: (models,) on all cases; 1 is best, ties share the smaller rank.
+        frequencies: (models, ranks) share of draws with rank 1, 2, ...
+        probability_best: (models,) share of draws with rank 1; tied winners each count.
+        rank_low, rank_high: (models,) percentile interval per model, **not** simultaneous.
+        kendall_tau: (resamples,) tau-b of a draw's ranks against `ranks`; nan where one is all ties.
+        means, mean_low, mean_high: (models,) mean with its percentile interval from the same draws.
+        leave_one_out_winner_changes: cases whose removal changes the set of winners.
+        scheme, resamples, seed, n: what was done; n is the number of cases.
+        models: their names.
+    """
+
+    ranks: IntArray
+    frequencies: FloatArray
+    probability_best: FloatArray
+    rank_low: IntArray
+    rank_high: IntArray
+    kendall_tau: FloatArray
+    means: FloatArray
+    mean_low: FloatArray
+    mean_high: FloatArray
+    leave_one_out_winner_changes: int
+    scheme: str
+    resamples: int
+    seed: int
+    n: int
+    models: tuple[str, ...]
 
 
 def rank_models(
@@ -81,7 +113,7 @@ def rank_models(
         low, high = rank_interval(_tally(found), tails, resamples)
         together = draws - (1 - omnibus(values).reliability_low) * (means - means.mean())
         frequencies = _tally(ranks_and_tau(_oriented(together, sign), ranks)[0]) / resamples
-        mean_low, mean_high = quantiles_by_column(draws, tails)
+        mean_low, mean_high = np.quantile(draws, tails, axis=0)
     changes = 0
     if n > 1:
         without_each = ranks_from_scores(_oriented((means * n - averages.T) / (n - 1), sign))
@@ -143,3 +175,38 @@ def drawn_means(values: list[FloatArray], averages: FloatArray, *, resamples: in
         means[done : done + block.shape[0]] = np.add.reduceat(picked, starts, axis=1) / seeds
         done += block.shape[0]
     return means
+
+
+def ranks_from_scores(scores: FloatArray) -> IntArray:
+    """(draws, models, series) ranks, larger scores are better; 1 is best, ties share the smaller rank."""
+    places = np.ones(scores.shape, dtype=np.int64)
+    for rival in range(scores.shape[1]):
+        places += scores[:, rival : rival + 1] > scores
+    return places
+
+
+def rank_interval(tally: IntArray, tails: Sequence[float], resamples: int) -> tuple[IntArray, IntArray]:
+    """Percentiles of each model's ranks; `tally` (models, ranks, ...) is how often it had each of them."""
+    reached = np.cumsum(tally, axis=1)  # draws with rank <= r
+    low, high = (1 + (reached < np.ceil(tail * resamples - 1e-9)).sum(axis=1) for tail in tails)
+    return low, high
+
+
+def ranks_and_tau(scores: FloatArray, full: IntArray) -> tuple[NDArray[np.int16], FloatArray]:
+    """Zero-based ranks (draws, models, series) and Kendall's tau-b (draws, series) against `full`.
+
+    Each comparison of a model with a rival serves both: it adds to the rank, and it agrees or disagrees with
+    the order of the two in `full`.
+    """
+    models, series = full.shape
+    ranks = np.zeros(scores.shape, dtype=np.int16)
+    agreement = np.zeros(scores.shape, dtype=np.int16)
+    for rival in range(models):
+        ahead = (scores[:, rival : rival + 1] > scores).view(np.int8)
+        ranks += ahead
+        agreement += ahead * np.sign(full - full[rival]).astype(np.int8)
+    untied = ranks.sum(axis=1, dtype=np.int64)  # each strictly ordered pair was counted once
+    untied_full = np.array([(full[:, s, None] > full[None, :, s]).sum() for s in range(series)], dtype=float)
+    with np.errstate(invalid="ignore"):  # 0 / 0 where one of the two is all ties
+        tau = agreement.sum(axis=1, dtype=np.int64) / np.sqrt(untied * untied_full)
+    return ranks, tau

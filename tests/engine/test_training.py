@@ -197,6 +197,45 @@ def test_stopped_and_resumed_equals_undisturbed(tmp_path: Path, optimiser: str) 
     assert [{**r, "seconds": 0} for r in rows[0]] == [{**r, "seconds": 0} for r in rows[1]]
 
 
+class WithScan(nn.Conv3d):
+    """A network with a selective scan in it."""
+
+    backend = "auto"
+
+    def forward(self, input: torch.Tensor) -> torch.Tensor:
+        from segbench.networks.scan import selective_scan
+
+        x_BDL = super().forward(input).flatten(2)
+        A, flat = -torch.ones(x_BDL.shape[1], 1), x_BDL[:, :1]
+        return selective_scan(x_BDL, x_BDL, A, flat, flat, None, None, None, True).view(
+            *x_BDL.shape[:2], *input.shape[2:]
+        )
+
+
+def test_a_resumed_training_keeps_its_scan_backend(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from dataclasses import replace
+
+    from segbench.core.interrupt import Interrupted
+
+    stop, told = StopRequest(), list[str]()
+    begun = job(tmp_path, stop=stop, warn=told)
+    channels = begun.build()(torch.zeros(1, 1, 6, 6, 6)).shape[1]
+    begun = replace(begun, build=lambda: WithScan(1, channels, 1))
+
+    def stop_now(samples: int, loss: float, rate: float) -> None:
+        stop.number = 15
+
+    monkeypatch.setenv("SEGBENCH_SCAN", "torch")
+    with pytest.raises(Interrupted):
+        train(replace(begun, on_step=stop_now))
+    monkeypatch.delenv("SEGBENCH_SCAN")
+    stop.number = None
+    assert (train(begun).scans, told) == ({"torch"}, [])
+    monkeypatch.setenv("SEGBENCH_SCAN", "reference")
+    assert train(replace(begun, on_step=stop_now)).scans == frozenset()  # the budget is used up
+    assert told == ["begun with the scan backend torch, resumed with reference: sums round otherwise"]
+
+
 def test_a_damaged_checkpoint_is_set_aside_and_the_one_before_is_used(tmp_path: Path) -> None:
     from dataclasses import replace
 

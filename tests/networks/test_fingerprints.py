@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -22,6 +23,7 @@ QUICK = (
     "stunet-b",
     "stunet-l",
 )
+SCRIPT = Path(__file__).parents[2] / "scripts" / "fingerprints.py"
 NEEDS_EINOPS = {"swin-unetr", "swin-unetr-v2", "unetr"}
 
 
@@ -97,11 +99,15 @@ def test_a_verified_fingerprint_is_not_overwritten_without_force(tmp_path, monke
     content = json.loads((find_card_folder("models", "nnunet-tiny") / fp.FILE).read_text())
     content["verified_against"] = {"source": "somewhere", "how": "somehow", "date": "2026-01-01"}
     (tmp_path / fp.FILE).write_text(json.dumps(content))
-    monkeypatch.setattr(fp, "find_card_folder", lambda kind, slug: tmp_path)
+    spec = importlib.util.spec_from_file_location("fingerprints", SCRIPT)
+    script = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(script)
+    for module in (fp, script):
+        monkeypatch.setattr(module, "find_card_folder", lambda kind, slug: tmp_path)
     with pytest.raises(SegbenchError, match="not overwritten"):
-        fp.write_fingerprint("nnunet-tiny")
+        script.write_fingerprint("nnunet-tiny")
     assert json.loads((tmp_path / fp.FILE).read_text()) == content
-    fp.write_fingerprint("nnunet-tiny", force=True)
+    script.write_fingerprint("nnunet-tiny", force=True)
     assert json.loads((tmp_path / fp.FILE).read_text())["verified_against"] is None
 
 

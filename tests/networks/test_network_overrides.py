@@ -8,8 +8,7 @@ import torch
 from segbench.cards import load_model_card
 from segbench.core.errors import BackendUnavailable
 from segbench.networks import allowed_overrides, build_on_meta, list_networks
-from segbench.networks.overrides import check_overrides
-from segbench.networks.registry import resolve_implementation
+from segbench.networks.registry import check_overrides, resolve_implementation
 
 
 @pytest.mark.parametrize(

@@ -86,6 +86,30 @@ def test_an_unknown_backend_is_named() -> None:
         selective_scan(*scan_inputs(1, 3, 2, 5), True, backend="cuda")
 
 
+def test_auto_takes_what_the_run_took_so_far_where_it_can_run() -> None:
+    with scans_used("torch") as used:
+        selective_scan(*scan_inputs(1, 3, 2, 5), True)
+    with scans_used("triton") as elsewhere:  # recorded on a machine with a GPU
+        selective_scan(*scan_inputs(1, 3, 2, 5), True)
+    assert (used, elsewhere) == ({"torch"}, {"numba"})
+
+
+def test_auto_on_cuda_is_the_first_of_a_fixed_order_that_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+    works = {"mamba_ssm", "triton", "torch"}
+
+    def probe(name: str, device: str) -> choice.BackendReport:
+        return choice.BackendReport(
+            name, True, name in works, None, None, None if name in works else "broken"
+        )
+
+    monkeypatch.setattr(choice, "probe", probe)
+    for broken, expected in ((None, "mamba_ssm"), ("mamba_ssm", "triton"), ("triton", "torch")):
+        works.discard(broken or "")
+        assert {chosen_backend("cuda") for _ in range(3)} == {expected}
+    works.add("mamba_ssm")
+    assert choice.resolve_backend("auto", "cuda", True) == "torch"  # mamba_ssm takes no float64
+
+
 def test_the_environment_overrides_auto_but_not_a_name(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SEGBENCH_SCAN", "reference")
     assert chosen_backend("cpu") == "reference"

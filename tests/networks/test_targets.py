@@ -6,8 +6,7 @@ import torch
 from meta_networks import meta_network
 
 from segbench.networks import build_on_meta, export_official_weights, list_networks, network_facts
-from segbench.networks.cost import gmacs, gmacs_at_128
-from segbench.networks.fingerprint import read_fingerprint
+from segbench.networks.fingerprint import gmacs, gmacs_at_128, read_fingerprint
 
 TABLE = {
     "segmamba-v2": (138_776_824, 1864.6, 215),

@@ -12,6 +12,7 @@ from safetensors.torch import load_file, save_file
 from segbench.core.errors import SegbenchError
 from segbench.networks import build_network, export_official_weights
 from segbench.networks.fingerprint import set_pcg64_weights
+from segbench.networks.official import read_weights
 from segbench.networks.weights import (
     WeightsMetadata,
     export_weights,
@@ -19,7 +20,6 @@ from segbench.networks.weights import (
     read_metadata,
     write_weights,
 )
-from segbench.networks.weights_files import read_weights
 
 SMALL = {"features": (8, 8, 16, 16), "depths": (1, 1, 1, 1), "hidden": 16}
 

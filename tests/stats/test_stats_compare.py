@@ -255,11 +255,13 @@ def test_models_differ_equals_repeated_measures_for_two_models():
 
 def test_ranks_draw_the_seeds():
     scores = table(9, seeds=(3, 3, 3), sd=3.0, gain=1.0, cases=200)
-    averaged = np.stack([values.mean(axis=0) for values in scores.values()], axis=1)
-    cases_only, both = s.rank_stability(averaged), s.rank_models(scores)
-    assert list(both.ranks) == list(cases_only.ranks)
+    both = s.rank_models(scores)
+    means = {name: values.mean() for name, values in scores.items()}
+    assert [both.models[place] for place in np.argsort(both.ranks)] == sorted(means, key=lambda m: -means[m])
     assert both.models == ("m0", "m1", "m2")
-    assert (both.mean_high - both.mean_low > 2 * (cases_only.mean_high - cases_only.mean_low)).all()
+    for place, values in enumerate(scores.values()):
+        cases_only = s.mean_interval(values.mean(axis=0))
+        assert both.mean_high[place] - both.mean_low[place] > 2 * (cases_only.high - cases_only.low)
     again = s.rank_models({name: values[::-1] for name, values in scores.items()})
     assert np.array_equal(again.frequencies, both.frequencies)
     clear = s.rank_models(table(9, gain=20.0))

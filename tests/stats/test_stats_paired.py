@@ -1,4 +1,4 @@
-"""Signed-rank test, effect sizes and Hodges-Lehmann against R, scipy and brute force."""
+"""Signed-rank test and Hodges-Lehmann against R, scipy and brute force."""
 
 import itertools
 from typing import Any
@@ -9,14 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from segbench.stats import (
-    StatsError,
-    cohen_dz,
-    hodges_lehmann,
-    probability_superior,
-    rank_biserial,
-    wilcoxon_signed_rank,
-)
+from segbench.stats import StatsError, hodges_lehmann, wilcoxon_signed_rank
 from segbench.stats.hodges_lehmann import _select_sum, walsh_order_statistics
 
 # Hollander and Wolfe 1973, depression scale; the example of R's ?wilcox.test.
@@ -144,7 +137,6 @@ def test_swapping_the_models_mirrors_everything(values):
     forward, back = wilcoxon_signed_rank(d), wilcoxon_signed_rank(-d)
     assert forward.pvalue == pytest.approx(back.pvalue, rel=1e-12)
     assert 0 <= forward.pvalue <= 1
-    assert rank_biserial(d) == pytest.approx(-rank_biserial(-d), abs=1e-12)
     one, other = hodges_lehmann(d), hodges_lehmann(-d)
     assert (one.estimate, one.low, one.high) == (-other.estimate, -other.high, -other.low)
 
@@ -191,20 +183,6 @@ def test_many_cases_are_handled_without_the_full_list():
     assert (constant.estimate, constant.low, constant.high, constant.note) == (0.25, 0.25, 0.25, "constant")
 
 
-def test_effect_sizes_by_hand():
-    # |d| = 1, 2, 2, 4 -> ranks 1, 2.5, 2.5, 4; the zero is dropped
-    d = [1.0, -2.0, 2.0, 4.0, 0.0]
-    assert rank_biserial(d) == pytest.approx((7.5 - 2.5) / 10)
-    assert cohen_dz(d) == pytest.approx(np.mean(d) / np.std(d, ddof=1))
-    assert probability_superior([3, 1, 2, 5], [1, 2, 2, 5]) == pytest.approx((1 + 0.5 + 0.5) / 4)
-
-
-def test_effect_sizes_without_variation():
-    assert rank_biserial([0.0, 0.0]) == 0.0
-    assert np.isnan(cohen_dz([0.3, 0.5, 0.9], [0.2, 0.4, 0.8]))  # differences equal but for their last bits
-    assert np.isnan(cohen_dz([0.3]))
-
-
 # A clean sweep of n pairs: 2 / 2^n, as R's wilcox.test(exact = TRUE) and coin give it
 @pytest.mark.parametrize(
     ("n", "smallest"), [(2, 0.5), (5, 0.0625), (6, 0.03125), (8, 0.0078125), (10, 0.001953125), (20, 2**-19)]
@@ -240,4 +218,3 @@ def test_rounding_noise_is_neither_a_difference_nor_breaks_a_tie():
     result = wilcoxon_signed_rank(x, y)  # 0, .1, .1, -.1, .2 in decimals
     assert (result.zeros, result.ties, result.n) == (1, 3, 4)
     assert result.pvalue == wilcoxon_signed_rank([0, 1, 1, -1, 2]).pvalue
-    assert probability_superior([0.1 + 0.2], [0.3]) == 0.5

@@ -53,6 +53,5 @@ def selective_scan(
     mamba_ssm/ops/selective_scan_interface.py.
     """
     check_arguments(u, delta, A, B, C, D, z, delta_bias)
-    double = u.dtype == torch.float64
-    name = _resolve(backend, u.device.type, double, u.shape[1], u.shape[2], A.shape[1])
+    name = _resolve(backend, u.device.type, u.dtype == torch.float64)
     return call_backend(name, u, delta, A, B, C, D, z, delta_bias, delta_softplus)

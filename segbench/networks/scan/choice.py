@@ -1,15 +1,15 @@
 """Which backend runs: names, probes, `auto`, and what `segbench doctor` shows of it.
 
 An import proves nothing: mamba-ssm can import and have no kernel, numba can import and fail to compile. So
-every optional backend runs a small forward and backward first and is compared with `torch`.
+every optional backend runs a small forward and backward first and is compared with `torch`. `auto` is the
+first of a fixed order that passes: a machine gives the same backend always, whatever else runs on it.
 """
 
 from __future__ import annotations
 
 import os
 import threading
-import time
-from collections.abc import Callable, Generator
+from collections.abc import Generator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
@@ -31,7 +31,8 @@ BACKENDS = ("reference", "torch", "numba", "triton", "mamba_ssm")
 """Every backend there is; `auto` picks one of them."""
 
 PROBE_TOLERANCE = 1e-4
-TIMING_CALLS = 20
+ORDER = {"cpu": ("numba", "torch"), "cuda": ("mamba_ssm", "triton", "torch")}
+"""What `auto` tries on a device, in this order; `torch` runs everywhere."""
 _PACKAGES = {
     "reference": "torch",
     "torch": "torch",
@@ -42,6 +43,7 @@ _PACKAGES = {
 _DEVICES = {"numba": "cpu", "triton": "cuda", "mamba_ssm": "cuda"}
 _lock = threading.RLock()
 _noted: ContextVar[set[str] | None] = ContextVar("segbench-scans-used", default=None)
+_decided: ContextVar[str | None] = ContextVar("segbench-scan-decided", default=None)
 
 
 @dataclass(frozen=True)
@@ -148,14 +150,19 @@ def _difference(backend: str, device: torch.device) -> float:
 
 
 @contextmanager
-def scans_used() -> Generator[set[str]]:
-    """The backends that scans inside the block ran on, by name; empty for networks without a scan."""
+def scans_used(decided: str | None = None) -> Generator[set[str]]:
+    """The backends that scans inside the block ran on, by name; empty for networks without a scan.
+
+    Args:
+        decided: What a run has taken so far, of its record: inside the block `auto` takes it where it runs.
+    """
     used: set[str] = set()
-    token = _noted.set(used)
+    noted, before = _noted.set(used), _decided.set(decided)
     try:
         yield used
     finally:
-        _noted.reset(token)
+        _noted.reset(noted)
+        _decided.reset(before)
 
 
 def call_backend(
@@ -202,18 +209,13 @@ def check_backend_name(name: object, *, source: str = "") -> None:
         )
 
 
-def resolve_backend(
-    requested: str, device_type: str, double: bool, channels: int, length: int, states: int
-) -> str:
+def resolve_backend(requested: str, device_type: str, double: bool) -> str:
     """The backend that a call with this request runs on.
 
     Args:
         requested: `auto` or a name; `SEGBENCH_SCAN` stands for `auto` where it is set.
         device_type: Of the tensors; on `meta` nothing is computed and the name does not matter.
         double: Whether u is float64.
-        channels: d.
-        length: l.
-        states: n.
 
     Raises:
         BackendUnavailable: A backend named by the caller (or by `SEGBENCH_SCAN`) cannot run here.
@@ -224,11 +226,10 @@ def resolve_backend(
     if device_type == "meta":
         return "reference" if named == "reference" else "torch"
     if named == "auto":
-        return _automatic(device_type, double, channels, length, states)
-    report = probe(named, device_type)
-    reason = report.reason
-    if report.probe and double and named == "mamba_ssm":
-        reason = "takes no float64"
+        decided, order = _decided.get(), ORDER.get(device_type, ("torch",))
+        order = (decided, *order) if decided in BACKENDS else order
+        return next(name for name in order if name == "torch" or _why_not(name, device_type, double) is None)
+    reason = _why_not(named, device_type, double)
     if reason is not None:
         raise BackendUnavailable(
             f"scan backend '{named}' cannot run on {device_type}: {reason}",
@@ -237,55 +238,19 @@ def resolve_backend(
     return named
 
 
-def backend_of_call(
-    requested: str, device_type: str, double: bool, channels: int, length: int, states: int
-) -> str:
+def _why_not(backend: str, device_type: str, double: bool) -> str | None:
+    """Why a backend cannot run a call; None where it can."""
+    report = probe(backend, device_type)
+    return "takes no float64" if report.probe and double and backend == "mamba_ssm" else report.reason
+
+
+def backend_of_call(requested: str, device_type: str, double: bool) -> str:
     """`resolve_backend` for a scan that runs now: noted for `scans_used`."""
-    name = resolve_backend(requested, device_type, double, channels, length, states)
+    name = resolve_backend(requested, device_type, double)
     used = _noted.get()
     if used is not None and device_type != "meta":
         used.add(name)
     return name
-
-
-def _automatic(device_type: str, double: bool, channels: int, length: int, states: int) -> str:
-    if device_type == "cpu":
-        return "numba" if probe("numba", "cpu").probe else "torch"
-    if device_type == "cuda":
-        candidates = ("triton",) if double else ("mamba_ssm", "triton")
-        able = tuple(name for name in candidates if probe(name, "cuda").probe)
-        if len(able) > 1:
-            shape_class = (channels, (length - 1).bit_length(), states)
-            return _faster(able, torch.cuda.current_device(), *shape_class)
-        return able[0] if able else "torch"
-    return "torch"
-
-
-def _faster(able: tuple[str, ...], device_index: int, channels: int, length_bits: int, states: int) -> str:
-    with _lock:
-        return _timed(able, device_index, channels, length_bits, states)
-
-
-@cache
-def _timed(able: tuple[str, ...], device_index: int, channels: int, length_bits: int, states: int) -> str:
-    """The backend whose forward + backward takes least at this class of shapes, by 20 calls each in turn."""
-    device = torch.device("cuda", device_index)
-    with _untouched("cuda"):
-        example = _example(device, (2, channels, 1 << length_bits, states))
-        taken = dict.fromkeys(able, 0.0)
-        for call in range(TIMING_CALLS + 2):
-            for name in able:
-                seconds = _seconds(lambda name=name: _gradients(name, example), device)
-                taken[name] += seconds if call >= 2 else 0.0  # the first two calls compile and settle
-    return min(able, key=lambda name: taken[name])
-
-
-def _seconds(call: Callable[[], object], device: torch.device) -> float:
-    torch.cuda.synchronize(device)
-    begin = time.perf_counter()
-    call()
-    torch.cuda.synchronize(device)
-    return time.perf_counter() - begin
 
 
 def chosen_backend(device: torch.device | str, *, backend: str = "auto") -> str:
@@ -295,7 +260,7 @@ def chosen_backend(device: torch.device | str, *, backend: str = "auto") -> str:
         device: The device of the network.
         backend: What the network was built with.
     """
-    return resolve_backend(backend, torch.device(device).type, False, 384, 4096, 16)
+    return resolve_backend(backend, torch.device(device).type, False)
 
 
 def scan_backends_report(device: torch.device | str = "cpu") -> list[BackendReport]:

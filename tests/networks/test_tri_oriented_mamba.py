@@ -7,11 +7,11 @@ from torch.nn import functional as F
 
 from segbench.networks.bisegmamba import OrientedLayer
 from segbench.networks.blocks.mamba3 import Mamba3, from_slices, to_slices
-from segbench.networks.blocks.toom import (
+from segbench.networks.blocks.tri_oriented_mamba import (
     ORIENTATIONS,
     DepthwiseLayer,
     MatchedLayer,
-    ToomLayer,
+    TriOrientedMamba,
     from_tokens,
     matched_width,
     to_tokens,
@@ -50,7 +50,7 @@ def test_tokens_are_walked_in_the_order_of_the_three_scans():
 
 @pytest.mark.parametrize(("dtype", "bound"), [(torch.float64, 1e-13), (torch.float32, 1e-6)])
 def test_one_batched_call_equals_three_calls_through_the_same_mamba(dtype, bound):
-    layer, x = layer_of(ToomLayer).to(dtype), features().to(dtype)
+    layer, x = layer_of(TriOrientedMamba).to(dtype), features().to(dtype)
     calls = []
     layer.mamba.register_forward_hook(lambda module, inputs, output: calls.append(inputs[0].shape))
     batched = layer(x)
@@ -63,18 +63,18 @@ def test_one_batched_call_equals_three_calls_through_the_same_mamba(dtype, bound
 
 
 def test_toom_equals_its_literal_formula():
-    layer = layer_of(ToomLayer)
+    layer = layer_of(TriOrientedMamba)
     assert torch.allclose(layer(features()), formulas.toom(named(layer), "p", features()), atol=1e-12)
 
 
 def test_bidirectional_layer_equals_its_literal_formula():
-    layer = layer_of(ToomLayer, bidirectional=True)
+    layer = layer_of(TriOrientedMamba, bidirectional=True)
     expected = formulas.toom_bidirectional(named(layer), "p", features())
     assert torch.allclose(layer(features()), expected, atol=1e-12)
 
 
 def test_layer_is_not_symmetric_in_the_axes():
-    layer = layer_of(ToomLayer)
+    layer = layer_of(TriOrientedMamba)
     x = pcg64_input((1, CHANNELS, 4, 4, 4), 5)
     swapped = layer(x.transpose(3, 4)).transpose(3, 4)
     assert (swapped - layer(x)).abs().max() > 1e-2
@@ -106,7 +106,8 @@ def test_matched_layer_equals_its_literal_formula():
 def test_matched_width_gives_the_parameters_of_the_mamba_layer(channels, width):
     assert matched_width(channels) == width
     with torch.device("meta"):
-        counts = [sum(p.numel() for p in kind(channels).parameters()) for kind in (MatchedLayer, ToomLayer)]
+        layers = MatchedLayer(channels), TriOrientedMamba(channels)
+        counts = [sum(p.numel() for p in layer.parameters()) for layer in layers]
     assert abs(counts[0] - counts[1]) <= channels + 1  # half a unit of width
 
 
@@ -126,7 +127,7 @@ def test_fused_layer_of_bisegmamba_equals_its_literal_formula(bidirectional):
 
 
 def test_first_orientation_sees_no_later_token():
-    layer = layer_of(ToomLayer)
+    layer = layer_of(TriOrientedMamba)
     tokens = pcg64_input((1, 20, CHANNELS), 5)
     changed = tokens.clone()
     changed[:, 12] += 1

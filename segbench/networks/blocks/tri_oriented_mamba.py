@@ -16,7 +16,7 @@ __all__ = [
     "ORIENTATIONS",
     "DepthwiseLayer",
     "MatchedLayer",
-    "ToomLayer",
+    "TriOrientedMamba",
     "from_tokens",
     "matched_width",
     "oriented_tokens",
@@ -60,7 +60,7 @@ def oriented_tokens(x_BDHWC: Tensor) -> Tensor:
     return torch.cat([to_tokens(x_BDHWC, order) for order in ORIENTATIONS])
 
 
-class ToomLayer(nn.Module):
+class TriOrientedMamba(nn.Module):
     """x plus three scans of its normalised tokens, by one norm and one Mamba shared by all orientations.
 
     Args:
