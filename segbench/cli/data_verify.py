@@ -32,8 +32,8 @@ def verify(
     no_cache: Annotated[bool, typer.Option("--no-cache", help="Read every file again.")] = False,
 ) -> int:
     """Check layout, geometry, voxels, labels, duplicates and the split. Exit 4 with any error."""
-    from segbench.data.verify import verify as verify_dataset
-    from segbench.data.verify_report import as_text
+    from segbench.data.verify.api import verify as verify_dataset
+    from segbench.data.verify.report import as_text
 
     with ExitStack() as bars:
 

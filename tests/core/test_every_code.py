@@ -204,8 +204,8 @@ def pickled_weights(folder: Path) -> object:
 
 
 def hot_value(folder: Path) -> object:
-    from segbench.data.cache_write import write_case
-    from segbench.data.case import PreparedCase
+    from segbench.data.prepared.cache_write import write_case
+    from segbench.data.prepared.case import PreparedCase
 
     image = np.full((1, 4, 4, 4), 70_000, dtype=np.float32)
     return write_case(folder, "hot", PreparedCase(image, None, {}))

@@ -18,8 +18,8 @@ from segbench.core.console import render_error
 from segbench.core.errors import SegbenchError
 from segbench.data import Dataset, open_dataset
 from segbench.data.scan_file import write_scan
-from segbench.data.verify import verify
-from segbench.data.verify_report import as_text
+from segbench.data.verify.api import verify
+from segbench.data.verify.report import as_text
 from segbench.volumes import Volume, write_label_map
 
 Tree = Callable[..., Path]

@@ -351,17 +351,17 @@ def test_the_command(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_small_abdomen_is_neither_trivial_nor_hopeless(tmp_path: Path) -> None:
-    from segbench.data.floors import fit
+    from segbench.data.baselines import fit
 
     root = generate("abdomenatlas", tmp_path / "x", "small", 32, traps=False)
     dataset = open_dataset(root)
     train, test = dataset.case_ids[:24], dataset.case_ids[24:]
     dice = {}
     for name in ("intensity", "mean-atlas", "atlas-intensity"):
-        floor = fit(name, dataset, train)
+        baseline = fit(name, dataset, train)
         scores = []
         for case in test:
-            predicted, reference = floor.predict(case), dataset.read_reference(case).array
+            predicted, reference = baseline.predict(case), dataset.read_reference(case).array
             for value in dataset.card.foreground:
                 a, b = predicted == value, reference == value
                 scores.append(2 * (a & b).sum() / max(1, a.sum() + b.sum()))

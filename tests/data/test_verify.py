@@ -19,12 +19,12 @@ from segbench.cli.common import Settings
 from segbench.core.console import Output
 from segbench.core.errors import SegbenchError
 from segbench.data import open_dataset
-from segbench.data import verify_scan as scan_module
 from segbench.data.digest import check_unchanged, content_digest, dataset_digest
 from segbench.data.phantoms import generate
-from segbench.data.verify import verify
-from segbench.data.verify_report import as_text, finding
-from segbench.data.verify_text import is_harmless
+from segbench.data.verify import reading as scan_module
+from segbench.data.verify.api import verify
+from segbench.data.verify.report import as_text, finding
+from segbench.data.verify.text import is_harmless
 
 
 @pytest.fixture(scope="module")
@@ -391,7 +391,7 @@ def test_a_copy_of_the_same_dataset_is_no_finding(msd, tmp_path):
 
 
 def test_a_case_that_kills_its_worker_is_told_and_the_rest_goes_on(msd, monkeypatch):
-    from segbench.data import verify_gather
+    from segbench.data.verify import gather as verify_gather
 
     def pool(function, tasks, workers, *, case_of):
         for task in tasks:

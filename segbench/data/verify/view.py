@@ -9,8 +9,8 @@ from pathlib import Path
 from segbench.data.adapters import CaseFiles
 from segbench.data.adapters.base import inside
 from segbench.data.dataset import Dataset
-from segbench.data.verify_facts import FileFacts, LabelFacts
-from segbench.data.verify_gather import DatasetFacts, masks_of, roles_of
+from segbench.data.verify.facts import FileFacts, LabelFacts
+from segbench.data.verify.gather import DatasetFacts, masks_of, roles_of
 
 
 @dataclass(frozen=True, slots=True)

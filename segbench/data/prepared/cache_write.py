@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from segbench.core.atomic import atomic_folder, atomic_write, atomic_write_json
 from segbench.core.errors import SegbenchError
-from segbench.data.case import PreparedCase
+from segbench.data.prepared.case import PreparedCase
 from segbench.data.random import rng
 
 __all__ = ["LOCATIONS_PER_LABEL", "as_read_back", "class_locations", "write_case"]

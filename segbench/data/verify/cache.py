@@ -14,7 +14,7 @@ from segbench.core.environment import cache_dir
 from segbench.core.errors import SegbenchError
 from segbench.core.foreign import parse_json
 from segbench.core.hashing import canonical_json, file_state
-from segbench.data.verify_facts import (
+from segbench.data.verify.facts import (
     FACTS_VERSION,
     CompositeFacts,
     FileFacts,

@@ -17,12 +17,13 @@ from segbench.data.dataset import Dataset
 from segbench.data.digest import digest_cases, digest_of_facts
 from segbench.data.opening import open_dataset
 from segbench.data.splits import Split
-from segbench.data.verify_across import check_across, note_images
-from segbench.data.verify_cache import FactsCache, open_cache
-from segbench.data.verify_cases import check_case
-from segbench.data.verify_gather import DatasetFacts, gather
-from segbench.data.verify_report import Finding, Report, finding, sorted_findings
-from segbench.data.verify_set import (
+from segbench.data.verify.across import check_across, note_images
+from segbench.data.verify.cache import FactsCache, open_cache
+from segbench.data.verify.cases import check_case
+from segbench.data.verify.gather import DatasetFacts, gather
+from segbench.data.verify.report import Finding, Report, finding, sorted_findings
+from segbench.data.verify.view import CaseView
+from segbench.data.verify.whole_set import (
     check_classes,
     check_duplicates,
     check_near,
@@ -30,7 +31,6 @@ from segbench.data.verify_set import (
     count_labels,
     labels_of,
 )
-from segbench.data.verify_view import CaseView
 from segbench.volumes.volume import DEFAULT_MAX_BYTES
 
 __all__ = ["Finding", "Report", "verify"]

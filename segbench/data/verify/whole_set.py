@@ -15,10 +15,10 @@ from segbench.data.dataset import Dataset
 from segbench.data.digest import channel_digests
 from segbench.data.splits import Split, find_leaks
 from segbench.data.splits.files import read_split
-from segbench.data.verify_facts import LabelFacts
-from segbench.data.verify_gather import DatasetFacts
-from segbench.data.verify_report import Finding, LabelCount, finding
-from segbench.data.verify_view import CaseView
+from segbench.data.verify.facts import LabelFacts
+from segbench.data.verify.gather import DatasetFacts
+from segbench.data.verify.report import Finding, LabelCount, finding
+from segbench.data.verify.view import CaseView
 
 NEAR = 0.995
 """Correlation of thumbnails above which two scans are told to be near duplicates."""

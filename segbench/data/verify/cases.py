@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from segbench.cards.layout import CaseFolderLayout
-from segbench.data.verify_facts import LabelFacts
-from segbench.data.verify_gather import masks_of
-from segbench.data.verify_headers import check_headers
-from segbench.data.verify_report import Finding, Severity, finding
-from segbench.data.verify_scan import is_mask
-from segbench.data.verify_view import CaseView
+from segbench.data.verify.facts import LabelFacts
+from segbench.data.verify.gather import masks_of
+from segbench.data.verify.headers import check_headers
+from segbench.data.verify.reading import is_mask
+from segbench.data.verify.report import Finding, Severity, finding
+from segbench.data.verify.view import CaseView
 
 
 def check_case(view: CaseView) -> Iterator[Finding]:

@@ -1,19 +1,21 @@
-"""Floors: they learn what they claim and nothing more, without torch and without a random number."""
+"""Baselines: they learn what they claim and nothing more, without torch and without a random number."""
 
 from __future__ import annotations
 
 import subprocess
 import sys
+from importlib import import_module
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from segbench.cards import load_model_card
 from segbench.core.errors import SegbenchError
 from segbench.data import Dataset, open_dataset
-from segbench.data.floors import FLOORS, fit
-from segbench.data.floors.atlas import LabelAtlas
-from segbench.data.floors.intensity import LabelGaussians, Normaliser
+from segbench.data.baselines import BASELINES, fit
+from segbench.data.baselines.atlas import LabelAtlas
+from segbench.data.baselines.intensity import LabelGaussians, Normaliser
 from segbench.data.scan_file import write_scan
 from segbench.volumes import Volume, to_canonical, write_label_map
 
@@ -56,9 +58,9 @@ def test_mean_atlas_gives_back_what_all_cases_share_and_reads_no_image(
         raise AssertionError("an image was read")
 
     monkeypatch.setattr(Dataset, "read_image", refused)
-    floor = fit("mean-atlas", boxes, ("a", "b", "c"))
+    baseline = fit("mean-atlas", boxes, ("a", "b", "c"))
     for case in SHAPES:
-        np.testing.assert_array_equal(floor.predict(case), boxes.read_reference(case).array)
+        np.testing.assert_array_equal(baseline.predict(case), boxes.read_reference(case).array)
 
 
 def test_most_frequent_with_ties_to_the_lower_value(boxes: Dataset) -> None:
@@ -91,8 +93,8 @@ def test_a_centred_box_is_found_again_whatever_is_odd_and_even(
         labels[1:-1, 1:-1, 1:-1] = 1
         put(tmp_path, case, labels, labels, affine_of((1, 1, 1)))
     dataset = open_dataset("crc-2000", path=tmp_path)
-    floor = fit("mean-atlas", dataset, ("a",))
-    np.testing.assert_array_equal(floor.predict("a"), dataset.read_reference("a").array)
+    baseline = fit("mean-atlas", dataset, ("a",))
+    np.testing.assert_array_equal(baseline.predict("a"), dataset.read_reference("a").array)
 
 
 def test_other_axis_orders_come_out_in_their_own_order(tmp_path: Path) -> None:
@@ -174,7 +176,7 @@ def test_brightness_alone_finds_what_is_bright_and_stays_inside_the_brain(
 def test_the_order_of_training_cases_does_not_matter(clean_trees: dict[str, Path]) -> None:
     dataset = open_dataset(clean_trees["abdomenatlas"])
     ids = dataset.case_ids
-    for name in FLOORS:
+    for name in BASELINES:
         first = fit(name, dataset, ids[:3]).predict(ids[3])
         np.testing.assert_array_equal(fit(name, dataset, ids[2::-1]).predict(ids[3]), first)
 
@@ -188,10 +190,8 @@ def test_what_cannot_be_fitted(boxes: Dataset) -> None:
     assert caught.value.code == "SB311"
 
 
-def test_floors_need_no_torch() -> None:
-    code = (
-        "import sys; import segbench.data.floors; sys.exit('torch' in sys.modules or 'pandas' in sys.modules)"
-    )
+def test_baselines_need_no_torch() -> None:
+    code = "import sys; import segbench.data.baselines; sys.exit(bool({'torch', 'pandas'} & {*sys.modules}))"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
@@ -202,10 +202,10 @@ def test_mean_atlas_on_the_real_hippocampus(real_data: Path) -> None:
     train, test = dataset.case_ids[:160], dataset.case_ids[160:]
     scores: dict[str, dict[int, list[float]]] = {}
     for name in ("mean-atlas", "atlas-intensity"):
-        floor = fit(name, dataset, train)
+        baseline = fit(name, dataset, train)
         scores[name] = {1: [], 2: []}
         for case in test:
-            predicted, reference = floor.predict(case), dataset.read_reference(case).array
+            predicted, reference = baseline.predict(case), dataset.read_reference(case).array
             for value, found in scores[name].items():
                 a, b = predicted == value, reference == value
                 found.append(2 * (a & b).sum() / (a.sum() + b.sum()))
@@ -213,3 +213,10 @@ def test_mean_atlas_on_the_real_hippocampus(real_data: Path) -> None:
     assert means["mean-atlas"] == pytest.approx([0.72, 0.64], abs=0.01)
     assert means["atlas-intensity"][0] > means["mean-atlas"][0]
     assert means["atlas-intensity"][1] > means["mean-atlas"][1]
+
+
+def test_cards_name_the_fitted_classes_as_run_ids_hold_them() -> None:
+    for name, fitted in BASELINES.items():
+        module, _, attribute = load_model_card(name).implementation.partition(":")
+        assert module == "segbench.data.floors", "the name enters the run id: another one is another run"
+        assert getattr(import_module(module), attribute).fit == fitted

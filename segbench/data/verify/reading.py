@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from segbench.core.errors import SegbenchError
 from segbench.core.hashing import file_state, sha256_file
-from segbench.data.verify_facts import (
+from segbench.data.verify.facts import (
     ChannelFacts,
     CompositeFacts,
     Fault,

@@ -26,9 +26,9 @@ from segbench.core.console import progress
 from segbench.core.errors import SegbenchError
 from segbench.data.adapters import CaseFiles
 from segbench.data.dataset import Dataset
+from segbench.data.exchange.label_map import LabelMap
 from segbench.data.scan_file import write_scan
 from segbench.data.splits import Split, load_split, to_nnunet
-from segbench.data.transfer.label_map import LabelMap
 from segbench.volumes import Volume, read_header, read_volume, write_label_map
 from segbench.volumes.geometry import canonical_orientation
 

@@ -18,13 +18,13 @@ import numpy.typing as npt
 
 from segbench.core.errors import SegbenchError
 from segbench.core.faults import fault
-from segbench.data.augment_parameters import (
+from segbench.data.patches.augment_parameters import (
     AugmentationDraws,
     AugmentationSettings,
     draw_augmentation,
     extent_needed,
 )
-from segbench.data.cache import Cache, CacheDamagedError
+from segbench.data.prepared.cache import Cache, CacheDamagedError
 from segbench.data.random import rng
 from segbench.data.workers import ordered_map
 

@@ -17,10 +17,10 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor
 
-from segbench.data.augment_parameters import AugmentationSettings, Chosen, choose
+from segbench.data.patches.augment_parameters import AugmentationSettings, Chosen, choose
+from segbench.data.patches.sampling import SamplePlan
+from segbench.data.patches.spatial import centre_crop, transform_image, transform_labels
 from segbench.data.random import counter_seed
-from segbench.data.sampling import SamplePlan
-from segbench.data.spatial import centre_crop, transform_image, transform_labels
 
 __all__ = ["AugmentationSettings", "augment"]
 

@@ -17,11 +17,18 @@ from typing import Any, Literal, Protocol
 from segbench.core.atomic import atomic_write_json
 from segbench.core.errors import SegbenchError
 from segbench.core.hashing import digest_json, file_state, sha256_file
-from segbench.data.cache import Cache, CacheDamagedError, write_case
-from segbench.data.case import PreparedCase, RawCase, finish_case, load_case, prepare_case, prepared_shape
-from segbench.data.eviction import note_use
-from segbench.data.normalisation import Float32, channel_statistics, foreground_intensities
-from segbench.data.recipe import PREPARE_VERSION, PreparationRecipe, target_spacing
+from segbench.data.prepared.cache import Cache, CacheDamagedError, write_case
+from segbench.data.prepared.case import (
+    PreparedCase,
+    RawCase,
+    finish_case,
+    load_case,
+    prepare_case,
+    prepared_shape,
+)
+from segbench.data.prepared.eviction import note_use
+from segbench.data.prepared.normalisation import Float32, channel_statistics, foreground_intensities
+from segbench.data.prepared.recipe import PREPARE_VERSION, PreparationRecipe, target_spacing
 from segbench.data.workers import ordered_map
 from segbench.volumes import Volume, read_header, read_volume
 from segbench.volumes.geometry import canonical_orientation

@@ -1,4 +1,4 @@
-"""Floors: four predictors that learn next to nothing. A network that does not beat them is broken.
+"""Baselines: four predictors that learn next to nothing. A network that does not beat them is broken.
 
 `empty` shows what the policy for empty masks gives away, `mean-atlas` what position alone gives, `intensity`
 what brightness alone gives, `atlas-intensity` what both give. No torch, no GPU, no random number.
@@ -14,15 +14,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from segbench.core.errors import SegbenchError, unknown_name
-from segbench.data.floors.atlas import LabelAtlas
-from segbench.data.floors.intensity import LabelGaussians, Normaliser
+from segbench.data.baselines.atlas import LabelAtlas
+from segbench.data.baselines.intensity import LabelGaussians, Normaliser
 from segbench.volumes import from_canonical
 from segbench.volumes.geometry import canonical_orientation
 
 if TYPE_CHECKING:
     from segbench.data.dataset import Dataset
 
-__all__ = ["FLOORS", "Floor", "fit"]
+__all__ = ["BASELINES", "Baseline", "fit"]
 
 ATLAS_FLOOR = 1e-4
 _SLAB_VOXELS = 4_000_000
@@ -30,16 +30,16 @@ _SLAB_VOXELS = 4_000_000
 Labels = NDArray[np.uint8 | np.uint16]
 
 
-class Floor(Protocol):
-    """A fitted floor."""
+class Baseline(Protocol):
+    """A fitted baseline."""
 
     def predict(self, case: str) -> Labels:
         """The label map of a case on its stored grid, (z, y, x)."""
         ...
 
 
-def fit(name: str, dataset: Dataset, case_ids: Sequence[str]) -> Floor:
-    """A floor fitted on training cases, ready to predict any case of the same dataset.
+def fit(name: str, dataset: Dataset, case_ids: Sequence[str]) -> Baseline:
+    """A baseline fitted on training cases, ready to predict any case of the same dataset.
 
     Args:
         name: `empty`, `mean-atlas`, `intensity` or `atlas-intensity`.
@@ -49,12 +49,12 @@ def fit(name: str, dataset: Dataset, case_ids: Sequence[str]) -> Floor:
     Raises:
         SegbenchError: SB101 unknown name, SB311 without a training case, and whatever reading a case refuses.
     """
-    if name not in FLOORS:
-        raise unknown_name("floor", name, sorted(FLOORS), listing="segbench list models")
+    if name not in BASELINES:
+        raise unknown_name("baseline", name, sorted(BASELINES), listing="segbench list models")
     cases = sorted(set(case_ids))
     if not cases and name != "empty":
         raise SegbenchError("SB311", f"{name} has no training case", path=dataset.root)
-    return FLOORS[name](dataset, cases)
+    return BASELINES[name](dataset, cases)
 
 
 @dataclass(frozen=True, eq=False)
@@ -180,7 +180,7 @@ def _likeliest(
     return result
 
 
-FLOORS: dict[str, Callable[[Dataset, Sequence[str]], Floor]] = {
+BASELINES: dict[str, Callable[[Dataset, Sequence[str]], Baseline]] = {
     "empty": Empty.fit,
     "mean-atlas": MeanAtlas.fit,
     "intensity": Intensity.fit,

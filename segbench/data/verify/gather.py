@@ -10,9 +10,9 @@ from pathlib import Path
 from segbench.core.errors import SegbenchError
 from segbench.data.adapters import CaseFiles
 from segbench.data.dataset import Dataset
-from segbench.data.verify_cache import FactsCache
-from segbench.data.verify_facts import CompositeFacts, Fault, FileFacts, Role
-from segbench.data.verify_scan import ScanResult, ScanTask, inputs_of, scan_case
+from segbench.data.verify.cache import FactsCache
+from segbench.data.verify.facts import CompositeFacts, Fault, FileFacts, Role
+from segbench.data.verify.reading import ScanResult, ScanTask, inputs_of, scan_case
 from segbench.data.workers import ordered_map
 
 _SAVE_EVERY_S = 60.0

@@ -12,7 +12,7 @@ from typing import Any, Literal
 import numpy as np
 
 from segbench.core.hashing import digest_json
-from segbench.data.normalisation import NORMALISATIONS
+from segbench.data.prepared.normalisation import NORMALISATIONS
 
 __all__ = ["PREPARE_VERSION", "PreparationRecipe", "target_spacing"]
 

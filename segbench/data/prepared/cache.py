@@ -26,8 +26,8 @@ from blosc2 import blosc2_ext
 
 from segbench.core.errors import SegbenchError
 from segbench.core.hashing import digest_json
-from segbench.data.cache_write import LOCATIONS_PER_LABEL, class_locations, write_case
-from segbench.data.normalisation import normalise
+from segbench.data.prepared.cache_write import LOCATIONS_PER_LABEL, class_locations, write_case
+from segbench.data.prepared.normalisation import normalise
 
 __all__ = ["LOCATIONS_PER_LABEL", "Cache", "CacheDamagedError", "class_locations", "write_case"]
 

@@ -21,7 +21,7 @@ import numpy as np
 import numpy.typing as npt
 
 from segbench.core.errors import SegbenchError
-from segbench.data.normalisation import NORMALISATIONS, nonzero_mask, normalise
+from segbench.data.prepared.normalisation import NORMALISATIONS, nonzero_mask, normalise
 from segbench.volumes.geometry import (
     MISPLACED_VOXELS,
     Orientation,

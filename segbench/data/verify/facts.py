@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from segbench.core.errors import SegbenchError
-from segbench.data.verify_text import suspicious
+from segbench.data.verify.text import suspicious
 from segbench.volumes import VolumeHeader, corner_displacement
 
 Role = Literal["image", "label", "mask"]

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from segbench.data.normalisation import (
+from segbench.data.prepared.normalisation import (
     channel_statistics,
     foreground_intensities,
     nonzero_mask,
