@@ -25,7 +25,6 @@ def verify(
     ] = None,
     strict: Annotated[bool, typer.Option("--strict", help="Warnings count as errors.")] = False,
     headers: Annotated[bool, typer.Option("--headers", help="Headers only, no voxels.")] = False,
-    near: Annotated[bool, typer.Option("--near", help="Also look for near duplicates.")] = False,
     workers: Annotated[
         int | None, typer.Option(metavar="N", min=1, help="Processes that read (default: cores).")
     ] = None,
@@ -49,7 +48,6 @@ def verify(
             headers_only=headers,
             workers=workers or physical_cores(),
             cache=False if no_cache else None,
-            near=near,
             max_bytes=settings().max_volume,
             on_progress=begin,
         )

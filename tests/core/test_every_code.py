@@ -318,7 +318,7 @@ SHOWN: dict[str, str] = {
         (
             "SB303", "SB304", "SB305", "SB306", "SB307", "SB308", "SB309", "SB310", "SB311", "SB313", "SB314",
             "SB315", "SB317", "SB318", "SB319", "SB321", "SB322", "SB323", "SB325", "SB326", "SB327", "SB328",
-            "SB329", "SB330", "SB332", "SB336", "SB340",
+            "SB329", "SB330", "SB336", "SB340",
         ),
         "data/test_verify_planted.py",
     ),

@@ -77,10 +77,10 @@ def run(*arguments: str):
 
 
 def test_second_run_opens_nothing(msd, tmp_path, opened):
-    first = verify(msd, cache=tmp_path / "cache", near=True)
+    first = verify(msd, cache=tmp_path / "cache")
     assert len(opened) == 11 and not first.cached
     opened.clear()
-    second = verify(msd, cache=tmp_path / "cache", near=True)
+    second = verify(msd, cache=tmp_path / "cache")
     assert opened == [] and second.cached
     assert second.as_json() == first.as_json() | {"cached": True}
 
@@ -234,7 +234,7 @@ def test_nothing_is_written_into_the_dataset(msd, tmp_path):
         return {p: (p.stat().st_size, p.stat().st_mtime_ns) for p in sorted(msd.rglob("*"))}
 
     before = state()
-    verify(msd, cache=tmp_path / "cache", near=True)
+    verify(msd, cache=tmp_path / "cache")
     assert state() == before
 
 
@@ -473,7 +473,7 @@ def test_folder_that_nobody_recognises(tmp_path):
 
 @pytest.mark.real_data
 def test_hippocampus_is_clean(real_data, tmp_path):
-    report = verify("msd-hippocampus", path=real_data / "Task04_Hippocampus", cache=tmp_path, near=True)
+    report = verify("msd-hippocampus", path=real_data / "Task04_Hippocampus", cache=tmp_path)
     assert report.counts["error"] == report.counts["warning"] == 0, report.findings
     assert {f.code for f in report.findings} == {"SB317"}
     assert report.cases_found == 200

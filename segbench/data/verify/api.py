@@ -26,7 +26,6 @@ from segbench.data.verify.view import CaseView
 from segbench.data.verify.whole_set import (
     check_classes,
     check_duplicates,
-    check_near,
     check_split,
     count_labels,
     labels_of,
@@ -50,7 +49,6 @@ def verify(
     headers_only: bool = False,
     workers: int = 1,
     cache: Path | bool | None = None,
-    near: bool = False,
     data_dir: Path | str | None = None,
     max_bytes: int = DEFAULT_MAX_BYTES,
     on_progress: OnProgress | None = None,
@@ -65,7 +63,6 @@ def verify(
         workers: processes that read; the report does not depend on it.
         cache: where the memory of unchanged files lies; None or True for the cache folder of this user, False
             for none.
-        near: also look for near duplicates.
         data_dir: the folder that holds the datasets.
         max_bytes: largest volume that is read.
         on_progress: is told what is going on.
@@ -85,7 +82,7 @@ def verify(
             return _refused(dataset, error)
     folder = cache if isinstance(cache, Path) else None
     memory = open_cache(opened.root, folder=folder, keep=cache is not False)
-    facts = _gather(opened, memory, headers_only, near=near, workers=workers, on_progress=on_progress)
+    facts = _gather(opened, memory, headers_only, workers=workers, on_progress=on_progress)
     findings = [_of_layout(entry) for entry in opened.layout_findings]
     splits: list[Split] = []
     if split is not None:
@@ -97,7 +94,6 @@ def verify(
     if not headers_only:
         findings += check_classes(opened, labels, splits)
         findings += check_duplicates(opened, facts, labels, splits)
-        findings += check_near(opened, facts) if near else []
         findings += check_across(opened, facts, memory)
         note_images(opened, facts, memory)
         memory.save()
@@ -123,7 +119,6 @@ def _gather(
     memory: FactsCache,
     headers_only: bool,
     *,
-    near: bool,
     workers: int,
     on_progress: OnProgress | None,
 ) -> DatasetFacts:
@@ -138,7 +133,7 @@ def _gather(
     if headers_only:
         return facts
     opened = facts.opened
-    facts = gather(dataset, memory, near=near, workers=workers, advance=begin("voxels of"))
+    facts = gather(dataset, memory, workers=workers, advance=begin("voxels of"))
     facts.opened += opened
     return facts
 

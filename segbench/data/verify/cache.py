@@ -37,8 +37,7 @@ class FactsCache:
         root: the dataset's root.
         files: entries as read; turned into facts when asked for.
         cases: painted references.
-        thumbnails: by case, with the state of the image they were made from.
-        about: what other verifications may want to know of this dataset (`verify_across`).
+        about: what other verifications may want to know of this dataset (`across`).
         changed: whether there is something to save.
     """
 
@@ -46,7 +45,6 @@ class FactsCache:
     root: Path
     files: dict[str, Any] = field(default_factory=dict[str, Any])
     cases: dict[str, Any] = field(default_factory=dict[str, Any])
-    thumbnails: dict[str, Any] = field(default_factory=dict[str, Any])
     about: dict[str, Any] = field(default_factory=dict[str, Any])
     changed: bool = False
 
@@ -90,16 +88,6 @@ class FactsCache:
         self.cases[case] = facts
         self.changed = True
 
-    def thumbnail(self, case: str, image: Path) -> list[float] | None:
-        """Thumbnail of a case's image in its present state, or None."""
-        entry = self.thumbnails.get(case)
-        return entry[1] if entry is not None and entry[0] == list(file_state(image)) else None
-
-    def keep_thumbnail(self, case: str, image: Path, values: list[float]) -> None:
-        """Remember a thumbnail, to six digits: correlations need no more."""
-        self.thumbnails[case] = [list(file_state(image)), [float(f"{value:.6g}") for value in values]]
-        self.changed = True
-
     def note(self, about: dict[str, Any]) -> None:
         """Remember what the dataset is as a whole."""
         if about != self.about:
@@ -121,7 +109,6 @@ class FactsCache:
             "version": FACTS_VERSION,
             "files": files,
             "cases": cases,
-            "thumbnails": self.thumbnails,
             "about": self.about,
         }
         try:
@@ -157,7 +144,7 @@ def open_cache(root: Path, *, folder: Path | None = None, keep: bool = True) -> 
         value = parse_json(path.read_bytes())
         if value["version"] == FACTS_VERSION:
             cache.files, cache.cases = dict(value["files"]), dict(value["cases"])
-            cache.thumbnails, cache.about = dict(value["thumbnails"]), dict(value["about"])
+            cache.about = dict(value["about"])
     except (OSError, ValueError, KeyError, TypeError):
         pass  # absent, of another version or damaged: everything is read again
     return cache

@@ -27,14 +27,12 @@ class DatasetFacts:
     Attributes:
         files: by path.
         composites: painted references by case.
-        thumbnails: by case; empty unless asked for.
         opened: files that were read now, not taken from the cache.
         killed: cases in which a worker process died twice.
     """
 
     files: dict[Path, FileFacts] = field(default_factory=dict[Path, FileFacts])
     composites: dict[str, CompositeFacts] = field(default_factory=dict[str, CompositeFacts])
-    thumbnails: dict[str, list[float]] = field(default_factory=dict[str, list[float]])
     opened: int = 0
     killed: list[str] = field(default_factory=list[str])
 
@@ -44,7 +42,6 @@ def gather(
     cache: FactsCache,
     *,
     pixels: bool = True,
-    near: bool = False,
     workers: int = 1,
     cases: Iterable[str] | None = None,
     advance: Advance | None = None,
@@ -55,7 +52,6 @@ def gather(
         dataset: an open dataset.
         cache: its memory; filled and saved.
         pixels: read files whole; False looks at the headers alone.
-        near: also make thumbnails.
         workers: processes that read. The result does not depend on it.
         cases: only these; all when None.
         advance: is told the number of cases done.
@@ -64,7 +60,7 @@ def gather(
     chosen = list(dataset.discovery.cases) if cases is None else sorted(cases)
     tasks: list[ScanTask] = []
     for case in chosen:
-        task = _task_for(dataset, dataset.case(case), cache, facts, pixels=pixels, near=near)
+        task = _task_for(dataset, dataset.case(case), cache, facts, pixels=pixels)
         if task is None:
             if advance is not None:
                 advance(1)
@@ -103,7 +99,7 @@ def masks_of(dataset: Dataset, files: CaseFiles) -> tuple[tuple[int, Path], ...]
 
 
 def _task_for(
-    dataset: Dataset, files: CaseFiles, cache: FactsCache, facts: DatasetFacts, *, pixels: bool, near: bool
+    dataset: Dataset, files: CaseFiles, cache: FactsCache, facts: DatasetFacts, *, pixels: bool
 ) -> ScanTask | None:
     """What has to be opened for a case; known facts go straight to `facts`. None when nothing has."""
     stale: list[tuple[Path, Role]] = []
@@ -113,18 +109,6 @@ def _task_for(
             facts.files[path] = known
         else:
             stale.append((path, role))
-    image = files.images.get(dataset.card.channels.order[0])
-    thumbnail = None
-    if near and pixels and image is not None:
-        values = cache.thumbnail(files.case, image)
-        if values is not None:
-            facts.thumbnails[files.case] = values
-        elif image in facts.files and facts.files[image].fault is not None:
-            pass  # it was refused before and did not change since
-        else:
-            thumbnail = image
-            if all(path != image for path, _ in stale):
-                stale.append((image, "image"))
     masks = masks_of(dataset, files)
     if masks and _masks_known(files, masks, cache, facts, pixels=pixels):
         masks = ()
@@ -136,7 +120,6 @@ def _task_for(
         masks=masks,
         combined=files.combined if masks else None,
         pixels=pixels,
-        thumbnail=thumbnail,
         max_bytes=dataset.max_bytes,
     )
 
@@ -173,9 +156,6 @@ def _take(result: ScanResult, cache: FactsCache, facts: DatasetFacts) -> None:
     if result.composite is not None:
         facts.composites[result.case] = result.composite
         cache.keep_composite(result.case, result.composite)
-    if result.thumbnail is not None and result.thumbnail_of is not None:
-        facts.thumbnails[result.case] = result.thumbnail
-        cache.keep_thumbnail(result.case, result.thumbnail_of, result.thumbnail)
 
 
 def _run(tasks: list[ScanTask], workers: int, facts: DatasetFacts) -> Iterator[ScanResult]:

@@ -26,10 +26,6 @@ from segbench.volumes import as_label_array, count_labels, digest_canonical, rea
 from segbench.volumes.geometry import canonical_orientation
 from segbench.volumes.read import as_real, check_finite, load_stored
 
-THUMBNAIL = 16
-"""Edge of the block-mean picture by which near duplicates are found."""
-
-
 _HASHED_REFUSALS = 256 * 2**20
 """Bytes up to which a refused file is hashed."""
 
@@ -44,7 +40,6 @@ class ScanTask:
         masks: (label value, path) of masks in painting order; read together when any of them has to be.
         combined: label map that is compared with the painted masks.
         pixels: read the files whole, not the headers alone.
-        thumbnail: image of which a thumbnail is wanted, or None.
         max_bytes: largest volume that is read.
     """
 
@@ -53,32 +48,23 @@ class ScanTask:
     masks: tuple[tuple[int, Path], ...] = ()
     combined: Path | None = None
     pixels: bool = True
-    thumbnail: Path | None = None
     max_bytes: int = 8 * 2**30
 
 
 @dataclass(slots=True)
 class ScanResult:
-    """What `scan_case` found: facts by path, facts of the painted reference, the thumbnail."""
+    """What `scan_case` found: facts by path, facts of the painted reference."""
 
     case: str
     files: dict[Path, FileFacts] = field(default_factory=dict[Path, FileFacts])
     composite: CompositeFacts | None = None
-    thumbnail: list[float] | None = None
-    thumbnail_of: Path | None = None
 
 
 def scan_case(task: ScanTask) -> ScanResult:
     """Facts of all files of a task. A file that cannot be read becomes a fact too; nothing is raised."""
     result = ScanResult(task.case)
     for path, role in task.files:
-        scanned = _scan(path, role, task)
-        result.files[path] = scanned.facts
-        if path == task.thumbnail and scanned.array is not None:
-            orientation = canonical_orientation(scanned.affine)
-            stack = scanned.array if scanned.array.ndim == 4 else scanned.array[np.newaxis]
-            result.thumbnail = thumbnail_of(orientation.view(stack[0]))
-            result.thumbnail_of = path
+        result.files[path] = _scan(path, role, task).facts
     if task.masks:
         _scan_masks(task, result)
     return result
@@ -197,18 +183,3 @@ def _scan_masks(task: ScanTask, result: ScanResult) -> None:
 def is_mask(voxels: Mapping[int, int]) -> bool:
     """Whether the values that occur are those of a mask: 0 and 1, or 0 and 255."""
     return set(voxels) <= {0, 1} or set(voxels) <= {0, 255}
-
-
-def thumbnail_of(array: NDArray[Any]) -> list[float]:
-    """Means of 16 x 16 x 16 blocks in canonical order, as 4096 numbers.
-
-    An axis shorter than 16 repeats its voxels.
-    """
-    small: NDArray[Any] = array
-    for axis in range(3):
-        length = small.shape[axis]
-        starts = np.arange(THUMBNAIL) * length // THUMBNAIL
-        sums = np.add.reduceat(small, starts, axis=axis, dtype=np.float64)
-        widths = np.maximum(np.diff([*starts, length]), 1)
-        small = sums / widths.reshape([-1 if i == axis else 1 for i in range(3)])
-    return [float(value) for value in small.ravel()]

@@ -46,7 +46,6 @@ CHECKS: Mapping[str, str] = {
     "SB329": "extreme geometry",
     "SB330": "pseudo-labels as reference",
     "SB331": "dataset.json invalid",
-    "SB332": "near duplicate",
     "SB335": "split digest",
     "SB336": "unit not mm",
     "SB339": "unsafe id",

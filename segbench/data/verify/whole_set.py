@@ -6,9 +6,6 @@ from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
-import numpy as np
-from numpy.typing import NDArray
-
 from segbench.core.errors import SegbenchError
 from segbench.data.adapters.base import inside
 from segbench.data.dataset import Dataset
@@ -19,14 +16,6 @@ from segbench.data.verify.facts import LabelFacts
 from segbench.data.verify.gather import DatasetFacts
 from segbench.data.verify.report import Finding, LabelCount, finding
 from segbench.data.verify.view import CaseView
-
-NEAR = 0.995
-"""Correlation of thumbnails above which two scans are told to be near duplicates."""
-
-NEAR_APART = 0.9
-"""The same for what is left of the two after the mean of all others is taken away."""
-
-_BLOCK = 512
 
 
 def labels_of(dataset: Dataset, facts: DatasetFacts) -> dict[str, LabelFacts]:
@@ -88,56 +77,6 @@ def check_duplicates(
     for (first, case), channels in pairs.items():
         yield _same_image(dataset, first, case, channels, splits)
     yield from _same_labels(dataset, digests, labels)
-
-
-def check_near(dataset: Dataset, facts: DatasetFacts) -> Iterator[Finding]:
-    """Scans of equal shape whose thumbnails correlate above 0.995 though their voxels are not the same."""
-    channel = dataset.card.channels.order[0]
-    groups: dict[tuple[int, ...], list[str]] = defaultdict(list)
-    for case in facts.thumbnails:
-        entry = facts.files.get(dataset.case(case).images.get(channel, Path()))
-        if entry is not None and entry.header is not None:
-            groups[entry.header.shape_zyx].append(case)
-    for cases in groups.values():
-        cases.sort()
-        rows = np.array([facts.thumbnails[case] for case in cases], dtype=np.float64)
-        rows -= rows.mean(axis=1, keepdims=True)
-        norms = np.sqrt((rows**2).sum(axis=1, keepdims=True))
-        rows /= np.where(norms > 0, norms, 1.0)
-        for first, second, correlation in _near_pairs(rows):
-            if not _same_channel(dataset, facts, cases[first], cases[second], channel):
-                path = dataset.case(cases[second]).images[channel]
-                yield finding(
-                    "SB332",
-                    "warning",
-                    f"the image is nearly that of case {cases[first]}",
-                    case=cases[second],
-                    file=inside(path, dataset.root),
-                    expected=f"a correlation of at most {NEAR}",
-                    found=f"{correlation:.4f}",
-                )
-
-
-def _near_pairs(rows: NDArray[np.float64]) -> Iterator[tuple[int, int, float]]:
-    """(row, later row, correlation) of near duplicates among thumbnails of zero mean and unit norm.
-
-    Scans of one body part under one protocol correlate highly because all bodies are alike. So a pair must
-    also agree in what sets it apart from the mean of all others, where there are others.
-    """
-    total = rows.sum(axis=0)
-    for start in range(0, len(rows), _BLOCK):
-        correlations = rows[start : start + _BLOCK] @ rows.T
-        for i, j in np.argwhere(correlations > NEAR):
-            first, second = start + int(i), int(j)
-            if first >= second:
-                continue
-            if len(rows) > 2:
-                others = (total - rows[first] - rows[second]) / (len(rows) - 2)
-                apart = rows[first] - others, rows[second] - others
-                norms = float(np.linalg.norm(apart[0]) * np.linalg.norm(apart[1]))
-                if norms > 0 and float(apart[0] @ apart[1]) / norms <= NEAR_APART:
-                    continue
-            yield first, second, float(correlations[i, j])
 
 
 def check_split(
