@@ -20,10 +20,11 @@ from segbench.core.console import Output
 from segbench.core.errors import SegbenchError
 from segbench.data import open_dataset
 from segbench.data.digest import check_unchanged, content_digest, dataset_digest
+from segbench.data.finding import finding
 from segbench.data.phantoms import generate
 from segbench.data.verify import reading as scan_module
 from segbench.data.verify.api import verify
-from segbench.data.verify.report import as_text, finding
+from segbench.data.verify.report import as_text
 from segbench.data.verify.text import is_harmless
 
 

@@ -14,9 +14,9 @@ from segbench.core.foreign import parse_json
 from segbench.data.adapters.base import inside
 from segbench.data.dataset import Dataset
 from segbench.data.digest import channel_digests
+from segbench.data.finding import Finding, finding
 from segbench.data.verify.cache import FactsCache
 from segbench.data.verify.gather import DatasetFacts
-from segbench.data.verify.report import Finding, finding
 
 
 def note_images(dataset: Dataset, facts: DatasetFacts, cache: FactsCache) -> None:

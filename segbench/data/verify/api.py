@@ -12,16 +12,16 @@ from pathlib import Path
 
 from segbench.cards.dataset_card import DatasetCard
 from segbench.core.errors import SegbenchError
-from segbench.data.adapters import LayoutFinding
 from segbench.data.dataset import Dataset
 from segbench.data.digest import digest_cases, digest_of_facts
+from segbench.data.finding import Finding, finding
 from segbench.data.opening import open_dataset
 from segbench.data.splits import Split
 from segbench.data.verify.across import check_across, note_images
 from segbench.data.verify.cache import FactsCache, open_cache
 from segbench.data.verify.cases import check_case
 from segbench.data.verify.gather import DatasetFacts, gather
-from segbench.data.verify.report import Finding, Report, finding, sorted_findings
+from segbench.data.verify.report import Report, sorted_findings
 from segbench.data.verify.view import CaseView
 from segbench.data.verify.whole_set import (
     check_classes,
@@ -83,7 +83,7 @@ def verify(
     folder = cache if isinstance(cache, Path) else None
     memory = open_cache(opened.root, folder=folder, keep=cache is not False)
     facts = _gather(opened, memory, headers_only, workers=workers, on_progress=on_progress)
-    findings = [_of_layout(entry) for entry in opened.layout_findings]
+    findings = list(opened.layout_findings)
     splits: list[Split] = []
     if split is not None:
         splits, of_split = check_split(opened, split)
@@ -136,19 +136,6 @@ def _gather(
     facts = gather(dataset, memory, workers=workers, advance=begin("voxels of"))
     facts.opened += opened
     return facts
-
-
-def _of_layout(entry: LayoutFinding) -> Finding:
-    return finding(
-        entry.code,
-        entry.severity,
-        entry.message,
-        case=entry.case,
-        file=entry.file,
-        expected=entry.expected,
-        found=entry.found,
-        mend=entry.mend,
-    )
 
 
 def _refused(dataset: str | Path | DatasetCard, error: SegbenchError) -> Report:

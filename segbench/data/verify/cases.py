@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from segbench.cards.layout import CaseFolderLayout
+from segbench.data.finding import Finding, Severity, finding
 from segbench.data.verify.facts import LabelFacts
 from segbench.data.verify.gather import masks_of
 from segbench.data.verify.headers import check_headers
 from segbench.data.verify.reading import is_mask
-from segbench.data.verify.report import Finding, Severity, finding
 from segbench.data.verify.view import CaseView
 
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
+from segbench.data.finding import Finding, Severity, finding
 from segbench.data.verify.facts import FileFacts, Grid, HeaderFacts
-from segbench.data.verify.report import Finding, Severity, finding
 from segbench.data.verify.view import CaseView
 from segbench.volumes.geometry import AGREE_VOXELS, MISPLACED_VOXELS, compare_geometry, spacings_agree
 from segbench.volumes.volume import UNIT_NAMES, UNITS_MM

@@ -10,11 +10,12 @@ from segbench.core.errors import SegbenchError
 from segbench.data.adapters.base import inside
 from segbench.data.dataset import Dataset
 from segbench.data.digest import channel_digests
+from segbench.data.finding import Finding, finding
 from segbench.data.splits import Split, find_leaks
 from segbench.data.splits.files import read_split
 from segbench.data.verify.facts import LabelFacts
 from segbench.data.verify.gather import DatasetFacts
-from segbench.data.verify.report import Finding, LabelCount, finding
+from segbench.data.verify.report import LabelCount
 from segbench.data.verify.view import CaseView
 
 
