@@ -16,7 +16,7 @@ from segbench.cli.main import build_app
 from segbench.core.errors import SegbenchError
 from segbench.data import open_dataset
 from segbench.data.phantoms import FOLDERS, KINDS, PHANTOM_VERSION, generate
-from segbench.data.phantoms.plan import TRAPS, Case
+from segbench.data.phantoms.plan import LAYOUTS, Case
 from segbench.data.phantoms.writing import array_sha256, make_case
 from segbench.volumes import read_volume, to_canonical
 
@@ -135,7 +135,7 @@ def test_phantom_json_says_all_that_was_promised(trapped: dict[str, Path]) -> No
 def test_every_trap_of_five_percent_is_in_the_twelve_tiny_cases(trapped: dict[str, Path]) -> None:
     for kind, root in trapped.items():
         laid = {trap for case in described(root)["cases"] for trap in case["traps"]}
-        assert laid == {name for name, (period, _) in TRAPS[kind].items() if period <= 20}
+        assert laid == {name for name, (period, _) in LAYOUTS[kind].traps.items() if period <= 20}
         assert described(root)["cases"][0]["traps"] == []
 
 
