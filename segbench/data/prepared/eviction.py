@@ -48,26 +48,18 @@ def evict(root: Path | str, keep_bytes: int) -> list[Path]:
         root: The folder of all caches: recipes are `<root>/<dataset>/<recipe>`.
         keep_bytes: What may stay. Recipes in use stay whatever their size.
     """
-    recipes = [path.parent for path in Path(root).glob("*/*/recipe.json")]
-    sizes = {folder: _size(folder) for folder in recipes}
-    total = sum(sizes.values())
-    removed: list[Path] = []
-    for folder in sorted(recipes, key=_last_use):
-        if total <= keep_bytes:
-            break
-        if in_use(folder):
-            continue
-        # Out of sight in one step, so that nobody opens half of it; then removed at leisure.
-        aside = temporary_name(folder)
-        folder.rename(aside)
-        shutil.rmtree(aside, ignore_errors=True)
-        total -= sizes[folder]
-        removed.append(folder)
+    recipes = sorted((path.parent for path in Path(root).glob("*/*/recipe.json")), key=_last_use)
+    sizes = [sum(path.stat().st_size for path in folder.rglob("*") if path.is_file()) for folder in recipes]
+    left, removed = sum(sizes), list[Path]()
+    for folder, size in zip(recipes, sizes, strict=True):
+        if left > keep_bytes and not in_use(folder):
+            # Out of sight in one step, so that nobody opens half of it; then removed at leisure.
+            aside = temporary_name(folder)
+            folder.rename(aside)
+            shutil.rmtree(aside, ignore_errors=True)
+            left -= size
+            removed.append(folder)
     return removed
-
-
-def _size(folder: Path) -> int:
-    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
 
 
 def _last_use(folder: Path) -> float:
