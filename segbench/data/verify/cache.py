@@ -8,24 +8,19 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from pydantic import TypeAdapter
+
 from segbench.core import console
 from segbench.core.atomic import atomic_write
 from segbench.core.environment import cache_dir
 from segbench.core.errors import SegbenchError
 from segbench.core.foreign import parse_json
 from segbench.core.hashing import canonical_json, file_state
-from segbench.data.verify.facts import (
-    FACTS_VERSION,
-    CompositeFacts,
-    FileFacts,
-    composite_from_json,
-    composite_to_json,
-    file_from_json,
-    file_to_json,
-)
+from segbench.data.verify.facts import FACTS_VERSION, CompositeFacts, FileFacts
 
 FOLDER = "verify"
 _OF_THE_MOMENT = {"SB201", "SB208", "SB503"}
+_FILE, _CASE = TypeAdapter(FileFacts), TypeAdapter(CompositeFacts)
 
 
 @dataclass(slots=True)
@@ -60,8 +55,8 @@ class FactsCache:
         if entry is None or isinstance(entry, FileFacts):
             return entry
         try:
-            facts = file_from_json(entry)
-        except (KeyError, TypeError, ValueError):
+            facts = _FILE.validate_python(entry)
+        except ValueError:
             return None
         self.files[name] = facts  # asked for more than once a run
         return facts
@@ -78,8 +73,8 @@ class FactsCache:
         if entry is None:
             return None
         try:
-            facts = entry if isinstance(entry, CompositeFacts) else composite_from_json(entry)
-        except (KeyError, TypeError, ValueError):
+            facts = _CASE.validate_python(entry)
+        except ValueError:
             return None
         return facts if facts.inputs == inputs else None
 
@@ -101,10 +96,8 @@ class FactsCache:
         """
         if self.path is None or not self.changed:
             return
-        files = {n: file_to_json(f) if isinstance(f, FileFacts) else f for n, f in self.files.items()}
-        cases = {
-            n: composite_to_json(f) if isinstance(f, CompositeFacts) else f for n, f in self.cases.items()
-        }
+        files = {n: _plain(_FILE, f) if isinstance(f, FileFacts) else f for n, f in self.files.items()}
+        cases = {n: _plain(_CASE, f) if isinstance(f, CompositeFacts) else f for n, f in self.cases.items()}
         value = {
             "version": FACTS_VERSION,
             "files": files,
@@ -123,6 +116,10 @@ class FactsCache:
             return path.relative_to(self.root).as_posix()
         except ValueError:  # nnU-Net's dataset.json may name files elsewhere
             return path.as_posix()
+
+
+def _plain(kind: TypeAdapter[Any], facts: FileFacts | CompositeFacts) -> dict[str, Any]:
+    return kind.dump_python(facts, mode="json", exclude_defaults=True)
 
 
 def open_cache(root: Path, *, folder: Path | None = None, keep: bool = True) -> FactsCache:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,7 +19,7 @@ from segbench.volumes import VolumeHeader, corner_displacement
 
 Role = Literal["image", "label", "mask"]
 
-FACTS_VERSION = 4
+FACTS_VERSION = 5
 """Part of the cache; raised when a fact changes its meaning or a reader refuses more: all is read again."""
 
 
@@ -180,79 +180,3 @@ class CompositeFacts:
     label: LabelFacts
     overlaps: tuple[tuple[int, int, int], ...] = ()
     combined_differs: int | None = None
-
-
-def file_to_json(facts: FileFacts) -> dict[str, Any]:
-    """A plain value for the cache file."""
-    result: dict[str, Any] = {"state": list(facts.state), "role": facts.role}
-    if facts.header is not None:
-        result["header"] = {name: getattr(facts.header, name) for name in HeaderFacts.__slots__}
-    if facts.fault is not None:
-        result["fault"] = {name: getattr(facts.fault, name) for name in Fault.__slots__}
-    if facts.sha256 is not None:
-        result["sha256"] = facts.sha256
-    if facts.channels:
-        result["channels"] = [[c.digest, c.low, c.high] for c in facts.channels]
-    if facts.label is not None:
-        result["label"] = _label_to_json(facts.label)
-    return result
-
-
-def file_from_json(value: Mapping[str, Any]) -> FileFacts:
-    """The facts of a cache entry.
-
-    Raises:
-        KeyError, TypeError, ValueError: the entry is not of this version; the caller reads the file again.
-    """
-    header = value.get("header")
-    size, mtime_ns, ctime_ns, inode = value["state"]
-    return FileFacts(
-        state=(int(size), int(mtime_ns), int(ctime_ns), int(inode)),
-        role=value["role"],
-        header=None if header is None else _header_from_json(header),
-        fault=None if value.get("fault") is None else Fault(**value["fault"]),
-        sha256=value.get("sha256"),
-        channels=tuple(ChannelFacts(str(d), float(lo), float(hi)) for d, lo, hi in value.get("channels", ())),
-        label=None if value.get("label") is None else _label_from_json(value["label"]),
-    )
-
-
-def composite_to_json(facts: CompositeFacts) -> dict[str, Any]:
-    """A plain value for the cache file."""
-    return {
-        "inputs": facts.inputs,
-        "label": _label_to_json(facts.label),
-        "overlaps": [list(pair) for pair in facts.overlaps],
-        "combined_differs": facts.combined_differs,
-    }
-
-
-def composite_from_json(value: Mapping[str, Any]) -> CompositeFacts:
-    """The facts of a cache entry; raises as `file_from_json` does."""
-    overlaps = tuple((int(a), int(b), int(n)) for a, b, n in value["overlaps"])
-    return CompositeFacts(
-        str(value["inputs"]), _label_from_json(value["label"]), overlaps, value["combined_differs"]
-    )
-
-
-def _label_to_json(facts: LabelFacts) -> list[Any]:
-    return [facts.digest, {str(value): count for value, count in facts.voxels.items()}]
-
-
-def _label_from_json(value: list[Any]) -> LabelFacts:
-    digest, voxels = value
-    return LabelFacts(str(digest), {int(label): int(count) for label, count in voxels.items()})
-
-
-def _header_from_json(value: Mapping[str, Any]) -> HeaderFacts:
-    z, y, x = value["shape_zyx"]
-    sz, sy, sx = value["spacing_mm"]
-    fields = dict(value)
-    fields.update(
-        shape_zyx=(int(z), int(y), int(x)),
-        spacing_mm=(float(sz), float(sy), float(sx)),
-        affine=tuple(float(v) for v in value["affine"]),
-        extension_codes=tuple(int(v) for v in value["extension_codes"]),
-        suspicious_texts={str(name): int(length) for name, length in value["suspicious_texts"].items()},
-    )
-    return HeaderFacts(**fields)
