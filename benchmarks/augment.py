@@ -21,9 +21,9 @@ import numpy as np
 import torch
 from scipy import ndimage, stats
 
-from segbench.data.augment import AugmentationSettings, augment
-from segbench.data.augment_parameters import extent_needed
-from segbench.data.sampling import plan_samples
+from segbench.data.patches.augment import AugmentationSettings, augment
+from segbench.data.patches.augment_parameters import extent_needed
+from segbench.data.patches.sampling import plan_samples
 
 torch.set_num_threads(1)
 

@@ -1,9 +1,9 @@
-"""CPU seconds of the data room's promises: phantoms, floors, opening a large tree.
+"""CPU seconds of the data room's promises: phantoms, baselines, opening a large tree.
 
 Run: python benchmarks/data_room.py [--no-tree]
 
-Peers: none. nnU-Net has no phantoms and no floors, and lists its cases from imagesTr alone.
-Promises: five kinds of tiny phantoms < 50 s; each floor on 200 hippocampus cases < 60 s; AbdomenAtlas's 5,195
+Peers: none. nnU-Net has no phantoms and no baselines, and lists its cases from imagesTr alone.
+Promises: five kinds of tiny phantoms < 50 s; each baseline on 200 hippocampus cases < 60 s; AbdomenAtlas's 5,195
 folders listed in a small part of the 60 s of its header pass.
 """
 
@@ -16,7 +16,7 @@ from pathlib import Path
 
 from segbench.core import console
 from segbench.data import open_dataset
-from segbench.data.floors import FLOORS, fit
+from segbench.data.baselines import BASELINES, fit
 from segbench.data.phantoms import KINDS, generate
 from segbench.data.splits import load_split
 
@@ -45,19 +45,19 @@ def phantoms(folder: Path) -> None:
     print(f"phantoms, five kinds: {total:.2f} CPU s (promised < 50)")
 
 
-def floors() -> None:
+def baselines() -> None:
     if not REAL.is_dir():
-        print("floors: left out, the real hippocampus is not here")
+        print("baselines: left out, the real hippocampus is not here")
         return
     dataset = open_dataset("msd-hippocampus", data_dir=REAL)
     split = load_split(None, dataset)[0]
-    for name in FLOORS:
+    for name in BASELINES:
         start = time.process_time()
-        floor = fit(name, dataset, split.train)
+        baseline = fit(name, dataset, split.train)
         for case in dataset.case_ids:
-            floor.predict(case)
+            baseline.predict(case)
         spent = time.process_time() - start
-        print(f"floor {name}, {len(split.train)} fitted, 200 predicted: {spent:.2f} CPU s (promised < 60)")
+        print(f"baseline {name}, {len(split.train)} fitted, 200 predicted: {spent:.2f} CPU s (promised < 60)")
 
 
 def large_tree(folder: Path, cases: int = 5195) -> None:
@@ -79,6 +79,6 @@ if __name__ == "__main__":
     console.output.progress = False
     with tempfile.TemporaryDirectory() as temporary:
         phantoms(Path(temporary) / "phantoms")
-        floors()
+        baselines()
         if "--no-tree" not in sys.argv:
             large_tree(Path(temporary) / "atlas")

@@ -62,8 +62,8 @@ def make_case(folder: Path, shape) -> tuple[Path, Path]:
 
 
 def ours(image: Path, labels: Path, spacing, out: Path) -> dict[str, float]:
-    from segbench.data.cache import write_case
-    from segbench.data.prepare import prepare_case
+    from segbench.data.prepared.cache import write_case
+    from segbench.data.prepared.prepare import prepare_case
 
     begin = time.process_time()
     case = prepare_case(
@@ -192,7 +192,7 @@ def read_patches(folder: Path) -> tuple[float, float]:
     import blosc2
     import numpy as np
 
-    from segbench.data.cache import Cache
+    from segbench.data.prepared.cache import Cache
 
     peer = blosc2.open(
         str(folder / "reference" / "image.b2nd"), mode="r", dparams={"nthreads": 1}, mmap_mode="r"

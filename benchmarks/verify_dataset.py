@@ -24,7 +24,7 @@ import numpy as np
 
 from segbench.data import open_dataset
 from segbench.data.phantoms import generate
-from segbench.data.verify import verify
+from segbench.data.verify.api import verify
 
 
 def cpu(call: Callable[[], Any]) -> tuple[float, Any]:

@@ -16,7 +16,7 @@ Kind = Literal["models", "datasets"]
 
 
 def list_model_cards() -> tuple[str, ...]:
-    """Slugs of all models and floors, sorted."""
+    """Slugs of all models and baselines, sorted."""
     return tuple(sorted(_card_files("models", card_roots())))
 
 

@@ -30,7 +30,7 @@ def export(
 ) -> int:
     """Write images unchanged, labels consecutive, test cases apart, and splits_final.json."""
     from segbench.data import open_dataset
-    from segbench.data.transfer import export_dataset
+    from segbench.data.exchange import export_dataset
 
     opened = open_dataset(dataset, path=path, max_bytes=settings().max_volume)
     report = export_dataset(opened, output, format=format, number=number, split=split, link=link)

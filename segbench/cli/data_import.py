@@ -24,7 +24,7 @@ def dataset(
 ) -> int:
     """Write a card and splits for a dataset that describes itself; nothing is copied or changed."""
     from segbench.cards import list_dataset_cards
-    from segbench.data.transfer import import_dataset
+    from segbench.data.exchange import import_dataset
 
     known = set(list_dataset_cards())
     file, card = import_dataset(folder, output=output, slug=slug, patient=patient)
@@ -72,7 +72,7 @@ def predictions(
     output: Annotated[Path, typer.Option(metavar="DIR", help="A folder for the result.")],
 ) -> int:
     """Write predictions of an exported dataset in the dataset's own label values."""
-    from segbench.data.transfer import import_predictions
+    from segbench.data.exchange import import_predictions
 
     written, failed = import_predictions(
         folder, label_map=map_file, output=output, max_bytes=settings().max_volume

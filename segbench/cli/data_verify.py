@@ -25,15 +25,14 @@ def verify(
     ] = None,
     strict: Annotated[bool, typer.Option("--strict", help="Warnings count as errors.")] = False,
     headers: Annotated[bool, typer.Option("--headers", help="Headers only, no voxels.")] = False,
-    near: Annotated[bool, typer.Option("--near", help="Also look for near duplicates.")] = False,
     workers: Annotated[
         int | None, typer.Option(metavar="N", min=1, help="Processes that read (default: cores).")
     ] = None,
     no_cache: Annotated[bool, typer.Option("--no-cache", help="Read every file again.")] = False,
 ) -> int:
     """Check layout, geometry, voxels, labels, duplicates and the split. Exit 4 with any error."""
-    from segbench.data.verify import verify as verify_dataset
-    from segbench.data.verify_report import as_text
+    from segbench.data.verify.api import verify as verify_dataset
+    from segbench.data.verify.report import as_text
 
     with ExitStack() as bars:
 
@@ -49,7 +48,6 @@ def verify(
             headers_only=headers,
             workers=workers or physical_cores(),
             cache=False if no_cache else None,
-            near=near,
             max_bytes=settings().max_volume,
             on_progress=begin,
         )

@@ -10,16 +10,17 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from segbench.data.adapters import CaseFiles, LayoutFinding
+    from segbench.data.adapters import CaseFiles
     from segbench.data.dataset import Dataset
+    from segbench.data.finding import Finding
     from segbench.data.opening import open_dataset
 
-__all__ = ["CaseFiles", "Dataset", "LayoutFinding", "open_dataset"]
+__all__ = ["CaseFiles", "Dataset", "Finding", "open_dataset"]
 
 _PLACES = {
     "CaseFiles": "adapters",
-    "LayoutFinding": "adapters",
     "Dataset": "dataset",
+    "Finding": "finding",
     "open_dataset": "opening",
 }
 

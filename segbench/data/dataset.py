@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 
 from segbench.cards.dataset_card import DatasetCard
 from segbench.core.errors import SegbenchError
-from segbench.data.adapters import CaseFiles, Discovery, LayoutFinding
+from segbench.data.adapters import CaseFiles, Discovery
+from segbench.data.finding import Finding, finding
 from segbench.volumes import Volume, read_header, read_label_map, read_volume
 from segbench.volumes.geometry import compare_geometry, unit_mend
 from segbench.volumes.header import VolumeHeader
@@ -68,7 +69,7 @@ class Dataset:
         return tuple(case for case, files in self.discovery.cases.items() if files.missing)
 
     @cached_property
-    def layout_findings(self) -> tuple[LayoutFinding, ...]:
+    def layout_findings(self) -> tuple[Finding, ...]:
         """What is wrong with how the files lie: the adapter's findings and the count against the card."""
         return (*self.discovery.findings, *self._count_findings())
 
@@ -212,7 +213,7 @@ class Dataset:
         # An empty cell is an unknown patient, not one patient of many scans.
         return {row[group.case]: row[group.patient] or row[group.case] for row in rows}
 
-    def _count_findings(self) -> list[LayoutFinding]:
+    def _count_findings(self) -> list[Finding]:
         """The count against dataset.json, which knows this copy, else against the card."""
         expected, what = self.card.expected.cases, f"the card of {self.card.slug}"
         counted = self.case_ids
@@ -221,19 +222,19 @@ class Dataset:
             counted = [case for case in counted if case in self.discovery.in_training]
         elif self.is_generated:
             return []
-        found = len(counted)
-        if expected is None or found == expected:
+        count = len(counted)
+        if expected is None or count == expected:
             return []
-        if found < expected:
-            message = f"found {found} of {expected} expected cases ({expected - found} absent)"
+        if count < expected:
+            message = f"found {count} of {expected} expected cases ({expected - count} absent)"
         else:
-            message = f"found {found} cases, {found - expected} more than the {expected} of {what}"
+            message = f"found {count} cases, {count - expected} more than the {expected} of {what}"
         absent = self.absent_ids
         mend = None
         if absent:
             message += f": {', '.join(absent[:5])}{' ...' if len(absent) > 5 else ''} among them"
             mend = f"complete the download; absent, as far as split files name them: {', '.join(absent)}"
-        return [LayoutFinding("SB305", "warning", message, expected=expected, found=found, mend=mend)]
+        return [finding("SB305", "warning", message, expected=expected, found=count, mend=mend)]
 
     @cached_property
     def absent_ids(self) -> tuple[str, ...]:

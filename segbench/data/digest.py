@@ -15,9 +15,9 @@ from segbench.core.errors import SegbenchError
 from segbench.core.hashing import sha256_file
 from segbench.data.adapters import CaseFiles
 from segbench.data.dataset import Dataset
-from segbench.data.verify_cache import open_cache
-from segbench.data.verify_facts import FileFacts
-from segbench.data.verify_gather import Advance, DatasetFacts, gather, masks_of, roles_of
+from segbench.data.verify.cache import open_cache
+from segbench.data.verify.facts import FileFacts
+from segbench.data.verify.gather import Advance, DatasetFacts, gather, masks_of, roles_of
 
 LABEL = "label"
 """Name of the reference among the channels of a case."""

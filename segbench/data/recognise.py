@@ -14,7 +14,7 @@ from segbench.core.errors import SegbenchError
 from segbench.core.foreign import parse_json
 from segbench.data.adapters.base import entries
 from segbench.data.adapters.dataset_json import DatasetJson, read_dataset_json
-from segbench.data.adapters.msd import channel_name
+from segbench.data.adapters.msd_nnunet import channel_name
 
 LABEL_MAP = "segbench_label_map.json"
 _REAL_CARD = {

@@ -178,7 +178,7 @@ class _Pool:
             try:
                 worker.tasks.send(job.task)
             except OSError:
-                self._bury(index, waiting)
+                self._replace_dead_worker(index, waiting)
 
     def _collect(self, waiting: deque[_Job], timeout: float | None) -> None:
         """Take what has arrived; with no timeout wait for at least one message or death."""
@@ -191,11 +191,11 @@ class _Pool:
             try:
                 job.result, job.error = _receive(worker.answers)
             except (EOFError, OSError):
-                self._bury(index, waiting)
+                self._replace_dead_worker(index, waiting)
             else:
                 job.done, worker.job = True, None
 
-    def _bury(self, index: int, waiting: deque[_Job]) -> None:
+    def _replace_dead_worker(self, index: int, waiting: deque[_Job]) -> None:
         """A worker died: put a fresh one in its place and its task back in front, or fail the task."""
         dead = self.workers[index]
         dead.hang_up()

@@ -20,7 +20,7 @@ __all__ = ["TrainResult", "TrainingBatch", "TrainingJob"]
 
 
 class TrainingBatch(Protocol):
-    """What a loader yields: see `segbench.data.sampling.Batch`."""
+    """What a loader yields: see `segbench.data.patches.sampling.Batch`."""
 
     step: int
     image: Any

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from segbench.cards import DatasetCard, ModelCard, Protocol
 from segbench.core.errors import SegbenchError
 from segbench.core.hashing import digest_json
-from segbench.data.augment_parameters import AugmentationSettings
+from segbench.data.patches.augment_parameters import AugmentationSettings
 from segbench.metrics.profiles import load_profile
 from segbench.records.identity import run_id
 from segbench.records.schema import SCHEMA_VERSION, CodeRecord

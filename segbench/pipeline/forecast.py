@@ -186,7 +186,7 @@ def fitting(cells: Sequence[PlannedCell], hours: float, *, gpus: int = 1) -> lis
 def disk_needed(plan: Plan, data_dir: Path | None) -> int:
     """Bytes that the prepared cases of the plan will fill, from the headers of the scans."""
     from segbench.data import open_dataset
-    from segbench.data.prepare import forecast_preparation
+    from segbench.data.prepared.prepare import forecast_preparation
     from segbench.pipeline.preparing import build_recipe, prepared_root
 
     total, seen = 0, set[str]()

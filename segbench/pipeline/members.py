@@ -225,8 +225,8 @@ def _prepared(
     members: Sequence[Member], case: str, channels: Sequence[Volume]
 ) -> tuple[list[Image], dict[str, Any]]:
     """The network input of each member, prepared once per way of normalising, as the cache would give it."""
-    from segbench.data.cache_write import as_read_back
-    from segbench.data.case import prepare_case
+    from segbench.data.prepared.cache_write import as_read_back
+    from segbench.data.prepared.case import prepare_case
 
     made: list[tuple[tuple[Any, Any], Image]] = []
     images: list[Image] = []

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     import torch
     from torch import nn
 
-    from segbench.data.cache import Cache
+    from segbench.data.prepared.cache import Cache
 
 MANIFEST = Path("predictions") / "manifest.jsonl"
 
@@ -127,7 +127,7 @@ def _one(context: Context, case: str, predict: Callable[[str], NDArray[Any]]) ->
 
 def floor_predictor(context: Context) -> Callable[[str], NDArray[Any]]:
     """The floor fitted on the training split; gives the label map of a case on its stored grid."""
-    from segbench.data.floors import fit
+    from segbench.data.baselines import fit
 
     fitted = fit(context.model.slug, context.dataset, context.split.train)
     return fitted.predict

@@ -11,8 +11,8 @@ from segbench.core import console
 from segbench.core.errors import SegbenchError
 from segbench.data import open_dataset
 from segbench.data.digest import content_digest
-from segbench.data.eviction import evict
-from segbench.data.prepare import prepare_dataset
+from segbench.data.prepared.eviction import evict
+from segbench.data.prepared.prepare import prepare_dataset
 from segbench.pipeline.plan import usable_splits
 from segbench.pipeline.preparing import build_recipe, prepared_root
 

@@ -17,8 +17,8 @@ from segbench.pipeline.context import Context
 from segbench.pipeline.stages import StageResult
 
 if TYPE_CHECKING:
-    from segbench.data.cache import Cache
-    from segbench.data.recipe import PreparationRecipe
+    from segbench.data.prepared.cache import Cache
+    from segbench.data.prepared.recipe import PreparationRecipe
 
 
 def verify_stage(context: Context) -> StageResult:
@@ -27,7 +27,7 @@ def verify_stage(context: Context) -> StageResult:
     Raises:
         SegbenchError: The first error that concerns the split, the others as details.
     """
-    from segbench.data.verify import verify
+    from segbench.data.verify.api import verify
 
     with ExitStack() as bars:
 
@@ -77,7 +77,7 @@ def verify_stage(context: Context) -> StageResult:
 
 def build_recipe(card: DatasetCard, data: DataSection, dataset_digest: str) -> PreparationRecipe:
     """How the cases of a dataset become network input under a protocol."""
-    from segbench.data.recipe import PreparationRecipe
+    from segbench.data.prepared.recipe import PreparationRecipe
 
     own, spacing = data.normalisation, data.spacing
     if spacing == "card":
@@ -112,7 +112,7 @@ def open_prepared(context: Context, *, tell: Callable[[str], None] | None = None
             verified, or SB505 when the forecast does not fit.
     """
     from segbench.data.digest import check_unchanged
-    from segbench.data.prepare import prepare_dataset
+    from segbench.data.prepared.prepare import prepare_dataset
 
     split = context.split
     cases = sorted({*split.train, *split.validation, *split.test})
@@ -139,7 +139,7 @@ def prepare_stage(context: Context) -> StageResult:
 
     Where that is work, the network first shows that it can make a step at all.
     """
-    from segbench.data.prepare import forecast_preparation
+    from segbench.data.prepared.prepare import forecast_preparation
     from segbench.pipeline.startup import try_one_step
 
     split = context.split

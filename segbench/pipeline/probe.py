@@ -28,7 +28,7 @@ from segbench.pipeline.cell import Cell, network_arguments
 from segbench.pipeline.context import Context, Execution
 
 if TYPE_CHECKING:
-    from segbench.data.sampling import Batch
+    from segbench.data.patches.sampling import Batch
     from segbench.data.splits import Split
 
 __all__ = ["Measured", "known_probe", "probe"]
@@ -178,9 +178,9 @@ def _made_up(context: Context, first: int, last: int) -> Iterator[Batch]:
     """Batches of the sizes that the loader would read, with random intensities and blocks of labels."""
     import numpy as np
 
-    from segbench.data.augment_parameters import extent_needed
+    from segbench.data.patches.augment_parameters import extent_needed
+    from segbench.data.patches.sampling import Batch, plan_samples
     from segbench.data.random import rng
-    from segbench.data.sampling import Batch, plan_samples
     from segbench.pipeline.training import augmentation_of
 
     p, settings = context.protocol, augmentation_of(context)

@@ -22,8 +22,8 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor, nn
 
-    from segbench.data.augment import AugmentationSettings
-    from segbench.data.cache import Cache
+    from segbench.data.patches.augment import AugmentationSettings
+    from segbench.data.prepared.cache import Cache
     from segbench.engine.ranks import Ranks
     from segbench.engine.trainer import TrainingJob
 
@@ -282,7 +282,7 @@ def named_scans(used: Set[str]) -> str | None:
 
 def augmentation_of(context: Context) -> AugmentationSettings:
     """The random transforms of the protocol; where it leaves the axes to the card, those that it allows."""
-    from segbench.data.augment import AugmentationSettings
+    from segbench.data.patches.augment import AugmentationSettings
 
     section = context.protocol.augment
     axes = context.card.geometry.mirror_axes if section.mirror_axes == "card" else section.mirror_axes
@@ -294,7 +294,7 @@ def augmentation_of(context: Context) -> AugmentationSettings:
 
 
 def _batches(context: Context, cache: Cache | None, first: int, last: int, ranks: Ranks) -> Iterable[Any]:
-    from segbench.data.sampling import PatchLoader
+    from segbench.data.patches.sampling import PatchLoader
 
     assert cache is not None  # only a probe has none, and its own batches
     sampling = context.protocol.sampling
@@ -331,7 +331,7 @@ def class_table(context: Context) -> Tensor:
 
 
 def _transform(context: Context, device: torch.device, *, repeatable: bool) -> Any:
-    from segbench.data.augment import augment
+    from segbench.data.patches.augment import augment
 
     settings, patch = augmentation_of(context), context.protocol.patch.size
     ignore = context.classes.ignore_label

@@ -52,7 +52,7 @@ def other_labels(folder: Path) -> object:
 def changed_after_verification(folder: Path) -> object:
     from segbench.data import open_dataset
     from segbench.data.digest import check_unchanged
-    from segbench.data.verify import verify
+    from segbench.data.verify.api import verify
 
     root = phantom(folder)
     verify(root, workers=1)
@@ -83,8 +83,8 @@ def edited_split(folder: Path) -> object:
 def damaged_cache(folder: Path) -> object:
     """A prepared case that is damaged, prepared again, and damaged once more."""
     from segbench.data import open_dataset
-    from segbench.data.prepare import prepare_dataset
-    from segbench.data.recipe import PreparationRecipe
+    from segbench.data.prepared.prepare import prepare_dataset
+    from segbench.data.prepared.recipe import PreparationRecipe
 
     dataset = open_dataset(phantom(folder))
     channels = tuple(dataset.card.channels.order)

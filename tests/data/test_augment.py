@@ -11,11 +11,17 @@ import torch.nn.functional as F
 from scipy import ndimage, stats
 from skimage.transform import resize
 
-from segbench.data import spatial
-from segbench.data.augment import AugmentationSettings, augment
-from segbench.data.augment_parameters import DEFAULTS, TRANSFORMS, choose, draw_augmentation, extent_needed
-from segbench.data.sampling import plan_samples
-from segbench.data.spatial import cubic_on_device, transform_image, transform_labels
+from segbench.data.patches import spatial
+from segbench.data.patches.augment import AugmentationSettings, augment
+from segbench.data.patches.augment_parameters import (
+    DEFAULTS,
+    TRANSFORMS,
+    choose,
+    draw_augmentation,
+    extent_needed,
+)
+from segbench.data.patches.sampling import plan_samples
+from segbench.data.patches.spatial import cubic_on_device, transform_image, transform_labels
 
 PATCH = (32, 32, 32)
 

@@ -15,7 +15,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 
 from segbench.core.errors import SegbenchError
-from segbench.data.cache import (
+from segbench.data.prepared.cache import (
     LOCATIONS_PER_LABEL,
     Cache,
     CacheDamagedError,
@@ -23,7 +23,7 @@ from segbench.data.cache import (
     widened,
     write_case,
 )
-from segbench.data.prepare import PreparedCase, prepare_case
+from segbench.data.prepared.prepare import PreparedCase, prepare_case
 from segbench.volumes import Volume
 
 STATISTICS = {"p005": -900.0, "p995": 900.0, "mean": 12.3, "std": 321.0}
@@ -264,7 +264,7 @@ def test_stored_objects_are_never_revived(tmp_path, stored):
 
 
 def test_single_precision_is_stored_on_demand_and_moves_the_recipe(tmp_path):
-    from segbench.data.recipe import PreparationRecipe
+    from segbench.data.prepared.recipe import PreparationRecipe
 
     image = np.random.default_rng(0).standard_normal((1, 9, 10, 11)).astype(np.float32)
     prepared = PreparedCase(image, None, {"spacing_out": [1.0, 1.0, 1.0]})

@@ -16,10 +16,10 @@ from segbench.cards.dataset_card import parse_dataset_card
 from segbench.cli.main import build_app
 from segbench.core.errors import SegbenchError
 from segbench.data import Dataset, open_dataset
+from segbench.data.exchange import LabelMap, export_dataset, import_predictions
+from segbench.data.exchange.exporting import nnunet_labels
 from segbench.data.scan_file import write_scan
 from segbench.data.splits import load_split
-from segbench.data.transfer import LabelMap, export_dataset, import_predictions
-from segbench.data.transfer.exporting import nnunet_labels
 from segbench.volumes import Volume, read_label_map, write_label_map
 
 Tree = Callable[..., Path]

@@ -15,11 +15,11 @@ from segbench.cards.dataset_card import parse_dataset_card
 from segbench.cli.main import build_app
 from segbench.core.errors import SegbenchError
 from segbench.data import open_dataset
+from segbench.data.exchange import export_dataset, import_dataset, import_predictions
+from segbench.data.exchange.importing import toml_text
 from segbench.data.patients import case_pattern_of, looks_grouped
 from segbench.data.recognise import slug_of
 from segbench.data.splits import load_split
-from segbench.data.transfer import export_dataset, import_dataset, import_predictions
-from segbench.data.transfer.importing import toml_text
 
 Tree = Callable[..., Path]
 

@@ -16,7 +16,7 @@ from segbench.cli.main import build_app
 from segbench.core.errors import SegbenchError
 from segbench.data import open_dataset
 from segbench.data.phantoms import FOLDERS, KINDS, PHANTOM_VERSION, generate
-from segbench.data.phantoms.plan import TRAPS, Case
+from segbench.data.phantoms.plan import LAYOUTS, Case
 from segbench.data.phantoms.writing import array_sha256, make_case
 from segbench.volumes import read_volume, to_canonical
 
@@ -135,7 +135,7 @@ def test_phantom_json_says_all_that_was_promised(trapped: dict[str, Path]) -> No
 def test_every_trap_of_five_percent_is_in_the_twelve_tiny_cases(trapped: dict[str, Path]) -> None:
     for kind, root in trapped.items():
         laid = {trap for case in described(root)["cases"] for trap in case["traps"]}
-        assert laid == {name for name, (period, _) in TRAPS[kind].items() if period <= 20}
+        assert laid == {name for name, (period, _) in LAYOUTS[kind].traps.items() if period <= 20}
         assert described(root)["cases"][0]["traps"] == []
 
 
@@ -351,17 +351,17 @@ def test_the_command(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_small_abdomen_is_neither_trivial_nor_hopeless(tmp_path: Path) -> None:
-    from segbench.data.floors import fit
+    from segbench.data.baselines import fit
 
     root = generate("abdomenatlas", tmp_path / "x", "small", 32, traps=False)
     dataset = open_dataset(root)
     train, test = dataset.case_ids[:24], dataset.case_ids[24:]
     dice = {}
     for name in ("intensity", "mean-atlas", "atlas-intensity"):
-        floor = fit(name, dataset, train)
+        baseline = fit(name, dataset, train)
         scores = []
         for case in test:
-            predicted, reference = floor.predict(case), dataset.read_reference(case).array
+            predicted, reference = baseline.predict(case), dataset.read_reference(case).array
             for value in dataset.card.foreground:
                 a, b = predicted == value, reference == value
                 scores.append(2 * (a & b).sum() / max(1, a.sum() + b.sum()))

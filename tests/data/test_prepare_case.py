@@ -12,10 +12,15 @@ from hypothesis import given, settings
 from scipy import ndimage
 
 from segbench.core.errors import SegbenchError
-from segbench.data.case import nonzero_box, prepared_shape
-from segbench.data.normalisation import channel_statistics, foreground_intensities, nonzero_mask, normalise
-from segbench.data.prepare import prepare_case
-from segbench.data.recipe import PreparationRecipe, target_spacing
+from segbench.data.prepared.case import nonzero_box, prepared_shape
+from segbench.data.prepared.normalisation import (
+    channel_statistics,
+    foreground_intensities,
+    nonzero_mask,
+    normalise,
+)
+from segbench.data.prepared.prepare import prepare_case
+from segbench.data.prepared.recipe import PreparationRecipe, target_spacing
 from segbench.engine.export import export_case, labels_from_logits, stored_grid, to_stored_grid
 from segbench.volumes import Volume, read_label_map, to_canonical, write_label_map
 from segbench.volumes.geometry import Orientation
@@ -252,7 +257,7 @@ def test_statistics_of_background_alone_do_not_exist():
 
 
 def test_a_training_grid_that_memory_cannot_hold_is_refused_before_it_is_made(monkeypatch):
-    from segbench.data import case as case_module
+    from segbench.data.prepared import case as case_module
 
     volume = Volume(np.ones((10, 20, 30), np.uint8), (40.0, 40.0, 40.0), np.diag([40.0, 40.0, 40.0, 1.0]))
     with pytest.raises(SegbenchError) as caught:

@@ -16,9 +16,9 @@ import pytest
 
 from segbench.core.errors import SegbenchError
 from segbench.data import open_dataset
-from segbench.data.cache import Cache, CacheDamagedError
-from segbench.data.eviction import evict, in_use, note_use
-from segbench.data.prepare import (
+from segbench.data.prepared.cache import Cache, CacheDamagedError
+from segbench.data.prepared.eviction import evict, in_use, note_use
+from segbench.data.prepared.prepare import (
     PreparationRecipe,
     forecast_preparation,
     prepare_case,
@@ -259,7 +259,9 @@ def test_eviction_takes_the_longest_unused_and_never_one_in_use(dataset, tmp_pat
 def test_a_note_of_a_dead_process_does_not_keep_a_recipe(dataset, tmp_path):
     folder = prepare_dataset(dataset, IDS[:1], recipe(), tmp_path / "cache", training_ids=IDS[:1]).folder
     shutil.rmtree(folder / "users")
-    code = f"from segbench.data.eviction import *; f = {str(folder)!r}; note_use(f); assert in_use(f)"
+    code = (
+        f"from segbench.data.prepared.eviction import *; f = {str(folder)!r}; note_use(f); assert in_use(f)"
+    )
     subprocess.run([sys.executable, "-c", code], check=True)
     assert len(list((folder / "users").iterdir())) == 1
     assert not in_use(folder)

@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 
 from segbench.core.errors import SegbenchError
-from segbench.data.augment_parameters import AugmentationSettings
-from segbench.data.cache import Cache, CacheDamagedError, write_case
-from segbench.data.prepare import PreparedCase
+from segbench.data.patches.augment_parameters import AugmentationSettings
+from segbench.data.patches.sampling import PatchLoader, patch_start, plan_samples
+from segbench.data.prepared.cache import Cache, CacheDamagedError, write_case
+from segbench.data.prepared.prepare import PreparedCase
 from segbench.data.random import counter_seed, rng
-from segbench.data.sampling import PatchLoader, patch_start, plan_samples
 
 IDS = [f"case-{i}" for i in range(7)]
 

@@ -19,12 +19,13 @@ from segbench.cli.common import Settings
 from segbench.core.console import Output
 from segbench.core.errors import SegbenchError
 from segbench.data import open_dataset
-from segbench.data import verify_scan as scan_module
 from segbench.data.digest import check_unchanged, content_digest, dataset_digest
+from segbench.data.finding import finding
 from segbench.data.phantoms import generate
-from segbench.data.verify import verify
-from segbench.data.verify_report import as_text, finding
-from segbench.data.verify_text import is_harmless
+from segbench.data.verify import reading as scan_module
+from segbench.data.verify.api import verify
+from segbench.data.verify.report import as_text
+from segbench.data.verify.text import is_harmless
 
 
 @pytest.fixture(scope="module")
@@ -77,10 +78,10 @@ def run(*arguments: str):
 
 
 def test_second_run_opens_nothing(msd, tmp_path, opened):
-    first = verify(msd, cache=tmp_path / "cache", near=True)
+    first = verify(msd, cache=tmp_path / "cache")
     assert len(opened) == 11 and not first.cached
     opened.clear()
-    second = verify(msd, cache=tmp_path / "cache", near=True)
+    second = verify(msd, cache=tmp_path / "cache")
     assert opened == [] and second.cached
     assert second.as_json() == first.as_json() | {"cached": True}
 
@@ -234,7 +235,7 @@ def test_nothing_is_written_into_the_dataset(msd, tmp_path):
         return {p: (p.stat().st_size, p.stat().st_mtime_ns) for p in sorted(msd.rglob("*"))}
 
     before = state()
-    verify(msd, cache=tmp_path / "cache", near=True)
+    verify(msd, cache=tmp_path / "cache")
     assert state() == before
 
 
@@ -391,7 +392,7 @@ def test_a_copy_of_the_same_dataset_is_no_finding(msd, tmp_path):
 
 
 def test_a_case_that_kills_its_worker_is_told_and_the_rest_goes_on(msd, monkeypatch):
-    from segbench.data import verify_gather
+    from segbench.data.verify import gather as verify_gather
 
     def pool(function, tasks, workers, *, case_of):
         for task in tasks:
@@ -473,7 +474,7 @@ def test_folder_that_nobody_recognises(tmp_path):
 
 @pytest.mark.real_data
 def test_hippocampus_is_clean(real_data, tmp_path):
-    report = verify("msd-hippocampus", path=real_data / "Task04_Hippocampus", cache=tmp_path, near=True)
+    report = verify("msd-hippocampus", path=real_data / "Task04_Hippocampus", cache=tmp_path)
     assert report.counts["error"] == report.counts["warning"] == 0, report.findings
     assert {f.code for f in report.findings} == {"SB317"}
     assert report.cases_found == 200

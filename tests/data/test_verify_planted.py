@@ -584,22 +584,6 @@ def a_dicom_extension(tree):
     return [at(tree, path, "SB328", "warning")]
 
 
-@plant("msd")
-def near_duplicate(tree):
-    tree.options = ["--near"]
-    first, second = tree.files("imagesTr/*")[:2]
-    labels = tree.files("labelsTr/*")
-    shutil.copy(labels[0], labels[1])
-    noise = np.random.default_rng(0)
-    base = np.asarray(nib.load(first).dataobj)
-    tree.edit(
-        second,
-        lambda a: base + noise.integers(-2, 3, base.shape).astype(base.dtype),
-        affine=nib.load(first).affine,
-    )
-    return [at(tree, second, "SB332", "warning"), at(tree, labels[1], "SB322", "warning")]
-
-
 # ---- splits
 
 
@@ -737,7 +721,7 @@ def assert_told(printed: tuple[int, str], status: int, findings: list[dict]) -> 
 
 @pytest.mark.parametrize("kind", ["crc", "brats", "aiib", "abdomenatlas", "msd"])
 def test_clean(kind, phantoms, tmp_path):
-    tree = Tree(kind, phantoms(kind), options=["--strict", "--near"])
+    tree = Tree(kind, phantoms(kind), options=["--strict"])
     status, report = verified(tree, tmp_path)
     assert status == 0
     assert report["counts"]["error"] == report["counts"]["warning"] == 0, report["findings"]

@@ -9,7 +9,7 @@ import pytest
 
 from segbench.core.errors import SegbenchError
 from segbench.core.interrupt import Interrupted, StopRequest
-from segbench.data import verify as verify_module
+from segbench.data.verify import api as verify_module
 from segbench.pipeline.preparing import verify_stage
 
 

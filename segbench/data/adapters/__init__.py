@@ -1,15 +1,19 @@
-"""Four ways in which datasets lie on disk, behind one function: `discover(card, root)`."""
+"""Two ways in which datasets lie on disk, behind one function: `discover(card, root)`.
+
+`msd_nnunet` reads folders that a `dataset.json` describes (adapters msd and nnunet of a card), `templates`
+those that the card's own templates of names describe (adapters case-folder and paired-folders).
+"""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 from segbench.cards.dataset_card import DatasetCard
-from segbench.cards.layout import CaseFolderLayout, MsdLayout, PairedFoldersLayout
-from segbench.data.adapters import case_folder, msd, nnunet, paired_folders
-from segbench.data.adapters.base import CaseFiles, Discovery, LayoutFinding
+from segbench.cards.layout import CaseFolderLayout, PairedFoldersLayout
+from segbench.data.adapters import msd_nnunet, templates
+from segbench.data.adapters.base import CaseFiles, Discovery
 
-__all__ = ["CaseFiles", "Discovery", "LayoutFinding", "discover"]
+__all__ = ["CaseFiles", "Discovery", "discover"]
 
 
 def discover(card: DatasetCard, root: Path) -> Discovery:
@@ -19,17 +23,13 @@ def discover(card: DatasetCard, root: Path) -> Discovery:
         SegbenchError: SB302 or SB331 when the root cannot be read in this layout at all.
     """
     layout = card.layout
-    if isinstance(layout, CaseFolderLayout):
-        found = case_folder.discover(card, layout, root)
-    elif isinstance(layout, PairedFoldersLayout):
-        found = paired_folders.discover(card, layout, root)
-    elif isinstance(layout, MsdLayout):
-        found = msd.discover(card, layout, root)
+    if isinstance(layout, CaseFolderLayout | PairedFoldersLayout):
+        found = templates.discover(card, layout, root)
     else:
-        found = nnunet.discover(card, layout, root)
+        found = msd_nnunet.discover(card, layout, root)
     found.cases = dict(sorted(found.cases.items()))
     forms = sorted({files.form for files in found.cases.values()})
     if len(forms) > 1:
-        message = f"the tree mixes the forms {', '.join(forms)}"
-        found.findings.append(LayoutFinding("SB340", "info", message, found=", ".join(forms)))
+        listed = ", ".join(forms)
+        found.tell("SB340", f"the tree mixes the forms {listed}", None, severity="info", found=listed)
     return found

@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
 
-from segbench.core import names
+from segbench.cards.dataset_card import DatasetCard
 from segbench.core.errors import SegbenchError
+from segbench.data.finding import Finding, Severity, finding
 from segbench.volumes import VOLUME_ENDINGS, stem_and_ending
 
 ENDINGS = VOLUME_ENDINGS
 """File endings of volumes; in file names small or capital letters."""
-
-Severity = Literal["error", "warning", "info"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +43,26 @@ class CaseFiles:
     combined: Path | None = None
     missing: tuple[str, ...] = ()
 
+    @classmethod
+    def of(
+        cls,
+        card: DatasetCard,
+        case: str,
+        fields: Mapping[str, str],
+        images: Mapping[str, Path],
+        references: Path | Mapping[str, Path] | None,
+        form: str,
+        *,
+        stacked: tuple[str, ...] = (),
+        combined: Path | None = None,
+        missing: tuple[str, ...] = (),
+    ) -> CaseFiles:
+        """A case; patient and timepoint are told by the named groups of its pattern."""
+        group = card.patient.group
+        patient = fields.get(group, case) if isinstance(group, str) else case
+        timepoint = fields.get("timepoint")
+        return cls(case, patient, timepoint, images, references, form, stacked, combined, missing)
+
     @property
     def reference_files(self) -> tuple[Path, ...]:
         """All files that the reference is made of."""
@@ -58,46 +77,60 @@ class CaseFiles:
         return tuple(dict.fromkeys([*self.images.values(), *self.reference_files, *extra]))
 
 
-@dataclass(frozen=True, slots=True)
-class LayoutFinding:
-    """Something wrong with how the files lie, found without opening a volume; `file` is within the root."""
-
-    code: str
-    severity: Severity
-    message: str
-    case: str | None = None
-    file: str | None = None
-    expected: object = None
-    found: object = None
-    mend: str | None = None
-
-
 @dataclass(slots=True)
 class Discovery:
     """The cases an adapter found, by id. `findings` hold everything that was left out, and why."""
 
+    root: Path = Path()
+    """The dataset's root; the files of findings are named within it."""
     cases: dict[str, CaseFiles] = field(default_factory=dict)
-    findings: list[LayoutFinding] = field(default_factory=list)
+    findings: list[Finding] = field(default_factory=list)
     announced: int | None = None
     """How many training cases the folder's own dataset.json announces."""
     in_training: set[str] = field(default_factory=set[str])
     """The cases that this number counts; labelled test cases are none of them."""
-
-    def add(self, files: CaseFiles, root: Path) -> None:
-        """Take a case; a second one of the same id, or of an id that differs in case only, is SB306."""
-        folded = files.case.casefold()
-        twin = self._folded.get(folded)
-        if twin is not None:
-            place = inside(files.files[0].parent if files.files else root, root)
-            message = f"the ids {twin} and {files.case} differ in case only"
-            if twin == files.case:
-                message = f"the id {twin} stands twice"
-            self.findings.append(LayoutFinding("SB306", "error", message, case=files.case, file=place))
-            return
-        self._folded[folded] = files.case
-        self.cases[files.case] = files
-
     _folded: dict[str, str] = field(default_factory=dict, repr=False)
+
+    def tell(
+        self,
+        code: str,
+        message: str,
+        file: Path | str | None,
+        *,
+        severity: Severity = "error",
+        case: str | None = None,
+        expected: object = None,
+        found: object = None,
+    ) -> None:
+        """Note what is wrong with how a file lies; a path is named within the root."""
+        place = inside(file, self.root) if isinstance(file, Path) else file
+        self.findings.append(
+            finding(code, severity, message, case=case, file=place, expected=expected, found=found)
+        )
+
+    def tell_ambiguous(self, case: str, files: list[Path]) -> None:
+        """SB306 where more than one file could be meant."""
+        if len(files) > 1:
+            message = f"{' and '.join(path.name for path in files)}: which one is meant?"
+            self.tell("SB306", message, files[0], case=case)
+
+    def add(self, files: CaseFiles) -> None:
+        """Take a case; a second one of the same id, or of an id that differs in case only, is SB306."""
+        twin = self._folded.get(files.case.casefold())
+        if twin is None:
+            self._folded[files.case.casefold()] = files.case
+            self.cases[files.case] = files
+            return
+        message = f"the ids {twin} and {files.case} differ in case only"
+        if twin == files.case:
+            message = f"the id {twin} stands twice"
+        place = files.files[0].parent if files.files else self.root
+        self.tell("SB306", message, place, case=files.case)
+
+
+def named(match: re.Match[str]) -> dict[str, str]:
+    """The named groups of a case pattern that took part in the match."""
+    return {name: value for name, value in match.groupdict().items() if value is not None}
 
 
 def inside(path: Path, root: Path) -> str:
@@ -172,11 +205,6 @@ def _rank(name: str) -> tuple[int, str]:
     return (0 if parts is None else ENDINGS.index(parts[1].lower())), name
 
 
-def is_safe_case(case: str) -> bool:
-    """Whether an id may be part of a file name anywhere."""
-    return names.is_safe_case(case)
-
-
 def wrapped(root: Path, depth: int = 2) -> Iterator[Path]:
     """The root and every folder at most `depth` levels below: archives unpack one or two levels too deep."""
     yield root
@@ -198,11 +226,10 @@ def missing_references(discovery: Discovery, groups: Iterable[tuple[str, list[Ca
         if not without:
             continue
         if len(without) == len(cases):
-            message = (
-                f"{len(without)} case{'s' * (len(without) > 1)} without a reference, as in a validation set"
-            )
-            discovery.findings.append(LayoutFinding("SB303", "info", message, file=folder))
+            plural = "s" * (len(without) > 1)
+            message = f"{len(without)} case{plural} without a reference, as in a validation set"
+            discovery.tell("SB303", message, folder, severity="info")
             continue
         for files in without:
             message = "no reference, though the cases beside it have one"
-            discovery.findings.append(LayoutFinding("SB303", "error", message, case=files.case, file=folder))
+            discovery.tell("SB303", message, folder, case=files.case)

@@ -9,18 +9,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import cast
 
-from segbench.data.phantoms.plan import KINDS, PHANTOM_VERSION, SIZES, Kind, Size, check_arguments
+from segbench.data.phantoms.plan import KINDS, LAYOUTS, PHANTOM_VERSION, SIZES, Kind, Size, check_arguments
 from segbench.data.phantoms.writing import refuse_occupied, write_tree
 
 __all__ = ["FOLDERS", "KINDS", "PHANTOM_VERSION", "SIZES", "generate", "generate_all"]
 
-FOLDERS: dict[Kind, str] = {
-    "crc": "CRC-2000",
-    "brats": "BraTS2023-GLI",
-    "aiib": "AIIB23",
-    "abdomenatlas": "AbdomenAtlas1.0Mini",
-    "msd": "Task99_Phantom",
-}
+FOLDERS: dict[Kind, str] = {kind: layout.folder for kind, layout in LAYOUTS.items()}
 """The folder names under which `segbench run --data-dir DIR` finds the five kinds."""
 
 

@@ -10,8 +10,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from segbench.data.phantoms.plan import Case, Made, Size
-from segbench.data.phantoms.space import Array, Capsule, Deformation, Ellipsoid, Grid, Triple
-from segbench.data.phantoms.tubes import distance_to
+from segbench.data.phantoms.space import Array, Capsule, Deformation, Ellipsoid, Grid, Triple, distance_to
 
 AIRWAY = 1
 NAMES = {AIRWAY: "airway"}

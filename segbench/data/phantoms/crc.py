@@ -8,8 +8,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from segbench.data.phantoms.plan import Case, Made
-from segbench.data.phantoms.space import Array, Blob, Capsule, Deformation, Ellipsoid, Grid, Triple
-from segbench.data.phantoms.tubes import distance_to
+from segbench.data.phantoms.space import (
+    Array,
+    Blob,
+    Capsule,
+    Deformation,
+    Ellipsoid,
+    Grid,
+    Triple,
+    distance_to,
+)
 
 TUMOUR = 1
 NAMES = {TUMOUR: "tumour"}

@@ -23,42 +23,104 @@ DEFAULT_CASES: dict[Size, int] = {"tiny": 12, "small": 60, "full": 20}
 UNLABELLED = 100_000
 """Indices from here on are the cases without a reference (validation folders)."""
 
-GRIDS: dict[Kind, dict[Size, Grid]] = {
-    "crc": {
-        "tiny": Grid((32, 48, 48), (3.75, 2.1, 2.1)),
-        "small": Grid((32, 128, 128), (3.75, 0.79, 0.79)),
-        "full": Grid((100, 512, 512), (3.75, 0.79, 0.79)),
-    },
-    "brats": {
-        "tiny": Grid((48, 48, 48), (1.0, 1.0, 1.0)),
-        "small": Grid((96, 96, 96), (1.0, 1.0, 1.0)),
-        "full": Grid((155, 240, 240), (1.0, 1.0, 1.0)),
-    },
-    "aiib": {
-        "tiny": Grid((48, 48, 48), (0.5, 0.7, 0.7)),
-        "small": Grid((160, 128, 128), (0.5, 0.7, 0.7)),
-        "full": Grid((600, 512, 512), (0.5, 0.7, 0.7)),
-    },
-    "abdomenatlas": {
-        "tiny": Grid((32, 48, 48), (3.75, 2.0, 2.0)),
-        "small": Grid((48, 96, 96), (2.5, 1.0, 1.0)),
-        "full": Grid((300, 512, 512), (1.25, 0.75, 0.75)),
-    },
-    "msd": {
-        "tiny": Grid((36, 48, 36), (1.0, 1.0, 1.0)),
-        "small": Grid((48, 64, 48), (1.0, 1.0, 1.0)),
-        "full": Grid((48, 64, 48), (1.0, 1.0, 1.0)),
-    },
-}
 
-# trap -> (period, remainder): index % period == remainder. Index 0 is the calibration case and has none.
-TRAPS: dict[Kind, dict[str, tuple[int, int]]] = {
-    "crc": {"thin_tumour": (10, 3), "empty_label": (20, 6)},
-    "brats": {"no_enhancing_tumour": (10, 3), "tiny_lesion": (20, 6)},
-    "aiib": {"satellites": (20, 6)},
-    "abdomenatlas": {"cut_field_of_view": (10, 3), "other_axis_order": (4, 1), "combined_differs": (33, 17)},
-    "msd": {},
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """How a tree of one kind looks: ids, files as templates of `{case}`, `{channel}` and `{name}`, grids.
+
+    Attributes:
+        folder: Name under which `segbench run --data-dir DIR` finds the tree.
+        case: The id, a template of `{index}`, `{first}` (the index of the patient's first visit), `{visit}`.
+        image: File of each channel.
+        label: The label map.
+        grids: By size; site B has thicker slices.
+        test_case: The id of a case without a reference; None where the kind has none.
+        test_image: File of each channel of such a case.
+        mask: One more file for each label.
+        stacked: All channels in one 4D file.
+        traps: Name -> (period, remainder): laid where index % period == remainder. Index 0 has none.
+    """
+
+    folder: str
+    case: str
+    image: str
+    label: str
+    grids: dict[Size, Grid]
+    test_case: str | None = None
+    test_image: str = ""
+    mask: str | None = None
+    stacked: bool = False
+    traps: dict[str, tuple[int, int]] = field(default_factory=dict[str, tuple[int, int]])
+
+
+LAYOUTS: dict[Kind, Layout] = {
+    "crc": Layout(
+        folder="CRC-2000",
+        case="crc_{index:04d}",
+        image="Image/{case}.nii.gz",
+        label="ROI/{case}.nii.gz",
+        grids={
+            "tiny": Grid((32, 48, 48), (3.75, 2.1, 2.1)),
+            "small": Grid((32, 128, 128), (3.75, 0.79, 0.79)),
+            "full": Grid((100, 512, 512), (3.75, 0.79, 0.79)),
+        },
+        traps={"thin_tumour": (10, 3), "empty_label": (20, 6)},
+    ),
+    "brats": Layout(
+        folder="BraTS2023-GLI",
+        case="BraTS-GLI-9{first:04d}-{visit:03d}",
+        image="{case}/{case}-{channel}.nii.gz",
+        label="{case}/{case}-seg.nii.gz",
+        grids={
+            "tiny": Grid((48, 48, 48), (1.0, 1.0, 1.0)),
+            "small": Grid((96, 96, 96), (1.0, 1.0, 1.0)),
+            "full": Grid((155, 240, 240), (1.0, 1.0, 1.0)),
+        },
+        traps={"no_enhancing_tumour": (10, 3), "tiny_lesion": (20, 6)},
+    ),
+    "aiib": Layout(
+        folder="AIIB23",
+        case="AIIB23_9{index:02d}",
+        image="AIIB23_Train_T1/img/{case}.nii.gz",
+        label="AIIB23_Train_T1/gt/{case}.nii.gz",
+        grids={
+            "tiny": Grid((48, 48, 48), (0.5, 0.7, 0.7)),
+            "small": Grid((160, 128, 128), (0.5, 0.7, 0.7)),
+            "full": Grid((600, 512, 512), (0.5, 0.7, 0.7)),
+        },
+        test_case="AIIB23_8{index:02d}",
+        test_image="Val/img/{case}.nii.gz",
+        traps={"satellites": (20, 6)},
+    ),
+    "abdomenatlas": Layout(
+        folder="AbdomenAtlas1.0Mini",
+        case="BDMAP_9{index:07d}",
+        image="{case}/ct.nii.gz",
+        label="{case}/combined_labels.nii.gz",
+        grids={
+            "tiny": Grid((32, 48, 48), (3.75, 2.0, 2.0)),
+            "small": Grid((48, 96, 96), (2.5, 1.0, 1.0)),
+            "full": Grid((300, 512, 512), (1.25, 0.75, 0.75)),
+        },
+        mask="{case}/segmentations/{name}.nii.gz",
+        traps={"cut_field_of_view": (10, 3), "other_axis_order": (4, 1), "combined_differs": (33, 17)},
+    ),
+    "msd": Layout(
+        folder="Task99_Phantom",
+        case="phantom_{index:03d}",
+        image="imagesTr/{case}.nii.gz",
+        label="labelsTr/{case}.nii.gz",
+        grids={
+            "tiny": Grid((36, 48, 36), (1.0, 1.0, 1.0)),
+            "small": Grid((48, 64, 48), (1.0, 1.0, 1.0)),
+            "full": Grid((48, 64, 48), (1.0, 1.0, 1.0)),
+        },
+        test_case="phantom_test_{index:03d}",
+        test_image="imagesTs/{case}.nii.gz",
+        stacked=True,
+    ),
 }
+"""The five kinds, each in the exact layout of a real dataset."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +137,11 @@ class Case:
     seed: int
     index: int
     with_traps: bool = True
+
+    @property
+    def layout(self) -> Layout:
+        """Where the files of this kind lie."""
+        return LAYOUTS[self.kind]
 
     @property
     def calibration(self) -> bool:
@@ -94,7 +161,7 @@ class Case:
     @property
     def grid(self) -> Grid:
         """The grid of this case, thicker slices at site B."""
-        grid = GRIDS[self.kind][self.size]
+        grid = self.layout.grids[self.size]
         return Grid(grid.shape, self.scanner.spacing(grid.spacing))
 
     @property
@@ -102,9 +169,8 @@ class Case:
         """The traps laid in this case."""
         if not self.with_traps or self.calibration or not self.labelled:
             return ()
-        return tuple(
-            name for name, (period, remainder) in TRAPS[self.kind].items() if self.index % period == remainder
-        )
+        laid = self.layout.traps.items()
+        return tuple(name for name, (period, remainder) in laid if self.index % period == remainder)
 
     @property
     def follow_up(self) -> bool:
@@ -114,16 +180,13 @@ class Case:
     @property
     def name(self) -> str:
         """The case's id in the naming of the real dataset."""
-        index = self.index - (0 if self.labelled else UNLABELLED)
-        if self.kind == "crc":
-            return f"crc_{index:04d}"
-        if self.kind == "brats":
-            return f"BraTS-GLI-{90000 + index - self.follow_up:05d}-{int(self.follow_up):03d}"
-        if self.kind == "aiib":
-            return f"AIIB23_{9 if self.labelled else 8}{index:02d}"
-        if self.kind == "abdomenatlas":
-            return f"BDMAP_{90_000_000 + index:08d}"
-        return f"phantom_{index:03d}" if self.labelled else f"phantom_test_{index:03d}"
+        template = self.layout.case
+        if not self.labelled:
+            assert self.layout.test_case is not None
+            template = self.layout.test_case
+        return template.format(
+            index=self.index % UNLABELLED, first=self.index - self.follow_up, visit=int(self.follow_up)
+        )
 
     @property
     def patient(self) -> str:

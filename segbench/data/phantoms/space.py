@@ -7,7 +7,7 @@ other. Everything is float64 and elementwise: no FFT, no BLAS, so the same bits 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -242,3 +242,24 @@ def _legendre(degree: int, t: Array) -> Array:
     if degree == 3:
         return (5 * t**3 - 3 * t) / 2
     return (35 * t**4 - 30 * t * t + 3) / 8
+
+
+def distance_to(grid: Grid, pieces: Iterable[Capsule], *, reach: float) -> Array:
+    """Millimetres to the nearest surface of any piece, negative inside; `reach` where nothing is that near.
+
+    Args:
+        grid: Where.
+        pieces: The tubes.
+        reach: How far around each piece distances are computed, mm.
+    """
+    nearest = np.full(grid.shape, reach)
+    for piece in pieces:
+        margin = piece.radius + reach
+        lower = [min(a, b) - margin for a, b in zip(piece.start, piece.end, strict=True)]
+        upper = [max(a, b) + margin for a, b in zip(piece.start, piece.end, strict=True)]
+        box = box_around(grid, lower, upper)
+        if any(part.start >= part.stop for part in box):
+            continue
+        view = nearest[box]
+        np.minimum(view, piece.distance(points_in(grid, box)), out=view)
+    return nearest

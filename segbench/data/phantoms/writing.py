@@ -18,6 +18,7 @@ from segbench.core.atomic import atomic_write_json, temporary_name
 from segbench.core.errors import SegbenchError
 from segbench.data.phantoms.plan import (
     DEFAULT_CASES,
+    LAYOUTS,
     PHANTOM_VERSION,
     UNLABELLED,
     Case,
@@ -25,12 +26,12 @@ from segbench.data.phantoms.plan import (
     Made,
     Size,
 )
+from segbench.data.phantoms.space import Grid
 from segbench.data.scan_file import write_scan
 from segbench.data.workers import ordered_map
 from segbench.volumes import Volume, write_label_map
 
 SCHEMA_VERSION = 1
-MSD_FOLDER = "Task99_Phantom"
 # How every fourth AbdomenAtlas case is stored: (permutation of z y x, flips); canonical arrays are unchanged.
 _ORDERS: tuple[tuple[tuple[int, int, int], tuple[bool, bool, bool]], ...] = (
     ((0, 1, 2), (False, True, True)),
@@ -51,12 +52,12 @@ def write_tree(
     refuse_occupied(destination)
     count = DEFAULT_CASES[size] if cases is None else cases
     plan = [Case(kind, size, seed, index, traps) for index in range(count)]
-    if kind in ("aiib", "msd"):
+    if LAYOUTS[kind].test_case is not None:
         extra = -(-count // 10)
         plan += [Case(kind, size, seed, UNLABELLED + index, traps) for index in range(extra)]
     temporary = temporary_name(destination)
-    nested = kind == "msd" and destination.name != MSD_FOLDER
-    inner = temporary / MSD_FOLDER if nested else temporary
+    nested = kind == "msd" and destination.name != LAYOUTS[kind].folder
+    inner = temporary / LAYOUTS[kind].folder if nested else temporary
     try:
         inner.mkdir(parents=True)
         rows = _write_cases(plan, inner, workers)
@@ -81,7 +82,7 @@ def write_tree(
             raise _occupied(destination) from error
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
-    return destination / MSD_FOLDER if nested else destination
+    return destination / LAYOUTS[kind].folder if nested else destination
 
 
 def refuse_occupied(destination: Path) -> None:
@@ -125,7 +126,7 @@ def write_case(case: Case, root: Path) -> dict[str, Any]:
     """Make one case, write its files, give its entry of phantom.json."""
     made = make_case(case)
     orientation = "RAS"
-    affine = _affine(made)
+    affine = Grid(made.labels.shape, made.spacing).affine()
     images, labels, combined = made.images, made.labels, made.combined
     if "other_axis_order" in case.traps:
         order = _ORDERS[(case.index // 4) % len(_ORDERS)]
@@ -133,7 +134,9 @@ def write_case(case: Case, root: Path) -> dict[str, Any]:
         labels = _reordered(labels, order)
         combined = None if combined is None else _reordered(combined, order)
         affine, orientation = _reordered_affine(affine, made.labels.shape, order)
-    _WRITERS[case.kind](case, root, images, labels, affine, combined)
+    _write_images(case, root, images, affine)
+    if case.labelled:
+        _write_labels(case, root, labels, combined, made.names, affine)
     row: dict[str, Any] = {
         "case": case.name,
         "patient": case.patient,
@@ -164,14 +167,6 @@ def write_case(case: Case, root: Path) -> dict[str, Any]:
 def array_sha256(array: NDArray[Any], kind: str) -> str:
     """Sha256 of the canonical array's little-endian bytes, order z y x."""
     return hashlib.sha256(np.ascontiguousarray(array, dtype=kind).data).hexdigest()
-
-
-def _affine(made: Made) -> NDArray[np.float64]:
-    shape = made.labels.shape
-    sz, sy, sx = made.spacing
-    affine = np.diag([sx, sy, sz, 1.0])
-    affine[:3, 3] = [-(n - 1) / 2 * s for n, s in zip(shape[::-1], (sx, sy, sz), strict=True)]
-    return affine
 
 
 Order = tuple[tuple[int, int, int], tuple[bool, bool, bool]]
@@ -212,61 +207,31 @@ def _label_file(path: Path, labels: NDArray[np.uint8], affine: NDArray[np.float6
     write_label_map(path, labels, Volume(labels, _spacing(affine), affine))
 
 
-def _write_crc(
-    case: Case, root: Path, images: dict[str, Any], labels: Any, affine: Any, combined: Any
+def _write_images(
+    case: Case, root: Path, images: dict[str, NDArray[np.int16]], affine: NDArray[np.float64]
 ) -> None:
-    write_scan(root / "Image" / f"{case.name}.nii.gz", images["CT"], affine)
-    _label_file(root / "ROI" / f"{case.name}.nii.gz", labels, affine)
+    layout = case.layout
+    template = layout.image if case.labelled else layout.test_image
+    files = {"": np.stack(list(images.values()))} if layout.stacked else images
+    for channel, image in files.items():
+        write_scan(root / template.format(case=case.name, channel=channel), image, affine)
 
 
-def _write_brats(
-    case: Case, root: Path, images: dict[str, Any], labels: Any, affine: Any, combined: Any
+def _write_labels(
+    case: Case,
+    root: Path,
+    labels: NDArray[np.uint8],
+    combined: NDArray[np.uint8] | None,
+    names: dict[int, str],
+    affine: NDArray[np.float64],
 ) -> None:
-    folder = root / case.name
-    for channel, image in images.items():
-        write_scan(folder / f"{case.name}-{channel}.nii.gz", image, affine)
-    _label_file(folder / f"{case.name}-seg.nii.gz", labels, affine)
-
-
-def _write_aiib(
-    case: Case, root: Path, images: dict[str, Any], labels: Any, affine: Any, combined: Any
-) -> None:
-    folder = root / ("AIIB23_Train_T1" if case.labelled else "Val")
-    write_scan(folder / "img" / f"{case.name}.nii.gz", images["CT"], affine)
-    if case.labelled:
-        _label_file(folder / "gt" / f"{case.name}.nii.gz", labels, affine)
-
-
-def _write_abdomenatlas(
-    case: Case, root: Path, images: dict[str, Any], labels: Any, affine: Any, combined: Any
-) -> None:
-    from segbench.data.phantoms.abdomenatlas import NAMES
-
-    folder = root / case.name
-    write_scan(folder / "ct.nii.gz", images["CT"], affine)
-    _label_file(folder / "combined_labels.nii.gz", labels if combined is None else combined, affine)
-    for value, name in NAMES.items():
-        mask = (labels == value).astype(np.uint8)
-        _label_file(folder / "segmentations" / f"{name}.nii.gz", mask, affine)
-
-
-def _write_msd(
-    case: Case, root: Path, images: dict[str, Any], labels: Any, affine: Any, combined: Any
-) -> None:
-    stacked = np.stack(list(images.values()))
-    folder = "imagesTr" if case.labelled else "imagesTs"
-    write_scan(root / folder / f"{case.name}.nii.gz", stacked, affine)
-    if case.labelled:
-        _label_file(root / "labelsTr" / f"{case.name}.nii.gz", labels, affine)
-
-
-_WRITERS: dict[Kind, Callable[[Case, Path, dict[str, Any], Any, Any, Any], None]] = {
-    "crc": _write_crc,
-    "brats": _write_brats,
-    "aiib": _write_aiib,
-    "abdomenatlas": _write_abdomenatlas,
-    "msd": _write_msd,
-}
+    layout = case.layout
+    whole = labels if combined is None else combined
+    _label_file(root / layout.label.format(case=case.name), whole, affine)
+    if layout.mask is not None:
+        for value, name in names.items():
+            path = root / layout.mask.format(case=case.name, name=name)
+            _label_file(path, (labels == value).astype(np.uint8), affine)
 
 
 def _msd_json(plan: list[Case]) -> dict[str, Any]:

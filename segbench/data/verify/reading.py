@@ -1,0 +1,185 @@
+"""Reads the files of one case once and writes down what they hold. Runs in worker processes; no torch."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from segbench.core.errors import SegbenchError
+from segbench.core.hashing import file_state, sha256_file
+from segbench.data.verify.facts import (
+    ChannelFacts,
+    CompositeFacts,
+    Fault,
+    FileFacts,
+    HeaderFacts,
+    LabelFacts,
+    Role,
+)
+from segbench.volumes import as_label_array, count_labels, digest_canonical, read_header
+from segbench.volumes.geometry import canonical_orientation
+from segbench.volumes.read import as_real, check_finite, load_stored
+
+_HASHED_REFUSALS = 256 * 2**20
+"""Bytes up to which a refused file is hashed."""
+
+
+@dataclass(frozen=True, slots=True)
+class ScanTask:
+    """Files of one case that have to be opened.
+
+    Attributes:
+        case: its id.
+        files: (path, role) of files that are read one by one.
+        masks: (label value, path) of masks in painting order; read together when any of them has to be.
+        combined: label map that is compared with the painted masks.
+        pixels: read the files whole, not the headers alone.
+        max_bytes: largest volume that is read.
+    """
+
+    case: str
+    files: tuple[tuple[Path, Role], ...] = ()
+    masks: tuple[tuple[int, Path], ...] = ()
+    combined: Path | None = None
+    pixels: bool = True
+    max_bytes: int = 8 * 2**30
+
+
+@dataclass(slots=True)
+class ScanResult:
+    """What `scan_case` found: facts by path, facts of the painted reference."""
+
+    case: str
+    files: dict[Path, FileFacts] = field(default_factory=dict[Path, FileFacts])
+    composite: CompositeFacts | None = None
+
+
+def scan_case(task: ScanTask) -> ScanResult:
+    """Facts of all files of a task. A file that cannot be read becomes a fact too; nothing is raised."""
+    result = ScanResult(task.case)
+    for path, role in task.files:
+        result.files[path] = _scan(path, role, task).facts
+    if task.masks:
+        _scan_masks(task, result)
+    return result
+
+
+def inputs_of(masks: Sequence[tuple[int, Path]], combined: Path | None) -> str:
+    """State of every file that a painted reference is made from, as text."""
+    parts = [f"{value}:{path.name}:{file_state(path)}" for value, path in masks]
+    if combined is not None:
+        parts.append(f"combined:{combined.name}:{file_state(combined)}")
+    return ";".join(parts)
+
+
+@dataclass(frozen=True, slots=True)
+class _Scanned:
+    """Facts of a file and, where it could be read whole, its voxels and affine."""
+
+    facts: FileFacts
+    array: NDArray[Any] | None = None
+
+    @property
+    def affine(self) -> NDArray[np.float64]:
+        assert self.facts.header is not None
+        return self.facts.header.affine_matrix
+
+
+def _scan(path: Path, role: Role, task: ScanTask) -> _Scanned:
+    facts = FileFacts(file_state(path), role)
+    image = role == "image"
+    try:
+        header = read_header(path, max_bytes=task.max_bytes, allow_channels=image)
+        facts = replace(facts, header=HeaderFacts.of(header))
+        if not task.pixels:
+            return _Scanned(facts)
+        sha256 = hashlib.sha256()
+        header, stored = load_stored(path, max_bytes=task.max_bytes, allow_channels=image, hasher=sha256)
+        if image:
+            # Integers stay as stored: their digest is that of the same numbers as float, at a quarter of
+            # the work.
+            array = as_real(header, stored) if header.scaled else stored
+            check_finite(array, path=path)
+            facts = replace(facts, sha256=sha256.hexdigest(), channels=_channel_facts(header.affine, array))
+        else:
+            array = as_label_array(stored, slope=header.slope, inter=header.inter, path=path)
+            facts = replace(facts, sha256=sha256.hexdigest(), label=_label_facts(header.affine, array))
+        return _Scanned(facts, array)
+    except SegbenchError as error:
+        return _Scanned(
+            replace(facts, fault=Fault.of(error), sha256=_bytes_digest(path) if task.pixels else None)
+        )
+
+
+def _bytes_digest(path: Path) -> str | None:
+    """Sha256 of a refused file, so that the dataset's digest tells one damage from another.
+
+    None for one of an absurd size: hashing gigabytes of what no reader takes helps nobody.
+    """
+    try:
+        return sha256_file(path) if path.is_file() and path.stat().st_size <= _HASHED_REFUSALS else None
+    except OSError:
+        return None
+
+
+def _channel_facts(affine: NDArray[np.float64], array: NDArray[Any]) -> tuple[ChannelFacts, ...]:
+    orientation = canonical_orientation(affine)
+    return tuple(
+        ChannelFacts(digest_canonical(orientation.view(channel)), float(channel.min()), float(channel.max()))
+        for channel in (array if array.ndim == 4 else array[np.newaxis])
+    )
+
+
+def _label_facts(affine: NDArray[np.float64], array: NDArray[Any]) -> LabelFacts:
+    return LabelFacts(digest_canonical(canonical_orientation(affine).view(array)), count_labels(array))
+
+
+def _scan_masks(task: ScanTask, result: ScanResult) -> None:
+    """Paint the masks as `Dataset.read_reference` does, and count where they overlap."""
+    inputs = inputs_of(task.masks, task.combined)
+    painted: NDArray[np.uint8] | None = None
+    affine: NDArray[np.float64] | None = None
+    overlaps: dict[tuple[int, int], int] = {}
+    whole = task.pixels
+    for value, path in task.masks:
+        scanned = _scan(path, "mask", task)
+        result.files[path] = scanned.facts
+        array, label = scanned.array, scanned.facts.label
+        if array is None or label is None or not is_mask(label.voxels):
+            whole = False
+            continue
+        if painted is None:
+            painted, affine = np.zeros(array.shape, dtype=np.uint8), scanned.affine
+        if painted.shape != array.shape:
+            whole = False
+            continue
+        inside = array != 0
+        beneath = painted[inside]
+        if beneath.any():
+            for other, count in count_labels(beneath).items():
+                if other:
+                    overlaps[other, value] = count
+        painted[inside] = value
+    combined = None
+    if task.combined is not None:
+        scanned = _scan(task.combined, "label", task)
+        result.files[task.combined] = scanned.facts
+        combined = scanned.array
+    if not whole or painted is None or affine is None:
+        return
+    differs = None
+    if combined is not None and combined.shape == painted.shape:
+        differs = int((combined != painted).sum())
+    pairs = tuple((first, second, count) for (first, second), count in sorted(overlaps.items()))
+    result.composite = CompositeFacts(inputs, _label_facts(affine, painted), pairs, differs)
+
+
+def is_mask(voxels: Mapping[int, int]) -> bool:
+    """Whether the values that occur are those of a mask: 0 and 1, or 0 and 255."""
+    return set(voxels) <= {0, 1} or set(voxels) <= {0, 255}
