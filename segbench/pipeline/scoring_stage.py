@@ -12,7 +12,10 @@ from segbench.core.hashing import sha256_file
 from segbench.metrics.profiles import load_profile
 from segbench.pipeline.context import Context
 from segbench.pipeline.predicting import prediction_file, predictions_made
-from segbench.pipeline.scoring import (
+from segbench.pipeline.stages import StageResult
+from segbench.records import append_case, read_case_lines, write_cases_csv
+from segbench.records.store import CASE_LINES
+from segbench.scoring.case import (
     ScoringRules,
     on_reference_grid,
     reference_digest,
@@ -20,9 +23,6 @@ from segbench.pipeline.scoring import (
     score_case,
     score_failure,
 )
-from segbench.pipeline.stages import StageResult
-from segbench.records import append_case, read_case_lines, write_cases_csv
-from segbench.records.store import CASE_LINES
 from segbench.volumes import read_label_map
 
 

@@ -24,12 +24,12 @@ from segbench.core.environment import machine, results_dir, tilde, versions
 from segbench.core.errors import SegbenchError
 from segbench.core.hashing import digest_json, sha256_file
 from segbench.metrics.summary import summarise
-from segbench.pipeline.external import PROTOCOL
-from segbench.pipeline.external_sources import is_case_id
 from segbench.records import write_run
 from segbench.records.identity import run_id as make_run_id
 from segbench.records.schema import SCHEMA_VERSION, RunRecord, SplitRecord
 from segbench.records.store import CASES_FILE, cases_csv_text, check_run_folder
+from segbench.scoring.evaluate import PROTOCOL
+from segbench.scoring.sources import is_case_id
 
 TEST_SETS: Mapping[str, str] = {
     "totalsegmentator_results": "touchstone-totalsegmentator",

@@ -16,8 +16,8 @@ from segbench.cli import common
 from segbench.cli.main import build_app
 from segbench.core import console
 from segbench.core.errors import SegbenchError
-from segbench.pipeline.nnunet_summary import import_summary
 from segbench.records import read_cases, read_run
+from segbench.scoring.import_nnunet import import_summary
 from segbench.volumes import Volume, write_label_map
 
 

@@ -26,13 +26,13 @@ from segbench.metrics.overlap import Counts, dice, iou
 from segbench.metrics.policies import fill, penalised, status_of
 from segbench.metrics.profiles import load_profile
 from segbench.metrics.summary import MEAN_REGION, summarise
-from segbench.pipeline.external import PROTOCOL
-from segbench.pipeline.external_sources import is_case_id
 from segbench.records import append_case, write_cases_csv, write_run
 from segbench.records.identity import run_id as make_run_id
 from segbench.records.lease import Lease
 from segbench.records.schema import SCHEMA_VERSION, RunRecord, SplitRecord
 from segbench.records.store import CASE_LINES, CASES_FILE, check_run_folder
+from segbench.scoring.evaluate import PROTOCOL
+from segbench.scoring.sources import is_case_id
 from segbench.volumes import read_label_map, stem_and_ending
 
 if TYPE_CHECKING:

@@ -10,9 +10,9 @@ from typing import Any
 
 from segbench.core.environment import git_state, machine, tilde, versions
 from segbench.core.errors import SegbenchError
-from segbench.pipeline.external_request import Request
-from segbench.pipeline.scoring_rules import ScoringRules
 from segbench.records.schema import SCHEMA_VERSION, Failure, RunRecord, SplitRecord
+from segbench.scoring.request import Request
+from segbench.scoring.rules import ScoringRules
 
 PROTOCOL = "external"
 

@@ -18,8 +18,8 @@ from segbench.core.faults import fault
 from segbench.core.hashing import file_state, sha256_file
 from segbench.metrics.engines import compiled_engine_wanted
 from segbench.metrics.evaluate import SMALL_VOXELS
-from segbench.pipeline.external_sources import References
-from segbench.pipeline.scoring import CaseResult, ScoringRules, explain_label, score_file
+from segbench.scoring.case import CaseResult, ScoringRules, explain_label, score_file
+from segbench.scoring.sources import References
 from segbench.volumes import DEFAULT_MAX_BYTES
 from segbench.volumes.read import plausible_size
 

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 from segbench.metrics.summary import Summary, summarise
-from segbench.pipeline.scoring import Row, ScoringRules
-from segbench.pipeline.scoring_rules import Geometry
+from segbench.scoring.case import Row, ScoringRules
+from segbench.scoring.rules import Geometry
 from segbench.volumes import DEFAULT_MAX_BYTES
 
 

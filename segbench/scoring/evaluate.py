@@ -22,20 +22,20 @@ from segbench.core.hashing import sha256_file
 from segbench.core.interrupt import Interrupted, StopRequest
 from segbench.data.workers import ordered_map
 from segbench.metrics.summary import number
-from segbench.pipeline.external_plan import Job, prepare
-from segbench.pipeline.external_record import PROTOCOL, as_failed, external_record, now
-from segbench.pipeline.external_request import Evaluation, Request
-from segbench.pipeline.external_work import SAME_FILE, Answer, ScoreCase, Task, preloaded, untouched
-from segbench.pipeline.scoring import (
+from segbench.records import append_case, read_case_lines, write_cases_csv, write_run
+from segbench.records.lease import Lease
+from segbench.records.store import CASE_LINES, CASES_FILE, check_run_folder
+from segbench.scoring.case import (
     KILLED,
     CaseResult,
     Row,
     reference_digest,
     score_failure,
 )
-from segbench.records import append_case, read_case_lines, write_cases_csv, write_run
-from segbench.records.lease import Lease
-from segbench.records.store import CASE_LINES, CASES_FILE, check_run_folder
+from segbench.scoring.plan import Job, prepare
+from segbench.scoring.record import PROTOCOL, as_failed, external_record, now
+from segbench.scoring.request import Evaluation, Request
+from segbench.scoring.work import SAME_FILE, Answer, ScoreCase, Task, preloaded, untouched
 from segbench.volumes import read_header
 from segbench.volumes.limits import memory_budget
 

@@ -23,8 +23,8 @@ from segbench.metrics import evaluate_case
 from segbench.metrics.inputs import diagonal_mm
 from segbench.metrics.policies import fill, filled_value, penalised
 from segbench.metrics.registry import METRICS
-from segbench.pipeline.mirrored import mirror_hint
-from segbench.pipeline.scoring_rules import LESION_PARAMETERS, ScoringRules, rules_for
+from segbench.scoring.mirrored import mirror_hint
+from segbench.scoring.rules import LESION_PARAMETERS, ScoringRules, rules_for
 from segbench.volumes import Volume, compare_geometry, count_labels, read_label_map
 from segbench.volumes.geometry import reorient, unit_mend
 from segbench.volumes.volume import UNIT_NAMES, UNITS_MM

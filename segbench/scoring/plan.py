@@ -11,9 +11,13 @@ from segbench.core.environment import results_dir
 from segbench.core.errors import SegbenchError
 from segbench.metrics.profiles import load_profile
 from segbench.metrics.summary import MEAN_REGION
-from segbench.pipeline.external_record import PROTOCOL
-from segbench.pipeline.external_request import Request
-from segbench.pipeline.external_sources import (
+from segbench.records.identity import run_id as make_run_id
+from segbench.records.schema import SCHEMA_VERSION
+from segbench.scoring.case import Row
+from segbench.scoring.record import PROTOCOL
+from segbench.scoring.request import Request
+from segbench.scoring.rules import ScoringRules, rules_for
+from segbench.scoring.sources import (
     DatasetReferences,
     Labelling,
     Predictions,
@@ -23,10 +27,6 @@ from segbench.pipeline.external_sources import (
     read_case_list,
     reference_folder,
 )
-from segbench.pipeline.scoring import Row
-from segbench.pipeline.scoring_rules import ScoringRules, rules_for
-from segbench.records.identity import run_id as make_run_id
-from segbench.records.schema import SCHEMA_VERSION
 
 if TYPE_CHECKING:
     from segbench.cards.dataset_card import DatasetCard
