@@ -31,7 +31,7 @@ from segbench.records.identity import run_id as make_run_id
 from segbench.records.lease import Lease
 from segbench.records.schema import SCHEMA_VERSION, RunRecord, SplitRecord
 from segbench.records.store import CASE_LINES, CASES_FILE, check_run_folder
-from segbench.scoring.evaluate import PROTOCOL
+from segbench.scoring.record import PROTOCOL
 from segbench.scoring.sources import is_case_id
 from segbench.volumes import read_label_map, stem_and_ending
 

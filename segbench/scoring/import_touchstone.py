@@ -28,7 +28,7 @@ from segbench.records import write_run
 from segbench.records.identity import run_id as make_run_id
 from segbench.records.schema import SCHEMA_VERSION, RunRecord, SplitRecord
 from segbench.records.store import CASES_FILE, cases_csv_text, check_run_folder
-from segbench.scoring.evaluate import PROTOCOL
+from segbench.scoring.record import PROTOCOL
 from segbench.scoring.sources import is_case_id
 
 TEST_SETS: Mapping[str, str] = {

@@ -1,17 +1,39 @@
-"""What an evaluation is asked and what it answers: the flags of `segbench evaluate`, and its result."""
+"""What `segbench evaluate` is asked, and what is to be done then: names resolved, cases chosen, rules made.
+
+Nothing is opened here.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from functools import cached_property
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Literal
 
-from segbench.metrics.summary import Summary, summarise
-from segbench.scoring.case import Row, ScoringRules
-from segbench.scoring.rules import Geometry
+from segbench.core.environment import results_dir
+from segbench.core.errors import SegbenchError
+from segbench.metrics.profiles import load_profile
+from segbench.metrics.summary import MEAN_REGION
+from segbench.records.identity import run_id as make_run_id
+from segbench.records.schema import SCHEMA_VERSION
+from segbench.scoring.case import Row
+from segbench.scoring.record import PROTOCOL
+from segbench.scoring.rules import Geometry, ScoringRules, rules_for
+from segbench.scoring.sources import (
+    DatasetReferences,
+    Labelling,
+    Predictions,
+    References,
+    find_predictions,
+    labelling_of_json,
+    read_case_list,
+    reference_folder,
+)
 from segbench.volumes import DEFAULT_MAX_BYTES
+
+if TYPE_CHECKING:
+    from segbench.cards.dataset_card import DatasetCard
+    from segbench.data import Dataset
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,56 +91,209 @@ class Request:
     gated: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True, kw_only=True)
-class Evaluation:
-    """What an evaluation left.
+@dataclass(frozen=True)
+class Job:
+    """Everything that is known before the first volume is opened."""
 
-    Attributes:
-        run_id: id of the run.
-        folder: its folder.
-        rules: how it was scored.
-        cases: expected cases.
-        rows: one per (case, region), in the order of cases, then regions.
-        failures: one per case without a usable prediction: case, status, code, message and more.
-        extra_predictions: files without a reference.
-        warnings: what else the user should know, notes with their numbers of cases included.
-        notes: what holds of several cases, with an example of each such case.
-    """
-
+    request: Request
+    rules: ScoringRules
+    references: References
+    cases: tuple[str, ...]
+    predictions: Predictions
+    model: str
+    dataset: str
     run_id: str
     folder: Path
-    rules: ScoringRules
-    cases: tuple[str, ...]
-    rows: list[Row]
-    failures: list[dict[str, Any]]
-    extra_predictions: tuple[str, ...]
-    warnings: tuple[str, ...] = ()
-    notes: Mapping[str, Sequence[str]] = field(default_factory=dict[str, Sequence[str]])
+    split: str | None
 
-    @cached_property
-    def summaries(self) -> list[Summary]:
-        """The summary of every region and metric, regions in the order of the tables."""
-        order = {region: index for index, region in enumerate(self.rules.regions)}
-        rows = sorted(self.rows, key=lambda row: order[row["region"]])
-        return summarise(rows, self.rules.columns, self.cases, self.rules.mean_regions)
-
-    def as_json(self) -> dict[str, Any]:
-        """Return the document of `segbench evaluate --json`."""
-        failed = [
-            {key: failure.get(key) for key in ("case", "status", "code", "message")}
-            for failure in self.failures
-        ]
+    @property
+    def keys(self) -> Row:
+        """Return the columns that say whose rows these are."""
+        request = self.request
         return {
-            "schema_version": 1,
-            "kind": "external",
             "run_id": self.run_id,
-            "run_directory": str(self.folder),
-            "profile": self.rules.profile.name,
-            "empty_policy": self.rules.profile.empty_policy,
-            "n_expected": len(self.cases),
-            "n_scored": len(self.cases) - len(failed),
-            "n_failed": len(failed),
-            "extra_predictions": list(self.extra_predictions),
-            "failures": failed,
-            "summary": [summary.as_json() for summary in self.summaries],
+            "model": self.model,
+            "dataset": self.dataset,
+            "protocol": PROTOCOL,
+            "fold": request.fold,
+            "seed": request.seed,
         }
+
+    @property
+    def given(self) -> list[Path]:
+        """Return every file that is read."""
+        named = [path for path in (self.request.dataset_json, self.request.cases) if path is not None]
+        predictions = [path for path in self.predictions.paths.values() if path is not None]
+        return [*named, *(path for case in self.cases for path in self.references.files(case)), *predictions]
+
+
+def prepare(request: Request) -> Job:
+    """Return what is to be done, all names resolved; no volume is opened."""
+    card, dataset = _card_of(request)
+    labelling = None
+    if request.dataset_json is not None:
+        labelling = labelling_of_json(request.dataset_json)
+    rules = _rules(request, card, labelling)
+    _check_names(rules, request.gated)
+    _check_backend(rules)
+    if request.reference is not None:
+        references: References = reference_folder(
+            request.reference, labels=rules.labels, max_bytes=request.max_bytes
+        )
+    elif dataset is not None:
+        references = DatasetReferences(dataset)
+    else:
+        raise SegbenchError(
+            "SB104", "no references are named", mend="name their folder with --reference, or a --dataset"
+        )
+    cases, split = _chosen(request, references, dataset)
+    model = request.name or request.prediction.resolve().name
+    name = card.slug if card is not None else (labelling.name if labelling is not None else "")
+    name = name or (request.reference.resolve().name if request.reference is not None else "unnamed")
+    identity = make_run_id(
+        model,
+        name,
+        PROTOCOL,
+        fold=request.fold,
+        seed=request.seed,
+        content={
+            "schema_version": SCHEMA_VERSION,
+            "rules": rules.digest(),
+            "cases": list(cases),
+            # Two folders of one name are two sources; the path itself never leaves this digest.
+            "prediction": str(request.prediction.resolve()),
+            "reference": None if request.reference is None else str(request.reference.resolve()),
+        },
+    )
+    return Job(
+        request=request,
+        rules=rules,
+        references=references,
+        cases=cases,
+        predictions=find_predictions(request.prediction, cases, references.cases),
+        model=model,
+        dataset=name,
+        run_id=identity,
+        folder=results_dir(request.results) / identity,
+        split=split,
+    )
+
+
+def _card_of(request: Request) -> tuple[DatasetCard | None, Dataset | None]:
+    """Return the dataset's card, and the opened dataset where its references or splits are needed."""
+    if request.dataset is None:
+        if request.split is not None:
+            raise SegbenchError("SB104", "--split needs a --dataset to draw on")
+        return None, None
+    from segbench.cards import list_dataset_cards, load_dataset_card
+    from segbench.data import open_dataset
+
+    needs_files = request.reference is None or request.split is not None
+    if not needs_files and request.dataset in list_dataset_cards():
+        return load_dataset_card(request.dataset), None
+    dataset = open_dataset(request.dataset, data_dir=request.data_dir, max_bytes=request.max_bytes)
+    return dataset.card, dataset
+
+
+def _rules(request: Request, card: DatasetCard | None, labelling: Labelling | None) -> ScoringRules:
+    name = request.profile or (card.evaluation.profile if card is not None else "honest")
+    regions: Mapping[str, tuple[int, ...]] | None = request.regions or None
+    labels: tuple[int, ...] | None = None
+    ignore, mend = None, None
+    if labelling is not None and card is None:
+        regions, labels, ignore = regions or labelling.regions, labelling.labels, labelling.ignore_label
+    elif card is None and regions is not None:
+        labels = tuple(label for members in regions.values() for label in members)
+        mend = "name a region for it, or take what no region names for background: --other-labels background"
+    if regions is None and card is None:
+        profile = load_profile(name)
+        if profile.regions == "card":
+            raise SegbenchError(
+                "SB104",
+                "no region is named: segbench cannot know which labels belong together",
+                mend="--dataset NAME, --dataset-json FILE, or for example --region tumour=1,2",
+            )
+    return rules_for(
+        card,
+        load_profile(name),
+        regions=regions,
+        labels=labels,
+        ignore_label=ignore,
+        tolerance_mm=request.nsd_tolerance,
+        empty_policy=request.empty_policy,
+        geometry=request.geometry,
+        backend=request.backend,
+        max_bytes=request.max_bytes,
+        any_label=request.other_labels == "background",
+        label_mend=mend,
+    )
+
+
+def _check_names(rules: ScoringRules, gated: Sequence[str]) -> None:
+    """Raise before anything is scored: a gate that names no metric, a region named as the row over all."""
+    unknown = [name for name in gated if name not in rules.columns]
+    if unknown:
+        raise SegbenchError(
+            "SB104",
+            f"--fail-under {unknown[0]}: this profile has no such metric",
+            expected=", ".join(rules.columns),
+        )
+    if MEAN_REGION in rules.regions:
+        raise SegbenchError(
+            "SB104",
+            f"a region may not be called {MEAN_REGION!r}: tables call the mean of the regions so",
+            mend="name it otherwise, for example --region whole=1,2",
+        )
+
+
+def _check_backend(rules: ScoringRules) -> None:
+    """Raise now, not in a worker, when a backend is absent or lacks a metric."""
+    if rules.backend == "native":
+        return
+    import numpy as np
+
+    from segbench.metrics import evaluate_case
+
+    voxel = np.ones((1, 1, 1), dtype=np.uint8)
+    try:
+        evaluate_case(
+            voxel,
+            voxel,
+            spacing_mm=(1, 1, 1),
+            regions={"voxel": (1,)},
+            metrics=rules.metrics,
+            backend=rules.backend,
+        )
+    except ValueError as error:
+        raise SegbenchError(
+            "SB104", str(error), mend="a profile with fewer metrics, or --backend native"
+        ) from error
+
+
+def _chosen(
+    request: Request, references: References, dataset: Dataset | None
+) -> tuple[tuple[str, ...], str | None]:
+    """Return the cases to score and the name of the split they come from."""
+    if request.cases is not None and request.split is not None:
+        raise SegbenchError("SB104", "--cases and --split cannot both say which cases are scored")
+    if request.cases is not None:
+        return read_case_list(request.cases, references.cases), None
+    if request.split is None or dataset is None:
+        return references.cases, None
+    from segbench.data.splits import load_split
+
+    folds = load_split(request.split, dataset)
+    if len(folds) > 1 and request.fold >= len(folds):
+        raise SegbenchError(
+            "SB104", f"--fold {request.fold}: the split has {len(folds)} folds, counted from 0"
+        )
+    fold = folds[request.fold if len(folds) > 1 else 0]
+    cases = tuple(sorted(fold.test or fold.validation))
+    absent = sorted(set(cases).difference(references.cases))
+    if absent:
+        raise SegbenchError(
+            "SB324", f"{len(absent)} test cases have no reference", found=", ".join(absent[:10])
+        )
+    if not cases:
+        raise SegbenchError("SB311", f"split {fold.name} has no test case")
+    return cases, fold.name

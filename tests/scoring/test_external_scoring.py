@@ -15,10 +15,10 @@ from segbench.scoring.case import (
     LESION_PARAMETERS,
     failed_values,
     on_reference_grid,
-    rules_for,
     score_case,
     score_failure,
 )
+from segbench.scoring.rules import rules_for
 from segbench.volumes import Volume
 
 SPACING = (2.0, 1.0, 1.0)
