@@ -8,6 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
@@ -40,7 +41,7 @@ def cell(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return planned.cell.folder
 
 
-def lines_of(folder: Path) -> dict[str, dict[str, object]]:
+def lines_of(folder: Path) -> dict[str, dict[str, Any]]:
     lines = map(json.loads, (folder / "cases.jsonl").read_text().splitlines())
     return {line["case"]: {key: line[key] for key in ("rows", "reference", "notes")} for line in lines}
 
@@ -67,10 +68,10 @@ def test_a_killed_worker_leaves_the_same_rows_or_names_its_case(cell: Path, faul
 
 def test_a_stage_begun_again_scores_only_what_is_left(cell: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     table, kept = (cell / "cases.csv").read_bytes(), (cell / "cases.jsonl").read_text().splitlines()
-    real, scored = scoring_cases.ordered_map, []
+    real, scored = scoring_cases.ordered_map, list[str]()
 
-    def watched(function: object, tasks: object, *more: object, **named: object) -> object:
-        for task, *answer in real(function, tasks, *more, **named):  # type: ignore[arg-type]
+    def watched(function: Any, tasks: Any, *more: Any, **named: Any) -> Any:
+        for task, *answer in real(function, tasks, *more, **named):
             scored.append(task.case)
             yield task, *answer
 

@@ -95,6 +95,13 @@ def test_rows_have_our_statuses_and_nnunets_values(summary, tmp_path):
     )
 
 
+def test_the_record_holds_the_regions_as_far_as_the_card_knows_them(summary, tmp_path):
+    card = load_dataset_card(CARD)
+    profile = read_run(take(summary, tmp_path).folder).metric_profile
+    assert profile["regions"] == {name: list(card.regions[name]) for name in ("TC", "WT", "ET")}
+    assert (profile["name"], profile["metrics"]) == ("nnunet", ["dice", "iou"])
+
+
 def test_its_mean_stands_beside_ours(summary, tmp_path):
     taken = take(summary, tmp_path)
     for ours, theirs in taken.means.values():
