@@ -30,7 +30,7 @@ def nnunet_summary(
     """
     from segbench.cards import list_dataset_cards, load_dataset_card
     from segbench.data import open_dataset
-    from segbench.pipeline.nnunet_summary import import_summary
+    from segbench.scoring.import_nnunet import import_summary
 
     known = dataset in list_dataset_cards() or not Path(dataset).is_dir()
     card = load_dataset_card(dataset) if known else open_dataset(dataset).card

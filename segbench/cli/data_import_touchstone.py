@@ -21,7 +21,7 @@ def touchstone(
 
     Example: segbench data import touchstone Touchstone/ && segbench report --metrics dice
     """
-    from segbench.pipeline.touchstone import LICENCE, import_touchstone
+    from segbench.scoring.import_touchstone import LICENCE, import_touchstone
 
     taken = import_touchstone(folder, results=results, command=sys.argv)
     if settings().json:

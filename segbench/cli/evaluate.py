@@ -14,7 +14,7 @@ from segbench.core.errors import SegbenchError
 from segbench.core.interrupt import Interrupted
 
 if TYPE_CHECKING:
-    from segbench.pipeline.external import Evaluation
+    from segbench.scoring.evaluate import Evaluation
 
 WHAT, HOW, RUN = "What", "How", "Run"
 POLICIES = ("worst", "paper", "brats", "nan", "inf")
@@ -105,8 +105,8 @@ def evaluate(
     Example: segbench evaluate --prediction preds --reference labelsTs --region tumour=1
     """
     from segbench.cli.evaluate_table import print_table
-    from segbench.pipeline.external import Request, evaluate_predictions
-    from segbench.pipeline.external_sources import parse_regions
+    from segbench.scoring.evaluate import Request, evaluate_predictions
+    from segbench.scoring.sources import parse_regions
 
     gates = parse_numbers(fail_under, "--fail-under", "dice=0.80")
     request = Request(

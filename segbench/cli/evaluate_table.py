@@ -12,7 +12,7 @@ from segbench.core import console
 
 if TYPE_CHECKING:
     from segbench.metrics.summary import Summary
-    from segbench.pipeline.external import Evaluation
+    from segbench.scoring.evaluate import Evaluation
 
 MOST_BLOCKS = 10
 """Regions up to which each has a block of its own; more are one line each."""

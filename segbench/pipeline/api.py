@@ -10,10 +10,10 @@ from segbench.cards import list_dataset_cards, list_model_cards, load_dataset_ca
 from segbench.core.environment import results_dir
 from segbench.core.errors import SegbenchError, unknown_name
 from segbench.pipeline.context import Execution
-from segbench.pipeline.external import Evaluation, evaluate_predictions
-from segbench.pipeline.external import Request as ExternalRequest
 from segbench.pipeline.matrix import Outcome, run_plan
 from segbench.pipeline.plan import Request, make_plan
+from segbench.scoring.evaluate import Evaluation, evaluate_predictions
+from segbench.scoring.evaluate import Request as ExternalRequest
 
 Card = TypeVar("Card")
 
@@ -140,7 +140,7 @@ def evaluate(prediction: Path | str, reference: Path | str | None = None, **opti
     Args:
         prediction: Folder of predictions.
         reference: Folder of references; may be left out with `dataset`.
-        options: The other fields of `segbench.pipeline.external.Request`, named as the command's flags.
+        options: The other fields of `segbench.scoring.evaluate.Request`, named as the command's flags.
 
     Raises:
         SegbenchError: As the command.

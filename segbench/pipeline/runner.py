@@ -35,12 +35,12 @@ from segbench.pipeline.cell import Cell, identify, network_arguments
 from segbench.pipeline.cell_stages import CELL_STAGES
 from segbench.pipeline.code import changed_code, code_of
 from segbench.pipeline.context import Context, Execution, log_line
-from segbench.pipeline.scoring_rules import rules_for
 from segbench.pipeline.stages import drop_from, execute
 from segbench.pipeline.startup import first_step
 from segbench.records import Failure, Leaks, RunRecord, SplitRecord, read_run, run_id, write_run
 from segbench.records.lease import Lease
 from segbench.records.schema import SCHEMA_VERSION, FailureClass
+from segbench.scoring.rules import rules_for
 
 _CLASS_BY_CODE: dict[str, FailureClass] = {
     "SB402": "diverged",

@@ -25,13 +25,14 @@ MAY_IMPORT: dict[str, set[str]] = {
     "launch": {"core", "cards", "records"},
     # the report opens the scans of its overlays through the dataset's adapter
     "report": {"core", "cards", "volumes", "metrics", "stats", "records", "data"},
+    "scoring": {"core", "cards", "volumes", "metrics", "stats", "records", "data"},
     "pipeline": {
         "core", "cards", "volumes", "metrics", "stats", "networks", "data", "engine", "profiling", "records",
-        "launch", "report",
+        "launch", "report", "scoring",
     },
     "cli": {
         "core", "cards", "volumes", "metrics", "stats", "networks", "data", "engine", "profiling", "records",
-        "launch", "pipeline", "report",
+        "launch", "pipeline", "report", "scoring",
     },
 }  # fmt: skip
 
@@ -44,6 +45,7 @@ NEVER: dict[str, set[str]] = {
     "stats": {"torch", "pandas", "monai", "matplotlib"},
     "records": {"torch", "pandas", "numpy", "monai"},
     "report": {"torch", "monai"},
+    "scoring": {"torch", "pandas", "monai", "matplotlib"},
     "networks": {"pandas", "matplotlib", "nibabel"},
 }
 # Circles of files that are known; each goes when its room is rebuilt, and none may be added.

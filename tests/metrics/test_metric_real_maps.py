@@ -9,8 +9,8 @@ import pytest
 
 from segbench.metrics import _native, _plain, evaluate_case
 from segbench.metrics.registry import DEFAULT_METRICS
-from segbench.pipeline.external import Request, evaluate_predictions
 from segbench.records import read_cases
+from segbench.scoring.evaluate import Request, evaluate_predictions
 from segbench.volumes import read_label_map
 
 pytestmark = pytest.mark.real_data

@@ -1,13 +1,13 @@
-"""One case of `segbench evaluate`, from two files to rows: what a worker process does.
+"""One case, from its files to rows: what a worker process does.
 
 Every case leaves a stamp of the files it was computed from (state, sha256), so that the same command can
-tell what still holds. A worker that finds both digests unchanged says so and scores nothing.
+tell what still holds. A worker that finds both digests unchanged gives the earlier rows and scores nothing.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from multiprocessing import parent_process
 from pathlib import Path
@@ -18,8 +18,9 @@ from segbench.core.faults import fault
 from segbench.core.hashing import file_state, sha256_file
 from segbench.metrics.engines import compiled_engine_wanted
 from segbench.metrics.evaluate import SMALL_VOXELS
-from segbench.pipeline.external_sources import References
-from segbench.pipeline.scoring import CaseResult, ScoringRules, explain_label, score_file
+from segbench.scoring.case import CaseResult, explain_label, reference_digest, score_failure, score_file
+from segbench.scoring.rules import ScoringRules
+from segbench.scoring.sources import Predictions, References
 from segbench.volumes import DEFAULT_MAX_BYTES
 from segbench.volumes.read import plausible_size
 
@@ -39,28 +40,13 @@ class Task:
 
     Attributes:
         case: its id.
-        prediction: its file, or None.
-        before: the digests of an earlier run, or None.
+        before: what an earlier run kept of it, or None.
         check_only: only read the reference: another reference is damaged already, so nothing will be scored.
     """
 
     case: str
-    prediction: Path | None
-    before: Mapping[str, Any] | None = None
+    before: CaseResult | None = None
     check_only: bool = False
-
-
-@dataclass(frozen=True)
-class Answer:
-    """What a worker says about a task.
-
-    Attributes:
-        inputs: stamps of the files, and the digest of the rules.
-        result: rows and failure; None when the earlier rows still hold or nothing was to be scored.
-    """
-
-    inputs: dict[str, Any]
-    result: CaseResult | None
 
 
 @dataclass
@@ -70,36 +56,74 @@ class ScoreCase:
     Attributes:
         rules: how to score.
         references: where references come from.
+        predictions: the prediction of each case.
         threads: threads of the engine in a worker process.
     """
 
     rules: ScoringRules
     references: References
+    predictions: Predictions
     threads: int = 1
 
-    def __call__(self, task: Task) -> Answer:
-        """Return the rows of a case, or that the earlier ones hold."""
+    def __call__(self, task: Task) -> CaseResult | None:
+        """Return the rows of a case, the earlier ones where they hold; None when it was only checked."""
         if parent_process() is not None:
             os.environ["SEGBENCH_THREADS"] = str(self.threads)
             fault("worker")
+        prediction = self.predictions.paths[task.case]
         inputs = {
             "rules": self.rules.digest(),
             "reference": [self._stamp(path) for path in self.references.files(task.case)],
-            "prediction": None if task.prediction is None else self._stamp(task.prediction),
+            "prediction": None if prediction is None else self._stamp(prediction),
         }
-        if task.before is not None and same_content(task.before, inputs):
-            return Answer(inputs, None)
+        if task.before is not None and same_content(task.before.inputs, inputs):
+            return replace(task.before, inputs=inputs)
         try:
             reference = self.references.read(task.case)
         except SegbenchError as error:
             explain_label(error, self.rules)
             raise _named(error, task.case) from None
         if task.check_only:
-            return Answer(inputs, None)
-        result = score_file(self.rules, task.case, reference, task.prediction)
-        if is_its_reference(inputs):
-            result = replace(result, notes=(*result.notes, (SAME_FILE, task.case)))
-        return Answer(inputs, result)
+            return None
+        absent = self.predictions.absent.get(task.case)
+        result = score_file(self.rules, task.case, reference, prediction, absent=absent)
+        notes = (*result.notes, (SAME_FILE, task.case)) if is_its_reference(inputs) else result.notes
+        return replace(result, inputs=inputs, notes=notes)
+
+    def killed(self, case: str, error: SegbenchError) -> CaseResult:
+        """Return the rows of a case that no worker survives: unreadable, with the signal's name."""
+        reference = self.references.read(case)
+        return CaseResult(
+            case=case,
+            rows=score_failure(self.rules, case, reference, error),
+            reference=reference_digest(reference),
+            inputs={"rules": self.rules.digest()},
+            failure={**error.as_dict(), "case": case, "status": "unreadable"},
+        )
+
+    def files(self, case: str) -> list[Path]:
+        """Return the files of a case, the prediction last."""
+        prediction = self.predictions.paths[case]
+        return [*self.references.files(case), *([prediction] if prediction is not None else [])]
+
+    def holds(self, before: CaseResult | None) -> bool:
+        """Tell without reading that a case's files are what they were: nobody can set `ctime` back.
+
+        Where the state differs the digests decide (`same_content`).
+        """
+        if before is None or before.inputs.get("rules") != self.rules.digest():
+            return False
+        prediction = self.predictions.paths[before.case]
+        paths = self.files(before.case)
+        stamps = _stamps(before.inputs)
+        if (before.inputs.get("prediction") is None) != (prediction is None) or len(stamps) != len(paths):
+            return False
+        return all(
+            old.get("sha256") is not None
+            and tuple(old.get(name) for name in ("bytes", "mtime_ns", "ctime_ns", "inode"))
+            == file_state(path)
+            for old, path in zip(stamps, paths, strict=True)
+        )
 
     def _stamp(self, path: Path) -> Stamp:
         return stamp(path, max_bytes=self.rules.max_bytes)
@@ -143,36 +167,20 @@ def is_its_reference(inputs: Mapping[str, Any]) -> bool:
     return found is not None and any(found == each.get("sha256") for each in inputs.get("reference") or ())
 
 
-def untouched(before: Mapping[str, Any], files: Sequence[Path], prediction: Path | None, rules: str) -> bool:
-    """Tell without reading that a case's files are what they were: nobody can set `ctime` back.
-
-    Where the state differs the digests decide (`same_content`).
-    """
-    if before.get("rules") != rules or (before.get("prediction") is None) != (prediction is None):
-        return False
-    stamps: list[Any] = [*(before.get("reference") or ()), *([before["prediction"]] if prediction else [])]
-    paths = [*files, *([prediction] if prediction else [])]
-    if len(stamps) != len(paths):
-        return False
-    for old, path in zip(stamps, paths, strict=True):
-        known = tuple(old.get(name) for name in ("bytes", "mtime_ns", "ctime_ns", "inode"))
-        if old.get("sha256") is None or known != file_state(path):
-            return False
-    return True
-
-
 def same_content(before: Mapping[str, Any], now: Mapping[str, Any]) -> bool:
     """Tell whether two sets of stamps are of the same bytes under the same rules."""
+    digests = [each.get("sha256") for each in _stamps(now)]
     return (
         before.get("rules") == now["rules"]
-        and _digests(before) == _digests(now)
-        and None not in _digests(now)
+        and (before.get("prediction") is None) == (now["prediction"] is None)
+        and [each.get("sha256") for each in _stamps(before)] == digests
+        and None not in digests
     )
 
 
-def _digests(inputs: Mapping[str, Any]) -> list[Any]:
-    stamps = [*(inputs.get("reference") or ()), *([inputs["prediction"]] if inputs.get("prediction") else [])]
-    return [each.get("sha256") for each in stamps] + ([] if inputs.get("prediction") else ["no prediction"])
+def _stamps(inputs: Mapping[str, Any]) -> list[Stamp]:
+    """Return the stamps of a case's files, the prediction's last."""
+    return [*(inputs.get("reference") or ()), *([inputs["prediction"]] if inputs.get("prediction") else [])]
 
 
 def _named(error: SegbenchError, case: str) -> SegbenchError:

@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 
 from segbench.core.errors import SegbenchError
-from segbench.pipeline.external import Request, evaluate_predictions
-from segbench.pipeline.external_work import stamp
+from segbench.scoring.evaluate import Request, evaluate_predictions
+from segbench.scoring.work import stamp
 
 SHAPE = (12, 14, 16)
 OLD = (10**9, 10**9)
@@ -104,7 +104,7 @@ def test_what_no_reader_takes_is_not_hashed(tmp_path, monkeypatch):
     os.truncate(page, 2**33)
     hashed: list[str] = []
     monkeypatch.setattr(
-        "segbench.pipeline.external_work.sha256_file", lambda path: hashed.append(path.name) or "0" * 64
+        "segbench.scoring.work.sha256_file", lambda path: hashed.append(path.name) or "0" * 64
     )
     for path in (hole, packed, page, tmp_path / "absent.nii", tmp_path):
         assert stamp(path)["sha256"] is None
@@ -212,7 +212,7 @@ def test_no_hint_for_what_no_symmetry_mends(tmp_path, shift):
 
 def test_a_hint_looks_at_a_sample_only(monkeypatch):
     """Large volumes: the estimate from a sample stands for the Dice of the whole."""
-    from segbench.pipeline import mirrored
+    from segbench.scoring import mirrored
 
     monkeypatch.setattr(mirrored, "_SAMPLE", 200)
     rng = np.random.default_rng(0)

@@ -1,19 +1,25 @@
-"""From what was asked to what is to be done: names resolved, cases chosen, rules made; nothing is opened."""
+"""What `segbench evaluate` is asked, and what is to be done then: names resolved, cases chosen, rules made.
+
+Nothing is opened here.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from segbench.core.environment import results_dir
 from segbench.core.errors import SegbenchError
 from segbench.metrics.profiles import load_profile
 from segbench.metrics.summary import MEAN_REGION
-from segbench.pipeline.external_record import PROTOCOL
-from segbench.pipeline.external_request import Request
-from segbench.pipeline.external_sources import (
+from segbench.records.identity import run_id as make_run_id
+from segbench.records.schema import SCHEMA_VERSION
+from segbench.scoring.case import Row
+from segbench.scoring.record import PROTOCOL
+from segbench.scoring.rules import Geometry, ScoringRules, rules_for
+from segbench.scoring.sources import (
     DatasetReferences,
     Labelling,
     Predictions,
@@ -23,14 +29,66 @@ from segbench.pipeline.external_sources import (
     read_case_list,
     reference_folder,
 )
-from segbench.pipeline.scoring import Row
-from segbench.pipeline.scoring_rules import ScoringRules, rules_for
-from segbench.records.identity import run_id as make_run_id
-from segbench.records.schema import SCHEMA_VERSION
+from segbench.volumes import DEFAULT_MAX_BYTES
 
 if TYPE_CHECKING:
     from segbench.cards.dataset_card import DatasetCard
     from segbench.data import Dataset
+
+
+@dataclass(frozen=True, kw_only=True)
+class Request:
+    """What to score and how; the flags of `segbench evaluate` (`metrics.md` 8).
+
+    Attributes:
+        prediction: folder of predictions.
+        reference: folder of references; None takes those of the dataset.
+        dataset: slug, or folder that describes itself.
+        dataset_json: nnU-Net's or MSD's `dataset.json`, for regions and labels.
+        regions: name -> labels, where neither a dataset nor a `dataset.json` says.
+        cases: file of case ids.
+        split: split by name or file: its test part of `fold` is scored.
+        profile: metric profile by name or file; None takes the card's, else `honest`.
+        nsd_tolerance: mm for all regions, or region -> mm.
+        empty_policy: instead of the profile's.
+        geometry: instead of the profile's.
+        other_labels: `background` allows labels that nobody declared and takes them for background.
+        backend: which implementation computes the region metrics.
+        name: the model of the rows; None takes the folder's name.
+        fold: fold the predictions come from.
+        seed: seed of the training they come from.
+        workers: processes; None decides by cores, memory and size.
+        on_error: `stop` ends at the first unusable prediction.
+        results: folder of runs.
+        fresh: forget the rows of an earlier run.
+        data_dir: folder of datasets.
+        max_bytes: largest volume that is read.
+        gated: metrics that the profile must have, because their means will be compared with a limit.
+    """
+
+    prediction: Path
+    reference: Path | None = None
+    dataset: str | None = None
+    dataset_json: Path | None = None
+    regions: Mapping[str, tuple[int, ...]] | None = None
+    cases: Path | None = None
+    split: str | None = None
+    profile: str | None = None
+    nsd_tolerance: float | Mapping[str, float] | None = None
+    empty_policy: str | None = None
+    geometry: Geometry | None = None
+    other_labels: Literal["error", "background"] = "error"
+    backend: str = "native"
+    name: str | None = None
+    fold: int = 0
+    seed: int = 0
+    workers: int | None = None
+    on_error: Literal["score", "stop"] = "score"
+    results: Path | None = None
+    fresh: bool = False
+    data_dir: Path | None = None
+    max_bytes: int = DEFAULT_MAX_BYTES
+    gated: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -60,6 +118,13 @@ class Job:
             "fold": request.fold,
             "seed": request.seed,
         }
+
+    @property
+    def given(self) -> list[Path]:
+        """Return every file that is read."""
+        named = [path for path in (self.request.dataset_json, self.request.cases) if path is not None]
+        predictions = [path for path in self.predictions.paths.values() if path is not None]
+        return [*named, *(path for case in self.cases for path in self.references.files(case)), *predictions]
 
 
 def prepare(request: Request) -> Job:

@@ -11,14 +11,14 @@ from segbench.cards import load_dataset_card
 from segbench.core.errors import SegbenchError
 from segbench.metrics import evaluate_case, load_profile
 from segbench.metrics.registry import METRICS
-from segbench.pipeline.scoring import (
+from segbench.scoring.case import (
     LESION_PARAMETERS,
     failed_values,
     on_reference_grid,
-    rules_for,
     score_case,
     score_failure,
 )
+from segbench.scoring.rules import rules_for
 from segbench.volumes import Volume
 
 SPACING = (2.0, 1.0, 1.0)

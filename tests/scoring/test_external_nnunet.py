@@ -16,8 +16,8 @@ from segbench.cli import common
 from segbench.cli.main import build_app
 from segbench.core import console
 from segbench.core.errors import SegbenchError
-from segbench.pipeline.nnunet_summary import import_summary
 from segbench.records import read_cases, read_run
+from segbench.scoring.import_nnunet import import_summary
 from segbench.volumes import Volume, write_label_map
 
 
@@ -93,6 +93,13 @@ def test_rows_have_our_statuses_and_nnunets_values(summary, tmp_path):
         "nnunet",
         1,
     )
+
+
+def test_the_record_holds_the_regions_as_far_as_the_card_knows_them(summary, tmp_path):
+    card = load_dataset_card(CARD)
+    profile = read_run(take(summary, tmp_path).folder).metric_profile
+    assert profile["regions"] == {name: list(card.regions[name]) for name in ("TC", "WT", "ET")}
+    assert (profile["name"], profile["metrics"]) == ("nnunet", ["dice", "iou"])
 
 
 def test_its_mean_stands_beside_ours(summary, tmp_path):

@@ -15,21 +15,19 @@ import csv
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from segbench.core.atomic import atomic_write
-from segbench.core.environment import machine, results_dir, tilde, versions
+from segbench.core.environment import results_dir
 from segbench.core.errors import SegbenchError
 from segbench.core.hashing import digest_json, sha256_file
 from segbench.metrics.summary import summarise
-from segbench.pipeline.external import PROTOCOL
-from segbench.pipeline.external_sources import is_case_id
 from segbench.records import write_run
 from segbench.records.identity import run_id as make_run_id
-from segbench.records.schema import SCHEMA_VERSION, RunRecord, SplitRecord
 from segbench.records.store import CASES_FILE, cases_csv_text, check_run_folder
+from segbench.scoring.record import PROTOCOL, external_record, now
+from segbench.scoring.sources import is_case_id
 
 TEST_SETS: Mapping[str, str] = {
     "totalsegmentator_results": "touchstone-totalsegmentator",
@@ -203,8 +201,16 @@ def _import_model(
     folder = results_dir(results) / identity
     check_run_folder(folder, identity, [source / file for file in FILES])
     scores = sha256_file(atomic_write(folder / CASES_FILE, cases_csv_text(rows, metrics)))
-    record = _record(identity, keys, sorted({case for case, _ in everything}), digests, command)
-    write_run(folder, record.model_copy(update={"digests": {"cases": scores}}))
+    record = external_record(
+        keys,
+        cases=sorted({case for case, _ in everything}),
+        profile={"name": "touchstone", "empty_policy": "nan"},  # the same whichever tables are there
+        external={"touchstone": dict(digests), "licence": LICENCE},
+        command=command,
+        split="touchstone",
+    )
+    ended = {"status": "complete", "finished": now(), "warnings": (LICENCE,), "digests": {"cases": scores}}
+    write_run(folder, record.model_copy(update=ended))
     means = [s.mean for s in summarise(rows, metrics) if s.metric == "dice" and s.region == "mean"]
     return ImportedModel(
         run_id=identity,
@@ -237,34 +243,3 @@ def _rows(tables: Mapping[str, Scores], everything: Mapping[tuple[str, str], boo
             }
         )
     return rows
-
-
-def _record(
-    identity: str,
-    keys: Mapping[str, Any],
-    cases: Sequence[str],
-    digests: Mapping[str, str],
-    command: Sequence[str],
-) -> RunRecord:
-    now, found = datetime.now(UTC).isoformat(timespec="seconds"), versions()
-    return RunRecord(
-        schema_version=SCHEMA_VERSION,
-        run_id=identity,
-        kind="external",
-        status="complete",
-        created=now,
-        finished=now,
-        command=tuple(tilde(part) for part in command),
-        model={"slug": keys["model"]},
-        dataset={"slug": keys["dataset"]},
-        protocol={"name": PROTOCOL},
-        metric_profile={"name": "touchstone", "empty_policy": "nan"},  # the same whichever tables are there
-        split=SplitRecord(name="touchstone", test=tuple(cases)),
-        fold=0,
-        seed=0,
-        segbench={"version": found.get("segbench", "unknown")},
-        versions=found,
-        machine=machine(),
-        warnings=(LICENCE,),
-        external={"touchstone": dict(digests), "licence": LICENCE},
-    )

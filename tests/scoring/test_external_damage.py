@@ -15,8 +15,8 @@ import pytest
 from segbench.metrics import evaluate_case
 from segbench.metrics.policies import POLICIES
 from segbench.metrics.summary import summarise
-from segbench.pipeline.external import Request, evaluate_predictions
 from segbench.records import read_cases
+from segbench.scoring.evaluate import Request, evaluate_predictions
 from segbench.volumes import Volume, write_label_map
 
 SHAPE = (12, 20, 18)

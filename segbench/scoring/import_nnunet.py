@@ -13,12 +13,11 @@ import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from segbench.core.atomic import remove_leftovers, sync_lines
-from segbench.core.environment import machine, results_dir, tilde, versions
+from segbench.core.environment import results_dir, tilde
 from segbench.core.errors import SegbenchError
 from segbench.core.foreign import parse_json
 from segbench.core.hashing import sha256_file
@@ -26,13 +25,13 @@ from segbench.metrics.overlap import Counts, dice, iou
 from segbench.metrics.policies import fill, penalised, status_of
 from segbench.metrics.profiles import load_profile
 from segbench.metrics.summary import MEAN_REGION, summarise
-from segbench.pipeline.external import PROTOCOL
-from segbench.pipeline.external_sources import is_case_id
 from segbench.records import append_case, write_cases_csv, write_run
 from segbench.records.identity import run_id as make_run_id
 from segbench.records.lease import Lease
-from segbench.records.schema import SCHEMA_VERSION, RunRecord, SplitRecord
+from segbench.records.schema import RunRecord
 from segbench.records.store import CASE_LINES, CASES_FILE, check_run_folder
+from segbench.scoring.record import PROTOCOL, external_record, now
+from segbench.scoring.sources import is_case_id
 from segbench.volumes import read_label_map, stem_and_ending
 
 if TYPE_CHECKING:
@@ -139,7 +138,7 @@ def import_summary(
             cases.append(case)
         sync_lines(folder / CASE_LINES)
         scores = {"cases": sha256_file(write_cases_csv(folder, METRICS))}
-        record = _record(identity, card, keys, cases, path, digest, command, gathered)
+        record = _record(card, keys, cases, path, digest, command, gathered)
         write_run(folder, record.model_copy(update={"digests": scores}))
     ours = {
         summary.region: summary.mean
@@ -310,7 +309,6 @@ def _counts_of_files(entry: Mapping[str, Any]) -> Any:
 
 
 def _record(
-    identity: str,
     card: DatasetCard,
     keys: Mapping[str, Any],
     cases: Sequence[str],
@@ -319,31 +317,23 @@ def _record(
     command: Sequence[str],
     gathered: _Gathered,
 ) -> RunRecord:
-    now, found = datetime.now(UTC).isoformat(timespec="seconds"), versions()
     profile = load_profile("nnunet")
-    return RunRecord(
-        schema_version=SCHEMA_VERSION,
-        run_id=identity,
-        kind="external",
-        status="complete",
-        created=now,
-        finished=now,
-        command=tuple(tilde(part) for part in command),
-        model={"slug": keys["model"]},
-        dataset={"slug": card.slug},
-        protocol={"name": PROTOCOL},
-        metric_profile={
+    record = external_record(
+        keys,
+        cases=sorted(cases),
+        profile={
             "name": profile.name,
             "metrics": list(METRICS),
             "empty_policy": profile.empty_policy,
+            "regions": {
+                name: list(card.regions[name])
+                for name in dict.fromkeys(row["region"] for row in gathered.rows)
+                if name in card.regions
+            },
             "digest": profile.digest(),
         },
-        split=SplitRecord(test=tuple(sorted(cases))),
-        fold=keys["fold"],
-        seed=keys["seed"],
-        segbench={"version": found.get("segbench", "unknown")},
-        versions=found,
-        machine=machine(),
-        warnings=tuple(f"{r['case']}, {r['region']}: SB217 {r['message']}" for r in gathered.refused),
         external={"nnunet_summary": tilde(path), "sha256": digest, "compared_with_files": gathered.compared},
+        command=command,
     )
+    refused = tuple(f"{r['case']}, {r['region']}: SB217 {r['message']}" for r in gathered.refused)
+    return record.model_copy(update={"status": "complete", "finished": now(), "warnings": refused})

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,32 +23,18 @@ from segbench.metrics import evaluate_case
 from segbench.metrics.inputs import diagonal_mm
 from segbench.metrics.policies import fill, filled_value, penalised
 from segbench.metrics.registry import METRICS
-from segbench.pipeline.mirrored import mirror_hint
-from segbench.pipeline.scoring_rules import LESION_PARAMETERS, ScoringRules, rules_for
+from segbench.scoring.mirrored import mirror_hint
+from segbench.scoring.rules import LESION_PARAMETERS, ScoringRules
 from segbench.volumes import Volume, compare_geometry, count_labels, read_label_map
 from segbench.volumes.geometry import reorient, unit_mend
 from segbench.volumes.volume import UNIT_NAMES, UNITS_MM
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from numpy.typing import NDArray
 
     Labels = NDArray[np.unsignedinteger[Any]]
-
-__all__ = [
-    "LESION_PARAMETERS",
-    "CaseResult",
-    "ScoringRules",
-    "failed_values",
-    "failure_status",
-    "on_reference_grid",
-    "reference_digest",
-    "rules_for",
-    "score_case",
-    "score_failure",
-    "score_file",
-]
 
 Row = dict[str, Any]
 Note = tuple[str, str]
@@ -67,6 +53,7 @@ class CaseResult:
         case: its id.
         rows: one per region.
         reference: digest of the reference that was scored, see `reference_digest`.
+        inputs: stamps of the files and the digest of the rules that the rows were computed from.
         failure: why there was no usable prediction, as `SegbenchError.as_dict`, with `status`; else None.
         warnings: what the user should know although the case was scored.
         notes: what may hold of many cases, (text, example) each: said once, with the number of cases.
@@ -75,12 +62,38 @@ class CaseResult:
     case: str
     rows: list[Row]
     reference: str
+    inputs: dict[str, Any] = field(default_factory=dict[str, Any])
     failure: dict[str, Any] | None = None
     warnings: tuple[str, ...] = ()
     notes: tuple[Note, ...] = ()
 
+    @classmethod
+    def of_line(cls, line: Mapping[str, Any]) -> CaseResult:
+        """Return what a line of `cases.jsonl` says."""
+        return cls(
+            case=line["case"],
+            rows=line["rows"],
+            reference=line["reference"],
+            inputs=line.get("inputs") or {},
+            failure=line.get("failure"),
+            warnings=tuple(line.get("warnings") or ()),
+            notes=tuple((text, example) for text, example in line.get("notes") or ()),
+        )
 
-def score_file(rules: ScoringRules, case: str, reference: Volume, prediction: Path | None) -> CaseResult:
+    def as_line(self) -> dict[str, Any]:
+        """Return what a line of `cases.jsonl` holds besides case and rows."""
+        return {
+            "inputs": self.inputs,
+            "reference": self.reference,
+            "failure": self.failure,
+            "warnings": list(self.warnings),
+            "notes": [list(note) for note in self.notes],
+        }
+
+
+def score_file(
+    rules: ScoringRules, case: str, reference: Volume, prediction: Path | None, *, absent: str | None = None
+) -> CaseResult:
     """Return the rows of one case, read from its prediction file; a fault of the file becomes a status.
 
     Args:
@@ -88,11 +101,13 @@ def score_file(rules: ScoringRules, case: str, reference: Volume, prediction: Pa
         case: its id.
         reference: the expert's label map, as read.
         prediction: the file, or None when there is none.
+        absent: why there is none, where that is known.
     """
     digest = reference_digest(reference)
     try:
         if prediction is None or not os.path.lexists(prediction):
-            raise SegbenchError("SB215", f"no prediction for case {case}", case=case, path=prediction)
+            what = f"no prediction for case {case}" if absent is None else f"no prediction: {absent}"
+            raise SegbenchError("SB215", what, case=case, path=prediction)
         read = read_label_map(prediction, labels=rules.labels, max_bytes=rules.max_bytes)
         volume, warnings = on_reference_grid(case, reference, read, rules.profile.geometry, prediction)
     except SegbenchError as error:
@@ -306,6 +321,20 @@ def score_failure(rules: ScoringRules, case: str, reference: Volume, error: Segb
             }
         )
     return rows
+
+
+def failure_error(failure: Mapping[str, Any], *details: str) -> SegbenchError:
+    """Return the error that a `CaseResult.failure` tells of, with further lines."""
+    return SegbenchError(
+        failure["code"],
+        failure["message"],
+        path=failure.get("path"),
+        case=failure["case"],
+        expected=failure.get("expected"),
+        found=failure.get("found"),
+        mend=failure.get("mend"),
+        details=[*failure.get("details", ()), *details],
+    )
 
 
 def failure_status(code: str) -> str:

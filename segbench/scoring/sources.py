@@ -8,7 +8,7 @@ the same files give the same cases on every machine.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -170,10 +170,12 @@ class Predictions:
     Attributes:
         paths: case id -> file, or None where there is none.
         extra: names of volumes without a reference, sorted; never scored.
+        absent: case id -> why there is no file, where that is known.
     """
 
     paths: Mapping[str, Path | None]
-    extra: tuple[str, ...]
+    extra: tuple[str, ...] = ()
+    absent: Mapping[str, str] = field(default_factory=dict[str, str])
 
 
 def find_predictions(folder: Path, cases: Sequence[str], known: Sequence[str]) -> Predictions:

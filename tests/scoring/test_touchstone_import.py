@@ -7,7 +7,7 @@ import pytest
 from typer.testing import CliRunner
 
 from segbench.core.errors import SegbenchError
-from segbench.pipeline.touchstone import import_touchstone, read_table
+from segbench.scoring.import_touchstone import import_touchstone, read_table
 
 HEAD = "name,aorta,liver"
 

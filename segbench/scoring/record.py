@@ -1,4 +1,4 @@
-"""The `run.json` of an evaluation."""
+"""The `run.json` of scores that were made outside: of an evaluation, or taken in from a file."""
 
 from __future__ import annotations
 
@@ -10,65 +10,52 @@ from typing import Any
 
 from segbench.core.environment import git_state, machine, tilde, versions
 from segbench.core.errors import SegbenchError
-from segbench.pipeline.external_request import Request
-from segbench.pipeline.scoring_rules import ScoringRules
 from segbench.records.schema import SCHEMA_VERSION, Failure, RunRecord, SplitRecord
 
 PROTOCOL = "external"
 
 
 def external_record(
-    request: Request,
-    rules: ScoringRules,
+    keys: Mapping[str, Any],
     *,
-    identity: Mapping[str, Any],
-    cases: tuple[str, ...],
-    split: str | None,
-    extra: tuple[str, ...],
+    cases: Sequence[str],
+    profile: Mapping[str, Any],
+    external: Mapping[str, Any],
     command: Sequence[str] | None,
+    split: str | None = None,
 ) -> RunRecord:
-    """Return the `run.json` of an evaluation that begins.
+    """Return the `run.json` of a run of kind `external` that begins.
 
     Args:
-        request: what was asked.
-        rules: how it is scored.
-        identity: run id, model and dataset.
+        keys: the columns of its rows that say whose they are: run id, model, dataset, fold, seed.
         cases: expected cases.
-        split: name of the split they come from.
-        extra: prediction files without a reference.
+        profile: how they were scored, as far as known.
+        external: where the scores come from.
         command: the command line; None takes this process's.
+        split: name of the split the cases come from.
     """
     found = versions()
     return RunRecord(
         schema_version=SCHEMA_VERSION,
-        run_id=identity["run_id"],
+        run_id=keys["run_id"],
         kind="external",
         status="running",
         created=now(),
         command=tuple(tilde(part) for part in (command if command is not None else sys.argv)),
-        model={"slug": identity["model"]},
-        dataset={"slug": identity["dataset"]},
+        model={"slug": keys["model"]},
+        dataset={"slug": keys["dataset"]},
         protocol={"name": PROTOCOL},
-        metric_profile=rules.as_dict(),
-        rules_digest=rules.digest(),
-        split=SplitRecord(name=split, test=cases),
-        fold=request.fold,
-        seed=request.seed,
+        metric_profile=dict(profile),
+        split=SplitRecord(name=split, test=tuple(cases)),
+        fold=keys["fold"],
+        seed=keys["seed"],
         segbench={
             "version": found.get("segbench", "unknown"),
             "git": git_state(Path(__file__).resolve().parent.parent),
         },
         versions=found,
         machine=machine(),
-        execution={"workers": request.workers},
-        external={
-            "prediction": tilde(request.prediction),
-            "reference": None if request.reference is None else tilde(request.reference),
-            "geometry": rules.profile.geometry,
-            "backend": rules.backend,
-            "backend_version": found.get(rules.backend, found.get("segbench")),
-            "extra_predictions": list(extra),
-        },
+        external=dict(external),
     )
 
 

@@ -1,0 +1,214 @@
+"""Evaluate-only: predictions of any tool against references, as a run of kind `external`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from segbench.core import console
+from segbench.core.atomic import remove_leftovers
+from segbench.core.environment import tilde
+from segbench.core.errors import SegbenchError
+from segbench.core.hashing import sha256_file
+from segbench.core.interrupt import Interrupted, StopRequest
+from segbench.metrics.summary import Summary, number, summarise
+from segbench.records import RunRecord, write_cases_csv, write_run
+from segbench.records.lease import Lease
+from segbench.records.store import CASE_LINES, CASES_FILE, check_run_folder
+from segbench.scoring.case import CaseResult, Row, failure_error
+from segbench.scoring.cases import notes_by_text, notes_told_once, score_cases
+from segbench.scoring.record import as_failed, external_record, now
+from segbench.scoring.request import Job, Request, prepare
+from segbench.scoring.rules import ScoringRules
+from segbench.scoring.work import SAME_FILE
+
+__all__ = ["Evaluation", "Request", "evaluate_predictions"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evaluation:
+    """What an evaluation left.
+
+    Attributes:
+        run_id: id of the run.
+        folder: its folder.
+        rules: how it was scored.
+        cases: expected cases.
+        rows: one per (case, region), in the order of cases, then regions.
+        failures: one per case without a usable prediction: case, status, code, message and more.
+        extra_predictions: files without a reference.
+        warnings: what else the user should know, notes with their numbers of cases included.
+        notes: what holds of several cases, with an example of each such case.
+    """
+
+    run_id: str
+    folder: Path
+    rules: ScoringRules
+    cases: tuple[str, ...]
+    rows: list[Row]
+    failures: list[dict[str, Any]]
+    extra_predictions: tuple[str, ...]
+    warnings: tuple[str, ...] = ()
+    notes: Mapping[str, Sequence[str]] = field(default_factory=dict[str, Sequence[str]])
+
+    @cached_property
+    def summaries(self) -> list[Summary]:
+        """The summary of every region and metric, regions in the order of the tables."""
+        order = {region: index for index, region in enumerate(self.rules.regions)}
+        rows = sorted(self.rows, key=lambda row: order[row["region"]])
+        return summarise(rows, self.rules.columns, self.cases, self.rules.mean_regions)
+
+    def as_json(self) -> dict[str, Any]:
+        """Return the document of `segbench evaluate --json`."""
+        failed = [
+            {key: failure.get(key) for key in ("case", "status", "code", "message")}
+            for failure in self.failures
+        ]
+        return {
+            "schema_version": 1,
+            "kind": "external",
+            "run_id": self.run_id,
+            "run_directory": str(self.folder),
+            "profile": self.rules.profile.name,
+            "empty_policy": self.rules.profile.empty_policy,
+            "n_expected": len(self.cases),
+            "n_scored": len(self.cases) - len(failed),
+            "n_failed": len(failed),
+            "extra_predictions": list(self.extra_predictions),
+            "failures": failed,
+            "summary": [summary.as_json() for summary in self.summaries],
+        }
+
+
+def evaluate_predictions(request: Request, *, command: Sequence[str] | None = None) -> Evaluation:
+    """Score predictions against references and leave a run of kind `external`.
+
+    Args:
+        request: what to score and how.
+        command: the command line, for the record.
+
+    Returns:
+        Rows, failures and the run's folder. Cases whose files and rules are unchanged are not scored again.
+
+    Raises:
+        SegbenchError: SB104 and SB101 usage, SB201 to SB217 for references, SB311 no case, SB603 another
+            process holds the run; with `on_error="stop"` the first unusable prediction.
+        Interrupted: a signal came; finished cases are kept.
+    """
+    job = prepare(request)
+    check_run_folder(job.folder, job.run_id, job.given)
+    with StopRequest() as stop, Lease(job.folder) as lease:
+        remove_leftovers(job.folder)
+        if request.fresh:
+            for name in (CASE_LINES, CASES_FILE):
+                (job.folder / name).unlink(missing_ok=True)
+        record = _record(job, command)
+        write_run(job.folder, record)
+        superfluous = _superfluous(job.predictions.extra)
+        try:
+            results = score_cases(
+                job.cases,
+                job.references,
+                job.predictions,
+                job.rules,
+                job.folder,
+                request.workers,
+                keys=job.keys,
+                stop=stop,
+                tell=lambda result: _tell(result, job.rules),
+                title=f"evaluate {job.model}",
+                stop_at_failure=request.on_error == "stop",
+            )
+            lease.check()
+        except Interrupted:
+            write_run(job.folder, record.model_copy(update={"status": "interrupted"}))
+            raise
+        except SegbenchError as error:
+            write_run(job.folder, as_failed(record, error))
+            raise
+        evaluation = _evaluation(job, results, superfluous)
+        table = write_cases_csv(job.folder, job.rules.columns, cases=job.cases)
+        ended = {
+            "status": "complete",
+            "finished": now(),
+            "warnings": evaluation.warnings,
+            "references": {result.case: result.reference for result in results},
+            "digests": {"cases": sha256_file(table)},
+            "external": {**(record.external or {}), **_equal(evaluation.notes)},
+        }
+        write_run(job.folder, record.model_copy(update=ended))
+    return evaluation
+
+
+def _record(job: Job, command: Sequence[str] | None) -> RunRecord:
+    """Return the record of an evaluation that begins."""
+    request, rules = job.request, job.rules
+    record = external_record(
+        job.keys,
+        cases=job.cases,
+        profile=rules.as_dict(),
+        external={
+            "prediction": tilde(request.prediction),
+            "reference": None if request.reference is None else tilde(request.reference),
+            "geometry": rules.profile.geometry,
+            "backend": rules.backend,
+            "extra_predictions": list(job.predictions.extra),
+        },
+        command=command,
+        split=job.split,
+    )
+    known = record.versions or {}
+    version = {"backend_version": known.get(rules.backend, known.get("segbench"))}
+    return record.model_copy(
+        update={
+            "rules_digest": rules.digest(),
+            "execution": {"workers": request.workers},
+            "external": {**(record.external or {}), **version},
+        }
+    )
+
+
+def _superfluous(extra: Sequence[str]) -> list[str]:
+    """Warn of files without a reference; the warning, or nothing."""
+    if not extra:
+        return []
+    more = f" and {len(extra) - 10} more" if len(extra) > 10 else ""
+    what = "file has no reference and is" if len(extra) == 1 else "files have no reference and are"
+    console.warn(text := f"{len(extra)} {what} not scored: {', '.join(extra[:10])}{more}")
+    return [text]
+
+
+def _tell(result: CaseResult, rules: ScoringRules) -> None:
+    """Name a failed case on stderr, with what it costs; and what else the user should know of a case."""
+    if result.failure is not None:
+        costs = ", ".join(f"{name} {number(result.rows[0].get(name)):.4g}" for name in rules.headline)
+        console.fail(failure_error(result.failure, f"scored as a failure ({costs}), not left out"))
+    for warning in result.warnings:
+        console.warn(warning)
+
+
+def _equal(notes: Mapping[str, Sequence[str]]) -> dict[str, int]:
+    """Return how many predictions are their references, for the record; nothing where none is."""
+    return {"equal_to_reference": len(notes[SAME_FILE])} if SAME_FILE in notes else {}
+
+
+def _evaluation(job: Job, results: Sequence[CaseResult], warnings: Sequence[str]) -> Evaluation:
+    """Return the rows of all cases, those of earlier runs included."""
+    order = {region: index for index, region in enumerate(job.rules.regions)}
+    told = notes_told_once(results)
+    for text in told:
+        console.warn(text)
+    return Evaluation(
+        run_id=job.run_id,
+        folder=job.folder,
+        rules=job.rules,
+        cases=job.cases,
+        rows=[row for result in results for row in sorted(result.rows, key=lambda row: order[row["region"]])],
+        failures=[result.failure for result in results if result.failure is not None],
+        extra_predictions=job.predictions.extra,
+        warnings=(*warnings, *(text for result in results for text in result.warnings), *told),
+        notes=notes_by_text(results),
+    )
