@@ -44,7 +44,7 @@ class Limit:
 LIMITS = {
     "source lines": Limit(59_807, 42_000),
     "records": Limit(298, 150),
-    "import circles between files": Limit(3, 0),
+    "import circles between files": Limit(1, 0),
     "longest file": Limit(470, 500),
     "longest function": Limit(212, 90),
     "longest kernel file": Limit(721, 600),

@@ -13,9 +13,9 @@ from segbench.core import console
 from segbench.core.catalogue import ExitCode
 
 if TYPE_CHECKING:
+    from segbench.pipeline.cell import Plan
     from segbench.pipeline.context import Execution
     from segbench.pipeline.matrix import Outcome
-    from segbench.pipeline.plan import Plan
 
 WHAT, PLAN, WHERE, LAUNCH = "What", "Plan", "Where", "Launcher"
 

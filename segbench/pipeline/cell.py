@@ -80,6 +80,13 @@ def classes_of(card: DatasetCard, output: str) -> Classes:
     return Classes(values, tuple(tuple(r) for r in regions), tuple(written), ignore)
 
 
+def output_names(card: DatasetCard, classes: Classes) -> list[str]:
+    """The name of each output of a network: labels, or regions where it has region output."""
+    if classes.regions is None:
+        return [card.labels[value] for value in classes.values]
+    return [name for name, _ in sorted(card.regions.items(), key=lambda item: -len(item[1]))]
+
+
 def protocol_for(protocol: Protocol, model: ModelCard, card: DatasetCard) -> Protocol:
     """The protocol as it applies to one model on one dataset, every "card" replaced by the card's word."""
     own = protocol.for_family(model.family)
@@ -275,6 +282,46 @@ class Cell:
             fold=self.fold,
             seed=self.seed,
             content=content,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class PlannedCell:
+    """A cell with its state.
+
+    Attributes:
+        cell: What is to be run.
+        state: What its folder says.
+        note: Why it is blocked, or how far it has come.
+        problem: The fault of a blocked cell.
+        forecast_s: Seconds it will take; None when nothing was measured.
+        step_s: Seconds of a training step.
+        memory_bytes: Peak memory of training.
+        forecast_from: What was measured.
+    """
+
+    cell: Cell
+    state: CellState
+    note: str = ""
+    problem: SegbenchError | None = None
+    forecast_s: float | None = None
+    step_s: float | None = None
+    memory_bytes: int | None = None
+    forecast_from: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """All cells of a command in the order they are run, and the datasets and models that are not here."""
+
+    cells: tuple[PlannedCell, ...]
+    absent: tuple[SegbenchError, ...] = ()
+
+    @property
+    def runnable(self) -> tuple[PlannedCell, ...]:
+        """Cells with something left to do."""
+        return tuple(
+            cell for cell in self.cells if cell.state in {"planned", "resumable", "running", "failed"}
         )
 
 

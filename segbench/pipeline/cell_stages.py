@@ -15,7 +15,7 @@ from segbench.pipeline.preparing import prepare_stage, verify_stage
 from segbench.pipeline.profile_stage import profile_stage
 from segbench.pipeline.scoring_stage import evaluate_stage
 from segbench.pipeline.stages import Stage
-from segbench.pipeline.training import train_stage
+from segbench.pipeline.train_stage import train_stage
 
 
 def _split(context: Context) -> dict[str, Any]:

@@ -2,20 +2,29 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from segbench.cards import DatasetCard, ModelCard, Protocol
+from pydantic import ValidationError
+
+from segbench.cards import DatasetCard, ModelCard, Protocol, load_model_card
+from segbench.cards.fault_lines import fault_lines
 from segbench.core import console
 from segbench.core.environment import planned_threads
 from segbench.core.errors import SegbenchError
 from segbench.core.interrupt import StopRequest
+from segbench.data import open_dataset
+from segbench.data.digest import content_digest
 from segbench.data.splits import Split
-from segbench.pipeline.cell import Classes, classes_of
+from segbench.launch.command import JOB, LAUNCHER, NODE
+from segbench.pipeline.cell import Classes, classes_of, identify
+from segbench.pipeline.code import changed_code, code_of
+from segbench.records import RunRecord, run_id
 from segbench.records.schema import CodeRecord
 
 if TYPE_CHECKING:
@@ -143,6 +152,88 @@ class Context:
     def log(self, text: str) -> None:
         """Append a line to the run's log."""
         log_line(self.folder, text)
+
+
+def context_of(
+    record: RunRecord, folder: Path, where: Execution, stop: StopRequest, check: Callable[[], None]
+) -> Context:
+    """The cell as `run.json` describes it, refused when cards or data have changed since it was planned."""
+    assert record.model and record.dataset and record.protocol and record.split  # plan_run wrote them
+    model = load_model_card(str(record.model["slug"]))
+    dataset = open_dataset(str(record.dataset["slug"]), data_dir=where.data_dir)
+    try:
+        protocol = Protocol.model_validate(record.protocol)
+    except ValidationError as error:
+        raise SegbenchError(
+            "SB338",
+            "the run was planned by another version of segbench: its protocol has other fields",
+            path=folder,
+            details=fault_lines(error),
+            mend="plan it again with segbench run; the new run gets its own id",
+        ) from error
+    part = record.split
+    split = Split(
+        dataset=dataset.card.slug,
+        name=part.name or "",
+        train=part.train or (),
+        validation=part.validation or (),
+        test=part.test or (),
+        acknowledged_leaks=part.acknowledged_leaks,
+    )
+    fold, seed = record.fold or 0, record.seed or 0
+    code = code_of(model)
+    content = identify(
+        model,
+        dataset.card,
+        protocol,
+        dataset_digest=content_digest(dataset),
+        split_digest=split.digest,
+        code_digest=None if code is None else code.digest,
+    )
+    expected = run_id(model.slug, dataset.card.slug, protocol.name, fold=fold, seed=seed, content=content)
+    if expected != record.run_id and record.code is not None and code != record.code:
+        raise changed_code(record.code, code, folder)
+    if expected != record.run_id:
+        raise SegbenchError(
+            "SB338",
+            "the data, the cards or segbench's definitions have changed since this run was planned",
+            path=folder,
+            expected=record.run_id,
+            found=expected,
+            mend="plan it again with segbench run; the new run gets its own id",
+        )
+    return Context(
+        model=model,
+        dataset=dataset,
+        protocol=protocol,
+        split=split,
+        fold=fold,
+        seed=seed,
+        run_id=record.run_id,
+        folder=folder,
+        execution=where,
+        stop=stop,
+        check_lease=check,
+        code=code,
+    )
+
+
+def execution_of(record: RunRecord) -> Execution:
+    """Where and how a record says the cell runs; what a finished run noted besides is left out."""
+    noted = record.execution or {}
+    return Execution(**{name: noted[name] for name in Execution.__slots__ if name in noted})
+
+
+def started_by(execution: Execution) -> Execution:
+    """The execution with the launcher, job and node that the launcher gave this process, if one did."""
+    if LAUNCHER not in os.environ:
+        return execution
+    return replace(
+        execution,
+        launcher=os.environ[LAUNCHER],
+        job=os.environ.get(JOB, ""),
+        node=os.environ.get(NODE, ""),
+    )
 
 
 def log_line(folder: Path, text: str) -> None:

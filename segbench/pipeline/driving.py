@@ -9,10 +9,10 @@ from pathlib import Path
 from segbench.core import console
 from segbench.launch import LauncherChoice, open_launcher
 from segbench.launch.drive import Ending, drive
+from segbench.pipeline.cell import PlannedCell
 from segbench.pipeline.context import Execution
 from segbench.pipeline.first_look import likenesses, look_first
 from segbench.pipeline.needs import needs_of
-from segbench.pipeline.plan import PlannedCell
 from segbench.pipeline.stages import stage_file
 from segbench.records import read_run
 

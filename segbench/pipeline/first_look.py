@@ -16,7 +16,7 @@ from pathlib import Path
 from segbench.core import console
 from segbench.launch import Launcher, Need
 from segbench.launch.drive import Ending, drive, spread_failure
-from segbench.pipeline.plan import PlannedCell
+from segbench.pipeline.cell import PlannedCell
 from segbench.records import read_run
 from segbench.records.progress import last_step
 

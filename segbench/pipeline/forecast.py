@@ -12,11 +12,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from segbench.core.errors import SegbenchError
+from segbench.pipeline.cell import Plan, PlannedCell
+from segbench.pipeline.probes import Measured, known_probe
 from segbench.records import read_run
 
 if TYPE_CHECKING:
     from segbench.pipeline.context import Execution
-    from segbench.pipeline.plan import Plan, PlannedCell
 
 __all__ = ["disk_needed", "fitting", "with_finished", "with_probes"]
 
@@ -116,7 +117,7 @@ def with_probes(
         measure: Probe what was never probed; else only recall.
         tell: Told which model is being probed.
     """
-    from segbench.pipeline.probe import known_probe, probe
+    from segbench.pipeline.probe import probe
 
     if execution.gpus_per_cell > 1:
         return plan  # a probe is one process; how several of them scale was not measured
@@ -137,8 +138,6 @@ def with_probes(
 
 
 def _probed(planned: PlannedCell, measured: object) -> PlannedCell:
-    from segbench.pipeline.probe import Measured
-
     if not isinstance(measured, Measured):
         return planned
     if measured.step_s is None:

@@ -84,9 +84,9 @@ def predict_images(
         SegbenchError: SB103 channels unknown or not matching, SB104 weights that cannot be averaged, SB311 no
             image, SB337 a result would be written over an input or a foreign file, SB406 weights unusable.
     """
+    from segbench.engine.device import choose_device
     from segbench.networks.scan import scans_used
     from segbench.pipeline.members import load_members, run_of
-    from segbench.pipeline.training import choose_device
 
     where = choose_device(device)
     files = [weights] if isinstance(weights, Path) else list(weights)
@@ -106,7 +106,7 @@ def _as_the_run(record: RunRecord | None, device: torch.device) -> Generator[Non
 
     Weights from elsewhere: the machine's threads, and kernels that are not chosen by a race.
     """
-    from segbench.pipeline.training import prepare_device
+    from segbench.engine.device import prepare_device
 
     protocol = {} if record is None else record.protocol or {}
     recorded = {} if record is None else record.execution or {}
@@ -120,7 +120,7 @@ def _as_the_run(record: RunRecord | None, device: torch.device) -> Generator[Non
 
 
 def _warn_of_another_scan(record: RunRecord | None, used: set[str]) -> None:
-    from segbench.pipeline.training import named_scans
+    from segbench.networks.scan import named_scans
 
     recorded = None if record is None else (record.execution or {}).get("predict_scan_backend")
     if recorded is not None and named_scans(used) not in (None, recorded):

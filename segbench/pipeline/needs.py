@@ -6,9 +6,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from segbench.launch import Need
-from segbench.pipeline.context import Execution
-from segbench.pipeline.plan import PlannedCell
-from segbench.pipeline.runner import execution_of
+from segbench.pipeline.cell import PlannedCell
+from segbench.pipeline.context import Execution, execution_of
 from segbench.records import read_run
 
 MARGIN = 1.3

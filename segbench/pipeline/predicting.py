@@ -10,13 +10,12 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from segbench.cards import DatasetCard
 from segbench.core import console
 from segbench.core.atomic import append_line, read_lines, sync_lines
 from segbench.core.errors import SegbenchError
 from segbench.core.faults import fault
 from segbench.core.hashing import canonical_json, sha256_bytes, sha256_file
-from segbench.pipeline.cell import Classes
+from segbench.pipeline.cell import output_names
 from segbench.pipeline.context import Context
 from segbench.pipeline.stages import StageResult
 from segbench.volumes import write_label_map
@@ -88,8 +87,7 @@ def _with_network(context: Context, cases: Sequence[str], source: str) -> dict[s
     """Predict with the trained network; gives the kernels and threads it ran on, for the record."""
     import torch
 
-    from segbench.networks.scan import scans_used
-    from segbench.pipeline.training import named_scans
+    from segbench.networks.scan import named_scans, scans_used
 
     predict = network_predictor(context)
     with scans_used() as scans:
@@ -136,9 +134,10 @@ def network_predictor(context: Context) -> Callable[[str], NDArray[Any]]:
     """The trained network; gives the label map of a case on its stored grid."""
     from safetensors.torch import load_file
 
+    from segbench.engine.device import choose_device, prepare_device
     from segbench.engine.trainer import load_network
+    from segbench.pipeline.build import FINAL_WEIGHTS, build_seeded
     from segbench.pipeline.preparing import open_prepared
-    from segbench.pipeline.training import FINAL_WEIGHTS, build_seeded, choose_device, prepare_device
 
     device = choose_device(context.execution.device)
     protocol = context.protocol
@@ -209,10 +208,3 @@ def predict_prepared(
 def label_values(indices: NDArray[Any], values: Sequence[int]) -> NDArray[Any]:
     """Label values in place of class indices."""
     return np.asarray(values, dtype=np.uint16 if max(values) > 255 else np.uint8)[indices]
-
-
-def output_names(card: DatasetCard, classes: Classes) -> list[str]:
-    """The name of each output of a network: labels, or regions where it has region output."""
-    if classes.regions is None:
-        return [card.labels[value] for value in classes.values]
-    return [name for name, _ in sorted(card.regions.items(), key=lambda item: -len(item[1]))]

@@ -12,7 +12,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 from statistics import median
@@ -20,37 +20,22 @@ from typing import TYPE_CHECKING, Any
 
 from segbench.cards import Protocol, load_model_card
 from segbench.core.atomic import atomic_write_json
-from segbench.core.environment import cache_dir, machine, with_threads
+from segbench.core.environment import with_threads
 from segbench.core.errors import SegbenchError
-from segbench.core.hashing import digest_json
 from segbench.core.interrupt import StopRequest
-from segbench.pipeline.cell import Cell, network_arguments
+from segbench.pipeline.cell import Cell
 from segbench.pipeline.context import Context, Execution
+from segbench.pipeline.probes import Measured, known_probe, probe_file
 
 if TYPE_CHECKING:
     from segbench.data.sampling import Batch
     from segbench.data.splits import Split
 
-__all__ = ["Measured", "known_probe", "probe"]
+__all__ = ["probe"]
 
 WARM_UP, TIMED = 3, 10
 LONGEST_S = 300.0
 """A probe ends early after this long, with the steps it has."""
-
-
-@dataclass(frozen=True, slots=True)
-class Measured:
-    """What a probe saw.
-
-    Attributes:
-        step_s: Median seconds of a training step; None when it does not fit.
-        memory_bytes: Peak: on the device, or of the process on a CPU.
-        problem: Why there are no seconds, such as "out of memory".
-    """
-
-    step_s: float | None
-    memory_bytes: int | None
-    problem: str = ""
 
 
 def probe(cell: Cell, execution: Execution) -> Measured:
@@ -76,37 +61,10 @@ def probe(cell: Cell, execution: Execution) -> Measured:
             found = Measured(**json.loads((Path(folder) / "result.json").read_text(encoding="utf-8")))
         except (OSError, ValueError, TypeError):
             return Measured(None, None, f"the probe ended with status {done.returncode}")
-    atomic_write_json(_file(cell, execution), {name: getattr(found, name) for name in Measured.__slots__})
+    atomic_write_json(
+        probe_file(cell, execution), {name: getattr(found, name) for name in Measured.__slots__}
+    )
     return found
-
-
-def known_probe(cell: Cell | Context, execution: Execution) -> Measured | None:
-    """What an earlier probe of the same kind on this machine saw."""
-    try:
-        return Measured(**json.loads(_file(cell, execution).read_text(encoding="utf-8")))
-    except (OSError, ValueError, TypeError):
-        return None
-
-
-def _file(cell: Cell | Context, execution: Execution) -> Path:
-    """Where a probe of this kind is kept: everything that decides how long a step takes is in the name."""
-    p, card = cell.protocol, cell.card if isinstance(cell, Context) else cell.dataset
-    kind = {
-        "machine": machine(),
-        "threads": execution.threads,
-        "device": execution.device,
-        "model": cell.model.slug,
-        "arguments": network_arguments(cell.model, card, p),
-        "patch": list(p.patch.size),
-        "batch": p.sampling.batch_size,
-        "augment": p.augment.model_dump(mode="json"),
-        "mirror": list(card.geometry.mirror_axes),
-        "loss": p.loss.model_dump(mode="json"),
-        "optimiser": p.optimiser.name,
-        "train": p.train.model_dump(mode="json"),
-        "determinism": p.determinism.level,
-    }
-    return cache_dir() / "probes" / f"{digest_json(kind)[:16]}.json"
 
 
 def _measure(order: dict[str, Any]) -> Measured:
@@ -181,7 +139,7 @@ def _made_up(context: Context, first: int, last: int) -> Iterator[Batch]:
     from segbench.data.augment_parameters import extent_needed
     from segbench.data.random import rng
     from segbench.data.sampling import Batch, plan_samples
-    from segbench.pipeline.training import augmentation_of
+    from segbench.pipeline.build import augmentation_of
 
     p, settings = context.protocol, augmentation_of(context)
     patch, channels = p.patch.size, len(context.card.channels.order)

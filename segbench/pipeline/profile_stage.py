@@ -11,11 +11,11 @@ from segbench.core.hashing import sha256_file
 from segbench.pipeline.cell import network_arguments
 from segbench.pipeline.context import Context
 from segbench.pipeline.stages import StageResult
-from segbench.pipeline.training import choose_device
 
 
 def profile_stage(context: Context) -> StageResult:
     """Write `profile.json` (`segbench.profile/1`) with one row for this network, patch and device."""
+    from segbench.engine.device import choose_device
     from segbench.profiling.measure import static_row
     from segbench.profiling.request import ProfileRequest
     from segbench.profiling.rows import profile_rows

@@ -16,9 +16,8 @@ from segbench.core.environment import with_threads
 from segbench.core.interrupt import StopRequest
 from segbench.data import open_dataset
 from segbench.metrics import evaluate_case
-from segbench.pipeline.cell import Cell
+from segbench.pipeline.cell import Cell, PlannedCell
 from segbench.pipeline.context import Context, Execution
-from segbench.pipeline.plan import PlannedCell
 
 STEPS = 200
 DICE = 0.9

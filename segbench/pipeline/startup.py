@@ -21,7 +21,7 @@ def first_step(context: Context) -> None:
     Raises:
         SegbenchError: SB504 when it does not fit the device's memory.
     """
-    from segbench.pipeline.training import choose_device
+    from segbench.engine.device import choose_device
 
     device = choose_device(context.execution.device)
     tried = {
@@ -54,11 +54,12 @@ def try_one_step(context: Context) -> None:
     import torch
 
     from segbench.engine.activations import checkpoint_activations
+    from segbench.engine.device import choose_device, prepare_device
     from segbench.engine.losses import SegmentationLoss
     from segbench.engine.memory import want_of_memory_is_a_result
     from segbench.engine.optimiser import build_optimiser
     from segbench.engine.precision import autocast, usable_precision
-    from segbench.pipeline.training import build_seeded, choose_device, prepare_device
+    from segbench.pipeline.build import build_seeded
 
     protocol = context.protocol
     device = choose_device(context.execution.device)

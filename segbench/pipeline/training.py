@@ -9,26 +9,23 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from segbench.core import console
-from segbench.core.environment import thread_count
-from segbench.core.errors import BackendUnavailable
 from segbench.core.hashing import sha256_file
-from segbench.pipeline.cell import network_arguments
-from segbench.pipeline.code import check_code, structure_of
+from segbench.pipeline.build import FINAL_WEIGHTS, augmentation_of, build_seeded
+from segbench.pipeline.cell import network_arguments, output_names
+from segbench.pipeline.code import structure_of
 from segbench.pipeline.context import Context
-from segbench.pipeline.preparing import open_prepared, recipe_of
-from segbench.pipeline.stages import StageResult
+from segbench.pipeline.preparing import recipe_of
+from segbench.pipeline.probes import known_probe
 
 if TYPE_CHECKING:
     import torch
     from torch import Tensor, nn
 
-    from segbench.data.augment import AugmentationSettings
     from segbench.data.cache import Cache
     from segbench.engine.ranks import Ranks
     from segbench.engine.trainer import TrainingJob
 
 MOST_DRIFT = 0.25
-FINAL_WEIGHTS = Path("checkpoints") / "final.safetensors"
 
 
 @contextmanager
@@ -42,6 +39,7 @@ def training_job(
         cache: Its prepared cases; None for a probe, which brings its own batches.
         ranks: This process's place among those that train together; None: alone.
     """
+    from segbench.engine.device import choose_device, prepare_device
     from segbench.engine.losses import SegmentationLoss
     from segbench.engine.ranks import ALONE
     from segbench.engine.tracking import tensorboard_view
@@ -87,28 +85,16 @@ def training_job(
         )
 
 
-def train_stage(context: Context) -> StageResult:
-    """Train the network to the end of its budget, resuming from the last checkpoint."""
-    if context.execution.gpus_per_cell > 1:
-        from segbench.pipeline.rank import train_on_ranks
-
-        facts = train_on_ranks(context)
-    else:
-        facts = train_here(context, open_prepared(context))
-    return StageResult(
-        artefact=facts["weights_sha256"], outputs=[context.folder / FINAL_WEIGHTS], facts=facts
-    )
-
-
 def train_here(context: Context, cache: Cache, *, ranks: Ranks | None = None) -> dict[str, Any]:
     """Train in this process, alone or as one of several ranks, and keep the weights; gives what to record."""
     import torch
 
     from segbench.data.random import counter_seed
+    from segbench.engine.device import determinism_level
     from segbench.engine.precision import usable_precision
     from segbench.engine.ranks import ALONE
     from segbench.engine.trainer import train
-    from segbench.networks.scan import scans_used
+    from segbench.networks.scan import named_scans, scans_used
 
     ranks = ranks or ALONE
     # For networks that draw in training (dropout): from the cell's seed, whatever ran in this process before.
@@ -145,8 +131,6 @@ def train_here(context: Context, cache: Cache, *, ranks: Ranks | None = None) ->
 
 def _compare_with_forecast(context: Context, step_s: float | None) -> None:
     """Log it when steps took a quarter more or less than the probe that the forecast came from."""
-    from segbench.pipeline.probe import known_probe
-
     known = known_probe(context, context.execution)
     if known is None or known.step_s is None or step_s is None:
         return
@@ -162,69 +146,9 @@ def _news(loss: float, rate: float, device: torch.device) -> str:
     return f"loss {loss:.3f}, lr {rate:.2g}, peak {peak_memory(device) / 2**30:.1f} GiB"
 
 
-def choose_device(name: str) -> torch.device:
-    """The device for a flag: "auto" takes CUDA where there is one.
-
-    Raises:
-        BackendUnavailable: SB502 when CUDA is asked for and not there.
-    """
-    import torch
-
-    if name not in {"auto", "cpu", "cuda"}:
-        raise BackendUnavailable(f"device '{name}' is not known", mend="use --device auto, cpu or cuda")
-    if name == "cuda" and not torch.cuda.is_available():
-        raise BackendUnavailable("no CUDA device can be used here", mend="use --device cpu")
-    return torch.device("cuda" if name != "cpu" and torch.cuda.is_available() else "cpu")
-
-
-def prepare_device(device: torch.device, *, level: str, tf32: bool) -> str:
-    """Put a protocol's arithmetic in force, for training and prediction alike; the determinism level."""
-    from segbench.engine.precision import allow_tf32
-
-    allow_tf32(tf32)
-    return set_determinism(level, device)
-
-
-def set_determinism(level: str, device: torch.device) -> str:
-    """Put the determinism level in force and say which one it is; a CPU is always bitwise."""
-    import torch
-
-    torch.set_num_threads(thread_count())
-    level = determinism_level(level, device)
-    if level == "bitwise":
-        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-        torch.use_deterministic_algorithms(True, warn_only=False)
-        torch.backends.cudnn.benchmark = False
-    elif level == "none":
-        torch.backends.cudnn.benchmark = True
-    return level
-
-
-def determinism_level(level: str, device: torch.device) -> str:
-    """The level in force on a device: a CPU is always bitwise."""
-    return "bitwise" if device.type == "cpu" else level
-
-
-def build_seeded(context: Context) -> nn.Module:
-    """The network with the initial weights that the seed gives, the same every time."""
-    import torch
-
-    from segbench.data.random import counter_seed
-    from segbench.networks import build_network
-
-    if not context.code_loaded:
-        check_code(context.model, context.code, context.folder)
-        context.code_loaded = True
-    arguments = network_arguments(context.model, context.card, context.protocol)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(counter_seed(context.seed, "init", context.model.slug))
-        return build_network(context.model.slug, **arguments)
-
-
 def weights_metadata(context: Context, cache: Cache | None = None) -> dict[str, str]:
     """What the header of a weights file says: enough to predict with it, by name."""
     from segbench.networks.weights import WeightsMetadata
-    from segbench.pipeline.predicting import output_names
 
     arguments = network_arguments(context.model, context.card, context.protocol)
     card, classes, protocol = context.card, context.classes, context.protocol
@@ -274,24 +198,6 @@ def keep_final(context: Context, network: nn.Module, checkpoint: Path, metadata:
         finally:  # a rename onto a link to the same file does nothing, and leaves both names
             beside.unlink(missing_ok=True)
     return atomic_write(final, tensor_bytes(network.state_dict(), metadata))
-
-
-def named_scans(used: set[str]) -> str | None:
-    """The scan backends that ran, as one word for the record; None for a network without a scan."""
-    return "+".join(sorted(used)) or None
-
-
-def augmentation_of(context: Context) -> AugmentationSettings:
-    """The random transforms of the protocol; where it leaves the axes to the card, those that it allows."""
-    from segbench.data.augment import AugmentationSettings
-
-    section = context.protocol.augment
-    axes = context.card.geometry.mirror_axes if section.mirror_axes == "card" else section.mirror_axes
-    return AugmentationSettings(
-        name=section.name,
-        mirror_axes=tuple(axes),
-        overrides=dict(section.overrides),
-    )
 
 
 def _batches(context: Context, cache: Cache | None, first: int, last: int, ranks: Ranks) -> Iterable[Any]:

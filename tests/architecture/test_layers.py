@@ -49,13 +49,7 @@ NEVER: dict[str, set[str]] = {
 # Circles of files that are known; each goes when its room is rebuilt, and none may be added.
 KNOWN_CIRCLES = {
     ("cli/common.py", "cli/complete.py", "cli/main.py"),
-    (
-        "pipeline/cell_stages.py", "pipeline/predicting.py", "pipeline/preparing.py", "pipeline/probe.py",
-        "pipeline/profile_stage.py", "pipeline/rank.py", "pipeline/runner.py", "pipeline/scoring_stage.py",
-        "pipeline/startup.py", "pipeline/training.py",
-    ),
-    ("pipeline/forecast.py", "pipeline/plan.py"),
-}  # fmt: skip
+}
 # The one place in a torch-free room that may import it, lazily.
 EXCEPTIONS = {
     ("metrics", "torch"): "backends/monai_backend.py",

@@ -13,12 +13,13 @@ import torch
 from segbench.data import open_dataset
 from segbench.launch import JobRef, JobState, Need
 from segbench.launch.base import Capacity
-from segbench.pipeline import training
+from segbench.pipeline import build
+from segbench.pipeline.cell import Plan, PlannedCell
 from segbench.pipeline.context import Execution
 from segbench.pipeline.driving import only_profile_is_left
 from segbench.pipeline.first_look import LONG_STEPS, first_looks, likenesses, look_first
 from segbench.pipeline.matrix import write_plan
-from segbench.pipeline.plan import Plan, PlannedCell, Request, make_plan
+from segbench.pipeline.plan import Request, make_plan
 from segbench.pipeline.runner import look_at_cell, run_cell
 from segbench.records import read_run
 
@@ -145,14 +146,14 @@ def test_what_is_whole_is_noted_once_and_left_planned(data: Path) -> None:
 def test_a_model_that_does_not_fit_ends_its_own_cells_only(
     data: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    build = training.build_seeded
+    whole = build.build_seeded
 
     def too_large(context: object) -> torch.nn.Module:
         if context.model.slug == "segmamba-v2-tiny":  # type: ignore[attr-defined]
             raise torch.OutOfMemoryError("no more")
-        return build(context)  # type: ignore[arg-type]
+        return whole(context)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(training, "build_seeded", too_large)
+    monkeypatch.setattr(build, "build_seeded", too_large)
     plan = plan_of(data, samples=1000)
     _, ended = look(plan)
     assert ended == {"segmamba-v2-tiny s0": "failed", "segmamba-v2-tiny s1": "failed"}
@@ -165,7 +166,7 @@ def test_a_model_that_does_not_fit_ends_its_own_cells_only(
         assert failure is not None
         assert (record.status, failure.failure_class, failure.code) == ("failed", "oom", "SB504")
         assert ("not started" in failure.message) == (planned.cell.seed == 1)
-    monkeypatch.setattr(training, "build_seeded", build)  # mended: the same command looks and goes on
+    monkeypatch.setattr(build, "build_seeded", whole)  # mended: the same command looks and goes on
     assert look(plan_of(data, samples=1000))[1] == {}
     assert {read_run(p.cell.folder).failure for p in plan.cells if p.cell.seed == 0} == {None}
 

@@ -10,10 +10,12 @@ import pytest
 from segbench.core.errors import SegbenchError
 from segbench.data import open_dataset
 from segbench.pipeline import probe as probing
+from segbench.pipeline.cell import Plan
 from segbench.pipeline.context import Context, Execution
 from segbench.pipeline.forecast import disk_needed, fitting, with_finished, with_probes
-from segbench.pipeline.plan import Plan, Request, make_plan
-from segbench.pipeline.probe import Measured, known_probe, probe
+from segbench.pipeline.plan import Request, make_plan
+from segbench.pipeline.probe import probe
+from segbench.pipeline.probes import Measured, known_probe
 from segbench.pipeline.runner import plan_run
 from segbench.records import write_run
 
@@ -137,7 +139,7 @@ def test_steps_that_drift_from_the_forecast_are_logged(
         split=cell.split, fold=0, seed=0, run_id=cell.run_id, folder=tmp_path / "run",
         execution=Execution(), stop=StopRequest(),
     )  # fmt: skip
-    monkeypatch.setattr(probing, "known_probe", lambda cell, execution: Measured(1.0, 1))
+    monkeypatch.setattr(training, "known_probe", lambda cell, execution: Measured(1.0, 1))
     training._compare_with_forecast(context, 1.2)
     assert not (tmp_path / "run").exists()
     training._compare_with_forecast(context, 1.3)

@@ -10,7 +10,7 @@ import torch
 from segbench.core.errors import SegbenchError
 from segbench.core.interrupt import StopRequest
 from segbench.data import open_dataset
-from segbench.pipeline import training
+from segbench.pipeline import build
 from segbench.pipeline.context import Context, Execution
 from segbench.pipeline.plan import Request, make_plan
 from segbench.pipeline.preparing import prepare_stage, prepared_root
@@ -58,7 +58,7 @@ def test_what_does_not_fit_is_known_before_the_cache_is_touched(
     def too_large(context: Context) -> torch.nn.Module:
         raise torch.OutOfMemoryError("no more")
 
-    monkeypatch.setattr(training, "build_seeded", too_large)
+    monkeypatch.setattr(build, "build_seeded", too_large)
     with pytest.raises(SegbenchError) as caught:
         prepare_stage(context)
     assert caught.value.code == "SB504"
