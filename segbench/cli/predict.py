@@ -38,7 +38,7 @@ def predict(
     ] = False,
 ) -> int:
     """Predict images with the weights of a run, or of a file; writes OUTPUT/<case>.nii.gz."""
-    from segbench.pipeline.images import predict_images
+    from segbench.predict.images import predict_images
 
     runs = split_list(run)
     if (not runs) == (weights is None):

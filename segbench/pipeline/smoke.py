@@ -73,9 +73,9 @@ def smoke_protocol(protocol: Protocol) -> Protocol:
 
 def _overfit(cell: Cell, execution: Execution, stop: StopRequest) -> Smoke:
     from segbench.engine.trainer import train
-    from segbench.pipeline.predicting import predict_prepared
     from segbench.pipeline.preparing import open_prepared
-    from segbench.pipeline.training import training_job
+    from segbench.pipeline.training import training_job, weights_metadata
+    from segbench.predict import predict_case, settings_of
 
     case = cell.split.train[0]
     split = replace(cell.split, train=(case,), validation=(), test=(case,))
@@ -96,7 +96,8 @@ def _overfit(cell: Cell, execution: Execution, stop: StopRequest) -> Smoke:
         cache = open_prepared(context)
         with training_job(context, cache) as job:
             network = train(job).network.eval()
-        prediction = predict_prepared(context, [network], cache, case, job.device, grid="prepared")
+        settings = settings_of(weights_metadata(context, cache), context.folder)
+        prediction = predict_case([network], [cache.image(case)], settings, job.device, between=stop.check)
         scores = evaluate_case(
             cache.labels(case),
             prediction,

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from segbench.data.cache import Cache
     from segbench.engine.ranks import Ranks
     from segbench.engine.trainer import TrainingJob
+    from segbench.networks.weights import WeightsMetadata
 
 MOST_DRIFT = 0.25
 
@@ -72,7 +73,7 @@ def training_job(
             on_step=lambda samples, loss, rate: bar.advance(batch, note=_news(loss, rate, device)),
             warn=context.warn,
             validate=_validator(context, cache, device),
-            metadata=weights_metadata(context, cache),
+            metadata=weights_metadata(context, cache).as_strings(),
             channels=classes.channels,
             checkpoint_minutes=context.execution.checkpoint_minutes,
             check=context.check_lease,
@@ -146,7 +147,7 @@ def _news(loss: float, rate: float, device: torch.device) -> str:
     return f"loss {loss:.3f}, lr {rate:.2g}, peak {peak_memory(device) / 2**30:.1f} GiB"
 
 
-def weights_metadata(context: Context, cache: Cache | None = None) -> dict[str, str]:
+def weights_metadata(context: Context, cache: Cache | None = None) -> WeightsMetadata:
     """What the header of a weights file says: enough to predict with it, by name."""
     from segbench.networks.weights import WeightsMetadata
 
@@ -177,7 +178,7 @@ def weights_metadata(context: Context, cache: Cache | None = None) -> dict[str, 
             "precision": protocol.train.precision,
             **({} if protocol.data.cache_dtype == "float16" else {"cache_dtype": protocol.data.cache_dtype}),
         },
-    ).as_strings()
+    )
 
 
 def keep_final(context: Context, network: nn.Module, checkpoint: Path, metadata: dict[str, str]) -> Path:
@@ -257,7 +258,9 @@ def _validator(context: Context, cache: Cache | None, device: torch.device) -> A
     """Dice per region over whole validation cases; None when the protocol asks for none."""
     if cache is None or context.protocol.validation.cases == "none" or not context.split.validation:
         return None
-    from segbench.pipeline.predicting import predict_prepared
+    from segbench.predict import predict_case, settings_of
+
+    settings = settings_of(weights_metadata(context, cache), context.folder / FINAL_WEIGHTS)
 
     def validate(network: nn.Module) -> dict[str, float]:
         from segbench.metrics import evaluate_case
@@ -265,7 +268,9 @@ def _validator(context: Context, cache: Cache | None, device: torch.device) -> A
         totals = dict.fromkeys(context.card.regions, 0.0)
         for case in context.split.validation:
             labels = cache.labels(case)
-            prediction = predict_prepared(context, [network], cache, case, device, grid="prepared")
+            prediction = predict_case(
+                [network], [cache.image(case)], settings, device, between=context.stop.check
+            )
             scores = evaluate_case(
                 labels,
                 prediction,

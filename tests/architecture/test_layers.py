@@ -22,16 +22,17 @@ MAY_IMPORT: dict[str, set[str]] = {
     "records": {"core", "cards"},
     "data": {"core", "cards", "volumes", "metrics", "stats"},
     "engine": {"core", "cards", "volumes", "metrics", "networks", "data"},
+    "predict": {"core", "cards", "volumes", "networks", "data", "engine", "records"},
     "launch": {"core", "cards", "records"},
     # the report opens the scans of its overlays through the dataset's adapter
     "report": {"core", "cards", "volumes", "metrics", "stats", "records", "data"},
     "pipeline": {
         "core", "cards", "volumes", "metrics", "stats", "networks", "data", "engine", "profiling", "records",
-        "launch", "report",
+        "launch", "predict", "report",
     },
     "cli": {
         "core", "cards", "volumes", "metrics", "stats", "networks", "data", "engine", "profiling", "records",
-        "launch", "pipeline", "report",
+        "launch", "pipeline", "predict", "report",
     },
 }  # fmt: skip
 
