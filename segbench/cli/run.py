@@ -135,12 +135,6 @@ def run(
             rich_help_panel=LAUNCH,
         ),
     ] = 3,
-    pack: Annotated[
-        bool,
-        typer.Option(
-            "--pack", help="Two cells on a GPU when both measured peaks fit.", rich_help_panel=LAUNCH
-        ),
-    ] = False,
     wait: Annotated[
         bool,
         typer.Option("--wait", help="Wait for cells that other processes hold.", rich_help_panel=LAUNCH),
@@ -170,7 +164,7 @@ def run(
     from segbench.pipeline.plan import check_ranks, in_order, make_plan
 
     choice = LauncherChoice(
-        launcher, max_parallel, retries, pack, wait, slurm=tuple(slurm or ()), ray_address=ray_address
+        launcher, max_parallel, retries, wait, slurm=tuple(slurm or ()), ray_address=ray_address
     )
     choice.check()
     folds = split_list(fold) or ["0"]

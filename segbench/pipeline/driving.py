@@ -1,9 +1,8 @@
-"""A plan's cells through a launcher: the first look, the cells, and last what must be measured alone."""
+"""A plan's cells through a launcher: the first look, then the cells."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 
 from segbench.core import console
@@ -13,8 +12,6 @@ from segbench.pipeline.cell import PlannedCell
 from segbench.pipeline.context import Execution
 from segbench.pipeline.first_look import likenesses, look_first
 from segbench.pipeline.needs import needs_of
-from segbench.pipeline.stages import stage_file
-from segbench.records import read_run
 
 
 def drive_cells(
@@ -43,10 +40,8 @@ def drive_cells(
         return {}
     results, shared = todo[0].cell.folder.parent, _shared_flags()
     need, alike = needs_of(cells, execution, gpus=gpus), likenesses(todo)
-    packed = choice.pack and gpus > 0
     again = ["--fresh", fresh] if fresh else []
-    left = ["--leave-profile"] if packed else []
-    opened = open_launcher(choice, results, gpus=gpus, arguments=[*again, *left, *shared])
+    opened = open_launcher(choice, results, gpus=gpus, arguments=[*again, *shared])
     ended: dict[Path, Ending] = {}
     # Where jobs wait in a queue, a look would wait there too, as long as the cells themselves: they find out.
     if not opened.detached and not again:
@@ -61,21 +56,7 @@ def drive_cells(
         retries=choice.retries,
         wait=choice.wait,
     )
-    alone = [folder for folder in folders if packed and only_profile_is_left(folder)]
-    if alone:
-        single = open_launcher(replace(choice, pack=False), results, gpus=gpus, arguments=shared)
-        exclusive = {folder: replace(need(folder), exclusive=True) for folder in alone}
-        ended |= drive(single, alone, need=exclusive.__getitem__, retries=choice.retries, wait=choice.wait)
     return ended
-
-
-def only_profile_is_left(folder: Path) -> bool:
-    """Whether a cell has done everything but measure its network."""
-    return (
-        read_run(folder).status == "interrupted"
-        and stage_file(folder, "evaluate").is_file()
-        and not stage_file(folder, "profile").is_file()
-    )
 
 
 def _shared_flags() -> list[str]:

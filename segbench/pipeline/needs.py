@@ -22,16 +22,7 @@ def needs_of(cells: Sequence[PlannedCell], execution: Execution, *, gpus: int = 
         execution: Where and how.
         gpus: GPUs of one cell.
     """
-    peaks: dict[tuple[str, str], int] = {}
-    for planned in cells:
-        if planned.state == "done":
-            record = read_run(planned.cell.folder)
-            on_cuda = str((record.execution or {}).get("device", "")).startswith("cuda")
-            if on_cuda and record.peak_memory_bytes:
-                kind = _kind(planned)
-                peaks[kind] = max(peaks.get(kind, 0), record.peak_memory_bytes)
     hours = {p.cell.folder: None if p.forecast_s is None else MARGIN * p.forecast_s / 3600 for p in cells}
-    kinds = {p.cell.folder: _kind(p) for p in cells}
 
     def need(folder: Path) -> Need:
         threads = execution_of(read_run(folder)).threads
@@ -39,12 +30,7 @@ def needs_of(cells: Sequence[PlannedCell], execution: Execution, *, gpus: int = 
             gpus=gpus,
             cores=threads + execution.workers,
             threads=threads,
-            device_bytes=peaks.get(kinds[folder]) if gpus else None,
             hours=None if hours[folder] is None else round(hours[folder] or 0.0, 1),
         )
 
     return need
-
-
-def _kind(planned: PlannedCell) -> tuple[str, str]:
-    return planned.cell.model.slug, planned.cell.dataset.slug

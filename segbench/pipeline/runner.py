@@ -99,7 +99,6 @@ def run_cell(
     *,
     execution: Execution | None = None,
     fresh: str | None = None,
-    leave_profile: bool = False,
 ) -> RunRecord:
     """Run the stages of a planned cell and record how it ended.
 
@@ -107,11 +106,9 @@ def run_cell(
         folder: The run folder; `run.json` says everything.
         execution: Where it runs now, in place of what the record says.
         fresh: Forget this stage and every later one first.
-        leave_profile: Leave the profile stage undone: time on a shared GPU would be measured wrong.
 
     Returns:
-        The record as written at the end: complete or failed; with `leave_profile` interrupted, so that the
-        next start takes up the profile stage.
+        The record as written at the end: complete or failed.
 
     Raises:
         Interrupted: A signal came; the record says so.
@@ -144,11 +141,8 @@ def run_cell(
             if note is not None:
                 context.warn(note)
             with with_threads(where.threads):
-                finished = _run_stages(context, leave_profile=leave_profile)
-            if finished:
-                record = _updated(record, status="complete", finished=now(), **_outcome(context))
-            else:
-                record = _updated(record, status="interrupted")
+                _run_stages(context)
+            record = _updated(record, status="complete", finished=now(), **_outcome(context))
         except Interrupted:
             write_run(folder, _updated(record, status="interrupted"))
             raise
@@ -237,16 +231,13 @@ def _give_up(record: RunRecord, folder: Path, lease: Lease, error: SegbenchError
     os._exit(ExitCode.PARTIAL)
 
 
-def _run_stages(context: Context, *, leave_profile: bool) -> bool:
-    """Run what is left of the cell; whether everything is done."""
+def _run_stages(context: Context) -> None:
+    """Run what is left of the cell."""
     for stage in CELL_STAGES:
         if stage.networks_only and context.model.kind == "floor":
             continue
-        if leave_profile and stage.name == "profile":
-            return False
         execute(stage, context)
         context.stop.check()
-    return True
 
 
 def _surroundings() -> dict[str, Any]:

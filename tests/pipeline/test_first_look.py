@@ -16,11 +16,10 @@ from segbench.launch.base import Capacity
 from segbench.pipeline import build
 from segbench.pipeline.cell import Plan, PlannedCell
 from segbench.pipeline.context import Execution
-from segbench.pipeline.driving import only_profile_is_left
 from segbench.pipeline.first_look import LONG_STEPS, first_looks, likenesses, look_first
 from segbench.pipeline.matrix import write_plan
 from segbench.pipeline.plan import Request, make_plan
-from segbench.pipeline.runner import look_at_cell, run_cell
+from segbench.pipeline.runner import look_at_cell
 from segbench.records import read_run
 
 MODELS = ("nnunet-tiny", "segmamba-v2-tiny", "mean-atlas")
@@ -182,17 +181,3 @@ def test_damaged_data_ends_every_cell_that_reads_them(data: Path) -> None:
     for planned in plan.cells:
         failure = read_run(planned.cell.folder).failure
         assert failure is not None and failure.failure_class == "data"
-
-
-def test_a_packed_cell_leaves_its_profile_to_a_start_alone(data: Path) -> None:
-    """What `--pack` does on a GPU: the profile stage is the only thing left, and the next start does it."""
-    plan = plan_of(data, samples=2, models=("nnunet-tiny",), **{"inference.overlap": 0, "patch.size": 16})
-    folder = plan.cells[0].cell.folder
-    assert run_cell(folder, leave_profile=True).status == "interrupted"
-    assert only_profile_is_left(folder)
-    scores = (folder / "cases.csv").read_bytes()
-    assert not (folder / "profile.json").exists()
-    assert run_cell(folder).status == "complete"
-    assert not only_profile_is_left(folder)
-    assert (folder / "profile.json").is_file()
-    assert (folder / "cases.csv").read_bytes() == scores
