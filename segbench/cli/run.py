@@ -242,14 +242,14 @@ def _smoke(plan: Plan, execution: Execution) -> int:
     """Let each model overfit one case; exit 6 when one cannot."""
     from dataclasses import asdict
 
-    from segbench.pipeline.smoke import DICE, smoke
+    from segbench.pipeline.trial import SMOKE_DICE, smoke
 
     results = smoke(plan.cells, execution)
     if settings().json:
         rows = [{**asdict(result), "passed": result.passed} for result in results]
         console.emit_json({"schema_version": 1, "smoke": rows})
     else:
-        header = ["model", "dataset", "case", "Dice", f"> {DICE}"]
+        header = ["model", "dataset", "case", "Dice", f"> {SMOKE_DICE}"]
         lines = [
             [
                 r.model,

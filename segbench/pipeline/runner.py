@@ -29,7 +29,7 @@ from segbench.pipeline.cell_stages import CELL_STAGES
 from segbench.pipeline.context import Context, Execution, context_of, execution_of, log_line, started_by
 from segbench.pipeline.scoring_rules import rules_for
 from segbench.pipeline.stages import drop_from, execute
-from segbench.pipeline.startup import first_step
+from segbench.pipeline.trial import first_step
 from segbench.records import Failure, Leaks, RunRecord, SplitRecord, read_run, write_run
 from segbench.records.lease import Lease
 from segbench.records.schema import SCHEMA_VERSION, FailureClass

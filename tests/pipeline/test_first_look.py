@@ -16,7 +16,7 @@ from segbench.launch.base import Capacity
 from segbench.pipeline import build
 from segbench.pipeline.cell import Plan, PlannedCell
 from segbench.pipeline.context import Execution
-from segbench.pipeline.first_look import LONG_STEPS, first_looks, likenesses, look_first
+from segbench.pipeline.driving import LONG_STEPS, first_looks, groups_of, look_first
 from segbench.pipeline.matrix import write_plan
 from segbench.pipeline.plan import Request, make_plan
 from segbench.pipeline.runner import look_at_cell
@@ -63,7 +63,7 @@ def names(plan: Plan) -> list[str]:
 
 
 def looks_of(plan: Plan) -> list[PlannedCell]:
-    return first_looks(plan.cells, likenesses(plan.cells))
+    return first_looks(plan.cells, groups_of(plan.cells))
 
 
 class Looks:
@@ -94,7 +94,7 @@ class Looks:
 def look(plan: Plan) -> tuple[list[str], dict[str, str]]:
     """Which models were looked at, and the endings by model and seed."""
     launcher = Looks()
-    ended = look_first(launcher, plan.cells, likenesses(plan.cells), lambda folder: Need())
+    ended = look_first(launcher, plan.cells, groups_of(plan.cells), lambda folder: Need())
     return launcher.starts, {f"{f.name.split('__')[0]} {f.name.split('__')[4]}": e for f, e in ended.items()}
 
 
@@ -121,7 +121,7 @@ def test_a_dataset_of_floors_alone_is_verified_too(data: Path) -> None:
     long = plan_of(data, samples=1000, models=("nnunet-tiny",))
     floors = plan_of(data, samples=1000, models=("mean-atlas",), datasets=("phantom-brats",))
     cells = (*long.cells, *floors.cells)
-    chosen = first_looks(cells, likenesses(cells))
+    chosen = first_looks(cells, groups_of(cells))
     assert [p.cell.dataset.slug for p in chosen] == ["phantom-msd", "phantom-brats"]
 
 

@@ -9,14 +9,14 @@ import pytest
 
 from segbench.core.errors import SegbenchError
 from segbench.data import open_dataset
-from segbench.pipeline import probe as probing
+from segbench.pipeline import trial as probing
 from segbench.pipeline.cell import Plan
 from segbench.pipeline.context import Context, Execution
 from segbench.pipeline.forecast import disk_needed, fitting, with_finished, with_probes
 from segbench.pipeline.plan import Request, make_plan
-from segbench.pipeline.probe import probe
 from segbench.pipeline.probes import Measured, known_probe
 from segbench.pipeline.runner import plan_run
+from segbench.pipeline.trial import probe
 from segbench.records import write_run
 
 

@@ -11,10 +11,10 @@ from segbench.core.errors import SegbenchError
 from segbench.core.interrupt import StopRequest
 from segbench.data import open_dataset
 from segbench.pipeline import build
+from segbench.pipeline.build import try_one_step
 from segbench.pipeline.context import Context, Execution
 from segbench.pipeline.plan import Request, make_plan
 from segbench.pipeline.preparing import prepare_stage, prepared_root
-from segbench.pipeline.startup import try_one_step
 
 
 @pytest.fixture

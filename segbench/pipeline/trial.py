@@ -1,7 +1,9 @@
-"""A probe: a few training steps on made-up patches tell seconds per step and memory before they are spent.
+"""Trials of a cell before its training: one step on zeros, a timed probe, and a scan learnt by heart.
 
-Three steps to warm up, ten that count, in a process of its own so that the memory is the cell's own. Kept per
-(machine, model, shape) in the cache folder. `python -m segbench.pipeline.probe FILE` is that process.
+`first_step` shows in seconds that a cell can train at all. `probe` times a few steps on made-up patches (3 to
+warm up, ten that count) in a process of its own, so that the memory is the cell's; what it saw is kept per
+machine, model and shape. `smoke` lets each model overfit one case: a network that cannot learn one scan will
+not learn a hundred. `python -m segbench.pipeline.trial FILE` is the process of a probe.
 """
 
 from __future__ import annotations
@@ -11,31 +13,72 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
-from dataclasses import replace
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
 from statistics import median
 from typing import TYPE_CHECKING, Any
 
 from segbench.cards import Protocol, load_model_card
+from segbench.core import console
 from segbench.core.atomic import atomic_write_json
 from segbench.core.environment import with_threads
 from segbench.core.errors import SegbenchError
+from segbench.core.foreign import parse_json
+from segbench.core.hashing import digest_json
 from segbench.core.interrupt import StopRequest
-from segbench.pipeline.cell import Cell
+from segbench.data import open_dataset
+from segbench.metrics import evaluate_case
+from segbench.pipeline.build import augmentation_of, try_one_step
+from segbench.pipeline.cell import Cell, PlannedCell, network_arguments
 from segbench.pipeline.context import Context, Execution
+from segbench.pipeline.preparing import open_prepared
 from segbench.pipeline.probes import Measured, known_probe, probe_file
+from segbench.pipeline.training import training_job, weights_metadata
 
 if TYPE_CHECKING:
     from segbench.data.sampling import Batch
     from segbench.data.splits import Split
 
-__all__ = ["probe"]
+__all__ = ["SMOKE_DICE", "SMOKE_STEPS", "STARTUP_FILE", "Smoke", "first_step", "probe", "smoke"]
 
+STARTUP_FILE = "startup.json"
 WARM_UP, TIMED = 3, 10
 LONGEST_S = 300.0
 """A probe ends early after this long, with the steps it has."""
+SMOKE_STEPS = 200
+SMOKE_DICE = 0.9
+
+
+def first_step(context: Context) -> None:
+    """Make one step unless this cell has shown that it can, and note that in `startup.json`.
+
+    Raises:
+        SegbenchError: SB504 when it does not fit the device's memory.
+    """
+    from segbench.engine.device import choose_device
+
+    device = choose_device(context.execution.device)
+    tried = {
+        "implementation": context.model.implementation,
+        "arguments": network_arguments(context.model, context.card, context.protocol),
+        "protocol": context.protocol.digest(),
+        "device": str(device),
+        "gpus_per_cell": context.execution.gpus_per_cell,
+    }
+    target, digest = context.folder / STARTUP_FILE, digest_json(tried)
+    try:
+        if parse_json(target.read_text(encoding="utf-8"))["inputs_digest"] == digest:
+            return
+    except (OSError, ValueError, KeyError, TypeError):
+        pass
+    began = time.monotonic()
+    try_one_step(context)
+    seconds = round(time.monotonic() - began, 3)
+    context.check_lease()
+    atomic_write_json(target, {"schema_version": 1, "inputs_digest": digest, "seconds": seconds, **tried})
+    context.log(f"one step on zeros at the cell's patch and batch: done in {seconds:.1f} s")
 
 
 def probe(cell: Cell, execution: Execution) -> Measured:
@@ -55,7 +98,7 @@ def probe(cell: Cell, execution: Execution) -> Measured:
                 "execution": execution.as_dict(),
             },
         )
-        command = [sys.executable, "-m", "segbench.pipeline.probe", str(order)]
+        command = [sys.executable, "-m", "segbench.pipeline.trial", str(order)]
         done = subprocess.run(command, stdout=subprocess.DEVNULL, check=False)
         try:
             found = Measured(**json.loads((Path(folder) / "result.json").read_text(encoding="utf-8")))
@@ -68,9 +111,7 @@ def probe(cell: Cell, execution: Execution) -> Measured:
 
 
 def _measure(order: dict[str, Any]) -> Measured:
-    from segbench.data import open_dataset
     from segbench.engine.trainer import train
-    from segbench.pipeline.training import training_job
 
     protocol = Protocol.model_validate(order["protocol"])
     batch, steps = protocol.sampling.batch_size, WARM_UP + TIMED
@@ -139,7 +180,6 @@ def _made_up(context: Context, first: int, last: int) -> Iterator[Batch]:
     from segbench.data.augment_parameters import extent_needed
     from segbench.data.random import rng
     from segbench.data.sampling import Batch, plan_samples
-    from segbench.pipeline.build import augmentation_of
 
     p, settings = context.protocol, augmentation_of(context)
     patch, channels = p.patch.size, len(context.card.channels.order)
@@ -165,10 +205,94 @@ def _made_up(context: Context, first: int, last: int) -> Iterator[Batch]:
         )
 
 
+@dataclass(frozen=True, slots=True)
+class Smoke:
+    """How one model did on one case.
+
+    Attributes:
+        model, dataset, case: What was tried.
+        dice: Dice per region after training on that case alone.
+        steps: Training steps.
+    """
+
+    model: str
+    dataset: str
+    case: str
+    dice: dict[str, float]
+    steps: int
+
+    @property
+    def passed(self) -> bool:
+        """Whether the mean over regions is above 0.9."""
+        return sum(self.dice.values()) / len(self.dice) > SMOKE_DICE
+
+
+def smoke(cells: Sequence[PlannedCell], execution: Execution) -> list[Smoke]:
+    """Overfit the first training case with every (model, dataset) that can run; floors are left out."""
+    pairs: dict[tuple[str, str], Cell] = {}
+    for planned in cells:
+        if planned.state != "blocked" and planned.cell.model.kind == "network":
+            pairs.setdefault((planned.cell.model.slug, planned.cell.dataset.slug), planned.cell)
+    with StopRequest() as stop:
+        return [_overfit(cell, execution, stop) for cell in pairs.values()]
+
+
+def smoke_protocol(protocol: Protocol) -> Protocol:
+    """The protocol with nothing but learning left in it: no augmentation, AdamW, 200 steps, no validation."""
+    return protocol.model_copy(
+        update={
+            "augment": protocol.augment.model_copy(update={"name": "none"}),
+            "budget": protocol.budget.model_copy(
+                update={"samples": SMOKE_STEPS * protocol.sampling.batch_size}
+            ),
+            "optimiser": protocol.optimiser.model_copy(
+                update={"name": "adamw", "lr": 2e-3, "weight_decay": 0.0}
+            ),
+            "schedule": protocol.schedule.model_copy(update={"name": "cosine", "warmup_fraction": 0.05}),
+            "validation": protocol.validation.model_copy(update={"cases": "none", "selection": "last"}),
+            "inference": protocol.inference.model_copy(update={"mirror_axes": ()}),
+        }
+    )
+
+
+def _overfit(cell: Cell, execution: Execution, stop: StopRequest) -> Smoke:
+    from segbench.engine.trainer import train
+    from segbench.predict import predict_case, settings_of
+
+    case = cell.split.train[0]
+    split = replace(cell.split, train=(case,), validation=(), test=(case,))
+    dataset = open_dataset(cell.dataset.slug, data_dir=execution.data_dir)
+    with with_threads(execution.threads), tempfile.TemporaryDirectory(prefix="segbench-smoke-") as folder:
+        context = Context(
+            model=cell.model,
+            dataset=dataset,
+            protocol=smoke_protocol(cell.protocol),
+            split=split,
+            fold=cell.fold,
+            seed=cell.seed,
+            run_id=f"smoke {cell.model.slug}",
+            folder=Path(folder),
+            execution=execution,
+            stop=stop,
+        )
+        cache = open_prepared(context)
+        with training_job(context, cache) as job:
+            network = train(job).network.eval()
+        settings = settings_of(weights_metadata(context, cache), context.folder)
+        prediction = predict_case([network], [cache.image(case)], settings, job.device, between=stop.check)
+        scores = evaluate_case(
+            cache.labels(case),
+            prediction,
+            spacing_mm=cache.properties(case)["spacing_out"],
+            regions=cell.dataset.regions,
+            metrics=["dice"],
+        )
+    dice = {region: score["dice"] for region, score in scores.items()}
+    return Smoke(cell.model.slug, cell.dataset.slug, case, dice, SMOKE_STEPS)
+
+
 def main(order_file: Path) -> int:
     """Measure what the order says; the result stands beside it."""
-    from segbench.core import console
-
     console.output.progress = False
     order = json.loads(order_file.read_text(encoding="utf-8"))
     found = _measure(order)
