@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from segbench.pipeline.cell import network_arguments
 from segbench.pipeline.code import check_code
 from segbench.pipeline.context import Context
 
@@ -29,10 +28,9 @@ def build_seeded(context: Context) -> nn.Module:
     if not context.code_loaded:
         check_code(context.model, context.code, context.folder)
         context.code_loaded = True
-    arguments = network_arguments(context.model, context.card, context.protocol)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(counter_seed(context.seed, "init", context.model.slug))
-        return build_network(context.model.slug, **arguments)
+        return build_network(context.model.slug, **context.cell.network_arguments)
 
 
 def augmentation_of(context: Context) -> AugmentationSettings:
@@ -68,7 +66,9 @@ def try_one_step(context: Context) -> None:
     prepare_device(device, level=protocol.determinism.level, tf32=protocol.train.tf32)
     parts = protocol.train.accumulate * context.execution.gpus_per_cell
     batch = max(1, protocol.sampling.batch_size // parts)
-    loss = SegmentationLoss(regions=context.classes.region_classes, ignore_class=context.classes.ignore_class)
+    loss = SegmentationLoss(
+        regions=context.cell.classes.region_classes, ignore_class=context.cell.classes.ignore_class
+    )
     try:
         with want_of_memory_is_a_result(device), torch.random.fork_rng(devices=[]):
             network = build_seeded(context).to(device).train()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -78,13 +79,6 @@ def classes_of(card: DatasetCard, output: str) -> Classes:
             )
         written.append(own[0])
     return Classes(values, tuple(tuple(r) for r in regions), tuple(written), ignore)
-
-
-def output_names(card: DatasetCard, classes: Classes) -> list[str]:
-    """The name of each output of a network: labels, or regions where it has region output."""
-    if classes.regions is None:
-        return [card.labels[value] for value in classes.values]
-    return [name for name, _ in sorted(card.regions.items(), key=lambda item: -len(item[1]))]
 
 
 def protocol_for(protocol: Protocol, model: ModelCard, card: DatasetCard) -> Protocol:
@@ -237,7 +231,7 @@ def network_arguments(model: ModelCard, card: DatasetCard, protocol: Protocol) -
     return arguments
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Cell:
     """One planned cell.
 
@@ -264,6 +258,24 @@ class Cell:
     run_id: str
     folder: Path
     code: CodeRecord | None = None
+
+    @cached_property
+    def classes(self) -> Classes:
+        """Label values, class indices and output channels of the network."""
+        return classes_of(self.dataset, self.protocol.loss.output)
+
+    @cached_property
+    def output_names(self) -> list[str]:
+        """The name of each output of the network: labels, or regions where it has region output."""
+        if self.classes.regions is None:
+            return [self.dataset.labels[value] for value in self.classes.values]
+        regions = sorted(self.dataset.regions.items(), key=lambda item: -len(item[1]))
+        return [name for name, _ in regions]
+
+    @cached_property
+    def network_arguments(self) -> dict[str, Any]:
+        """What `build_network` is called with beside the slug; empty for a floor."""
+        return network_arguments(self.model, self.dataset, self.protocol)
 
     def id_with(self, code_digest: str | None) -> str:
         """The run id that the cell would have if its network's code were another."""

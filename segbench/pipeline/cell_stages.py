@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import Any
 
 from segbench.data.digest import content_digest
-from segbench.pipeline.cell import card_settings, network_arguments
+from segbench.pipeline.cell import card_settings
 from segbench.pipeline.context import Context
 from segbench.pipeline.predicting import predict_stage
 from segbench.pipeline.preparing import prepare_stage, verify_stage
@@ -31,7 +31,7 @@ def _training(context: Context) -> dict[str, Any]:
         **_split(context),
         "model": context.model.slug,
         "implementation": context.model.implementation,
-        "arguments": network_arguments(context.model, context.card, context.protocol),
+        "arguments": context.cell.network_arguments,
         "seed": context.seed,
         "fold": context.fold,
     }

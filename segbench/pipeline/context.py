@@ -6,13 +6,12 @@ import os
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
-from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
-from segbench.cards import DatasetCard, ModelCard, Protocol, load_model_card
+from segbench.cards import Protocol, load_model_card
 from segbench.cards.fault_lines import fault_lines
 from segbench.core import console
 from segbench.core.environment import planned_threads
@@ -22,10 +21,9 @@ from segbench.data import open_dataset
 from segbench.data.digest import content_digest
 from segbench.data.splits import Split
 from segbench.launch.command import JOB, LAUNCHER, NODE
-from segbench.pipeline.cell import Classes, classes_of, identify
+from segbench.pipeline.cell import Cell
 from segbench.pipeline.code import changed_code, code_of
-from segbench.records import RunRecord, run_id
-from segbench.records.schema import CodeRecord
+from segbench.records import RunRecord
 
 if TYPE_CHECKING:
     from segbench.data import Dataset
@@ -72,48 +70,30 @@ class Context:
     """One cell at work.
 
     Args:
-        model: The model's card.
+        cell: What is to be run; its fields are the context's.
         dataset: The opened dataset.
-        protocol: Resolved for the cell.
-        split: The cell's cases.
-        fold: Fold index.
-        seed: Training seed.
-        run_id: Identity.
-        folder: The run folder.
         execution: Where it runs.
         stop: Asked between steps and cases.
         check_lease: Raises SB605 when the run is no longer ours.
-        code: The code of a network that is not segbench's own, as it was when the run was planned.
     """
 
     def __init__(
         self,
-        *,
-        model: ModelCard,
+        cell: Cell,
         dataset: Dataset,
-        protocol: Protocol,
-        split: Split,
-        fold: int,
-        seed: int,
-        run_id: str,
-        folder: Path,
         execution: Execution,
         stop: StopRequest,
+        *,
         check_lease: Callable[[], None] = lambda: None,
-        code: CodeRecord | None = None,
     ) -> None:
-        self.model = model
+        self.cell = cell
         self.dataset = dataset
-        self.protocol = protocol
-        self.split = split
-        self.fold = fold
-        self.seed = seed
-        self.run_id = run_id
-        self.folder = folder
+        self.model, self.card, self.protocol = cell.model, cell.dataset, cell.protocol
+        self.split, self.fold, self.seed = cell.split, cell.fold, cell.seed
+        self.run_id, self.folder, self.code = cell.run_id, cell.folder, cell.code
         self.execution = execution
         self.stop = stop
         self.check_lease = check_lease
-        self.code = code
         self.code_loaded = False
         """The network's code was imported in this process: edits of its files no longer reach it."""
         self.artefacts: dict[str, str] = {}
@@ -130,16 +110,6 @@ class Context:
         """Warnings stay here: another process says the same."""
         self.give_up: Callable[[SegbenchError], object] | None = None
         """Ends a process that hangs, from another thread, with a record that says why."""
-
-    @property
-    def card(self) -> DatasetCard:
-        """The dataset's card."""
-        return self.dataset.card
-
-    @cached_property
-    def classes(self) -> Classes:
-        """Label values, class indices and output channels."""
-        return classes_of(self.card, self.protocol.loss.output)
 
     def warn(self, text: str) -> None:
         """Warn the user, and remember it for the record and the log."""
@@ -180,19 +150,21 @@ def context_of(
         test=part.test or (),
         acknowledged_leaks=part.acknowledged_leaks,
     )
-    fold, seed = record.fold or 0, record.seed or 0
-    code = code_of(model)
-    content = identify(
-        model,
-        dataset.card,
-        protocol,
+    cell = Cell(
+        model=model,
+        dataset=dataset.card,
         dataset_digest=content_digest(dataset),
-        split_digest=split.digest,
-        code_digest=None if code is None else code.digest,
+        protocol=protocol,
+        split=split,
+        fold=record.fold or 0,
+        seed=record.seed or 0,
+        run_id=record.run_id,
+        folder=folder,
+        code=code_of(model),
     )
-    expected = run_id(model.slug, dataset.card.slug, protocol.name, fold=fold, seed=seed, content=content)
-    if expected != record.run_id and record.code is not None and code != record.code:
-        raise changed_code(record.code, code, folder)
+    expected = cell.id_with(None if cell.code is None else cell.code.digest)
+    if expected != record.run_id and record.code is not None and cell.code != record.code:
+        raise changed_code(record.code, cell.code, folder)
     if expected != record.run_id:
         raise SegbenchError(
             "SB338",
@@ -202,20 +174,7 @@ def context_of(
             found=expected,
             mend="plan it again with segbench run; the new run gets its own id",
         )
-    return Context(
-        model=model,
-        dataset=dataset,
-        protocol=protocol,
-        split=split,
-        fold=fold,
-        seed=seed,
-        run_id=record.run_id,
-        folder=folder,
-        execution=where,
-        stop=stop,
-        check_lease=check,
-        code=code,
-    )
+    return Context(cell, dataset, where, stop, check_lease=check)
 
 
 def execution_of(record: RunRecord) -> Execution:

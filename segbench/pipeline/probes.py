@@ -8,8 +8,8 @@ from pathlib import Path
 
 from segbench.core.environment import cache_dir, machine
 from segbench.core.hashing import digest_json
-from segbench.pipeline.cell import Cell, network_arguments
-from segbench.pipeline.context import Context, Execution
+from segbench.pipeline.cell import Cell
+from segbench.pipeline.context import Execution
 
 __all__ = ["Measured", "known_probe", "probe_file"]
 
@@ -29,7 +29,7 @@ class Measured:
     problem: str = ""
 
 
-def known_probe(cell: Cell | Context, execution: Execution) -> Measured | None:
+def known_probe(cell: Cell, execution: Execution) -> Measured | None:
     """What an earlier probe of the same kind on this machine saw."""
     try:
         return Measured(**json.loads(probe_file(cell, execution).read_text(encoding="utf-8")))
@@ -37,15 +37,15 @@ def known_probe(cell: Cell | Context, execution: Execution) -> Measured | None:
         return None
 
 
-def probe_file(cell: Cell | Context, execution: Execution) -> Path:
+def probe_file(cell: Cell, execution: Execution) -> Path:
     """Where a probe of this kind is kept: everything that decides how long a step takes is in the name."""
-    p, card = cell.protocol, cell.card if isinstance(cell, Context) else cell.dataset
+    p, card = cell.protocol, cell.dataset
     kind = {
         "machine": machine(),
         "threads": execution.threads,
         "device": execution.device,
         "model": cell.model.slug,
-        "arguments": network_arguments(cell.model, card, p),
+        "arguments": cell.network_arguments,
         "patch": list(p.patch.size),
         "batch": p.sampling.batch_size,
         "augment": p.augment.model_dump(mode="json"),

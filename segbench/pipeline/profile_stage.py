@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from segbench.core.atomic import atomic_write_json
 from segbench.core.hashing import sha256_file
-from segbench.pipeline.cell import network_arguments
 from segbench.pipeline.context import Context
 from segbench.pipeline.stages import StageResult
 
@@ -21,7 +20,7 @@ def profile_stage(context: Context) -> StageResult:
     from segbench.profiling.rows import profile_rows
     from segbench.profiling.schema import ProfileDocument
 
-    arguments = network_arguments(context.model, context.card, context.protocol)
+    arguments = context.cell.network_arguments
     device = choose_device(context.execution.device)
     request = ProfileRequest(
         model=context.model.slug,

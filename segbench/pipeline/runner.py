@@ -24,7 +24,7 @@ from segbench.core.interrupt import Interrupted, StopRequest
 from segbench.data.splits import count_leaks
 from segbench.launch.command import JOB
 from segbench.metrics.profiles import load_profile
-from segbench.pipeline.cell import Cell, network_arguments
+from segbench.pipeline.cell import Cell
 from segbench.pipeline.cell_stages import CELL_STAGES
 from segbench.pipeline.context import Context, Execution, context_of, execution_of, log_line, started_by
 from segbench.pipeline.scoring_rules import rules_for
@@ -65,7 +65,7 @@ def plan_run(cell: Cell, execution: Execution, *, patient_of: Callable[[str], st
         model={
             "slug": cell.model.slug,
             "card": cell.model.model_dump(mode="json", exclude_none=True),
-            "arguments": network_arguments(cell.model, cell.dataset, cell.protocol),
+            "arguments": cell.network_arguments,
         },
         code=cell.code,
         dataset={

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 from segbench.core import console
 from segbench.core.hashing import sha256_file
 from segbench.pipeline.build import FINAL_WEIGHTS, augmentation_of, build_seeded
-from segbench.pipeline.cell import network_arguments, output_names
 from segbench.pipeline.code import structure_of
 from segbench.pipeline.context import Context
 from segbench.pipeline.preparing import recipe_of
@@ -49,7 +48,7 @@ def training_job(
     ranks = ranks or ALONE
 
     device = choose_device(context.execution.device)
-    protocol, classes = context.protocol, context.classes
+    protocol, classes = context.protocol, context.cell.classes
     level = prepare_device(device, level=protocol.determinism.level, tf32=protocol.train.tf32)
     loss = SegmentationLoss(
         terms={str(name): weight for name, weight in protocol.loss.terms.items()},
@@ -132,7 +131,7 @@ def train_here(context: Context, cache: Cache, *, ranks: Ranks | None = None) ->
 
 def _compare_with_forecast(context: Context, step_s: float | None) -> None:
     """Log it when steps took a quarter more or less than the probe that the forecast came from."""
-    known = known_probe(context, context.execution)
+    known = known_probe(context.cell, context.execution)
     if known is None or known.step_s is None or step_s is None:
         return
     drift = step_s / known.step_s - 1
@@ -151,8 +150,8 @@ def weights_metadata(context: Context, cache: Cache | None = None) -> WeightsMet
     """What the header of a weights file says: enough to predict with it, by name."""
     from segbench.networks.weights import WeightsMetadata
 
-    arguments = network_arguments(context.model, context.card, context.protocol)
-    card, classes, protocol = context.card, context.classes, context.protocol
+    arguments = dict(context.cell.network_arguments)
+    card, classes, protocol = context.card, context.cell.classes, context.protocol
     statistics = None if cache is None else cache.fingerprint.get("normalisation_statistics")
     spacing = protocol.data.spacing if cache is None else cache.fingerprint.get("spacing_mm")
     return WeightsMetadata(
@@ -166,7 +165,7 @@ def weights_metadata(context: Context, cache: Cache | None = None) -> WeightsMet
             "run": context.run_id,
             "dataset": card.slug,
             "label_values": list(classes.values),
-            "outputs": output_names(card, classes),
+            "outputs": context.cell.output_names,
             "regions": classes.regions,
             "region_labels": classes.region_labels,
             "normalisation": list(recipe_of(context).normalisation),
@@ -217,8 +216,8 @@ def _batches(context: Context, cache: Cache | None, first: int, last: int, ranks
         start_step=first,
         stop_step=last,
         augmentation=augmentation_of(context),
-        regions=context.classes.regions or (),
-        ignore_label=context.classes.ignore_label,
+        regions=context.cell.classes.regions or (),
+        ignore_label=context.cell.classes.ignore_label,
         order=sampling.order,
         rank=ranks.rank,
         world=ranks.world,
@@ -229,7 +228,7 @@ def class_table(context: Context) -> Tensor:
     """Label value to class index; the ignore label to the index after the last class."""
     import torch
 
-    classes = context.classes
+    classes = context.cell.classes
     table = torch.zeros(max(*classes.values, classes.ignore_label or 0) + 1, dtype=torch.long)
     for index, value in enumerate(classes.values):
         table[value] = index
@@ -242,7 +241,7 @@ def _transform(context: Context, device: torch.device, *, repeatable: bool) -> A
     from segbench.data.augment import augment
 
     settings, patch = augmentation_of(context), context.protocol.patch.size
-    ignore = context.classes.ignore_label
+    ignore = context.cell.classes.ignore_label
     table = class_table(context).to(device)
 
     def transform(image: Tensor, labels: Tensor, plans: Any) -> tuple[Tensor, Tensor]:

@@ -31,7 +31,7 @@ from segbench.core.interrupt import StopRequest
 from segbench.data import open_dataset
 from segbench.metrics import evaluate_case
 from segbench.pipeline.build import augmentation_of, try_one_step
-from segbench.pipeline.cell import Cell, PlannedCell, network_arguments
+from segbench.pipeline.cell import Cell, PlannedCell
 from segbench.pipeline.context import Context, Execution
 from segbench.pipeline.preparing import open_prepared
 from segbench.pipeline.probes import Measured, known_probe, probe_file
@@ -62,7 +62,7 @@ def first_step(context: Context) -> None:
     device = choose_device(context.execution.device)
     tried = {
         "implementation": context.model.implementation,
-        "arguments": network_arguments(context.model, context.card, context.protocol),
+        "arguments": context.cell.network_arguments,
         "protocol": context.protocol.digest(),
         "device": str(device),
         "gpus_per_cell": context.execution.gpus_per_cell,
@@ -124,18 +124,19 @@ def _measure(order: dict[str, Any]) -> Measured:
     execution = Execution(**order["execution"])
     times: list[float] = []
     with tempfile.TemporaryDirectory(prefix="segbench-probe-") as folder, StopRequest() as stop:
-        context = Context(
+        dataset = open_dataset(order["dataset"], data_dir=execution.data_dir)
+        cell = Cell(
             model=load_model_card(order["model"]),
-            dataset=open_dataset(order["dataset"], data_dir=execution.data_dir),
+            dataset=dataset.card,
+            dataset_digest="",  # nothing of a probe is kept under it
             protocol=short,
             split=_split(order["dataset"], tuple(order["cases"])),
             fold=0,
             seed=0,
             run_id=f"probe {order['model']}",
             folder=Path(folder),
-            execution=execution,
-            stop=stop,
         )
+        context = Context(cell, dataset, execution, stop)
         began = time.monotonic()
 
         def on_step(samples: int, loss: float, rate: float) -> None:
@@ -184,7 +185,7 @@ def _made_up(context: Context, first: int, last: int) -> Iterator[Batch]:
     p, settings = context.protocol, augmentation_of(context)
     patch, channels = p.patch.size, len(context.card.channels.order)
     values = np.array(
-        [*context.classes.values], dtype=np.uint8 if max(context.classes.values) < 256 else np.int32
+        [*context.cell.classes.values], dtype=np.uint8 if max(context.cell.classes.values) < 256 else np.int32
     )
     for step in range(first, last):
         plans = plan_samples(
@@ -263,18 +264,15 @@ def _overfit(cell: Cell, execution: Execution, stop: StopRequest) -> Smoke:
     split = replace(cell.split, train=(case,), validation=(), test=(case,))
     dataset = open_dataset(cell.dataset.slug, data_dir=execution.data_dir)
     with with_threads(execution.threads), tempfile.TemporaryDirectory(prefix="segbench-smoke-") as folder:
-        context = Context(
-            model=cell.model,
-            dataset=dataset,
+        tried = replace(
+            cell,
             protocol=smoke_protocol(cell.protocol),
             split=split,
-            fold=cell.fold,
-            seed=cell.seed,
             run_id=f"smoke {cell.model.slug}",
             folder=Path(folder),
-            execution=execution,
-            stop=stop,
+            code=None,
         )
+        context = Context(tried, dataset, execution, stop)
         cache = open_prepared(context)
         with training_job(context, cache) as job:
             network = train(job).network.eval()

@@ -133,12 +133,9 @@ def test_steps_that_drift_from_the_forecast_are_logged(
     from segbench.pipeline import training
 
     (planned,) = plan(data, tmp_path).cells
-    cell = planned.cell
-    context = Context(
-        model=cell.model, dataset=open_dataset("phantom-brats", data_dir=data), protocol=cell.protocol,
-        split=cell.split, fold=0, seed=0, run_id=cell.run_id, folder=tmp_path / "run",
-        execution=Execution(), stop=StopRequest(),
-    )  # fmt: skip
+    cell = replace(planned.cell, folder=tmp_path / "run")
+    dataset = open_dataset("phantom-brats", data_dir=data)
+    context = Context(cell, dataset, Execution(), StopRequest())
     monkeypatch.setattr(training, "known_probe", lambda cell, execution: Measured(1.0, 1))
     training._compare_with_forecast(context, 1.2)
     assert not (tmp_path / "run").exists()

@@ -31,18 +31,8 @@ def context(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Context:
         data_dir=data,
     )
     cell = make_plan(request).cells[0].cell
-    return Context(
-        model=cell.model,
-        dataset=open_dataset("phantom-brats", data_dir=data),
-        protocol=cell.protocol,
-        split=cell.split,
-        fold=0,
-        seed=0,
-        run_id=cell.run_id,
-        folder=cell.folder,
-        execution=Execution(device="cpu", data_dir=str(data)),
-        stop=StopRequest(),
-    )
+    execution = Execution(device="cpu", data_dir=str(data))
+    return Context(cell, open_dataset("phantom-brats", data_dir=data), execution, StopRequest())
 
 
 def test_it_draws_nothing_from_the_global_generator(context: Context) -> None:
