@@ -42,15 +42,15 @@ class Limit:
 
 
 LIMITS = {
-    "source lines": Limit(59_036, 42_000),
-    "records": Limit(285, 150),
-    "import circles between files": Limit(3, 0),
-    "longest file": Limit(421, 500),
-    "longest function": Limit(213, 90),
+    "source lines": Limit(59_807, 42_000),
+    "records": Limit(298, 150),
+    "import circles between files": Limit(1, 0),
+    "longest file": Limit(470, 500),
+    "longest function": Limit(212, 90),
     "longest kernel file": Limit(721, 600),
     "longest kernel function": Limit(90, 90),
-    "files in one folder": Limit(42, 20),
-    "options over all commands": Limit(207, 150),
+    "files in one folder": Limit(38, 20),
+    "options over all commands": Limit(200, 150),
     "tests to source": Limit(0.49, 0.55, least=True),
 }
 

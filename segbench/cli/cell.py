@@ -16,9 +16,6 @@ def cell(
     first_look: Annotated[
         bool, typer.Option("--first-look", help="Only verify the dataset and make one training step.")
     ] = False,
-    leave_profile: Annotated[
-        bool, typer.Option("--leave-profile", help="Leave the profile stage to a start that runs alone.")
-    ] = False,
 ) -> int:
     """Run the stages of one planned cell; idempotent, holds a lease."""
     from segbench.launch.command import stop_with_parent
@@ -27,5 +24,5 @@ def cell(
     stop_with_parent()
     if first_look:
         return ExitCode.PARTIAL if look_at_cell(folder).status == "failed" else ExitCode.DONE
-    record = run_cell(folder, fresh=fresh, leave_profile=leave_profile)
+    record = run_cell(folder, fresh=fresh)
     return ExitCode.DONE if record.status == "complete" else ExitCode.PARTIAL

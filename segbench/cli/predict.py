@@ -38,7 +38,7 @@ def predict(
     ] = False,
 ) -> int:
     """Predict images with the weights of a run, or of a file; writes OUTPUT/<case>.nii.gz."""
-    from segbench.pipeline.images import predict_images
+    from segbench.predict.images import predict_images
 
     runs = split_list(run)
     if (not runs) == (weights is None):
@@ -68,8 +68,8 @@ def _weights_of(names: Sequence[str], results: Path) -> list[Path]:
     Raises:
         SegbenchError: SB101 unknown run, SB104 a run without weights.
     """
+    from segbench.pipeline.build import FINAL_WEIGHTS
     from segbench.pipeline.rerun import find_run
-    from segbench.pipeline.training import FINAL_WEIGHTS
     from segbench.records.store import find_runs
 
     folders: list[Path] = []

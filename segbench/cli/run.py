@@ -13,9 +13,9 @@ from segbench.core import console
 from segbench.core.catalogue import ExitCode
 
 if TYPE_CHECKING:
+    from segbench.pipeline.cell import Plan
     from segbench.pipeline.context import Execution
     from segbench.pipeline.matrix import Outcome
-    from segbench.pipeline.plan import Plan
 
 WHAT, PLAN, WHERE, LAUNCH = "What", "Plan", "Where", "Launcher"
 
@@ -135,12 +135,6 @@ def run(
             rich_help_panel=LAUNCH,
         ),
     ] = 3,
-    pack: Annotated[
-        bool,
-        typer.Option(
-            "--pack", help="Two cells on a GPU when both measured peaks fit.", rich_help_panel=LAUNCH
-        ),
-    ] = False,
     wait: Annotated[
         bool,
         typer.Option("--wait", help="Wait for cells that other processes hold.", rich_help_panel=LAUNCH),
@@ -170,7 +164,7 @@ def run(
     from segbench.pipeline.plan import check_ranks, in_order, make_plan
 
     choice = LauncherChoice(
-        launcher, max_parallel, retries, pack, wait, slurm=tuple(slurm or ()), ray_address=ray_address
+        launcher, max_parallel, retries, wait, slurm=tuple(slurm or ()), ray_address=ray_address
     )
     choice.check()
     folds = split_list(fold) or ["0"]
@@ -248,14 +242,14 @@ def _smoke(plan: Plan, execution: Execution) -> int:
     """Let each model overfit one case; exit 6 when one cannot."""
     from dataclasses import asdict
 
-    from segbench.pipeline.smoke import DICE, smoke
+    from segbench.pipeline.trial import SMOKE_DICE, smoke
 
     results = smoke(plan.cells, execution)
     if settings().json:
         rows = [{**asdict(result), "passed": result.passed} for result in results]
         console.emit_json({"schema_version": 1, "smoke": rows})
     else:
-        header = ["model", "dataset", "case", "Dice", f"> {DICE}"]
+        header = ["model", "dataset", "case", "Dice", f"> {SMOKE_DICE}"]
         lines = [
             [
                 r.model,

@@ -12,10 +12,10 @@ from segbench.cli.common import settings
 from segbench.core import console
 from segbench.core.catalogue import ExitCode
 from segbench.core.errors import SegbenchError
+from segbench.pipeline.cell import Plan, PlannedCell
 from segbench.pipeline.context import Execution
 from segbench.pipeline.forecast import disk_needed, fitting
 from segbench.pipeline.matrix import write_plan
-from segbench.pipeline.plan import Plan, PlannedCell
 
 
 def print_plan(

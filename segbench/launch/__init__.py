@@ -31,7 +31,6 @@ class LauncherChoice:
         name: local, slurm or ray.
         max_parallel: Cells at a time, None for the launcher's own word.
         retries: Starts in a row without progress after which a lost cell is given up.
-        pack: Let two cells share a GPU when their measured peaks fit together.
         wait: Wait for cells that other processes hold.
         slurm: `KEY=VALUE` lines for sbatch.
         ray_address: Address of the Ray cluster.
@@ -40,7 +39,6 @@ class LauncherChoice:
     name: str = "local"
     max_parallel: int | None = None
     retries: int = 3
-    pack: bool = False
     wait: bool = False
     slurm: tuple[str, ...] = ()
     ray_address: str | None = None
@@ -57,7 +55,6 @@ class LauncherChoice:
         for flag, given, owner in (
             ("--slurm", bool(self.slurm), "slurm"),
             ("--ray-address", self.ray_address is not None, "ray"),
-            ("--pack", self.pack, "local"),
         ):
             if given and self.name != owner:
                 raise SegbenchError(
@@ -98,4 +95,4 @@ def open_launcher(
         )
     from segbench.launch.local import LocalLauncher
 
-    return LocalLauncher(slots=choice.max_parallel, gpus=gpus, pack=choice.pack, arguments=arguments)
+    return LocalLauncher(slots=choice.max_parallel, gpus=gpus, arguments=arguments)

@@ -23,18 +23,14 @@ class Need:
         cores: Processor cores.
         threads: Threads for compute as planned; kept on workers with fewer cores, so that the numbers are.
         memory_bytes: Memory of the host, None when nothing was measured.
-        device_bytes: Peak memory of the device as measured on cells like it, None when nothing was.
         hours: Time limit to ask for (the forecast x 1.3), None when nothing was measured.
-        exclusive: Nothing else may run beside it.
     """
 
     gpus: int = 0
     cores: int = 1
     threads: int = 1
     memory_bytes: int | None = None
-    device_bytes: int | None = None
     hours: float | None = None
-    exclusive: bool = False
 
 
 @dataclass(frozen=True, slots=True)

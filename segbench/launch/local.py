@@ -26,7 +26,6 @@ class LocalLauncher:
     Args:
         slots: Cells at a time; None: one per GPU where the cells want GPUs, else one.
         gpus: GPUs of one cell, 0 when it runs on the CPU.
-        pack: Let two cells share a GPU when both peaks were measured and fit together.
         arguments: Further arguments of `segbench cell`.
     """
 
@@ -34,13 +33,11 @@ class LocalLauncher:
     detached = False
     poll_s = 0.05
 
-    def __init__(
-        self, *, slots: int | None = None, gpus: int = 0, pack: bool = False, arguments: Sequence[str] = ()
-    ) -> None:
+    def __init__(self, *, slots: int | None = None, gpus: int = 0, arguments: Sequence[str] = ()) -> None:
         found = visible_gpus() if gpus else []
         self.gpus = gpus if len(found) >= gpus else 0
-        self.slots = slots or max(1, (len(found) // gpus) * (2 if pack else 1) if self.gpus else 1)
-        self._pool = GpuPool(found, pack=pack) if self.gpus else None
+        self.slots = slots or max(1, len(found) // gpus if self.gpus else 1)
+        self._pool = GpuPool(found) if self.gpus else None
         self._arguments = tuple(arguments)
         self._children: dict[str, _Child] = {}
         self._numbers = count(1)
@@ -55,8 +52,7 @@ class LocalLauncher:
         for folder in cells:
             place = None
             if self._pool is not None:
-                peak = None if need.exclusive else need.device_bytes  # nothing joins an unknown peak
-                place = self._pool.take(self.gpus, peak)
+                place = self._pool.take(self.gpus)
                 if place is None:
                     break
             process = popen_cell(
@@ -86,8 +82,8 @@ class LocalLauncher:
         code = child.process.poll()
         if code is None:
             return JobState(ref, "running")
-        if child.place is not None and self._pool is not None:
-            self._pool.give_back(child.place)
+        if child.place is not None:
+            child.place.release()
             child.place = None
         if code < 0:
             return JobState(ref, "lost", f"killed by signal {-code}", code)

@@ -23,8 +23,6 @@ from segbench.launch.command import CellCommand, cell_command, run_when_free
 NAMESPACE = "segbench"
 _HEAD = "node:__internal_head__"  # the keeper stands where the cluster itself does: lost only with it
 _PATIENCE_S = 60.0
-EXCLUSIVE = "segbench_exclusive"
-"""Custom resource that a node may offer once; a cell that must run alone takes it whole."""
 
 
 def _ray() -> Any:
@@ -147,8 +145,6 @@ class RayLauncher:
         resources: dict[str, Any] = {"num_cpus": min(need.cores, widest or 1), "num_gpus": need.gpus}
         if need.memory_bytes:
             resources["memory"] = need.memory_bytes
-        if need.exclusive:
-            resources["resources"] = {EXCLUSIVE: 1}
         commands = [cell_command(folder, self._arguments, threads=need.threads) for folder in cells]
         names = [self._ask("start", command, resources) for command in commands]
         return [JobRef(folder, name) for folder, name in zip(cells, names, strict=True)]

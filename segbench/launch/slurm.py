@@ -190,8 +190,6 @@ class SlurmLauncher:
         extra = dict(self._options)
         if need.memory_bytes:
             parameters["slurm_mem"] = f"{ceil(need.memory_bytes / 2**20)}M"
-        if need.exclusive:
-            parameters["slurm_exclusive"] = True
         if self._slots:
             parameters["slurm_array_parallelism"] = self._slots
         # submitit counts the time-outs of a job down; here progress decides, see CellJob.checkpoint

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -230,7 +231,7 @@ def network_arguments(model: ModelCard, card: DatasetCard, protocol: Protocol) -
     return arguments
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Cell:
     """One planned cell.
 
@@ -258,6 +259,24 @@ class Cell:
     folder: Path
     code: CodeRecord | None = None
 
+    @cached_property
+    def classes(self) -> Classes:
+        """Label values, class indices and output channels of the network."""
+        return classes_of(self.dataset, self.protocol.loss.output)
+
+    @cached_property
+    def output_names(self) -> list[str]:
+        """The name of each output of the network: labels, or regions where it has region output."""
+        if self.classes.regions is None:
+            return [self.dataset.labels[value] for value in self.classes.values]
+        regions = sorted(self.dataset.regions.items(), key=lambda item: -len(item[1]))
+        return [name for name, _ in regions]
+
+    @cached_property
+    def network_arguments(self) -> dict[str, Any]:
+        """What `build_network` is called with beside the slug; empty for a floor."""
+        return network_arguments(self.model, self.dataset, self.protocol)
+
     def id_with(self, code_digest: str | None) -> str:
         """The run id that the cell would have if its network's code were another."""
         content = identify(
@@ -275,6 +294,46 @@ class Cell:
             fold=self.fold,
             seed=self.seed,
             content=content,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class PlannedCell:
+    """A cell with its state.
+
+    Attributes:
+        cell: What is to be run.
+        state: What its folder says.
+        note: Why it is blocked, or how far it has come.
+        problem: The fault of a blocked cell.
+        forecast_s: Seconds it will take; None when nothing was measured.
+        step_s: Seconds of a training step.
+        memory_bytes: Peak memory of training.
+        forecast_from: What was measured.
+    """
+
+    cell: Cell
+    state: CellState
+    note: str = ""
+    problem: SegbenchError | None = None
+    forecast_s: float | None = None
+    step_s: float | None = None
+    memory_bytes: int | None = None
+    forecast_from: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """All cells of a command in the order they are run, and the datasets and models that are not here."""
+
+    cells: tuple[PlannedCell, ...]
+    absent: tuple[SegbenchError, ...] = ()
+
+    @property
+    def runnable(self) -> tuple[PlannedCell, ...]:
+        """Cells with something left to do."""
+        return tuple(
+            cell for cell in self.cells if cell.state in {"planned", "resumable", "running", "failed"}
         )
 
 

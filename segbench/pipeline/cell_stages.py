@@ -8,14 +8,14 @@ from __future__ import annotations
 from typing import Any
 
 from segbench.data.digest import content_digest
-from segbench.pipeline.cell import card_settings, network_arguments
+from segbench.pipeline.cell import card_settings
 from segbench.pipeline.context import Context
 from segbench.pipeline.predicting import predict_stage
 from segbench.pipeline.preparing import prepare_stage, verify_stage
 from segbench.pipeline.profile_stage import profile_stage
 from segbench.pipeline.scoring_stage import evaluate_stage
 from segbench.pipeline.stages import Stage
-from segbench.pipeline.training import train_stage
+from segbench.pipeline.train_stage import train_stage
 
 
 def _split(context: Context) -> dict[str, Any]:
@@ -31,7 +31,7 @@ def _training(context: Context) -> dict[str, Any]:
         **_split(context),
         "model": context.model.slug,
         "implementation": context.model.implementation,
-        "arguments": network_arguments(context.model, context.card, context.protocol),
+        "arguments": context.cell.network_arguments,
         "seed": context.seed,
         "fold": context.fold,
     }

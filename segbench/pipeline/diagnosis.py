@@ -109,7 +109,7 @@ def _device(name: str) -> tuple[list[Row], bool]:
     """One convolution against float32 on the CPU, and whether twenty training steps repeat to the bit."""
     import torch
 
-    from segbench.pipeline.training import choose_device, set_determinism
+    from segbench.engine.device import choose_device, set_determinism
 
     device = choose_device(name)
     generator = torch.Generator().manual_seed(0)

@@ -1,20 +1,29 @@
-"""A plan's cells through a launcher: the first look, the cells, and last what must be measured alone."""
+"""A plan's cells through a launcher: one look at every kind before the first long cell, then the cells.
+
+A matrix that learns on its third day that its last model does not fit the GPU, or that one scan is damaged,
+has learnt it three days late. So where long trainings lie ahead, one cell of each kind first verifies its
+dataset (read once, remembered for the cells) and makes one training step on zeros at its own patch and batch,
+in a process of its own and on the device that it will get. What it finds is written as the cell's failure,
+and into the cells that would fail alike.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Callable, Hashable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from segbench.core import console
-from segbench.launch import LauncherChoice, open_launcher
-from segbench.launch.drive import Ending, drive
+from segbench.launch import Launcher, LauncherChoice, Need, open_launcher
+from segbench.launch.drive import Ending, drive, spread_failure
+from segbench.pipeline.cell import PlannedCell
 from segbench.pipeline.context import Execution
-from segbench.pipeline.first_look import likenesses, look_first
-from segbench.pipeline.needs import needs_of
-from segbench.pipeline.plan import PlannedCell
-from segbench.pipeline.stages import stage_file
+from segbench.pipeline.forecast import needs_of
 from segbench.records import read_run
+from segbench.records.progress import last_step
+
+LONG_STEPS = 200
+"""A training of more steps than these is long: the one step costs less than half a percent of it."""
 
 
 def drive_cells(
@@ -42,11 +51,9 @@ def drive_cells(
     if not todo:
         return {}
     results, shared = todo[0].cell.folder.parent, _shared_flags()
-    need, alike = needs_of(cells, execution, gpus=gpus), likenesses(todo)
-    packed = choice.pack and gpus > 0
+    need, alike = needs_of(cells, execution, gpus=gpus), groups_of(todo)
     again = ["--fresh", fresh] if fresh else []
-    left = ["--leave-profile"] if packed else []
-    opened = open_launcher(choice, results, gpus=gpus, arguments=[*again, *left, *shared])
+    opened = open_launcher(choice, results, gpus=gpus, arguments=[*again, *shared])
     ended: dict[Path, Ending] = {}
     # Where jobs wait in a queue, a look would wait there too, as long as the cells themselves: they find out.
     if not opened.detached and not again:
@@ -61,23 +68,116 @@ def drive_cells(
         retries=choice.retries,
         wait=choice.wait,
     )
-    alone = [folder for folder in folders if packed and only_profile_is_left(folder)]
-    if alone:
-        single = open_launcher(replace(choice, pack=False), results, gpus=gpus, arguments=shared)
-        exclusive = {folder: replace(need(folder), exclusive=True) for folder in alone}
-        ended |= drive(single, alone, need=exclusive.__getitem__, retries=choice.retries, wait=choice.wait)
     return ended
-
-
-def only_profile_is_left(folder: Path) -> bool:
-    """Whether a cell has done everything but measure its network."""
-    return (
-        read_run(folder).status == "interrupted"
-        and stage_file(folder, "evaluate").is_file()
-        and not stage_file(folder, "profile").is_file()
-    )
 
 
 def _shared_flags() -> list[str]:
     flags = ["--quiet"] if console.output.quiet else []
     return flags if console.output.progress else [*flags, "--no-progress"]
+
+
+@dataclass(frozen=True, slots=True)
+class Groups:
+    """The groups of cells that a cell belongs to.
+
+    Attributes:
+        data: Equal for cells that read the same scans: the dataset, its content, all cases of the split.
+        step: Equal for cells that make the same step: all but fold and seed.
+    """
+
+    data: Hashable
+    step: Hashable
+
+
+def groups_of(cells: Sequence[PlannedCell]) -> dict[Path, Groups]:
+    """What each cell has in common with others, by run folder."""
+    protocols: dict[int, str] = {}  # cells of a plan share these objects; ten thousand digests take seconds
+    splits: dict[int, frozenset[str]] = {}
+    found: dict[Path, Groups] = {}
+    for planned in cells:
+        cell, split = planned.cell, planned.cell.split
+        if id(cell.protocol) not in protocols:
+            protocols[id(cell.protocol)] = cell.protocol.digest()
+        if id(split) not in splits:
+            splits[id(split)] = frozenset((*split.train, *split.validation, *split.test))
+        data = (cell.dataset.slug, cell.dataset_digest, splits[id(split)])
+        found[cell.folder] = Groups(data, (data, cell.model.slug, protocols[id(cell.protocol)]))
+    return found
+
+
+def first_looks(cells: Sequence[PlannedCell], alike: dict[Path, Groups]) -> list[PlannedCell]:
+    """One cell of each kind that has yet to show what it can do, in the order of the plan.
+
+    Empty where nothing long lies ahead, or where there is only one kind: its first cell will show it as soon.
+    A kind of which a cell has trained, finished or was measured has shown it.
+    """
+    long = [planned for planned in cells if _is_long(planned)]
+    shown = {
+        alike[planned.cell.folder].step
+        for planned in long
+        if planned.step_s is not None or (planned.state != "planned" and last_step(planned.cell.folder) > 0)
+    }
+    chosen: dict[Hashable, PlannedCell] = {}
+    for planned in long:
+        if alike[planned.cell.folder].step not in shown:
+            chosen.setdefault(alike[planned.cell.folder].step, planned)
+    covered = {alike[planned.cell.folder].data for planned in long}
+    for planned in cells if long else ():  # a dataset that no long cell reads is verified all the same
+        if alike[planned.cell.folder].data not in covered:
+            covered.add(alike[planned.cell.folder].data)
+            chosen[alike[planned.cell.folder].step] = planned
+    return list(chosen.values()) if len(chosen) > 1 or (shown and chosen) else []
+
+
+def look_first(
+    launcher: Launcher,
+    cells: Sequence[PlannedCell],
+    alike: dict[Path, Groups],
+    need: Callable[[Path], Need],
+) -> dict[Path, Ending]:
+    """Look at one cell of each kind; the cells that need no start any more, with their endings.
+
+    Args:
+        launcher: Starts `segbench cell --first-look`.
+        cells: Everything that is to run.
+        alike: From `groups_of`.
+        need: What a cell needs.
+
+    Raises:
+        Interrupted: A signal came.
+    """
+    looks = first_looks(cells, alike)
+    if not looks:
+        return {}
+    datasets, models = {p.cell.dataset.slug for p in looks}, {p.cell.model.slug for p in looks}
+    console.note(
+        f"before the first long cell: {', '.join(sorted(datasets))} verified, "
+        f"one step each of {', '.join(sorted(models))}"
+    )
+    folders = [planned.cell.folder for planned in looks]
+    found = drive(
+        launcher, folders, need=need, akin=lambda folder: alike[folder].data, retries=0, title="first look"
+    )
+    if not {"environment", "not started"}.isdisjoint(found.values()):
+        return {p.cell.folder: found.get(p.cell.folder, "not started") for p in cells}
+    ended: dict[Path, Ending] = {}
+    for folder in folders:
+        record = read_run(folder)
+        if record.status != "failed" or record.failure is None or folder in ended:
+            continue
+        kind = "data" if record.failure.failure_class == "data" else "step"
+        same = [
+            other
+            for other in (planned.cell.folder for planned in cells)
+            if getattr(alike[other], kind) == getattr(alike[folder], kind) and other != folder
+        ]
+        ended |= dict.fromkeys([folder, *spread_failure(folder, same)], "failed")
+    return ended
+
+
+def _is_long(planned: PlannedCell) -> bool:
+    protocol = planned.cell.protocol
+    return (
+        planned.cell.model.kind == "network"
+        and protocol.budget.samples > LONG_STEPS * protocol.sampling.batch_size
+    )

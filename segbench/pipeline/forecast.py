@@ -9,20 +9,22 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from segbench.core.errors import SegbenchError
+from segbench.launch import Need
+from segbench.pipeline.cell import Plan, PlannedCell
+from segbench.pipeline.context import Execution, execution_of
+from segbench.pipeline.probes import Measured, known_probe
 from segbench.records import read_run
 
-if TYPE_CHECKING:
-    from segbench.pipeline.context import Execution
-    from segbench.pipeline.plan import Plan, PlannedCell
-
-__all__ = ["disk_needed", "fitting", "with_finished", "with_probes"]
+__all__ = ["disk_needed", "fitting", "needs_of", "with_finished", "with_probes"]
 
 _ENOUGH = 5
 """Finished runs of a kind that are looked at."""
 _OPEN = ("planned", "resumable", "failed")
+
+MARGIN = 1.3
+"""Time asked for beyond the forecast; a cell that runs out of it is queued again."""
 
 Kind = tuple[str, str, str]
 
@@ -116,7 +118,7 @@ def with_probes(
         measure: Probe what was never probed; else only recall.
         tell: Told which model is being probed.
     """
-    from segbench.pipeline.probe import known_probe, probe
+    from segbench.pipeline.trial import probe
 
     if execution.gpus_per_cell > 1:
         return plan  # a probe is one process; how several of them scale was not measured
@@ -137,8 +139,6 @@ def with_probes(
 
 
 def _probed(planned: PlannedCell, measured: object) -> PlannedCell:
-    from segbench.pipeline.probe import Measured
-
     if not isinstance(measured, Measured):
         return planned
     if measured.step_s is None:
@@ -205,3 +205,25 @@ def disk_needed(plan: Plan, data_dir: Path | None) -> int:
             dataset, cases, recipe, prepared_root(), training_ids=cell.split.train
         ).bytes
     return total
+
+
+def needs_of(cells: Sequence[PlannedCell], execution: Execution, *, gpus: int = 0) -> Callable[[Path], Need]:
+    """A function from a run folder to what its cell needs.
+
+    Args:
+        cells: The whole plan; its finished cells are what was measured.
+        execution: Where and how.
+        gpus: GPUs of one cell.
+    """
+    hours = {p.cell.folder: None if p.forecast_s is None else MARGIN * p.forecast_s / 3600 for p in cells}
+
+    def need(folder: Path) -> Need:
+        threads = execution_of(read_run(folder)).threads
+        return Need(
+            gpus=gpus,
+            cores=threads + execution.workers,
+            threads=threads,
+            hours=None if hours[folder] is None else round(hours[folder] or 0.0, 1),
+        )
+
+    return need

@@ -15,11 +15,12 @@ from segbench.launch import LauncherChoice
 from segbench.launch.drive import Ending
 from segbench.metrics.profiles import load_profile
 from segbench.metrics.summary import summarise
-from segbench.pipeline.context import Execution
+from segbench.pipeline.cell import Plan, PlannedCell
+from segbench.pipeline.context import Execution, execution_of
 from segbench.pipeline.driving import drive_cells
-from segbench.pipeline.plan import Plan, PlannedCell, cell_state
+from segbench.pipeline.plan import cell_state
 from segbench.pipeline.plan_file import append_plan
-from segbench.pipeline.runner import execution_of, plan_run, run_cell
+from segbench.pipeline.runner import plan_run, run_cell
 from segbench.records import RunRecord, read_cases, read_run, write_run
 from segbench.records.lease import Lease, lease_holder
 

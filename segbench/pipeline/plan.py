@@ -22,6 +22,8 @@ from segbench.networks.implementation import obstacle
 from segbench.pipeline.cell import (
     Cell,
     CellState,
+    Plan,
+    PlannedCell,
     check_fit,
     check_selection,
     classes_of,
@@ -64,46 +66,6 @@ class Request:
     split: str | None = None
     limit: int = 0
     data_dir: Path | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class PlannedCell:
-    """A cell with its state.
-
-    Attributes:
-        cell: What is to be run.
-        state: What its folder says.
-        note: Why it is blocked, or how far it has come.
-        problem: The fault of a blocked cell.
-        forecast_s: Seconds it will take; None when nothing was measured.
-        step_s: Seconds of a training step.
-        memory_bytes: Peak memory of training.
-        forecast_from: What was measured.
-    """
-
-    cell: Cell
-    state: CellState
-    note: str = ""
-    problem: SegbenchError | None = None
-    forecast_s: float | None = None
-    step_s: float | None = None
-    memory_bytes: int | None = None
-    forecast_from: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class Plan:
-    """All cells of a command in the order they are run, and the datasets and models that are not here."""
-
-    cells: tuple[PlannedCell, ...]
-    absent: tuple[SegbenchError, ...] = ()
-
-    @property
-    def runnable(self) -> tuple[PlannedCell, ...]:
-        """Cells with something left to do."""
-        return tuple(
-            cell for cell in self.cells if cell.state in {"planned", "resumable", "running", "failed"}
-        )
 
 
 def make_plan(request: Request) -> Plan:

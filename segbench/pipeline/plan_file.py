@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from segbench.core.atomic import append_line, read_lines, sync_lines
 
 if TYPE_CHECKING:
-    from segbench.pipeline.plan import PlannedCell
+    from segbench.pipeline.cell import PlannedCell
 
 PLAN_FILE = "plan.jsonl"
 

@@ -3,29 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any
 
-import numpy as np
 from numpy.typing import NDArray
 
-from segbench.cards import DatasetCard
 from segbench.core import console
 from segbench.core.atomic import append_line, read_lines, sync_lines
 from segbench.core.errors import SegbenchError
 from segbench.core.faults import fault
 from segbench.core.hashing import canonical_json, sha256_bytes, sha256_file
-from segbench.pipeline.cell import Classes
 from segbench.pipeline.context import Context
 from segbench.pipeline.stages import StageResult
 from segbench.volumes import write_label_map
-
-if TYPE_CHECKING:
-    import torch
-    from torch import nn
-
-    from segbench.data.prepared.cache import Cache
 
 MANIFEST = Path("predictions") / "manifest.jsonl"
 
@@ -88,8 +78,7 @@ def _with_network(context: Context, cases: Sequence[str], source: str) -> dict[s
     """Predict with the trained network; gives the kernels and threads it ran on, for the record."""
     import torch
 
-    from segbench.networks.scan import scans_used
-    from segbench.pipeline.training import named_scans
+    from segbench.networks.scan import named_scans, scans_used
 
     predict = network_predictor(context)
     trained = context.facts.get("train", {}).get("scan_backend")
@@ -137,83 +126,35 @@ def network_predictor(context: Context) -> Callable[[str], NDArray[Any]]:
     """The trained network; gives the label map of a case on its stored grid."""
     from safetensors.torch import load_file
 
+    from segbench.engine.device import choose_device, prepare_device
+    from segbench.engine.memory import want_of_memory_is_a_result
     from segbench.engine.trainer import load_network
+    from segbench.pipeline.build import FINAL_WEIGHTS, build_seeded
     from segbench.pipeline.preparing import open_prepared
-    from segbench.pipeline.training import FINAL_WEIGHTS, build_seeded, choose_device, prepare_device
+    from segbench.predict import metadata_of, predict_case, settings_of
 
     device = choose_device(context.execution.device)
     protocol = context.protocol
     prepare_device(device, level=protocol.determinism.level, tf32=protocol.train.tf32)
     cache = open_prepared(context)
-    weights = load_file(context.folder / FINAL_WEIGHTS)
-    network = load_network(lambda: build_seeded(context), weights).to(device)
-    return lambda case: predict_prepared(context, [network], cache, case, device)
+    weights = context.folder / FINAL_WEIGHTS
+    network = load_network(lambda: build_seeded(context), load_file(weights)).to(device)
+    settings = settings_of(metadata_of(weights), weights)
 
-
-def predict_prepared(
-    context: Context,
-    networks: Sequence[nn.Module],
-    cache: Cache,
-    case: str,
-    device: torch.device,
-    *,
-    grid: Literal["stored", "prepared"] = "stored",
-) -> NDArray[Any]:
-    """The label map of a prepared case, on its stored grid or (for validation) on the prepared one.
-
-    Raises:
-        SegbenchError: The error that kept the case from being prepared.
-    """
-    from segbench.engine.export import export_grid, to_stored_grid
-    from segbench.engine.memory import want_of_memory_is_a_result
-    from segbench.engine.precision import usable_precision
-    from segbench.engine.predictor import predict_case
-    from segbench.engine.probabilities import ProbabilityWriter
-
-    if case in cache.failures:
-        raise cache.failures[case]
-    protocol, classes, properties = context.protocol, context.classes, cache.properties(case)
-    shape, nearest_axis = export_grid(properties) if grid == "stored" else (None, None)
-    settings: dict[str, Any] = {
-        "patch": protocol.patch.size,
-        "num_outputs": classes.channels,
-        "overlap": protocol.inference.overlap,
-        "mirror_axes": [axis for axis in ("z", "y", "x") if axis in protocol.inference.mirror_axes],
-        "window_batch": protocol.inference.window_batch,
-        "device": device,
-        "precision": usable_precision(protocol.train.precision, device),
-        "importance": protocol.inference.importance,
-        "sigma_scale": protocol.inference.sigma_scale,
-        "between": context.stop.check,
-    }
-    with want_of_memory_is_a_result(device), ExitStack() as stack:
-        image = cache.image(case)
-        if context.execution.save_probabilities and grid == "stored":
-            writer = ProbabilityWriter(
-                prediction_file(context.folder, case).with_name(f"{case}.b2nd"),
-                classes.channels,
-                image.shape[1:],
-                by_sign=classes.region_labels is not None,
-                averaged=len(networks) > 1,
-                names=output_names(context.card, classes),
-                properties=properties,
-            )
-            settings["observe"] = stack.enter_context(writer).push
-        labels = predict_case(
-            networks, image, shape=shape, nearest_axis=nearest_axis, regions=classes.region_labels, **settings
+    def predict(case: str) -> NDArray[Any]:
+        if case in cache.failures:
+            raise cache.failures[case]
+        scores = prediction_file(context.folder, case).with_name(f"{case}.b2nd")
+        with want_of_memory_is_a_result(device):
+            image = cache.image(case)
+        return predict_case(
+            [network],
+            [image],
+            settings,
+            device,
+            properties=cache.properties(case),
+            probabilities=scores if context.execution.save_probabilities else None,
+            between=context.stop.check,
         )
-    if classes.region_labels is None:
-        labels = label_values(labels, classes.values)
-    return to_stored_grid(labels, properties) if grid == "stored" else labels
 
-
-def label_values(indices: NDArray[Any], values: Sequence[int]) -> NDArray[Any]:
-    """Label values in place of class indices."""
-    return np.asarray(values, dtype=np.uint16 if max(values) > 255 else np.uint8)[indices]
-
-
-def output_names(card: DatasetCard, classes: Classes) -> list[str]:
-    """The name of each output of a network: labels, or regions where it has region output."""
-    if classes.regions is None:
-        return [card.labels[value] for value in classes.values]
-    return [name for name, _ in sorted(card.regions.items(), key=lambda item: -len(item[1]))]
+    return predict

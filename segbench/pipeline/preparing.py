@@ -13,6 +13,7 @@ from segbench.core import console
 from segbench.core.environment import cache_dir
 from segbench.core.errors import SegbenchError
 from segbench.data.digest import content_digest
+from segbench.pipeline.build import try_one_step
 from segbench.pipeline.context import Context
 from segbench.pipeline.stages import StageResult
 
@@ -140,7 +141,6 @@ def prepare_stage(context: Context) -> StageResult:
     Where that is work, the network first shows that it can make a step at all.
     """
     from segbench.data.prepared.prepare import forecast_preparation
-    from segbench.pipeline.startup import try_one_step
 
     split = context.split
     cases = sorted({*split.train, *split.validation, *split.test})

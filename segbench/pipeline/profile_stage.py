@@ -8,20 +8,19 @@ from __future__ import annotations
 
 from segbench.core.atomic import atomic_write_json
 from segbench.core.hashing import sha256_file
-from segbench.pipeline.cell import network_arguments
 from segbench.pipeline.context import Context
 from segbench.pipeline.stages import StageResult
-from segbench.pipeline.training import choose_device
 
 
 def profile_stage(context: Context) -> StageResult:
     """Write `profile.json` (`segbench.profile/1`) with one row for this network, patch and device."""
+    from segbench.engine.device import choose_device
     from segbench.profiling.measure import static_row
     from segbench.profiling.request import ProfileRequest
     from segbench.profiling.rows import profile_rows
     from segbench.profiling.schema import ProfileDocument
 
-    arguments = network_arguments(context.model, context.card, context.protocol)
+    arguments = context.cell.network_arguments
     device = choose_device(context.execution.device)
     request = ProfileRequest(
         model=context.model.slug,

@@ -29,7 +29,7 @@ from segbench.core.environment import BLAS_VARIABLES, THREADS, thread_count
 from segbench.core.errors import BackendUnavailable, SegbenchError
 from segbench.core.interrupt import Interrupted, StopRequest
 from segbench.launch.command import PARENT, stop_with_parent
-from segbench.pipeline.context import Context
+from segbench.pipeline.context import Context, Execution, context_of
 from segbench.records.lease import read_lease
 
 __all__ = ["train_on_ranks"]
@@ -192,11 +192,10 @@ def _train(folder: Path, order: dict[str, Any], ending: Path) -> dict[str, Any]:
     import torch
     import torch.distributed as dist
 
+    from segbench.engine.device import choose_device
     from segbench.engine.ranks import Ranks
-    from segbench.pipeline.context import Execution
     from segbench.pipeline.preparing import open_prepared
-    from segbench.pipeline.runner import context_of
-    from segbench.pipeline.training import choose_device, train_here
+    from segbench.pipeline.training import train_here
     from segbench.records import read_run
 
     ranks = Ranks(int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"]))

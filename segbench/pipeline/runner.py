@@ -8,16 +8,11 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable
-from dataclasses import replace
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from pydantic import ValidationError
-
-from segbench.cards import Protocol, load_model_card
-from segbench.cards.fault_lines import fault_lines
 from segbench.core import console
 from segbench.core.atomic import disk_error, remove_leftovers
 from segbench.core.catalogue import ExitCode
@@ -26,18 +21,15 @@ from segbench.core.environment import git_state, machine, threads_note, tilde, v
 from segbench.core.errors import SegbenchError
 from segbench.core.faults import note_run
 from segbench.core.interrupt import Interrupted, StopRequest
-from segbench.data import open_dataset
-from segbench.data.digest import content_digest
-from segbench.data.splits import Split, count_leaks
-from segbench.launch.command import JOB, LAUNCHER, NODE
+from segbench.data.splits import count_leaks
+from segbench.launch.command import JOB
 from segbench.metrics.profiles import load_profile
-from segbench.pipeline.cell import Cell, identify, network_arguments
+from segbench.pipeline.cell import Cell
 from segbench.pipeline.cell_stages import CELL_STAGES
-from segbench.pipeline.code import changed_code, code_of
-from segbench.pipeline.context import Context, Execution, log_line
+from segbench.pipeline.context import Context, Execution, context_of, execution_of, log_line, started_by
 from segbench.pipeline.stages import drop_from, execute
-from segbench.pipeline.startup import first_step
-from segbench.records import Failure, Leaks, RunRecord, SplitRecord, read_run, run_id, write_run
+from segbench.pipeline.trial import first_step
+from segbench.records import Failure, Leaks, RunRecord, SplitRecord, read_run, write_run
 from segbench.records.lease import Lease
 from segbench.records.schema import SCHEMA_VERSION, FailureClass
 from segbench.scoring.rules import rules_for
@@ -73,7 +65,7 @@ def plan_run(cell: Cell, execution: Execution, *, patient_of: Callable[[str], st
         model={
             "slug": cell.model.slug,
             "card": cell.model.model_dump(mode="json", exclude_none=True),
-            "arguments": network_arguments(cell.model, cell.dataset, cell.protocol),
+            "arguments": cell.network_arguments,
         },
         code=cell.code,
         dataset={
@@ -107,7 +99,6 @@ def run_cell(
     *,
     execution: Execution | None = None,
     fresh: str | None = None,
-    leave_profile: bool = False,
 ) -> RunRecord:
     """Run the stages of a planned cell and record how it ended.
 
@@ -115,11 +106,9 @@ def run_cell(
         folder: The run folder; `run.json` says everything.
         execution: Where it runs now, in place of what the record says.
         fresh: Forget this stage and every later one first.
-        leave_profile: Leave the profile stage undone: time on a shared GPU would be measured wrong.
 
     Returns:
-        The record as written at the end: complete or failed; with `leave_profile` interrupted, so that the
-        next start takes up the profile stage.
+        The record as written at the end: complete or failed.
 
     Raises:
         Interrupted: A signal came; the record says so.
@@ -152,11 +141,8 @@ def run_cell(
             if note is not None:
                 context.warn(note)
             with with_threads(where.threads):
-                finished = _run_stages(context, leave_profile=leave_profile)
-            if finished:
-                record = _updated(record, status="complete", finished=now(), **_outcome(context))
-            else:
-                record = _updated(record, status="interrupted")
+                _run_stages(context)
+            record = _updated(record, status="complete", finished=now(), **_outcome(context))
         except Interrupted:
             write_run(folder, _updated(record, status="interrupted"))
             raise
@@ -225,24 +211,6 @@ def _is_done(folder: Path, record: RunRecord) -> bool:
     return record.status == "complete" and (folder / "cases.csv").is_file()
 
 
-def execution_of(record: RunRecord) -> Execution:
-    """Where and how a record says the cell runs; what a finished run noted besides is left out."""
-    noted = record.execution or {}
-    return Execution(**{name: noted[name] for name in Execution.__slots__ if name in noted})
-
-
-def started_by(execution: Execution) -> Execution:
-    """The execution with the launcher, job and node that the launcher gave this process, if one did."""
-    if LAUNCHER not in os.environ:
-        return execution
-    return replace(
-        execution,
-        launcher=os.environ[LAUNCHER],
-        job=os.environ.get(JOB, ""),
-        node=os.environ.get(NODE, ""),
-    )
-
-
 def failure_class(error: SegbenchError) -> FailureClass:
     """The class of an expected failure; it decides whether the cell is tried again."""
     if error.code.startswith(("SB2", "SB3")):
@@ -255,70 +223,6 @@ def now() -> str:
     return datetime.now(UTC).isoformat(timespec="seconds")
 
 
-def context_of(
-    record: RunRecord, folder: Path, where: Execution, stop: StopRequest, check: Callable[[], None]
-) -> Context:
-    """The cell as `run.json` describes it, refused when cards or data have changed since it was planned."""
-    assert record.model and record.dataset and record.protocol and record.split  # plan_run wrote them
-    model = load_model_card(str(record.model["slug"]))
-    dataset = open_dataset(str(record.dataset["slug"]), data_dir=where.data_dir)
-    try:
-        protocol = Protocol.model_validate(record.protocol)
-    except ValidationError as error:
-        raise SegbenchError(
-            "SB338",
-            "the run was planned by another version of segbench: its protocol has other fields",
-            path=folder,
-            details=fault_lines(error),
-            mend="plan it again with segbench run; the new run gets its own id",
-        ) from error
-    part = record.split
-    split = Split(
-        dataset=dataset.card.slug,
-        name=part.name or "",
-        train=part.train or (),
-        validation=part.validation or (),
-        test=part.test or (),
-        acknowledged_leaks=part.acknowledged_leaks,
-    )
-    fold, seed = record.fold or 0, record.seed or 0
-    code = code_of(model)
-    content = identify(
-        model,
-        dataset.card,
-        protocol,
-        dataset_digest=content_digest(dataset),
-        split_digest=split.digest,
-        code_digest=None if code is None else code.digest,
-    )
-    expected = run_id(model.slug, dataset.card.slug, protocol.name, fold=fold, seed=seed, content=content)
-    if expected != record.run_id and record.code is not None and code != record.code:
-        raise changed_code(record.code, code, folder)
-    if expected != record.run_id:
-        raise SegbenchError(
-            "SB338",
-            "the data, the cards or segbench's definitions have changed since this run was planned",
-            path=folder,
-            expected=record.run_id,
-            found=expected,
-            mend="plan it again with segbench run; the new run gets its own id",
-        )
-    return Context(
-        model=model,
-        dataset=dataset,
-        protocol=protocol,
-        split=split,
-        fold=fold,
-        seed=seed,
-        run_id=record.run_id,
-        folder=folder,
-        execution=where,
-        stop=stop,
-        check_lease=check,
-        code=code,
-    )
-
-
 def _give_up(record: RunRecord, folder: Path, lease: Lease, error: SegbenchError) -> None:
     """End a process that hangs: called by the thread that watches, while the main thread cannot act."""
     console.fail(error)
@@ -327,16 +231,13 @@ def _give_up(record: RunRecord, folder: Path, lease: Lease, error: SegbenchError
     os._exit(ExitCode.PARTIAL)
 
 
-def _run_stages(context: Context, *, leave_profile: bool) -> bool:
-    """Run what is left of the cell; whether everything is done."""
+def _run_stages(context: Context) -> None:
+    """Run what is left of the cell."""
     for stage in CELL_STAGES:
         if stage.networks_only and context.model.kind == "floor":
             continue
-        if leave_profile and stage.name == "profile":
-            return False
         execute(stage, context)
         context.stop.check()
-    return True
 
 
 def _surroundings() -> dict[str, Any]:

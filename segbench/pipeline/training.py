@@ -3,32 +3,29 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Generator, Iterable, Set
+from collections.abc import Generator, Iterable
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from segbench.core import console
-from segbench.core.environment import thread_count
-from segbench.core.errors import BackendUnavailable
 from segbench.core.hashing import sha256_file
-from segbench.pipeline.cell import network_arguments
-from segbench.pipeline.code import check_code, structure_of
+from segbench.pipeline.build import FINAL_WEIGHTS, augmentation_of, build_seeded
+from segbench.pipeline.code import structure_of
 from segbench.pipeline.context import Context
-from segbench.pipeline.preparing import open_prepared, recipe_of
-from segbench.pipeline.stages import StageResult
+from segbench.pipeline.preparing import recipe_of
+from segbench.pipeline.probes import known_probe
 
 if TYPE_CHECKING:
     import torch
     from torch import Tensor, nn
 
-    from segbench.data.patches.augment import AugmentationSettings
     from segbench.data.prepared.cache import Cache
     from segbench.engine.ranks import Ranks
     from segbench.engine.trainer import TrainingJob
+    from segbench.networks.weights import WeightsMetadata
 
 MOST_DRIFT = 0.25
-FINAL_WEIGHTS = Path("checkpoints") / "final.safetensors"
 
 
 @contextmanager
@@ -42,6 +39,7 @@ def training_job(
         cache: Its prepared cases; None for a probe, which brings its own batches.
         ranks: This process's place among those that train together; None: alone.
     """
+    from segbench.engine.device import choose_device, prepare_device
     from segbench.engine.losses import SegmentationLoss
     from segbench.engine.ranks import ALONE
     from segbench.engine.tracking import tensorboard_view
@@ -50,7 +48,7 @@ def training_job(
     ranks = ranks or ALONE
 
     device = choose_device(context.execution.device)
-    protocol, classes = context.protocol, context.classes
+    protocol, classes = context.protocol, context.cell.classes
     level = prepare_device(device, level=protocol.determinism.level, tf32=protocol.train.tf32)
     loss = SegmentationLoss(
         terms={str(name): weight for name, weight in protocol.loss.terms.items()},
@@ -74,7 +72,7 @@ def training_job(
             on_step=lambda samples, loss, rate: bar.advance(batch, note=_news(loss, rate, device)),
             warn=context.warn,
             validate=_validator(context, cache, device),
-            metadata=weights_metadata(context, cache),
+            metadata=weights_metadata(context, cache).as_strings(),
             channels=classes.channels,
             checkpoint_minutes=context.execution.checkpoint_minutes,
             check=context.check_lease,
@@ -87,27 +85,16 @@ def training_job(
         )
 
 
-def train_stage(context: Context) -> StageResult:
-    """Train the network to the end of its budget, resuming from the last checkpoint."""
-    if context.execution.gpus_per_cell > 1:
-        from segbench.pipeline.rank import train_on_ranks
-
-        facts = train_on_ranks(context)
-    else:
-        facts = train_here(context, open_prepared(context))
-    return StageResult(
-        artefact=facts["weights_sha256"], outputs=[context.folder / FINAL_WEIGHTS], facts=facts
-    )
-
-
 def train_here(context: Context, cache: Cache, *, ranks: Ranks | None = None) -> dict[str, Any]:
     """Train in this process, alone or as one of several ranks, and keep the weights; gives what to record."""
     import torch
 
     from segbench.data.random import counter_seed
+    from segbench.engine.device import determinism_level
     from segbench.engine.precision import usable_precision
     from segbench.engine.ranks import ALONE
     from segbench.engine.trainer import train
+    from segbench.networks.scan import named_scans
 
     ranks = ranks or ALONE
     # For networks that draw in training (dropout): from the cell's seed, whatever ran in this process before.
@@ -144,9 +131,7 @@ def train_here(context: Context, cache: Cache, *, ranks: Ranks | None = None) ->
 
 def _compare_with_forecast(context: Context, step_s: float | None) -> None:
     """Log it when steps took a quarter more or less than the probe that the forecast came from."""
-    from segbench.pipeline.probe import known_probe
-
-    known = known_probe(context, context.execution)
+    known = known_probe(context.cell, context.execution)
     if known is None or known.step_s is None or step_s is None:
         return
     drift = step_s / known.step_s - 1
@@ -161,72 +146,12 @@ def _news(loss: float, rate: float, device: torch.device) -> str:
     return f"loss {loss:.3f}, lr {rate:.2g}, peak {peak_memory(device) / 2**30:.1f} GiB"
 
 
-def choose_device(name: str) -> torch.device:
-    """The device for a flag: "auto" takes CUDA where there is one.
-
-    Raises:
-        BackendUnavailable: SB502 when CUDA is asked for and not there.
-    """
-    import torch
-
-    if name not in {"auto", "cpu", "cuda"}:
-        raise BackendUnavailable(f"device '{name}' is not known", mend="use --device auto, cpu or cuda")
-    if name == "cuda" and not torch.cuda.is_available():
-        raise BackendUnavailable("no CUDA device can be used here", mend="use --device cpu")
-    return torch.device("cuda" if name != "cpu" and torch.cuda.is_available() else "cpu")
-
-
-def prepare_device(device: torch.device, *, level: str, tf32: bool) -> str:
-    """Put a protocol's arithmetic in force, for training and prediction alike; the determinism level."""
-    from segbench.engine.precision import allow_tf32
-
-    allow_tf32(tf32)
-    return set_determinism(level, device)
-
-
-def set_determinism(level: str, device: torch.device) -> str:
-    """Put the determinism level in force and say which one it is; a CPU is always bitwise."""
-    import torch
-
-    torch.set_num_threads(thread_count())
-    level = determinism_level(level, device)
-    if level == "bitwise":
-        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-        torch.use_deterministic_algorithms(True, warn_only=False)
-        torch.backends.cudnn.benchmark = False
-    elif level == "none":
-        torch.backends.cudnn.benchmark = True
-    return level
-
-
-def determinism_level(level: str, device: torch.device) -> str:
-    """The level in force on a device: a CPU is always bitwise."""
-    return "bitwise" if device.type == "cpu" else level
-
-
-def build_seeded(context: Context) -> nn.Module:
-    """The network with the initial weights that the seed gives, the same every time."""
-    import torch
-
-    from segbench.data.random import counter_seed
-    from segbench.networks import build_network
-
-    if not context.code_loaded:
-        check_code(context.model, context.code, context.folder)
-        context.code_loaded = True
-    arguments = network_arguments(context.model, context.card, context.protocol)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(counter_seed(context.seed, "init", context.model.slug))
-        return build_network(context.model.slug, **arguments)
-
-
-def weights_metadata(context: Context, cache: Cache | None = None) -> dict[str, str]:
+def weights_metadata(context: Context, cache: Cache | None = None) -> WeightsMetadata:
     """What the header of a weights file says: enough to predict with it, by name."""
     from segbench.networks.weights import WeightsMetadata
-    from segbench.pipeline.predicting import output_names
 
-    arguments = network_arguments(context.model, context.card, context.protocol)
-    card, classes, protocol = context.card, context.classes, context.protocol
+    arguments = dict(context.cell.network_arguments)
+    card, classes, protocol = context.card, context.cell.classes, context.protocol
     statistics = None if cache is None else cache.fingerprint.get("normalisation_statistics")
     spacing = protocol.data.spacing if cache is None else cache.fingerprint.get("spacing_mm")
     return WeightsMetadata(
@@ -240,7 +165,7 @@ def weights_metadata(context: Context, cache: Cache | None = None) -> dict[str, 
             "run": context.run_id,
             "dataset": card.slug,
             "label_values": list(classes.values),
-            "outputs": output_names(card, classes),
+            "outputs": context.cell.output_names,
             "regions": classes.regions,
             "region_labels": classes.region_labels,
             "normalisation": list(recipe_of(context).normalisation),
@@ -252,7 +177,7 @@ def weights_metadata(context: Context, cache: Cache | None = None) -> dict[str, 
             "precision": protocol.train.precision,
             **({} if protocol.data.cache_dtype == "float16" else {"cache_dtype": protocol.data.cache_dtype}),
         },
-    ).as_strings()
+    )
 
 
 def keep_final(context: Context, network: nn.Module, checkpoint: Path, metadata: dict[str, str]) -> Path:
@@ -275,24 +200,6 @@ def keep_final(context: Context, network: nn.Module, checkpoint: Path, metadata:
     return atomic_write(final, tensor_bytes(network.state_dict(), metadata))
 
 
-def named_scans(used: Set[str]) -> str | None:
-    """The scan backends that ran, as one word for the record; None for a network without a scan."""
-    return "+".join(sorted(used)) or None
-
-
-def augmentation_of(context: Context) -> AugmentationSettings:
-    """The random transforms of the protocol; where it leaves the axes to the card, those that it allows."""
-    from segbench.data.patches.augment import AugmentationSettings
-
-    section = context.protocol.augment
-    axes = context.card.geometry.mirror_axes if section.mirror_axes == "card" else section.mirror_axes
-    return AugmentationSettings(
-        name=section.name,
-        mirror_axes=tuple(axes),
-        overrides=dict(section.overrides),
-    )
-
-
 def _batches(context: Context, cache: Cache | None, first: int, last: int, ranks: Ranks) -> Iterable[Any]:
     from segbench.data.patches.sampling import PatchLoader
 
@@ -309,8 +216,8 @@ def _batches(context: Context, cache: Cache | None, first: int, last: int, ranks
         start_step=first,
         stop_step=last,
         augmentation=augmentation_of(context),
-        regions=context.classes.regions or (),
-        ignore_label=context.classes.ignore_label,
+        regions=context.cell.classes.regions or (),
+        ignore_label=context.cell.classes.ignore_label,
         order=sampling.order,
         rank=ranks.rank,
         world=ranks.world,
@@ -321,7 +228,7 @@ def class_table(context: Context) -> Tensor:
     """Label value to class index; the ignore label to the index after the last class."""
     import torch
 
-    classes = context.classes
+    classes = context.cell.classes
     table = torch.zeros(max(*classes.values, classes.ignore_label or 0) + 1, dtype=torch.long)
     for index, value in enumerate(classes.values):
         table[value] = index
@@ -334,7 +241,7 @@ def _transform(context: Context, device: torch.device, *, repeatable: bool) -> A
     from segbench.data.patches.augment import augment
 
     settings, patch = augmentation_of(context), context.protocol.patch.size
-    ignore = context.classes.ignore_label
+    ignore = context.cell.classes.ignore_label
     table = class_table(context).to(device)
 
     def transform(image: Tensor, labels: Tensor, plans: Any) -> tuple[Tensor, Tensor]:
@@ -350,7 +257,9 @@ def _validator(context: Context, cache: Cache | None, device: torch.device) -> A
     """Dice per region over whole validation cases; None when the protocol asks for none."""
     if cache is None or context.protocol.validation.cases == "none" or not context.split.validation:
         return None
-    from segbench.pipeline.predicting import predict_prepared
+    from segbench.predict import predict_case, settings_of
+
+    settings = settings_of(weights_metadata(context, cache), context.folder / FINAL_WEIGHTS)
 
     def validate(network: nn.Module) -> dict[str, float]:
         from segbench.metrics import evaluate_case
@@ -358,7 +267,9 @@ def _validator(context: Context, cache: Cache | None, device: torch.device) -> A
         totals = dict.fromkeys(context.card.regions, 0.0)
         for case in context.split.validation:
             labels = cache.labels(case)
-            prediction = predict_prepared(context, [network], cache, case, device, grid="prepared")
+            prediction = predict_case(
+                [network], [cache.image(case)], settings, device, between=context.stop.check
+            )
             scores = evaluate_case(
                 labels,
                 prediction,

@@ -14,88 +14,41 @@ import pytest
 from segbench.core.errors import SegbenchError
 from segbench.launch import LauncherChoice, Need, open_launcher
 from segbench.launch.command import PARENT, cell_command, popen_cell
-from segbench.launch.gpus import Gpu, GpuPool, visible_gpus
+from segbench.launch.gpus import GpuPool, visible_gpus
 from segbench.launch.local import LocalLauncher
-
-GIB = 2**30
 
 
 def test_gpus_are_the_visible_ones(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "2, 5")
-    assert [gpu.index for gpu in visible_gpus()] == ["2", "5"]
+    assert visible_gpus() == ["2", "5"]
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
     assert visible_gpus() == []
 
 
 def test_a_gpu_is_given_to_one_cell_and_another_shell_passes_it_over() -> None:
-    gpus = [Gpu("0", None), Gpu("1", None)]
+    gpus = ["0", "1"]
     here, there = GpuPool(gpus), GpuPool(gpus)
-    first = here.take(1, None)
-    second = there.take(1, None)
+    first = here.take(1)
+    second = there.take(1)
     assert first is not None and second is not None
     assert (first.indices, second.indices) == (("0",), ("1",))
-    assert here.take(1, None) is None
-    assert there.take(1, None) is None
-    here.give_back(first)
-    third = there.take(1, None)
+    assert here.take(1) is None
+    assert there.take(1) is None
+    first.release()
+    third = there.take(1)
     assert third is not None and third.indices == ("0",)
-    assert here.take(2, None) is None
-    there.give_back(second)
-    there.give_back(third)
-    both = here.take(2, None)
+    assert here.take(2) is None
+    second.release()
+    third.release()
+    both = here.take(2)
     assert both is not None and both.indices == ("0", "1")
-    here.give_back(both)
-
-
-@pytest.mark.parametrize(
-    ("pack", "first", "second", "fits"),
-    [
-        (True, 10 * GIB, 11 * GIB, True),  # 21 of 24 GiB: under 90 %
-        (True, 10 * GIB, 12 * GIB, False),  # 22 GiB: over
-        (True, 10 * GIB, None, False),  # never measured
-        (False, 1 * GIB, 1 * GIB, False),  # not asked for
-    ],
-)
-def test_two_cells_share_a_gpu_only_when_their_peaks_fit(
-    pack: bool, first: int, second: int | None, fits: bool
-) -> None:
-    pool = GpuPool([Gpu("7", 24 * GIB)], pack=pack)
-    one = pool.take(1, first)
-    assert one is not None
-    two = pool.take(1, second)
-    assert (two is not None) == fits
-    if fits:
-        assert pool.take(1, 1) is None  # never three
-    for place in (one, two):
-        if place is not None:
-            pool.give_back(place)
-
-
-def test_what_must_run_alone_shares_its_gpu_with_nothing(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    """Both peaks fit together, so that only the word `exclusive` keeps the two apart."""
-    monkeypatch.setattr("segbench.launch.local.visible_gpus", lambda: [Gpu("0", 24 * GIB)])
-    monkeypatch.setattr(
-        "segbench.launch.local.popen_cell",
-        lambda command, **kw: subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"]),
-    )
-    cells = [tmp_path / "a", tmp_path / "b"]
-    for exclusive, count in ((False, 2), (True, 1)):
-        launcher = LocalLauncher(gpus=1, pack=True)
-        refs = launcher.start(cells, Need(gpus=1, device_bytes=GIB, exclusive=exclusive))
-        assert len(refs) == count
-        for ref in refs:
-            os.kill(int(ref.job.partition(":")[2]), signal.SIGKILL)
-        while {state.phase for state in launcher.poll(refs)} != {"lost"}:
-            time.sleep(0.01)
+    both.release()
 
 
 def test_slots_and_threads(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1,2,3")
     assert LocalLauncher(gpus=1).capacity().slots == 4
     assert LocalLauncher(gpus=2).capacity().slots == 2
-    assert LocalLauncher(gpus=1, pack=True).capacity().slots == 8
     assert LocalLauncher(gpus=1, slots=3).capacity().slots == 3
     assert LocalLauncher().capacity().slots == 1
     monkeypatch.setenv("SEGBENCH_THREADS", "8")
@@ -186,7 +139,6 @@ def wait_for(path: Path) -> None:
         (LauncherChoice("pbs"), "no such launcher"),
         (LauncherChoice("local", slurm=("partition=a",)), "--slurm belongs to"),
         (LauncherChoice("slurm", ray_address="auto"), "--ray-address belongs to"),
-        (LauncherChoice("ray", pack=True), "--pack belongs to"),
     ],
 )
 def test_flags_that_do_not_go_together(tmp_path: Path, choice: LauncherChoice, text: str) -> None:

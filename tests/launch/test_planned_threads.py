@@ -14,10 +14,11 @@ from segbench.core.hashing import sha256_file
 from segbench.launch import LauncherChoice
 from segbench.launch.drive import drive
 from segbench.launch.slurm import SlurmLauncher
+from segbench.pipeline.cell import Plan
 from segbench.pipeline.context import Execution
+from segbench.pipeline.forecast import needs_of
 from segbench.pipeline.matrix import run_plan, write_plan
-from segbench.pipeline.needs import needs_of
-from segbench.pipeline.plan import Plan, Request, make_plan
+from segbench.pipeline.plan import Request, make_plan
 from segbench.records import read_run
 
 ON_ONE_CORE = """

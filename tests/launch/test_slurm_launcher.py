@@ -41,14 +41,14 @@ def test_the_batch_file_asks_for_what_the_cell_needs(tmp_path: Path, monkeypatch
     monkeypatch.setattr("submitit.slurm.slurm.SlurmExecutor.affinity", classmethod(lambda cls: 2))
     launcher = SlurmLauncher(tmp_path, slots=7, options=["qos=low", "time=30"])
     executor = submitit.SlurmExecutor(tmp_path)
-    wanted = launcher._parameters(Need(gpus=2, cores=6, memory_bytes=5 * 2**30, hours=2.5, exclusive=True))
+    wanted = launcher._parameters(Need(gpus=2, cores=6, memory_bytes=5 * 2**30, hours=2.5))
     assert wanted["timeout_min"] == 150
     plain = {k.removeprefix("slurm_"): v for k, v in wanted.items()}
     plain["job_name"], plain["time"] = plain.pop("name"), plain.pop("timeout_min")
     executor.update_parameters(**plain)
     text = executor._make_submission_file_text("python job.py", "uid")
     for line in (
-        "--cpus-per-task=6", "--gpus-per-node=2", "--mem=5120M", "--exclusive", "--qos=low", "--time=30",
+        "--cpus-per-task=6", "--gpus-per-node=2", "--mem=5120M", "--qos=low", "--time=30",
         "--requeue", "--signal=USR2@90",
     ):  # fmt: skip
         assert f"#SBATCH {line}\n" in text, text

@@ -221,7 +221,7 @@ def test_a_refusal_says_what_was_met_and_never_how_to_switch_protection_off(tmp_
 )
 def test_a_network_larger_than_its_file_is_refused_before_it_is_built(tmp_path, monkeypatch, arguments):
     from segbench.networks import weights
-    from segbench.pipeline.members import load_members
+    from segbench.predict.members import load_members
 
     path = tmp_path / "bomb.safetensors"
     model = "nnunet-tiny"

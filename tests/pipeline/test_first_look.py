@@ -13,13 +13,13 @@ import torch
 from segbench.data import open_dataset
 from segbench.launch import JobRef, JobState, Need
 from segbench.launch.base import Capacity
-from segbench.pipeline import training
+from segbench.pipeline import build
+from segbench.pipeline.cell import Plan, PlannedCell
 from segbench.pipeline.context import Execution
-from segbench.pipeline.driving import only_profile_is_left
-from segbench.pipeline.first_look import LONG_STEPS, first_looks, likenesses, look_first
+from segbench.pipeline.driving import LONG_STEPS, first_looks, groups_of, look_first
 from segbench.pipeline.matrix import write_plan
-from segbench.pipeline.plan import Plan, PlannedCell, Request, make_plan
-from segbench.pipeline.runner import look_at_cell, run_cell
+from segbench.pipeline.plan import Request, make_plan
+from segbench.pipeline.runner import look_at_cell
 from segbench.records import read_run
 
 MODELS = ("nnunet-tiny", "segmamba-v2-tiny", "mean-atlas")
@@ -63,7 +63,7 @@ def names(plan: Plan) -> list[str]:
 
 
 def looks_of(plan: Plan) -> list[PlannedCell]:
-    return first_looks(plan.cells, likenesses(plan.cells))
+    return first_looks(plan.cells, groups_of(plan.cells))
 
 
 class Looks:
@@ -94,7 +94,7 @@ class Looks:
 def look(plan: Plan) -> tuple[list[str], dict[str, str]]:
     """Which models were looked at, and the endings by model and seed."""
     launcher = Looks()
-    ended = look_first(launcher, plan.cells, likenesses(plan.cells), lambda folder: Need())
+    ended = look_first(launcher, plan.cells, groups_of(plan.cells), lambda folder: Need())
     return launcher.starts, {f"{f.name.split('__')[0]} {f.name.split('__')[4]}": e for f, e in ended.items()}
 
 
@@ -121,7 +121,7 @@ def test_a_dataset_of_floors_alone_is_verified_too(data: Path) -> None:
     long = plan_of(data, samples=1000, models=("nnunet-tiny",))
     floors = plan_of(data, samples=1000, models=("mean-atlas",), datasets=("phantom-brats",))
     cells = (*long.cells, *floors.cells)
-    chosen = first_looks(cells, likenesses(cells))
+    chosen = first_looks(cells, groups_of(cells))
     assert [p.cell.dataset.slug for p in chosen] == ["phantom-msd", "phantom-brats"]
 
 
@@ -145,14 +145,14 @@ def test_what_is_whole_is_noted_once_and_left_planned(data: Path) -> None:
 def test_a_model_that_does_not_fit_ends_its_own_cells_only(
     data: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    build = training.build_seeded
+    whole = build.build_seeded
 
     def too_large(context: object) -> torch.nn.Module:
         if context.model.slug == "segmamba-v2-tiny":  # type: ignore[attr-defined]
             raise torch.OutOfMemoryError("no more")
-        return build(context)  # type: ignore[arg-type]
+        return whole(context)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(training, "build_seeded", too_large)
+    monkeypatch.setattr(build, "build_seeded", too_large)
     plan = plan_of(data, samples=1000)
     _, ended = look(plan)
     assert ended == {"segmamba-v2-tiny s0": "failed", "segmamba-v2-tiny s1": "failed"}
@@ -165,7 +165,7 @@ def test_a_model_that_does_not_fit_ends_its_own_cells_only(
         assert failure is not None
         assert (record.status, failure.failure_class, failure.code) == ("failed", "oom", "SB504")
         assert ("not started" in failure.message) == (planned.cell.seed == 1)
-    monkeypatch.setattr(training, "build_seeded", build)  # mended: the same command looks and goes on
+    monkeypatch.setattr(build, "build_seeded", whole)  # mended: the same command looks and goes on
     assert look(plan_of(data, samples=1000))[1] == {}
     assert {read_run(p.cell.folder).failure for p in plan.cells if p.cell.seed == 0} == {None}
 
@@ -181,17 +181,3 @@ def test_damaged_data_ends_every_cell_that_reads_them(data: Path) -> None:
     for planned in plan.cells:
         failure = read_run(planned.cell.folder).failure
         assert failure is not None and failure.failure_class == "data"
-
-
-def test_a_packed_cell_leaves_its_profile_to_a_start_alone(data: Path) -> None:
-    """What `--pack` does on a GPU: the profile stage is the only thing left, and the next start does it."""
-    plan = plan_of(data, samples=2, models=("nnunet-tiny",), **{"inference.overlap": 0, "patch.size": 16})
-    folder = plan.cells[0].cell.folder
-    assert run_cell(folder, leave_profile=True).status == "interrupted"
-    assert only_profile_is_left(folder)
-    scores = (folder / "cases.csv").read_bytes()
-    assert not (folder / "profile.json").exists()
-    assert run_cell(folder).status == "complete"
-    assert not only_profile_is_left(folder)
-    assert (folder / "profile.json").is_file()
-    assert (folder / "cases.csv").read_bytes() == scores

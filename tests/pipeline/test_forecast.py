@@ -9,12 +9,14 @@ import pytest
 
 from segbench.core.errors import SegbenchError
 from segbench.data import open_dataset
-from segbench.pipeline import probe as probing
+from segbench.pipeline import trial as probing
+from segbench.pipeline.cell import Plan
 from segbench.pipeline.context import Context, Execution
 from segbench.pipeline.forecast import disk_needed, fitting, with_finished, with_probes
-from segbench.pipeline.plan import Plan, Request, make_plan
-from segbench.pipeline.probe import Measured, known_probe, probe
+from segbench.pipeline.plan import Request, make_plan
+from segbench.pipeline.probes import Measured, known_probe
 from segbench.pipeline.runner import plan_run
+from segbench.pipeline.trial import probe
 from segbench.records import write_run
 
 
@@ -131,13 +133,10 @@ def test_steps_that_drift_from_the_forecast_are_logged(
     from segbench.pipeline import training
 
     (planned,) = plan(data, tmp_path).cells
-    cell = planned.cell
-    context = Context(
-        model=cell.model, dataset=open_dataset("phantom-brats", data_dir=data), protocol=cell.protocol,
-        split=cell.split, fold=0, seed=0, run_id=cell.run_id, folder=tmp_path / "run",
-        execution=Execution(), stop=StopRequest(),
-    )  # fmt: skip
-    monkeypatch.setattr(probing, "known_probe", lambda cell, execution: Measured(1.0, 1))
+    cell = replace(planned.cell, folder=tmp_path / "run")
+    dataset = open_dataset("phantom-brats", data_dir=data)
+    context = Context(cell, dataset, Execution(), StopRequest())
+    monkeypatch.setattr(training, "known_probe", lambda cell, execution: Measured(1.0, 1))
     training._compare_with_forecast(context, 1.2)
     assert not (tmp_path / "run").exists()
     training._compare_with_forecast(context, 1.3)

@@ -17,8 +17,8 @@ from segbench.cards import (
 )
 from segbench.cards.protocol import parse_setting
 from segbench.core.errors import SegbenchError
+from segbench.pipeline.build import augmentation_of
 from segbench.pipeline.cell import check_fit, classes_of, identify, network_arguments, protocol_for
-from segbench.pipeline.training import augmentation_of
 
 
 def test_the_shipped_protocols() -> None:

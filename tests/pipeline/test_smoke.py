@@ -9,7 +9,7 @@ import pytest
 from typer.testing import CliRunner
 
 from segbench.cli.main import build_app
-from segbench.pipeline import smoke
+from segbench.pipeline import trial
 
 
 def run(data: Path, results: Path, models: str, monkeypatch: pytest.MonkeyPatch) -> tuple[int, list[dict]]:
@@ -23,7 +23,7 @@ def run(data: Path, results: Path, models: str, monkeypatch: pytest.MonkeyPatch)
 def test_a_network_that_has_not_learnt_is_exit_6_and_leaves_no_run(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(smoke, "STEPS", 2)
+    monkeypatch.setattr(trial, "SMOKE_STEPS", 2)
     code, rows = run(tmp_path / "data", tmp_path / "runs", "nnunet-tiny,mean-atlas", monkeypatch)
     assert code == 6
     (row,) = rows  # a floor has nothing to learn

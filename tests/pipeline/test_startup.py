@@ -10,11 +10,11 @@ import torch
 from segbench.core.errors import SegbenchError
 from segbench.core.interrupt import StopRequest
 from segbench.data import open_dataset
-from segbench.pipeline import training
+from segbench.pipeline import build
+from segbench.pipeline.build import try_one_step
 from segbench.pipeline.context import Context, Execution
 from segbench.pipeline.plan import Request, make_plan
 from segbench.pipeline.preparing import prepare_stage, prepared_root
-from segbench.pipeline.startup import try_one_step
 
 
 @pytest.fixture
@@ -31,18 +31,8 @@ def context(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Context:
         data_dir=data,
     )
     cell = make_plan(request).cells[0].cell
-    return Context(
-        model=cell.model,
-        dataset=open_dataset("phantom-brats", data_dir=data),
-        protocol=cell.protocol,
-        split=cell.split,
-        fold=0,
-        seed=0,
-        run_id=cell.run_id,
-        folder=cell.folder,
-        execution=Execution(device="cpu", data_dir=str(data)),
-        stop=StopRequest(),
-    )
+    execution = Execution(device="cpu", data_dir=str(data))
+    return Context(cell, open_dataset("phantom-brats", data_dir=data), execution, StopRequest())
 
 
 def test_it_draws_nothing_from_the_global_generator(context: Context) -> None:
@@ -58,7 +48,7 @@ def test_what_does_not_fit_is_known_before_the_cache_is_touched(
     def too_large(context: Context) -> torch.nn.Module:
         raise torch.OutOfMemoryError("no more")
 
-    monkeypatch.setattr(training, "build_seeded", too_large)
+    monkeypatch.setattr(build, "build_seeded", too_large)
     with pytest.raises(SegbenchError) as caught:
         prepare_stage(context)
     assert caught.value.code == "SB504"

@@ -12,6 +12,7 @@ from segbench.networks.scan.choice import (
     BACKENDS,
     BackendReport,
     chosen_backend,
+    named_scans,
     scan_backends_report,
     scans_used,
 )
@@ -19,7 +20,7 @@ from segbench.networks.scan.choice import (
 if TYPE_CHECKING:
     from segbench.networks.scan.api import selective_scan
 
-__all__ = ["BACKENDS", "BackendReport", "chosen_backend", "scan_backends_report", "scans_used",
+__all__ = ["BACKENDS", "BackendReport", "chosen_backend", "named_scans", "scan_backends_report", "scans_used",
            "selective_scan"]  # fmt: skip
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Generator
+from collections.abc import Generator, Set
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
@@ -24,8 +24,8 @@ from torch.utils._python_dispatch import _disable_current_modes
 from segbench.core.errors import BackendUnavailable
 from segbench.networks.blocks.inputs import InputError
 
-__all__ = ["BACKENDS", "BackendReport", "check_backend_name", "chosen_backend", "resolve_backend",
-           "scan_backends_report", "scans_used"]  # fmt: skip
+__all__ = ["BACKENDS", "BackendReport", "check_backend_name", "chosen_backend", "named_scans",
+           "resolve_backend", "scan_backends_report", "scans_used"]  # fmt: skip
 
 BACKENDS = ("reference", "torch", "numba", "triton", "mamba_ssm")
 """Every backend there is; `auto` picks one of them."""
@@ -269,3 +269,8 @@ def scan_backends_report(device: torch.device | str = "cpu") -> list[BackendRepo
     Runs every probe that can run on the device (seconds at most; the first numba compile is kept on disk).
     """
     return [probe(backend, torch.device(device).type) for backend in BACKENDS]
+
+
+def named_scans(used: Set[str]) -> str | None:
+    """The scan backends that ran, as one word for the record; None for a network without a scan."""
+    return "+".join(sorted(used)) or None

@@ -12,7 +12,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+
+import torch
+from numpy.typing import NDArray
 
 from segbench.core import console
 from segbench.core.environment import named_threads, thread_count, with_threads
@@ -20,13 +23,15 @@ from segbench.core.errors import SegbenchError
 from segbench.core.interrupt import StopRequest
 from segbench.core.outputs import OutputFolder
 from segbench.data import open_dataset
+from segbench.engine.device import choose_device, prepare_device
+from segbench.engine.memory import want_of_memory_is_a_result
+from segbench.networks.scan import named_scans, scans_used
+from segbench.predict.case import predict_case
+from segbench.predict.members import Member, load_members, member_notes, prepared_images, run_of
 from segbench.volumes import Volume, read_volume, stem_and_ending, write_label_map
 
 if TYPE_CHECKING:
-    import torch
-
     from segbench.data import Dataset
-    from segbench.pipeline.members import Member
     from segbench.records import RunRecord
 
 RECORD = "predicted-by.json"
@@ -84,10 +89,6 @@ def predict_images(
         SegbenchError: SB103 channels unknown or not matching, SB104 weights that cannot be averaged, SB311 no
             image, SB337 a result would be written over an input or a foreign file, SB406 weights unusable.
     """
-    from segbench.networks.scan import scans_used
-    from segbench.pipeline.members import load_members, run_of
-    from segbench.pipeline.training import choose_device
-
     where = choose_device(device)
     files = [weights] if isinstance(weights, Path) else list(weights)
     record = run_of(files[0])
@@ -107,8 +108,6 @@ def _as_the_run(record: RunRecord | None, device: torch.device) -> Generator[Non
 
     Weights from elsewhere: the machine's threads, and kernels that are not chosen by a race.
     """
-    from segbench.pipeline.training import prepare_device
-
     protocol = {} if record is None else record.protocol or {}
     recorded = {} if record is None else record.execution or {}
     with with_threads(named_threads() or recorded.get("threads") or thread_count()):
@@ -121,8 +120,6 @@ def _as_the_run(record: RunRecord | None, device: torch.device) -> Generator[Non
 
 
 def _warn_of_another_scan(recorded: str | None, used: set[str]) -> None:
-    from segbench.pipeline.training import named_scans
-
     if recorded is not None and named_scans(used) not in (None, recorded):
         console.warn(
             f"the run predicted with the scan backend {recorded}, this command with {named_scans(used)}: "
@@ -142,8 +139,6 @@ def _predict_all(
     read: Sequence[Path],
 ) -> PredictionReport:
     """Predict every case; `read` are the files of the weights, which no result may replace."""
-    from segbench.pipeline.members import member_notes, predict_channels
-
     cases = list(find_images(images, members[0].channels, dataset))
     if not cases:
         raise SegbenchError("SB311", "no image was found", details=[str(path) for path in images])
@@ -164,9 +159,7 @@ def _predict_all(
             scores = output / f"{case.case}.b2nd" if save_probabilities else None
             try:
                 channels = case.read(max_bytes)
-                labels = predict_channels(
-                    members, case.case, channels, where, probabilities=scores, between=stop.check
-                )
+                labels = _predicted(members, case.case, channels, where, scores, stop)
                 target = output / f"{case.case}.nii.gz"
                 write_label_map(target, labels, channels[0])
                 written.append(target)
@@ -179,6 +172,28 @@ def _predict_all(
             bar.advance(note=case.case)
             stop.check()
     return PredictionReport(tuple(written), failures)
+
+
+def _predicted(
+    members: Sequence[Member],
+    case: str,
+    channels: Sequence[Volume],
+    where: torch.device,
+    scores: Path | None,
+    stop: StopRequest,
+) -> NDArray[Any]:
+    """The label map of a case on the stored grid of its first channel."""
+    with want_of_memory_is_a_result(where):
+        images, properties = prepared_images(members, case, channels)
+    return predict_case(
+        [member.network for member in members],
+        images,
+        members[0].settings,
+        where,
+        properties=properties,
+        probabilities=scores,
+        between=stop.check,
+    )
 
 
 def _warn_of_training_cases(members: Sequence[Member], cases: Sequence[ImageCase]) -> None:

@@ -13,7 +13,7 @@ import torch
 from segbench.core.errors import SegbenchError
 from segbench.networks import build_network
 from segbench.networks.weights import WeightsMetadata, write_weights
-from segbench.pipeline.images import predict_images
+from segbench.predict.images import predict_images
 from segbench.volumes import Volume, read_volume, write_label_map
 
 Scan = Callable[..., Path]

@@ -1,48 +1,49 @@
-"""One training step before anything is prepared: what cannot train is known in seconds."""
+"""What the stages share of a cell's network: its first and last weights, one step, its augmentation."""
 
 from __future__ import annotations
 
-import time
+from pathlib import Path
+from typing import TYPE_CHECKING
 
-from segbench.core.atomic import atomic_write_json
-from segbench.core.foreign import parse_json
-from segbench.core.hashing import digest_json
-from segbench.pipeline.cell import network_arguments
+from segbench.pipeline.code import check_code
 from segbench.pipeline.context import Context
 
-__all__ = ["STARTUP_FILE", "first_step", "try_one_step"]
+if TYPE_CHECKING:
+    from torch import nn
 
-STARTUP_FILE = "startup.json"
+    from segbench.data.patches.augment import AugmentationSettings
+
+__all__ = ["FINAL_WEIGHTS", "augmentation_of", "build_seeded", "try_one_step"]
+
+FINAL_WEIGHTS = Path("checkpoints") / "final.safetensors"
 
 
-def first_step(context: Context) -> None:
-    """Make one step unless this cell has shown that it can, and note that in `startup.json`.
+def build_seeded(context: Context) -> nn.Module:
+    """The network with the initial weights that the seed gives, the same every time."""
+    import torch
 
-    Raises:
-        SegbenchError: SB504 when it does not fit the device's memory.
-    """
-    from segbench.pipeline.training import choose_device
+    from segbench.data.random import counter_seed
+    from segbench.networks import build_network
 
-    device = choose_device(context.execution.device)
-    tried = {
-        "implementation": context.model.implementation,
-        "arguments": network_arguments(context.model, context.card, context.protocol),
-        "protocol": context.protocol.digest(),
-        "device": str(device),
-        "gpus_per_cell": context.execution.gpus_per_cell,
-    }
-    target, digest = context.folder / STARTUP_FILE, digest_json(tried)
-    try:
-        if parse_json(target.read_text(encoding="utf-8"))["inputs_digest"] == digest:
-            return
-    except (OSError, ValueError, KeyError, TypeError):
-        pass
-    began = time.monotonic()
-    try_one_step(context)
-    seconds = round(time.monotonic() - began, 3)
-    context.check_lease()
-    atomic_write_json(target, {"schema_version": 1, "inputs_digest": digest, "seconds": seconds, **tried})
-    context.log(f"one step on zeros at the cell's patch and batch: done in {seconds:.1f} s")
+    if not context.code_loaded:
+        check_code(context.model, context.code, context.folder)
+        context.code_loaded = True
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(counter_seed(context.seed, "init", context.model.slug))
+        return build_network(context.model.slug, **context.cell.network_arguments)
+
+
+def augmentation_of(context: Context) -> AugmentationSettings:
+    """The random transforms of the protocol; where it leaves the axes to the card, those that it allows."""
+    from segbench.data.patches.augment import AugmentationSettings
+
+    section = context.protocol.augment
+    axes = context.card.geometry.mirror_axes if section.mirror_axes == "card" else section.mirror_axes
+    return AugmentationSettings(
+        name=section.name,
+        mirror_axes=tuple(axes),
+        overrides=dict(section.overrides),
+    )
 
 
 def try_one_step(context: Context) -> None:
@@ -54,18 +55,20 @@ def try_one_step(context: Context) -> None:
     import torch
 
     from segbench.engine.activations import checkpoint_activations
+    from segbench.engine.device import choose_device, prepare_device
     from segbench.engine.losses import SegmentationLoss
     from segbench.engine.memory import want_of_memory_is_a_result
     from segbench.engine.optimiser import build_optimiser
     from segbench.engine.precision import autocast, usable_precision
-    from segbench.pipeline.training import build_seeded, choose_device, prepare_device
 
     protocol = context.protocol
     device = choose_device(context.execution.device)
     prepare_device(device, level=protocol.determinism.level, tf32=protocol.train.tf32)
     parts = protocol.train.accumulate * context.execution.gpus_per_cell
     batch = max(1, protocol.sampling.batch_size // parts)
-    loss = SegmentationLoss(regions=context.classes.region_classes, ignore_class=context.classes.ignore_class)
+    loss = SegmentationLoss(
+        regions=context.cell.classes.region_classes, ignore_class=context.cell.classes.ignore_class
+    )
     try:
         with want_of_memory_is_a_result(device), torch.random.fork_rng(devices=[]):
             network = build_seeded(context).to(device).train()

@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
+import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import blosc2
@@ -12,7 +16,8 @@ from typer.testing import CliRunner
 
 from segbench.cli.main import build_app
 from segbench.core.errors import SegbenchError
-from segbench.pipeline.images import predict_images
+from segbench.data import open_dataset
+from segbench.predict.images import predict_images
 from segbench.records import read_run
 from segbench.volumes import read_volume
 
@@ -66,6 +71,30 @@ def test_a_run_predicts_its_test_cases_as_it_did(cells: tuple[Path, list[Path]],
     for case in split.test:
         again = read_volume(tmp_path / f"{case}.nii.gz").array
         np.testing.assert_array_equal(again, read_volume(cell / "predictions" / f"{case}.nii.gz").array)
+
+
+def test_a_fresh_process_gives_the_runs_own_files(cells: tuple[Path, list[Path]], tmp_path: Path) -> None:
+    """Two cases under nnU-Net names; threads and determinism come from the run, nothing from this process."""
+    _, (cell, _) = cells
+    dataset, split = open_dataset("phantom-brats", path=root_of_dataset(cells[0])), read_run(cell).split
+    assert split is not None and split.test
+    cases = split.test[:2]
+    (tmp_path / "images").mkdir()
+    for case in cases:
+        for index, channel in enumerate(dataset.card.channels.order):
+            file = dataset.case(case).images[channel]
+            shutil.copy(file, tmp_path / "images" / f"{case}_{index:04d}.nii.gz")
+    command = [sys.executable, "-m", "segbench", "predict", str(tmp_path / "images"), "--run", str(cell)]
+    told = ("SEGBENCH_THREADS", "SEGBENCH_SCAN", "OMP_NUM_THREADS")
+    subprocess.run(
+        [*command, "--device", "cpu", "--output", str(tmp_path / "out")],
+        env={name: value for name, value in os.environ.items() if name not in told},
+        check=True,
+        timeout=300,
+    )
+    for case in cases:
+        own = (cell / "predictions" / f"{case}.nii.gz").read_bytes()
+        assert (tmp_path / "out" / f"{case}.nii.gz").read_bytes() == own
 
 
 def test_an_ensemble_is_the_mean_of_probabilities_and_names_its_members(

@@ -14,9 +14,9 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from segbench.cards import load_dataset_card, load_model_card
 from segbench.cards.fault_lines import fault_lines
 from segbench.core.errors import SegbenchError
-from segbench.networks.weights import WeightsMetadata
+from segbench.networks.weights import WeightsMetadata, read_metadata
 
-__all__ = ["channel_names", "facts_of"]
+__all__ = ["Settings", "channel_names", "metadata_of", "settings_of"]
 
 Length = Annotated[int, Field(ge=1)]
 Millimetres = Annotated[float, Field(gt=0)]
@@ -43,21 +43,56 @@ class _Inference(_Part):
     sigma_scale: Annotated[float, Field(gt=0)] = 0.125
 
 
-class _Facts(_Part):
+class Settings(_Part):
+    """How images become the input of a network, and its outputs a label map.
+
+    Attributes:
+        normalisation, normalisation_statistics: Per input channel; `ct` needs its numbers.
+        spacing_mm: Grid of the network, z y x, or that of the image.
+        orientation: Whether images are turned to canonical axes first.
+        patch: Window in voxels.
+        num_outputs, outputs: Number of outputs, and their names.
+        label_values: Label value of each class; None: 0, 1, 2, ...
+        region_labels: Region output: the label written where an output is positive; else None.
+        inference, precision: How windows are laid, weighted and computed.
+        cache_dtype: How prepared images are stored, and so rounded.
+        run: Id of the run that trained the weights, where known.
+    """
+
     normalisation: list[Scheme]
     normalisation_statistics: list[_Statistics | None] | None = None
     spacing_mm: Literal["native"] | tuple[Millimetres, Millimetres, Millimetres] = "native"
     orientation: Literal["canonical", "stored"] = "canonical"
     patch: tuple[Length, Length, Length]
+    num_outputs: int
+    outputs: list[str] = []
     label_values: list[Label] | None = None
     region_labels: list[Label] | None = None
-    inference: _Inference | None = None
+    inference: _Inference = _Inference()
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"
     cache_dtype: Literal["float16", "float32"] = "float16"
+    run: str | None = None
 
 
-def facts_of(metadata: WeightsMetadata, path: Path, dataset: str | None) -> dict[str, Any]:
-    """The facts as the file has them, what it leaves open taken from a dataset's card.
+def metadata_of(path: Path) -> WeightsMetadata:
+    """What a weights file of segbench says of itself.
+
+    Raises:
+        SegbenchError: SB103 for a file that does not say, SB406 for one that cannot be read.
+    """
+    metadata = read_metadata(path)
+    if metadata is None:
+        raise SegbenchError(
+            "SB103",
+            "the weights file does not say which channels it was trained on",
+            path=path,
+            mend="import it with segbench weights import, or name the run with --run",
+        )
+    return metadata
+
+
+def settings_of(metadata: WeightsMetadata, path: Path, dataset: str | None = None) -> Settings:
+    """The settings as the file has them, what it leaves open taken from a dataset's card.
 
     Args:
         metadata: Of the file.
@@ -67,7 +102,7 @@ def facts_of(metadata: WeightsMetadata, path: Path, dataset: str | None) -> dict
     Raises:
         SegbenchError: SB103 for what nobody says, SB406 for what cannot be.
     """
-    facts = dict(metadata.extra or {})
+    facts: dict[str, Any] = {"outputs": metadata.labels, **(metadata.extra or {})}
     if "normalisation" not in facts:
         if dataset is None:
             raise _missing("how images are normalised", path)
@@ -79,8 +114,10 @@ def facts_of(metadata: WeightsMetadata, path: Path, dataset: str | None) -> dict
         card = load_model_card(metadata.model)
         smallest = card.input.minimum if card.input is not None else 32
         facts["patch"] = [max(smallest, 64)] * 3
+    if facts.get("inference") is None:  # a file from elsewhere
+        facts.pop("inference", None)
     try:
-        checked = _Facts.model_validate(facts)
+        checked = Settings.model_validate({**facts, "num_outputs": metadata.out_channels})
     except ValidationError as error:
         raise SegbenchError(
             "SB406",
@@ -89,10 +126,10 @@ def facts_of(metadata: WeightsMetadata, path: Path, dataset: str | None) -> dict
             details=fault_lines(error),
         ) from None
     _check_counts(checked, metadata, path)
-    return facts
+    return checked
 
 
-def _check_counts(facts: _Facts, metadata: WeightsMetadata, path: Path) -> None:
+def _check_counts(facts: Settings, metadata: WeightsMetadata, path: Path) -> None:
     """Lists must be as long as the network has channels and outputs; `ct` needs its numbers."""
     channels, outputs = metadata.in_channels, metadata.out_channels
     statistics = facts.normalisation_statistics or [None] * len(facts.normalisation)

@@ -1,0 +1,50 @@
+"""The device that a flag names, and a protocol's arithmetic put in force on it."""
+
+from __future__ import annotations
+
+import os
+
+import torch
+
+from segbench.core.environment import thread_count
+from segbench.core.errors import BackendUnavailable
+from segbench.engine.precision import allow_tf32
+
+__all__ = ["choose_device", "determinism_level", "prepare_device", "set_determinism"]
+
+
+def choose_device(name: str) -> torch.device:
+    """The device for a flag: "auto" takes CUDA where there is one.
+
+    Raises:
+        BackendUnavailable: SB502 when CUDA is asked for and not there.
+    """
+    if name not in {"auto", "cpu", "cuda"}:
+        raise BackendUnavailable(f"device '{name}' is not known", mend="use --device auto, cpu or cuda")
+    if name == "cuda" and not torch.cuda.is_available():
+        raise BackendUnavailable("no CUDA device can be used here", mend="use --device cpu")
+    return torch.device("cuda" if name != "cpu" and torch.cuda.is_available() else "cpu")
+
+
+def prepare_device(device: torch.device, *, level: str, tf32: bool) -> str:
+    """Put a protocol's arithmetic in force, for training and prediction alike; the determinism level."""
+    allow_tf32(tf32)
+    return set_determinism(level, device)
+
+
+def set_determinism(level: str, device: torch.device) -> str:
+    """Put the determinism level in force and say which one it is; a CPU is always bitwise."""
+    torch.set_num_threads(thread_count())
+    level = determinism_level(level, device)
+    if level == "bitwise":
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+        torch.use_deterministic_algorithms(True, warn_only=False)
+        torch.backends.cudnn.benchmark = False
+    elif level == "none":
+        torch.backends.cudnn.benchmark = True
+    return level
+
+
+def determinism_level(level: str, device: torch.device) -> str:
+    """The level in force on a device: a CPU is always bitwise."""
+    return "bitwise" if device.type == "cpu" else level
