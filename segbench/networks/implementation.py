@@ -145,7 +145,12 @@ def _why_not(found: object, package: str) -> str | None:
 
 
 def _place_given(found: Any, given: set[str]) -> str | None:
-    """An argument of a class that stands for a path, an address or an expression, and is given or must be."""
+    """An argument of a class that stands for a path, an address or an expression, and is given or must be.
+
+    Names of arguments tell nothing of segbench's own networks, none of which opens a file.
+    """
+    if str(getattr(found, "__module__", "")).startswith("segbench."):
+        return None
     parameters = inspect.signature(found).parameters
     for name in sorted({*given, *parameters}):
         needed = name in parameters and parameters[name].default is inspect.Parameter.empty

@@ -6,6 +6,7 @@ import json
 from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -196,7 +197,8 @@ def import_weights(
     inputs, outputs = _channel_counts(model, weights, path=Path(file), overrides=overrides)
     _check_count("channels", channels, inputs)
     _check_count("labels", labels, outputs)
-    network = build_for_file(file, model, inputs, outputs, **overrides)
+    build = partial(build_for_file, file) if overrides else build_network
+    network = build(model, inputs, outputs, **overrides)
     report = load_official_weights(network, weights, strict=strict)
     metadata = WeightsMetadata(model, inputs, outputs, overrides, tuple(channels), tuple(labels))
     write_weights(output, network.state_dict(), metadata)
@@ -226,7 +228,8 @@ def export_weights(file: Path | str, model: str, output: Path | str) -> tuple[st
     overrides = _overrides_of(model, metadata)
     weights = plain_weights(read_weights(file))
     inputs, outputs = _channel_counts(model, weights, path=file, overrides=overrides)
-    network = build_for_file(file, model, inputs, outputs, **overrides)
+    build = partial(build_for_file, file) if overrides else build_network
+    network = build(model, inputs, outputs, **overrides)
     load_official_weights(network, weights)
     official = export_official_weights(network)
     if output.suffix in (".pt", ".pth"):
@@ -279,8 +282,9 @@ def _channel_counts(
     model: str, weights: Mapping[str, Tensor], *, path: Path, overrides: Mapping[str, Any]
 ) -> tuple[int, int]:
     """Input and output channels of weights, found by where the shapes of a probe network depend on them."""
-    with _no_larger_than(path, model):
-        build_on_meta(model, 1, 1, **overrides)
+    if overrides:  # the sizes of the card alone are not the file's word
+        with _no_larger_than(path, model):
+            build_on_meta(model, 1, 1, **overrides)
     probes = [
         _shapes(export_official_weights, build_on_meta(model, *c, **overrides))
         for c in ((1, 1), (2, 1), (1, 2))

@@ -140,3 +140,9 @@ def test_counting_injects_nothing_and_tells_the_totals(tmp_path: Path) -> None:
     environment = {**os.environ, "SEGBENCH_FAULT": f"count:{count}"}
     subprocess.run([sys.executable, "-c", code, str(tmp_path / "y")], env=environment, check=True)
     assert json.loads(count.read_text())["totals"] == {"write": 5}
+
+
+def test_a_file_name_that_is_not_utf8_is_written_escaped_and_reads_back(tmp_path: Path) -> None:
+    names = {"extra": ["caf\udce9.nii.gz"]}  # how Python holds a Latin-1 name of an old archive
+    path = atomic_write_json(tmp_path / "run.json", names)
+    assert json.loads(path.read_text(encoding="utf-8")) == names

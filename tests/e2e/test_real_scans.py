@@ -72,7 +72,7 @@ def test_the_floor_on_two_hundred_cases(real_data: Path, tmp_path: Path) -> None
         "latex,markdown,csv",
     )
     assert report.returncode in {0, 3}, report.stderr
-    assert "\\toprule" in (tmp_path / "report" / "tables" / "main.tex").read_text()
+    assert "\\toprule" in (tmp_path / "report" / "paper.tex").read_text()
 
 
 @pytest.mark.parametrize(

@@ -107,6 +107,7 @@ def test_every_committed_record_is_planned_again(
     """The printed command, typed as it stands, gives the same run id: ids of shipped networks never move."""
     record = read_run(folder)
     monkeypatch.setattr("segbench.pipeline.plan.open_dataset", lambda *_, **__: Stored(record))
+    monkeypatch.setattr("segbench.pipeline.plan.content_digest", lambda dataset: dataset.digest)
     shown = segbench("show", f"run:{folder}").splitlines()[-1]
     _, *command = shlex.split(shown.removeprefix("rebuild with: "))
     plan = json.loads(segbench(*command, "--dry-run", "--json", "--results", str(tmp_path)))

@@ -234,3 +234,29 @@ def test_any_changed_field_keeps_two_runs_apart(
     for column in found.main_columns():
         for mean in column.means.values():
             assert mean.value is None or not 0.55 < mean.value < 0.85, (path, value)
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"channels": {"normalisation": ["ct"]}},
+        {"geometry": {"spacing_mm": [2.0, 1.0, 1.0]}},
+        {"evaluation": {"ignore_label": 3}},
+    ],
+)
+def test_settings_of_the_dataset_card_are_part_of_the_identity(changed: dict[str, Any]) -> None:
+    from segbench.records.schema import RunRecord
+    from segbench.report.analysis.identity import identity_of
+    from segbench.report.read.runs import Run
+
+    def run(card: dict[str, Any]) -> Run:
+        dataset = {"slug": "d", "card": {"channels": {"normalisation": ["zscore"]}, **card}}
+        return Run(
+            RunRecord(
+                schema_version=1, run_id="m__d__p__f0__s0__00000000", kind="trained", status="complete",
+                model={"slug": "m"}, dataset=dataset,
+            )
+        )  # fmt: skip
+
+    assert identity_of(run({})).digest == identity_of(run({})).digest
+    assert identity_of(run(changed)).digest != identity_of(run({})).digest

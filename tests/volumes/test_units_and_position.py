@@ -153,3 +153,10 @@ def test_a_spacing_that_no_metric_takes_is_refused_by_the_reader(tmp_path, step)
     with pytest.raises(SegbenchError) as caught:
         read_header(write(tmp_path / "x.nii.gz", data))
     assert caught.value.code == "SB209"
+
+
+def test_a_length_in_metres_is_the_millimetres_it_says() -> None:
+    from segbench.volumes.header import in_millimetres
+
+    stored = np.diag([*[float(np.float32(0.001))] * 3, 1.0])  # a header holds float32
+    assert np.array_equal(in_millimetres(stored, "m"), np.eye(4))

@@ -142,9 +142,9 @@ def context(analysis: Analysis, column: Column) -> list[str]:
     """What stands behind the verdicts: the null check, whether models differ at all, what would be found."""
     lines: list[str] = []
     if column.null is not None and column.null.pairs:
-        count = column.null.pairs
+        pairs = "1 pair" if column.null.pairs == 1 else f"{column.null.pairs} pairs"
         lines.append(
-            f"Of {count} pairs of retrainings of one and the same network, the usual one-run paired test "
+            f"Of {pairs} of retrainings of one and the same network, the usual one-run paired test "
             f"calls {column.null.significant} different."
         )
     whole = not all(pair.degenerate for pair in column.comparisons)  # else no error could be estimated

@@ -159,7 +159,7 @@ def number(text: str) -> Tex:
 
 @cache
 def _environment() -> Environment:
-    templates = Environment(
+    templates = Environment(  # nosec B701: `finalize` escapes for TeX; autoescape is for HTML
         loader=FileSystemLoader(Path(__file__).parent / "templates"),
         block_start_string="<%",
         block_end_string="%>",
