@@ -44,8 +44,12 @@ DATA_COMMANDS: dict[str, tuple[str, str]] = {
 IMPORT_COMMANDS: dict[str, tuple[str, str]] = {
     "dataset": ("data_import", "dataset"),
     "predictions": ("data_import", "predictions"),
-    "nnunet-summary": ("data_import_summary", "nnunet_summary"),
-    "touchstone": ("data_import_touchstone", "touchstone"),
+    "scores": ("data_import_scores", "scores"),
+}
+# Old names, accepted for one version and shown nowhere.
+OLD_IMPORT_COMMANDS: dict[str, tuple[str, str]] = {
+    "nnunet-summary": ("data_import_scores", "nnunet_summary"),
+    "touchstone": ("data_import_scores", "touchstone"),
 }
 WEIGHTS_COMMANDS: dict[str, tuple[str, str]] = {
     "import": ("weights", "import_weights"),
@@ -72,6 +76,8 @@ def build_app(*, show_all: bool = False) -> typer.Typer:
     imports = _group(data, "import", "Take in datasets, predictions and scores of other tools.")
     for name, (module, function) in IMPORT_COMMANDS.items():
         _register(imports, name, module, function)
+    for name, (module, function) in OLD_IMPORT_COMMANDS.items():
+        _register(imports, name, module, function, hidden=True)
     weights = _group(app, "weights", "Convert weights: .pt to safetensors, and official names back.")
     for name, (module, function) in WEIGHTS_COMMANDS.items():
         _register(weights, name, module, function)
