@@ -18,10 +18,6 @@ if TYPE_CHECKING:
     from segbench.cards.dataset_card import DatasetCard
     from segbench.scoring.import_scores import Imported
 
-Results = Annotated[Path | None, typer.Option(help="Folder of runs.", envvar="SEGBENCH_RESULTS")]
-Fold = Annotated[int, typer.Option(help="Fold of the training.", min=0)]
-Seed = Annotated[int, typer.Option(help="Seed of the training.", min=0)]
-
 
 def scores(
     source: Annotated[
@@ -46,9 +42,9 @@ def scores(
             metavar="WHAT=COLUMN", help="Column of case, region or a metric, where its name differs."
         ),
     ] = None,
-    fold: Fold = 0,
-    seed: Seed = 0,
-    results: Results = None,
+    fold: Annotated[int, typer.Option(help="Fold of the training.", min=0)] = 0,
+    seed: Annotated[int, typer.Option(help="Seed of the training.", min=0)] = 0,
+    results: Annotated[Path | None, typer.Option(help="Folder of runs.", envvar="SEGBENCH_RESULTS")] = None,
 ) -> int:
     """Take in scores per case: of CSV tables (columns case, region, metrics) or nnU-Net's summary.json.
 
@@ -88,36 +84,6 @@ def scores(
     return _show(tuple(taken))
 
 
-def nnunet_summary(
-    file: Annotated[Path, typer.Argument(metavar="FILE", help="summary.json of nnU-Net v2.")],
-    dataset: Annotated[str, typer.Option(metavar="NAME|FOLDER", help="Dataset: its regions are matched.")],
-    name: Annotated[
-        str | None, typer.Option(metavar="LABEL", help="The model. Default: the folder's name.")
-    ] = None,
-    fold: Fold = 0,
-    seed: Seed = 0,
-    results: Results = None,
-) -> int:
-    """The old name of `segbench data import scores summary.json`."""
-    from segbench.scoring.import_summary import import_summary
-
-    card = _card(dataset)
-    taken = import_summary(file, card, name=name, fold=fold, seed=seed, results=results, command=sys.argv)
-    if not settings().json:
-        return _show((taken,))
-    _warn_of(taken)
-    console.emit_json(taken.as_summary())
-    return ExitCode.PARTIAL if taken.refused else ExitCode.DONE
-
-
-def touchstone(
-    folder: Annotated[Path, typer.Argument(metavar="DIR", help="A clone of MrGiovanni/Touchstone.")],
-    results: Results = None,
-) -> int:
-    """The old name of `segbench data import scores DIR`."""
-    return scores([folder], results=results)
-
-
 def _card(dataset: str) -> DatasetCard:
     from segbench.cards import list_dataset_cards, load_dataset_card
     from segbench.data import open_dataset
@@ -141,21 +107,18 @@ def _columns(given: list[str]) -> list[tuple[str, str]]:
     return [(what.strip(), named.strip()) for what, _, named in pairs]
 
 
-def _warn_of(taken: Imported) -> None:
-    for refusal in taken.refused:
-        place = f"{refusal['case']}, {refusal['region']}"
-        console.warn(f"SB217: {place}: {refusal['message']}; scored as a failure")
-
-
 def _show(taken: tuple[Imported, ...]) -> int:
     """Print the runs, the means of a summary beside its own; exit 3 where a row was refused."""
     refused = sum(len(run.refused) for run in taken)
     for run in taken:
-        _warn_of(run)
+        for refusal in run.refused:
+            place = f"{refusal['case']}, {refusal['region']}"
+            console.warn(f"SB217: {place}: {refusal['message']}; scored as a failure")
     if settings().json:
-        licences = (
-            {"licence": _licence()} if any(run.dataset.startswith("touchstone-") for run in taken) else {}
-        )
+        from segbench.scoring.import_scores import LICENCE
+
+        touchstone = any(run.dataset.startswith("touchstone-") for run in taken)
+        licences = {"licence": LICENCE} if touchstone else {}
         console.emit_json({"schema_version": 1, **licences, "runs": [run.as_json() for run in taken]})
         return ExitCode.PARTIAL if refused else ExitCode.DONE
     rows = [
@@ -170,12 +133,6 @@ def _show(taken: tuple[Imported, ...]) -> int:
             console.emit(f"{len(run.refused)} rows refused{compared}; no distances in the file")
         console.emit(f"-> {run.folder}/{'         exit 3' if run.refused else ''}")
     return ExitCode.PARTIAL if refused else ExitCode.DONE
-
-
-def _licence() -> str:
-    from segbench.scoring.import_scores import LICENCE
-
-    return LICENCE
 
 
 def _number(value: float) -> str:

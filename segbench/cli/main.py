@@ -46,11 +46,8 @@ IMPORT_COMMANDS: dict[str, tuple[str, str]] = {
     "predictions": ("data_import", "predictions"),
     "scores": ("data_import_scores", "scores"),
 }
-# Old names, accepted for one version and shown nowhere.
-OLD_IMPORT_COMMANDS: dict[str, tuple[str, str]] = {
-    "nnunet-summary": ("data_import_scores", "nnunet_summary"),
-    "touchstone": ("data_import_scores", "touchstone"),
-}
+OLD_NAMES_OF_SCORES = ("nnunet-summary", "touchstone")
+"""Accepted for one version and shown nowhere."""
 WEIGHTS_COMMANDS: dict[str, tuple[str, str]] = {
     "import": ("weights", "import_weights"),
     "export": ("weights", "export_weights"),
@@ -76,8 +73,8 @@ def build_app(*, show_all: bool = False) -> typer.Typer:
     imports = _group(data, "import", "Take in datasets, predictions and scores of other tools.")
     for name, (module, function) in IMPORT_COMMANDS.items():
         _register(imports, name, module, function)
-    for name, (module, function) in OLD_IMPORT_COMMANDS.items():
-        _register(imports, name, module, function, hidden=True)
+    for name in OLD_NAMES_OF_SCORES:
+        _register(imports, name, *IMPORT_COMMANDS["scores"], hidden=True)
     weights = _group(app, "weights", "Convert weights: .pt to safetensors, and official names back.")
     for name, (module, function) in WEIGHTS_COMMANDS.items():
         _register(weights, name, module, function)

@@ -27,6 +27,7 @@ from segbench.core.errors import SegbenchError
 from segbench.data.adapters import CaseFiles
 from segbench.data.dataset import Dataset
 from segbench.data.exchange.label_map import LabelMap
+from segbench.data.grids import on_grid_of
 from segbench.data.scan_file import write_scan
 from segbench.data.splits import Split, load_split, to_nnunet
 from segbench.volumes import Volume, read_header, read_volume, write_label_map
@@ -99,10 +100,12 @@ def export_dataset(
     ):
         for part, cases in (("Tr", training), ("Ts", test)):
             for case in cases:
-                reference = dataset.read_reference(case)
+                files = dataset.case(case)
+                image = read_header(next(iter(files.images.values())), allow_channels=True)
+                reference = on_grid_of(image, dataset.read_reference(case), case=case)
                 labels = mapping.exported(reference.array)
                 write_label_map(folder / f"labels{part}" / f"{case}{ENDING}", labels, reference)
-                write(dataset, dataset.case(case), folder / f"images{part}", link)
+                write(dataset, files, folder / f"images{part}", link)
                 bar.advance()
         describe = _nnunet_json if format == "nnunet" else _msd_json
         # Not sorted: nnU-Net reads regions_class_order in the order of the labels.

@@ -21,7 +21,7 @@ import numpy as np
 import numpy.typing as npt
 
 from segbench.core.errors import SegbenchError
-from segbench.data.grids import require_same_grid
+from segbench.data.grids import on_grid_of
 from segbench.data.prepared.normalisation import NORMALISATIONS, nonzero_mask, normalise
 from segbench.volumes.geometry import Orientation, canonical_orientation
 from segbench.volumes.limits import memory_budget
@@ -127,10 +127,8 @@ def load_case(
     """Read, turn and crop a case; values stay as stored. Arguments and errors: `prepare_case`."""
     channels = _channels(images)
     reference = channels[0]
-    label_volume = None if labels is None else _read_labels(labels)
-    for other in channels[1:] if label_volume is None else [*channels[1:], label_volume]:
-        require_same_grid(reference, other)
-
+    channels = [on_grid_of(reference, channel) for channel in channels]
+    label_volume = None if labels is None else on_grid_of(reference, _read_labels(labels))
     turn = canonical_orientation(reference.affine) if orientation == "canonical" else _AS_STORED
     arrays = [turn.view(channel.array) for channel in channels]
     label_array = None if label_volume is None else turn.view(label_volume.array)
