@@ -25,7 +25,8 @@ def run(
         list[str], typer.Option("--model", help="Models: A,B, globs, or all.", rich_help_panel=WHAT)
     ],
     dataset: Annotated[
-        list[str], typer.Option("--dataset", help="Datasets: X,Y, globs, or all.", rich_help_panel=WHAT)
+        list[str],
+        typer.Option("--dataset", help="Datasets: X,Y, globs, all, mission.", rich_help_panel=WHAT),
     ],
     protocol: Annotated[
         str | None,
@@ -155,6 +156,7 @@ def run(
     """
     from segbench.cards.protocol import parse_setting
     from segbench.cli.run_plan import print_plan, within_budget
+    from segbench.data.opening import in_one_table
     from segbench.launch import LauncherChoice
     from segbench.pipeline.api import make_request
     from segbench.pipeline.code import code_news
@@ -181,7 +183,7 @@ def run(
         results=results,
     )
     plan = make_plan(request)
-    for error in plan.absent:
+    for error in in_one_table(plan.absent, request.datasets, data_dir):
         console.fail(error)
     for line in code_news(planned.cell for planned in plan.cells):
         console.note(line)

@@ -48,43 +48,33 @@ def folded_case(text: str) -> str:
     return unicodedata.normalize("NFC", unicodedata.normalize("NFC", text).casefold())
 
 
-OTHER_FORMATS: dict[str, tuple[str, str]] = {
-    ".mhd": (
-        "MetaImage with a file of its own for the voxels",
-        "sitk.WriteImage(sitk.ReadImage({old}), {new})",
+_ITK = "sitk.WriteImage(sitk.ReadImage({old}), {new})"
+_NIBABEL = "nibabel.save(nibabel.load({old}), {new})"
+_ARRAY = "nibabel.save(nibabel.Nifti1Image(array, affine), {new})"
+_OTHER_FORMATS: tuple[tuple[tuple[str, ...], str, str], ...] = (
+    ((".mhd",), "MetaImage with a file of its own for the voxels", _ITK),
+    ((".hdr", ".img"), "an ANALYZE or NIfTI pair .hdr/.img", _NIBABEL),
+    ((".mgz", ".mgh"), "FreeSurfer", "mri_convert {old} {new}, or " + _NIBABEL),
+    ((".mnc",), "MINC", "mnc2nii {old} {new}"),
+    ((".dcm",), "DICOM", "dcm2niix for images; a DICOM-SEG with segimage2itkimage of dcmqi"),
+    ((".nii.bz2", ".nii.zst"), "NIfTI under another compression", "bunzip2 or unzstd {old}"),
+    ((".npy", ".npz", ".h5", ".mat"), "an array, which has no voxel size", _ARRAY),
+    (
+        (".tif", ".tiff", ".png"),
+        "a picture, which has no voxel size",
+        _ITK + " of the stack, with its spacing set",
     ),
-    ".hdr": ("an ANALYZE or NIfTI pair .hdr/.img", "nibabel.save(nibabel.load({old}), {new})"),
-    ".img": ("an ANALYZE or NIfTI pair .hdr/.img", "nibabel.save(nibabel.load({hdr}), {new})"),
-    ".mgz": ("FreeSurfer", "mri_convert {old} {new}, or nibabel.save(nibabel.load({old}), {new})"),
-    ".mgh": ("FreeSurfer", "mri_convert {old} {new}, or nibabel.save(nibabel.load({old}), {new})"),
-    ".mnc": ("MINC", "mnc2nii {old} {new}"),
-    ".dcm": ("DICOM", "dcm2niix for images; a DICOM-SEG with segimage2itkimage of dcmqi"),
-    ".nii.bz2": ("NIfTI under bzip2", "bunzip2 {old}"),
-    ".nii.zst": ("NIfTI under zstd", "unzstd {old}"),
-    ".npy": (
-        "a NumPy array, which has no voxel size",
-        "nibabel.save(nibabel.Nifti1Image(array, affine), {new})",
-    ),
-    ".npz": (
-        "NumPy arrays, which have no voxel size",
-        "nibabel.save(nibabel.Nifti1Image(array, affine), {new})",
-    ),
-    ".tif": ("a TIFF picture", "sitk.WriteImage(sitk.ReadImage({old}), {new}), with the voxel size set"),
-    ".tiff": ("a TIFF picture", "sitk.WriteImage(sitk.ReadImage({old}), {new}), with the voxel size set"),
-    ".png": ("a PNG picture", "one NIfTI for the whole stack, with the voxel size set"),
-    ".h5": ("an HDF5 file", "nibabel.save(nibabel.Nifti1Image(array, affine), {new})"),
-    ".mat": ("a MATLAB file", "nibabel.save(nibabel.Nifti1Image(array, affine), {new})"),
-}
+)
 """Endings of volumes that are not read: what they are, and what writes them again as NIfTI."""
 
 
 def other_format(name: str) -> tuple[str, str, str] | None:
     """(stem, what it is, how to convert it) of a file whose format is not read; None for any other name."""
-    folded = name.lower()
-    for ending, (what, how) in OTHER_FORMATS.items():
-        if folded.endswith(ending) and len(name) > len(ending):
+    for endings, what, how in _OTHER_FORMATS:
+        ending = next((ending for ending in endings if name.lower().endswith(ending)), "")
+        if ending and len(name) > len(ending):
             stem = name[: -len(ending)]
-            return stem, what, how.format(old=repr(name), hdr=repr(f"{stem}.hdr"), new=repr(f"{stem}.nii.gz"))
+            return stem, what, how.format(old=repr(name), new=repr(f"{stem}.nii.gz"))
     return None
 
 

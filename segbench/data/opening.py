@@ -111,7 +111,7 @@ def absent(card: DatasetCard, *, looked: list[Path], base: Path | None) -> Segbe
     if others:
         lines.append(f"also tried: {', '.join(path.name for path in others)}")
     lines.append(how_to_get(card, base))
-    kind, mend = phantom_kind(card), None
+    kind, mend = phantom_kind(card), f"see segbench show dataset:{card.slug}"
     if kind is not None:
         mend = f"to try the same layout without it: segbench data phantom {kind} DIR"
     if base is not None and base.resolve().name in card.location.folders:
@@ -136,6 +136,27 @@ def availability(slugs: Sequence[str], data_dir: Path | str | None = None) -> li
             how = f"{kind}: {how}" if how else kind
         rows.append([slug, how, size, "here" if find_root(card, data_dir) else "not here"])
     return rows
+
+
+def in_one_table(
+    errors: Sequence[SegbenchError], slugs: Sequence[str], data_dir: Path | str | None = None
+) -> list[SegbenchError]:
+    """The errors of a command, its datasets that are not here (SB301) as one table where they are many."""
+    absent = [error for error in errors if error.code == "SB301"]
+    if len(absent) <= 2:
+        return list(errors)
+    rows = [["dataset", "how to get it", "size", "state"], *availability(slugs, data_dir)]
+    wide = [max(len(row[column]) for row in rows) for column in range(4)]
+    lines = ["  ".join(cell.ljust(w) for cell, w in zip(row, wide, strict=True)).rstrip() for row in rows]
+    base = resolve_data_dir(data_dir)
+    told = SegbenchError(
+        "SB301",
+        f"{len(absent)} of {len(slugs)} datasets are not here",
+        path=base,
+        details=lines,
+        mend="more on one: segbench show dataset:NAME; stand-ins for four: segbench data phantom all DIR",
+    )
+    return [*(error for error in errors if error.code != "SB301"), told]
 
 
 def _as_typed(base: Path) -> str:

@@ -807,7 +807,8 @@ class TestAbsence:
     @pytest.mark.parametrize("slug", ["acdc", "totalsegmentator", "kits23", "amos22", "btcv", "lits"])
     def test_phantoms_are_named_only_where_they_have_the_same_layout(self, tmp_path: Path, slug: str) -> None:
         error = code_of(lambda: open_dataset(slug, data_dir=tmp_path))
-        assert "phantom" not in render_error(error)
+        assert "data phantom" not in render_error(error)
+        assert f"segbench show dataset:{slug}" in error.mend
         assert describe_dataset(load_dataset_card(slug))["layout"]["try it on phantoms"] is None
 
     def test_a_data_directory_one_level_too_deep_is_told(self, own_tree: Tree) -> None:

@@ -618,4 +618,4 @@ def test_more_cases_than_expected_are_not_a_share(msd):
     content = json.loads((msd / "dataset.json").read_text())
     (msd / "dataset.json").write_text(json.dumps(content | {"numTraining": 3}))
     report = verify(msd, cache=False)
-    assert as_text(report).startswith("phantom: 5 cases here, 3 expected, 1 case")
+    assert as_text(report).startswith("phantom: 5 cases here, 3 expected, 1 without a reference")

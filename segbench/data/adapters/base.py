@@ -44,26 +44,6 @@ class CaseFiles:
     combined: Path | None = None
     missing: tuple[str, ...] = ()
 
-    @classmethod
-    def of(
-        cls,
-        card: DatasetCard,
-        case: str,
-        fields: Mapping[str, str],
-        images: Mapping[str, Path],
-        references: Path | Mapping[str, Path] | None,
-        form: str,
-        *,
-        stacked: tuple[str, ...] = (),
-        combined: Path | None = None,
-        missing: tuple[str, ...] = (),
-    ) -> CaseFiles:
-        """A case; patient and timepoint are told by the named groups of its pattern."""
-        group = card.patient.group
-        patient = fields.get(group, case) if isinstance(group, str) else case
-        timepoint = fields.get("timepoint")
-        return cls(case, patient, timepoint, images, references, form, stacked, combined, missing)
-
     @property
     def reference_files(self) -> tuple[Path, ...]:
         """All files that the reference is made of."""
@@ -76,6 +56,12 @@ class CaseFiles:
         """Every file of the case once, images first."""
         extra = () if self.combined is None else (self.combined,)
         return tuple(dict.fromkeys([*self.images.values(), *self.reference_files, *extra]))
+
+
+def whose(card: DatasetCard, case: str, fields: Mapping[str, str]) -> tuple[str, str | None]:
+    """(patient, timepoint) of a case, told by the named groups of its pattern."""
+    group = card.patient.group
+    return fields.get(group, case) if isinstance(group, str) else case, fields.get("timepoint")
 
 
 @dataclass(slots=True)

@@ -48,14 +48,14 @@ class DatasetJson:
     name: str
     channels: tuple[str, ...]
     labels: Mapping[int, str]
-    regions: Mapping[str, tuple[int, ...]]
-    ignore: int | None
     announced: int | None
-    ending: str
     training: tuple[Entry, ...] | None
-    unlabelled: tuple[Entry, ...]
     faults: tuple[str, ...]
     raw: Mapping[str, Any] = field(repr=False)
+    regions: Mapping[str, tuple[int, ...]] = field(default_factory=dict[str, tuple[int, ...]])
+    ignore: int | None = None
+    ending: str = ""
+    unlabelled: tuple[Entry, ...] = ()
 
 
 def read_dataset_json(path: Path) -> DatasetJson:
@@ -161,10 +161,7 @@ def _msd(document: Mapping[str, Any], faults: list[str]) -> DatasetJson:
         name=_text(document, "name"),
         channels=channels,
         labels=dict(sorted(labels.items())),
-        regions={},
-        ignore=None,
         announced=announced,
-        ending="",
         training=training,
         unlabelled=unlabelled,
         faults=tuple(mild),
@@ -228,7 +225,6 @@ def _nnunet(document: Mapping[str, Any], faults: list[str]) -> DatasetJson:
         announced=announced,
         ending=ending,
         training=training,
-        unlabelled=(),
         faults=tuple(mild),
         raw=document,
     )

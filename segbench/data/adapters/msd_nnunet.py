@@ -21,6 +21,7 @@ from segbench.data.adapters.base import (
     inside,
     missing_references,
     named,
+    whose,
     wrapped,
 )
 from segbench.data.adapters.dataset_json import DatasetJson, Entry, read_dataset_json
@@ -158,16 +159,8 @@ class _Msd:
         label = None if entry.label is None else self._present(entry.label, "label", case, missing)
         if not images and label is None:
             return None  # nothing of the case is here; the findings name both files
-        return CaseFiles.of(
-            self.card,
-            case,
-            named(match),
-            images,
-            label,
-            form,
-            stacked=stacked if form == "msd" else (),
-            missing=tuple(missing),
-        )
+        stacked, whom = stacked if form == "msd" else (), whose(self.card, case, named(match))
+        return CaseFiles(case, *whom, images, label, form, stacked=stacked, missing=tuple(missing))
 
     def _channel_files(self, image: str, order: tuple[str, ...]) -> dict[str, Path]:
         """One file per channel, `<case>_0000.nii.gz`: nnU-Net v1 took MSD's dataset.json, not its 4D."""
@@ -276,4 +269,5 @@ class _Nnunet:
             message = f"dataset.json declares {len(order)} channel{'s' * (len(order) > 1)}"
             self.discovery.tell("SB304", message, channels[index], case=case)
         images = {name: channels[index] for index, name in enumerate(order) if index in channels}
-        return CaseFiles.of(self.card, case, named(match), images, label, "nnunet", missing=tuple(missing))
+        whom = whose(self.card, case, named(match))
+        return CaseFiles(case, *whom, images, label, "nnunet", missing=tuple(missing))

@@ -23,6 +23,7 @@ from segbench.data.adapters.base import (
     missing_references,
     named,
     volumes_in,
+    whose,
     wrapped,
 )
 from segbench.volumes import stem_and_ending
@@ -117,9 +118,8 @@ def _read_folder(
         message = "the folder's name says that its labels are predictions"
         discovery.tell("SB330", message, folder, case=case)
         return None
-    return CaseFiles.of(
-        card, case, fields, best.images, references, best.form.name, combined=best.combined, missing=missing
-    )
+    whom, form = whose(card, case, fields), best.form.name
+    return CaseFiles(case, *whom, best.images, references, form, combined=best.combined, missing=missing)
 
 
 def _other_formats(absent: set[Path], discovery: Discovery) -> set[Path]:
@@ -290,7 +290,8 @@ class _Pair:
         self.discovery.tell_ambiguous(case, reference or [])
         images = {channel: found[0] for channel, found in files.items()}
         label = reference[0] if reference else None
-        found = CaseFiles.of(self.card, case, fields, images, label, self.form.name, missing=missing)
+        whom, form = whose(self.card, case, fields), self.form.name
+        found = CaseFiles(case, *whom, images, label, form, missing=missing)
         self.discovery.add(found)
         return found
 

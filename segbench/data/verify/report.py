@@ -65,20 +65,10 @@ class Report:
 
     def as_json(self) -> dict[str, Any]:
         """The document that `--json` prints."""
-        return {
-            "schema_version": self.schema_version,
-            "dataset": self.dataset,
-            "root": self.root,
-            "adapter": self.adapter,
-            "form": self.form,
-            "cases_found": self.cases_found,
-            "cases_expected": self.cases_expected,
-            "cases_without_reference": self.cases_without_reference,
-            "labels": {str(value): asdict(count) for value, count in sorted(self.labels.items())},
-            "findings": [asdict(finding) for finding in self.findings],
-            "counts": self.counts,
-            "digest": self.digest,
-            "cached": self.cached,
+        document = asdict(self) | {"counts": self.counts}
+        del document["label_names"]
+        return document | {
+            "labels": {str(value): asdict(self.labels[value]) for value in sorted(self.labels)}
         }
 
 
