@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -28,12 +27,6 @@ def compare(
         list[str],
         typer.Argument(metavar="A B [C...]", help="Run folders, cases.csv files, or labels in --runs."),
     ],
-    runs: Annotated[
-        Path | None,
-        typer.Option(
-            "--runs", metavar="DIR", help="Folder of runs for labels. [env: SEGBENCH_RESULTS, results/runs]"
-        ),
-    ] = None,
     metrics: Annotated[
         list[str] | None,
         typer.Option(
@@ -105,7 +98,7 @@ def compare(
 
     result = compare_sides(
         *sides,
-        runs=runs,
+        runs=settings().results,
         reference=reference,
         metrics=split_list(metrics),
         primary=primary,

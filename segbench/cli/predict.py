@@ -31,20 +31,22 @@ def predict(
     model: Annotated[str | None, typer.Option(help="The model that --weights belongs to.")] = None,
     weights: Annotated[Path | None, typer.Option(metavar="FILE", help="A .safetensors file.")] = None,
     dataset: Annotated[str | None, typer.Option(help="How a dataset's root is read.")] = None,
-    results: Annotated[Path | None, typer.Option(help="Folder of runs.", envvar="SEGBENCH_RESULTS")] = None,
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
     save_probabilities: Annotated[
         bool, typer.Option("--save-probabilities", help="Also write class probabilities.")
     ] = False,
 ) -> int:
-    """Predict images with the weights of a run, or of a file; writes OUTPUT/<case>.nii.gz."""
+    """Predict images with the weights of a run, or of a file; writes OUTPUT/<case>.nii.gz.
+
+    Example: segbench predict scans --run RUN_ID --output labels
+    """
     from segbench.predict.images import predict_images
 
     runs = split_list(run)
     if (not runs) == (weights is None):
         raise SegbenchError("SB104", "name either --run or --weights", mend="segbench predict --run ID ...")
     report = predict_images(
-        [weights] if weights is not None else _weights_of(runs, results_dir(results)),
+        [weights] if weights is not None else _weights_of(runs, results_dir(settings().results)),
         images,
         output,
         model=model,

@@ -67,12 +67,6 @@ def report(
             help="Folder of the report. [default: report beside the results folder]",
         ),
     ] = None,
-    results: Annotated[
-        Path | None,
-        typer.Option(
-            "--results", metavar="DIR", help="Results folder. [env: SEGBENCH_RESULTS, default results/runs]"
-        ),
-    ] = None,
     formats: Annotated[
         list[str] | None,
         typer.Option(
@@ -118,7 +112,6 @@ def report(
     cells: Annotated[
         Cells, typer.Option("--cells", help="What stands in a cell.", rich_help_panel=TABLES)
     ] = "mean-ci",
-    cell: Annotated[str | None, typer.Option("--cell", hidden=True)] = None,
     digits: Annotated[
         int, typer.Option("--digits", metavar="N", help="Decimals.", rich_help_panel=TABLES)
     ] = 2,
@@ -183,15 +176,6 @@ def report(
     pseudonyms: Annotated[
         bool, typer.Option("--pseudonyms", help="Print case-001 in place of case ids.", rich_help_panel=PAGE)
     ] = False,
-    data_dir: Annotated[
-        Path | None,
-        typer.Option(
-            "--data-dir",
-            metavar="DIR",
-            help="Datasets, for pictures of worst cases. [env: SEGBENCH_DATA]",
-            rich_help_panel=PAGE,
-        ),
-    ] = None,
 ) -> int:
     """One page, one paper and tables from the records of runs; the answer on the terminal.
 
@@ -203,15 +187,15 @@ def report(
     from segbench.report import build_report
 
     result = build_report(
-        list(runs or []) or [results_dir(results)],
-        output or default_output(results_dir(results)),
+        list(runs or []) or [results_dir(settings().results)],
+        output or default_output(results_dir(settings().results)),
         progress=console.step,
         formats=split_list(formats),
         appendix=appendix,
         metrics=split_list(metrics),
         primary=primary,
         regions=split_list(regions),
-        cells=cells if cell is None else cell,
+        cells=cells,
         digits=digits,
         reference=reference,
         margin=metric_numbers(margin, "--margin"),
@@ -226,7 +210,7 @@ def report(
         viewer=viewer,
         max_size=parse_size(max_size),
         pseudonyms=pseudonyms,
-        data_dir=None if data_dir is None else str(data_dir),
+        data_dir=None if settings().data_dir is None else str(settings().data_dir),
     )
     return _show(result, wide=wide)
 
