@@ -1,7 +1,7 @@
 """Print the lowest versions that pyproject.toml allows, one `name==version` a line, for `make lowest`.
 
-Direct requirements stand at their lower bounds; pip chooses the newest of what they need in turn. A bound that
-pip cannot satisfy, or with which the demo or a test fails, is not true: raise it.
+Direct requirements stand at their lower bounds; pip chooses the newest of what they need in turn. A bound
+that pip cannot satisfy, or with which the demo or a test fails, is not true: raise it.
 """
 
 from __future__ import annotations

@@ -47,8 +47,12 @@ DATA_COMMANDS: dict[str, tuple[str, str]] = {
 IMPORT_COMMANDS: dict[str, tuple[str, str]] = {
     "dataset": ("data.import_dataset", "dataset"),
     "predictions": ("data.import_dataset", "predictions"),
-    "nnunet-summary": ("data.import_summary", "nnunet_summary"),
-    "touchstone": ("data.import_touchstone", "touchstone"),
+    "scores": ("data.import_scores", "scores"),
+}
+# Old names, accepted for one version and shown nowhere.
+OLD_IMPORT_COMMANDS: dict[str, tuple[str, str]] = {
+    "nnunet-summary": ("data.import_scores", "nnunet_summary"),
+    "touchstone": ("data.import_scores", "touchstone"),
 }
 WEIGHTS_COMMANDS: dict[str, tuple[str, str]] = {
     "import": ("weights", "import_weights"),
@@ -88,11 +92,12 @@ def build_app(*, show_all: bool = False) -> typer.Typer:
     groups = {"": app}
     for above, name, text, commands in GROUPS:
         groups[name] = typer.Typer(help=text, no_args_is_help=True, pretty_exceptions_enable=False)
-        groups[above].add_typer(
-            groups[name], name=name, rich_help_panel=None if above else "Data and weights"
-        )
+        panel = None if above else "Data and weights"
+        groups[above].add_typer(groups[name], name=name, rich_help_panel=panel)
         for command, (module, function) in commands.items():
             _register(groups[name], command, module, function)
+    for name, (module, function) in OLD_IMPORT_COMMANDS.items():
+        _register(groups["import"], name, module, function, hidden=True)
     _register(app, "cell", "cell", "cell", hidden=not show_all)
     return app
 

@@ -5,7 +5,8 @@ The catalogue of codes stands in `segbench/core/catalogue.py`; a code is never r
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
@@ -85,6 +86,16 @@ class SegbenchError(Exception):
         fields["expected"] = None if self.expected is None else str(self.expected)
         fields["found"] = None if self.found is None else str(self.found)
         return {"code": self.code, "message": self.message, **fields}
+
+
+@contextmanager
+def about_case(case: str) -> Iterator[None]:
+    """An error raised inside names the case, where it names none yet."""
+    try:
+        yield
+    except SegbenchError as error:
+        error.case = error.case or case
+        raise
 
 
 class BackendUnavailable(SegbenchError):  # noqa: N818 - the name is part of the public interface
