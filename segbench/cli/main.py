@@ -20,7 +20,7 @@ from segbench.cli import common
 from segbench.cli.options import EVERYWHERE, option
 from segbench.cli.settings_file import config_files, read_config
 from segbench.core import console
-from segbench.core.errors import SegbenchError
+from segbench.core.errors import ExitCode, SegbenchError
 
 # name -> (module, function, help panel); the functions' docstrings are the help texts
 COMMANDS: dict[str, tuple[str, str, str]] = {
@@ -117,7 +117,11 @@ def entry_point() -> None:
     except SegbenchError as error:
         console.fail(error)
         sys.exit(error.exit_code)
-    app(arguments, default_map=defaults)
+    try:
+        app(arguments, default_map=defaults)
+    except OSError as error:  # the stream takes neither a help page nor a word of the parser
+        console.fail(SegbenchError("SB505", f"nothing can be printed: {error.strerror}"))
+        sys.exit(ExitCode.USAGE)
 
 
 def _register(
