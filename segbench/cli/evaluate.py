@@ -92,10 +92,6 @@ def evaluate(
         list[str] | None,
         typer.Option(metavar="METRIC=X", help="Exit 6 when a mean is worse than X.", rich_help_panel=RUN),
     ] = None,
-    results: Annotated[
-        Path | None,
-        typer.Option(help="Folder of runs.", envvar="SEGBENCH_RESULTS", rich_help_panel=RUN),
-    ] = None,
     fresh: Annotated[
         str | None, typer.Option(metavar="evaluate", help="Score all cases again.", rich_help_panel=RUN)
     ] = None,
@@ -104,7 +100,7 @@ def evaluate(
 
     Example: segbench evaluate --prediction preds --reference labelsTs --region tumour=1
     """
-    from segbench.cli.evaluate_table import print_table
+    from segbench.cli.tables.evaluation import print_table
     from segbench.scoring.evaluate import Request, evaluate_predictions
     from segbench.scoring.sources import parse_regions
 
@@ -128,7 +124,7 @@ def evaluate(
         seed=seed,
         workers=workers,
         on_error=_one_of(on_error, ("score", "stop"), "--on-error"),  # type: ignore[arg-type]
-        results=results,
+        results=settings().results,
         fresh=_one_of(fresh, ("evaluate",), "--fresh") is not None,
         max_bytes=settings().max_volume,
         gated=tuple(gates),

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import math
 import sys
+from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from segbench.cli.common import settings
+from segbench.cli.common import settings, show
+from segbench.cli.options import Fold, Seed
 from segbench.core import console
 from segbench.core.catalogue import ExitCode
 from segbench.core.errors import SegbenchError
@@ -42,9 +44,8 @@ def scores(
             metavar="WHAT=COLUMN", help="Column of case, region or a metric, where its name differs."
         ),
     ] = None,
-    fold: Annotated[int, typer.Option(help="Fold of the training.", min=0)] = 0,
-    seed: Annotated[int, typer.Option(help="Seed of the training.", min=0)] = 0,
-    results: Annotated[Path | None, typer.Option(help="Folder of runs.", envvar="SEGBENCH_RESULTS")] = None,
+    fold: Fold = 0,
+    seed: Seed = 0,
 ) -> int:
     """Take in scores per case: of CSV tables (columns case, region, metrics) or nnU-Net's summary.json.
 
@@ -56,6 +57,7 @@ def scores(
     from segbench.scoring.import_scores import import_tables, import_touchstone
     from segbench.scoring.import_summary import import_summary
 
+    results = settings().results
     if len(source) == 1 and source[0].is_dir():
         return _show(import_touchstone(source[0], results=results, command=sys.argv))
     if dataset is None:
@@ -73,7 +75,13 @@ def scores(
     if tables:
         columns = dict(_columns(column or []))
         taken += import_tables(
-            tables, card.slug, columns=columns, fold=fold, seed=seed, results=results, command=sys.argv
+            tables,
+            card.slug,
+            columns=columns,
+            fold=fold,
+            seed=seed,
+            results=results,
+            command=sys.argv,
         )
     for path, model in models.items():
         if path.suffix.lower() == ".json":
@@ -114,25 +122,28 @@ def _show(taken: tuple[Imported, ...]) -> int:
         for refusal in run.refused:
             place = f"{refusal['case']}, {refusal['region']}"
             console.warn(f"SB217: {place}: {refusal['message']}; scored as a failure")
-    if settings().json:
+    documents: dict[str, Any] = {"runs": [run.as_json() for run in taken]}
+    if any(run.dataset.startswith("touchstone-") for run in taken):
         from segbench.scoring.import_scores import LICENCE
 
-        touchstone = any(run.dataset.startswith("touchstone-") for run in taken)
-        licences = {"licence": LICENCE} if touchstone else {}
-        console.emit_json({"schema_version": 1, **licences, "runs": [run.as_json() for run in taken]})
-        return ExitCode.PARTIAL if refused else ExitCode.DONE
+        documents["licence"] = LICENCE
+    show(documents, _lines(taken))
+    return ExitCode.PARTIAL if refused else ExitCode.DONE
+
+
+def _lines(taken: tuple[Imported, ...]) -> Iterator[str]:
+    header = ["dataset", "model", "rows", "missing", "mean Dice"]
     rows = [
         [run.dataset, run.model, str(len(run.rows)), str(run.missing), _number(run.mean)] for run in taken
     ]
-    console.emit_table(["dataset", "model", "rows", "missing", "mean Dice"], rows, right=(2, 3, 4))
+    yield from console.table_lines(header, rows, right=(2, 3, 4))
     for run in taken:
         if run.theirs:
             means = [[region, _number(ours), _number(theirs)] for region, (ours, theirs) in run.means.items()]
-            console.emit_table(["region", "mean Dice here", "nnU-Net's own"], means, right=(1, 2))
+            yield from console.table_lines(["region", "mean Dice here", "nnU-Net's own"], means, right=(1, 2))
             compared = f", counts of {run.compared} cases equal to the files'" if run.compared else ""
-            console.emit(f"{len(run.refused)} rows refused{compared}; no distances in the file")
-        console.emit(f"-> {run.folder}/{'         exit 3' if run.refused else ''}")
-    return ExitCode.PARTIAL if refused else ExitCode.DONE
+            yield f"{len(run.refused)} rows refused{compared}; no distances in the file"
+        yield f"-> {run.folder}/{'         exit 3' if run.refused else ''}"
 
 
 def _number(value: float) -> str:
