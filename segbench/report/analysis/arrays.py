@@ -96,7 +96,7 @@ def _expected(runs: Sequence[Run]) -> tuple[dict[str, tuple[int, ...]], bool]:
     known = True
     for fold in sorted({run.fold for run in runs}):
         members = [run for run in runs if run.fold == fold]
-        listed = [cases for cases in (facts.test_cases(run.record) for run in members) if cases is not None]
+        listed = [cases for cases in (facts.split(run.record).test for run in members) if cases]
         known &= bool(listed)
         for case in {case for cases in listed or map(_cases, members) for case in cases}:
             folds[case] = (*folds.get(case, ()), fold)

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from segbench.core.errors import SegbenchError, unknown_name
+from segbench.report.analysis.analysis import UNUSABLE
 from segbench.report.analysis.entries import build_entries
 from segbench.report.analysis.identity import identity_of
 from segbench.report.analysis.options import Options
@@ -55,7 +56,7 @@ def read_sides(asked: Sequence[Path | str], folder: Path, options: Options) -> l
             members = _labelled(item, stock, folder, options)
         if not any(run.rows is not None and run.complete for run in members):
             reasons = [f"{run.run_id}: {run.problem or run.status or 'no rows'}" for run in members[:20]]
-            raise SegbenchError("SB701", f"{item} has no usable run", details=reasons)
+            raise SegbenchError("SB701", f"{item} has no usable run", details=reasons, mend=UNUSABLE)
         found.append(Side(item, members))
     return _told_apart(found)
 
@@ -88,7 +89,7 @@ def _labelled(label: str, stock: Sequence[Run], folder: Path, options: Options) 
         raise unknown_name("model", label, known, listing="segbench list runs")
     raise SegbenchError(
         "SB701",
-        f"{label!r} is no run folder, and there are no runs to look the label up in",
+        f"{label!r} is not a run folder, and there are no runs to look the label up in",
         path=folder,
         mend="name run folders, or the folder of runs with --runs",
     )

@@ -6,9 +6,9 @@ import re
 from collections.abc import Iterable, Iterator, Sequence
 from importlib.metadata import version
 
-from segbench.report.analysis.analysis import Analysis, margin_of
+from segbench.report.analysis.analysis import Analysis
 from segbench.report.analysis.columns import Column
-from segbench.report.analysis.numbers import format_number
+from segbench.report.analysis.sentences import margin_words
 from segbench.report.read import facts
 from segbench.report.write.tables import STARS
 
@@ -99,13 +99,13 @@ def _span(counts: Iterable[int]) -> str:
 
 def _margins(analysis: Analysis, columns: Sequence[Column]) -> str:
     """The declared equivalence margins of the tested columns, with their units."""
-    found: dict[str, None] = {}
-    for column in columns:
-        margin = margin_of(analysis.blocks[column.block], column.metric, analysis.options)
-        if margin is not None:
-            value = format_number(margin, scale=column.metric.scale, digits=analysis.options.digits)
-            found[f"{column.metric.label} {value} {column.metric.difference_unit}".strip()] = None
-    return ", ".join(found)
+    digits = analysis.options.digits
+    found = [
+        f"{column.metric.label} {margin_words(column.metric, column.margin, digits=digits)}"
+        for column in columns
+        if column.margin is not None
+    ]
+    return ", ".join(dict.fromkeys(found))
 
 
 def protocol_notes(analysis: Analysis) -> list[str]:
@@ -113,7 +113,9 @@ def protocol_notes(analysis: Analysis) -> list[str]:
     found: dict[str, None] = {}
     for block in analysis.blocks:
         for run in block.runs:
-            notes = facts.metric_profile(run.record).get("notes") or ()
-            for note in (*facts.protocol_notes(run.record), *(str(note) for note in notes)):
-                found.setdefault(note, None)
+            stated = facts.table(run.record.protocol, "notes")
+            notes = [stated[key] for key in sorted(stated, key=str) if key != "purpose"]
+            for note in (*notes, facts.metric_profile(run.record).get("notes")):
+                lines = note if isinstance(note, list | tuple) else [note] if isinstance(note, str) else []
+                found |= dict.fromkeys(str(line) for line in lines if line)
     return list(found)
