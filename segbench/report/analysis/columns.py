@@ -209,7 +209,9 @@ def _compared(
         bounds=bounds,
     )
     if not column.decided:
-        return replace(column, comparisons=tuple(map(_without_verdict, comparisons)), reference=against)
+        note = "a single region has an estimate and no verdict"
+        estimates = tuple(without_verdict(pair, note) for pair in comparisons)
+        return replace(column, comparisons=estimates, reference=against)
     return replace(
         column,
         comparisons=tuple(comparisons),
@@ -244,9 +246,8 @@ def turned(pair: Comparison) -> Comparison:
     )
 
 
-def _without_verdict(pair: Comparison) -> Comparison:
-    """A comparison of a single region: an estimate with its interval, and nothing that could be quoted."""
-    note = "a single region has an estimate and no verdict"
+def without_verdict(pair: Comparison, note: str) -> Comparison:
+    """A comparison as an estimate with its interval, and nothing that could be quoted."""
     return replace(pair, verdict="inconclusive", p_adjusted=float("nan"), note=note)
 
 

@@ -43,6 +43,9 @@ def read_sides(asked: Sequence[Path | str], folder: Path, options: Options) -> l
             "SB104", "compare needs two sides or more", found=len(asked), mend="segbench compare A B"
         )
     stock: tuple[Run, ...] | None = None  # the runs of the folder, read when the first label asks for them
+    slugs = {
+        part for item in map(str, asked) for part in (item, item.partition(" (")[0], item.partition(" [")[0])
+    }
     found: list[Side] = []
     for item in map(str, asked):
         place = Path(item).expanduser()
@@ -52,7 +55,8 @@ def read_sides(asked: Sequence[Path | str], folder: Path, options: Options) -> l
             raise SegbenchError("SB701", f"{item} does not exist or holds no run", path=place)
         else:
             if stock is None:
-                stock = read_runs([folder], allow_edited=options.allow_edited) if folder.exists() else ()
+                there = [folder] if folder.exists() else []
+                stock = read_runs(there, allow_edited=options.allow_edited, models=slugs)
             members = _labelled(item, stock, folder, options)
         if not any(run.rows is not None and run.complete for run in members):
             reasons = [f"{run.run_id}: {run.problem or run.status or 'no rows'}" for run in members[:20]]

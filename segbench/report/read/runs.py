@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -109,6 +109,7 @@ def read_runs(
     paths: Iterable[Path | str],
     *,
     allow_edited: bool = False,
+    models: Collection[str] | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> tuple[Run, ...]:
     """Every run under the paths, sorted by dataset, protocol, model, seed, fold and id; each once.
@@ -120,6 +121,7 @@ def read_runs(
         paths: run folders, folders of runs (searched three levels deep), or `cases.csv` files.
         allow_edited: take rows that are not the ones run.json names (`Run.edited` is then true); values that
             no metric can give are never taken.
+        models: slugs of which rows are wanted; those of runs whose record names another model are not read.
         progress: called with the number of folders read and their total.
 
     Raises:
@@ -133,7 +135,7 @@ def read_runs(
             places.setdefault(place.resolve(), place)
     found: list[Run] = []
     for done, place in enumerate(places.values(), start=1):
-        found += _read_place(place, allow_edited=allow_edited)
+        found += _read_place(place, allow_edited=allow_edited, models=models)
         if progress is not None:
             progress(done, len(places))
     return _distinct(sorted(found, key=lambda run: run.key))
@@ -169,7 +171,7 @@ def _distinct(runs: Sequence[Run]) -> tuple[Run, ...]:
     return tuple(kept.values())
 
 
-def _read_place(place: Path, *, allow_edited: bool) -> list[Run]:
+def _read_place(place: Path, *, allow_edited: bool, models: Collection[str] | None) -> list[Run]:
     """The run of a folder or file; several where a bare cases.csv holds several."""
     folder = place.parent if place.is_file() else place
     bare = place.is_file() and place.name != CASES_FILE
@@ -177,6 +179,8 @@ def _read_place(place: Path, *, allow_edited: bool) -> list[Run]:
     if bare or not (folder / RUN_FILE).is_file():
         return _bare_runs(rows_file, folder)
     record, problem = read_record(folder / RUN_FILE)
+    if models is not None and _of_another(record, models):
+        return [Run(_identified(record), None, problem, folder)]
     if not problem and not rows_file.is_file():
         problem = "no cases.csv" if record.status == "complete" else ""
     elif not problem:
@@ -192,6 +196,14 @@ def _read_place(place: Path, *, allow_edited: bool) -> list[Run]:
         except UnusableRowsError as error:
             problem = f"cases.csv {error}"
     return [Run(_identified(record), None, problem, folder)]
+
+
+def _of_another(record: RunRecord, models: Collection[str]) -> bool:
+    """Whether a record names a model that is none of these, by its slug or else in the id of the run."""
+    slug, named = facts.text(record.model, "slug"), parse_run_id(record.run_id)
+    if slug or named is None:
+        return bool(slug) and slug not in models
+    return named.model not in {safe_part(model) for model in models}
 
 
 # ---- whose rows these are

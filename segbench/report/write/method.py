@@ -8,6 +8,7 @@ from importlib.metadata import version
 
 from segbench.report.analysis.analysis import Analysis
 from segbench.report.analysis.columns import Column
+from segbench.report.analysis.identity import dataset_card
 from segbench.report.analysis.sentences import margin_words
 from segbench.report.read import facts
 from segbench.report.write.tables import STARS
@@ -41,11 +42,11 @@ def method_sentences(analysis: Analysis) -> list[str]:
 def _data(analysis: Analysis, column: Column) -> str:
     """Dataset, what it was counted in and how often each model was trained."""
     block = analysis.blocks[column.block]
-    cases = len(block.cases) - len(block.dropped_cases)
-    grouped = f" ({cases} cases; the cases of a patient are averaged first)" if block.grouped else ""
     seeds = _span([len(scores.seeds) for scores in block.models] or [1])
     runs = f"{seeds} training run{'s' if seeds != '1' else ''}"
-    count = f"n = {len(block.units)} {block.unit}{grouped}"
+    count = f"n = {block.count}"
+    if block.grouped:
+        count = f"{count.removesuffix(')')}; the cases of a patient are averaged first)"
     return f"Results on {block.name} rest on {count} and {runs} of each model."
 
 
@@ -100,12 +101,15 @@ def _span(counts: Iterable[int]) -> str:
 def _margins(analysis: Analysis, columns: Sequence[Column]) -> str:
     """The declared equivalence margins of the tested columns, with their units."""
     digits = analysis.options.digits
-    found = [
-        f"{column.metric.label} {margin_words(column.metric, column.margin, digits=digits)}"
-        for column in columns
-        if column.margin is not None
-    ]
-    return ", ".join(dict.fromkeys(found))
+    found: dict[str, None] = {}
+    for column in columns:
+        if column.margin is not None:
+            card = dataset_card(analysis.blocks[column.block].dataset)
+            own = column.metric.name in analysis.options.margin or card is None
+            source = "" if own or card is None else f" ({card.evaluation.margin_source})"
+            words = margin_words(column.metric, column.margin, digits=digits)
+            found[f"{column.metric.label} {words}{source}"] = None
+    return ", ".join(found)
 
 
 def protocol_notes(analysis: Analysis) -> list[str]:
