@@ -161,11 +161,11 @@ def _scores(entry: Entry, block: Block) -> Scores:
         seed = seeds.index(run.seed)
         stored, run_status, run_volume = _dense(run, block, asked)
         policy = facts.empty_policy(run.record)
-        filled = fill(stored, run_status, block.diagonals_mm, block.metrics, empty_policy=policy)
-        known = ~np.isnan(filled.values)
-        total[seed] += np.where(known, filled.values, 0.0)
+        values, lacks = fill(stored, run_status, block.diagonals_mm, block.metrics, empty_policy=policy)
+        known = ~np.isnan(values)
+        total[seed] += np.where(known, values, 0.0)
         count[seed] += known
-        unknown[seed] |= filled.unknown
+        unknown[seed] |= lacks
         covered = run_status != NOT_RUN
         worse = covered & ((status[seed] == NOT_RUN) | failed(run_status))
         status[seed] = np.where(worse, run_status, status[seed])
