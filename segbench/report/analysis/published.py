@@ -11,7 +11,7 @@ from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, BeforeValidator, Field, ValidationError, model_validator
 
 from segbench.core.errors import SegbenchError
 from segbench.core.foreign import parse_toml
@@ -35,11 +35,7 @@ Year = Annotated[int, Field(ge=1990, le=2100)]
 Real = Annotated[float, Field(allow_inf_nan=False)]
 
 
-class _Strict(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=False)
-
-
-class Source(_Strict):
+class Source(BaseModel, frozen=True, extra="forbid"):
     """Where a file's numbers stand."""
 
     id: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9.-]*$")]
@@ -52,7 +48,7 @@ class Source(_Strict):
     licence_note: str = ""
 
 
-class PublishedProtocol(_Strict):
+class PublishedProtocol(BaseModel, frozen=True, extra="forbid"):
     """How the numbers came about, as far as the source says; empty means unknown."""
 
     dataset: str = ""
@@ -70,7 +66,7 @@ class PublishedProtocol(_Strict):
     notes: tuple[str, ...] = ()
 
 
-class Number(_Strict):
+class Number(BaseModel, frozen=True, extra="forbid"):
     """One published number.
 
     `read_from` and `verified` are required: a number that nobody can look up is not loaded. `verified` says
@@ -124,7 +120,7 @@ class Number(_Strict):
         return self.value / 100 if self.unit == "%" else self.value
 
 
-class PublishedTable(_Strict):
+class PublishedTable(BaseModel, frozen=True, extra="forbid"):
     """One file: a source, how its numbers came about, and the numbers."""
 
     schema_version: Literal[1]
