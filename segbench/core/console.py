@@ -77,7 +77,7 @@ def table_lines(
     """
     cells = [[one_line(str(cell)) for cell in row] for row in (header, *rows)]
     widths = [max(len(row[i]) for row in cells) for i in range(len(header))]
-    lines = []
+    lines: list[str] = []
     for row in cells:
         parts = [
             cell.rjust(width) if i in right else cell.ljust(width)
@@ -186,6 +186,10 @@ def _lines(title: str, unit: str) -> Callable[[Tracker, float, str], None]:
     return tell
 
 
+def _say_nothing(*_: object) -> None:
+    """A tracker that nobody watches."""
+
+
 @contextmanager
 def progress(title: str, total: float, *, unit: str = "cases", before: float = 0.0) -> Generator[Tracker]:
     """Show progress with rate and time left on stderr: a bar on a terminal, sparse lines elsewhere.
@@ -197,7 +201,7 @@ def progress(title: str, total: float, *, unit: str = "cases", before: float = 0
         before: steps of the total that an earlier process did.
     """
     if output.quiet or not output.progress or sys.stderr is None:
-        yield Tracker(lambda *_: None)
+        yield Tracker(_say_nothing)
         return
     if not sys.stderr.isatty():
         yield Tracker(_lines(title, unit), total, before)

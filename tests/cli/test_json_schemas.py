@@ -64,6 +64,7 @@ DOCUMENTS: list[tuple[str, tuple[str, ...]]] = [
     ("evaluate", EVALUATE),
     ("compare", ("compare", "mean-atlas", "intensity")),
     ("report", ("report", "--format", "csv")),
+    ("claim", ("claim", "--a", "91.37", "--b", "91.32", "--n", "250")),
     ("profile", ("profile", "--model", "nnunet-tiny", "--input", "1x1x32x32x32", "--device", "meta")),
     ("doctor", ("doctor",)),
     ("data-verify", ("data", "verify", "phantom-msd")),

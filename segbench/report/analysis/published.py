@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 import tomllib
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
@@ -156,14 +156,26 @@ def load_published(root: Path | str | Iterable[Path | str] | None = None) -> tup
             )
         tables[table.source.id] = (path, table)
     if faults:
-        count = len(faults)
-        raise SegbenchError(
-            "SB703",
-            f"{count} {'fault' if count == 1 else 'faults'} in published numbers",
-            path=files[0].parent if files else None,
-            details=faults,
-        )
+        raise SegbenchError("SB703", _count(faults), path=files[0].parent if files else None, details=faults)
     return tuple(table for _, (_, table) in sorted(tables.items()))
+
+
+def load_table(path: Path | str) -> PublishedTable:
+    """One file of published numbers, wherever it lies.
+
+    Raises:
+        SegbenchError: SB703 with every fault of it.
+    """
+    from segbench.cards import list_model_cards
+
+    table, faults = _read(Path(path), list_model_cards())
+    if table is None:
+        raise SegbenchError("SB703", _count(faults), path=path, details=faults)
+    return table
+
+
+def _count(faults: Sequence[str]) -> str:
+    return f"{len(faults)} {'fault' if len(faults) == 1 else 'faults'} in published numbers"
 
 
 def _folders(root: Path | str | Iterable[Path | str] | None) -> list[Path]:
