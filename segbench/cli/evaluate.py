@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -17,13 +17,17 @@ if TYPE_CHECKING:
     from segbench.scoring.evaluate import Evaluation
 
 WHAT, HOW, RUN = "What", "How", "Run"
-POLICIES = ("worst", "paper", "brats", "nan", "inf")
-BACKENDS = ("native", "medpy", "monai")
-GEOMETRIES = ("strict", "shape")
 
 
 def evaluate(
-    prediction: Annotated[Path, typer.Option(help="Folder of predictions.", rich_help_panel=WHAT)],
+    folders: Annotated[
+        list[Path] | None,
+        typer.Argument(metavar="[PREDICTIONS [REFERENCES]]", help="In place of the two options."),
+    ] = None,
+    prediction: Annotated[
+        Path | None,
+        typer.Option(help="Folder of predictions.", rich_help_panel=WHAT),
+    ] = None,
     reference: Annotated[
         Path | None,
         typer.Option(help="Folder of references. Default: the dataset's own.", rich_help_panel=WHAT),
@@ -39,6 +43,12 @@ def evaluate(
     region: Annotated[
         list[str] | None,
         typer.Option(metavar="NAME=1,2", help="A region and its labels; repeat.", rich_help_panel=WHAT),
+    ] = None,
+    labels: Annotated[
+        str | None,
+        typer.Option(
+            metavar="1=NAME,...", help="Names of labels; all found are scored.", rich_help_panel=WHAT
+        ),
     ] = None,
     cases: Annotated[
         Path | None,
@@ -61,29 +71,28 @@ def evaluate(
         ),
     ] = None,
     empty_policy: Annotated[
-        str | None, typer.Option(metavar="|".join(POLICIES), help="What empties score.", rich_help_panel=HOW)
+        Literal["worst", "paper", "brats", "nan", "inf"] | None,
+        typer.Option(metavar="worst|paper|brats|nan|inf", help="What empties score.", rich_help_panel=HOW),
     ] = None,
     nsd_tolerance: Annotated[
         list[str] | None,
         typer.Option(metavar="MM|NAME=MM", help="Tolerance of the NSD in mm.", rich_help_panel=HOW),
     ] = None,
     geometry: Annotated[
-        str | None,
+        Literal["strict", "shape"] | None,
         typer.Option(metavar="strict|shape", help="How grids are compared.", rich_help_panel=HOW),
     ] = None,
     other_labels: Annotated[
-        str,
+        Literal["error", "background"],
         typer.Option(metavar="error|background", help="Labels nobody declared.", rich_help_panel=HOW),
     ] = "error",
-    backend: Annotated[
-        str, typer.Option(metavar="|".join(BACKENDS), help="Who computes.", rich_help_panel=HOW)
-    ] = "native",
+    backend: Annotated[str, typer.Option(hidden=True)] = "native",
     workers: Annotated[
         int | None,
         typer.Option(help="Processes. Default: cores, as memory allows.", min=1, rich_help_panel=RUN),
     ] = None,
     on_error: Annotated[
-        str,
+        Literal["score", "stop"],
         typer.Option(
             metavar="score|stop", help="Score unusable predictions worst, or stop.", rich_help_panel=RUN
         ),
@@ -93,17 +102,25 @@ def evaluate(
         typer.Option(metavar="METRIC=X", help="Exit 6 when a mean is worse than X.", rich_help_panel=RUN),
     ] = None,
     fresh: Annotated[
-        str | None, typer.Option(metavar="evaluate", help="Score all cases again.", rich_help_panel=RUN)
+        Literal["evaluate"] | None,
+        typer.Option(metavar="evaluate", help="Score all cases again.", rich_help_panel=RUN),
     ] = None,
 ) -> int:
     """Score predictions of any tool; no case is dropped, and the same command goes on.
 
-    Example: segbench evaluate --prediction preds --reference labelsTs --region tumour=1
+    Example: segbench evaluate preds labelsTs --region tumour=1 (without --region: every label found)
     """
     from segbench.cli.tables.evaluation import print_table
     from segbench.scoring.evaluate import Request, evaluate_predictions
     from segbench.scoring.sources import parse_regions
 
+    if backend != "native":
+        raise SegbenchError(
+            "SB104",
+            f"--backend {backend}: evaluate scores with its own engine alone",
+            mend="segbench doctor --metrics compares it with medpy and MONAI on your machine",
+        )
+    prediction, reference = _folders(folders or [], prediction, reference)
     gates = parse_numbers(fail_under, "--fail-under", "dice=0.80")
     request = Request(
         prediction=prediction,
@@ -111,21 +128,21 @@ def evaluate(
         dataset=dataset,
         dataset_json=dataset_json,
         regions=parse_regions(region or []) or None,
+        label_names=_label_names(labels),
         cases=cases,
         split=split,
         profile=profile,
         nsd_tolerance=_tolerance(nsd_tolerance),
-        empty_policy=_one_of(empty_policy, POLICIES, "--empty-policy"),
-        geometry=_one_of(geometry, GEOMETRIES, "--geometry"),  # type: ignore[arg-type]
-        other_labels=_one_of(other_labels, ("error", "background"), "--other-labels"),  # type: ignore[arg-type]
-        backend=_one_of(backend, BACKENDS, "--backend") or "native",
+        empty_policy=empty_policy,
+        geometry=geometry,
+        other_labels=other_labels,
         name=name,
         fold=fold,
         seed=seed,
         workers=workers,
-        on_error=_one_of(on_error, ("score", "stop"), "--on-error"),  # type: ignore[arg-type]
+        on_error=on_error,
         results=settings().results,
-        fresh=_one_of(fresh, ("evaluate",), "--fresh") is not None,
+        fresh=fresh is not None,
         max_bytes=settings().max_volume,
         gated=tuple(gates),
     )
@@ -141,6 +158,36 @@ def evaluate(
     if not passes(evaluation, gates):
         return ExitCode.GATE
     return ExitCode.PARTIAL if evaluation.failures else ExitCode.DONE
+
+
+def _folders(given: list[Path], prediction: Path | None, reference: Path | None) -> tuple[Path, Path | None]:
+    """The folders of predictions and references, named by place or by option."""
+    named = [path for path in (prediction, reference) if path is not None]
+    if len(given) > 2 or (given and prediction is not None) or (len(given) == 2 and reference is not None):
+        raise SegbenchError(
+            "SB104",
+            "the folders are named twice",
+            found=", ".join(str(path) for path in [*given, *named]),
+            mend="segbench evaluate PREDICTIONS REFERENCES",
+        )
+    if not given and prediction is None:
+        raise SegbenchError(
+            "SB104", "no predictions are named", mend="segbench evaluate PREDICTIONS REFERENCES"
+        )
+    return given[0] if given else named[0], given[1] if len(given) == 2 else reference
+
+
+def _label_names(text: str | None) -> dict[int, str]:
+    """The names of `--labels 1=liver,2=spleen` (SB104 otherwise)."""
+    names: dict[int, str] = {}
+    for part in split_list([text] if text else None):
+        label, _, name = (each.strip() for each in part.partition("="))
+        if not (label.isascii() and label.isdigit() and int(label) > 0 and name) or name in names.values():
+            raise SegbenchError(
+                "SB104", f"--labels {part!r} is not valid", mend="for example --labels 1=liver,2=spleen"
+            )
+        names[int(label)] = name
+    return names
 
 
 def passes(evaluation: Evaluation, gates: dict[str, float]) -> bool:
@@ -173,7 +220,9 @@ def parse_numbers(texts: list[str] | None, flag: str, example: str) -> dict[str,
         except ValueError:
             number = float("nan")
         if not sign or not name.strip() or number != number:
-            raise SegbenchError("SB104", f"{flag} {text!r} cannot be", mend=f"for example {flag} {example}")
+            raise SegbenchError(
+                "SB104", f"{flag} {text!r} is not valid", mend=f"for example {flag} {example}"
+            )
         numbers[name.strip()] = number
     return numbers
 
@@ -189,9 +238,3 @@ def _tolerance(texts: list[str] | None) -> float | dict[str, float] | None:
         if not 0 <= value < float("inf"):
             raise SegbenchError("SB104", f"--nsd-tolerance of {name} must be 0 or more, found {value:g}")
     return named
-
-
-def _one_of(value: str | None, allowed: tuple[str, ...], flag: str) -> str | None:
-    if value is not None and value not in allowed:
-        raise SegbenchError("SB104", f"{flag} {value!r} cannot be", expected=", ".join(allowed), found=value)
-    return value
