@@ -217,7 +217,8 @@ def on_reference_grid(
     if geometry == "strict" and compared.same_grid:
         return prediction, tuple(warnings)
     if geometry == "strict" and compared.orientation is not None:
-        warnings.append(f"{case}: the prediction's axes were put in the reference's order, exactly")
+        how = "stored with a flipped or swapped axis; reoriented to the reference grid without interpolation"
+        warnings.append(f"{case}: {how}")
         return reorient(prediction, compared.orientation), tuple(warnings)
     mend = None
     if not compared.shape_equal:
