@@ -251,8 +251,14 @@ def on_reference_grid(
     if geometry == "strict" and compared.same_grid:
         return prediction, tuple(notes)
     if geometry == "strict" and compared.orientation is not None:
+<<<<<<< HEAD
         notes.append(("the prediction's axes were put in the reference's order, exactly", case))
         return reorient(prediction, compared.orientation), tuple(notes)
+=======
+        how = "stored with a flipped or swapped axis; reoriented to the reference grid without interpolation"
+        warnings.append(f"{case}: {how}")
+        return reorient(prediction, compared.orientation), tuple(warnings)
+>>>>>>> h-cli
     mend = None
     if not compared.shape_equal:
         what, expected, found = "shape (z, y, x)", reference.shape_zyx, prediction.shape_zyx
