@@ -108,7 +108,9 @@ def evaluate(
 ) -> int:
     """Score predictions of any tool; no case is dropped, and the same command goes on.
 
-    Example: segbench evaluate preds labelsTs --region tumour=1 (without --region: every label found)
+    Without --region or --dataset every label that is found is scored.
+
+    Example: segbench evaluate preds labelsTs --region tumour=1
     """
     from segbench.cli.tables.evaluation import print_table
     from segbench.scoring.evaluate import Request, evaluate_predictions
