@@ -33,6 +33,7 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
     "evaluate": ("evaluate", "evaluate", "Score and report"),
     "compare": ("compare", "compare", "Score and report"),
     "report": ("report", "report", "Score and report"),
+    "claim": ("claim", "claim", "Score and report"),
     "profile": ("profile", "profile", "Measure and check"),
     "doctor": ("doctor", "doctor", "Measure and check"),
 }

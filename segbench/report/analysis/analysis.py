@@ -24,6 +24,7 @@ from segbench.report.analysis.metric import (
     shown_regions,
 )
 from segbench.report.analysis.names import Name, entry_names, pseudonymise
+from segbench.report.analysis.numbers import plural
 from segbench.report.analysis.options import Options
 from segbench.report.read.runs import Run, read_runs
 
@@ -33,6 +34,8 @@ Progress = Callable[[str], None]
 """Told in a few words what is being done."""
 
 DEFAULT_REFERENCE = "segmamba-v2"
+UNUSABLE = "finish or restore these runs, or name others; --allow-edited takes changed records"
+"""How to fix runs that were found and cannot be used."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -134,6 +137,7 @@ def usable(runs: Sequence[Run], options: Options, places: Sequence[Path]) -> lis
             "no usable run" + (f" among {len(runs)}" if runs else " was found"),
             path=places[0] if places else None,
             details=[f"{run.run_id}: {run.problem or run.status}" for run in runs[:20]],
+            mend=UNUSABLE if runs else None,
         )
     return found
 
@@ -172,7 +176,8 @@ def analyse_runs(
     check_names(blocks, options)
     columns: dict[Key, Column] = {}
     for number, block in enumerate(blocks):
-        progress(f"comparing {len(block.models)} models on {block.name}")
+        count = len(block.contenders(options.baselines))
+        progress(f"{'comparing' if count > 1 else 'reading'} {plural(count, 'model')} on {block.name}")
         for metric in metrics:
             if metric.name in block.metrics:
                 for column in _columns(number, block, metric, primary=metric == metrics[0], options=options):

@@ -15,6 +15,7 @@ from segbench.core.hashing import digest_json
 from segbench.core.text import one_line
 from segbench.report.analysis.identity import (
     UNKNOWN,
+    VERSIONED,
     Identity,
     conflict,
     data_facts,
@@ -219,7 +220,9 @@ def _differences(entry: Entry) -> dict[str, str]:
         for name, item in value.items() if isinstance(value, dict) else ():
             words[f"{section} {name}"] = _short(f"{name.rpartition('.')[2]} {value_words(item)}")
     unknown = identity.code.startswith(UNKNOWN)
-    known = f"code {identity.code[:6]}" if identity.code else "code not recorded"
+    packaged = identity.code.startswith(VERSIONED)
+    known = f"code {identity.code[:6]}" if identity.code and not packaged else identity.code
+    known = known or "code not recorded"
     words["code"] = f"code unknown, {identity.code[-12:]}" if unknown else known
     words["kind"] = identity.kind
     words["implementation"] = _short(identity.implementation.rpartition(":")[2])

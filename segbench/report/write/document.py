@@ -43,7 +43,7 @@ def document(analysis: Analysis) -> dict[str, Any]:
             {"where": place, "sentences": list(sentences)} for place, sentences in headline(analysis)
         ],
         "columns": [_column(analysis, column) for column in analysis.columns.values()],
-        "cost": {label: plain(cost.as_json()) for label, cost in analysis.costs.items()},
+        "cost": {label: plain(cost) for label, cost in analysis.costs.items()},
         "findings": [item.as_json() for item in analysis.findings],
         "published": plain([row.as_json() for row in published_beside(analysis)]),
     }

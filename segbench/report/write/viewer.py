@@ -80,7 +80,9 @@ def load_pictures(analysis: Analysis) -> list[Picture]:
     taken: Counter[str] = Counter()
     pictures: list[Picture] = []
     for item in worst_cases(analysis) if analysis.options.viewer_cases else ():
-        if taken[item.label] < MOST_PER_MODEL and (scan := source.load(item.run, item.case)) is not None:
+        if taken[item.label] == MOST_PER_MODEL or not source.may_hold(item.run):
+            continue
+        if (scan := source.load(item.run, item.case)) is not None:
             taken[item.label] += 1
             pictures.append(_picture(analysis, item, scan))
         if len(pictures) == analysis.options.viewer_cases:
@@ -109,10 +111,10 @@ def _scored(block: Block, scores: Scores, column: Column) -> Iterator[ScoredCase
     runs = {(run.seed, run.fold): run for run in scores.entry.runs if run.rows is not None}
     known = np.isfinite(block.reference_ml)
     volumes = np.where(known.any(axis=1), np.where(known, block.reference_ml, -np.inf).max(axis=1), np.nan)
-    table = block.per_case(scores, column.region, column.metric.name)
+    table, folds = block.per_case(scores, column.region, column.metric.name), block.folds
     for seed, values in zip(scores.seeds, table, strict=True):
         for place in np.flatnonzero(np.isfinite(values)).tolist():
-            run = runs.get((seed, block.folds[place]))
+            run = runs.get((seed, folds[place]))
             if run is not None:
                 value, volume = float(values[place]), float(volumes[place])
                 yield ScoredCase(run, scores.label, block, block.cases[place], column.metric, value, volume)
