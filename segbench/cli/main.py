@@ -50,11 +50,8 @@ IMPORT_COMMANDS: dict[str, tuple[str, str]] = {
     "predictions": ("data.import_dataset", "predictions"),
     "scores": ("data.import_scores", "scores"),
 }
-# Old names, accepted for one version and shown nowhere.
-OLD_IMPORT_COMMANDS: dict[str, tuple[str, str]] = {
-    "nnunet-summary": ("data.import_scores", "nnunet_summary"),
-    "touchstone": ("data.import_scores", "touchstone"),
-}
+OLD_NAMES_OF_SCORES = ("nnunet-summary", "touchstone")
+"""Accepted for one version and shown nowhere."""
 WEIGHTS_COMMANDS: dict[str, tuple[str, str]] = {
     "import": ("weights", "import_weights"),
     "export": ("weights", "export_weights"),
@@ -97,8 +94,8 @@ def build_app(*, show_all: bool = False) -> typer.Typer:
         groups[above].add_typer(groups[name], name=name, rich_help_panel=panel)
         for command, (module, function) in commands.items():
             _register(groups[name], command, module, function)
-    for name, (module, function) in OLD_IMPORT_COMMANDS.items():
-        _register(groups["import"], name, module, function, hidden=True)
+    for name in OLD_NAMES_OF_SCORES:
+        _register(groups["import"], name, *IMPORT_COMMANDS["scores"], hidden=True)
     _register(app, "cell", "cell", "cell", hidden=not show_all)
     return app
 

@@ -23,7 +23,7 @@ Texts = list[str] | None
 
 WHAT, PLAN, WHERE, LAUNCH = "What", "Plan", "Where", "Launcher"
 Models = Annotated[list[str], option("--model", "Models: A,B, globs, or all.", WHAT)]
-Datasets = Annotated[list[str], option("--dataset", "Datasets: X,Y, globs, or all.", WHAT)]
+Datasets = Annotated[list[str], option("--dataset", "Datasets: X,Y, globs, all, mission.", WHAT)]
 _PROTOCOL = "Protocol, or a TOML file. Default: standard; demo on generated scans."
 Protocol = Annotated[Text, option("--protocol", _PROTOCOL, WHAT)]
 Folds = Annotated[Texts, option("--fold", "Folds: 0, 0-4 or all.", WHAT)]
@@ -145,6 +145,7 @@ def _plan(
 ) -> Plan:
     """The plan of what was asked for; says which datasets are absent and whose code has changed."""
     from segbench.cards.protocol import parse_setting
+    from segbench.data.opening import in_one_table
     from segbench.pipeline.api import make_request
     from segbench.pipeline.code import code_news
     from segbench.pipeline.plan import make_plan
@@ -163,7 +164,7 @@ def _plan(
         results=settings().results,
     )
     plan = make_plan(request)
-    for error in plan.absent:
+    for error in in_one_table(plan.absent, request.datasets, settings().data_dir):
         console.fail(error)
     for line in code_news(planned.cell for planned in plan.cells):
         console.note(line)

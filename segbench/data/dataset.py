@@ -16,7 +16,7 @@ from segbench.cards.dataset_card import DatasetCard
 from segbench.core.errors import SegbenchError, about_case
 from segbench.data.adapters import CaseFiles, Discovery
 from segbench.data.finding import Finding, finding
-from segbench.data.grids import require_same_grid
+from segbench.data.grids import on_grid_of
 from segbench.volumes import Volume, read_header, read_label_map, read_volume
 from segbench.volumes.header import VolumeHeader
 from segbench.volumes.volume import DEFAULT_MAX_BYTES
@@ -132,8 +132,7 @@ class Dataset:
         array[0] = first.array
         for index, channel in enumerate(order[1:], start=1):
             volume = self._read(files.images[channel], case)
-            require_same_grid(first, volume, case=case, path=files.images[channel])
-            array[index] = volume.array
+            array[index] = on_grid_of(first, volume, case=case, path=files.images[channel]).array
         return self._on_reference_grid(Volume(array, *_grid(first)), files)
 
     def read_reference(self, case: str) -> Volume:
@@ -281,7 +280,7 @@ class Dataset:
         path = files.reference_files[0]
         with about_case(files.case):
             header = read_header(path, max_bytes=self.max_bytes)
-        require_same_grid(image, header, case=files.case, path=path)
+        image = on_grid_of(header, image, case=files.case, path=path)
         # A reference that does not say where it lies leaves that to the image.
         return Volume(image.array, *_grid(header)) if header.positioned or not image.positioned else image
 
@@ -295,7 +294,7 @@ class Dataset:
             if first is None or painted is None:
                 first, painted = mask, np.zeros(mask.shape_zyx, dtype=np.uint8)
             else:
-                require_same_grid(first, mask, case=files.case, path=path)
+                mask = on_grid_of(first, mask, case=files.case, path=path)
             values = np.unique(mask.array)
             strange = sorted(set(values.tolist()) - set(MASK_VALUES))
             if strange or {1, 255} <= set(values.tolist()):

@@ -96,7 +96,11 @@ class Imported:
 
     def as_json(self) -> dict[str, Any]:
         """The run in the list of `--json`."""
-        mean = None if math.isnan(self.mean) else self.mean
+        summaries = [summary.as_json() for summary in summarise(self.rows, self.metrics)]
+        for summary in summaries:
+            theirs = self.theirs.get(summary["region"], math.nan)
+            if summary["metric"] == "dice" and self.theirs:
+                summary["nnunet_mean"] = None if math.isnan(theirs) else theirs
         return {
             "run_id": self.run_id,
             "dataset": self.dataset,
@@ -104,25 +108,9 @@ class Imported:
             "rows": len(self.rows),
             "missing": self.missing,
             "refused": self.refused,
-            "run_directory": str(self.folder),
-            "mean_dice": mean,
-        }
-
-    def as_summary(self) -> dict[str, Any]:
-        """The document of `data import nnunet-summary --json`."""
-        summaries = [summary.as_json() for summary in summarise(self.rows, self.metrics)]
-        for summary in summaries:
-            theirs = self.theirs.get(summary["region"], math.nan)
-            if summary["metric"] == "dice":
-                summary["nnunet_mean"] = None if math.isnan(theirs) else theirs
-        return {
-            "schema_version": 1,
-            "kind": "external",
-            "run_id": self.run_id,
-            "run_directory": str(self.folder),
-            "n_rows": len(self.rows),
             "compared_with_files": self.compared,
-            "refused": self.refused,
+            "run_directory": str(self.folder),
+            "mean_dice": None if math.isnan(self.mean) else self.mean,
             "summary": summaries,
         }
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from segbench.core.errors import SegbenchError
 from segbench.core.foreign import parse_json
-from segbench.core.names import is_safe_case
+from segbench.core.names import CASE_RULE, is_safe_case
 from segbench.scoring.masks import Masks, Member, mask_folders, named_masks, read_masks, without_mask
 from segbench.volumes import DEFAULT_MAX_BYTES, VOLUME_ENDINGS, Volume, read_label_map, stem_and_ending
 from segbench.volumes.endings import conversion, unread_ending
@@ -151,8 +151,7 @@ def reference_folder(
             "SB339",
             "names of references that are not case ids",
             path=folder,
-            expected="a letter or digit, then letters, digits, dots, dashes and underscores, at most 128, "
-            "and no name that a system reserves (CON, NUL, ...)",
+            expected=CASE_RULE,
             found=", ".join(wrong[:10]) + (f" and {len(wrong) - 10} more" if len(wrong) > 10 else ""),
         )
     if not paths:

@@ -86,8 +86,6 @@ TAKEN_IN: dict[str, tuple[str, ...]] = {
         "data", "import", "predictions", "theirs", "--map", "map.json", "--output", "ours"
     ),
     "data-import-scores": ("data", "import", "scores", "summary.json", "--dataset", "lits"),
-    "data-import-nnunet-summary": ("data", "import", "nnunet-summary", "summary.json", "--dataset", "lits"),
-    "data-import-touchstone": ("data", "import", "touchstone", "Touchstone"),
 }  # fmt: skip
 """The same for commands that take in what `other_tools` writes; each runs in this process."""
 _ALSO = {"status": (4,), "run-smoke": (6,)}

@@ -106,7 +106,7 @@ def test_its_mean_stands_beside_ours(summary, tmp_path):
     taken = take(summary, tmp_path)
     for ours, theirs in taken.means.values():
         assert ours == pytest.approx(theirs, abs=1e-12)
-    document = json.loads(json.dumps(taken.as_summary(), allow_nan=False))
+    document = json.loads(json.dumps(taken.as_json(), allow_nan=False))
     assert next(s for s in document["summary"] if s["metric"] == "dice")["nnunet_mean"] is not None
 
 
@@ -201,5 +201,7 @@ def test_the_command(summary, tmp_path):
     result = CliRunner().invoke(build_app(), [*arguments, "--json"])
     assert result.exit_code == 3
     assert "SB217" in result.stderr
-    assert json.loads(result.stdout)["refused"][0]["region"] == "TC"
-    assert os.path.commonpath([tmp_path, json.loads(result.stdout)["run_directory"]]) == str(tmp_path)
+    assert json.loads(result.stdout)["runs"][0]["refused"][0]["region"] == "TC"
+    assert os.path.commonpath([tmp_path, json.loads(result.stdout)["runs"][0]["run_directory"]]) == str(
+        tmp_path
+    )

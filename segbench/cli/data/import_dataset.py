@@ -45,11 +45,19 @@ def dataset(
                 "slug": card.slug,
                 "regions": {name: list(values) for name, values in card.regions.items()},
                 "channels": list(card.channels.order),
+                "patch": None if card.geometry.patch is None else list(card.geometry.patch),
             }
         )
         return 0
-    console.emit(f"{file}: {len(card.channels.order)} channels, regions {', '.join(card.regions)}")
+    count = len(card.channels.order)
+    console.emit(f"{file}: {count} channel{'s' * (count > 1)}, regions {', '.join(card.regions)}")
     console.note(f"use it: segbench data verify {card.slug} --cards {output}")
+    if card.geometry.patch is not None:
+        size = ",".join(map(str, card.geometry.patch))
+        console.note(
+            f"the card has the patch that fits its scans, {size}, for the protocol standard; for demo,"
+        )
+        console.note(f"32x32x32 sees too little of them: --protocol demo --set patch.size={size}")
     return 0
 
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from segbench.cli.common import settings, show
-from segbench.cli.options import Fold, ModelLabel, Seed
+from segbench.cli.options import Fold, Seed
 from segbench.core import console
 from segbench.core.catalogue import ExitCode
 from segbench.core.errors import SegbenchError
@@ -92,32 +92,6 @@ def scores(
     return _show(tuple(taken))
 
 
-def nnunet_summary(
-    file: Annotated[Path, typer.Argument(metavar="FILE", help="summary.json of nnU-Net v2.")],
-    dataset: Annotated[str, typer.Option(metavar="NAME|FOLDER", help="Dataset: its regions are matched.")],
-    name: ModelLabel = None,
-    fold: Fold = 0,
-    seed: Seed = 0,
-) -> int:
-    """The old name of `segbench data import scores summary.json`."""
-    from segbench.scoring.import_summary import import_summary
-
-    card, results = _card(dataset), settings().results
-    taken = import_summary(file, card, name=name, fold=fold, seed=seed, results=results, command=sys.argv)
-    if not settings().json:
-        return _show((taken,))
-    _warn_of(taken)
-    console.emit_json(taken.as_summary())
-    return ExitCode.PARTIAL if taken.refused else ExitCode.DONE
-
-
-def touchstone(
-    folder: Annotated[Path, typer.Argument(metavar="DIR", help="A clone of MrGiovanni/Touchstone.")],
-) -> int:
-    """The old name of `segbench data import scores DIR`."""
-    return scores([folder])
-
-
 def _card(dataset: str) -> DatasetCard:
     from segbench.cards import list_dataset_cards, load_dataset_card
     from segbench.data import open_dataset
@@ -141,20 +115,18 @@ def _columns(given: list[str]) -> list[tuple[str, str]]:
     return [(what.strip(), named.strip()) for what, _, named in pairs]
 
 
-def _warn_of(taken: Imported) -> None:
-    for refusal in taken.refused:
-        place = f"{refusal['case']}, {refusal['region']}"
-        console.warn(f"SB217: {place}: {refusal['message']}; scored as a failure")
-
-
 def _show(taken: tuple[Imported, ...]) -> int:
     """Print the runs, the means of a summary beside its own; exit 3 where a row was refused."""
     refused = sum(len(run.refused) for run in taken)
     for run in taken:
-        _warn_of(run)
+        for refusal in run.refused:
+            place = f"{refusal['case']}, {refusal['region']}"
+            console.warn(f"SB217: {place}: {refusal['message']}; scored as a failure")
     documents: dict[str, Any] = {"runs": [run.as_json() for run in taken]}
     if any(run.dataset.startswith("touchstone-") for run in taken):
-        documents["licence"] = _licence()
+        from segbench.scoring.import_scores import LICENCE
+
+        documents["licence"] = LICENCE
     show(documents, _lines(taken))
     return ExitCode.PARTIAL if refused else ExitCode.DONE
 
@@ -172,12 +144,6 @@ def _lines(taken: tuple[Imported, ...]) -> Iterator[str]:
             compared = f", counts of {run.compared} cases equal to the files'" if run.compared else ""
             yield f"{len(run.refused)} rows refused{compared}; no distances in the file"
         yield f"-> {run.folder}/{'         exit 3' if run.refused else ''}"
-
-
-def _licence() -> str:
-    from segbench.scoring.import_scores import LICENCE
-
-    return LICENCE
 
 
 def _number(value: float) -> str:

@@ -33,7 +33,7 @@ def phantom(
 ) -> int:
     """Generate scans with known truth, the same bits on every machine.
 
-    With `all`, DEST becomes a data directory: `segbench run --dataset all --data-dir DEST` then runs on
+    With `all`, DEST becomes a data directory: `segbench run --dataset mission --data-dir DEST` then runs on
     generated stand-ins for CRC-2000, BraTS 2023, AIIB 2023 and AbdomenAtlas.
 
     Example: segbench data phantom brats data/brats --cases 12

@@ -21,6 +21,12 @@ Triple = tuple[float, float, float]
 _SLAB_VOXELS = 4_000_000
 
 
+def triple(values: Iterable[float]) -> Triple:
+    """Three numbers as a point."""
+    z, y, x = values
+    return float(z), float(y), float(x)
+
+
 @dataclass(frozen=True, slots=True)
 class Grid:
     """A grid of voxels, its centre at the origin.
@@ -167,18 +173,13 @@ class Capsule:
 
     def distance(self, points: Points) -> Array:
         """Millimetres to the surface, negative inside."""
-        return segment_distance(points, self.start, self.end)[0] - self.radius
-
-
-def segment_distance(points: Points, start: Sequence[float], end: Sequence[float]) -> tuple[Array, Array]:
-    """Distance to a segment, and the position of the nearest point on it from 0 (start) to 1 (end)."""
-    along = [b - a for a, b in zip(start, end, strict=True)]
-    offset = [p - a for p, a in zip(points, start, strict=True)]
-    norm = sum(d * d for d in along)
-    dot = offset[0] * along[0] + offset[1] * along[1] + offset[2] * along[2]
-    t = np.clip(dot / norm if norm > 0 else dot * 0.0, 0.0, 1.0)
-    squared = [(o - t * d) ** 2 for o, d in zip(offset, along, strict=True)]
-    return np.sqrt(squared[0] + squared[1] + squared[2]), t
+        along = [b - a for a, b in zip(self.start, self.end, strict=True)]
+        offset = [p - a for p, a in zip(points, self.start, strict=True)]
+        norm = sum(d * d for d in along)
+        dot = offset[0] * along[0] + offset[1] * along[1] + offset[2] * along[2]
+        t = np.clip(dot / norm if norm > 0 else dot * 0.0, 0.0, 1.0)
+        squared = [(o - t * d) ** 2 for o, d in zip(offset, along, strict=True)]
+        return np.sqrt(squared[0] + squared[1] + squared[2]) - self.radius
 
 
 def box_around(grid: Grid, lower: Sequence[float], upper: Sequence[float]) -> tuple[slice, slice, slice]:

@@ -21,8 +21,9 @@ import numpy as np
 import numpy.typing as npt
 
 from segbench.core.errors import SegbenchError
-from segbench.data.grids import require_same_grid
+from segbench.data.grids import on_grid_of
 from segbench.data.prepared.normalisation import NORMALISATIONS, nonzero_mask, normalise
+from segbench.volumes import read_label_map, read_volume
 from segbench.volumes.geometry import Orientation, canonical_orientation
 from segbench.volumes.limits import memory_budget
 from segbench.volumes.resample import low_resolution_axis, resample_image, resample_labels
@@ -127,10 +128,11 @@ def load_case(
     """Read, turn and crop a case; values stay as stored. Arguments and errors: `prepare_case`."""
     channels = _channels(images)
     reference = channels[0]
-    label_volume = None if labels is None else _read_labels(labels)
-    for other in channels[1:] if label_volume is None else [*channels[1:], label_volume]:
-        require_same_grid(reference, other)
-
+    channels = [on_grid_of(reference, channel) for channel in channels]
+    label_volume = None
+    if labels is not None:
+        given = labels if isinstance(labels, Volume) else read_label_map(Path(labels))
+        label_volume = on_grid_of(reference, given)
     turn = canonical_orientation(reference.affine) if orientation == "canonical" else _AS_STORED
     arrays = [turn.view(channel.array) for channel in channels]
     label_array = None if label_volume is None else turn.view(label_volume.array)
@@ -282,8 +284,6 @@ def _any_nonzero(images: Sequence[Array], box: Sequence[Sequence[int]], axis: in
 
 def _channels(images: Sequence[Source]) -> list[Volume]:
     """One (z, y, x) volume per channel."""
-    from segbench.volumes import read_volume
-
     channels: list[Volume] = []
     for source in images:
         volume = (
@@ -296,12 +296,6 @@ def _channels(images: Sequence[Source]) -> list[Volume]:
     if not channels:
         raise ValueError("a case needs at least one channel")
     return channels
-
-
-def _read_labels(source: Source) -> Volume:
-    from segbench.volumes import read_label_map
-
-    return source if isinstance(source, Volume) else read_label_map(Path(source))
 
 
 def _checked_schemes(

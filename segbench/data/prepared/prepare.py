@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from segbench.core.atomic import atomic_write_json
 from segbench.core.errors import SegbenchError, about_case
 from segbench.core.hashing import digest_json, file_state, sha256_file
+from segbench.data.grids import on_grid_of
 from segbench.data.prepared.cache import Cache, CacheDamagedError, write_case
 from segbench.data.prepared.case import (
     PreparedCase,
@@ -212,6 +213,8 @@ def _load(dataset: Dataset, recipe: PreparationRecipe, case: str) -> RawCase:
         else:
             paths = [files.images[name] for name in recipe.channels]
             images = [read_volume(path, raw=True, max_bytes=dataset.max_bytes) for path in paths]
+            if labels is not None:  # predictions are scored in the reference's order of axes
+                images = [on_grid_of(labels, image, case=case) for image in images]
         return load_case(images, labels, orientation=recipe.orientation, crop=recipe.crop)
 
 

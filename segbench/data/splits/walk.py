@@ -21,8 +21,6 @@ Part = Literal["train", "validation", "test"]
 PARTS: tuple[Part, ...] = ("train", "validation", "test")
 PatientOf = Callable[[str], str] | Mapping[str, str]
 """The patient of a case: a function or a mapping."""
-Strata = Callable[[str], str] | Mapping[str, str]
-"""The stratum of a case: a function or a mapping."""
 
 
 @dataclass(frozen=True)
@@ -84,19 +82,15 @@ def hash_key(patient: str, *, dataset: str = "", seed: int = 0) -> str:
 
 
 def _patients_in_order(
-    case_ids: Iterable[str], patient_of: PatientOf, dataset: str, seed: int, strata: Strata | None
-) -> dict[str, list[list[str]]]:
-    """The cases of each patient by stratum (sorted), patients in the order of (key, patient)."""
+    case_ids: Iterable[str], patient_of: PatientOf, dataset: str, seed: int
+) -> list[list[str]]:
+    """The cases of each patient, patients in the order of (key, patient)."""
     patient = _function(patient_of)
-    stratum = None if strata is None else _function(strata)
     by_patient: dict[str, list[str]] = defaultdict(list)
     for case in sorted(set(case_ids)):
         by_patient[patient(case)].append(case)
-    ordered: dict[str, list[list[str]]] = defaultdict(list)
-    for name in sorted(by_patient, key=lambda name: (hash_key(name, dataset=dataset, seed=seed), name)):
-        cases = by_patient[name]
-        ordered["" if stratum is None else stratum(cases[0])].append(cases)
-    return dict(sorted(ordered.items()))
+    names = sorted(by_patient, key=lambda name: (hash_key(name, dataset=dataset, seed=seed), name))
+    return [by_patient[name] for name in names]
 
 
 def _function(given: PatientOf) -> Callable[[str], str]:
@@ -127,7 +121,6 @@ def random_split(
     dataset: str = "",
     fractions: tuple[float, float, float] = (0.7, 0.1, 0.2),
     seed: int = 0,
-    strata: Strata | None = None,
     name: str | None = None,
 ) -> Split:
     """A split by fractions (train, validation, test), patients whole.
@@ -138,7 +131,6 @@ def random_split(
         dataset: Slug; part of the order, so two datasets with equal ids are cut differently.
         fractions: Shares that sum to 1.
         seed: Any whole number.
-        strata: case -> text; the walk is done per stratum (the patient's first case by id decides).
         name: Name of the split; `random-70-10-20` and the like by default.
 
     Raises:
@@ -151,12 +143,9 @@ def random_split(
             expected="such as 0.7,0.1,0.2 for train, validation, test",
             found=", ".join(f"{f:g}" for f in fractions),
         )
-    parts: dict[Part, list[str]] = {"train": [], "validation": [], "test": []}
-    for patients in _patients_in_order(case_ids, patient_of, dataset, seed, strata).values():
-        count = sum(map(len, patients))
-        walked = _walk(patients, test=_share(count, fractions[2]), validation=_share(count, fractions[1]))
-        for part, cases in walked.items():
-            parts[part].extend(cases)
+    patients = _patients_in_order(case_ids, patient_of, dataset, seed)
+    count = sum(map(len, patients))
+    parts = _walk(patients, test=_share(count, fractions[2]), validation=_share(count, fractions[1]))
     name = name or "random-" + "-".join(f"{100 * f:g}" for f in fractions)
     return Split(dataset, name, **_listed(parts), method="random", seed=seed)
 
@@ -169,21 +158,20 @@ def make_folds(
     folds: int = 5,
     seed: int = 0,
     test: Iterable[str] = (),
-    strata: Strata | None = None,
     name: str | None = None,
 ) -> list[Split]:
     """Cross-validation: fold f validates, the others train; `test` is the same in each and never trains.
 
-    Each patient, in the order of the keys, goes to the fold with the fewest cases so far (of its stratum
-    first, then in total; the lowest index on ties).
+    Each patient, in the order of the keys, goes to the fold with the fewest cases so far; the lowest index on
+    ties.
 
     Raises:
         SegbenchError: SB104 for fewer than 2 folds or fewer patients than folds.
     """
     tested = set(test)
     rest = [case for case in set(case_ids) if case not in tested]
-    ordered = _patients_in_order(rest, patient_of, dataset, seed, strata)
-    count = sum(map(len, ordered.values()))
+    patients = _patients_in_order(rest, patient_of, dataset, seed)
+    count = len(patients)
     if not 2 <= folds <= max(count, 1):
         raise SegbenchError(
             "SB104",
@@ -192,12 +180,8 @@ def make_folds(
             found=folds,
         )
     members: list[list[str]] = [[] for _ in range(folds)]
-    for patients in ordered.values():
-        of_stratum = [0] * folds
-        for cases in patients:
-            fold = min(range(folds), key=lambda f: (of_stratum[f], len(members[f]), f))
-            of_stratum[fold] += len(cases)
-            members[fold].extend(cases)
+    for cases in patients:
+        min(members, key=len).extend(cases)
     splits: list[Split] = []
     for fold in range(folds):
         train = [case for other in range(folds) if other != fold for case in members[other]]
@@ -228,8 +212,8 @@ def patient_safe(
     kept = {*train, *validation}
     excluded = [case for case in (*split.train, *split.validation) if case not in kept]
     if not validation:
-        ordered = _patients_in_order(train, patient_of, split.dataset, seed, None)
-        walked = _walk(ordered.get("", []), test=0, validation=_share(len(train), validation_fraction))
+        patients = _patients_in_order(train, patient_of, split.dataset, seed)
+        walked = _walk(patients, test=0, validation=_share(len(train), validation_fraction))
         train, validation = walked["train"], walked["validation"]
     return replace(
         split,

@@ -69,17 +69,17 @@ def _grid_pair(
 ) -> Iterator[Finding]:
     (first_name, a), (name, b) = first, other
     compared = compare_geometry(a, b)
-    mend, turned = None, ""
-    if compared.equal_after_reorientation:
-        turned = "; equal after reorientation of the axes"
-        mend = f"write the {name} again in the order of axes of the {first_name}"
 
     def say(code: str, severity: Severity, what: str, expected: object, found: object) -> Finding:
-        message = f"{what} of the {name} differs from the {first_name}{turned}"
-        return view.say(code, severity, message, path, expected=expected, found=found, mend=mend)
+        message = f"{what} of the {name} differs from the {first_name}"
+        return view.say(code, severity, message, path, expected=expected, found=found)
 
     moved = compared.displacement_voxels or 0.0
-    if not compared.shape_equal:
+    if compared.equal_after_reorientation:
+        message = f"the order of axes of the {name} differs from the {first_name}; it is reordered exactly"
+        mend = f"none is needed; or write the {name} again in the order of axes of the {first_name}"
+        yield view.say("SB309", "warning", message, path, mend=mend)
+    elif not compared.shape_equal:
         yield say("SB307", "error", "the shape (z, y, x)", _times(a.shape_zyx), _times(b.shape_zyx))
     elif not spacings_agree(a.spacing_mm, b.spacing_mm):
         yield say("SB308", "error", "the spacing (z, y, x)", _mm(a.spacing_mm), _mm(b.spacing_mm))

@@ -23,7 +23,7 @@ from segbench.data.verify.facts import (
     Role,
 )
 from segbench.volumes import as_label_array, count_labels, digest_canonical, read_header
-from segbench.volumes.geometry import canonical_orientation
+from segbench.volumes.geometry import canonical_orientation, compare_geometry
 from segbench.volumes.read import as_real, check_finite, load_stored
 
 _HASHED_REFUSALS = 256 * 2**20
@@ -127,7 +127,7 @@ def _scan_masks(task: ScanTask, files: dict[Path, FileFacts]) -> CompositeFacts 
     """
     inputs = inputs_of(task.masks, task.combined)
     painted: NDArray[np.uint8] | None = None
-    affine: NDArray[np.float64] | None = None
+    first: HeaderFacts | None = None
     overlaps: dict[tuple[int, int], int] = {}
     whole = task.pixels
     for value, path in task.masks:
@@ -136,8 +136,9 @@ def _scan_masks(task: ScanTask, files: dict[Path, FileFacts]) -> CompositeFacts 
         if array is None or facts.label is None or facts.header is None or not is_mask(facts.label.voxels):
             whole = False
             continue
-        if painted is None:
-            painted, affine = np.zeros(array.shape, dtype=np.uint8), facts.header.affine
+        if first is None or painted is None:
+            first, painted = facts.header, np.zeros(array.shape, dtype=np.uint8)
+        array = _in_order_of(first, facts.header, array)
         if painted.shape != array.shape:
             whole = False
             continue
@@ -151,13 +152,20 @@ def _scan_masks(task: ScanTask, files: dict[Path, FileFacts]) -> CompositeFacts 
     combined = None
     if task.combined is not None:
         files[task.combined], combined = _scan(task.combined, "label", task)
-    if not whole or painted is None or affine is None:
+    if not whole or painted is None or first is None:
         return None
     differs = None
-    if combined is not None and combined.shape == painted.shape:
-        differs = int((combined != painted).sum())
+    if task.combined is not None and combined is not None:
+        combined = _in_order_of(first, files[task.combined].header, combined)
+        differs = int((combined != painted).sum()) if combined.shape == painted.shape else None
     pairs = tuple((first, second, count) for (first, second), count in sorted(overlaps.items()))
-    return CompositeFacts(inputs, _label_facts(affine, painted), pairs, differs)
+    return CompositeFacts(inputs, _label_facts(first.affine, painted), pairs, differs)
+
+
+def _in_order_of(first: HeaderFacts, header: HeaderFacts | None, array: NDArray[Any]) -> NDArray[Any]:
+    """The voxels in the order of axes of the first file, where only that differs."""
+    orientation = None if header is None else compare_geometry(first, header).orientation
+    return array if orientation is None else orientation.apply(array)
 
 
 def is_mask(voxels: Mapping[int, int]) -> bool:
