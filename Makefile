@@ -8,8 +8,8 @@ LOWEST := .venv-lowest
 LOWEST_TESTS ?= tests/core tests/cards tests/volumes tests/records tests/stats tests/metrics tests/scoring tests/report tests/cli
 PIP    := pip install --disable-pip-version-check
 
-# Where torch comes from. Empty: where pip looks by itself, which on Linux is the CUDA build, with more than 2 GB of NVIDIA
-# packages. For the CPU build (200 MB): make demo TORCH_INDEX=https://download.pytorch.org/whl/cpu
+# Where torch comes from. Empty: where pip looks by itself, which on Linux is the CUDA build: about 3 GB with the NVIDIA
+# packages. For the CPU build: make demo TORCH_INDEX=https://download.pytorch.org/whl/cpu
 TORCH_INDEX ?=
 
 .PHONY: setup demo check test test-slow e2e docs wheel leaderboard lowest clean
@@ -54,7 +54,7 @@ docs: $(DEV)               ## regenerate the generated pages of docs/reference
 wheel: $(DEV)
 	$(BIN)/python -m build --wheel
 
-leaderboard: $(DEV)        ## regenerate the leaderboard's tables and page from the committed records
+leaderboard: $(READY)      ## regenerate the leaderboard's tables and page from the committed records
 	$(BIN)/python scripts/leaderboard.py
 
 lowest:                    ## the demo and the light half of the tests with the lowest versions that pyproject.toml allows

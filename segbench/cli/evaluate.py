@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from segbench.cli.common import settings, split_list
+from segbench.cli.common import settings, show, split_list
+from segbench.cli.options import option
 from segbench.core import console
 from segbench.core.catalogue import ExitCode
 from segbench.core.errors import SegbenchError
@@ -17,102 +18,79 @@ if TYPE_CHECKING:
     from segbench.scoring.evaluate import Evaluation
 
 WHAT, HOW, RUN = "What", "How", "Run"
+_FOLDERS = "In place of --prediction and --reference."
+Folders = Annotated[list[Path] | None, typer.Argument(metavar="[PREDICTIONS [REFERENCES]]", help=_FOLDERS)]
+Prediction = Annotated[Path | None, option("--prediction", "Folder of predictions.", WHAT)]
+_REFERENCE = "Folder of references. Default: the dataset's own."
+Reference = Annotated[Path | None, option("--reference", _REFERENCE, WHAT)]
+DatasetName = Annotated[str | None, option("--dataset", "Dataset: regions, tolerances.", WHAT, "NAME|FOLDER")]
+_JSON = "nnU-Net or MSD dataset.json: regions."
+DatasetJson = Annotated[Path | None, option("--dataset-json", _JSON, WHAT, "FILE")]
+_REGION = "A region and its labels; repeat."
+Region = Annotated[list[str] | None, option("--region", _REGION, WHAT, "NAME=1,2")]
+_LABELS = "Names of labels; all found are scored."
+Labels = Annotated[str | None, option("--labels", _LABELS, WHAT, "1=NAME,...")]
+Cases = Annotated[Path | None, option("--cases", "Case ids to score, one a line.", WHAT, "FILE")]
+Split = Annotated[str | None, option("--split", "Score the test part of a split.", WHAT, "NAME|FILE")]
+Name = Annotated[str | None, option("--name", "The model. Default: the folder's name.", WHAT, "LABEL")]
+Fold = Annotated[int, option("--fold", "Fold of the training.", WHAT, min=0)]
+Seed = Annotated[int, option("--seed", "Seed of the training.", WHAT, min=0)]
+
+_PROFILE = "Metric profile. Default: the card's, else honest."
+Profile = Annotated[str | None, option("--profile", _PROFILE, HOW, "NAME|FILE")]
+EmptyPolicy = Annotated[
+    Literal["worst", "paper", "brats", "nan", "inf"] | None,
+    option("--empty-policy", "Score when prediction or reference is empty.", HOW),
+]
+_TOLERANCE = "Tolerance of the NSD in mm."
+Tolerance = Annotated[list[str] | None, option("--nsd-tolerance", _TOLERANCE, HOW, "MM|NAME=MM")]
+Geometry = Annotated[Literal["strict", "shape"] | None, option("--geometry", "How grids are compared.", HOW)]
+OtherLabels = Annotated[
+    Literal["error", "background"], option("--other-labels", "Labels nobody declared.", HOW)
+]
+Backend = Annotated[str, option("--backend", "", HOW, hidden=True)]
+
+_WORKERS = "Processes. Default: cores, as memory allows."
+Workers = Annotated[int | None, option("--workers", _WORKERS, RUN, min=1)]
+OnError = Annotated[
+    Literal["score", "stop"], option("--on-error", "Score unusable predictions worst, or stop.", RUN)
+]
+_UNDER = "Exit 6 when a mean is worse than X."
+FailUnder = Annotated[list[str] | None, option("--fail-under", _UNDER, RUN, "METRIC=X")]
+Fresh = Annotated[Literal["evaluate"] | None, option("--fresh", "Score all cases again.", RUN)]
 
 
 def evaluate(
-    folders: Annotated[
-        list[Path] | None,
-        typer.Argument(metavar="[PREDICTIONS [REFERENCES]]", help="In place of the two options."),
-    ] = None,
-    prediction: Annotated[
-        Path | None,
-        typer.Option(help="Folder of predictions.", rich_help_panel=WHAT),
-    ] = None,
-    reference: Annotated[
-        Path | None,
-        typer.Option(help="Folder of references. Default: the dataset's own.", rich_help_panel=WHAT),
-    ] = None,
-    dataset: Annotated[
-        str | None,
-        typer.Option(metavar="NAME|FOLDER", help="Dataset: regions, tolerances.", rich_help_panel=WHAT),
-    ] = None,
-    dataset_json: Annotated[
-        Path | None,
-        typer.Option(metavar="FILE", help="nnU-Net or MSD dataset.json: regions.", rich_help_panel=WHAT),
-    ] = None,
-    region: Annotated[
-        list[str] | None,
-        typer.Option(metavar="NAME=1,2", help="A region and its labels; repeat.", rich_help_panel=WHAT),
-    ] = None,
-    labels: Annotated[
-        str | None,
-        typer.Option(
-            metavar="1=NAME,...", help="Names of labels; all found are scored.", rich_help_panel=WHAT
-        ),
-    ] = None,
-    cases: Annotated[
-        Path | None,
-        typer.Option(metavar="FILE", help="Case ids to score, one a line.", rich_help_panel=WHAT),
-    ] = None,
-    split: Annotated[
-        str | None,
-        typer.Option(metavar="NAME|FILE", help="Score the test part of a split.", rich_help_panel=WHAT),
-    ] = None,
-    name: Annotated[
-        str | None,
-        typer.Option(metavar="LABEL", help="The model. Default: the folder's name.", rich_help_panel=WHAT),
-    ] = None,
-    fold: Annotated[int, typer.Option(help="Fold of the training.", min=0, rich_help_panel=WHAT)] = 0,
-    seed: Annotated[int, typer.Option(help="Seed of the training.", min=0, rich_help_panel=WHAT)] = 0,
-    profile: Annotated[
-        str | None,
-        typer.Option(
-            metavar="NAME|FILE", help="Metric profile. Default: the card's, else honest.", rich_help_panel=HOW
-        ),
-    ] = None,
-    empty_policy: Annotated[
-        Literal["worst", "paper", "brats", "nan", "inf"] | None,
-        typer.Option(metavar="worst|paper|brats|nan|inf", help="What empties score.", rich_help_panel=HOW),
-    ] = None,
-    nsd_tolerance: Annotated[
-        list[str] | None,
-        typer.Option(metavar="MM|NAME=MM", help="Tolerance of the NSD in mm.", rich_help_panel=HOW),
-    ] = None,
-    geometry: Annotated[
-        Literal["strict", "shape"] | None,
-        typer.Option(metavar="strict|shape", help="How grids are compared.", rich_help_panel=HOW),
-    ] = None,
-    other_labels: Annotated[
-        Literal["error", "background"],
-        typer.Option(metavar="error|background", help="Labels nobody declared.", rich_help_panel=HOW),
-    ] = "error",
-    backend: Annotated[str, typer.Option(hidden=True)] = "native",
-    workers: Annotated[
-        int | None,
-        typer.Option(help="Processes. Default: cores, as memory allows.", min=1, rich_help_panel=RUN),
-    ] = None,
-    on_error: Annotated[
-        Literal["score", "stop"],
-        typer.Option(
-            metavar="score|stop", help="Score unusable predictions worst, or stop.", rich_help_panel=RUN
-        ),
-    ] = "score",
-    fail_under: Annotated[
-        list[str] | None,
-        typer.Option(metavar="METRIC=X", help="Exit 6 when a mean is worse than X.", rich_help_panel=RUN),
-    ] = None,
-    fresh: Annotated[
-        Literal["evaluate"] | None,
-        typer.Option(metavar="evaluate", help="Score all cases again.", rich_help_panel=RUN),
-    ] = None,
+    folders: Folders = None,
+    prediction: Prediction = None,
+    reference: Reference = None,
+    dataset: DatasetName = None,
+    dataset_json: DatasetJson = None,
+    region: Region = None,
+    labels: Labels = None,
+    cases: Cases = None,
+    split: Split = None,
+    name: Name = None,
+    fold: Fold = 0,
+    seed: Seed = 0,
+    profile: Profile = None,
+    empty_policy: EmptyPolicy = None,
+    nsd_tolerance: Tolerance = None,
+    geometry: Geometry = None,
+    other_labels: OtherLabels = "error",
+    backend: Backend = "native",
+    workers: Workers = None,
+    on_error: OnError = "score",
+    fail_under: FailUnder = None,
+    fresh: Fresh = None,
 ) -> int:
     """Score predictions of any tool; no case is dropped, and the same command goes on.
 
-    Without --region or --dataset every label that is found is scored.
+    Without regions every label that is found is scored.
 
     Example: segbench evaluate preds labelsTs --region tumour=1
     """
-    from segbench.cli.tables.evaluation import print_table
+    from segbench.cli.tables.evaluation import evaluation_lines
     from segbench.scoring.evaluate import Request, evaluate_predictions
     from segbench.scoring.sources import parse_regions
 
@@ -153,10 +131,7 @@ def evaluate(
     except Interrupted as stop:
         console.warn("stopped; finished cases are kept, the same command goes on")
         return stop.exit_code
-    if settings().json:
-        console.emit_json(evaluation.as_json())
-    else:
-        print_table(evaluation)
+    show(evaluation.as_json(), evaluation_lines(evaluation))
     if not passes(evaluation, gates):
         return ExitCode.GATE
     return ExitCode.PARTIAL if evaluation.failures else ExitCode.DONE

@@ -5,7 +5,7 @@ spread.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from segbench.core import console
@@ -18,47 +18,40 @@ MOST_BLOCKS = 10
 """Regions up to which each has a block of its own; more are one line each."""
 
 
-def print_table(evaluation: Evaluation) -> None:
-    """Print the result to stdout."""
+def evaluation_lines(evaluation: Evaluation) -> Iterator[str]:
+    """The lines of the result."""
     rules = evaluation.rules
     summaries = {(summary.region, summary.metric): summary for summary in evaluation.summaries}
     regions = list(rules.regions)
     if len(regions) <= MOST_BLOCKS:
         for region in regions:
-            _block(evaluation, region, [summaries[region, name] for name in rules.headline])
-            console.emit()
+            yield from _block(evaluation, region, [summaries[region, name] for name in rules.headline])
+            yield ""
     else:
-        console.emit(_counts(summaries[regions[0], rules.headline[0]], "every region"))
+        yield _counts(summaries[regions[0], rules.headline[0]], "every region")
         heads = [_head(evaluation, name, None) for name in rules.headline]
         rows = [
             [region, *(_number(summaries[region, name].mean) for name in rules.headline)]
             for region in regions
         ]
-        console.emit_table(["mean of", *heads], rows, right=range(1, len(heads) + 1))
+        yield from console.table_lines(["mean of", *heads], rows, right=range(1, len(heads) + 1))
     if len(regions) > 1 and "mean" not in regions:
         means = [
             f"{_head(evaluation, name, None)} {_number(summaries['mean', name].mean)}"
             for name in rules.headline
         ]
-        console.emit(f"mean of {len(regions)} regions: {', '.join(means)}")
-    _footer(evaluation)
+        yield f"mean of {len(regions)} regions: {', '.join(means)}"
+    profile = rules.profile
+    notes = "".join(f"{note}; " for note in profile.notes)
+    yield f"profile {profile.name}: {notes}empty policy {profile.empty_policy}"
+    yield f"-> {evaluation.folder}/{'         exit 3' if evaluation.failures else ''}"
 
 
-def _footer(evaluation: Evaluation) -> None:
-    profile = evaluation.rules.profile
-    notes = "; ".join(profile.notes)
-    console.emit(
-        f"profile {profile.name}: {notes + '; ' if notes else ''}empty policy {profile.empty_policy}"
-    )
-    code = "         exit 3" if evaluation.failures else ""
-    console.emit(f"-> {evaluation.folder}/{code}")
-
-
-def _block(evaluation: Evaluation, region: str, summaries: Sequence[Summary]) -> None:
-    console.emit(_counts(summaries[0], region))
+def _block(evaluation: Evaluation, region: str, summaries: Sequence[Summary]) -> list[str]:
     rows = [row for row in evaluation.rows if row["region"] == region]
     table = [_line(evaluation, region, summary, rows) for summary in summaries]
-    console.emit_table(["", "mean", "95 % interval", "median", "worst", "", ""], table)
+    header = ["", "mean", "95 % interval", "median", "worst", "", ""]
+    return [_counts(summaries[0], region), *console.table_lines(header, table)]
 
 
 def _counts(summary: Summary, title: str) -> str:
