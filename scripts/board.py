@@ -47,7 +47,8 @@ class Board:
         limits: What the numbers do not say, a line each.
         related: What others have found, a line each.
         reproduce: How its records are made; see `reproduce.py`.
-        include: Runs of other boards that are runs of this one too, as a pattern beside its folder.
+        metrics: Columns that the page shows, the first one deciding; empty for those of the profile.
+        elsewhere: Runs of other boards with the same run ids, made on another machine; a pattern.
     """
 
     folder: Path
@@ -58,7 +59,8 @@ class Board:
     limits: tuple[str, ...]
     related: tuple[str, ...]
     reproduce: Mapping[str, Any]
-    include: str
+    metrics: tuple[str, ...]
+    elsewhere: str
 
     @classmethod
     def read(cls, folder: Path) -> Board:
@@ -76,7 +78,8 @@ class Board:
             limits=tuple(content["limits"]),
             related=tuple(content.get("related", ())),
             reproduce=content["reproduce"],
-            include=content.get("include", ""),
+            metrics=tuple(content.get("metrics", ())),
+            elsewhere=content.get("elsewhere", ""),
         )
 
     @property
@@ -91,11 +94,15 @@ class Board:
 
     @property
     def runs(self) -> list[Path]:
-        """The folder of every run, by name; a run of another board that is included counts as its own."""
-        found = [path.parent for path in self.folder.glob("runs/*/run.json")]
-        if self.include:
-            found += [path.parent for path in self.folder.parent.glob(f"{self.include}/run.json")]
-        return sorted(found, key=lambda folder: folder.name)
+        """The folder of every run, by name."""
+        return sorted(path.parent for path in self.folder.glob("runs/*/run.json"))
+
+    @property
+    def runs_elsewhere(self) -> list[Path]:
+        """The folders of runs of another board that have the name of a run of this one."""
+        own = {run.name for run in self.runs}
+        found = self.folder.parent.glob(f"{self.elsewhere}/run.json") if self.elsewhere else ()
+        return sorted(path.parent for path in found if path.parent.name in own)
 
 
 def recipe_words(protocol: Mapping[str, Any]) -> str:
@@ -121,10 +128,13 @@ def split_words(split: Mapping[str, Any]) -> str:
 
 def machine_words(records: Sequence[Mapping[str, Any]]) -> str:
     """Where the runs of a board were made."""
-    machine = records[0]["machine"]
+    machines = dict.fromkeys(
+        f"{machine['cpu']}, {machine['cores']} cores, {machine['system']}"
+        for machine in (record["machine"] for record in records)
+    )
     commits = sorted({str(record["segbench"]["git"]["commit"])[:12] for record in records})
     return (
-        f"Machine: {machine['cpu']}, {machine['cores']} cores, {machine['system']}, no GPU, other work "
+        f"Machine: {' and '.join(machines)}, no GPU, other work "
         f"beside it: the hours are no measurement of speed. segbench at {', '.join(commits)}."
     )
 

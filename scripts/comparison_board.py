@@ -26,7 +26,9 @@ def files(board: Board, pages: Path) -> tuple[Files, Analysis | None]:
     if not board.records:
         return {}, None
     with tempfile.TemporaryDirectory() as place:
-        result = build_report(board.runs, place, formats=("latex", "csv"), reference="none")
+        result = build_report(
+            board.runs, place, formats=("latex", "csv"), reference="none", metrics=board.metrics
+        )
         kept = [path for path in result.files if path.name in TABLES or path.suffix == ".csv"]
         wanted: Files = {
             board.folder / "tables" / path.name: path.read_text(encoding="utf-8") for path in kept

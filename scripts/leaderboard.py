@@ -59,12 +59,9 @@ def collect(runs: Path, board: Path) -> int:
     """
     new = same = unfinished = 0
     refused: list[str] = []
-    taken = (
-        {run.name: run for run in Board.read(board).runs} if (board / "leaderboard.toml").is_file() else {}
-    )
     for folder in sorted(path.parent for path in runs.glob("*/run.json")):
         record = json.loads((folder / "run.json").read_text(encoding="utf-8"))
-        target = taken.get(folder.name, board / "runs" / folder.name)
+        target = board / "runs" / folder.name
         if record["status"] != "complete":
             sys.stdout.write(f"left out, {record['status']}: {folder.name}\n")
             unfinished += 1

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Sequence
+import json
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import comb
 from pathlib import Path
@@ -98,24 +99,24 @@ class Share:
     share: Interval
 
 
-def retrainings(board: Board) -> list[Retrainings]:
-    """The scores of a null board by metric, the primary one first.
+def retrainings(folders: Sequence[Path]) -> list[Retrainings]:
+    """The scores of some runs by metric, the primary one first.
 
     Raises:
         SystemExit: more than one model, recipe, split or dataset: these are no retrainings.
     """
-    analysis = analyse(board.runs, make_options(reference="none", resamples=100))
+    analysis = analyse(folders, make_options(reference="none", resamples=100))
     if len(analysis.blocks) != 1 or len(analysis.entries) != 1:
         names = ", ".join(analysis.names[entry.label].short for entry in analysis.entries)
-        raise SystemExit(f"{board.folder}: a null board has retrainings of one network, found {names}")
+        raise SystemExit(f"{folders[0].parent}: a null board has retrainings of one network, found {names}")
     block = analysis.blocks[0]
     (scores,) = block.scores
     found: list[Retrainings] = []
     for metric in analysis.metrics:
         values = block.per_patient(scores, block.main_region, metric.name)
         if not np.isfinite(values).all():
-            raise SystemExit(f"{board.folder}: {metric.label} has no value on some case")
-        pairs = disjoint_sets(len(values), 1)
+            raise SystemExit(f"{folders[0].parent}: {metric.label} has no value on some case")
+        pairs = disjoint_sets(len(values), 1) if len(values) > 1 else np.zeros((0, 2, 1), dtype=np.int64)
         means = values.mean(axis=1)
         found.append(
             Retrainings(
@@ -123,8 +124,8 @@ def retrainings(board: Board) -> list[Retrainings]:
                 scores.seeds,
                 values,
                 pairs,
-                wilcoxon_pvalues(values, pairs),
-                model_pvalues(values, pairs),
+                wilcoxon_pvalues(values, pairs) if len(pairs) else np.zeros(0),
+                model_pvalues(values, pairs) if len(pairs) else np.zeros(0),
                 means[pairs[:, 0, 0]] - means[pairs[:, 1, 0]],
             )
         )
@@ -179,67 +180,49 @@ def beaten_by_the_best(runs: Retrainings, pvalues: Array) -> float:
 
 
 def files(board: Board, pages: Path) -> tuple[Files, list[str]]:
-    """Page, figure and tables of a null board, and what it says; nothing with fewer than two runs."""
-    if len(board.records) < 2:
+    """Page, figure and tables of a null board, and what it says; nothing before its first run."""
+    if not board.records:
         return {}, []
-    metrics = retrainings(board)
-    shares = [share for runs in metrics for share in (*one_run_shares(runs), *two_level_shares(runs))]
-    place = pages / f"{board.name}.png"
-    numbers = {runs.metric.name: runs.values for runs in metrics[:1]}
-    figure = drawn(lambda: _figure(metrics[0]), figure_digest(numbers), place)
-    tables = board.folder / "tables"
-    said = answers(metrics, shares, board.reproduce["planned"])
-    wanted: Files = {
-        pages / f"{board.name}.md": page(board, metrics, shares, said),
-        place: figure,
-        tables / "shares.csv": _shares_csv(shares),
-        tables / "runs.csv": _runs_csv(metrics),
-    }
+    metrics = retrainings(board.runs)
+    shares: list[Share] = []
+    wanted: Files = {board.folder / "tables" / "runs.csv": _runs_csv(metrics)}
+    if len(metrics[0].seeds) > 1:
+        shares = [share for runs in metrics for share in (*one_run_shares(runs), *two_level_shares(runs))]
+        place = pages / f"{board.name}.png"
+        digest = figure_digest({runs.metric.name: runs.values for runs in metrics[:1]})
+        wanted[place] = drawn(lambda: _figure(metrics[0]), digest, place)
+        wanted[board.folder / "tables" / "shares.csv"] = _shares_csv(shares)
+    said = [*answers(metrics, shares, board.reproduce["planned"]), *_elsewhere_words(board, metrics[0])]
+    wanted[pages / f"{board.name}.md"] = page(board, metrics, shares, said)
     return wanted, said
 
 
 def page(board: Board, metrics: Sequence[Retrainings], shares: Sequence[Share], said: Sequence[str]) -> str:
     """The page of a null board in Markdown."""
     records = board.records
-    split, protocol = records[0]["split"], records[0]["protocol"]
     hours = sum(sum(record["durations"].values()) for record in records) / 3600
     count, planned = len(metrics[0].seeds), board.reproduce["planned"]
-    seeds = ", ".join(map(str, metrics[0].seeds))
     more = f" of {planned} planned; the others are taken in as they finish" if count < planned else ""
+    runs = "1 training run" if count == 1 else f"{count} training runs"
     facts = (
-        f"{count} training runs{more}. Seeds {seeds}; {hours:.2f} hours in all.",
-        split_words(split),
-        recipe_words(protocol),
+        f"{runs}{more}. Seeds: {', '.join(map(str, metrics[0].seeds))}; {hours:.2f} hours in all.",
+        split_words(records[0]["split"]),
+        recipe_words(records[0]["protocol"]),
         machine_words(records),
     )
+    folder = f"../../results/leaderboard/{board.name}"
     parts = [
         f"# {board.title}",
-        "Generated by `make leaderboard` from the records in "
-        f"[results/leaderboard/{board.name}](../../results/leaderboard/{board.name}); "
+        f"Generated by `make leaderboard` from the records in [results/leaderboard/{board.name}]({folder}); "
         "every number below is computed from them.",
         *board.introduction,
         "## In short",
         "\n".join(f"- {line}" for line in said),
-        f"![{_alt(metrics[0])}]({board.name}.png)",
+        *([f"![{_alt(metrics[0])}]({board.name}.png)"] if count > 1 else []),
         "## What was run",
         "\n".join(f"- {fact}" for fact in facts),
-        "## One run against one run: how often the usual test calls them different",
-        f"Share of pairs with p < {ALPHA:g}, with its 95 % interval over retrainings. An honest test has 5 "
-        "%.",
-        _one_run_table(metrics, shares),
-        "## Several runs against several runs: the two-level test",
-        f"Share of pairs of disjoint sets of runs with p < {ALPHA:g} in `segbench.stats.compare_models`, "
-        "which "
-        f"takes runs and cases for random. All {metrics[0].values.shape[1]} test cases.",
-        _two_level_table(metrics, shares),
-        "## How wide the spread of retraining is",
-        _spread_table(metrics),
-        "The last two columns are why the usual test errs: two runs differ by chance as much as the one "
-        "says, "
-        "and the paired test over cases takes them to differ as little as the other says (median over "
-        "pairs).",
-        "## What a paper with one run per model could have claimed",
-        *_claims(metrics),
+        *(_pair_sections(metrics, shares) if count > 1 else []),
+        *_elsewhere(board, metrics),
         "## What others have found",
         "\n".join(f"- {line}" for line in board.related),
         "## Method",
@@ -247,13 +230,86 @@ def page(board: Board, metrics: Sequence[Retrainings], shares: Sequence[Share], 
         "## What this does not say",
         "\n".join(f"- {line}" for line in board.limits),
         "## Regenerate, check, extend",
-        "`make leaderboard` makes this page, its figure and the "
-        f"[tables](../../results/leaderboard/{board.name}/tables) "
-        f"from the records; [REPRODUCE.md](../../results/leaderboard/{board.name}/REPRODUCE.md) has the "
-        "command that "
-        "made the records.",
+        f"`make leaderboard` makes this page, its figure and the [tables]({folder}/tables) from the records; "
+        f"[REPRODUCE.md]({folder}/REPRODUCE.md) has the command that made the records.",
     ]
     return "\n\n".join(parts) + "\n"
+
+
+def _pair_sections(metrics: Sequence[Retrainings], shares: Sequence[Share]) -> list[str]:
+    """What two runs or more can show."""
+    return [
+        "## One run against one run: how often the usual test calls them different",
+        f"Share of pairs with p < {ALPHA:g}, with its 95 % interval over retrainings. An honest test: 5 %.",
+        _one_run_table(metrics, shares),
+        "## Several runs against several runs: the two-level test",
+        f"Share of pairs of disjoint sets of runs with p < {ALPHA:g} in `segbench.stats.compare_models`, "
+        f"which takes runs and cases for random. All {metrics[0].values.shape[1]} test cases.",
+        _two_level_table(metrics, shares),
+        "## How wide the spread of retraining is",
+        _spread_table(metrics),
+        "The last two columns are why the usual test errs: two runs differ by chance as much as the one "
+        "says, and the paired test over cases takes them to differ as little as the other says (median over "
+        "pairs).",
+        "## What a paper with one run per model could have claimed",
+        *_claims(metrics),
+    ]
+
+
+def _elsewhere_words(board: Board, own: Retrainings) -> list[str]:
+    """One sentence for each seed that was also run elsewhere."""
+    if not board.runs_elsewhere:
+        return []
+    (there, *_), lines = retrainings(board.runs_elsewhere), list[str]()
+    for place, seed in enumerate(there.seeds):
+        both = np.stack([own.values[own.seeds.index(seed)], there.values[place]])
+        here, far = both.mean(axis=1).tolist()
+        unit = f" {own.metric.difference_unit}".rstrip()
+        p = format_p(float(wilcoxon_pvalues(both, disjoint_sets(2, 1))[0]))
+        lines.append(
+            f"Seed {seed} made elsewhere, with the same run id, differs by "
+            f"{_number(own, abs(here - far))}{unit} "
+            f"of {own.metric.label}; the usual one-run test: p {p}."
+        )
+    return lines
+
+
+def _elsewhere(board: Board, metrics: Sequence[Retrainings]) -> list[str]:
+    """Runs of the same run id that another machine made: a seed fixes the result on one machine only."""
+    if not board.runs_elsewhere:
+        return []
+    there = retrainings(board.runs_elsewhere)
+    records = [json.loads((run / "run.json").read_text(encoding="utf-8")) for run in board.runs_elsewhere]
+    rows = []
+    for own, other in zip(metrics, there, strict=True):
+        for place, seed in enumerate(other.seeds):
+            both = np.stack([own.values[own.seeds.index(seed)], other.values[place]])
+            here, far = both.mean(axis=1).tolist()
+            pair = disjoint_sets(2, 1)
+            pvalues = (model_pvalues(both, pair)[0], wilcoxon_pvalues(both, pair)[0])
+            numbers = [_number(own, value) for value in (here, far, here - far)]
+            rows.append([own.metric.head, str(seed), *numbers, *(format_p(float(p)) for p in pvalues)])
+    heads = ["metric", "seed", "here", "there", "difference", "p, paired t", "p, Wilcoxon"]
+    return [
+        "## The same seed, made elsewhere",
+        "The same run id, so the same network, recipe, data and seed. The weights are not the same: across "
+        "processors, numbers of threads and commits a seed is one more retraining.",
+        f"- Here: {_place(board.records)}.\n- There: {_place(records)}.",
+        pipe_table(heads, rows),
+    ]
+
+
+def _place(records: Sequence[Mapping[str, Any]]) -> str:
+    """Where runs were made, as far as it may decide their last bits."""
+    return " and ".join(
+        sorted(
+            {
+                f"{record['machine']['cpu']}, threads: {record['execution'].get('threads', 'unknown')}, "
+                f"segbench at {record['segbench']['git']['commit'][:12]}"
+                for record in records
+            }
+        )
+    )
 
 
 METHOD = (
@@ -279,11 +335,13 @@ def answers(metrics: Sequence[Retrainings], shares: Sequence[Share], planned: in
     """What the board says, in a few sentences."""
     first, lines = metrics[0], list[str]()
     cases = first.values.shape[1]
+    if len(first.seeds) < 2:
+        return [f"1 of {planned} runs has finished: there is no pair to compare yet."]
     for runs in metrics:
         (share,) = _picked(shares, runs, "Wilcoxon", cases=cases)
         called = int((runs.wilcoxon < ALPHA).sum())
         lines.append(
-            f"{runs.metric.label}: of {len(runs.pairs)} pairs of retrainings of one and the same network "
+            f"{runs.metric.label}: of {_pairs(len(runs.pairs))} of retrainings of one and the same network "
             "the usual "
             f"one-run paired test (Wilcoxon, {cases} cases) calls {called} different, "
             f"{_percent(share.share)}."
@@ -327,6 +385,10 @@ def _percent(share: Interval) -> str:
 
 def _cell(share: Share) -> str:
     return _percent(share.share).replace(" (too few runs for an interval)", "")
+
+
+def _pairs(count: int) -> str:
+    return "1 pair" if count == 1 else f"{count} pairs"
 
 
 def _number(runs: Retrainings, value: float, digits: int = 2) -> str:

@@ -115,16 +115,6 @@ def test_a_run_whose_scores_differ_from_the_one_taken_is_refused(leaderboard, tm
     assert (board / "runs" / run.name / "cases.csv").read_bytes() == kept
 
 
-def test_a_run_of_an_included_board_is_not_taken_twice(leaderboard, copy, tmp_path, capsys):
-    runs = tmp_path / "fresh"
-    shutil.copytree(ROOT / SMALL, runs / Path(SMALL).name)
-    null = copy / "results/leaderboard/null-hippocampus"
-    had = sorted(path.name for path in null.glob("runs/*"))
-    assert leaderboard.collect(runs, null) == 0
-    assert "0 new, 1 taken before" in capsys.readouterr().out
-    assert sorted(path.name for path in null.glob("runs/*")) == had
-
-
 def retrainings(folder: Path, count: int, *, spread: float, first: int = 100) -> None:
     """Run folders that differ from a committed one in their seed, a shift of each run, and noise by case."""
     rng = np.random.default_rng(7)
@@ -155,8 +145,6 @@ def null(leaderboard, copy):
         folder = copy / "results/leaderboard/null-hippocampus"
         if alone:
             shutil.rmtree(folder.parent / "msd-hippocampus")
-        settings = (folder / "leaderboard.toml").read_text(encoding="utf-8")
-        (folder / "leaderboard.toml").write_text(re.sub("include = .*", "", settings), encoding="utf-8")
         shutil.rmtree(folder / "runs", ignore_errors=True)
         retrainings(folder / "runs", count, spread=spread)
         assert leaderboard.main([]) == 0
@@ -209,11 +197,26 @@ def test_a_null_board_whose_runs_lie_far_apart(null, copy):
     assert f"the largest difference of two retrainings is {100 * np.ptp(means):.2f} points" in text
 
 
-def test_a_null_board_with_one_run_has_no_page_yet(null, copy):
-    assert null(1, 0.0, alone=False) == {}
-    assert not (copy / "docs/leaderboard/null-hippocampus.md").exists()
-    over_all = (copy / "docs/leaderboard/README.md").read_text(encoding="utf-8")
-    assert "again and again (not run yet)" in over_all
+def test_a_null_board_with_one_run_has_no_pair_yet(null, copy):
+    assert null(1, 0.0) == {}
+    text = (copy / "docs/leaderboard/null-hippocampus.md").read_text(encoding="utf-8")
+    assert "1 of 24 runs has finished: there is no pair to compare yet." in text
+    assert "One run against one run" not in text
+    assert not (copy / "docs/leaderboard/null-hippocampus.png").exists()
+
+
+def test_the_same_seed_made_elsewhere_stands_beside_and_is_no_pair(leaderboard, copy):
+    boards = copy / "results/leaderboard"
+    shutil.rmtree(boards / "null-hippocampus/runs", ignore_errors=True)
+    retrainings(boards / "null-hippocampus/runs", 2, spread=0.0, first=0)
+    (boards / "msd-hippocampus/leaderboard.toml").unlink()  # its runs stay
+    assert leaderboard.main([]) == 0
+    text = (copy / "docs/leaderboard/null-hippocampus.md").read_text(encoding="utf-8")
+    section = text.partition("## The same seed, made elsewhere")[2].partition("\n## ")[0]
+    (row,) = [line for line in section.splitlines() if line.startswith("| Dice (%) | 0 |")]
+    assert row.split(" | ")[3] == "86.74"  # the mean of the committed run
+    assert "| Dice (%) | 2 |" not in section
+    assert "of 1 pair of retrainings" in text
 
 
 def test_the_best_of_several_runs_is_their_expected_maximum(leaderboard):
