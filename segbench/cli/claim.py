@@ -172,10 +172,11 @@ def claim_lines(claims: list[Claim], refused: list[str], clashes: list[str]) -> 
             lines += ["", where] if lines else [where]
             place = where
         difference = abs(found.a.value - found.b.value) * scale
-        low, middle, high = map(chance_words, (found.low, found.middle, found.high))
+        band = " to ".join(dict.fromkeys(map(chance_words, (found.low, found.high))))
+        middle = chance_words(found.middle)
         lines += textwrap.wrap(
             f"  {found.a.name} {found.a.value * scale:.2f} over {found.b.name} {found.b.value * scale:.2f} "
-            f"(+{difference:.2f} {unit}, n {found.a.n}): wrong with {low} to {high} % (middle {middle} %): "
+            f"(+{difference:.2f} {unit}, n {found.a.n}): wrong with {band} % (middle {middle} %): "
             f"{found.verdict}",
             80, subsequent_indent="    ",
         )  # fmt: skip
