@@ -80,6 +80,11 @@ def things(incomplete: str) -> list[str]:
     return [f"{kind}:{found}" for found in kinds[kind](name)] if kind in kinds else []
 
 
+def networks(incomplete: str) -> list[str]:
+    """`model:NAME`."""
+    return [found for found in things(incomplete) if found.startswith("model:")]
+
+
 def _choice(*words: str) -> Completer:
     def complete(incomplete: str) -> list[str]:
         return [word for word in words if word.startswith(incomplete)]
@@ -119,6 +124,7 @@ _BY_NAME: dict[str, Completer] = {
 _OF_COMMAND: dict[tuple[str, str], Completer] = {
     ("run", "dataset"): datasets,
     ("show", "what"): things,
+    ("check", "what"): networks,
     ("show", "diff"): things,
     ("list", "what"): _choice("models", "datasets", "protocols", "metrics", "runs"),
     ("profile", "device"): _choice("auto", "cpu", "cuda", "meta"),

@@ -30,6 +30,7 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
     "evaluate": ("evaluate", "evaluate", "Score and report"),
     "compare": ("compare", "compare", "Score and report"),
     "report": ("report", "report", "Score and report"),
+    "check": ("check", "check", "Measure and check"),
     "profile": ("profile", "profile", "Measure and check"),
     "doctor": ("doctor", "doctor", "Measure and check"),
 }

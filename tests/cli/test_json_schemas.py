@@ -65,6 +65,7 @@ DOCUMENTS: list[tuple[str, tuple[str, ...]]] = [
     ("compare", ("compare", "mean-atlas", "intensity")),
     ("report", ("report", "--format", "csv")),
     ("profile", ("profile", "--model", "nnunet-tiny", "--input", "1x1x32x32x32", "--device", "meta")),
+    ("check", ("check", "model:nnunet-tiny")),
     ("doctor", ("doctor",)),
     ("data-verify", ("data", "verify", "phantom-msd")),
     ("data-split", ("data", "split", "phantom-msd", "--folds", "3")),
