@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Iterator
+from importlib.resources import files
 from pathlib import Path
 
 import pytest
+from jsonschema import validate
 from typer.testing import CliRunner
 
 from segbench.cli import common
@@ -210,6 +212,8 @@ def test_command_says_sound_or_every_fault(mine: Path) -> None:
     assert run("model:softmax")[0] == 2
     code, out = run("model:softmax", "--json")
     assert code == 2
+    schema = files("segbench.cli") / "schema" / "check.schema.json"
+    validate(json.loads(out), json.loads(schema.read_text(encoding="utf-8")))
     assert "softmax" in json.loads(out)["faults"][0]
 
 

@@ -15,6 +15,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
 __all__ = ["channels_last_where_wanted", "fused_norm_wanted", "norm_act"]
@@ -121,10 +122,12 @@ class _NormAct(torch.autograd.Function):
                 ADD=residual is not None, ACT=slope is not None, **tile,
             )  # fmt: skip
         ctx.save_for_backward(x, y, mean, rstd, gain, weight)
-        ctx.slope, ctx.added, ctx.biased = slope, residual is not None, bias is not None
+        ctx.slope, ctx.added = slope, residual is not None
+        ctx.bias_type = None if bias is None else bias.dtype
         return y
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         from segbench.networks.blocks import norm_kernel as kernel
 
@@ -145,7 +148,7 @@ class _NormAct(torch.autograd.Function):
         return (
             g_x,
             None if weight is None else second.sum(0).to(weight.dtype),
-            first.sum(0) if ctx.biased else None,
+            None if ctx.bias_type is None else first.sum(0).to(ctx.bias_type),
             g_residual if ctx.added else None,
             None,
         )
