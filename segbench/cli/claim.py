@@ -84,7 +84,6 @@ def claim(
     Example: segbench claim --a 91.37 --b 91.32 --n 250
     """  # fmt: skip
     from segbench.report.analysis.claims import CANNOT_KNOW, claims_of, contradictions
-    from segbench.report.analysis.published import load_published, load_table
 
     given = {"--a": a, "--b": b, "--n": n}
     if (file is None) == all(value is None for value in given.values()):
@@ -92,6 +91,8 @@ def claim(
     refused: list[str] = []
     clashes: list[str] = []
     if file is not None:
+        from segbench.report.analysis.published import load_published, load_table
+
         table = load_table(file)
         claims, refused = claims_of(table)
         others = [other for other in load_published() if other.source.id != table.source.id]

@@ -49,7 +49,7 @@ def rank_schemes(analysis: Analysis, column: Column) -> dict[str, tuple[float, f
     # (models, patients)
     scores = np.array([sign * table.mean(axis=0) for table in family.values()]).round(12)
     each = np.array([_ranks(patient) for patient in scores.T]).mean(axis=0)
-    medians = _ranks(np.median(scores, axis=1))
+    medians = _ranks(np.array([np.median(row) for row in scores]))
     return {
         label: (float(median), float(mean)) for label, median, mean in zip(family, medians, each, strict=True)
     }

@@ -10,11 +10,13 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from itertools import combinations, product
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from segbench.core.errors import SegbenchError
 from segbench.metrics.registry import METRICS
-from segbench.report.analysis.published import COST_METRICS, Number, PublishedTable
+
+if TYPE_CHECKING:
+    from segbench.report.analysis.published import Number, PublishedTable
 
 LEVEL = 0.05
 SUPPORTED, UNSUPPORTED, OPEN = "supported", "not supported", "open"
@@ -251,7 +253,7 @@ def claims_of(table: PublishedTable) -> tuple[list[Claim], list[str]]:
     """The best number of each column of a table against each other one, and why others are not judged."""
     columns: dict[tuple[str, str, str], list[Number]] = {}
     for number in table.number:
-        if number.metric not in COST_METRICS:
+        if number.metric in METRICS:  # the others are costs
             columns.setdefault((number.dataset, number.region, number.metric), []).append(number)
     claims: list[Claim] = []
     refused: dict[str, int] = {}
@@ -261,9 +263,9 @@ def claims_of(table: PublishedTable) -> tuple[list[Claim], list[str]]:
         higher = METRICS[metric].direction == "higher"
         best, *others = sorted(numbers, key=lambda number: -number.stored if higher else number.stored)
         for other in others:
-            place: dict[str, Any] = {"dataset": dataset, "region": region, "source": table.source.id}
+            sides = side_of(table, best), side_of(table, other)
             try:
-                claims.append(judge(side_of(table, best), side_of(table, other), metric, **place))
+                claims.append(judge(*sides, metric, dataset=dataset, region=region, source=table.source.id))
             except SegbenchError as error:
                 refused[error.message] = refused.get(error.message, 0) + 1
     return claims, [f"{count} not judged: {why}" for why, count in refused.items()]
@@ -304,7 +306,7 @@ def _pairs(
     columns: dict[tuple[str, ...], list[tuple[PublishedTable, Number]]] = {}
     for table in tables:
         for number in table.number:
-            if number.metric not in COST_METRICS:
+            if number.metric in METRICS:
                 model = number.our_model or number.model.casefold()
                 key = (model, number.dataset, number.region, number.metric)
                 columns.setdefault(key, []).append((table, number))
