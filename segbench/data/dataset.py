@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -133,7 +133,7 @@ class Dataset:
         for index, channel in enumerate(order[1:], start=1):
             volume = self._read(files.images[channel], case)
             array[index] = on_grid_of(first, volume, case=case, path=files.images[channel]).array
-        return self._on_reference_grid(Volume(array, *_grid(first)), files)
+        return self._on_reference_grid(first.with_array(array), files)
 
     def read_reference(self, case: str) -> Volume:
         """The label map of a case on its stored grid: (z, y, x), uint8, or uint16 when a value exceeds 255.
@@ -281,8 +281,11 @@ class Dataset:
         with about_case(files.case):
             header = read_header(path, max_bytes=self.max_bytes)
         image = on_grid_of(header, image, case=files.case, path=path)
-        # A reference that does not say where it lies leaves that to the image.
-        return Volume(image.array, *_grid(header)) if header.positioned or not image.positioned else image
+        if image.positioned and not header.positioned:
+            return image  # a reference that does not say where it lies leaves that to the image
+        codes = {"sform_code": header.sform_code, "qform_code": header.qform_code}
+        place = replace(image, spacing_mm=header.spacing_mm, affine=header.affine, unit=header.unit)
+        return replace(place, **codes)
 
     def _paint(self, files: CaseFiles, masks: Mapping[str, Path]) -> Volume:
         value_of = {name: value for value, name in self.card.labels.items()}
@@ -308,10 +311,4 @@ class Dataset:
                 )
             painted[mask.array != 0] = value_of[name]
         assert first is not None and painted is not None
-        return Volume(painted, *_grid(first))
-
-
-def _grid(
-    grid: Volume | VolumeHeader,
-) -> tuple[tuple[float, float, float], NDArray[np.float64], int, int, str]:
-    return grid.spacing_mm, grid.affine, grid.sform_code, grid.qform_code, grid.unit
+        return first.with_array(painted)

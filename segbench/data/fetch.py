@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import hashlib
 import http.client
-import ipaddress
 import os
 import shutil
 import time
@@ -37,6 +36,7 @@ TRIES = 5
 PAUSES_S = (1.0, 2.0, 4.0, 8.0)
 TIMEOUT_S = 60.0
 _BLOCK = 1024**2
+_THIS_MACHINE = ("localhost", "127.0.0.1", "::1")
 
 Progress = Callable[[int, int | None], None]
 """Told (bytes that are here, bytes in all or None) as they come."""
@@ -144,7 +144,9 @@ def download(
         SegbenchError: SB333 size or digest differ (the part is deleted); SB506 no connection, or the server
             refuses; SB104 an address that may not be used; SB505 the disk is full.
     """
-    _check_url(url)
+    if not _may_be_asked(url):
+        message = f"{url} may not be fetched: only https is"
+        raise SegbenchError("SB104", message, expected="https://...", found=url)
     path = Path(target)
     digests = {"sha256": sha256, "md5": md5}
     if path.is_file() and _fault(path, bytes, digests) is None:
@@ -328,22 +330,9 @@ def _forget(part: Path) -> None:
     _state_file(part).unlink(missing_ok=True)
 
 
-def _check_url(url: str) -> None:
-    if not _may_be_asked(url):
-        message = f"{url} may not be fetched: only https is"
-        raise SegbenchError("SB104", message, expected="https://...", found=url)
-
-
 def _may_be_asked(url: str) -> bool:
     parts = urlsplit(url)
-    return parts.scheme == "https" or (parts.scheme == "http" and _is_loopback(parts.hostname or ""))
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return host == "localhost" or ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
+    return parts.scheme == "https" or (parts.scheme == "http" and parts.hostname in _THIS_MACHINE)
 
 
 def _digest(path: Path, name: str) -> str:

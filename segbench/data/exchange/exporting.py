@@ -199,10 +199,7 @@ def _nnunet_json(
     card = dataset.card
     labels, order = nnunet_labels(mapping)
     document: dict[str, Any] = {
-        "name": card.slug,
-        "description": card.title,
-        "reference": card.availability.citation,
-        "licence": card.availability.licence,
+        **_about(card),
         "channel_names": {str(index): name for index, name in enumerate(card.channels.order)},
         "labels": labels,
         "numTraining": len(training),
@@ -214,6 +211,12 @@ def _nnunet_json(
         # Patches of mixed axis order would be mixed data; this reader brings all to one order and back.
         document["overwrite_image_reader_writer"] = "NibabelIOWithReorient"
     return document
+
+
+def _about(card: DatasetCard) -> dict[str, str]:
+    known = card.availability
+    texts = card.slug, card.title, known.citation, known.licence
+    return dict(zip(("name", "description", "reference", "licence"), texts, strict=True))
 
 
 def nnunet_labels(mapping: LabelMap) -> tuple[dict[str, int | list[int]], list[int] | None]:
@@ -261,10 +264,7 @@ def _msd_json(
         ]
 
     return {
-        "name": card.slug,
-        "description": card.title,
-        "reference": card.availability.citation,
-        "licence": card.availability.licence,
+        **_about(card),
         "release": "1.0",
         "tensorImageSize": "4D" if len(card.channels.order) > 1 else "3D",
         "modality": {str(index): name for index, name in enumerate(card.channels.order)},

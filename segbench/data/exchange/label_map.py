@@ -48,16 +48,15 @@ class LabelMap:
         values = [0, *card.foreground]
         if card.evaluation.ignore_label is not None:
             values.append(card.evaluation.ignore_label)
-        return cls._of(card, values)
+        return cls._of(card, dict(enumerate(values)))
 
     @classmethod
     def unchanged(cls, card: DatasetCard) -> LabelMap:
         """The map that changes nothing."""
-        return cls._of(card, None)
+        return cls._of(card, {value: value for value in card.labels})
 
     @classmethod
-    def _of(cls, card: DatasetCard, order: list[int] | None) -> LabelMap:
-        to_source = dict(enumerate(order)) if order is not None else {value: value for value in card.labels}
+    def _of(cls, card: DatasetCard, to_source: Mapping[int, int]) -> LabelMap:
         new = {old: value for value, old in to_source.items()}
         ignored = card.evaluation.ignore_label
         return cls(

@@ -174,10 +174,6 @@ def _letters(order: Orientation) -> str:
     return "".join(reversed(ends))
 
 
-def _label_file(path: Path, labels: NDArray[np.uint8], affine: NDArray[np.float64]) -> None:
-    write_label_map(path, labels, Volume(labels, spacing_of(affine), affine))
-
-
 def _write_images(
     case: Case, root: Path, images: dict[str, NDArray[np.int16]], affine: NDArray[np.float64]
 ) -> None:
@@ -196,13 +192,13 @@ def _write_labels(
     names: dict[int, str],
     affine: NDArray[np.float64],
 ) -> None:
-    layout = case.layout
+    layout, grid = case.layout, Volume(labels, spacing_of(affine), affine)
     whole = labels if combined is None else combined
-    _label_file(root / layout.label.format(case=case.name), whole, affine)
+    write_label_map(root / layout.label.format(case=case.name), whole, grid)
     if layout.mask is not None:
         for value, name in names.items():
             path = root / layout.mask.format(case=case.name, name=name)
-            _label_file(path, (labels == value).astype(np.uint8), affine)
+            write_label_map(path, (labels == value).astype(np.uint8), grid)
 
 
 def _msd_json(plan: list[Case]) -> dict[str, Any]:
