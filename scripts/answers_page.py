@@ -181,21 +181,19 @@ def _over_datasets(answers: Sequence[Answered]) -> str:
         for verdict in ("better", "worse", "equivalent", "inconclusive")
     }
     first = answers[0]
-    name = first.analysis.names[first.pair.a].short
+    a, b = (_name(first.analysis, label) for label in (first.pair.a, first.pair.b))
     found = ", ".join(f"{verdict} on {count}" for verdict, count in counts.items() if count)
-    text = f"**{name} is {found} of {_datasets(len(answers))}.**"
+    text = f"**{a} is {found} of {_datasets(len(answers))}, against {b}.**"
     if counts["inconclusive"] == len(answers):
-        text = (
-            f"**Not shown: {name} is inconclusive on "
-            f"{'the one dataset so far' if len(answers) == 1 else f'all {len(answers)} datasets'}.**"
-        )
+        where = "the one dataset so far" if len(answers) == 1 else f"all {len(answers)} datasets"
+        text = f"**Not shown: {a} against {b} is inconclusive on {where}.**"
     heads = {answer.column.metric.head for answer in answers}
     if len(answers) == 1 or len(heads) > 1:
         return text
     mean, low, high = mean_over_datasets([answer.pair for answer in answers])
     metric = first.column.metric
     low_text, high_text = (format_number(end, scale=metric.scale) for end in (low, high))
-    opened = "leaves open which is better" if low <= 0 <= high else "excludes no difference"
+    opened = "leaves open which is better" if low <= 0 <= high else "does not hold zero"
     return (
         f"{text} Mean over the datasets: {format_number(mean, scale=metric.scale)} {metric.difference_unit} "
         f"[{low_text}, {high_text}]; the interval {opened}."
