@@ -205,7 +205,7 @@ def option_count(files: dict[str, tuple[str, ast.Module]]) -> int:
     A command is a function of `cli/` that `cli/main.py` names together with its file.
     """
     named = {
-        node.value
+        node.value.rpartition(".")[2]
         for node in ast.walk(files["cli/main.py"][1])
         if isinstance(node, ast.Constant) and isinstance(node.value, str)
     } | {"main", "_everywhere"}

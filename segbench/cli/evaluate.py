@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from segbench.cli.common import settings, split_list
+from segbench.cli.options import option
 from segbench.core import console
 from segbench.core.catalogue import ExitCode
 from segbench.core.errors import SegbenchError
@@ -17,104 +18,84 @@ if TYPE_CHECKING:
     from segbench.scoring.evaluate import Evaluation
 
 WHAT, HOW, RUN = "What", "How", "Run"
+Policy = Literal["worst", "paper", "brats", "nan", "inf"]
+
+Folders = Annotated[
+    list[Path] | None,
+    typer.Argument(metavar="[PREDICTIONS [REFERENCES]]", help="In place of the two options."),
+]
+Prediction = Annotated[Path | None, option("--prediction", "Folder of predictions.", WHAT)]
+Reference = Annotated[
+    Path | None, option("--reference", "Folder of references. Default: the dataset's own.", WHAT)
+]
+Regions = Annotated[
+    list[str] | None, option("--region", "A region and its labels; repeat.", WHAT, "NAME=1,2")
+]
+Labels = Annotated[
+    str | None, option("--labels", "Names of labels; all found are scored.", WHAT, "1=NAME,...")
+]
+DatasetName = Annotated[str | None, option("--dataset", "Dataset: regions, tolerances.", WHAT, "NAME|FOLDER")]
+DatasetJson = Annotated[
+    Path | None, option("--dataset-json", "nnU-Net or MSD dataset.json: regions.", WHAT, "FILE")
+]
+Model = Annotated[str | None, option("--name", "The model. Default: the folder's name.", WHAT, "LABEL")]
+Tolerance = Annotated[
+    list[str] | None, option("--nsd-tolerance", "Tolerance of the NSD in mm.", HOW, "MM|NAME=MM")
+]
+Profile = Annotated[
+    str | None, option("--profile", "Metric profile. Default: the card's, else honest.", HOW, "NAME|FILE")
+]
+OnError = Annotated[
+    Literal["score", "stop"],
+    option("--on-error", "Score unusable predictions worst, or stop.", RUN, "score|stop"),
+]
 
 
 def evaluate(
-    folders: Annotated[
-        list[Path] | None,
-        typer.Argument(metavar="[PREDICTIONS [REFERENCES]]", help="In place of the two options."),
-    ] = None,
-    prediction: Annotated[
-        Path | None,
-        typer.Option(help="Folder of predictions.", rich_help_panel=WHAT),
-    ] = None,
-    reference: Annotated[
-        Path | None,
-        typer.Option(help="Folder of references. Default: the dataset's own.", rich_help_panel=WHAT),
-    ] = None,
-    dataset: Annotated[
-        str | None,
-        typer.Option(metavar="NAME|FOLDER", help="Dataset: regions, tolerances.", rich_help_panel=WHAT),
-    ] = None,
-    dataset_json: Annotated[
-        Path | None,
-        typer.Option(metavar="FILE", help="nnU-Net or MSD dataset.json: regions.", rich_help_panel=WHAT),
-    ] = None,
-    region: Annotated[
-        list[str] | None,
-        typer.Option(metavar="NAME=1,2", help="A region and its labels; repeat.", rich_help_panel=WHAT),
-    ] = None,
-    labels: Annotated[
-        str | None,
-        typer.Option(
-            metavar="1=NAME,...", help="Names of labels; all found are scored.", rich_help_panel=WHAT
-        ),
-    ] = None,
-    cases: Annotated[
-        Path | None,
-        typer.Option(metavar="FILE", help="Case ids to score, one a line.", rich_help_panel=WHAT),
-    ] = None,
+    folders: Folders = None,
+    prediction: Prediction = None,
+    reference: Reference = None,
+    dataset: DatasetName = None,
+    dataset_json: DatasetJson = None,
+    region: Regions = None,
+    labels: Labels = None,
+    cases: Annotated[Path | None, option("--cases", "Case ids to score, one a line.", WHAT, "FILE")] = None,
     split: Annotated[
-        str | None,
-        typer.Option(metavar="NAME|FILE", help="Score the test part of a split.", rich_help_panel=WHAT),
+        str | None, option("--split", "Score the test part of a split.", WHAT, "NAME|FILE")
     ] = None,
-    name: Annotated[
-        str | None,
-        typer.Option(metavar="LABEL", help="The model. Default: the folder's name.", rich_help_panel=WHAT),
-    ] = None,
-    fold: Annotated[int, typer.Option(help="Fold of the training.", min=0, rich_help_panel=WHAT)] = 0,
-    seed: Annotated[int, typer.Option(help="Seed of the training.", min=0, rich_help_panel=WHAT)] = 0,
-    profile: Annotated[
-        str | None,
-        typer.Option(
-            metavar="NAME|FILE", help="Metric profile. Default: the card's, else honest.", rich_help_panel=HOW
-        ),
-    ] = None,
+    name: Model = None,
+    fold: Annotated[int, option("--fold", "Fold of the training.", WHAT, min=0)] = 0,
+    seed: Annotated[int, option("--seed", "Seed of the training.", WHAT, min=0)] = 0,
+    profile: Profile = None,
     empty_policy: Annotated[
-        Literal["worst", "paper", "brats", "nan", "inf"] | None,
-        typer.Option(metavar="worst|paper|brats|nan|inf", help="What empties score.", rich_help_panel=HOW),
+        Policy | None, option("--empty-policy", "What empties score.", HOW, "worst|paper|brats|nan|inf")
     ] = None,
-    nsd_tolerance: Annotated[
-        list[str] | None,
-        typer.Option(metavar="MM|NAME=MM", help="Tolerance of the NSD in mm.", rich_help_panel=HOW),
-    ] = None,
+    nsd_tolerance: Tolerance = None,
     geometry: Annotated[
         Literal["strict", "shape"] | None,
-        typer.Option(metavar="strict|shape", help="How grids are compared.", rich_help_panel=HOW),
+        option("--geometry", "How grids are compared.", HOW, "strict|shape"),
     ] = None,
     other_labels: Annotated[
         Literal["error", "background"],
-        typer.Option(metavar="error|background", help="Labels nobody declared.", rich_help_panel=HOW),
+        option("--other-labels", "Labels nobody declared.", HOW, "error|background"),
     ] = "error",
     backend: Annotated[str, typer.Option(hidden=True)] = "native",
     workers: Annotated[
-        int | None,
-        typer.Option(help="Processes. Default: cores, as memory allows.", min=1, rich_help_panel=RUN),
+        int | None, option("--workers", "Processes. Default: cores, as memory allows.", RUN, min=1)
     ] = None,
-    on_error: Annotated[
-        Literal["score", "stop"],
-        typer.Option(
-            metavar="score|stop", help="Score unusable predictions worst, or stop.", rich_help_panel=RUN
-        ),
-    ] = "score",
+    on_error: OnError = "score",
     fail_under: Annotated[
-        list[str] | None,
-        typer.Option(metavar="METRIC=X", help="Exit 6 when a mean is worse than X.", rich_help_panel=RUN),
-    ] = None,
-    results: Annotated[
-        Path | None,
-        typer.Option(help="Folder of runs.", envvar="SEGBENCH_RESULTS", rich_help_panel=RUN),
+        list[str] | None, option("--fail-under", "Exit 6 when a mean is worse than X.", RUN, "METRIC=X")
     ] = None,
     fresh: Annotated[
-        Literal["evaluate"] | None,
-        typer.Option(metavar="evaluate", help="Score all cases again.", rich_help_panel=RUN),
+        Literal["evaluate"] | None, option("--fresh", "Score all cases again.", RUN, "evaluate")
     ] = None,
 ) -> int:
     """Score predictions of any tool; no case is dropped, and the same command goes on.
 
     Example: segbench evaluate preds labelsTs --region tumour=1 (without --region: every label found)
     """
-    from segbench.cli.evaluate_table import print_table
+    from segbench.cli.tables.evaluation import print_table
     from segbench.scoring.evaluate import Request, evaluate_predictions
     from segbench.scoring.sources import parse_regions
 
@@ -145,7 +126,7 @@ def evaluate(
         seed=seed,
         workers=workers,
         on_error=on_error,
-        results=results,
+        results=settings().results,
         fresh=fresh is not None,
         max_bytes=settings().max_volume,
         gated=tuple(gates),

@@ -84,6 +84,7 @@ TAKEN_IN: dict[str, tuple[str, ...]] = {
     "data-import-predictions": (
         "data", "import", "predictions", "theirs", "--map", "map.json", "--output", "ours"
     ),
+    "data-import-scores": ("data", "import", "scores", "summary.json", "--dataset", "lits"),
     "data-import-nnunet-summary": ("data", "import", "nnunet-summary", "summary.json", "--dataset", "lits"),
     "data-import-touchstone": ("data", "import", "touchstone", "Touchstone"),
 }  # fmt: skip

@@ -17,7 +17,7 @@ from segbench.cli.main import build_app
 from segbench.core import console
 from segbench.core.errors import SegbenchError
 from segbench.records import read_cases, read_run
-from segbench.scoring.import_nnunet import import_summary
+from segbench.scoring.import_summary import import_summary
 from segbench.volumes import Volume, write_label_map
 
 
@@ -106,7 +106,7 @@ def test_its_mean_stands_beside_ours(summary, tmp_path):
     taken = take(summary, tmp_path)
     for ours, theirs in taken.means.values():
         assert ours == pytest.approx(theirs, abs=1e-12)
-    document = json.loads(json.dumps(taken.as_json(), allow_nan=False))
+    document = json.loads(json.dumps(taken.as_summary(), allow_nan=False))
     assert next(s for s in document["summary"] if s["metric"] == "dice")["nnunet_mean"] is not None
 
 

@@ -83,47 +83,36 @@ def hash_key(patient: str, *, dataset: str = "", seed: int = 0) -> str:
     return hashlib.sha256(f"segbench-split/1|{dataset}|{seed}|{patient}".encode()).hexdigest()
 
 
-@dataclass(frozen=True, slots=True)
-class _Patient:
-    name: str
-    cases: tuple[str, ...]
-    stratum: str = ""
-
-
 def _patients_in_order(
     case_ids: Iterable[str], patient_of: PatientOf, dataset: str, seed: int, strata: Strata | None
-) -> dict[str, list[_Patient]]:
-    """Patients by stratum (sorted), each in the order of (key, patient)."""
+) -> dict[str, list[list[str]]]:
+    """The cases of each patient by stratum (sorted), patients in the order of (key, patient)."""
     patient = _function(patient_of)
     stratum = None if strata is None else _function(strata)
     by_patient: dict[str, list[str]] = defaultdict(list)
     for case in sorted(set(case_ids)):
         by_patient[patient(case)].append(case)
-    patients = [
-        _Patient(name, tuple(cases), "" if stratum is None else stratum(cases[0]))
-        for name, cases in by_patient.items()
-    ]
-    patients.sort(key=lambda p: (hash_key(p.name, dataset=dataset, seed=seed), p.name))
-    ordered: dict[str, list[_Patient]] = {text: [] for text in sorted({p.stratum for p in patients})}
-    for each in patients:
-        ordered[each.stratum].append(each)
-    return ordered
+    ordered: dict[str, list[list[str]]] = defaultdict(list)
+    for name in sorted(by_patient, key=lambda name: (hash_key(name, dataset=dataset, seed=seed), name)):
+        cases = by_patient[name]
+        ordered["" if stratum is None else stratum(cases[0])].append(cases)
+    return dict(sorted(ordered.items()))
 
 
 def _function(given: PatientOf) -> Callable[[str], str]:
     return given.__getitem__ if isinstance(given, Mapping) else given
 
 
-def _walk(patients: Sequence[_Patient], *, test: int, validation: int) -> dict[Part, list[str]]:
+def _walk(patients: Sequence[Sequence[str]], *, test: int, validation: int) -> dict[Part, list[str]]:
     """Whole patients in order: to the test until it holds `test` cases, then validation, the rest trains."""
     parts: dict[Part, list[str]] = {"train": [], "validation": [], "test": []}
-    for patient in patients:
+    for cases in patients:
         if len(parts["test"]) < test:
-            parts["test"].extend(patient.cases)
+            parts["test"].extend(cases)
         elif len(parts["validation"]) < validation:
-            parts["validation"].extend(patient.cases)
+            parts["validation"].extend(cases)
         else:
-            parts["train"].extend(patient.cases)
+            parts["train"].extend(cases)
     return parts
 
 
@@ -164,12 +153,12 @@ def random_split(
         )
     parts: dict[Part, list[str]] = {"train": [], "validation": [], "test": []}
     for patients in _patients_in_order(case_ids, patient_of, dataset, seed, strata).values():
-        count = sum(len(patient.cases) for patient in patients)
+        count = sum(map(len, patients))
         walked = _walk(patients, test=_share(count, fractions[2]), validation=_share(count, fractions[1]))
         for part, cases in walked.items():
             parts[part].extend(cases)
     name = name or "random-" + "-".join(f"{100 * f:g}" for f in fractions)
-    return _split(dataset, name, parts, method="random", seed=seed)
+    return Split(dataset, name, **_listed(parts), method="random", seed=seed)
 
 
 def make_folds(
@@ -197,36 +186,29 @@ def make_folds(
     count = sum(map(len, ordered.values()))
     if not 2 <= folds <= max(count, 1):
         raise SegbenchError(
-            "SB104", f"{folds} folds of {count} patients cannot be", expected=f"2 to {count}", found=folds
+            "SB104",
+            f"{count} patients do not make {folds} folds",
+            expected=f"2 to {count}",
+            found=folds,
         )
     members: list[list[str]] = [[] for _ in range(folds)]
     for patients in ordered.values():
         of_stratum = [0] * folds
-        for patient in patients:
+        for cases in patients:
             fold = min(range(folds), key=lambda f: (of_stratum[f], len(members[f]), f))
-            of_stratum[fold] += len(patient.cases)
-            members[fold].extend(patient.cases)
+            of_stratum[fold] += len(cases)
+            members[fold].extend(cases)
     splits: list[Split] = []
     for fold in range(folds):
         train = [case for other in range(folds) if other != fold for case in members[other]]
         parts: dict[Part, list[str]] = {"train": train, "validation": members[fold], "test": sorted(tested)}
-        splits.append(_split(dataset, name or f"folds-{folds}", parts, method="folds", seed=seed, fold=fold))
+        of_fold = name or f"folds-{folds}"
+        splits.append(Split(dataset, of_fold, **_listed(parts), method="folds", seed=seed, fold=fold))
     return splits
 
 
-def _split(
-    dataset: str, name: str, parts: Mapping[Part, Sequence[str]], *, method: str, seed: int, fold: int = 0
-) -> Split:
-    return Split(
-        dataset=dataset,
-        name=name,
-        train=tuple(parts["train"]),
-        validation=tuple(parts["validation"]),
-        test=tuple(parts["test"]),
-        method=method,
-        seed=seed,
-        fold=fold,
-    )
+def _listed(parts: Mapping[Part, Sequence[str]]) -> dict[Part, tuple[str, ...]]:
+    return {part: tuple(cases) for part, cases in parts.items()}
 
 
 def patient_safe(

@@ -41,15 +41,15 @@ class Report:
 
     dataset: str
     root: str
-    adapter: str | None
-    form: str | None
-    cases_found: int
-    cases_expected: int | None
-    cases_without_reference: int
-    labels: Mapping[int, LabelCount]
     findings: tuple[Finding, ...]
-    digest: str | None
-    cached: bool
+    adapter: str | None = None
+    form: str | None = None
+    cases_found: int = 0
+    cases_expected: int | None = None
+    cases_without_reference: int = 0
+    labels: Mapping[int, LabelCount] = field(default_factory=dict[int, LabelCount])
+    digest: str | None = None
+    cached: bool = False
     schema_version: int = SCHEMA_VERSION
     label_names: Mapping[int, str] = field(default_factory=dict[int, str], repr=False)
 

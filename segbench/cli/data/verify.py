@@ -4,33 +4,33 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import ExitStack
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from segbench.cli.common import settings
+from segbench.cli.common import settings, show
+from segbench.cli.options import Root, option
 from segbench.core import console
 from segbench.core.environment import physical_cores
 
 
 def verify(
     dataset: Annotated[str, typer.Argument(metavar="NAME|FOLDER", help="Dataset card or folder.")],
-    path: Annotated[Path | None, typer.Option(metavar="DIR", help="The dataset's root itself.")] = None,
-    data_dir: Annotated[
-        Path | None, typer.Option(metavar="DIR", help="Folder of datasets.", envvar="SEGBENCH_DATA")
-    ] = None,
+    path: Root = None,
     split: Annotated[
-        str | None, typer.Option(metavar="NAME|FILE", help="Also check this split for leaks and ids.")
+        str | None, option("--split", "Also check this split for leaks and ids.", metavar="NAME|FILE")
     ] = None,
-    strict: Annotated[bool, typer.Option("--strict", help="Warnings count as errors.")] = False,
-    headers: Annotated[bool, typer.Option("--headers", help="Headers only, no voxels.")] = False,
+    strict: Annotated[bool, option("--strict", "Warnings count as errors.")] = False,
+    headers: Annotated[bool, option("--headers", "Headers only, no voxels.")] = False,
     workers: Annotated[
-        int | None, typer.Option(metavar="N", min=1, help="Processes that read (default: cores).")
+        int | None, option("--workers", "Processes that read (default: cores).", metavar="N", min=1)
     ] = None,
-    no_cache: Annotated[bool, typer.Option("--no-cache", help="Read every file again.")] = False,
+    no_cache: Annotated[bool, option("--no-cache", "Read every file again.")] = False,
 ) -> int:
-    """Check layout, geometry, voxels, labels, duplicates and the split. Exit 4 with any error."""
+    """Check layout, geometry, voxels, labels, duplicates and the split. Exit 4 with any error.
+
+    Example: segbench data verify msd-hippocampus
+    """
     from segbench.data.verify.api import verify as verify_dataset
     from segbench.data.verify.report import as_text
 
@@ -43,7 +43,7 @@ def verify(
         report = verify_dataset(
             dataset,
             path=path,
-            data_dir=data_dir,
+            data_dir=settings().data_dir,
             split=split,
             headers_only=headers,
             workers=workers or physical_cores(),
@@ -51,8 +51,5 @@ def verify(
             max_bytes=settings().max_volume,
             on_progress=begin,
         )
-    if settings().json:
-        console.emit_json(report.as_json())
-    else:
-        console.emit(as_text(report, verbose=settings().verbose))
+    show(report.as_json(), [] if settings().json else [as_text(report, verbose=settings().verbose)])
     return 0 if report.is_clean(strict=strict) else 4

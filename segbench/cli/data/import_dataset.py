@@ -22,7 +22,10 @@ def dataset(
         typer.Option(metavar="REGEX", help="What of an id names the patient, such as 'patient[0-9]+'."),
     ] = None,
 ) -> int:
-    """Write a card and splits for a dataset that describes itself; nothing is copied or changed."""
+    """Write a card and splits for a dataset that describes itself; nothing is copied or changed.
+
+    Example: segbench data import dataset nnUNet_raw/Dataset500_Mine --output cards
+    """
     from segbench.cards import list_dataset_cards
     from segbench.data.exchange import import_dataset
 
@@ -71,7 +74,10 @@ def predictions(
     ],
     output: Annotated[Path, typer.Option(metavar="DIR", help="A folder for the result.")],
 ) -> int:
-    """Write predictions of an exported dataset in the dataset's own label values."""
+    """Write predictions of an exported dataset in the dataset's own label values.
+
+    Example: segbench data import predictions THEIRS --map segbench_label_map.json --output ours
+    """
     from segbench.data.exchange import import_predictions
 
     written, failed = import_predictions(

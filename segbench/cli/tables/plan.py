@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from segbench.cli.common import settings
+from segbench.cli.common import show
 from segbench.core import console
 from segbench.core.catalogue import ExitCode
 from segbench.core.errors import SegbenchError
+from segbench.core.text import count
 from segbench.pipeline.cell import Plan, PlannedCell
 from segbench.pipeline.context import Execution
 from segbench.pipeline.forecast import disk_needed, fitting
@@ -23,40 +24,49 @@ def print_plan(
 ) -> int:
     """Print the plan; unless it is a dry run, also write the planned runs."""
     fits = None if hours is None else fitting(plan.cells, hours, gpus=execution.gpus_per_cell)
-
     if not dry_run:
         write_plan(plan, execution)
     if print_jobs:
         for planned in plan.runnable:
             console.emit(f"segbench cell {shlex.quote(str(planned.cell.folder))}")
-    elif settings().json:
-        console.emit_json(plan_document(plan, fits))
-    elif plan.cells:
-        end = "nothing is written (dry run)" if dry_run else "written; start cells with segbench cell"
-        names = ", ".join(sorted({p.cell.protocol.name for p in plan.cells}))
-        console.emit(f"Plan: {len(plan.cells)} cells, protocol {names}            {end}")
-        rows = [
-            [
-                p.cell.model.slug,
-                p.cell.dataset.slug,
-                str(p.cell.fold),
-                str(p.cell.seed),
-                _state(p),
-                _forecast(p),
-                _memory(p.memory_bytes),
-                *([] if fits is None else [_FITS[fits[i]]]),
-                "; ".join(filter(None, ("" if _step(p) else p.note, _pace(p)))),
-            ]
-            for i, p in enumerate(plan.cells)
-        ]
-        budget = [] if hours is None else [f"in {hours:g} h"]
-        header = ["model", "dataset", "fold", "seed", "state", "forecast", "memory", *budget, "note"]
-        console.emit_table(header, rows, right=(2, 3, 5, 6))
-        if dry_run:
-            console.emit(_totals(plan, execution))
+    else:
+        lines = _lines(plan, execution, fits, hours, dry_run=dry_run) if plan.cells else ()
+        show(plan_document(plan, fits), lines)
     if not plan.absent:
         return ExitCode.DONE
     return ExitCode.PARTIAL if plan.cells or len(plan.absent) > 1 else ExitCode.DATA
+
+
+def _lines(
+    plan: Plan,
+    execution: Execution,
+    fits: Sequence[bool | None] | None,
+    hours: float | None,
+    *,
+    dry_run: bool,
+) -> Iterator[str]:
+    end = "nothing is written (dry run)" if dry_run else "written; start cells with segbench cell"
+    names = ", ".join(sorted({p.cell.protocol.name for p in plan.cells}))
+    yield f"Plan: {count(len(plan.cells), 'cell')}, protocol {names}            {end}"
+    rows = [
+        [
+            p.cell.model.slug,
+            p.cell.dataset.slug,
+            str(p.cell.fold),
+            str(p.cell.seed),
+            _state(p),
+            _forecast(p),
+            "-" if p.memory_bytes is None else f"{p.memory_bytes / 1e9:.1f} GB",
+            *([] if fits is None else [_FITS[fits[i]]]),
+            "; ".join(filter(None, ("" if _step(p) else p.note, _pace(p)))),
+        ]
+        for i, p in enumerate(plan.cells)
+    ]
+    budget = [] if hours is None else [f"in {hours:g} h"]
+    header = ["model", "dataset", "fold", "seed", "state", "forecast", "memory", *budget, "note"]
+    yield from console.table_lines(header, rows, right=(2, 3, 5, 6))
+    if dry_run:
+        yield _totals(plan, execution)
 
 
 def within_budget(plan: Plan, execution: Execution, hours: float) -> Plan:
@@ -103,10 +113,6 @@ def _forecast(planned: PlannedCell) -> str:
 _FITS = {True: "yes", False: "NO", None: "?"}
 
 
-def _memory(size: int | None) -> str:
-    return "-" if size is None else f"{size / 1e9:.1f} GB"
-
-
 def _pace(planned: PlannedCell) -> str:
     """Seconds per step and where they were measured, for cells still to run."""
     if planned.state in {"done", "blocked"} or not planned.forecast_from:
@@ -122,8 +128,7 @@ def _totals(plan: Plan, execution: Execution) -> str:
     unknown = len(open_cells) - len(known)
     hours = sum(known) * max(1, execution.gpus_per_cell) / 3600
     data_dir = None if execution.data_dir is None else Path(execution.data_dir)
-    cells = "1 cell" if unknown == 1 else f"{unknown} cells"
-    more = f" and {cells} never measured (--probe)" if unknown else ""
+    more = f" and {count(unknown, 'cell')} never measured (--probe)" if unknown else ""
     told = "?" if unknown == len(open_cells) > 0 else f"{hours:.2f}"
     disk = disk_needed(plan, data_dir) / 2**30
     return f"total: {told} device hours{more}; {disk:.2f} GiB of prepared data to write"
@@ -151,7 +156,6 @@ def plan_document(plan: Plan, fits: Sequence[bool | None] | None = None) -> dict
     ]
     states = [p.state for p in plan.cells]
     return {
-        "schema_version": 1,
         "cells": cells,
         "totals": {state: states.count(state) for state in sorted(set(states))},
         "absent": [error.as_dict() for error in plan.absent],

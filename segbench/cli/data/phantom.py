@@ -3,23 +3,24 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 
-from segbench.cli.common import settings
-from segbench.core import console
+from segbench.cli.common import show
 
 
 def phantom(
     kind: Annotated[
-        str, typer.Argument(metavar="KIND", help="crc, brats, aiib, abdomenatlas, msd, or all five.")
+        Literal["crc", "brats", "aiib", "abdomenatlas", "msd", "all"],
+        typer.Argument(help="Which layout; all: the five of them."),
     ],
     destination: Annotated[
         Path, typer.Argument(metavar="DEST", help="A folder that does not exist or is empty.")
     ],
     size: Annotated[
-        str, typer.Option(help="tiny (48 voxels an axis at most), small, or full (native size).")
+        Literal["tiny", "small", "full"],
+        typer.Option(help="tiny: 48 voxels an axis at most; full: native size."),
     ] = "tiny",
     cases: Annotated[
         int | None, typer.Option(help="Labelled cases; 12, 60 or 20 by size. Case k is always the same.")
@@ -32,8 +33,10 @@ def phantom(
 ) -> int:
     """Generate scans with known truth, the same bits on every machine.
 
-    With `all`, DEST becomes a data directory: `segbench run --dataset all --data-dir DEST` then walks the
-    four mission datasets on phantoms.
+    With `all`, DEST becomes a data directory: `segbench run --dataset all --data-dir DEST` then runs on
+    generated stand-ins for CRC-2000, BraTS 2023, AIIB 2023 and AbdomenAtlas.
+
+    Example: segbench data phantom brats data/brats --cases 12
     """
     import json
 
@@ -44,22 +47,11 @@ def phantom(
     described: list[tuple[Path, list[dict[str, Any]]]] = [
         (path, json.loads((path / "phantom.json").read_text(encoding="utf-8"))["cases"]) for path in roots
     ]
-    if settings().json:
-        console.emit_json(
-            {
-                "schema_version": 1,
-                "kind": kind,
-                "size": size,
-                "seed": seed,
-                "trees": [
-                    {"root": str(path), "cases": [case["case"] for case in found if case["label_sha256"]]}
-                    for path, found in described
-                ],
-            }
-        )
-        return 0
+    trees, lines = [], []
     for path, found in described:
         labelled = [case for case in found if case["label_sha256"]]
         trapped = sum(bool(case["traps"]) for case in labelled)
-        console.emit(f"{path}: {len(labelled)} cases, {trapped} with a trap (phantom.json names them)")
+        trees.append({"root": str(path), "cases": [case["case"] for case in labelled]})
+        lines.append(f"{path}: {len(labelled)} cases, {trapped} with a trap (phantom.json names them)")
+    show({"kind": kind, "size": size, "seed": seed, "trees": trees}, lines)
     return 0

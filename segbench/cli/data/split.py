@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-import typer
-
-from segbench.cli.common import settings
+from segbench.cli.common import settings, show
+from segbench.cli.options import DatasetArgument, Root, option
 from segbench.core import console
 from segbench.core.errors import SegbenchError
 
@@ -17,25 +17,29 @@ if TYPE_CHECKING:
 
 
 def split(
-    dataset: Annotated[str, typer.Argument(metavar="DATASET|FOLDER", help="A dataset, or its folder.")],
-    path: Annotated[Path | None, typer.Option(metavar="DIR", help="The dataset's root itself.")] = None,
+    dataset: DatasetArgument,
+    path: Root = None,
     check: Annotated[
-        str | None, typer.Option(metavar="NAME|FILE", help="Check this split against the data; make none.")
+        str | None, option("--check", "Check this split against the data; make none.", metavar="NAME|FILE")
     ] = None,
-    folds: Annotated[int | None, typer.Option(help="Cross-validation with so many folds.")] = None,
+    folds: Annotated[int | None, option("--folds", "Cross-validation with so many folds.")] = None,
     fractions: Annotated[
-        str | None, typer.Option(metavar="T,V,E", help="Shares of train, validation, test: 0.7,0.1,0.2.")
+        str | None,
+        option("--fractions", "Shares of train, validation, test: 0.7,0.1,0.2.", metavar="T,V,E"),
     ] = None,
-    seed: Annotated[int, typer.Option(help="Seed of the order of patients.")] = 0,
-    write: Annotated[Path | None, typer.Option(metavar="FILE", help="Write the split to a file.")] = None,
+    seed: Annotated[int, option("--seed", "Seed of the order of patients.")] = 0,
+    write: Annotated[Path | None, option("--write", "Write the split to a file.", metavar="FILE")] = None,
     from_nnunet: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Take the folds of a splits_final.json.")
+        Path | None, option("--from-nnunet", "Take the folds of a splits_final.json.", metavar="FILE")
     ] = None,
     to_nnunet: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Write the folds as a splits_final.json.")
+        Path | None, option("--to-nnunet", "Write the folds as a splits_final.json.", metavar="FILE")
     ] = None,
 ) -> int:
-    """Split by patients, the same on every machine; count how far the test set leaks into training."""
+    """Split by patients, the same on every machine; count how far the test set leaks into training.
+
+    Example: segbench data split msd-hippocampus --folds 5 --write folds.json
+    """
     from segbench.data import open_dataset
     from segbench.data.splits import save_split
     from segbench.data.splits import to_nnunet as write_nnunet
@@ -43,11 +47,8 @@ def split(
     opened = open_dataset(dataset, path=path, max_bytes=settings().max_volume)
     loaded = _make(opened, check, folds, fractions, seed, from_nnunet)
     report = _report(opened, loaded)
-    if settings().json:
-        several = len(report["folds"]) > 1
-        console.emit_json(report if several else report | report["folds"][0])
-    else:
-        _print(report)
+    several = len(report["folds"]) > 1
+    show(report if several else report | report["folds"][0], _lines(report))
     bad = bool(loaded.unknown or loaded.twice)
     acknowledged = loaded.splits[0].acknowledged_leaks
     leaking = report["leaks"]["patients"] > 0
@@ -104,16 +105,8 @@ def _make(
 ) -> SplitFile:
     from segbench.data import splits
 
-    asked = [
-        name
-        for name, value in (
-            ("--check", check),
-            ("--folds", folds),
-            ("--fractions", fractions),
-            ("--from-nnunet", from_nnunet),
-        )
-        if value is not None
-    ]
+    given = {"--check": check, "--folds": folds, "--fractions": fractions, "--from-nnunet": from_nnunet}
+    asked = [name for name, value in given.items() if value is not None]
     if len(asked) > 1:
         raise SegbenchError("SB104", f"{' and '.join(asked)} exclude each other", mend="give one of them")
     slug, ids, patient_of = dataset.card.slug, dataset.case_ids, dataset.patient_of
@@ -159,7 +152,6 @@ def _report(dataset: Dataset, loaded: SplitFile) -> dict[str, Any]:
         )
     worst = max(folds, key=lambda fold: (fold["leaks"]["test_cases"], fold["leaks"]["patients"]))
     return {
-        "schema_version": 1,
         "dataset": dataset.card.slug,
         "name": loaded.splits[0].name,
         "digest": f"sha256:{folds_digest(loaded.splits)}",
@@ -172,8 +164,8 @@ def _report(dataset: Dataset, loaded: SplitFile) -> dict[str, Any]:
     }
 
 
-def _print(report: dict[str, Any]) -> None:
-    console.emit(f"split {report['name']} of {report['dataset']}, {report['digest']}")
+def _lines(report: dict[str, Any]) -> Iterator[str]:
+    yield f"split {report['name']} of {report['dataset']}, {report['digest']}"
     rows = [
         [
             str(index),
@@ -182,12 +174,13 @@ def _print(report: dict[str, Any]) -> None:
         ]
         for index, fold in enumerate(report["folds"])
     ]
-    console.emit_table(["fold", "train", "validation", "test", "left out", "leaks"], rows, right=range(5))
+    header = ["fold", "train", "validation", "test", "left out", "leaks"]
+    yield from console.table_lines(header, rows, right=range(5))
     for key, text in (("unknown", "unknown ids"), ("uncovered", "cases in no part"), ("twice", "ids twice")):
         names = report[key]
         if names:
             more = " ..." if len(names) > 10 else ""
-            console.emit(f"{text}: {len(names)}: {', '.join(names[:10])}{more}")
+            yield f"{text}: {len(names)}: {', '.join(names[:10])}{more}"
 
 
 def _leak_text(report: dict[str, Any]) -> str:
@@ -199,10 +192,8 @@ def _leak_text(report: dict[str, Any]) -> str:
 
 
 def _say_why(loaded: SplitFile, report: dict[str, Any]) -> None:
+    code, what = "SB323", _leak_text(report)
     if loaded.unknown or loaded.twice:
+        code = "SB324"
         what = f"{len(loaded.unknown)} ids are unknown, {len(loaded.twice)} stand in two parts"
-        console.fail(SegbenchError("SB324", f"split {report['name']}: {what}", path=loaded.path))
-    elif report["leaks"]["patients"]:
-        console.fail(
-            SegbenchError("SB323", f"split {report['name']}: {_leak_text(report)}", path=loaded.path)
-        )
+    console.fail(SegbenchError(code, f"split {report['name']}: {what}", path=loaded.path))
