@@ -22,7 +22,7 @@ Policy = Literal["worst", "paper", "brats", "nan", "inf"]
 
 Folders = Annotated[
     list[Path] | None,
-    typer.Argument(metavar="[PREDICTIONS [REFERENCES]]", help="In place of the two options."),
+    typer.Argument(metavar="PREDICTIONS [REFERENCES]", help="In place of the two options."),
 ]
 Prediction = Annotated[Path | None, option("--prediction", "Folder of predictions.", WHAT)]
 Reference = Annotated[
@@ -44,6 +44,10 @@ Tolerance = Annotated[
 ]
 Profile = Annotated[
     str | None, option("--profile", "Metric profile. Default: the card's, else honest.", HOW, "NAME|FILE")
+]
+OtherLabels = Annotated[
+    Literal["error", "background"],
+    option("--other-labels", "Labels nobody declared.", HOW, "error|background"),
 ]
 OnError = Annotated[
     Literal["score", "stop"],
@@ -75,10 +79,7 @@ def evaluate(
         Literal["strict", "shape"] | None,
         option("--geometry", "How grids are compared.", HOW, "strict|shape"),
     ] = None,
-    other_labels: Annotated[
-        Literal["error", "background"],
-        option("--other-labels", "Labels nobody declared.", HOW, "error|background"),
-    ] = "error",
+    other_labels: OtherLabels = "error",
     backend: Annotated[str, typer.Option(hidden=True)] = "native",
     workers: Annotated[
         int | None, option("--workers", "Processes. Default: cores, as memory allows.", RUN, min=1)

@@ -48,6 +48,7 @@ IMPORT_COMMANDS: dict[str, tuple[str, str]] = {
     "dataset": ("data.import_dataset", "dataset"),
     "predictions": ("data.import_dataset", "predictions"),
     "scores": ("data.import_scores", "scores"),
+    "nnunet": ("data.import_nnunet", "nnunet"),
 }
 # Old names, accepted for one version and shown nowhere.
 OLD_IMPORT_COMMANDS: dict[str, tuple[str, str]] = {
