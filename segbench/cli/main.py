@@ -50,6 +50,7 @@ IMPORT_COMMANDS: dict[str, tuple[str, str]] = {
     "dataset": ("data.import_dataset", "dataset"),
     "predictions": ("data.import_dataset", "predictions"),
     "scores": ("data.import_scores", "scores"),
+    "nnunet": ("data.import_nnunet", "nnunet"),
 }
 OLD_NAMES_OF_SCORES = ("nnunet-summary", "touchstone")
 """Accepted for one version and shown nowhere."""

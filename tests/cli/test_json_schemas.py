@@ -87,6 +87,7 @@ TAKEN_IN: dict[str, tuple[str, ...]] = {
         "data", "import", "predictions", "theirs", "--map", "map.json", "--output", "ours"
     ),
     "data-import-scores": ("data", "import", "scores", "summary.json", "--dataset", "lits"),
+    "data-import-nnunet": ("data", "import", "nnunet", "nnunet", "--reference", "labels"),
 }  # fmt: skip
 """The same for commands that take in what `other_tools` writes; each runs in this process."""
 _ALSO = {"status": (4,), "run-smoke": (6,)}
@@ -209,6 +210,14 @@ def other_tools(folder: Path) -> None:
     ]
     means = {"mean": {"1": {"Dice": 0.9}}, "foreground_mean": {"Dice": 0.9}}
     (folder / "summary.json").write_text(json.dumps({"metric_per_case": cases, **means}))
+    fold = folder / "nnunet" / "Dataset001_X" / "nnUNetTrainer__nnUNetPlans__2d" / "fold_0" / "validation"
+    for place in (folder / "labels", fold):
+        write_label_map(place / "a.nii.gz", array, Volume(array, (1.0, 1.0, 1.0), np.eye(4)))
+    (fold.parents[1] / "dataset.json").write_text(
+        json.dumps(
+            {"channel_names": {"0": "CT"}, "labels": {"background": 0, "a": 1}, "file_ending": ".nii.gz"}
+        )
+    )
     table = folder / "Touchstone" / "dapatlas_results" / "Network" / "dsc.csv"
     table.parent.mkdir(parents=True)
     table.write_text("name,aorta,liver\ns1,0.9,0.8\n")

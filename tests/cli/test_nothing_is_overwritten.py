@@ -64,6 +64,14 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     about = WeightsMetadata("nnunet-tiny", 1, 3, {}, ("MR",), ("background", "anterior", "posterior"))
     write_weights(root / "w.safetensors", build_network("nnunet-tiny", 1, 3).state_dict(), about)
     (root / "summary.json").write_text(json.dumps({"metric_per_case": [], "mean": {}, "foreground_mean": {}}))
+    fold = (
+        root / "nnUNet_results" / "Dataset001_X" / "nnUNetTrainer__nnUNetPlans__2d" / "fold_1" / "validation"
+    )
+    shutil.copytree(labels, fold)
+    (fold.parents[1] / "dataset.json").write_text(
+        json.dumps({"channel_names": {"0": "MR"}, "labels": {"background": 0, "front": 1, "back": 2},
+                    "file_ending": ".nii.gz"})
+    )  # fmt: skip
     (root / "mine.csv").write_text("a table of mine\n")
     return root
 
@@ -98,6 +106,7 @@ WALK: dict[str, list[str]] = {
     "data fetch": ["msd-hippocampus", "--data-dir", "new/none"],
     "data import dataset": ["DATA", "--output", "new/cards", "--slug", "mine"],
     "data import predictions": ["predictions/one", "--map", "MAP", "--output", "new/back"],
+    "data import nnunet": ["nnUNet_results", "--reference", "LABELS"],
     "data import scores": ["summary.json", "--dataset", "DATA"],
     "evaluate": ["--prediction", "predictions/one", "--reference", "LABELS", "--region", "front=1",
                  "--region", "back=2"],
