@@ -77,7 +77,7 @@ def table_lines(
     """
     cells = [[one_line(str(cell)) for cell in row] for row in (header, *rows)]
     widths = [max(len(row[i]) for row in cells) for i in range(len(header))]
-    lines = []
+    lines: list[str] = []
     for row in cells:
         parts = [
             cell.rjust(width) if i in right else cell.ljust(width)
@@ -164,6 +164,10 @@ class Tracker:
         return self.done / max(time.monotonic() - self.started, 1e-9)
 
 
+def _nothing(tracker: Tracker, steps: float, note: str) -> None:
+    """Show no progress."""
+
+
 def _lines(title: str, unit: str) -> Callable[[Tracker, float, str], None]:
     """A plain line every 30 s or 5 %, the first within two seconds, for logs and pipes."""
     told: tuple[float, float] | None = None
@@ -197,7 +201,7 @@ def progress(title: str, total: float, *, unit: str = "cases", before: float = 0
         before: steps of the total that an earlier process did.
     """
     if output.quiet or not output.progress or sys.stderr is None:
-        yield Tracker(lambda *_: None)
+        yield Tracker(_nothing)
         return
     if not sys.stderr.isatty():
         yield Tracker(_lines(title, unit), total, before)

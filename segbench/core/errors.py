@@ -5,7 +5,7 @@ The catalogue of codes stands in `segbench/core/catalogue.py`; a code is never r
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from difflib import get_close_matches
 from pathlib import Path
@@ -89,7 +89,7 @@ class SegbenchError(Exception):
 
 
 @contextmanager
-def about_case(case: str) -> Iterator[None]:
+def about_case(case: str) -> Generator[None]:
     """An error raised inside names the case, where it names none yet."""
     try:
         yield
