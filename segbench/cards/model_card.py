@@ -243,7 +243,7 @@ def read_model_card(path: Path | str) -> ModelCard:
     """The card in a TOML file.
 
     Raises:
-        SegbenchError: SB110 where the file cannot be read, is too large, is no TOML, or breaks the schema.
+        SegbenchError: SB110 where the file cannot be read, is too large, is not TOML, or breaks the schema.
     """
     path = Path(path)
     try:

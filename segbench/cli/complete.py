@@ -76,6 +76,11 @@ def things(incomplete: str) -> list[str]:
     return [f"{kind}:{found}" for found in kinds[kind](name)] if kind in kinds else []
 
 
+def networks(incomplete: str) -> list[str]:
+    """`model:NAME`."""
+    return [found for found in things(incomplete) if found.startswith("model:")]
+
+
 def _last_part(incomplete: str, names: Iterable[str]) -> list[str]:
     done, comma, last = incomplete.rpartition(",")
     given = set(done.split(","))
@@ -104,5 +109,6 @@ _BY_NAME: dict[str, Completer] = {
 _OF_COMMAND: dict[tuple[str, str], Completer] = {
     ("run", "dataset"): datasets,
     ("show", "what"): things,
+    ("check", "what"): networks,
     ("show", "diff"): things,
 }

@@ -34,6 +34,7 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
     "compare": ("compare", "compare", "Score and report"),
     "report": ("report", "report", "Score and report"),
     "claim": ("claim", "claim", "Score and report"),
+    "check": ("check", "check", "Measure and check"),
     "profile": ("profile", "profile", "Measure and check"),
     "doctor": ("doctor", "doctor", "Measure and check"),
 }

@@ -13,9 +13,16 @@ from torch.nn import functional
 
 from segbench.networks.blocks.inputs import check_volume
 from segbench.networks.blocks.mamba import Mamba
-from segbench.networks.blocks.residual import ResBlock, SideOutput, SqueezeExcite, UpBlock, instance_norm
+from segbench.networks.blocks.norm_act import norm_act
+from segbench.networks.blocks.residual import (
+    ResBlock,
+    SideOutput,
+    SqueezeExcite,
+    UpBlock,
+    check_stages,
+    instance_norm,
+)
 from segbench.networks.blocks.tri_oriented_mamba import ORIENTATIONS, from_tokens, oriented_tokens
-from segbench.networks.segmamba_v2 import check_stages
 
 __all__ = ["BiSegMamba", "Fusion", "OrientedLayer", "SpatialMixer"]
 
@@ -32,7 +39,7 @@ def _conv(in_channels: int, out_channels: int, kernel: int, *, stride: int = 1, 
 
 
 def _norm_relu(x_BCDHW: Tensor) -> Tensor:
-    return functional.relu(instance_norm(x_BCDHW))
+    return norm_act(x_BCDHW, slope=0)
 
 
 def _norm_gelu(x_BCDHW: Tensor) -> Tensor:

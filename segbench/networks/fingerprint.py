@@ -104,7 +104,7 @@ def read_fingerprint(slug: str) -> dict[str, Any]:
     except OSError:
         raise SegbenchError("SB110", f"model '{slug}' has no {FILE}", path=path, mend=mend) from None
     except ValueError as error:
-        raise SegbenchError("SB110", f"{path} is no JSON: {error}", path=path, mend=mend) from None
+        raise SegbenchError("SB110", f"{path} is not JSON: {error}", path=path, mend=mend) from None
     if content.get("schema") != SCHEMA:
         found = content.get("schema")
         raise SegbenchError("SB110", f"{path} has schema {found}", path=path, expected=SCHEMA, found=found)

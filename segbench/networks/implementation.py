@@ -113,7 +113,7 @@ def _check_words(card: ModelCard, arguments: Mapping[str, Any]) -> None:
     for name, value in arguments.items():
         for text in _texts(value):
             if not _WORD.fullmatch(text):
-                raise _refused(card, f"the argument {name} = {text!r} is no plain word")
+                raise _refused(card, f"the argument {name} = {text!r} is not a plain word")
 
 
 def _texts(value: object) -> Iterable[str]:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
-from functools import cache
 
 from torch import nn
 
@@ -39,15 +38,9 @@ class Rule:
 
 
 def _pattern(template: str) -> re.Pattern[str]:
-    parts = re.split(r"\{(\w+)\}", template)
-    named = [
-        f"(?P<{part}>{FIELDS.get(part, '[0-9]+')})" if odd else re.escape(part) for odd, part in _odd(parts)
-    ]
-    return re.compile("".join(named))
-
-
-def _odd(parts: Sequence[str]) -> list[tuple[bool, str]]:
-    return [(index % 2 == 1, part) for index, part in enumerate(parts)]
+    fields = {name: FIELDS.get(name, "[0-9]+") for name in re.findall(r"\{(\w+)\}", template)}
+    escaped = re.escape(template).replace(r"\{", "{").replace(r"\}", "}")
+    return re.compile(escaped.format(**{name: f"(?P<{name}>{form})" for name, form in fields.items()}))
 
 
 class Layout:
@@ -240,12 +233,11 @@ LAYOUTS: dict[str, Layout] = {
 """Layouts by the `official_layout` that a network class names."""
 
 
-@cache
-def _identity() -> Layout:
-    return Layout()
+SAME = Layout()
+"""Keeps every name."""
 
 
 def layout_of(network: nn.Module) -> Layout:
     """The layout that the network's class names; one that keeps every name where it names none."""
     name = getattr(network, "official_layout", None)
-    return LAYOUTS[name] if isinstance(name, str) else _identity()
+    return LAYOUTS[name] if isinstance(name, str) else SAME

@@ -8,21 +8,25 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from segbench.networks.blocks.inputs import check_volume
+from segbench.networks.blocks.norm_act import norm_act
 from segbench.networks.blocks.unet import (
     NEGATIVE_SLOPE,
     ConvBlocks,
     ConvNormAct,
     Decoder,
+    Encoder,
     Plan,
     Triple,
+    as_triple,
     he_initialise,
     leave_unused_heads,
     make_plan,
     per_stage,
+    stage_sizes,
 )
 
 __all__ = ["PlainUNet", "ResidualBlock", "ResidualUNet"]
@@ -64,30 +68,6 @@ class UNet(nn.Module):
         return self.decoder(self.encoder(x_BCDHW), every_stage=self.deep_supervision and self.training)
 
 
-class PlainEncoder(nn.Module):
-    """Stages of plain convolutions, the first of each one strided."""
-
-    def __init__(self, in_channels: int, plan: Plan, convs: Sequence[int]) -> None:
-        super().__init__()
-        before = (in_channels, *plan.features[:-1])
-        # The inner Sequential of one keeps the ".0." of nnU-Net's names.
-        self.stages = nn.Sequential(
-            *(
-                nn.Sequential(ConvBlocks(count, a, b, kernel, stride=stride))
-                for count, a, b, kernel, stride in zip(
-                    convs, before, plan.features, plan.kernels, plan.strides, strict=True
-                )
-            )
-        )
-
-    def forward(self, x_BCDHW: Tensor) -> list[Tensor]:
-        """Outputs of all stages, finest first."""
-        outputs = [x_BCDHW]
-        for stage in self.stages:
-            outputs.append(stage(outputs[-1]))
-        return outputs[1:]
-
-
 class PlainUNet(UNet):
     """nnU-Net's plain U-Net.
 
@@ -113,9 +93,42 @@ class PlainUNet(UNet):
         deep_supervision: bool = False,
     ) -> None:
         plan = make_plan(features, strides, kernel_sizes)
-        encoder = PlainEncoder(in_channels, plan, per_stage(blocks, len(plan.features), "blocks"))
+        counts = per_stage(blocks, len(plan.features), "blocks")
+        # The inner Sequential of one keeps the ".0." of nnU-Net's names.
+        encoder = Encoder(
+            None,
+            (
+                nn.Sequential(ConvBlocks(count, a, b, kernel, stride=stride))
+                for count, a, b, kernel, stride in stage_sizes(plan, in_channels, counts)
+            ),
+        )
         decoder = Decoder(plan, (2,) * (len(plan.features) - 1), out_channels)
         super().__init__(in_channels, plan, encoder, decoder, deep_supervision=deep_supervision)
+
+
+class MeanPool(nn.AvgPool3d):
+    """The mean over blocks of voxels; on CUDA AvgPool3d has no deterministic backward, and this has one."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        """(B, C, D, H, W) -> (B, C, D/stride, H/stride, W/stride)."""
+        if input.is_cuda and torch.are_deterministic_algorithms_enabled():
+            return mean_of_blocks(input, as_triple(self.stride))
+        return super().forward(input)
+
+
+def mean_of_blocks(x_BCDHW: Tensor, stride: Triple) -> Tensor:
+    """The mean of every block of `stride` voxels, added in the order of AvgPool3d; sizes are multiples."""
+    depth, height, width = stride
+    parts = [
+        x_BCDHW[:, :, d::depth, h::height, w::width]
+        for d in range(depth)
+        for h in range(height)
+        for w in range(width)
+    ]
+    total = parts[0]
+    for part in parts[1:]:
+        total = total + part
+    return total / len(parts)
 
 
 class ResidualBlock(nn.Module):
@@ -133,14 +146,15 @@ class ResidualBlock(nn.Module):
         self.conv2 = ConvNormAct(out_channels, out_channels, kernel, act=False)
         skip: list[nn.Module] = []
         if stride != (1, 1, 1):
-            skip.append(nn.AvgPool3d(stride, stride))
+            skip.append(MeanPool(stride, stride))
         if in_channels != out_channels:
             skip.append(ConvNormAct(in_channels, out_channels, 1, bias=False, act=False))
         self.skip = nn.Sequential(*skip)
 
     def forward(self, x_BCDHW: Tensor) -> Tensor:
         """(B, in, D, H, W) -> (B, out, D/stride, H/stride, W/stride)."""
-        return functional.leaky_relu(self.conv2(self.conv1(x_BCDHW)) + self.skip(x_BCDHW), NEGATIVE_SLOPE)
+        y, norm = self.conv2.conv(self.conv1(x_BCDHW)), self.conv2.norm
+        return norm_act(y, norm.weight, norm.bias, residual=self.skip(x_BCDHW), slope=NEGATIVE_SLOPE)
 
 
 class ResidualStage(nn.Module):
@@ -158,35 +172,6 @@ class ResidualStage(nn.Module):
     def forward(self, x_BCDHW: Tensor) -> Tensor:
         """(B, in, D, H, W) -> (B, out, D/stride, H/stride, W/stride)."""
         return self.blocks(x_BCDHW)
-
-
-class ResidualEncoder(nn.Module):
-    """A stem of one convolution, then stages of residual blocks."""
-
-    def __init__(self, in_channels: int, plan: Plan, blocks: Sequence[int]) -> None:
-        super().__init__()
-        first = plan.features[0]
-        self.stem = ConvBlocks(1, in_channels, first, plan.kernels[0])
-        self.stages = nn.Sequential(
-            *(
-                ResidualStage(count, a, b, kernel, stride)
-                for count, a, b, kernel, stride in zip(
-                    blocks,
-                    (first, *plan.features[:-1]),
-                    plan.features,
-                    plan.kernels,
-                    plan.strides,
-                    strict=True,
-                )
-            )
-        )
-
-    def forward(self, x_BCDHW: Tensor) -> list[Tensor]:
-        """Outputs of all stages, finest first."""
-        outputs = [self.stem(x_BCDHW)]
-        for stage in self.stages:
-            outputs.append(stage(outputs[-1]))
-        return outputs[1:]
 
 
 class ResidualUNet(UNet):
@@ -214,7 +199,11 @@ class ResidualUNet(UNet):
         deep_supervision: bool = False,
     ) -> None:
         plan = make_plan(features, strides, kernel_sizes)
-        encoder = ResidualEncoder(in_channels, plan, per_stage(blocks, len(plan.features), "blocks"))
+        first, counts = plan.features[0], per_stage(blocks, len(plan.features), "blocks")
+        encoder = Encoder(
+            ConvBlocks(1, in_channels, first, plan.kernels[0]),
+            (ResidualStage(*size) for size in stage_sizes(plan, first, counts)),
+        )
         decoder = Decoder(plan, (1,) * (len(plan.features) - 1), out_channels)
         super().__init__(in_channels, plan, encoder, decoder, deep_supervision=deep_supervision)
         # As in nnU-Net, each block begins as its skip: the last norm before the sum starts at zero.

@@ -140,7 +140,7 @@ def plain_weights(weights: Mapping[str, object]) -> dict[str, Tensor]:
         if not isinstance(name, str) or not isinstance(tensor, Tensor):
             raise SegbenchError(
                 "SB406",
-                f"the entry {name!r} is no named tensor but a {type(tensor).__name__}",
+                f"the entry {name!r} is not a named tensor but a {type(tensor).__name__}",
                 expected="a mapping of names to tensors (a state_dict)",
                 found=type(tensor).__name__,
             )

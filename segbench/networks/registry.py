@@ -11,6 +11,7 @@ import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
+from functools import partial
 from typing import TYPE_CHECKING, Any, get_type_hints
 
 from pydantic import TypeAdapter, ValidationError
@@ -18,7 +19,7 @@ from pydantic import TypeAdapter, ValidationError
 from segbench.cards import list_model_cards, load_model_card
 from segbench.cards.model_card import ModelCard
 from segbench.core.errors import SegbenchError
-from segbench.networks.blocks.inputs import InputError
+from segbench.networks.blocks.inputs import InputError, check_volume
 from segbench.networks.implementation import check_override_words, resolve_implementation
 
 if TYPE_CHECKING:
@@ -150,7 +151,7 @@ def build_network(name: str, in_channels: int, out_channels: int, **overrides: A
     Raises:
         SegbenchError: SB101 unknown slug, SB502 a package that the card requires is not installed.
         UnknownOverrideError: An override the network does not know, or no plain value (a TypeError).
-        InputError: Values that cannot be (a ValueError), with the reason of a foreign constructor.
+        InputError: Values that are not valid (a ValueError), with the reason of a foreign constructor.
     """
     card = network_card(name)
     _check_channels(in_channels, out_channels)
@@ -162,18 +163,40 @@ def build_network(name: str, in_channels: int, out_channels: int, **overrides: A
     try:
         network = _construct(constructor, in_channels=in_channels, out_channels=out_channels, **arguments)
     except _REFUSALS as error:
-        # Want of memory or of a device is no fault of the arguments.
+        # Too little memory, or no device, is not the fault of the arguments.
         if not overrides or isinstance(error, SegbenchError) or _is_of_the_machine(error):
             raise
         raise _cannot_build(card, overrides, error) from error
     if not hasattr(network, "divisor"):
-        # Foreign modules check nothing, or deep inside; ours say what they need before any compute.
-        from segbench.networks.contract import add_contract
-
         fixed = arguments[card.overrides["patch_size"]] if card.input and card.input.fixed_size else None
-        fixed = (fixed,) * 3 if isinstance(fixed, int) else fixed
-        add_contract(network, card, in_channels=in_channels, size=fixed)
-    return network
+        _add_contract(network, card, in_channels, (fixed,) * 3 if isinstance(fixed, int) else fixed)
+    from segbench.networks.blocks.norm_act import channels_last_where_wanted
+
+    return channels_last_where_wanted(network)
+
+
+def _add_contract(
+    network: nn.Module, card: ModelCard, in_channels: int, size: tuple[int, ...] | None
+) -> None:
+    """Make a foreign module check its input as its card says, and return lists under deep supervision.
+
+    Foreign modules check nothing, or deep inside; ours say what they need before any compute. The module
+    stays its own class with its own keys. `size` is the one patch a network of fixed size takes.
+    """
+    assert card.input is not None  # the schema of network cards
+    needs = {"channels": in_channels, "divisor": card.input.divisor, "minimum": card.input.minimum}
+    network.register_forward_pre_hook(partial(_check_input, size=size, **needs))
+    if card.deep_supervision:
+        network.register_forward_hook(_as_list)
+
+
+def _check_input(module: nn.Module, inputs: tuple[Any, ...], **needs: Any) -> None:
+    check_volume(inputs[0], **needs)
+
+
+def _as_list(module: nn.Module, inputs: tuple[Any, ...], output: Any) -> Any:
+    """Deep supervision is a list, full resolution first; some packages return a tuple."""
+    return list(output) if isinstance(output, tuple) else output
 
 
 def build_on_meta(name: str, in_channels: int, out_channels: int, **overrides: Any) -> nn.Module:
@@ -199,7 +222,7 @@ _REFUSALS = (
     AssertionError,
     RuntimeError,
 )
-"""How constructors say that an argument cannot be."""
+"""How constructors say that an argument is not valid."""
 
 
 def _cannot_build(card: ModelCard, overrides: dict[str, Any], error: Exception) -> InputError:
@@ -324,7 +347,7 @@ def _check_kind(card: ModelCard, name: str, value: object, hint: Any) -> None:
         reason = faults[0]["msg"]
         raise InputError(
             "SB104",
-            f"model '{card.slug}': {name} cannot be {value!r}: {reason[0].lower()}{reason[1:]}",
+            f"model '{card.slug}': {name} = {value!r} is not valid: {reason[0].lower()}{reason[1:]}",
             expected=_written(hint),
             found=value,
             mend=f"{name} is {_written(hint)}; segbench show model:{card.slug} prints its arguments",

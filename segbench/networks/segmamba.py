@@ -10,12 +10,11 @@ from __future__ import annotations
 from math import prod
 
 from torch import Tensor, nn
-from torch.nn import functional
 
 from segbench.networks.blocks.inputs import InputError, check_volume
 from segbench.networks.blocks.mamba3 import Mamba3, check_slices
-from segbench.networks.blocks.residual import ResBlock, SideOutput, UpBlock, instance_norm
-from segbench.networks.segmamba_v2 import check_stages, decode
+from segbench.networks.blocks.norm_act import norm_act
+from segbench.networks.blocks.residual import SideOutput, UShape, instance_norm
 
 __all__ = ["GatedConv", "MambaLayer", "SegMamba"]
 
@@ -44,7 +43,7 @@ class GatedConv(nn.Module):
 
 
 def _norm_relu(x_BCDHW: Tensor) -> Tensor:
-    return functional.relu(instance_norm(x_BCDHW))
+    return norm_act(x_BCDHW, slope=0)
 
 
 class MambaLayer(nn.Module):
@@ -104,7 +103,7 @@ class Stage(nn.Module):
         return y, self.side(y)
 
 
-class SegMamba(nn.Module):
+class SegMamba(UShape):
     """SegMamba (V1) as released.
 
     Args:
@@ -131,25 +130,13 @@ class SegMamba(nn.Module):
         slices: tuple[int, int, int, int] | str = RELEASED_SLICES,
         backend: str = "auto",
     ) -> None:
-        super().__init__()
-        check_stages(features, depths)
-        self.in_channels = in_channels
-        self.divisor, self.minimum = 16, 32
-        self.slices = _slices_per_stage(slices)
-        self.stem = ResBlock(in_channels, features[0])
-        self.encoder = nn.ModuleList(
-            Stage(before, channels, depth, first=i == 0, slices=self.slices[i], backend=backend)
-            for i, (before, channels, depth) in enumerate(
-                zip((in_channels, *features[:3]), features, depths, strict=True)
-            )
-        )
-        widths = (*features[1:], hidden)
-        self.skips = nn.ModuleList(ResBlock(a, b) for a, b in zip(features, widths, strict=True))
-        self.decoder = nn.ModuleList(
-            UpBlock(a, b) for a, b in zip(reversed(widths), reversed(features), strict=True)
-        )
-        self.refine = ResBlock(features[0], features[0])
-        self.head = nn.Conv3d(features[0], out_channels, 1)
+        per_stage = _slices_per_stage(slices)
+
+        def stage(i: int, before: int, channels: int) -> nn.Module:
+            return Stage(before, channels, depths[i], first=i == 0, slices=per_stage[i], backend=backend)
+
+        super().__init__(in_channels, out_channels, features, depths, hidden, stage)
+        self.slices = per_stage
 
     def forward(self, x_BCDHW: Tensor) -> Tensor:
         """(B, in, D, H, W) -> logits (B, out, D, H, W)."""
@@ -157,11 +144,7 @@ class SegMamba(nn.Module):
         for i, slices in enumerate(self.slices):
             if not isinstance(slices, str):
                 check_slices(prod(length // 2 ** (i + 1) for length in x_BCDHW.shape[2:]), slices)
-        y, sides = x_BCDHW, []
-        for stage in self.encoder:
-            y, side = stage(y)
-            sides.append(side)
-        return self.head(self.refine(decode(self.decoder, self.skips, self.stem(x_BCDHW), sides)))
+        return super().forward(x_BCDHW)
 
 
 def _slices_per_stage(slices: tuple[int, ...] | str) -> tuple[int | str, ...]:

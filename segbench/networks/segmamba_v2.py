@@ -11,10 +11,10 @@ from __future__ import annotations
 from typing import Literal, get_args
 
 from torch import Tensor, nn
-from torch.nn import functional
 
-from segbench.networks.blocks.inputs import InputError, check_volume
-from segbench.networks.blocks.residual import ResBlock, SideOutput, SqueezeExcite, UpBlock, instance_norm
+from segbench.networks.blocks.inputs import InputError
+from segbench.networks.blocks.norm_act import norm_act
+from segbench.networks.blocks.residual import SideOutput, SqueezeExcite, UShape
 from segbench.networks.blocks.tri_oriented_mamba import DepthwiseLayer, MatchedLayer, TriOrientedMamba
 
 __all__ = ["ConvUnit", "LargeKernelConv", "SegMambaV2", "Stage"]
@@ -37,7 +37,7 @@ class ConvUnit(nn.Module):
 
     def forward(self, x_BCDHW: Tensor) -> Tensor:
         """(B, C, D, H, W) -> the same shape."""
-        return functional.relu(instance_norm(self.conv(x_BCDHW)))
+        return norm_act(self.conv(x_BCDHW), slope=0)
 
 
 class LargeKernelConv(nn.Module):
@@ -98,7 +98,7 @@ class Stage(nn.Module):
         return y, self.side(y)
 
 
-class SegMambaV2(nn.Module):
+class SegMambaV2(UShape):
     """SegMamba-V2 as released.
 
     Args:
@@ -111,8 +111,8 @@ class SegMambaV2(nn.Module):
         backend: Backend of the selective scan.
 
     Raises:
-        InputError: From the constructor for arguments that cannot be; from `forward` for sizes that are not a
-            multiple of `divisor`, below `minimum`, or of the wrong number of channels.
+        InputError: From the constructor for arguments that are not valid; from `forward` for sizes that are
+            not a multiple of `divisor`, below `minimum`, or of the wrong number of channels.
     """
 
     official_layout = "segmamba-v2"
@@ -128,54 +128,11 @@ class SegMambaV2(nn.Module):
         mixer: Mixer = "toom",
         backend: str = "auto",
     ) -> None:
-        super().__init__()
-        check_stages(features, depths)
         if mixer not in get_args(Mixer):
             raise InputError("SB104", f"no mixer called '{mixer}'", expected=get_args(Mixer), found=mixer)
-        self.in_channels = in_channels
-        self.divisor, self.minimum = 16, 32
-        first = features[0]
-        self.stem = ResBlock(in_channels, first)
-        self.encoder = nn.ModuleList(
-            Stage(before, channels, depth, mixer=mixer if i >= FIRST_MIXED_STAGE else None, backend=backend)
-            for i, (before, channels, depth) in enumerate(
-                zip((first, *features[:3]), features, depths, strict=True)
-            )
-        )
-        widths = (*features[1:], hidden)
-        self.skips = nn.ModuleList(ResBlock(a, b) for a, b in zip(features, widths, strict=True))
-        self.decoder = nn.ModuleList(
-            UpBlock(a, b) for a, b in zip(reversed(widths), reversed(features), strict=True)
-        )
-        self.refine = ResBlock(first, first)
-        self.head = nn.Conv3d(first, out_channels, 1)
 
-    def forward(self, x_BCDHW: Tensor) -> Tensor:
-        """(B, in, D, H, W) -> logits (B, out, D, H, W)."""
-        check_volume(x_BCDHW, channels=self.in_channels, divisor=self.divisor, minimum=self.minimum)
-        stem = self.stem(x_BCDHW)
-        y, sides = stem, []
-        for stage in self.encoder:
-            y, side = stage(y)
-            sides.append(side)
-        return self.head(self.refine(decode(self.decoder, self.skips, stem, sides)))
+        def stage(i: int, before: int, channels: int) -> nn.Module:
+            own = mixer if i >= FIRST_MIXED_STAGE else None
+            return Stage(before, channels, depths[i], mixer=own, backend=backend)
 
-
-def check_stages(features: tuple[int, ...], depths: tuple[int, ...]) -> None:
-    """Refuse anything but four widths and four depths, which this family's checkpoints are made of."""
-    if len(features) != 4 or len(depths) != 4:
-        raise InputError(
-            "SB104",
-            f"features and depths name four stages each; found {len(features)} and {len(depths)}",
-            expected="4 and 4",
-            found=f"{len(features)} and {len(depths)}",
-        )
-
-
-def decode(decoder: nn.ModuleList, skips: nn.ModuleList, stem: Tensor, sides: list[Tensor]) -> Tensor:
-    """The decoder of the family: the deepest skip upwards, each finer skip beside it, the stem last."""
-    kept = [stem, *(skip(side) for skip, side in zip(skips, sides, strict=True))]
-    y = kept.pop()
-    for block in decoder:
-        y = block(y, kept.pop())
-    return y
+        super().__init__(in_channels, out_channels, features, depths, hidden, stage, reads_stem=True)

@@ -16,9 +16,9 @@ from torch.nn import functional
 
 from segbench.networks.blocks.inputs import InputError, check_volume
 from segbench.networks.blocks.mamba import Mamba
-from segbench.networks.blocks.residual import ResBlock, UpBlock, instance_norm
+from segbench.networks.blocks.residual import ResBlock, UpBlock, check_stages, instance_norm
 from segbench.networks.blocks.tri_oriented_mamba import ORIENTATIONS, from_tokens, to_tokens
-from segbench.networks.segmamba_v2 import FIRST_MIXED_STAGE, check_stages
+from segbench.networks.segmamba_v2 import FIRST_MIXED_STAGE
 
 __all__ = ["DepthwiseBlock", "GatedConv", "ParallelDown", "SegMambaV2Paper", "TriOriented", "uncertainty"]
 
@@ -245,15 +245,18 @@ class SegMambaV2Paper(nn.Module):
     ) -> None:
         super().__init__()
         check_stages(features, depths)
-        _check_choice("downsampling", downsampling, get_args(Downsampling))
-        _check_choice("fusion", fusion, get_args(Fusion))
-        _check_choice("dw_norm", dw_norm, get_args(Norm))
-        _check_choice("toom_weights", toom_weights, get_args(Weights))
-        _check_choice("toom_directions", toom_directions, (1, 2))
-        _check_choice("toom_merge", toom_merge, get_args(Merge))
-        _check_choice("gsc_gate", gsc_gate, get_args(Gate))
-        _check_choice("gsc_last_kernel", gsc_last_kernel, (1, 3))
-        _check_choice("fue", fue, get_args(Uncertainty))
+        for name, value, allowed in (
+            ("downsampling", downsampling, Downsampling),
+            ("fusion", fusion, Fusion),
+            ("dw_norm", dw_norm, Norm),
+            ("toom_weights", toom_weights, Weights),
+            ("toom_directions", toom_directions, Literal[1, 2]),
+            ("toom_merge", toom_merge, Merge),
+            ("gsc_gate", gsc_gate, Gate),
+            ("gsc_last_kernel", gsc_last_kernel, Literal[1, 3]),
+            ("fue", fue, Uncertainty),
+        ):
+            _check_choice(name, value, get_args(allowed))
         if dw_kernel % 2 == 0:
             raise InputError("SB104", f"dw_kernel must be odd; found {dw_kernel}", found=dw_kernel)
         self.in_channels = in_channels

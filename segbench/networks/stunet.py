@@ -9,12 +9,19 @@ from __future__ import annotations
 from collections.abc import Sequence
 from itertools import pairwise
 
-import torch
 from torch import Tensor, nn
 
 from segbench.networks.blocks.inputs import check_volume
 from segbench.networks.blocks.resunet import BasicBlock, NearestUp
-from segbench.networks.blocks.unet import Triple, he_initialise, leave_unused_heads, make_plan, per_stage
+from segbench.networks.blocks.unet import (
+    Triple,
+    decode,
+    he_initialise,
+    leave_unused_heads,
+    make_plan,
+    per_stage,
+    stage_sizes,
+)
 
 __all__ = ["STUNet"]
 
@@ -49,12 +56,8 @@ class STUNet(nn.Module):
         self.in_channels = in_channels
         self.divisor, self.minimum = plan.divisor, plan.minimum
         self.deep_supervision = deep_supervision
-        before = (in_channels, *plan.features[:-1])
         self.conv_blocks_context = nn.ModuleList(
-            _stage(count, a, b, kernel, stride)
-            for count, a, b, kernel, stride in zip(
-                counts, before, plan.features, plan.kernels, plan.strides, strict=True
-            )
+            _stage(*size) for size in stage_sizes(plan, in_channels, counts)
         )
         pairs = list(pairwise(plan.features))[::-1]
         self.upsample_layers = nn.ModuleList(
@@ -78,15 +81,8 @@ class STUNet(nn.Module):
         skips = [x_BCDHW]
         for stage in self.conv_blocks_context:
             skips.append(stage(skips[-1]))
-        y, logits = skips.pop(), list[Tensor]()
-        every_stage = self.deep_supervision and self.training
-        last = len(self.seg_outputs) - 1
-        parts = zip(self.upsample_layers, self.conv_blocks_localization, self.seg_outputs, strict=True)
-        for u, (up, stage, head) in enumerate(parts):
-            y = stage(torch.cat((up(y), skips.pop()), dim=1))
-            if every_stage or u == last:
-                logits.append(head(y))
-        return logits[::-1] if every_stage else logits[-1]
+        parts = self.upsample_layers, self.conv_blocks_localization, self.seg_outputs
+        return decode(*parts, skips[1:], every_stage=self.deep_supervision and self.training)
 
 
 def _stage(count: int, in_channels: int, out_channels: int, kernel: Triple, stride: Triple) -> nn.Sequential:

@@ -19,12 +19,15 @@ from segbench.networks.blocks.inputs import check_volume
 from segbench.networks.blocks.mamba import Mamba
 from segbench.networks.blocks.resunet import BasicBlock, NearestUp
 from segbench.networks.blocks.unet import (
+    Encoder,
     Plan,
     Triple,
+    decode,
     he_initialise,
     leave_unused_heads,
     make_plan,
     per_stage,
+    stage_sizes,
 )
 from segbench.networks.nnunet import FEATURES, ResidualBlock
 
@@ -88,7 +91,11 @@ class UMamba(nn.Module):
         self.in_channels = in_channels
         self.divisor, self.minimum = plan.divisor, plan.minimum
         self.deep_supervision = deep_supervision
-        self.encoder = Encoder(in_channels, plan, counts)
+        first = plan.features[0]
+        self.encoder = Encoder(
+            _blocks(counts[0], in_channels, first, plan.kernels[0], (1, 1, 1)),
+            (_blocks(*size) for size in stage_sizes(plan, first, counts)),
+        )
         self.mamba_layer = MambaLayer(plan.features[-1], backend=backend) if bottleneck == "mamba" else None
         self.decoder = Decoder(plan, out_channels)
         he_initialise(self)
@@ -104,35 +111,6 @@ class UMamba(nn.Module):
         if self.mamba_layer is not None:
             skips[-1] = self.mamba_layer(skips[-1])
         return self.decoder(skips, every_stage=self.deep_supervision and self.training)
-
-
-class Encoder(nn.Module):
-    """A stem at full resolution, then stages; each begins with a projecting block."""
-
-    def __init__(self, in_channels: int, plan: Plan, counts: Sequence[int]) -> None:
-        super().__init__()
-        first, unit = plan.features[0], (1, 1, 1)
-        self.stem = _blocks(counts[0], in_channels, first, plan.kernels[0], unit)
-        self.stages = nn.Sequential(
-            *(
-                _blocks(count, a, b, kernel, stride)
-                for count, a, b, kernel, stride in zip(
-                    counts,
-                    (first, *plan.features[:-1]),
-                    plan.features,
-                    plan.kernels,
-                    plan.strides,
-                    strict=True,
-                )
-            )
-        )
-
-    def forward(self, x_BCDHW: Tensor) -> list[Tensor]:
-        """Outputs of all stages, finest first."""
-        outputs = [self.stem(x_BCDHW)]
-        for stage in self.stages:
-            outputs.append(stage(outputs[-1]))
-        return outputs[1:]
 
 
 class Decoder(nn.Module):
@@ -155,14 +133,7 @@ class Decoder(nn.Module):
 
     def forward(self, skips: Sequence[Tensor], *, every_stage: bool) -> Tensor | list[Tensor]:
         """Logits at full resolution, or with `every_stage` those of all stages, full resolution first."""
-        y, logits = skips[-1], list[Tensor]()
-        last = len(self.stages) - 1
-        parts = zip(self.upsample_layers, self.stages, self.seg_layers, strict=True)
-        for s, (up, stage, head) in enumerate(parts):
-            y = stage(torch.cat((up(y), skips[-2 - s]), dim=1))
-            if every_stage or s == last:
-                logits.append(head(y))
-        return logits[::-1] if every_stage else logits[-1]
+        return decode(self.upsample_layers, self.stages, self.seg_layers, skips, every_stage=every_stage)
 
 
 def _blocks(count: int, in_channels: int, out_channels: int, kernel: Triple, stride: Triple) -> nn.Sequential:

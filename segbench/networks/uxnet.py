@@ -10,9 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from segbench.networks.blocks.inputs import check_volume
-from segbench.networks.blocks.residual import ResBlock, UpBlock
-from segbench.networks.segmamba_v2 import check_stages, decode
+from segbench.networks.blocks.residual import UShape
 
 __all__ = ["UXNet", "UXNetBlock"]
 
@@ -75,7 +73,7 @@ class Stage(nn.Module):
         return y, self.norm(y)
 
 
-class UXNet(nn.Module):
+class UXNet(UShape):
     """3D UX-Net.
 
     Args:
@@ -97,30 +95,7 @@ class UXNet(nn.Module):
         depths: tuple[int, int, int, int] = (2, 2, 2, 2),
         hidden: int = 768,
     ) -> None:
-        super().__init__()
-        check_stages(features, depths)
-        self.in_channels = in_channels
-        self.divisor, self.minimum = 16, 32
-        self.stem = ResBlock(in_channels, features[0])
-        self.encoder = nn.ModuleList(
-            Stage(before, channels, depth, first=i == 0)
-            for i, (before, channels, depth) in enumerate(
-                zip((in_channels, *features[:3]), features, depths, strict=True)
-            )
-        )
-        widths = (*features[1:], hidden)
-        self.skips = nn.ModuleList(ResBlock(a, b) for a, b in zip(features, widths, strict=True))
-        self.decoder = nn.ModuleList(
-            UpBlock(a, b) for a, b in zip(reversed(widths), reversed(features), strict=True)
-        )
-        self.refine = ResBlock(features[0], features[0])
-        self.head = nn.Conv3d(features[0], out_channels, 1)
+        def stage(i: int, before: int, channels: int) -> nn.Module:
+            return Stage(before, channels, depths[i], first=i == 0)
 
-    def forward(self, x_BCDHW: Tensor) -> Tensor:
-        """(B, in, D, H, W) -> logits (B, out, D, H, W)."""
-        check_volume(x_BCDHW, channels=self.in_channels, divisor=self.divisor, minimum=self.minimum)
-        y, sides = x_BCDHW, []
-        for stage in self.encoder:
-            y, side = stage(y)
-            sides.append(side)
-        return self.head(self.refine(decode(self.decoder, self.skips, self.stem(x_BCDHW), sides)))
+        super().__init__(in_channels, out_channels, features, depths, hidden, stage)

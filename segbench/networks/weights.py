@@ -82,7 +82,7 @@ def read_metadata(path: Path | str) -> WeightsMetadata | None:
     """What a safetensors file says of itself; None where segbench did not write it.
 
     Raises:
-        SegbenchError: SB406 where the file is no safetensors file, or its metadata are damaged.
+        SegbenchError: SB406 where the file is not a safetensors file, or its metadata are damaged.
     """
     path = Path(path)
     try:
@@ -109,7 +109,7 @@ def read_metadata(path: Path | str) -> WeightsMetadata | None:
 def _decoded(words: Mapping[str, str], name: str, kind: type) -> Any:
     value = json.loads(words[name])
     if not isinstance(value, kind):
-        raise ValueError(f"{name} is no {kind.__name__}")
+        raise ValueError(f"{name} is not a {kind.__name__}")
     return value
 
 
@@ -193,12 +193,15 @@ def import_weights(
     output = _safetensors_name(output)
     check_targets([output], inputs=[Path(file)])
     network_card(model)
-    weights = plain_weights(read_weights(file))
-    inputs, outputs = _channel_counts(model, weights, path=Path(file), overrides=overrides)
-    _check_count("channels", channels, inputs)
-    _check_count("labels", labels, outputs)
-    build = partial(build_for_file, file) if overrides else build_network
-    network = build(model, inputs, outputs, **overrides)
+    network, weights, (inputs, outputs) = _built_for(Path(file), model, overrides)
+    for what, names, count in (("channels", channels, inputs), ("labels", labels, outputs)):
+        if names and len(names) != count:
+            raise SegbenchError(
+                "SB103",
+                f"{len(names)} names of {what} for weights with {count} {what}",
+                expected=count,
+                found=list(names),
+            )
     report = load_official_weights(network, weights, strict=strict)
     metadata = WeightsMetadata(model, inputs, outputs, overrides, tuple(channels), tuple(labels))
     write_weights(output, network.state_dict(), metadata)
@@ -225,11 +228,15 @@ def export_weights(file: Path | str, model: str, output: Path | str) -> tuple[st
         output = _safetensors_name(output)
     check_targets([output], inputs=[file])
     metadata = read_metadata(file) if file.suffix == ".safetensors" else None
-    overrides = _overrides_of(model, metadata)
-    weights = plain_weights(read_weights(file))
-    inputs, outputs = _channel_counts(model, weights, path=file, overrides=overrides)
-    build = partial(build_for_file, file) if overrides else build_network
-    network = build(model, inputs, outputs, **overrides)
+    if metadata is not None and metadata.model != model:
+        raise SegbenchError(
+            "SB406",
+            f"the file holds weights of '{metadata.model}', not of '{model}'",
+            expected=model,
+            found=metadata.model,
+        )
+    overrides = {} if metadata is None else dict(metadata.arguments)
+    network, weights, (inputs, outputs) = _built_for(file, model, overrides)
     load_official_weights(network, weights)
     official = export_official_weights(network)
     if output.suffix in (".pt", ".pth"):
@@ -254,28 +261,14 @@ def _safetensors_name(path: Path | str) -> Path:
     return path
 
 
-def _check_count(what: str, names: Sequence[str], count: int) -> None:
-    if names and len(names) != count:
-        raise SegbenchError(
-            "SB103",
-            f"{len(names)} names of {what} for weights with {count} {what}",
-            expected=count,
-            found=list(names),
-        )
-
-
-def _overrides_of(model: str, metadata: WeightsMetadata | None) -> dict[str, Any]:
-    """The overrides to build with, as the file names them."""
-    if metadata is None:
-        return {}
-    if metadata.model != model:
-        raise SegbenchError(
-            "SB406",
-            f"the file holds weights of '{metadata.model}', not of '{model}'",
-            expected=model,
-            found=metadata.model,
-        )
-    return dict(metadata.arguments)
+def _built_for(
+    file: Path, model: str, overrides: Mapping[str, Any]
+) -> tuple[nn.Module, dict[str, Tensor], tuple[int, int]]:
+    """The network that fits the weights in a file, those weights, and its input and output channels."""
+    weights = plain_weights(read_weights(file))
+    inputs, outputs = _channel_counts(model, weights, path=file, overrides=overrides)
+    build = partial(build_for_file, file) if overrides else build_network
+    return build(model, inputs, outputs, **overrides), weights, (inputs, outputs)
 
 
 def _channel_counts(
@@ -285,9 +278,11 @@ def _channel_counts(
     if overrides:  # the sizes of the card alone are not the file's word
         with _no_larger_than(path, model):
             build_on_meta(model, 1, 1, **overrides)
+    networks = [build_on_meta(model, *c, **overrides) for c in ((1, 1), (2, 1), (1, 2))]
+    layout = layout_of(networks[0])
     probes = [
-        _shapes(export_official_weights, build_on_meta(model, *c, **overrides))
-        for c in ((1, 1), (2, 1), (1, 2))
+        {name: tuple(tensor.shape) for name, tensor in export_official_weights(network).items()}
+        for network in networks
     ]
     found: list[int] = []
     for changed in probes[1:]:
@@ -297,8 +292,7 @@ def _channel_counts(
             for axis, (one, two) in enumerate(zip(shape, changed[name], strict=True))
             if one != two
         )
-        own = _own_name(model, name, overrides)
-        tensor = weights.get(name, weights.get(own))
+        tensor = weights.get(name, weights.get(layout.to_ours(name) or name))
         if tensor is None or tensor.ndim != len(probes[0][name]):
             raise SegbenchError(
                 "SB406",
@@ -309,11 +303,3 @@ def _channel_counts(
             )
         found.append(int(tensor.shape[axis]))
     return found[0], found[1]
-
-
-def _own_name(model: str, official: str, overrides: Mapping[str, Any]) -> str:
-    return layout_of(build_on_meta(model, 1, 1, **overrides)).to_ours(official) or official
-
-
-def _shapes(export: Any, network: nn.Module) -> dict[str, tuple[int, ...]]:
-    return {name: tuple(tensor.shape) for name, tensor in export(network).items()}

@@ -16,9 +16,8 @@ def profile_stage(context: Context) -> StageResult:
     """Write `profile.json` (`segbench.profile/1`) with one row for this network, patch and device."""
     from segbench.engine.device import choose_device
     from segbench.profiling.measure import static_row
-    from segbench.profiling.request import ProfileRequest
     from segbench.profiling.rows import profile_rows
-    from segbench.profiling.schema import ProfileDocument
+    from segbench.profiling.schema import ProfileDocument, ProfileRequest
 
     arguments = context.cell.network_arguments
     device = choose_device(context.execution.device)

@@ -13,9 +13,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils.flop_counter import flop_registry
-from torch.utils.module_tracker import ModuleTracker
+from torch.utils.flop_counter import FlopCounterMode, flop_registry
 
 from segbench.profiling.schema import CostFacts, ParameterFacts
 
@@ -43,73 +41,50 @@ def count_parameters(network: nn.Module) -> ParameterFacts:
     )
 
 
-class CostCounter(TorchDispatchMode):
-    """Counts FLOPs per operation and per module while it is entered, by torch's own registry of formulas.
+class CostCounter(FlopCounterMode):
+    """torch's counter, which also lists what it has no formula for.
 
     Operations of a backward pass go to the module whose output they differentiate.
 
     Attributes:
-        by_op: FLOPs by kind of operation.
-        by_module: FLOPs by module path, children of the network and theirs.
         uncounted: calls of operations that have no formula.
     """
 
     def __init__(self) -> None:
-        super().__init__()
-        self.by_op: Counter[str] = Counter()
-        self.by_module: Counter[str] = Counter()
+        super().__init__(display=False)
+        self.flop_registry = flop_registry  # itself, not a copy: the scan registers when it is first used
         self.uncounted: Counter[str] = Counter()
-        self._modules = ModuleTracker()
-        self._entered = 0
 
-    def __enter__(self) -> CostCounter:
-        """Start counting."""
-        # An operation made of others enters the counter again; a second entry of the tracker would leave its
-        # first hooks on every module of the process for good.
-        if self._entered == 0:
-            self._modules.__enter__()
-        self._entered += 1
-        super().__enter__()
-        return self
-
-    def __exit__(self, *exception: Any) -> None:
-        """Stop counting and leave every module as it was."""
-        super().__exit__(*exception)
-        self._entered -= 1
-        if self._entered == 0:
-            self._modules.__exit__(*exception)
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        """Run an operation and count it; one that is made of others is counted by its parts."""
-        kwargs = kwargs or {}
-        packet = func._overloadpacket
-        formula = flop_registry.get(packet)
-        if formula is None and func._can_decompose():
-            with self:
-                return func.decompose(*args, **kwargs)
-        result = func(*args, **kwargs)
-        name = packet._qualified_op_name
-        if formula is not None:
-            self._count(kind_of(name), int(formula(*args, **kwargs, out_val=result)))
-        elif not (func.is_view or name.startswith(_FREE)):
+    def _count_flops(self, func_packet: Any, out: Any, args: Any, kwargs: Any) -> Any:
+        name = func_packet._qualified_op_name
+        view = getattr(func_packet, func_packet.overloads()[0]).is_view
+        if func_packet not in self.flop_registry and not view and not name.startswith(_FREE):
             self.uncounted[name.replace("::", ".")] += 1
-        return result
+        return super()._count_flops(func_packet, out, args, kwargs)
 
-    def _count(self, kind: str, flops: int) -> None:
-        self.by_op[kind] += flops
-        for path in self._modules.parents:
+    @property
+    def by_op(self) -> Counter[str]:
+        """FLOPs by kind of operation."""
+        found: Counter[str] = Counter()
+        for packet, flops in self.get_flop_counts().get("Global", {}).items():
+            found[kind_of(packet._qualified_op_name)] += int(flops)
+        return found
+
+    @property
+    def by_module(self) -> dict[str, int]:
+        """FLOPs by module path, children of the network and theirs."""
+        found: dict[str, int] = {}
+        for path, counts in self.get_flop_counts().items():
             # The tracker's paths begin with the class of the network.
             _, _, inside = path.partition(".")
-            if inside and inside.count(".") <= 1:
-                self.by_module[inside] += flops
+            if inside and inside.count(".") <= 1 and counts:
+                found[inside] = sum(map(int, counts.values()))
+        return dict(sorted(found.items()))
 
 
 def kind_of(name: str) -> str:
     """Conv, matmul, attention or scan, from the name of an operation that has a formula."""
-    for kind, parts in KINDS.items():
-        if any(part in name for part in parts):
-            return kind
-    return "matmul"
+    return next((kind for kind, parts in KINDS.items() if any(part in name for part in parts)), "matmul")
 
 
 def count_cost(network: nn.Module, input_shape: Sequence[int], *, train: bool) -> CostFacts:
@@ -131,13 +106,14 @@ def count_cost(network: nn.Module, input_shape: Sequence[int], *, train: bool) -
     finally:
         network.train(mode)
         network.zero_grad(set_to_none=True)
-    by_op = {kind: counter.by_op[kind] / 1e9 for kind in KINDS}
+    kinds = counter.by_op
+    by_op = {kind: kinds[kind] / 1e9 for kind in KINDS}
     counted = sum(by_op.values()) - by_op["scan"]
     return CostFacts(
         gmacs=counted / 2,
         gflops=counted + by_op["scan"],
         by_op=by_op,
-        by_module={path: flops / 1e9 for path, flops in sorted(counter.by_module.items())},
+        by_module={path: flops / 1e9 for path, flops in counter.by_module.items()},
         uncounted_ops=dict(sorted(counter.uncounted.items())),
     )
 

@@ -1,4 +1,4 @@
-"""What a row was measured on, and what of it is known to be treacherous."""
+"""What a row was measured on: the machine, what a GPU's driver tells, and what is known to be treacherous."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ from torch import nn
 
 from segbench.core.environment import machine, versions
 
-__all__ = ["environment_facts", "hazards_of", "machine_slug"]
+__all__ = ["EnergyCounter", "environment_facts", "hazards_of", "machine_slug", "other_processes",
+           "process_bytes"]  # fmt: skip
 
 
 def environment_facts(device: torch.device) -> dict[str, Any]:
@@ -61,13 +62,78 @@ def hazards_of(network: nn.Module, dtype: str, device: torch.device, shape: tupl
     return found
 
 
-def _clock(device: torch.device) -> int | None:
-    from segbench.profiling.energy import device_handle
+def _driver(device: torch.device) -> tuple[Any, Any]:
+    """NVML and the handle of a GPU, or (None, None) where they cannot be had."""
+    if device.type != "cuda":
+        return None, None
+    try:
+        # Of the extra `gpu`; torch does not bring it.
+        import pynvml  # pyright: ignore[reportMissingImports]
 
-    nvml, handle = device_handle(device)
+        pynvml.nvmlInit()
+        identity = str(torch.cuda.get_device_properties(device).uuid)
+        return pynvml, pynvml.nvmlDeviceGetHandleByUUID(f"GPU-{identity}".encode())
+    except Exception:  # any missing driver, library or right means: nothing is told
+        return None, None
+
+
+def _told(device: torch.device, question: str, *arguments: Any) -> Any:
+    """What the driver says of a device; None where it cannot be asked or does not tell."""
+    nvml, handle = _driver(device)
     if nvml is None:
         return None
     try:
-        return int(nvml.nvmlDeviceGetClockInfo(handle, nvml.NVML_CLOCK_SM))
+        return getattr(nvml, question)(handle, *arguments)
     except nvml.NVMLError:
         return None
+
+
+def _clock(device: torch.device) -> int | None:
+    clock_of_multiprocessors = 1  # NVML_CLOCK_SM
+    return _told(device, "nvmlDeviceGetClockInfo", clock_of_multiprocessors)
+
+
+def other_processes(device: torch.device) -> bool | None:
+    """Whether processes other than this one compute on the device; None where the driver does not tell."""
+    running = _told(device, "nvmlDeviceGetComputeRunningProcesses")
+    return None if running is None else any(process.pid != os.getpid() for process in running)
+
+
+def process_bytes(device: torch.device) -> int | None:
+    """This process's memory on a GPU as the driver counts it, or None where it does not tell."""
+    running = _told(device, "nvmlDeviceGetComputeRunningProcesses") or ()
+    return next((process.usedGpuMemory for process in running if process.pid == os.getpid()), None)
+
+
+class EnergyCounter:
+    """The device's total-energy counter, read before and after; never estimated.
+
+    Attributes:
+        reason: why there is no counter, or None.
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        self._device = device
+        self._begin: float | None = None
+        self.reason: str | None = None
+        if device.type != "cuda":
+            self.reason = "no energy counter is read on this kind of device"
+        elif _driver(device)[0] is None:
+            self.reason = "NVML cannot be reached: pip install 'segbench[gpu]' (nvidia-ml-py)"
+
+    def start(self) -> None:
+        """Take the level from which is counted."""
+        self._begin = self._read()
+
+    def joules(self) -> float | None:
+        """Joules since `start`, or None."""
+        now = self._read()
+        return None if now is None or self._begin is None else now - self._begin
+
+    def _read(self) -> float | None:
+        if self.reason is not None:
+            return None
+        millijoules = _told(self._device, "nvmlDeviceGetTotalEnergyConsumption")
+        if millijoules is None:
+            self.reason = "the driver gives no total energy"
+        return None if millijoules is None else millijoules / 1e3

@@ -3,25 +3,20 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from segbench.networks import build_network, network_facts
 from segbench.networks.registry import build_on_meta
 from segbench.networks.scan import chosen_backend
-from segbench.profiling.energy import EnergyCounter, other_processes
 from segbench.profiling.flops import count_cost, count_parameters, mean_of
-from segbench.profiling.latency import Timing, measure_latency, synchronise
-from segbench.profiling.machine import environment_facts, hazards_of
+from segbench.profiling.latency import measure_latency, synchronise
+from segbench.profiling.machine import EnergyCounter, environment_facts, hazards_of, other_processes
 from segbench.profiling.memory import MemoryProbe, limit_address_space, tensor_bytes
-from segbench.profiling.request import ProfileRequest
-from segbench.profiling.schema import EnergyFacts, ProfileRow, ThroughputFacts
-from segbench.profiling.throughput import measure_volume
+from segbench.profiling.schema import EnergyFacts, ProfileRequest, ProfileRow, ThroughputFacts
 
 __all__ = ["measure_row", "runs_at_all", "static_row"]
 
@@ -61,8 +56,8 @@ def measure_row(request: ProfileRequest) -> ProfileRow:
     device = torch.device(request.device)
     if device.type == "cpu":
         limit_address_space()
-    subject = _Subject.build(request, device)
-    # Probing and compiling the scan is no memory and no time of the network.
+    subject = _Subject(request, device)
+    # Probing and compiling the scan is neither memory nor time of the network.
     backend = chosen_backend(device) if _scans(subject.network) else None
     probe = MemoryProbe(device)
     probe.start()
@@ -71,34 +66,22 @@ def measure_row(request: ProfileRequest) -> ProfileRow:
     synchronise(device)
     first_call_s = time.perf_counter() - begin
     gradients = subject.gradients_bytes
-    latency = None
-    counter = EnergyCounter(device)
     if request.mode == "train":
         subject.call()  # the optimiser's state is in the peak from the second step on
     memory = probe.facts(subject.network, subject.optimiser, gradients)
-    counted = _Counted(subject.call)
-    timing = Timing.of(device)
+    counter, calls_before = EnergyCounter(device), subject.calls
     counter.start()
-    latency = measure_latency(
-        counted, device, first_call_s=first_call_s, timing=timing, shared=other_processes(device)
-    )
+    latency = measure_latency(subject.call, device, first_call_s=first_call_s, shared=other_processes(device))
     joules = counter.joules()
-    windows_per_s = request.input_shape[0] / latency.median_s
-    throughput, per_volume = ThroughputFacts(windows_per_s=windows_per_s), None
-    if request.sliding is not None and request.mode == "infer":
-        throughput, per_volume = measure_volume(subject.network, request, device, windows_per_s)
-    energy = EnergyFacts(
-        joules_per_iteration=None if joules is None else joules / counted.calls,
-        joules_per_volume=per_volume,
-        reason=counter.reason,
-    )
+    # Warm-up is counted too: it costs energy as well.
+    each = None if joules is None else joules / (subject.calls - calls_before)
     return static.model_copy(
         update={
             "scan_backend": backend,
             "latency": latency,
             "memory": memory,
-            "throughput": throughput,
-            "energy": energy,
+            "throughput": ThroughputFacts(windows_per_s=request.input_shape[0] / latency.median_s),
+            "energy": EnergyFacts(joules_per_iteration=each, joules_per_volume=None, reason=counter.reason),
             "hazards": hazards_of(subject.network, request.dtype, device, request.input_shape),
             "environment": environment_facts(device),
         }
@@ -110,7 +93,7 @@ def runs_at_all(request: ProfileRequest) -> None:
     device = torch.device(request.device)
     if device.type == "cpu":
         limit_address_space()
-    subject = _Subject.build(request, device)
+    subject = _Subject(request, device)
     for _ in range(2 if request.mode == "train" else 1):
         subject.call()
     synchronise(device)
@@ -120,45 +103,25 @@ def _scans(network: nn.Module) -> bool:
     return any(hasattr(module, "A_log") for module in network.modules())
 
 
-class _Counted:
-    """A call that counts how often it was made (warm-up included: it costs energy too)."""
-
-    def __init__(self, call: Callable[[], None]) -> None:
-        self._call = call
-        self.calls = 0
-
-    def __call__(self) -> None:
-        self.calls += 1
-        self._call()
-
-
-@dataclass
 class _Subject:
-    """The network and its input, ready to be called."""
+    """The network and its input, ready to be called; counts the calls."""
 
-    network: nn.Module
-    x: Tensor
-    request: ProfileRequest
-    device: torch.device
-    optimiser: torch.optim.Optimizer | None
-    gradients_bytes: int | None = None
-
-    @classmethod
-    def build(cls, request: ProfileRequest, device: torch.device) -> _Subject:
+    def __init__(self, request: ProfileRequest, device: torch.device) -> None:
         torch.manual_seed(0)
-        network = build_network(
+        self.network = build_network(
             request.model, request.input_shape[1], request.out_channels, **overrides_of(request)
         ).to(device)
-        training = request.mode == "train"
-        network.train(training)
-        x = torch.randn(request.input_shape, device=device)
-        optimiser = None
-        if training:
-            optimiser = torch.optim.SGD(network.parameters(), lr=LEARNING_RATE, momentum=0.9)
-        return cls(network, x, request, device, optimiser)
+        self.network.train(request.mode == "train")
+        self.x = torch.randn(request.input_shape, device=device)
+        self.request, self.device, self.calls = request, device, 0
+        self.gradients_bytes: int | None = None
+        self.optimiser: torch.optim.Optimizer | None = None
+        if request.mode == "train":
+            self.optimiser = torch.optim.SGD(self.network.parameters(), lr=LEARNING_RATE, momentum=0.9)
 
     def call(self) -> None:
         """One forward pass in inference mode, or one training step."""
+        self.calls += 1
         if self.optimiser is None:
             with torch.inference_mode(), self._precision():
                 self.network(self.x)

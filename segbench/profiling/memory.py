@@ -11,6 +11,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from segbench.profiling.machine import process_bytes
 from segbench.profiling.schema import MemoryFacts
 
 __all__ = ["MemoryProbe", "bytes_of", "is_out_of_memory", "limit_address_space", "tensor_bytes"]
@@ -88,7 +89,7 @@ class MemoryProbe:
             reserved = torch.cuda.max_memory_reserved(self._device)
             # Gradients and optimiser live beside weights and activations at the peak.
             activations = allocated - weights - (gradients_bytes or 0) - (states or 0)
-            process = device_process_bytes(self._device)
+            process = process_bytes(self._device)
         else:
             process = _peak_resident()
             grown = None
@@ -105,22 +106,6 @@ class MemoryProbe:
             process_peak_bytes=process,
             max_patch=None,
         )
-
-
-def device_process_bytes(device: torch.device) -> int | None:
-    """This process's memory on a GPU as the driver counts it, or None where it does not tell."""
-    import os
-
-    from segbench.profiling.energy import device_handle
-
-    nvml, handle = device_handle(device)
-    if nvml is None:
-        return None
-    try:
-        running = nvml.nvmlDeviceGetComputeRunningProcesses(handle)
-        return next((p.usedGpuMemory for p in running if p.pid == os.getpid()), None)
-    except nvml.NVMLError:
-        return None
 
 
 def _optimiser_bytes(optimiser: torch.optim.Optimizer) -> int:

@@ -2,23 +2,17 @@
 
 from __future__ import annotations
 
-import json
-import os
-import queue
 import signal
-import subprocess
-import sys
-import threading
-import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from segbench.profiling.request import ProfileRequest
-from segbench.profiling.schema import ProfileRow
+from segbench.core.processes import Child, ChildEnded
+from segbench.profiling.schema import MemoryFacts, ProfileRequest, ProfileRow
 
 __all__ = ["largest_patch", "profile_rows"]
 
 LARGEST_CUBE = 1024
+WORKER = "segbench.profiling.worker"
 Report = Callable[[ProfileRow], None]
 
 
@@ -32,15 +26,14 @@ def profile_rows(requests: Sequence[ProfileRequest], *, report: Report | None = 
         report: Called with each row as soon as it is there.
     """
     rows: list[ProfileRow] = []
-    shared: _Worker | None = None
+    shared: Child | None = None
     try:
         for request in requests:
-            counted = request.device == "meta"
-            worker = shared if counted and shared is not None and shared.alive else _Worker()
-            shared = worker if counted else shared
-            row = _row(worker, request)
-            if not counted:
-                worker.stop()
+            if request.device == "meta":
+                shared = shared if shared is not None and shared.alive else Child(WORKER, silent=True)
+                row = _row(_asked("row", request, shared), request)
+            else:
+                row = _row(_asked("row", request), request)
                 if request.max_patch and row.status in {"ok", "oom"}:
                     row = _with_largest_patch(row, request)
             rows.append(row)
@@ -52,11 +45,31 @@ def profile_rows(requests: Sequence[ProfileRequest], *, report: Report | None = 
     return rows
 
 
-def _row(worker: _Worker, request: ProfileRequest) -> ProfileRow:
-    answer = worker.ask("row", request)
+def _asked(task: str, request: ProfileRequest, child: Child | None = None) -> dict[str, Any]:
+    """What a process answers, one of its own unless `child` is given; its end or delay is a status."""
+    asked = child or Child(WORKER, silent=True)
+    try:
+        question = {"task": task, "request": request.model_dump(mode="json")}
+        return asked.ask(question, limit_s=request.limit_s)
+    except TimeoutError as late:
+        return {"status": "timeout", "reason": str(late)}
+    except ChildEnded as end:
+        if end.code == -signal.SIGKILL:
+            return {"status": "oom", "reason": "ended by the system (signal 9), most likely for memory"}
+        return {"status": "error", "reason": f"the process ended with {end}"}
+    finally:
+        if child is None:
+            asked.stop()
+
+
+def _row(answer: dict[str, Any], request: ProfileRequest) -> ProfileRow:
     if "row" in answer:
         return ProfileRow.model_validate(answer["row"])
-    static = _static_facts(request) if request.device != "meta" and answer["status"] != "error" else {}
+    static: dict[str, Any] = {}
+    if request.device != "meta" and answer["status"] != "error":
+        # Parameters and cost of a row that could not be measured can still be counted.
+        counted = _asked("row", request.model_copy(update={"device": "meta"})).get("row", {})
+        static = {name: counted[name] for name in ("params", "cost", "environment") if name in counted}
     return ProfileRow(
         model=request.model,
         status=answer["status"],
@@ -70,17 +83,6 @@ def _row(worker: _Worker, request: ProfileRequest) -> ProfileRow:
     )
 
 
-def _static_facts(request: ProfileRequest) -> dict[str, Any]:
-    """Parameters and cost of a row that could not be measured: they can still be counted."""
-    worker = _Worker()
-    try:
-        answer = worker.ask("row", request.model_copy(update={"device": "meta"}))
-    finally:
-        worker.stop()
-    row = answer.get("row", {})
-    return {name: row[name] for name in ("params", "cost", "environment") if name in row}
-
-
 def _with_largest_patch(row: ProfileRow, request: ProfileRequest) -> ProfileRow:
     from segbench.networks import network_facts
 
@@ -88,15 +90,11 @@ def _with_largest_patch(row: ProfileRow, request: ProfileRequest) -> ProfileRow:
     edge, note = largest_patch(
         lambda n: _tries(request, n), step=facts.divisor, least=facts.minimum, most=LARGEST_CUBE
     )
-    memory = row.memory.model_dump() if row.memory else dict.fromkeys(_MEMORY_FIELDS)
+    memory = row.memory.model_dump() if row.memory else dict.fromkeys(MemoryFacts.model_fields)
     if memory["weights_bytes"] is None:
         memory["weights_bytes"] = row.params.total * 4 if row.params else 0
     memory |= {"max_patch": edge, "max_patch_note": note}
     return ProfileRow.model_validate({**row.model_dump(), "memory": memory})
-
-
-_MEMORY_FIELDS = ("weights_bytes", "gradients_bytes", "optimizer_bytes", "activations_bytes",
-                  "allocated_peak_bytes", "reserved_peak_bytes", "process_peak_bytes")  # fmt: skip
 
 
 def largest_patch(
@@ -134,77 +132,5 @@ def largest_patch(
 
 
 def _tries(request: ProfileRequest, edge: int) -> str:
-    worker = _Worker()
-    try:
-        shape = (*request.input_shape[:2], edge, edge, edge)
-        answer = worker.ask("try", request.model_copy(update={"input_shape": shape}))
-    finally:
-        worker.stop()
-    return str(answer["status"])
-
-
-class _Worker:
-    """A fresh process that answers one request after the other."""
-
-    def __init__(self) -> None:
-        self._process = subprocess.Popen(
-            [sys.executable, "-m", "segbench.profiling.worker"],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL if not os.environ.get("SEGBENCH_DEBUG") else None,
-            text=True,
-            start_new_session=True,
-        )
-        self._lines: queue.Queue[str] = queue.Queue()
-        threading.Thread(target=self._listen, daemon=True).start()
-
-    @property
-    def alive(self) -> bool:
-        """Whether it can be asked again."""
-        return self._process.poll() is None
-
-    def ask(self, task: str, request: ProfileRequest) -> dict[str, Any]:
-        """The answer, or a status for a process that died or took too long (it is ended then)."""
-        assert self._process.stdin is not None
-        question = {"task": task, "request": request.model_dump(mode="json")}
-        deadline = time.monotonic() + request.limit_s
-        try:
-            self._process.stdin.write(json.dumps(question) + "\n")
-            self._process.stdin.flush()
-            line = self._lines.get(timeout=max(0.0, deadline - time.monotonic()))
-        except queue.Empty:
-            self.stop()
-            return {"status": "timeout", "reason": f"not done after {request.limit_s:g} s"}
-        except BrokenPipeError:
-            line = ""
-        if line:
-            return json.loads(line)
-        code = self._process.wait()
-        if code == -signal.SIGKILL:
-            return {"status": "oom", "reason": "ended by the system (signal 9), most likely for memory"}
-        return {"status": "error", "reason": f"the process ended with {_named(code)}"}
-
-    def stop(self) -> None:
-        """End the process."""
-        if self.alive:
-            self._process.kill()
-        self._process.wait()
-        for stream in (self._process.stdin, self._process.stdout):
-            if stream is not None:
-                try:
-                    stream.close()
-                except BrokenPipeError:
-                    continue
-
-    def _listen(self) -> None:
-        assert self._process.stdout is not None
-        try:
-            for line in self._process.stdout:
-                self._lines.put(line)
-        except ValueError:  # closed by `stop`
-            return
-        self._lines.put("")
-
-
-def _named(code: int) -> str:
-    return f"signal {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
+    shape = (*request.input_shape[:2], edge, edge, edge)
+    return str(_asked("try", request.model_copy(update={"input_shape": shape}))["status"])

@@ -1,17 +1,26 @@
-"""The profile as data, `segbench.profile/1`: what was not measured is null, never 0."""
+"""What is to be measured, and the profile as data (`segbench.profile/1`): not measured is null, never 0."""
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from segbench.core.errors import SegbenchError
+
 __all__ = [
-    "SCHEMA", "CostFacts", "EnergyFacts", "LatencyFacts", "MemoryFacts", "ParameterFacts", "ProfileDocument",
-    "ProfileRow", "ThroughputFacts",
+    "SCHEMA", "CostFacts", "Device", "Dtype", "EnergyFacts", "LatencyFacts", "MemoryFacts", "Mode",
+    "ParameterFacts", "ProfileDocument", "ProfileRequest", "ProfileRow", "ThroughputFacts", "parse_shape",
 ]  # fmt: skip
 
 SCHEMA = "segbench.profile/1"
+LARGEST = 4096
+"""No axis of a medical volume is longer; beyond it a typing mistake is likelier."""
+_DIGITS = re.compile(r"\d+(x\d+)*")
+Mode = Literal["infer", "train"]
+Dtype = Literal["fp32", "bf16", "fp16"]
+Device = Literal["cpu", "cuda", "meta"]
 Count = Annotated[int, Field(ge=0)]
 Amount = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Status = Literal["ok", "oom", "timeout", "error", "unsupported"]
@@ -19,6 +28,25 @@ Status = Literal["ok", "oom", "timeout", "error", "unsupported"]
 
 class _Facts(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class ProfileRequest(_Facts):
+    """One row to be measured: only counted on the meta device; `limit_s` ends one that takes longer."""
+
+    model: str
+    input_shape: tuple[int, int, int, int, int] = (1, 4, 128, 128, 128)
+    out_channels: int = Field(default=4, ge=1)
+    mode: Mode = "infer"
+    dtype: Dtype = "fp32"
+    device: Device = "cpu"
+    max_patch: bool = False
+    limit_s: float = Field(default=600.0, gt=0)
+    overrides: dict[str, str | int | float | bool | tuple[int, ...]] = {}
+
+    @property
+    def patch(self) -> tuple[int, int, int]:
+        """Spatial part of the input."""
+        return self.input_shape[2:]
 
 
 class ParameterFacts(_Facts):
@@ -77,7 +105,7 @@ class MemoryFacts(_Facts):
 
 
 class ThroughputFacts(_Facts):
-    """Windows through the network per second, and whole volumes by the project's own sliding window."""
+    """Windows through the network per second; the rest stands in documents of earlier versions only."""
 
     windows_per_s: Amount
     volumes_per_s: Amount | None = None
@@ -103,8 +131,8 @@ class ProfileRow(_Facts):
     reason: str | None = None
     input_shape: list[int]
     out_channels: int
-    mode: Literal["infer", "train"]
-    dtype: Literal["fp32", "bf16", "fp16"]
+    mode: Mode
+    dtype: Dtype
     device: str
     scan_backend: str | None = None
     params: ParameterFacts | None = None
@@ -123,11 +151,33 @@ class ProfileDocument(_Facts):
     schema_name: Literal["segbench.profile/1"] = Field(default=SCHEMA, alias="schema")
     schema_version: Literal[1] = 1
     rows: list[ProfileRow]
-    published: list[dict[str, Any]] | None = None  # published costs beside ours, if asked for
 
     model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True)
 
     def as_json(self) -> dict[str, Any]:
         """Plain values, ready to be written."""
-        left_out = {"published"} if self.published is None else None
-        return self.model_dump(mode="json", by_alias=True, exclude=left_out)
+        return self.model_dump(mode="json", by_alias=True)
+
+
+def parse_shape(text: str, axes: int, *, flag: str) -> tuple[int, ...]:
+    """`1x4x128x128x128` as numbers.
+
+    Args:
+        text: As typed.
+        axes: How many numbers there must be.
+        flag: The flag, for the message.
+
+    Raises:
+        SegbenchError: SB104 for anything else, zeros and absurd lengths included.
+    """
+    example = "1x4x128x128x128" if axes == 5 else "155x240x240"
+    numbers = tuple(map(int, text.split("x"))) if _DIGITS.fullmatch(text) and len(text) < 64 else ()
+    if len(numbers) != axes or any(not 1 <= number <= LARGEST for number in numbers):
+        raise SegbenchError(
+            "SB104",
+            f"{flag} {text!r} is not a shape of {axes} axes between 1 and {LARGEST}",
+            expected=example,
+            found=text,
+            mend=f"write it like {example}",
+        )
+    return numbers

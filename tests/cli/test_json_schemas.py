@@ -66,6 +66,7 @@ DOCUMENTS: list[tuple[str, tuple[str, ...]]] = [
     ("report", ("report", "--format", "csv")),
     ("claim", ("claim", "--a", "91.37", "--b", "91.32", "--n", "250")),
     ("profile", ("profile", "--model", "nnunet-tiny", "--input", "1x1x32x32x32", "--device", "meta")),
+    ("check", ("check", "model:nnunet-tiny")),
     ("doctor", ("doctor",)),
     ("data-verify", ("data", "verify", "phantom-msd")),
     ("data-split", ("data", "split", "phantom-msd", "--folds", "3")),

@@ -51,7 +51,8 @@ def run_scan(
     if "s" not in present:
         arguments[1] = torch.nn.functional.softplus(leaves[1])
     y = selective_scan(*arguments, "s" in present, backend=backend)
-    weights = torch.randn(y.shape, generator=torch.Generator().manual_seed(1), dtype=torch.float64).to(dtype)
+    weights = torch.randn(y.shape, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    weights = weights.to(y.device, dtype)
     used = [t for t, a in zip(leaves, arguments, strict=True) if a is not None]
     gradients = torch.autograd.grad((y * weights).sum(), used)
     return [y.detach().double(), *(g.double() for g in gradients)]

@@ -9,7 +9,7 @@ from segbench.networks.bisegmamba import SpaceToChannel
 from segbench.networks.blocks.inputs import InputError, check_volume
 from segbench.networks.blocks.residual import ResBlock, UpBlock
 from segbench.networks.fingerprint import pcg64_input, set_pcg64_weights
-from segbench.networks.nnunet import PlainUNet
+from segbench.networks.nnunet import PlainUNet, mean_of_blocks
 
 
 @pytest.mark.parametrize(("before", "after"), [(3, 8), (8, 8)])
@@ -106,3 +106,12 @@ def test_input_check_names_what_is_required():
     assert caught.value.found == "32x40x32"
     with pytest.raises(InputError, match="at least 32; found 32x16x32"):
         check_volume(torch.zeros(1, 2, 32, 16, 32), channels=2, divisor=16, minimum=32)
+
+
+@pytest.mark.parametrize("stride", [(2, 2, 2), (1, 2, 2), (1, 1, 4)])
+def test_the_mean_of_blocks_is_average_pooling_to_the_bit(stride: tuple[int, int, int]) -> None:
+    x = torch.randn(2, 3, 4, 6, 8, generator=torch.Generator().manual_seed(0), requires_grad=True)
+    ours, theirs = mean_of_blocks(x, stride), torch.nn.AvgPool3d(stride, stride)(x)
+    assert torch.equal(ours, theirs)
+    grad = torch.randn(ours.shape, generator=torch.Generator().manual_seed(1))
+    assert torch.equal(*(torch.autograd.grad(y, x, grad)[0] for y in (ours, theirs)))

@@ -110,6 +110,19 @@ def test_auto_on_cuda_is_the_first_of_a_fixed_order_that_runs(monkeypatch: pytes
     assert choice.resolve_backend("auto", "cuda", True) == "torch"  # mamba_ssm takes no float64
 
 
+def test_a_kernel_that_adds_atomically_is_not_taken_for_results_that_repeat(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    report = choice.BackendReport("any", True, True, None, None, None)
+    monkeypatch.setattr(choice, "probe", lambda name, device: report)
+    monkeypatch.setattr(torch, "are_deterministic_algorithms_enabled", lambda: True)
+    assert chosen_backend("cuda") == "triton"
+    with scans_used("mamba_ssm"):
+        assert chosen_backend("cuda") == "triton"
+    with pytest.raises(BackendUnavailable, match="in no fixed order"):
+        chosen_backend("cuda", backend="mamba_ssm")
+
+
 def test_the_environment_overrides_auto_but_not_a_name(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SEGBENCH_SCAN", "reference")
     assert chosen_backend("cpu") == "reference"
@@ -166,3 +179,18 @@ def test_only_scans_that_ran_are_noted() -> None:
         with scans_used() as inner:
             selective_scan(*scan_inputs(1, 3, 2, 5), True)
     assert (outer, inner) == ({"torch"}, {"numba"})
+
+
+def test_the_whole_reason_of_mamba_ssm_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*arguments: object) -> None:
+        raise RuntimeError(
+            "selective_scan_cuda is not available.\nInstall with:\n  MAMBA_KEEP_CUDA_BUILD=TRUE"
+        )
+
+    monkeypatch.setattr(choice, "_obstacle", lambda *arguments: None)
+    monkeypatch.setattr(choice, "_difference", broken)
+    report = choice._probe.__wrapped__("mamba_ssm", "cuda")
+    assert not report.probe
+    assert report.reason == (
+        "RuntimeError: selective_scan_cuda is not available. Install with: MAMBA_KEEP_CUDA_BUILD=TRUE"
+    )

@@ -1,7 +1,8 @@
-"""The Triton kernels in Triton's interpreter on the CPU: index arithmetic, masks and scans as on a GPU.
+"""The Triton kernels in Triton's interpreter on the CPU: index arithmetic, masks and walks as on a GPU.
 
-Needs triton, which comes with CUDA builds of torch; skipped where it is not installed. What the interpreter
-cannot show is the compiler's work: speed, registers, and that the kernels compile for a device.
+Needs triton; skipped where it is not installed. What the interpreter cannot show is the compiler's work:
+speed, registers, and that the kernels compile for a device (`test_scan_triton_compile.py`). An operation
+takes it a third of a millisecond, so chunks are of 8 steps here, and one test has the real 64.
 """
 
 from __future__ import annotations
@@ -23,7 +24,8 @@ if not GPU and os.environ.get("TRITON_INTERPRET") != "1":
         "no GPU here; TRITON_INTERPRET=1 runs the kernels in the interpreter", allow_module_level=True
     )
 
-from segbench.networks.scan import choice, triton_backend  # noqa: E402
+from segbench.networks.scan import arguments, choice, lockstep, triton_backend  # noqa: E402
+from segbench.networks.scan.arguments import ScanInputs  # noqa: E402
 
 
 @pytest.fixture(autouse=True)
@@ -39,9 +41,22 @@ def device_allowed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(choice, "probe", probe)
 
 
+@pytest.fixture(autouse=True)
+def short_chunks(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    if request.node.name != "test_chunks_as_they_are":
+        for place, name, value in (
+            (arguments, "CHUNK", 8),
+            (lockstep, "CHUNK", 8),
+            (triton_backend, "CHUNK", 8),
+            (triton_backend, "STRIDE", 4),
+            (triton_backend, "PROGRAMS", 3),  # so that a program takes several items, one after the other
+        ):
+            monkeypatch.setattr(place, name, value)
+
+
 @pytest.mark.parametrize("present", ["", "D", "z", "+s", "Dz+s"])
 def test_every_combination_of_parts(present: str) -> None:
-    tensors = scan_inputs(2, 3, 2, 70)
+    tensors = scan_inputs(1, 3, 2, 11)
     exact = run_scan(tensors, backend="torch", present=present)
     found = run_scan(tensors, backend="triton", present=present)
     assert max(relative_errors(found, exact)) < 1e-11
@@ -51,11 +66,13 @@ def test_every_combination_of_parts(present: str) -> None:
     ("batch", "channels", "states", "length"),
     [
         (1, 1, 1, 1),
-        (1, 2, 16, 7),
-        (2, 3, 2, 64),
-        (1, 2, 3, 65),
-        (1, 1, 64, 3),
-        (2, 1, 5, 193),
+        (1, 2, 16, 7),  # less than a chunk
+        (2, 3, 2, 8),  # exactly one
+        (1, 2, 3, 9),  # a step more
+        (1, 1, 64, 3),  # many states
+        (2, 1, 3, 17),
+        (1, 33, 1, 9),  # a tile of the gradients, and one channel
+        (1, 65, 1, 3),  # a tile of the output, and one channel
     ],
 )
 def test_shapes(batch: int, channels: int, states: int, length: int) -> None:
@@ -65,42 +82,52 @@ def test_shapes(batch: int, channels: int, states: int, length: int) -> None:
     assert max(relative_errors(found, exact)) < 1e-11
 
 
-def test_several_tiles_and_groups_of_channels(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(triton_backend, "TILE", 256)
-    monkeypatch.setattr(triton_backend, "GROUP_CHANNELS", 4)
-    tensors = scan_inputs(2, 11, 2, 66)
-    exact = run_scan(tensors, backend="torch")
-    found = run_scan(tensors, backend="triton")
-    assert max(relative_errors(found, exact)) < 1e-11
-
-
-def test_more_chunks_than_a_tile_of_the_carry_holds() -> None:
-    tensors = scan_inputs(1, 2, 1, 64 * 66 + 5)
+def test_chunks_as_they_are() -> None:
+    tensors = scan_inputs(1, 2, 2, 65)
     exact = run_scan(tensors, backend="torch")
     found = run_scan(tensors, backend="triton")
     assert max(relative_errors(found, exact)) < 1e-11
 
 
 def test_bounds_of_single_precision() -> None:
-    tensors = [t.float().double() for t in scan_inputs(1, 2, 4, 300)]
+    tensors = [t.float().double() for t in scan_inputs(1, 2, 4, 60)]
     exact = run_scan(tensors, backend="torch")
     y, *gradients = relative_errors(run_scan(tensors, backend="triton", dtype=torch.float32), exact)
     assert y <= 1e-6
     assert max(gradients) <= 4e-6
 
 
-def test_views_are_not_copied() -> None:
-    wide = torch.randn(2, 30, 64)
-    u, delta, A, B, C, D, _, bias = (t.float() for t in scan_inputs(2, 32, 4, 30))
-    run = triton_backend._launch(
-        wide[..., :32].transpose(1, 2), delta, A, B, C, D, wide[..., 32:].transpose(1, 2), bias, True
-    )
+@pytest.mark.parametrize(("dtype", "bound"), [(torch.float16, 1e-3), (torch.bfloat16, 8e-3)])
+def test_inputs_of_sixteen_bits(dtype: torch.dtype, bound: float) -> None:
+    """The inputs are rounded alike; the results are rounded too (bf16: the interpreter cuts)."""
+    tensors = [t.to(dtype).double() for t in scan_inputs(1, 3, 4, 12)]
+    exact = run_scan(tensors, backend="torch")
+    assert max(relative_errors(run_scan(tensors, backend="triton", dtype=dtype), exact)) <= bound
+
+
+def test_views_are_not_copied_and_read_by_their_strides() -> None:
+    wide = torch.randn(2, 10, 64, dtype=torch.float64, generator=torch.Generator().manual_seed(3))
+    _, delta, A, B, C, D, _, bias = scan_inputs(2, 32, 1, 10)
+    halves = wide[..., :32].transpose(1, 2), wide[..., 32:].transpose(1, 2)
+    run = triton_backend._Launch(ScanInputs(halves[0], delta, A, B, C, D, halves[1], bias, True))
     assert run.u.data_ptr() == wide.data_ptr()
-    assert run.z.stride() == (30 * 64, 64, 1)
-    assert u.shape == (2, 32, 30)
+    assert run.z.stride() == (10 * 64, 64, 1)
+    tensors = [halves[0], delta, A, B, C, D, halves[1], bias]
+    found = run_scan(tensors, backend="triton")
+    assert max(relative_errors(found, run_scan(tensors, backend="torch"))) < 1e-11
 
 
 def test_repeats_to_the_bit() -> None:
-    tensors = scan_inputs(1, 5, 2, 70)
+    tensors = scan_inputs(1, 5, 2, 20)
     first, second = (run_scan(tensors, backend="triton", dtype=torch.float32) for _ in range(2))
     assert all(torch.equal(a, b) for a, b in zip(first, second, strict=True))
+
+
+def test_results_have_the_types_that_the_operator_promises() -> None:
+    tensors = [t.to(torch.float16) for t in scan_inputs(1, 2, 1, 3)]
+    inputs = ScanInputs(*tensors[:5], None, None, None, False)
+    y, states = triton_backend.forward(inputs, True)
+    absent = triton_backend.backward(y, inputs, states)[5:]
+    assert y.dtype == torch.float16
+    assert [g.dtype for g in (states, *absent)] == [torch.float32] * 4
+    assert [g.numel() for g in absent] == [0, 0, 0]

@@ -1,4 +1,4 @@
-"""Latency, memory, verdicts and the search for the largest patch, on made-up calls and numbers."""
+"""Latency, memory and the search for the largest patch, on made-up calls and numbers."""
 
 from __future__ import annotations
 
@@ -11,11 +11,15 @@ import torch
 
 from segbench.profiling.latency import Timing, measure_latency, summarise
 from segbench.profiling.memory import bytes_of, is_out_of_memory, tensor_bytes
-from segbench.profiling.request import ProfileRequest, parse_shape
 from segbench.profiling.rows import largest_patch
-from segbench.profiling.schema import CostFacts, ParameterFacts, ProfileDocument, ProfileRow
-from segbench.profiling.throughput import windows_in
-from segbench.profiling.verdict import compare_with_published
+from segbench.profiling.schema import (
+    CostFacts,
+    ParameterFacts,
+    ProfileDocument,
+    ProfileRequest,
+    ProfileRow,
+    parse_shape,
+)
 
 CPU = torch.device("cpu")
 
@@ -124,11 +128,6 @@ def test_shapes_that_are_none(text: str) -> None:
         parse_shape(text, 5, flag="--input")
 
 
-def test_windows_of_a_volume() -> None:
-    assert windows_in((155, 240, 240), (128, 128, 128), 0.5) == 2 * 3 * 3
-    assert windows_in((20, 128, 129), (128, 128, 128), 0.5) == 2
-
-
 def row(gmacs: float = 482.8, parameters: int = 31_199_796) -> ProfileRow:
     return ProfileRow(
         model="nnunet",
@@ -143,41 +142,12 @@ def row(gmacs: float = 482.8, parameters: int = 31_199_796) -> ProfileRow:
     )
 
 
-@pytest.mark.parametrize(
-    ("metric", "value", "shape", "their_parameters", "verdict"),
-    [
-        ("parameters_m", 31.2, "", None, "parameters equal"),
-        ("parameters_m", 40.0, "", None, "different configuration"),
-        ("compute_g", 482.8, "1x4x128x128x128", 31.2, "MAC under the name FLOP"),
-        ("compute_g", 965.6, "1x4x128x128x128", 31.2, "2 x MAC"),
-        ("compute_g", 538.1, "1x4x128x128x128", 31.2, "other set of operations"),
-        ("compute_g", 482.8, "1x4x128x128x128", 40.0, "different configuration"),
-        ("compute_g", 482.8, "1x4x96x96x96", 31.2, "another input (1x4x96x96x96)"),
-        ("memory_mb", 900.0, "1x4x128x128x128", None, "not measured here"),
-    ],
-)
-def test_verdicts(
-    metric: str, value: float, shape: str, their_parameters: float | None, verdict: str
-) -> None:
-    found = compare_with_published(
-        row(),
-        source="s",
-        metric=metric,
-        value=value,
-        verified=True,
-        shape=shape,
-        their_parameters_m=their_parameters,
-    )
-    assert found.verdict == verdict
-
-
 def test_the_document_validates_and_knows_no_other_fields() -> None:
     document = ProfileDocument(rows=[row()])
     plain = document.as_json()
     assert plain["schema"] == "segbench.profile/1"
     assert plain["schema_version"] == 1
     assert plain["rows"][0]["latency"] is None
-    assert "published" not in plain
     assert ProfileDocument.model_validate(plain) == document
     plain["rows"][0]["surprise"] = 1
     with pytest.raises(ValueError, match="surprise"):
@@ -185,5 +155,5 @@ def test_the_document_validates_and_knows_no_other_fields() -> None:
 
 
 def test_requests_survive_the_way_to_another_process() -> None:
-    request = ProfileRequest(model="nnunet", sliding=(10, 20, 30), overrides={"features": (8, 16), "a": 1.5})
+    request = ProfileRequest(model="nnunet", overrides={"features": (8, 16), "a": 1.5})
     assert ProfileRequest.model_validate(request.model_dump(mode="json")) == request

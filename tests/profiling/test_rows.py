@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import csv
 import json
-import os
-import signal
 from pathlib import Path
 
 import pytest
@@ -30,7 +28,7 @@ def test_a_measured_row_has_everything_and_zero_stands_for_nothing(monkeypatch: 
     brief = Timing(least_warm_up=1, most_warm_up=1, warm_up_s=0, iterations=3, seconds=5)
     monkeypatch.setattr(Timing, "of", lambda device: brief)
     monkeypatch.setattr(measure, "limit_address_space", lambda: None)  # this process lives on
-    row = measure.measure_row(small("segmamba-v2-tiny", sliding=(40, 40, 32)))
+    row = measure.measure_row(small("segmamba-v2-tiny"))
     assert row.status == "ok", row.reason
     assert row.scan_backend == "numba"
     assert row.latency.n == 3
@@ -41,9 +39,6 @@ def test_a_measured_row_has_everything_and_zero_stands_for_nothing(monkeypatch: 
     # In a process that has run other tests the activations may find room that is already resident.
     assert 0 <= row.memory.activations_bytes < row.memory.process_peak_bytes
     assert row.throughput.windows_per_s == pytest.approx(1 / row.latency.median_s)
-    assert row.throughput.windows_per_volume == 2 * 2
-    assert row.throughput.tta_factor == 1
-    assert row.throughput.volumes_per_s > 0
     assert row.energy.joules_per_iteration is None
     assert row.energy.reason
     assert row.environment["versions"]["torch"]
@@ -128,7 +123,7 @@ def test_what_python_raises_is_a_status(
         raise error
 
     monkeypatch.setattr(measure, "measure_row", fail)
-    answer = worker._answer("row", small())
+    answer = worker.answer({"task": "row", "request": small().model_dump(mode="json")})
     assert answer["status"] == status
     assert answer["reason"].endswith(reason)
 
@@ -149,15 +144,6 @@ def test_the_largest_patch_is_searched_in_processes_of_their_own(monkeypatch: py
     assert row.memory.max_patch_note == "larger cubes than 64 were not tried"
 
 
-def test_processes_end_with_the_command() -> None:
-    worker = rows._Worker()
-    process = worker._process
-    worker.stop()
-    assert process.poll() == -signal.SIGKILL
-    with pytest.raises(ProcessLookupError):
-        os.kill(process.pid, 0)
-
-
 @pytest.fixture
 def here(monkeypatch: pytest.MonkeyPatch) -> None:
     """The command counts in this process, which is quicker."""
@@ -167,13 +153,16 @@ def here(monkeypatch: pytest.MonkeyPatch) -> None:
     class Here:
         alive = True
 
-        def ask(self, task: str, request: ProfileRequest):
-            return worker._answer(task, request)
+        def __init__(self, module: str, *, silent: bool) -> None:
+            assert module == worker.__name__
+
+        def ask(self, question: dict, *, limit_s: float):
+            return worker.answer(question)
 
         def stop(self) -> None:
             pass
 
-    monkeypatch.setattr(profiling.rows, "_Worker", Here)
+    monkeypatch.setattr(profiling.rows, "Child", Here)
 
 
 @pytest.fixture(autouse=True)
@@ -210,8 +199,7 @@ def test_command_exit_is_3_when_a_row_failed(here) -> None:
         ["--model", "nnunet-tiny", "--mode", "test"],
         ["--model", "nnunet-tiny", "--dtype", "int8"],
         ["--model", "nnunet-tiny", "--device", "tpu"],
-        ["--model", "nnunet-tiny", "--mode", "train", "--sliding", "64x64x64", "--device", "meta"],
-        ["--model", "nnunet-tiny", "--compare", "mine"],
+        ["--model", "nnunet-tiny", "--format", "html"],
     ],
 )
 def test_wrong_flags_are_refused(flags: list[str]) -> None:
@@ -233,13 +221,13 @@ def test_a_floor_is_no_unknown_model() -> None:
 
 
 def test_what_was_only_counted_leaves_what_was_measured(tmp_path: Path) -> None:
-    from segbench.cli.tables.profiles import write
+    from segbench.cli.profile import write
 
     facts = {"model": "m", "status": "ok", "input_shape": [1, 1, 32, 32, 32], "out_channels": 4}
     facts |= {"mode": "infer", "dtype": "fp32", "environment": {"cpu": "some", "cores": 2}}
     for device in ("cpu", "meta"):
         row = ProfileRow.model_validate({**facts, "device": device})
-        write(ProfileDocument(rows=[row]), tmp_path, ())
+        write(ProfileDocument(rows=[row]), tmp_path)
     kept = sorted(path.name for path in tmp_path.rglob("*.json"))
     assert kept == ["m__1x1x32x32x32__infer__fp32.json", "m__1x1x32x32x32__infer__fp32__meta.json"]
 
@@ -261,30 +249,30 @@ def test_csv_latex_and_files(here, tmp_path: Path) -> None:
     assert not lint_latex(out)
 
 
-NUMBER = """
-[[number]]
-model = "nnU-Net"
-our_model = "nnunet"
-metric = "{}"
-value = {}
-unit = "{}"
-input = "1x4x128x128x128"
-read_from = "table 1"
-verified = true
-"""
+@pytest.mark.parametrize(
+    ("words", "shape", "told"),
+    [
+        (["--device", "cpu"], (1, 4, 64, 64, 64), True),
+        (["--device", "meta"], (1, 4, 128, 128, 128), False),
+        (["--device", "cpu", "--input", "1x1x32x32x32"], (1, 1, 32, 32, 32), False),
+    ],
+)
+def test_without_an_input_a_cpu_takes_one_that_it_can_finish_and_says_so(
+    words: list[str], shape: tuple[int, ...], told: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from typer.testing import CliRunner
 
+    from segbench import profiling
+    from segbench.cli.main import build_app
 
-def test_published_costs_stand_beside_ours(here, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from segbench.report.analysis import published
+    asked: list[tuple[int, ...]] = []
 
-    head = 'schema_version = 1\n[source]\nid = "paper"\ntitle = "t"\nkind = "paper"\n[protocol]\n'
-    (tmp_path / "paper.toml").write_text(
-        head + NUMBER.format("parameters_m", 31.2, "M") + NUMBER.format("compute_g", 538.1, "G")
-    )
-    monkeypatch.setattr(published, "_folders", lambda root: [tmp_path])
-    code, out = run("--model", "nnunet", "--device", "meta", "--compare", "published", "--json")
-    assert code == 0
-    document = json.loads(out)
-    verdicts = {entry["metric"]: entry["verdict"] for entry in document["published"]}
-    assert verdicts == {"parameters_m": "parameters equal", "compute_g": "other set of operations"}
-    validate(document, ProfileDocument.model_json_schema(by_alias=True))
+    def rows(requests, *, report):
+        asked.extend(tuple(request.input_shape) for request in requests)
+        return []
+
+    monkeypatch.setattr(profiling, "profile_rows", rows)
+    done = CliRunner().invoke(build_app(), ["profile", "--model", "nnunet-tiny", *words])
+    assert done.exit_code == 0, done.output
+    assert asked == [shape]
+    assert ("on a CPU: input 1x4x64x64x64" in done.stderr) == told

@@ -81,7 +81,7 @@ class Mamba3(StateSpaceModule):
             slices: Number of equal consecutive chunks that the third branch walks between.
 
         Raises:
-            InputError: Where L is no multiple of `slices` (a ValueError).
+            InputError: Where L is not a multiple of `slices` (a ValueError).
         """
         check_slices(x_BLC.shape[1], slices)
         x_BLE, z_BLE = self.in_proj(x_BLC).chunk(2, dim=-1)

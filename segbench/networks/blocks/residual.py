@@ -6,20 +6,23 @@ Source: Project-MONAI/MONAI monai/networks/blocks/unetr_block.py, dynunet_block.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from segbench.networks.blocks.inputs import InputError
+from segbench.networks.blocks.inputs import InputError, check_volume
+from segbench.networks.blocks.norm_act import norm_act
 
-__all__ = ["ResBlock", "SideOutput", "SqueezeExcite", "UpBlock", "instance_norm"]
+__all__ = ["ResBlock", "SideOutput", "SqueezeExcite", "UShape", "UpBlock", "check_stages", "instance_norm"]
 
 NEGATIVE_SLOPE = 0.01
 
 
 def instance_norm(x_BCDHW: Tensor) -> Tensor:
     """Instance norm without affine parameters, eps 1e-5."""
-    return functional.instance_norm(x_BCDHW, eps=1e-5)
+    return norm_act(x_BCDHW)
 
 
 class ResBlock(nn.Module):
@@ -40,10 +43,9 @@ class ResBlock(nn.Module):
 
     def forward(self, x_BCDHW: Tensor) -> Tensor:
         """(B, in, D, H, W) -> (B, out, D, H, W)."""
-        y = functional.leaky_relu(instance_norm(self.conv1(x_BCDHW)), NEGATIVE_SLOPE)
-        y = instance_norm(self.conv2(y))
+        y = self.conv2(norm_act(self.conv1(x_BCDHW), slope=NEGATIVE_SLOPE))
         kept = x_BCDHW if self.shortcut is None else instance_norm(self.shortcut(x_BCDHW))
-        return functional.leaky_relu(y + kept, NEGATIVE_SLOPE)
+        return norm_act(y, residual=kept, slope=NEGATIVE_SLOPE)
 
 
 class UpBlock(nn.Module):
@@ -105,3 +107,71 @@ class SideOutput(nn.Module):
     def forward(self, x_BCDHW: Tensor) -> Tensor:
         """(B, C, D, H, W) -> the same shape."""
         return self.reduce(functional.gelu(self.expand(instance_norm(x_BCDHW))))
+
+
+def check_stages(features: tuple[int, ...], depths: tuple[int, ...]) -> None:
+    """Refuse anything but four widths and four depths, which this family's checkpoints are made of."""
+    if len(features) != 4 or len(depths) != 4:
+        raise InputError(
+            "SB104",
+            f"features and depths name four stages each; found {len(features)} and {len(depths)}",
+            expected="4 and 4",
+            found=f"{len(features)} and {len(depths)}",
+        )
+
+
+class UShape(nn.Module):
+    """The U of the family: a stem at full size, four stages, a skip from each, a decoder, the head.
+
+    Args:
+        in_channels: Channels of the image.
+        out_channels: Classes of the logits.
+        features: Channels of the four stages.
+        depths: Layers of the four stages, checked here.
+        hidden: Channels of the deepest skip.
+        stage: Builds stage i from (i, channels before, channels): gives (stage output, side output).
+        reads_stem: Whether the first stage reads the stem; otherwise it reads the image.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        features: tuple[int, int, int, int],
+        depths: tuple[int, int, int, int],
+        hidden: int,
+        stage: Callable[[int, int, int], nn.Module],
+        *,
+        reads_stem: bool = False,
+    ) -> None:
+        super().__init__()
+        check_stages(features, depths)
+        self.in_channels = in_channels
+        self.divisor, self.minimum = 16, 32
+        self.reads_stem = reads_stem
+        first, widths = features[0], (*features[1:], hidden)
+        befores = (first if reads_stem else in_channels, *features[:3])
+        self.stem = ResBlock(in_channels, first)
+        self.encoder = nn.ModuleList(stage(i, befores[i], features[i]) for i in range(4))
+        self.skips = nn.ModuleList(ResBlock(a, b) for a, b in zip(features, widths, strict=True))
+        self.decoder = nn.ModuleList(
+            UpBlock(a, b) for a, b in zip(reversed(widths), reversed(features), strict=True)
+        )
+        self.refine = ResBlock(first, first)
+        self.head = nn.Conv3d(first, out_channels, 1)
+
+    def forward(self, x_BCDHW: Tensor) -> Tensor:
+        """(B, in, D, H, W) -> logits (B, out, D, H, W)."""
+        check_volume(x_BCDHW, channels=self.in_channels, divisor=self.divisor, minimum=self.minimum)
+        y = stem = self.stem(x_BCDHW)
+        if not self.reads_stem:
+            y = x_BCDHW
+        sides = []
+        for stage in self.encoder:
+            y, side = stage(y)
+            sides.append(side)
+        kept = [stem, *(skip(side) for skip, side in zip(self.skips, sides, strict=True))]
+        y = kept.pop()
+        for block in self.decoder:
+            y = block(y, kept.pop())
+        return self.head(self.refine(y))

@@ -9,6 +9,7 @@ from __future__ import annotations
 from torch import Tensor, nn
 from torch.nn import functional
 
+from segbench.networks.blocks.norm_act import norm_act
 from segbench.networks.blocks.unet import NEGATIVE_SLOPE, Triple
 
 __all__ = ["BasicBlock", "NearestUp"]
@@ -46,10 +47,10 @@ class BasicBlock(nn.Module):
 
     def forward(self, x_BCDHW: Tensor) -> Tensor:
         """(B, in, D, H, W) -> (B, out, D/stride, H/stride, W/stride)."""
-        y = functional.leaky_relu(self.norm1(self.conv1(x_BCDHW)), NEGATIVE_SLOPE)
-        y = self.norm2(self.conv2(y))
+        y = norm_act(self.conv1(x_BCDHW), self.norm1.weight, self.norm1.bias, slope=NEGATIVE_SLOPE)
+        y = self.conv2(y)
         kept = x_BCDHW if self.conv3 is None else self.conv3(x_BCDHW)
-        return functional.leaky_relu(y + kept, NEGATIVE_SLOPE)
+        return norm_act(y, self.norm2.weight, self.norm2.bias, residual=kept, slope=NEGATIVE_SLOPE)
 
 
 class NearestUp(nn.Module):

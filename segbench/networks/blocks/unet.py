@@ -6,32 +6,36 @@ Instance norm here is affine (eps 1e-5), convolutions carry a bias, LeakyReLU ha
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from math import prod
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from segbench.networks.blocks.inputs import InputError
+from segbench.networks.blocks.norm_act import norm_act
 
 __all__ = [
     "ConvBlocks",
     "ConvNormAct",
     "Decoder",
+    "Encoder",
     "Plan",
     "Triple",
     "as_triple",
+    "decode",
     "he_initialise",
     "leave_unused_heads",
     "make_plan",
     "per_stage",
+    "stage_sizes",
 ]
 
 NEGATIVE_SLOPE = 0.01
 Triple = tuple[int, int, int]
+StageSize = tuple[int, int, int, Triple, Triple]
 
 
 @dataclass(frozen=True)
@@ -53,6 +57,18 @@ class Plan:
         """The smallest spatial length: twice the divisor, since instance norm cannot take a single voxel."""
         divisor = self.divisor
         return 2 * divisor if isinstance(divisor, int) else (2 * divisor[0], 2 * divisor[1], 2 * divisor[2])
+
+
+def stage_sizes(plan: Plan, first: int, counts: Sequence[int]) -> Iterator[StageSize]:
+    """(count, channels before, channels, kernel, stride) of every encoder stage.
+
+    Args:
+        plan: Widths, strides and kernels.
+        first: Channels that the first stage reads.
+        counts: Blocks per stage.
+    """
+    befores = (first, *plan.features[:-1])
+    return zip(counts, befores, plan.features, plan.kernels, plan.strides, strict=True)
 
 
 def make_plan(
@@ -158,8 +174,8 @@ class ConvNormAct(nn.Module):
 
     def forward(self, x_BCDHW: Tensor) -> Tensor:
         """(B, in, D, H, W) -> (B, out, D/stride, H/stride, W/stride)."""
-        y = self.norm(self.conv(x_BCDHW))
-        return functional.leaky_relu(y, NEGATIVE_SLOPE) if self.act else y
+        slope = NEGATIVE_SLOPE if self.act else None
+        return norm_act(self.conv(x_BCDHW), self.norm.weight, self.norm.bias, slope=slope)
 
 
 class ConvBlocks(nn.Module):
@@ -177,6 +193,48 @@ class ConvBlocks(nn.Module):
     def forward(self, x_BCDHW: Tensor) -> Tensor:
         """(B, in, D, H, W) -> (B, out, D/stride, H/stride, W/stride)."""
         return self.convs(x_BCDHW)
+
+
+class Encoder(nn.Module):
+    """Stages one after the other, behind a stem at full size where there is one."""
+
+    def __init__(self, stem: nn.Module | None, stages: Iterable[nn.Module]) -> None:
+        super().__init__()
+        self.stem = stem
+        self.stages = nn.Sequential(*stages)
+
+    def forward(self, x_BCDHW: Tensor) -> list[Tensor]:
+        """Outputs of all stages, finest first."""
+        outputs = [x_BCDHW if self.stem is None else self.stem(x_BCDHW)]
+        for stage in self.stages:
+            outputs.append(stage(outputs[-1]))
+        return outputs[1:]
+
+
+def decode(
+    ups: nn.ModuleList,
+    stages: nn.ModuleList,
+    heads: nn.ModuleList,
+    skips: Sequence[Tensor],
+    *,
+    every_stage: bool,
+) -> Tensor | list[Tensor]:
+    """Logits from the outputs of an encoder: upsample, the skip beside it, a stage, a head.
+
+    Args:
+        ups: Upsampling of every decoder stage, deepest first.
+        stages: Decoder stages.
+        heads: Their heads.
+        skips: Outputs of the encoder's stages, finest first.
+        every_stage: Give the logits of all stages, full resolution first; otherwise those of full resolution.
+    """
+    y, logits = skips[-1], list[Tensor]()
+    last = len(stages) - 1
+    for s, (up, stage, head) in enumerate(zip(ups, stages, heads, strict=True)):
+        y = stage(torch.cat((up(y), skips[-2 - s]), dim=1))
+        if every_stage or s == last:
+            logits.append(head(y))
+    return logits[::-1] if every_stage else logits[-1]
 
 
 class Decoder(nn.Module):
@@ -201,17 +259,5 @@ class Decoder(nn.Module):
         self.seg_layers = nn.ModuleList(nn.Conv3d(fine, out_channels, 1) for fine, _ in pairs)
 
     def forward(self, skips: Sequence[Tensor], *, every_stage: bool) -> Tensor | list[Tensor]:
-        """Logits from the encoder's stage outputs (finest first).
-
-        Returns:
-            Logits at full resolution, or with `every_stage` those of all stages, full resolution first.
-        """
-        y, logits = skips[-1], list[Tensor]()
-        last = len(self.stages) - 1
-        for s, (up, stage, head) in enumerate(
-            zip(self.transpconvs, self.stages, self.seg_layers, strict=True)
-        ):
-            y = stage(torch.cat((up(y), skips[-2 - s]), dim=1))
-            if every_stage or s == last:
-                logits.append(head(y))
-        return logits[::-1] if every_stage else logits[-1]
+        """Logits from the encoder's stage outputs (finest first), as `decode` says."""
+        return decode(self.transpconvs, self.stages, self.seg_layers, skips, every_stage=every_stage)

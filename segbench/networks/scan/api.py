@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from segbench.networks.scan.arguments import check_arguments
+from segbench.networks.scan.arguments import ScanInputs, check_inputs
 from segbench.networks.scan.choice import backend_of_call, call_backend
 
 __all__ = ["selective_scan"]
@@ -52,6 +52,6 @@ def selective_scan(
     **Source:** Gu and Dao, Mamba, section 3; argument names and meaning of state-spaces/mamba
     mamba_ssm/ops/selective_scan_interface.py.
     """
-    check_arguments(u, delta, A, B, C, D, z, delta_bias)
-    name = _resolve(backend, u.device.type, u.dtype == torch.float64)
-    return call_backend(name, u, delta, A, B, C, D, z, delta_bias, delta_softplus)
+    inputs = ScanInputs(u, delta, A, B, C, D, z, delta_bias, delta_softplus)
+    check_inputs(inputs)
+    return call_backend(_resolve(backend, u.device.type, u.dtype == torch.float64), inputs)

@@ -1,11 +1,13 @@
-"""What the scan accepts, checked once before any compute, and the constants that all backends share."""
+"""What the scan takes, checked once before any compute, and the constants that all backends share."""
 
 from __future__ import annotations
+
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-__all__ = ["CHUNK", "as_token_major", "check_arguments", "chunks", "compute_dtype"]
+__all__ = ["CHUNK", "ScanInputs", "as_token_major", "check_inputs", "chunks", "compute_dtype"]
 
 CHUNK = 64
 """Steps between two saved states.
@@ -30,19 +32,30 @@ def as_token_major(x_bdl: Tensor, dtype: torch.dtype) -> Tensor:
     return x_bdl.transpose(1, 2).to(dtype).contiguous()
 
 
-def check_arguments(
-    u: Tensor,
-    delta: Tensor,
-    A: Tensor,
-    B: Tensor,
-    C: Tensor,
-    D: Tensor | None,
-    z: Tensor | None,
-    delta_bias: Tensor | None,
-) -> None:
+class ScanInputs(NamedTuple):
+    """What one scan reads, as `selective_scan` takes it.
+
+    A backend is a module with `forward(inputs, save_states)`, which gives the output (b, d, l) in u's type
+    and the states at the starts of chunks (b, chunks, n, d), empty unless saved; and `backward(grad, inputs,
+    states)`, which gives the gradients of the eight tensors, each in its input's type, empty if absent.
+    """
+
+    u: Tensor
+    delta: Tensor
+    A: Tensor
+    B: Tensor
+    C: Tensor
+    D: Tensor | None
+    z: Tensor | None
+    delta_bias: Tensor | None
+    delta_softplus: bool
+
+
+def check_inputs(inputs: ScanInputs) -> None:
     """Raise ValueError, naming the shapes, for anything the scan is not defined for."""
-    named = {"u": u, "delta": delta, "A": A, "B": B, "C": C, "D": D, "z": z, "delta_bias": delta_bias}
-    present = {name: tensor for name, tensor in named.items() if tensor is not None}
+    u, _, A, B, C, *_ = inputs
+    named = {name: value for name, value in inputs._asdict().items() if name != "delta_softplus"}
+    present = {name: tensor for name, tensor in named.items() if isinstance(tensor, Tensor)}
     for name, tensor in present.items():
         if not tensor.is_floating_point():
             kind = "complex" if tensor.is_complex() else str(tensor.dtype)

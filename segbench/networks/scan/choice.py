@@ -23,6 +23,7 @@ from torch.utils._python_dispatch import _disable_current_modes
 
 from segbench.core.errors import BackendUnavailable
 from segbench.networks.blocks.inputs import InputError
+from segbench.networks.scan.arguments import ScanInputs
 
 __all__ = ["BACKENDS", "BackendReport", "check_backend_name", "chosen_backend", "named_scans",
            "resolve_backend", "scan_backends_report", "scans_used"]  # fmt: skip
@@ -81,7 +82,9 @@ def _probe(backend: str, device_type: str) -> BackendReport:
     try:
         error = _difference(backend, torch.device(device_type))
     except Exception as failure:  # whatever an optional package does must not end the program
-        reason = f"{type(failure).__name__}: {failure}".splitlines()[0]
+        reason = f"{type(failure).__name__}: {failure}"
+        # mamba-ssm says in its last lines which command would build its kernel.
+        reason = " ".join(reason.split()) if backend == "mamba_ssm" else reason.splitlines()[0]
         return BackendReport(backend, importable, False, None, version, reason)
     agrees = error <= PROBE_TOLERANCE
     reason = None if agrees else f"differs from torch by {error:.1e}, more than {PROBE_TOLERANCE:g}"
@@ -122,8 +125,7 @@ def _example(device: torch.device, shape: tuple[int, int, int, int]) -> list[Ten
 
 def _gradients(backend: str, tensors: list[Tensor]) -> list[Tensor]:
     leaves = [tensor.detach().requires_grad_() for tensor in tensors]
-    u, delta, A, B, C, D, z, bias = leaves
-    y = call_backend(backend, u, delta, A, B, C, D, z, bias, True)
+    y = call_backend(backend, ScanInputs(*leaves, True))
     return [y.detach(), *torch.autograd.grad(y.square().sum(), leaves)]
 
 
@@ -165,28 +167,15 @@ def scans_used(decided: str | None = None) -> Generator[set[str]]:
         _decided.reset(before)
 
 
-def call_backend(
-    backend: str,
-    u: Tensor,
-    delta: Tensor,
-    A: Tensor,
-    B: Tensor,
-    C: Tensor,
-    D: Tensor | None,
-    z: Tensor | None,
-    delta_bias: Tensor | None,
-    delta_softplus: bool,
-) -> Tensor:
+def call_backend(backend: str, inputs: ScanInputs) -> Tensor:
     """The scan on one named backend, no questions asked."""
     if backend in {"reference", "mamba_ssm"}:  # these differentiate themselves
         module = "reference" if backend == "reference" else "mamba_ssm_backend"
-        scan = import_module(f"segbench.networks.scan.{module}").scan
-        return scan(u, delta, A, B, C, D, z, delta_bias, delta_softplus)
+        return import_module(f"segbench.networks.scan.{module}").scan(inputs)
     from segbench.networks.scan.operator import selective_scan_op
 
-    tensors = (u, delta, A, B, C, D, z, delta_bias)
-    save_states = torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in tensors)
-    return selective_scan_op(u, delta, A, B, C, D, z, delta_bias, delta_softplus, save_states, backend)[0]
+    needed = any(isinstance(value, Tensor) and value.requires_grad for value in inputs)
+    return selective_scan_op(*inputs, torch.is_grad_enabled() and needed, backend)[0]
 
 
 def check_backend_name(name: object, *, source: str = "") -> None:
@@ -241,7 +230,12 @@ def resolve_backend(requested: str, device_type: str, double: bool) -> str:
 def _why_not(backend: str, device_type: str, double: bool) -> str | None:
     """Why a backend cannot run a call; None where it can."""
     report = probe(backend, device_type)
-    return "takes no float64" if report.probe and double and backend == "mamba_ssm" else report.reason
+    if report.probe and backend == "mamba_ssm":
+        if double:
+            return "takes no float64"
+        if torch.are_deterministic_algorithms_enabled():
+            return "adds gradients in no fixed order, and results are to repeat to the bit"
+    return report.reason
 
 
 def backend_of_call(requested: str, device_type: str, double: bool) -> str:

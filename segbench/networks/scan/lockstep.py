@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from segbench.networks.scan.arguments import CHUNK, as_token_major, chunks, compute_dtype
+from segbench.networks.scan.arguments import CHUNK, ScanInputs, as_token_major, chunks, compute_dtype
 
 __all__ = ["backward", "forward"]
 
@@ -69,9 +69,8 @@ def _join(x_bSK: Tensor, length: int) -> Tensor:
     return x_bSK.flatten(1, 2)[:, :length]
 
 
-def _segments(
-    u: Tensor, delta: Tensor, A: Tensor, B: Tensor, C: Tensor, delta_bias: Tensor | None, softplus: bool
-) -> Segments:
+def _segments(inputs: ScanInputs) -> Segments:
+    u, delta, A, B, C, _, _, delta_bias, softplus = inputs
     dtype = compute_dtype(u.dtype)
     length = u.shape[2]
     count = chunks(length)
@@ -108,20 +107,10 @@ def _start_states(cut: Segments) -> Tensor:
     return start
 
 
-def forward(
-    u: Tensor,
-    delta: Tensor,
-    A: Tensor,
-    B: Tensor,
-    C: Tensor,
-    D: Tensor | None,
-    z: Tensor | None,
-    delta_bias: Tensor | None,
-    delta_softplus: bool,
-    save_states: bool,
-) -> tuple[Tensor, Tensor]:
-    """The output (b, d, l) in u's type and the start states (b, S, n, d), empty unless saved."""
-    cut = _segments(u, delta, A, B, C, delta_bias, delta_softplus)
+def forward(inputs: ScanInputs, save_states: bool) -> tuple[Tensor, Tensor]:
+    """Output and states at the starts of chunks, as `ScanInputs` says."""
+    u, D, z = inputs.u, inputs.D, inputs.z
+    cut = _segments(inputs)
     start = _start_states(cut)
     y_bSKd = torch.empty_like(cut.dt)
     h = start
@@ -215,21 +204,10 @@ def _step_back(
     return flowing
 
 
-def backward(
-    grad: Tensor,
-    u: Tensor,
-    delta: Tensor,
-    A: Tensor,
-    B: Tensor,
-    C: Tensor,
-    D: Tensor | None,
-    z: Tensor | None,
-    delta_bias: Tensor | None,
-    delta_softplus: bool,
-    states: Tensor,
-) -> tuple[Tensor, ...]:
-    """Gradients of (u, delta, A, B, C, D, z, delta_bias), each in its input's type, empty if absent."""
-    cut = _segments(u, delta, A, B, C, delta_bias, delta_softplus)
+def backward(grad: Tensor, inputs: ScanInputs, states: Tensor) -> tuple[Tensor, ...]:
+    """Gradients of the eight tensors, as `ScanInputs` says."""
+    u, delta, A, B, C, D, z, delta_bias, delta_softplus = inputs
+    cut = _segments(inputs)
     count, steps, length = states.shape[1], cut.steps, cut.length
     dtype = cut.u.dtype
     grad_bld = as_token_major(grad, dtype)

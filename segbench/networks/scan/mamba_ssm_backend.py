@@ -8,21 +8,13 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from segbench.networks.scan.arguments import ScanInputs
+
 __all__ = ["scan"]
 
 
 @torch.compiler.disable
-def scan(
-    u: Tensor,
-    delta: Tensor,
-    A: Tensor,
-    B: Tensor,
-    C: Tensor,
-    D: Tensor | None,
-    z: Tensor | None,
-    delta_bias: Tensor | None,
-    delta_softplus: bool,
-) -> Tensor:
+def scan(inputs: ScanInputs) -> Tensor:
     """The output (b, d, l) by mamba-ssm's own function, differentiated by its own backward.
 
     The kernel wants A, D and the bias in float32 and the rest in one type.
@@ -31,6 +23,7 @@ def scan(
     """
     from mamba_ssm.ops.selective_scan_interface import selective_scan_fn  # pyright: ignore[reportMissingImports]
 
+    u, delta, A, B, C, D, z, delta_bias, delta_softplus = inputs
     return selective_scan_fn(
         u,
         delta.to(u.dtype),

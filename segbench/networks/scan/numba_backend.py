@@ -18,7 +18,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from segbench.networks.scan import numba_kernel as kernel
-from segbench.networks.scan.arguments import CHUNK, chunks, compute_dtype
+from segbench.networks.scan.arguments import CHUNK, ScanInputs, chunks, compute_dtype
 
 __all__ = ["backward", "forward"]
 
@@ -81,17 +81,8 @@ def _even(x_bnl: Tensor, n: int, dtype: torch.dtype) -> np.ndarray:
     return _flat(x.contiguous())
 
 
-def _problem(
-    u: Tensor,
-    delta: Tensor,
-    A: Tensor,
-    B: Tensor,
-    C: Tensor,
-    D: Tensor | None,
-    z: Tensor | None,
-    delta_bias: Tensor | None,
-    softplus: bool,
-) -> kernel.Problem:
+def _problem(inputs: ScanInputs) -> kernel.Problem:
+    u, delta, A, B, C, D, z, delta_bias, softplus = inputs
     dtype = compute_dtype(u.dtype)
     _, channels, length = u.shape
     n, padded = A.shape[1] + A.shape[1] % 2, _blocks(channels, dtype) * _lanes(dtype)
@@ -124,20 +115,9 @@ def _like(x_bdl: Tensor, dtype: torch.dtype) -> Tensor:
     return x_bdl.new_empty((batch, length, channels), dtype=dtype)
 
 
-def forward(
-    u: Tensor,
-    delta: Tensor,
-    A: Tensor,
-    B: Tensor,
-    C: Tensor,
-    D: Tensor | None,
-    z: Tensor | None,
-    delta_bias: Tensor | None,
-    delta_softplus: bool,
-    save_states: bool,
-) -> tuple[Tensor, Tensor]:
-    """The output (b, d, l) in u's type and the start states (b, chunks, n, d), empty unless saved."""
-    problem = _problem(u, delta, A, B, C, D, z, delta_bias, delta_softplus)
+def forward(inputs: ScanInputs, save_states: bool) -> tuple[Tensor, Tensor]:
+    """Output and states at the starts of chunks, as `ScanInputs` says."""
+    u, A, problem = inputs.u, inputs.A, _problem(inputs)
     batch, channels, length = u.shape
     y = _like(u, compute_dtype(u.dtype))
     states = y.new_empty((batch, chunks(length), problem.n, channels) if save_states else (0,))
@@ -152,21 +132,10 @@ def forward(
     return y.to(u.dtype).transpose(1, 2), states
 
 
-def backward(
-    grad: Tensor,
-    u: Tensor,
-    delta: Tensor,
-    A: Tensor,
-    B: Tensor,
-    C: Tensor,
-    D: Tensor | None,
-    z: Tensor | None,
-    delta_bias: Tensor | None,
-    delta_softplus: bool,
-    states: Tensor,
-) -> tuple[Tensor, ...]:
-    """Gradients of (u, delta, A, B, C, D, z, delta_bias), each in its input's type, empty if absent."""
-    problem = _problem(u, delta, A, B, C, D, z, delta_bias, delta_softplus)
+def backward(grad: Tensor, inputs: ScanInputs, states: Tensor) -> tuple[Tensor, ...]:
+    """Gradients of the eight tensors, as `ScanInputs` says."""
+    u, delta, A, B, C, D, z, delta_bias, _ = inputs
+    problem = _problem(inputs)
     dtype = compute_dtype(u.dtype)
     batch, channels, length = u.shape
     n, states_n = A.shape[1], problem.n

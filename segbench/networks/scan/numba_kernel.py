@@ -3,8 +3,7 @@
 A block is as many channels as a vector has lanes. Per chunk of 64 steps the block's dt, dt u and output are
 staged in working memory that stays in the first-level cache; then pairs of states walk the 64 steps with
 state and decay rate in registers. The backward recomputes a chunk from its saved start state, keeps decays
-and states of two states n at a time, and walks back. A block's rows lie d elements apart, too far for
-hardware to foresee, so the next chunk's rows are asked for while this one is computed.
+and states of two states n at a time, and walks back.
 
 Gradients of B and C are sums over channels: they are summed per group of blocks, in a fixed order, and the
 groups are summed by the caller. Which thread does which group does not enter, so results are bitwise
@@ -30,7 +29,6 @@ from segbench.networks.scan.numba_vectors import (
     lanes_of,
     load,
     pointer,
-    prefetch,
     softplus_terms,
     splat,
     store,
@@ -184,27 +182,6 @@ def _write(target: Any, at: int, vector: Any, block: Block, work: Any) -> None:
 
 
 @njit(**_INNER)
-def _ask(tokens: Tokens, low: int, high: int, block: Block) -> None:
-    """Have a block's steps low to high - 1 fetched while other work goes on; rows lie too far apart for
-    hardware to foresee them.
-    """
-    at = block.batch * tokens.batch + block.column
-    for token in range(low, high):
-        prefetch(tokens.values, at + token * tokens.step)
-
-
-@njit(**_INNER)
-def _ask_inputs(problem: Problem, block: Block, start: int, k: int) -> None:
-    """The share of states k and k + 1 in fetching the chunk that begins at `start`."""
-    low = start + k * STEPS // problem.n
-    high = min(start + (k + 2) * STEPS // problem.n, problem.length)
-    _ask(problem.u, low, high, block)
-    _ask(problem.delta, low, high, block)
-    if problem.gated:
-        _ask(problem.gate, low, high, block)
-
-
-@njit(**_INNER)
 def _stage(problem: Problem, block: Block, start: int, count: int, work: Any) -> None:
     """The chunk's dt, dt u, D u and slope of the softplus, from memory into the working memory."""
     keep_apart()
@@ -272,7 +249,6 @@ def forward_items(
     length, channels, n = problem.length, problem.channels, problem.n
     blocks, chunks = (channels + lanes - 1) // lanes, (length + STEPS - 1) // STEPS
     padded = blocks * lanes
-    y_tokens = Tokens(y, length * channels, channels)
     for item in range(first, last):
         block = _block(item // blocks, item % blocks, channels, lanes)
         column = block.column
@@ -282,13 +258,7 @@ def forward_items(
             start = chunk * STEPS
             count = min(STEPS, length - start)
             _stage(problem, block, start, count, work)
-            # What comes next: the following chunk, or the first one of the next block, or nothing.
-            ahead, ahead_start = block, start + STEPS
-            if ahead_start >= length and item + 1 < last:
-                ahead, ahead_start = _block((item + 1) // blocks, (item + 1) % blocks, channels, lanes), 0
             for k in range(0, n, 2):
-                _ask_inputs(problem, ahead, ahead_start, k)
-                _ask(y_tokens, start + k * STEPS // n, min(start + (k + 2) * STEPS // n, length), block)
                 place = (STATE + k) * lanes
                 h0, h1 = load(work, place), load(work, place + lanes)
                 if saved:
@@ -459,10 +429,7 @@ def _finish_gradient(
 @njit(**_INNER)
 def _chunk_back(
     problem: Problem,
-    grad: Tokens,
     block: Block,
-    ahead: Block,
-    ahead_start: int,
     chunk: int,
     count: int,
     work: Any,
@@ -477,16 +444,6 @@ def _chunk_back(
     start = chunk * STEPS
     saved = Tokens(states, chunks * n * channels, channels)
     for k in range(0, n, 2):
-        _ask_inputs(problem, ahead, ahead_start, k)
-        low, high = k * STEPS // n, (k + 2) * STEPS // n
-        _ask(grad, ahead_start + low, min(ahead_start + high, length), ahead)
-        if ahead_start < length:
-            _ask(saved, ahead_start // STEPS * n + k, ahead_start // STEPS * n + k + 2, ahead)
-        low, high = start + low, min(start + high, length)
-        _ask(Tokens(gradients.u, length * channels, channels), low, high, block)
-        _ask(Tokens(gradients.delta, length * channels, channels), low, high, block)
-        if problem.gated:
-            _ask(Tokens(gradients.gate, length * channels, channels), low, high, block)
         h0 = _read(saved, chunk * n + k, block, work)
         h1 = _read(saved, chunk * n + k + 1, block, work)
         at = k * padded + block.column
@@ -545,15 +502,7 @@ def backward_items(
                 count = min(STEPS, length - start)
                 _stage(problem, block, start, count, work)
                 _stage_gradient(problem, grad, block, start, count, work)
-                # What comes next: the chunk before, or the last one of the group's next block, or nothing.
-                ahead, ahead_start = block, start - STEPS
-                if chunk == 0:
-                    ahead, ahead_start = _block(batch, index + 1, channels, lanes), (chunks - 1) * STEPS
-                    if index + 1 >= min((group + 1) * GROUP, blocks):
-                        ahead_start = length
-                _chunk_back(
-                    problem, grad, block, ahead, ahead_start, chunk, count, work, states, gradients, item
-                )
+                _chunk_back(problem, block, chunk, count, work, states, gradients, item)
                 g_D, g_bias = _finish_gradient(
                     problem, grad, block, start, count, work, gradients, g_D, g_bias
                 )

@@ -21,7 +21,7 @@ from numba.core import extending, types
 from numba.core.extending import models, overload, register_model
 
 __all__ = [
-    "cache_line", "exp2", "fill", "fma", "keep_apart", "lanes_of", "load", "pointer", "prefetch",
+    "cache_line", "exp2", "fill", "fma", "keep_apart", "lanes_of", "load", "pointer",
     "softplus_terms", "splat", "store", "sum_rows",
 ]  # fmt: skip
 
@@ -304,21 +304,6 @@ def keep_apart(typing_context: Any) -> Any:
         return context.get_dummy_value()
 
     return types.void(), generate
-
-
-@intrinsic
-def prefetch(typing_context: Any, memory: Any, index: Any) -> Any:
-    """Ask for the cache line of an element, without waiting for it and without harm if there is none."""
-
-    def generate(context: Any, builder: Builder, signature: Any, args: Any) -> Value:
-        byte_pointer, number = ir.PointerType(ir.IntType(8)), ir.IntType(32)
-        kind = ir.FunctionType(ir.VoidType(), [byte_pointer, number, number, number])
-        function = builder.module.declare_intrinsic("llvm.prefetch", [byte_pointer], kind)
-        place = builder.bitcast(builder.gep(args[0], [args[1]]), byte_pointer)
-        builder.call(function, [place, number(0), number(3), number(1)])
-        return context.get_dummy_value()
-
-    return types.void(memory, types.intp), generate
 
 
 @intrinsic

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.utils.flop_counter import register_flop_formula
 
-from segbench.networks.scan.arguments import chunks, compute_dtype
+from segbench.networks.scan.arguments import ScanInputs, chunks, compute_dtype
 
 __all__ = ["KERNELS", "scan_backward_flops", "scan_flops", "selective_scan_op"]
 
@@ -24,80 +24,47 @@ KERNELS = {
     "triton": "segbench.networks.scan.triton_backend",
 }
 """Backends behind the operator: modules with `forward` and `backward`, imported when first used."""
+_INPUTS = (
+    "Tensor u, Tensor delta, Tensor A, Tensor B, Tensor C, Tensor? D, Tensor? z, Tensor? delta_bias, "
+    "bool delta_softplus"
+)
+"""`ScanInputs` in the words of torch.library."""
+_EIGHT = ", ".join(["Tensor"] * 8)
 
 
-@torch.library.custom_op("segbench::selective_scan", mutates_args=())
-def selective_scan_op(
-    u: Tensor,
-    delta: Tensor,
-    A: Tensor,
-    B: Tensor,
-    C: Tensor,
-    D: Tensor | None,
-    z: Tensor | None,
-    delta_bias: Tensor | None,
-    delta_softplus: bool,
-    save_states: bool,
-    backend: str,
-) -> tuple[Tensor, Tensor]:
+@torch.library.custom_op(
+    "segbench::selective_scan",
+    mutates_args=(),
+    schema=f"({_INPUTS}, bool save_states, str backend) -> (Tensor, Tensor)",
+)
+def selective_scan_op(*arguments: Any) -> tuple[Tensor, Tensor]:
     """The output (b, d, l) and the saved states (b, chunks, n, d), empty unless `save_states`."""
-    kernel = import_module(KERNELS[backend])
-    return kernel.forward(u, delta, A, B, C, D, z, delta_bias, delta_softplus, save_states)
+    *values, save_states, backend = arguments
+    return import_module(KERNELS[backend]).forward(ScanInputs(*values), save_states)
 
 
 @selective_scan_op.register_fake
-def _(
-    u: Tensor,
-    delta: Tensor,
-    A: Tensor,
-    B: Tensor,
-    C: Tensor,
-    D: Tensor | None,
-    z: Tensor | None,
-    delta_bias: Tensor | None,
-    delta_softplus: bool,
-    save_states: bool,
-    backend: str,
-) -> tuple[Tensor, Tensor]:
+def _(*arguments: Any) -> tuple[Tensor, Tensor]:
+    *values, save_states, _ = arguments
+    u, A = ScanInputs(*values).u, ScanInputs(*values).A
     shape = (u.shape[0], chunks(u.shape[2]), A.shape[1], u.shape[1]) if save_states else (0,)
     return _token_major_like(u), u.new_empty(shape, dtype=compute_dtype(u.dtype))
 
 
-@torch.library.custom_op("segbench::selective_scan_backward", mutates_args=())
-def selective_scan_backward_op(
-    grad: Tensor,
-    u: Tensor,
-    delta: Tensor,
-    A: Tensor,
-    B: Tensor,
-    C: Tensor,
-    D: Tensor | None,
-    z: Tensor | None,
-    delta_bias: Tensor | None,
-    delta_softplus: bool,
-    states: Tensor,
-    backend: str,
-) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
+@torch.library.custom_op(
+    "segbench::selective_scan_backward",
+    mutates_args=(),
+    schema=f"(Tensor grad, {_INPUTS}, Tensor states, str backend) -> ({_EIGHT})",
+)
+def selective_scan_backward_op(*arguments: Any) -> tuple[Tensor, ...]:
     """Gradients of (u, delta, A, B, C, D, z, delta_bias); empty tensors where the input is absent."""
-    kernel = import_module(KERNELS[backend])
-    return kernel.backward(grad, u, delta, A, B, C, D, z, delta_bias, delta_softplus, states)
+    grad, *values, states, backend = arguments
+    return import_module(KERNELS[backend]).backward(grad, ScanInputs(*values), states)
 
 
 @selective_scan_backward_op.register_fake
-def _(
-    grad: Tensor,
-    u: Tensor,
-    delta: Tensor,
-    A: Tensor,
-    B: Tensor,
-    C: Tensor,
-    D: Tensor | None,
-    z: Tensor | None,
-    delta_bias: Tensor | None,
-    delta_softplus: bool,
-    states: Tensor,
-    backend: str,
-) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
+def _(*arguments: Any) -> tuple[Tensor, ...]:
+    u, delta, A, B, C, D, z, delta_bias, _ = ScanInputs(*arguments[1:-2])
 
     def nothing() -> Tensor:
         return u.new_empty((0,), dtype=compute_dtype(u.dtype))
@@ -151,35 +118,17 @@ selective_scan_backward_op.register_autograd(_no_second_backward)
 
 
 @register_flop_formula(torch.ops.segbench.selective_scan)
-def scan_flops(
-    u_shape: tuple[int, ...],
-    delta_shape: tuple[int, ...],
-    A_shape: tuple[int, ...],
-    B_shape: tuple[int, ...],
-    C_shape: tuple[int, ...],
-    D_shape: tuple[int, ...] | None,
-    z_shape: tuple[int, ...] | None,
-    *args: object,
-    **kwargs: object,
-) -> int:
+def scan_flops(*shapes: Any, **others: object) -> int:
     """FLOPs of the forward: 9 b l d n, and 2 b l d each for D and the gate.
 
     **Source:** the convention of state-spaces/mamba issue 110.
     """
-    batch, channels, length = u_shape
-    tokens = batch * length * channels
-    return tokens * (9 * A_shape[1] + 2 * (D_shape is not None) + 2 * (z_shape is not None))
+    (batch, channels, length), _, (_, states), _, _, D, z, *_ = shapes
+    return batch * length * channels * (9 * states + 2 * (D is not None) + 2 * (z is not None))
 
 
 @register_flop_formula(torch.ops.segbench.selective_scan_backward)
-def scan_backward_flops(
-    grad_shape: tuple[int, ...],
-    u_shape: tuple[int, ...],
-    delta_shape: tuple[int, ...],
-    A_shape: tuple[int, ...],
-    *args: object,
-    **kwargs: object,
-) -> int:
+def scan_backward_flops(*shapes: Any, **others: object) -> int:
     """FLOPs of the backward: 20 b l d n."""
-    batch, channels, length = u_shape
-    return 20 * batch * length * channels * A_shape[1]
+    _, (batch, channels, length), _, (_, states), *_ = shapes
+    return 20 * batch * length * channels * states

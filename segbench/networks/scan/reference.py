@@ -10,29 +10,20 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from segbench.networks.scan.arguments import compute_dtype
+from segbench.networks.scan.arguments import ScanInputs, compute_dtype
 
 __all__ = ["scan"]
 
 
-def scan(
-    u: Tensor,
-    delta: Tensor,
-    A: Tensor,
-    B: Tensor,
-    C: Tensor,
-    D: Tensor | None = None,
-    z: Tensor | None = None,
-    delta_bias: Tensor | None = None,
-    delta_softplus: bool = False,
-) -> Tensor:
+def scan(inputs: ScanInputs) -> Tensor:
     """The output (b, d, l), step by step.
 
-    h_t = exp(dt_t A) h_{t-1} + dt_t u_t B_t, y_t = <C_t, h_t> + D u_t. Arguments as `selective_scan`.
+    h_t = exp(dt_t A) h_{t-1} + dt_t u_t B_t, y_t = <C_t, h_t> + D u_t.
 
     **Source:** Gu and Dao, Mamba, algorithm 2; argument semantics after state-spaces/mamba
     mamba_ssm/ops/selective_scan_interface.py.
     """
+    u, delta, A, B, C, D, z, delta_bias, delta_softplus = inputs
     dtype = compute_dtype(u.dtype)
     x, dt, A_, B_, C_ = (tensor.to(dtype) for tensor in (u, delta, A, B, C))
     if delta_bias is not None:

@@ -1,20 +1,24 @@
-"""The selective scan on a CUDA device, in Triton: all chunks in parallel, states carried between them.
+"""The selective scan on a CUDA device, in Triton: a thread owns channels, with all their states in registers.
 
-A program holds a tile (T steps, D channels, N states) of one chunk and scans it along T in registers. Three
-passes forward: end states of all chunks from a zero state; the states carried from chunk to chunk (a scan
-over chunks, the same way); the output from the right start states. Backward the same with adjoints, then one
-pass that recomputes a chunk's states and writes all gradients. There are always programs enough.
+A program is one warp that walks the steps of one chunk for D adjacent channels. Its tiles are (N, D) with the
+states first: that lays all states of a channel into one thread, so the recurrence and the sums over states
+need no exchange between threads, and every row of tokens is read by adjacent threads. Sequences are cut into
+chunks of T steps that run in parallel: end states of all chunks from a zero state; the states carried from
+chunk to chunk; the output from the right start states. Backward the same with adjoints, then one pass that
+walks each chunk once more: forwards, leaving the state of every S-th step, then backwards by S steps at a
+time, whose states it makes again.
 
-Gradients of B and C are sums over channels: a program walks a group of channel tiles and writes one partial
-sum per group, and the groups are added in a fixed order; nothing is added atomically, so results repeat to
-the bit.
+Gradients of B and C are sums over channels: a program sums its own channels and writes one partial sum per
+tile, and the tiles are added in a fixed order; nothing is added atomically, so results repeat to the bit.
 
-Legend: b batch, l steps, d channels, n states; T, D, N sizes of a tile (powers of two). Tensors of tokens are
-(b, l, d) with adjacent channels, states (b, chunks, n, d).
+Legend: b batch, l steps, d channels, n states; T, S, D, N are sizes (powers of two). Tensors of tokens are
+(b, l, d) with adjacent channels, states (b, chunks, n, d), A is (n, d). Scratch of a program in `gradients`:
+marks (T / S, N, D), trail (S, N, D), steps (T, D); a barrier stands between writing and reading, and before
+writing again, since threads may read other parts than they wrote.
 """
 
 # Triton reads no annotations: arguments that end in _ptr are pointers, capitals are compile-time constants.
-# ruff: noqa: ANN001, ANN201, ANN202
+# ruff: noqa: ANN001, ANN201, ANN202, SIM108, SIM300
 # pyright: reportMissingImports=false, reportPossiblyUnboundVariable=false
 
 from __future__ import annotations
@@ -26,81 +30,76 @@ __all__ = ["carry", "chunk_adjoints", "chunk_ends", "gradients", "outputs"]
 
 
 @triton.jit
-def _combine(decay_a, x_a, decay_b, x_b):
-    return decay_a * decay_b, decay_b * x_a + x_b
-
-
-@triton.jit
 def _sigmoid(x):
     w = tl.exp(-tl.abs(x))
     return tl.where(x >= 0, 1.0, w) / (1.0 + w)
 
 
 @triton.jit
-def _softplus(x):
+def _softplus(x, KIND: tl.constexpr):
     """log(1 + exp(x)) as max(x, 0) + 2 artanh(w / (2 + w)), w = exp(-|x|): precise for very negative x."""
     w = tl.exp(-tl.abs(x))
     s = w / (2.0 + w)
     q = s * s
-    series = 2.0 / 35
-    for k in tl.static_range(16, -1, -1):
+    TERMS: tl.constexpr = 18 if KIND == tl.float64 else 7
+    series = q * 0.0 + 2.0 / (2 * TERMS - 1)
+    for k in tl.static_range(TERMS - 2, -1, -1):
         series = series * q + 2.0 / (2 * k + 1)
     return tl.maximum(x, 0.0) + s * series
 
 
 @triton.jit
-def _steps(
-    delta_ptr,
-    bias_ptr,
-    batch,
-    t,
-    d,
-    length,
-    channels,
-    stride_b,
-    stride_t,
-    SOFTPLUS: tl.constexpr,
-    BIAS: tl.constexpr,
-    KIND: tl.constexpr,
-):
-    """Step sizes and their raw values at (t, d), both 0 past the end: such a step changes nothing."""
-    inside = (t < length)[:, None] & (d < channels)[None, :]
-    place = batch * stride_b + t[:, None] * stride_t + d[None, :]
-    raw = tl.load(delta_ptr + place, mask=inside, other=0.0).to(KIND)
-    if BIAS:
-        raw += tl.load(bias_ptr + d, mask=d < channels, other=0.0).to(KIND)[None, :]
-    dt = raw
-    if SOFTPLUS:
-        dt = _softplus(raw)
-    return tl.where(inside, dt, 0.0), raw
+def _row(ptr, d, channels, KIND: tl.constexpr):
+    """One value per channel, 0 for channels that do not exist."""
+    return tl.load(ptr + d, mask=d < channels, other=0.0).to(KIND)
 
 
 @triton.jit
-def _tokens(ptr, batch, t, d, length, channels, stride_b, stride_t, KIND: tl.constexpr):
-    inside = (t < length)[:, None] & (d < channels)[None, :]
-    place = batch * stride_b + t[:, None] * stride_t + d[None, :]
-    return tl.load(ptr + place, mask=inside, other=0.0).to(KIND)
+def _column(ptr, n, states, KIND: tl.constexpr):
+    """One value per state, 0 for states that do not exist."""
+    return tl.load(ptr + n, mask=n < states, other=0.0).to(KIND)
 
 
 @triton.jit
-def _rates(A_ptr, d, n, channels, states, KIND: tl.constexpr):
-    """A log2(e) at (d, n), 0 for what does not exist."""
-    inside = (d < channels)[:, None] & (n < states)[None, :]
-    return tl.load(A_ptr + d[:, None] * states + n[None, :], mask=inside, other=0.0).to(KIND)
+def _step(delta_ptr, bias, d, channels, SOFTPLUS: tl.constexpr, KIND: tl.constexpr):
+    """The step size of each channel and its raw value."""
+    raw = _row(delta_ptr, d, channels, KIND) + bias
+    return (_softplus(raw, KIND) if SOFTPLUS else raw), raw
 
 
 @triton.jit
-def _projection(ptr, batch, t, n, length, states, KIND: tl.constexpr):
-    """B or C, stored (b, l, n), at (t, n)."""
-    inside = (t < length)[:, None] & (n < states)[None, :]
-    place = (batch * length + t[:, None]) * states + n[None, :]
-    return tl.load(ptr + place, mask=inside, other=0.0).to(KIND)
+def _bias(ptr, d, channels, THERE: tl.constexpr, KIND: tl.constexpr):
+    """One value per channel, zeros where there are none."""
+    if THERE:
+        found = _row(ptr, d, channels, KIND)
+    else:
+        found = tl.zeros_like(d).to(KIND)
+    return found
 
 
 @triton.jit
-def _state_place(batch, chunk, chunks, d, n, channels, states):
-    """Where the state (d, n) of a chunk lies in (b, chunks, n, d)."""
-    return ((batch * chunks + chunk) * states + n[None, :]) * channels + d[:, None]
+def _tile(ptr, d, n, channels, states):
+    """A value per state and channel, 0 for those that do not exist."""
+    inside = (n < states)[:, None] & (d < channels)[None, :]
+    return tl.load(ptr + n[:, None] * channels + d[None, :], mask=inside, other=0.0)
+
+
+@triton.jit
+def _put_tile(ptr, values, d, n, channels, states):
+    inside = (n < states)[:, None] & (d < channels)[None, :]
+    tl.store(ptr + n[:, None] * channels + d[None, :], values, mask=inside)
+
+
+@triton.jit
+def _gated(grad_ptr, z_ptr, d, channels, GATE: tl.constexpr, KIND: tl.constexpr):
+    """The gradient of the output after and before the gate; the gate's input and its sigmoid, else 1."""
+    outer = _row(grad_ptr, d, channels, KIND)
+    if GATE:
+        z = _row(z_ptr, d, channels, KIND)
+        gate = _sigmoid(z)
+    else:
+        z, gate = tl.full(outer.shape, 1.0, KIND), tl.full(outer.shape, 1.0, KIND)
+    return outer, outer * z * gate, z, gate
 
 
 @triton.jit
@@ -110,91 +109,71 @@ def chunk_ends(
     SOFTPLUS: tl.constexpr, BIAS: tl.constexpr, KIND: tl.constexpr,
     T: tl.constexpr, D: tl.constexpr, N: tl.constexpr,
 ):  # fmt: skip
-    """State after each chunk from a zero state before it, and the sum of the chunk's steps."""
-    batch, chunk = tl.program_id(0) // chunks, tl.program_id(0) % chunks
+    """The state at the end of every chunk from a zero state, and the sum of the chunk's steps."""
+    line = tl.program_id(0).to(tl.int64)
+    batch, first = line // chunks, line % chunks * T
     d, n = tl.program_id(1) * D + tl.arange(0, D), tl.arange(0, N)
-    t = chunk * T + tl.arange(0, T)
-    dt, _ = _steps(delta_ptr, bias_ptr, batch, t, d, length, channels, delta_b, delta_t, SOFTPLUS, BIAS, KIND)
-    u = _tokens(u_ptr, batch, t, d, length, channels, u_b, u_t, KIND)
-    rate = _rates(A_ptr, d, n, channels, states, KIND)
-    B = _projection(B_ptr, batch, t, n, length, states, KIND)
-    # h_T = sum over t of exp(A (dt_{t+1} + ... + dt_T)) dt_t u_t B_t: only sums of steps, never quotients.
-    later = tl.cumsum(dt, 0, reverse=True) - dt
-    end = tl.sum(tl.exp2(later[:, :, None] * rate[None, :, :]) * (dt * u)[:, :, None] * B[:, None, :], 0)
-    inside = (d < channels)[:, None] & (n < states)[None, :]
-    tl.store(ends_ptr + _state_place(batch, chunk, chunks, d, n, channels, states), end, mask=inside)
-    tl.store(sums_ptr + (batch * chunks + chunk) * channels + d, tl.sum(dt, 0), mask=d < channels)
+    rate = _tile(A_ptr, d, n, channels, states)
+    bias = _bias(bias_ptr, d, channels, BIAS, KIND)
+    h, total = tl.zeros((N, D), KIND), tl.zeros((D,), KIND)
+    for t in range(first, tl.minimum(first + T, length)):
+        dt, _ = _step(delta_ptr + batch * delta_b + t * delta_t, bias, d, channels, SOFTPLUS, KIND)
+        u = _row(u_ptr + batch * u_b + t * u_t, d, channels, KIND)
+        B = _column(B_ptr + (batch * length + t) * states, n, states, KIND)
+        h = tl.exp2(dt[None, :] * rate) * h + (dt * u)[None, :] * B[:, None]
+        total += dt
+    _put_tile(ends_ptr + line * states * channels, h, d, n, channels, states)
+    tl.store(sums_ptr + line * channels + d, total, mask=d < channels)
 
 
 @triton.jit
 def chunk_adjoints(
-    grad_ptr, z_ptr, delta_ptr, bias_ptr, A_ptr, C_ptr, ends_ptr,
+    grad_ptr, z_ptr, delta_ptr, bias_ptr, A_ptr, C_ptr, ends_ptr, sums_ptr,
     length, channels, states, chunks, grad_b, grad_t, z_b, z_t, delta_b, delta_t,
     SOFTPLUS: tl.constexpr, BIAS: tl.constexpr, GATE: tl.constexpr, KIND: tl.constexpr,
     T: tl.constexpr, D: tl.constexpr, N: tl.constexpr,
 ):  # fmt: skip
-    """What flows back out of each chunk's start if nothing flows into its end."""
-    batch, chunk = tl.program_id(0) // chunks, tl.program_id(0) % chunks
+    """What flows out of the start of every chunk backwards when nothing flows into its end; sums as above."""
+    line = tl.program_id(0).to(tl.int64)
+    batch, first = line // chunks, line % chunks * T
     d, n = tl.program_id(1) * D + tl.arange(0, D), tl.arange(0, N)
-    t = chunk * T + tl.arange(0, T)
-    dt, _ = _steps(delta_ptr, bias_ptr, batch, t, d, length, channels, delta_b, delta_t, SOFTPLUS, BIAS, KIND)
-    grad = _tokens(grad_ptr, batch, t, d, length, channels, grad_b, grad_t, KIND)
-    if GATE:
-        z = _tokens(z_ptr, batch, t, d, length, channels, z_b, z_t, KIND)
-        grad = grad * z * _sigmoid(z)
-    rate = _rates(A_ptr, d, n, channels, states, KIND)
-    C = _projection(C_ptr, batch, t, n, length, states, KIND)
-    until = tl.cumsum(dt, 0)
-    out = tl.sum(tl.exp2(until[:, :, None] * rate[None, :, :]) * grad[:, :, None] * C[:, None, :], 0)
-    inside = (d < channels)[:, None] & (n < states)[None, :]
-    tl.store(ends_ptr + _state_place(batch, chunk, chunks, d, n, channels, states), out, mask=inside)
+    rate = _tile(A_ptr, d, n, channels, states)
+    bias = _bias(bias_ptr, d, channels, BIAS, KIND)
+    flowing, total = tl.zeros((N, D), KIND), tl.zeros((D,), KIND)
+    last = tl.minimum(first + T, length) - 1
+    for back in range(last - first + 1):
+        t = last - back
+        dt, _ = _step(delta_ptr + batch * delta_b + t * delta_t, bias, d, channels, SOFTPLUS, KIND)
+        grad_row, z_row = grad_ptr + batch * grad_b + t * grad_t, z_ptr + batch * z_b + t * z_t
+        _, grad, _, _ = _gated(grad_row, z_row, d, channels, GATE, KIND)
+        C = _column(C_ptr + (batch * length + t) * states, n, states, KIND)
+        flowing = (flowing + grad[None, :] * C[:, None]) * tl.exp2(dt[None, :] * rate)
+        total += dt
+    _put_tile(ends_ptr + line * states * channels, flowing, d, n, channels, states)
+    tl.store(sums_ptr + line * channels + d, total, mask=d < channels)
 
 
 @triton.jit
 def carry(
-    ends_ptr, sums_ptr, A_ptr, starts_ptr, channels, states, chunks,
-    REVERSE: tl.constexpr, KIND: tl.constexpr, T: tl.constexpr, D: tl.constexpr, N: tl.constexpr,
+    ends_ptr, sums_ptr, A_ptr, starts_ptr, channels, size, chunks,
+    REVERSE: tl.constexpr, KIND: tl.constexpr, E: tl.constexpr,
 ):  # fmt: skip
-    """The state with which each chunk starts (in reverse: the adjoint that flows into its end).
+    """The state that each chunk starts with (or, in reverse, what flows into its end).
 
     start_{j+1} = exp(A sum_j) start_j + end_j, start_0 = 0, over the chunks in order or in reverse order.
+    `size` is states times channels; a program takes E of them.
     """
-    batch = tl.program_id(0)
-    d, n = tl.program_id(1) * D + tl.arange(0, D), tl.arange(0, N)
-    rate = _rates(A_ptr, d, n, channels, states, KIND)
-    inside = (d < channels)[:, None] & (n < states)[None, :]
-    first = chunks - 1 if REVERSE else 0
-    state = tl.zeros((D, N), KIND)
-    tl.store(starts_ptr + _state_place(batch, first, chunks, d, n, channels, states), state, mask=inside)
-    for begin in range(0, chunks, T):
-        j = begin + tl.arange(0, T)
-        chunk = chunks - 1 - j if REVERSE else j
-        there = (j < chunks)[:, None] & (d < channels)[None, :]
-        place = ((batch * chunks + chunk[:, None, None]) * states + n[None, None, :]) * channels + d[
-            None, :, None
-        ]
-        sums = tl.load(
-            sums_ptr + (batch * chunks + chunk[:, None]) * channels + d[None, :], mask=there, other=0.0
-        )
-        decay = tl.exp2(sums[:, :, None] * rate[None, :, :])
-        wanted = (j < chunks)[:, None, None] & inside[None, :, :]
-        end = tl.load(ends_ptr + place, mask=wanted, other=0.0)
-        x = end + tl.where(tl.arange(0, T)[:, None, None] == 0, decay * state[None, :, :], 0.0)
-        _, after = tl.associative_scan((decay, x), 0, _combine)
-        following = -channels * states if REVERSE else channels * states
-        next_there = (j + 1 < chunks)[:, None, None] & inside[None, :, :]
-        tl.store(starts_ptr + place + following, after, mask=next_there)
-        state = tl.sum(tl.where(tl.arange(0, T)[:, None, None] == T - 1, after, 0.0), 0)
-
-
-@triton.jit
-def _scan_states(dt, u, rate, B, start, T: tl.constexpr):
-    """(decay, input, state) of every step of a chunk, (T, D, N)."""
-    decay = tl.exp2(dt[:, :, None] * rate[None, :, :])
-    x = (dt * u)[:, :, None] * B[:, None, :]
-    first = tl.arange(0, T)[:, None, None] == 0
-    _, h = tl.associative_scan((decay, x + tl.where(first, decay * start[None, :, :], 0.0)), 0, _combine)
-    return decay, x, h
+    batch = tl.program_id(0).to(tl.int64)
+    place = tl.program_id(1) * E + tl.arange(0, E)
+    inside = place < size
+    rate = tl.load(A_ptr + place, mask=inside, other=0.0)
+    state = tl.zeros((E,), KIND)
+    for j in tl.range(0, chunks, loop_unroll_factor=4):
+        line = batch * chunks + (chunks - 1 - j if REVERSE else j)
+        tl.store(starts_ptr + line * size + place, state, mask=inside)
+        total = tl.load(sums_ptr + line * channels + place % channels, mask=inside, other=0.0)
+        end = tl.load(ends_ptr + line * size + place, mask=inside, other=0.0)
+        state = tl.exp2(total * rate) * state + end
 
 
 @triton.jit
@@ -205,96 +184,136 @@ def outputs(
     T: tl.constexpr, D: tl.constexpr, N: tl.constexpr,
 ):  # fmt: skip
     """The output of every chunk from the state it starts with."""
-    batch, chunk = tl.program_id(0) // chunks, tl.program_id(0) % chunks
+    line = tl.program_id(0).to(tl.int64)
+    batch, first = line // chunks, line % chunks * T
     d, n = tl.program_id(1) * D + tl.arange(0, D), tl.arange(0, N)
-    t = chunk * T + tl.arange(0, T)
-    dt, _ = _steps(delta_ptr, bias_ptr, batch, t, d, length, channels, delta_b, delta_t, SOFTPLUS, BIAS, KIND)
-    u = _tokens(u_ptr, batch, t, d, length, channels, u_b, u_t, KIND)
-    rate = _rates(A_ptr, d, n, channels, states, KIND)
-    B = _projection(B_ptr, batch, t, n, length, states, KIND)
-    C = _projection(C_ptr, batch, t, n, length, states, KIND)
-    inside = (d < channels)[:, None] & (n < states)[None, :]
-    place = _state_place(batch, chunk, chunks, d, n, channels, states)
-    start = tl.load(starts_ptr + place, mask=inside, other=0.0)
-    _, _, h = _scan_states(dt, u, rate, B, start, T)
-    y = tl.sum(h * C[:, None, :], 2)
+    rate = _tile(A_ptr, d, n, channels, states)
+    bias = _bias(bias_ptr, d, channels, BIAS, KIND)
     if DIRECT:
-        y += u * tl.load(D_ptr + d, mask=d < channels, other=0.0).to(KIND)[None, :]
-    if GATE:
-        z = _tokens(z_ptr, batch, t, d, length, channels, z_b, z_t, KIND)
-        y = y * z * _sigmoid(z)
-    there = (t < length)[:, None] & (d < channels)[None, :]
-    tl.store(y_ptr + (batch * length + t[:, None]) * channels + d[None, :], y, mask=there)
+        direct = _row(D_ptr, d, channels, KIND)
+    h = _tile(starts_ptr + line * states * channels, d, n, channels, states)
+    for t in range(first, tl.minimum(first + T, length)):
+        dt, _ = _step(delta_ptr + batch * delta_b + t * delta_t, bias, d, channels, SOFTPLUS, KIND)
+        u = _row(u_ptr + batch * u_b + t * u_t, d, channels, KIND)
+        B = _column(B_ptr + (batch * length + t) * states, n, states, KIND)
+        C = _column(C_ptr + (batch * length + t) * states, n, states, KIND)
+        h = tl.exp2(dt[None, :] * rate) * h + (dt * u)[None, :] * B[:, None]
+        y = tl.sum(h * C[:, None], 0)
+        if DIRECT:
+            y += u * direct
+        if GATE:
+            z = _row(z_ptr + batch * z_b + t * z_t, d, channels, KIND)
+            y = y * z * _sigmoid(z)
+        tl.store(y_ptr + (batch * length + t) * channels + d, y, mask=d < channels)
+
+
+@triton.jit
+def _leave_marks(
+    h, rate, bias, u_row, delta_row, B_row, marks_ptr, steps_ptr, own, d, n, count, channels, states, u_t,
+    delta_t, SOFTPLUS: tl.constexpr, KIND: tl.constexpr, S: tl.constexpr, D: tl.constexpr, N: tl.constexpr,
+):  # fmt: skip
+    """Walk a chunk from its start state: the state before every S-th step, and all step sizes, to scratch."""
+    tl.debug_barrier()
+    for t in range(count):
+        if t % S == 0:
+            tl.store(marks_ptr + t // S * N * D + own, h)
+        dt, _ = _step(delta_row + t * delta_t, bias, d, channels, SOFTPLUS, KIND)
+        tl.store(steps_ptr + t * D, dt)
+        u = _row(u_row + t * u_t, d, channels, KIND)
+        B = _column(B_row + t * states, n, states, KIND)
+        h = tl.exp2(dt[None, :] * rate) * h + (dt * u)[None, :] * B[:, None]
+
+
+@triton.jit
+def _leave_trail(
+    rate, u_row, B_row, marks_ptr, trail_ptr, steps_ptr, own, d, n, begin, stop, channels, states, u_t,
+    KIND: tl.constexpr, S: tl.constexpr, D: tl.constexpr, N: tl.constexpr,
+):  # fmt: skip
+    """The state before each of the steps from a mark on, to scratch."""
+    tl.debug_barrier()
+    h = tl.load(marks_ptr + begin // S * N * D + own)
+    for t in range(begin, stop):
+        tl.store(trail_ptr + (t - begin) * N * D + own, h)
+        dt = tl.load(steps_ptr + t * D)
+        u = _row(u_row + t * u_t, d, channels, KIND)
+        B = _column(B_row + t * states, n, states, KIND)
+        h = tl.exp2(dt[None, :] * rate) * h + (dt * u)[None, :] * B[:, None]
+    tl.debug_barrier()
 
 
 @triton.jit
 def gradients(
     grad_ptr, u_ptr, delta_ptr, bias_ptr, A_ptr, B_ptr, C_ptr, D_ptr, z_ptr, starts_ptr, incoming_ptr,
+    marks_ptr, trail_ptr, steps_ptr,
     g_u_ptr, g_delta_ptr, g_z_ptr, g_A_ptr, g_B_ptr, g_C_ptr, g_D_ptr, g_bias_ptr,
-    length, channels, states, chunks, batches, grad_b, grad_t, u_b, u_t, delta_b, delta_t, z_b, z_t,
+    length, channels, states, chunks, lines, tiles, grad_b, grad_t, u_b, u_t, delta_b, delta_t, z_b, z_t,
     SOFTPLUS: tl.constexpr, BIAS: tl.constexpr, DIRECT: tl.constexpr, GATE: tl.constexpr, KIND: tl.constexpr,
-    GROUP: tl.constexpr, T: tl.constexpr, D: tl.constexpr, N: tl.constexpr,
+    T: tl.constexpr, S: tl.constexpr, D: tl.constexpr, N: tl.constexpr,
 ):  # fmt: skip
-    """All gradients of a chunk, for a group of channel tiles."""
-    batch, chunk = tl.program_id(0) // chunks, tl.program_id(0) % chunks
-    group = tl.program_id(1)
-    n, t = tl.arange(0, N), chunk * T + tl.arange(0, T)
-    last = tl.arange(0, T)[:, None, None] == T - 1
-    B = _projection(B_ptr, batch, t, n, length, states, KIND)
-    C = _projection(C_ptr, batch, t, n, length, states, KIND)
-    g_B, g_C = tl.zeros((T, N), KIND), tl.zeros((T, N), KIND)
-    for tile in range(GROUP):
-        d = (group * GROUP + tile) * D + tl.arange(0, D)
-        inside = (d < channels)[:, None] & (n < states)[None, :]
-        there = (t < length)[:, None] & (d < channels)[None, :]
-        target = (batch * length + t[:, None]) * channels + d[None, :]
-        place = _state_place(batch, chunk, chunks, d, n, channels, states)
-        dt, raw = _steps(
-            delta_ptr, bias_ptr, batch, t, d, length, channels, delta_b, delta_t, SOFTPLUS, BIAS, KIND
-        )
-        u = _tokens(u_ptr, batch, t, d, length, channels, u_b, u_t, KIND)
-        rate = _rates(A_ptr, d, n, channels, states, KIND)
-        start = tl.load(starts_ptr + place, mask=inside, other=0.0)
-        _, x, h = _scan_states(dt, u, rate, B, start, T)
-        outer = _tokens(grad_ptr, batch, t, d, length, channels, grad_b, grad_t, KIND)
-        grad = outer
-        if GATE:
-            z = _tokens(z_ptr, batch, t, d, length, channels, z_b, z_t, KIND)
-            gate = _sigmoid(z)
-            grad = outer * z * gate
-        # g_t = C_t gy_t + exp(dt_{t+1} A) g_{t+1}; what flows into the chunk's end already is that product.
-        dt_next, _ = _steps(
-            delta_ptr, bias_ptr, batch, t + 1, d, length, channels, delta_b, delta_t, SOFTPLUS, BIAS, KIND
-        )
-        incoming = tl.load(incoming_ptr + place, mask=inside, other=0.0)
-        own = grad[:, :, None] * C[:, None, :] + tl.where(last, incoming[None, :, :], 0.0)
-        decay_next = tl.exp2(dt_next[:, :, None] * rate[None, :, :])
-        _, g = tl.associative_scan((decay_next, own), 0, _combine, reverse=True)
-        g_B += tl.sum(g * (dt * u)[:, :, None], 1)
-        g_C += tl.sum(grad[:, :, None] * h, 1)
-        g_dtu = tl.sum(g * B[:, None, :], 2)
-        q = g * (h - x)  # h - x is exp(dt A) times the state before
-        g_A = tl.sum(q * dt[:, :, None], 0)
-        g_dt = tl.sum(q * rate[None, :, :], 2) * 0.6931471805599453 + u * g_dtu
-        if SOFTPLUS:
-            g_dt = g_dt * _sigmoid(raw)
-        g_dt = tl.where(there, g_dt, 0.0)
-        g_u = g_dtu * dt
-        if DIRECT:
-            direct = tl.load(D_ptr + d, mask=d < channels, other=0.0).to(KIND)[None, :]
-            g_u += grad * direct
-        tl.store(g_u_ptr + target, g_u, mask=there)
-        tl.store(g_delta_ptr + target, g_dt, mask=there)
-        if GATE:
-            plain = tl.sum(h * C[:, None, :], 2)
-            if DIRECT:
-                plain += u * direct
-            tl.store(g_z_ptr + target, outer * plain * gate * (1.0 + z * (1.0 - gate)), mask=there)
-        tl.store(g_A_ptr + place, g_A, mask=inside)
-        line = (batch * chunks + chunk) * channels + d
-        tl.store(g_D_ptr + line, tl.sum(grad * u, 0), mask=d < channels)
-        tl.store(g_bias_ptr + line, tl.sum(g_dt, 0), mask=d < channels)
-    partial = ((group * batches + batch) * length + t[:, None]) * states + n[None, :]
-    wanted = (t < length)[:, None] & (n < states)[None, :]
-    tl.store(g_B_ptr + partial, g_B, mask=wanted)
-    tl.store(g_C_ptr + partial, g_C, mask=wanted)
+    """All gradients of every chunk; a program takes one (chunk, tile of channels) after the other."""
+    program = tl.program_id(0).to(tl.int64)
+    lane, n = tl.arange(0, D), tl.arange(0, N)
+    own = n[:, None] * D + lane[None, :]
+    marks_ptr += program * (T // S) * N * D
+    trail_ptr += program * S * N * D
+    steps_ptr += program * T * D + lane
+    for item in range(program, lines * tiles, tl.num_programs(0)):
+        line, tile = item // tiles, item % tiles
+        batch, first = line // chunks, line % chunks * T
+        count = tl.minimum(T, length - first)
+        d = (tile * D + lane).to(tl.int32)
+        rate = _tile(A_ptr, d, n, channels, states)
+        bias = _bias(bias_ptr, d, channels, BIAS, KIND)
+        direct = _bias(D_ptr, d, channels, DIRECT, KIND)
+        u_row, delta_row = u_ptr + batch * u_b + first * u_t, delta_ptr + batch * delta_b + first * delta_t
+        grad_row, z_row = grad_ptr + batch * grad_b + first * grad_t, z_ptr + batch * z_b + first * z_t
+        token = batch * length + first
+        B_row, C_row = B_ptr + token * states, C_ptr + token * states
+        start = _tile(starts_ptr + line * states * channels, d, n, channels, states)
+        _leave_marks(
+            start, rate, bias, u_row, delta_row, B_row, marks_ptr, steps_ptr, own, d, n, count,
+            channels, states, u_t, delta_t, SOFTPLUS, KIND, S, D, N,
+        )  # fmt: skip
+        # g_t = C_t gy_t + exp(dt_{t+1} A) g_{t+1}; `flowing` is the second part, which comes in at the end.
+        flowing = _tile(incoming_ptr + line * states * channels, d, n, channels, states)
+        g_A, g_D, g_bias = tl.zeros((N, D), KIND), tl.zeros((D,), KIND), tl.zeros((D,), KIND)
+        for back in range(tl.cdiv(count, S)):
+            begin = (tl.cdiv(count, S) - 1 - back) * S
+            stop = tl.minimum(begin + S, count)
+            _leave_trail(
+                rate, u_row, B_row, marks_ptr, trail_ptr, steps_ptr, own, d, n, begin, stop, channels, states,
+                u_t, KIND, S, D, N,
+            )  # fmt: skip
+            for ahead in range(stop - begin):
+                t = stop - 1 - ahead
+                before, dt = tl.load(trail_ptr + (t - begin) * N * D + own), tl.load(steps_ptr + t * D)
+                u = _row(u_row + t * u_t, d, channels, KIND)
+                B, C = (
+                    _column(B_row + t * states, n, states, KIND),
+                    _column(C_row + t * states, n, states, KIND),
+                )
+                outer, grad, z, gate = _gated(grad_row + t * grad_t, z_row + t * z_t, d, channels, GATE, KIND)
+                decay = tl.exp2(dt[None, :] * rate)
+                h = decay * before + (dt * u)[None, :] * B[:, None]
+                g = grad[None, :] * C[:, None] + flowing
+                partial = ((tile * (lines // chunks) + batch) * length + first + t) * states + n
+                tl.store(g_B_ptr + partial, tl.sum(g * (dt * u)[None, :], 1), mask=n < states)
+                tl.store(g_C_ptr + partial, tl.sum(h * grad[None, :], 1), mask=n < states)
+                g_dtu = tl.sum(g * B[:, None], 0)
+                flowing = g * decay
+                q = flowing * before
+                g_A += q * dt[None, :]
+                g_dt = tl.sum(q * rate, 0) * 0.6931471805599453 + u * g_dtu  # `rate` is A log2(e)
+                if SOFTPLUS:
+                    g_dt = g_dt * _sigmoid(_row(delta_row + t * delta_t, d, channels, KIND) + bias)
+                target = (token + t) * channels + d
+                tl.store(g_u_ptr + target, g_dtu * dt + grad * direct, mask=d < channels)
+                tl.store(g_delta_ptr + target, g_dt, mask=d < channels)
+                if GATE:
+                    g_z = outer * (tl.sum(h * C[:, None], 0) + u * direct) * gate * (1.0 + z * (1.0 - gate))
+                    tl.store(g_z_ptr + target, g_z, mask=d < channels)
+                g_D += grad * u
+                g_bias += g_dt
+        _put_tile(g_A_ptr + line * states * channels, g_A, d, n, channels, states)
+        tl.store(g_D_ptr + line * channels + d, g_D, mask=d < channels)
+        tl.store(g_bias_ptr + line * channels + d, g_bias, mask=d < channels)

@@ -1,0 +1,98 @@
+"""What only a GPU can show of the networks' own kernels; skipped with the reason where there is none."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from scan_cases import relative_errors, run_scan, scan_inputs
+
+from segbench.networks import build_network
+from segbench.networks.blocks import norm_act as norms
+from segbench.networks.scan import chosen_backend, selective_scan
+
+pytestmark = [
+    pytest.mark.gpu,
+    pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device here"),
+]
+
+
+def on_gpu(tensors: list[torch.Tensor]) -> list[torch.Tensor]:
+    return [tensor.cuda() for tensor in tensors]
+
+
+def test_auto_is_a_fused_kernel() -> None:
+    assert chosen_backend("cuda") in {"triton", "mamba_ssm"}
+
+
+@pytest.mark.parametrize(
+    ("dtype", "bound"), [(torch.float32, 4e-6), (torch.float16, 2e-3), (torch.bfloat16, 1e-2)]
+)
+@pytest.mark.parametrize(("channels", "length"), [(384, 4096), (768, 512), (33, 1000)])
+def test_the_triton_scan_agrees_with_double_precision(
+    channels: int, length: int, dtype: torch.dtype, bound: float
+) -> None:
+    tensors = on_gpu([t.to(dtype).double() for t in scan_inputs(2, channels, 16, length)])
+    exact = run_scan(tensors, backend="torch")
+    assert max(relative_errors(run_scan(tensors, backend="triton", dtype=dtype), exact)) <= bound
+
+
+def test_the_triton_scan_repeats_to_the_bit() -> None:
+    tensors = on_gpu(scan_inputs(6, 384, 16, 4096))
+    first, second = (run_scan(tensors, backend="triton", dtype=torch.float32) for _ in range(2))
+    assert all(torch.equal(a, b) for a, b in zip(first, second, strict=True))
+
+
+@pytest.mark.skipif(torch.cuda.device_count() < 2, reason="needs two CUDA devices")
+def test_kernels_start_on_the_device_of_their_tensors() -> None:
+    tensors = [tensor.float().to("cuda:1") for tensor in scan_inputs(1, 32, 16, 100)]
+    assert torch.cuda.current_device() == 0
+    y = selective_scan(*tensors, True, backend="triton")
+    assert torch.isfinite(y).all()
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_fused_norms_agree_with_the_composition(dtype: torch.dtype) -> None:
+    x, residual = (
+        torch.randn(2, 48, 32, 32, 32, device="cuda", dtype=dtype)
+        .to(memory_format=torch.channels_last_3d)
+        .requires_grad_()
+        for _ in range(2)
+    )
+    weight, bias = (torch.randn(48, device="cuda", requires_grad=True) for _ in range(2))
+    wanted = (x, weight, bias, residual)
+    exact = torch.nn.functional.leaky_relu(
+        torch.nn.functional.instance_norm(x.double(), weight=weight.double(), bias=bias.double())
+        + residual.double(),
+        0.01,
+    )
+    found = norms.fused(*wanted, 0.01)
+    grad = torch.randn_like(found)
+    pairs = zip(
+        (found, *torch.autograd.grad(found, wanted, grad)),
+        (exact, *torch.autograd.grad(exact, wanted, grad.double())),
+        strict=True,
+    )
+    for ours, theirs in pairs:
+        error = float((ours.double() - theirs.double()).abs().max() / theirs.double().abs().max())
+        assert error <= (2e-5 if dtype == torch.float32 else 1e-2)
+
+
+def test_the_option_changes_a_network_by_rounding_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    outputs = []
+    x = torch.randn(1, 1, 64, 64, 64, generator=torch.Generator().manual_seed(0)).cuda()
+    for option in ("0", "1"):
+        monkeypatch.setenv("SEGBENCH_FUSED_NORM", option)
+        torch.manual_seed(0)
+        network = build_network("segmamba-v2-tiny", 1, 2).cuda().eval()
+        with torch.no_grad():
+            outputs.append(network(x))
+    assert torch.allclose(*outputs, rtol=1e-3, atol=1e-3)
+
+
+def test_a_network_with_average_pooling_trains_deterministically() -> None:
+    network = build_network("resenc-l", 1, 2, features=(8, 16, 32), blocks=1).cuda()
+    torch.use_deterministic_algorithms(True)
+    try:
+        network(torch.randn(1, 1, 16, 16, 16, device="cuda")).mean().backward()
+    finally:
+        torch.use_deterministic_algorithms(False)
