@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from segbench.cli.common import settings
+from segbench.cli.common import settings, show
 from segbench.core import console
 from segbench.core.errors import SegbenchError
 
@@ -37,23 +37,19 @@ def check(
         )
     size = None if patch is None else parse_shape(patch, 3, flag="--patch")
     found = check_network(name, in_channels=channels, out_channels=classes, patch=size)
+    names = ("model", "in_channels", "out_channels", "parameters")
+    document = {name: getattr(found, name) for name in names} | {
+        "patch": list(found.patch),
+        "faults": list(found.faults),
+        "notes": list(found.notes),
+    }
+    tried = "x".join(map(str, found.patch))
+    sound = f"{name}: builds ({found.parameters:,} parameters), forward and backward on {tried}: sound"
     if settings().json:
-        console.emit_json(
-            {
-                "schema_version": 1,
-                "model": found.model,
-                "in_channels": found.in_channels,
-                "out_channels": found.out_channels,
-                "patch": list(found.patch),
-                "parameters": found.parameters,
-                "faults": list(found.faults),
-                "notes": list(found.notes),
-            }
-        )
+        show(document)
         return 2 if found.faults else 0
     found.raise_faults()
     for note in found.notes:
         console.note(f"{name}: {note}")
-    tried = "x".join(map(str, found.patch))
-    console.emit(f"{name}: builds ({found.parameters:,} parameters), forward and backward on {tried}: sound")
+    show(document, [sound])
     return 0

@@ -7,75 +7,42 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from segbench.cli.common import settings
-from segbench.core import console
+from segbench.cli.common import show
+from segbench.cli.options import option
 from segbench.core.errors import SegbenchError
 
 if TYPE_CHECKING:
     from segbench.report.analysis.claims import Claim
 
 NUMBERS = "A claim in numbers"
+_FILE = "Table of published numbers: a TOML as in results/published."
+Table = Annotated[Path | None, typer.Argument(metavar="FILE", help=_FILE)]
+MeanA = Annotated[float | None, option("--a", "Mean of A.", NUMBERS, "X")]
+MeanB = Annotated[float | None, option("--b", "Mean of B.", NUMBERS, "X")]
+Number = Annotated[int | None, option("--n", "Test cases, the same of both.", NUMBERS, "N")]
+Metric = Annotated[str, option("--metric", "What the means are of.", NUMBERS, "METRIC")]
+_SD_A = "SD of A over cases. [default: B's, else measured ranges]"
+SpreadA = Annotated[float | None, option("--sd-a", _SD_A, NUMBERS, "X")]
+_SD_B = "SD of B over cases. [default: A's, else measured ranges]"
+SpreadB = Annotated[float | None, option("--sd-b", _SD_B, NUMBERS, "X")]
+_CONGRUENCE = "Correlation of A and B over cases. [default: a measured range]"
+Congruence = Annotated[float | None, option("--congruence", _CONGRUENCE, NUMBERS, "R")]
+_SEED_SD = "SD of a mean over trainings. [default: a measured range]"
+SeedSpread = Annotated[float | None, option("--seed-sd", _SEED_SD, NUMBERS, "X")]
+Seeds = Annotated[int | None, option("--seeds", "Trainings of each. [default: 1]", NUMBERS, "N")]
 
 
 def claim(
-    file: Annotated[
-        Path | None,
-        typer.Argument(metavar="FILE", help="Table of published numbers: a TOML as in results/published."),
-    ] = None,
-    a: Annotated[
-        float | None, typer.Option("--a", metavar="X", help="Mean of A.", rich_help_panel=NUMBERS)
-    ] = None,
-    b: Annotated[
-        float | None, typer.Option("--b", metavar="X", help="Mean of B.", rich_help_panel=NUMBERS)
-    ] = None,
-    n: Annotated[
-        int | None,
-        typer.Option("--n", metavar="N", help="Test cases, the same of both.", rich_help_panel=NUMBERS),
-    ] = None,
-    metric: Annotated[
-        str,
-        typer.Option("--metric", metavar="METRIC", help="What the means are of.", rich_help_panel=NUMBERS),
-    ] = "dice",
-    sd_a: Annotated[
-        float | None,
-        typer.Option(
-            "--sd-a",
-            metavar="X",
-            help="SD of A over cases. [default: B's, else measured ranges]",
-            rich_help_panel=NUMBERS,
-        ),
-    ] = None,
-    sd_b: Annotated[
-        float | None,
-        typer.Option(
-            "--sd-b",
-            metavar="X",
-            help="SD of B over cases. [default: A's, else measured ranges]",
-            rich_help_panel=NUMBERS,
-        ),
-    ] = None,
-    congruence: Annotated[
-        float | None,
-        typer.Option(
-            "--congruence",
-            metavar="R",
-            help="Correlation of A and B over cases. [default: a measured range]",
-            rich_help_panel=NUMBERS,
-        ),
-    ] = None,
-    seed_sd: Annotated[
-        float | None,
-        typer.Option(
-            "--seed-sd",
-            metavar="X",
-            help="SD of a mean over trainings. [default: a measured range]",
-            rich_help_panel=NUMBERS,
-        ),
-    ] = None,
-    seeds: Annotated[
-        int | None,
-        typer.Option("--seeds", metavar="N", help="Trainings of each. [default: 1]", rich_help_panel=NUMBERS),
-    ] = None,
+    file: Table = None,
+    a: MeanA = None,
+    b: MeanB = None,
+    n: Number = None,
+    metric: Metric = "dice",
+    sd_a: SpreadA = None,
+    sd_b: SpreadB = None,
+    congruence: Congruence = None,
+    seed_sd: SeedSpread = None,
+    seeds: Seeds = None,
 ) -> int:
     """How likely the order of two published means is wrong, from the table alone, retraining included.
 
@@ -102,17 +69,13 @@ def claim(
         if a is None or b is None or n is None:
             raise SegbenchError("SB104", f"claim lacks {', '.join(absent)}", mend="segbench claim --help")
         claims = [_by_hand(metric, (a, b), (sd_a, sd_b), n, congruence, seed_sd, seeds)]
-    if settings().json:
-        console.emit_json({
-            "schema_version": 1,
-            "claims": [found.as_json() for found in claims],
-            "not_judged": refused,
-            "contradictions": clashes,
-            "cannot_know": CANNOT_KNOW,
-        })  # fmt: skip
-    else:
-        for line in claim_lines(claims, refused, clashes):
-            console.emit(line)
+    document = {
+        "claims": [found.as_json() for found in claims],
+        "not_judged": refused,
+        "contradictions": clashes,
+        "cannot_know": CANNOT_KNOW,
+    }
+    show(document, claim_lines(claims, refused, clashes))
     return 0
 
 
@@ -128,7 +91,7 @@ def _by_hand(
     """The claim of numbers given as flags, in the unit of the means: Dice as 91.37 or as 0.9137.
 
     Raises:
-        SegbenchError: SB101 an unknown metric, SB104 numbers that cannot be.
+        SegbenchError: SB101 an unknown metric, SB104 numbers that are not valid.
     """
     from segbench.core.errors import unknown_name
     from segbench.metrics.registry import METRICS
@@ -148,12 +111,12 @@ def _by_hand(
     def stored(value: float | None) -> float | None:
         return None if value is None else value / scale
 
-    first, second = (
+    one, two = (
         Side(name, mean / scale, stored(sd), n, seeds, stored(seed_sd))
         for name, mean, sd in zip("AB", means, deviations, strict=True)
     )
     try:
-        return judge(first, second, metric, congruence=congruence)
+        return judge(one, two, metric, congruence=congruence)
     except StatsError as error:
         raise SegbenchError("SB104", f"claim: {error}", mend="segbench claim --help") from error
 

@@ -9,9 +9,8 @@ from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args
 
-import typer
-
 from segbench.cli.common import settings, split_list
+from segbench.cli.options import option
 from segbench.core import console
 from segbench.core.atomic import atomic_write, atomic_write_json
 from segbench.core.errors import BackendUnavailable, SegbenchError
@@ -27,32 +26,37 @@ CONVENTION = (
 )
 
 
+Models = Annotated[list[str], option("--model", "Networks, comma-separated or repeated; all; globs.")]
+_INPUT = "Shape of the input; several are a sweep. [default: 1x4x128x128x128; on a CPU 1x4x64x64x64]"
+Inputs = Annotated[list[str] | None, option("--input", _INPUT, metavar="BxCxDxHxW")]
+Classes = Annotated[int, option("--classes", "Output channels.", min=1)]
+Modes = Annotated[list[str], option("--mode", "infer (forward), train (a whole step).")]
+Dtypes = Annotated[list[str], option("--dtype", "fp32, bf16 or fp16 (autocast).")]
+Where = Annotated[
+    Literal["auto", "cpu", "cuda", "meta"],
+    option("--device", "Where to measure; meta counts only, at any size."),
+]
+MaxPatch = Annotated[bool, option("--max-patch", "Search the largest cube that fits.")]
+LimitS = Annotated[float, option("--limit-s", "Seconds until a row is given up.", min=1.0)]
+Format = Annotated[Literal["table", "csv", "latex"], option("--format", "How rows are printed.")]
+_OUTPUT = "Write to FILE (.json, .csv, .tex), or rows into a folder."
+Output = Annotated[Path | None, option("--output", _OUTPUT, metavar="FILE")]
+
+LARGE, SMALL = "1x4x128x128x128", "1x4x64x64x64"
+"""The input where none is named: what papers measure at, and what a CPU can finish."""
+
+
 def profile(
-    model: Annotated[list[str], typer.Option(help="Networks, comma-separated or repeated; all; globs.")],
-    input_shape: Annotated[
-        list[str],
-        typer.Option("--input", metavar="BxCxDxHxW", help="Shape of the input; several are a sweep."),
-    ] = ["1x4x128x128x128"],  # noqa: B006 - typer copies it
-    classes: Annotated[int, typer.Option(min=1, help="Output channels.")] = 4,
-    mode: Annotated[list[str], typer.Option(help="infer (forward), train (a whole step).")] = ["infer"],  # noqa: B006
-    dtype: Annotated[list[str], typer.Option(help="fp32, bf16 or fp16 (autocast).")] = ["fp32"],  # noqa: B006
-    device: Annotated[
-        Literal["auto", "cpu", "cuda", "meta"],
-        typer.Option(help="auto, cpu, cuda; meta counts only, at any size."),
-    ] = "auto",
-    max_patch: Annotated[
-        bool, typer.Option("--max-patch", help="Search the largest cube that fits.")
-    ] = False,
-    limit_s: Annotated[
-        float, typer.Option("--limit-s", min=1.0, help="Seconds until a row is given up.")
-    ] = 600.0,
-    output_format: Annotated[
-        Literal["table", "csv", "latex"], typer.Option("--format", help="table, csv or latex.")
-    ] = "table",
-    output: Annotated[
-        Path | None,
-        typer.Option(metavar="FILE", help="Write to FILE (.json, .csv, .tex), or rows into a folder."),
-    ] = None,
+    model: Models,
+    input_shape: Inputs = None,
+    classes: Classes = 4,
+    mode: Modes = ["infer"],  # noqa: B006 - typer copies it
+    dtype: Dtypes = ["fp32"],  # noqa: B006
+    device: Where = "auto",
+    max_patch: MaxPatch = False,
+    limit_s: LimitS = 600.0,
+    output_format: Format = "table",
+    output: Output = None,
 ) -> int:
     """Profile networks. Each row is measured in a fresh process; running out of memory is a result.
 
@@ -62,7 +66,10 @@ def profile(
     from segbench.profiling.schema import Dtype, Mode, parse_shape
 
     names, where = _models(split_list(model)), _device(device)
-    shapes = [parse_shape(text, 5, flag="--input") for text in split_list(input_shape)]
+    inputs = split_list(input_shape) or [SMALL if where == "cpu" else LARGE]
+    if where == "cpu" and not input_shape:
+        console.note(f"on a CPU: input {SMALL} in place of {LARGE}; --input or --device meta for another")
+    shapes = [parse_shape(text, 5, flag="--input") for text in inputs]
     modes = [_choice("--mode", value, get_args(Mode)) for value in split_list(mode)]
     dtypes = [_choice("--dtype", value, get_args(Dtype)) for value in split_list(dtype)]
     requests = [

@@ -247,3 +247,32 @@ def test_csv_latex_and_files(here, tmp_path: Path) -> None:
     (path,) = (tmp_path / "machines").rglob("*.json")
     assert path.name == "nnunet-tiny__1x1x32x32x32__infer__fp32__meta.json"
     assert not lint_latex(out)
+
+
+@pytest.mark.parametrize(
+    ("words", "shape", "told"),
+    [
+        (["--device", "cpu"], (1, 4, 64, 64, 64), True),
+        (["--device", "meta"], (1, 4, 128, 128, 128), False),
+        (["--device", "cpu", "--input", "1x1x32x32x32"], (1, 1, 32, 32, 32), False),
+    ],
+)
+def test_without_an_input_a_cpu_takes_one_that_it_can_finish_and_says_so(
+    words: list[str], shape: tuple[int, ...], told: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from typer.testing import CliRunner
+
+    from segbench import profiling
+    from segbench.cli.main import build_app
+
+    asked: list[tuple[int, ...]] = []
+
+    def rows(requests, *, report):
+        asked.extend(tuple(request.input_shape) for request in requests)
+        return []
+
+    monkeypatch.setattr(profiling, "profile_rows", rows)
+    done = CliRunner().invoke(build_app(), ["profile", "--model", "nnunet-tiny", *words])
+    assert done.exit_code == 0, done.output
+    assert asked == [shape]
+    assert ("on a CPU: input 1x4x64x64x64" in done.stderr) == told
