@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import os
 from functools import cache
+from importlib import import_module
 from importlib.util import find_spec
 from typing import Any
 
@@ -21,6 +22,8 @@ from torch.nn import functional
 __all__ = ["channels_last_where_wanted", "fused_norm_wanted", "norm_act"]
 
 EPS = 1e-5
+KERNELS = "segbench.networks.blocks.norm_kernel"
+"""Imported where they are launched: they need triton, which only a machine with a GPU has."""
 PART, ROWS, COLUMNS = 1024, 32, 64
 """Voxels of a program, and the tile that it holds."""
 _TYPES = (torch.float32, torch.float16, torch.bfloat16)
@@ -103,7 +106,7 @@ class _NormAct(torch.autograd.Function):
         residual: Tensor | None,
         slope: float | None,
     ) -> Tensor:
-        from segbench.networks.blocks import norm_kernel as kernel
+        kernel: Any = import_module(KERNELS)
 
         with torch.cuda.device_of(x):
             grid, sizes, tile = _launch(x)
@@ -128,8 +131,8 @@ class _NormAct(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
-        from segbench.networks.blocks import norm_kernel as kernel
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
+        kernel: Any = import_module(KERNELS)
 
         x, y, mean, rstd, gain, weight = ctx.saved_tensors
         grad = grads[0].contiguous(memory_format=torch.channels_last_3d)

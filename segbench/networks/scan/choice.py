@@ -125,7 +125,7 @@ def _example(device: torch.device, shape: tuple[int, int, int, int]) -> list[Ten
 
 def _gradients(backend: str, tensors: list[Tensor]) -> list[Tensor]:
     leaves = [tensor.detach().requires_grad_() for tensor in tensors]
-    y = call_backend(backend, ScanInputs(*leaves, True))
+    y = call_backend(backend, ScanInputs._make([*leaves, True]))
     return [y.detach(), *torch.autograd.grad(y.square().sum(), leaves)]
 
 
