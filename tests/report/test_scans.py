@@ -114,6 +114,7 @@ def test_worst_cases_come_worst_first_and_at_most_three_of_a_model(
     scan = shown_case(None, volume(ball), ball, window=None)
     monkeypatch.setattr(ScanSource, "may_hold", lambda self, run: True)
     monkeypatch.setattr(ScanSource, "load", lambda self, run, case: scan if case != "case-0003" else None)
+    monkeypatch.setattr(ScanSource, "may_hold", lambda self, run: True)
     analysis = analyse([runs.root], make_options(metrics="hd95", resamples=100, viewer="worst:10"))
     found = load_pictures(analysis)
     assert [item.label for item in found] == ["alpha"] * 3 + ["beta"] * 3

@@ -317,12 +317,13 @@ def _records(runs: Sequence[Run], blocks: Sequence[Block]) -> list[Finding]:
         for run in runs
         if run.problem and not run.edited
     ]
+    unchecked = [run for run in used if run.complete and not (run.record.digests or {}).get("cases")]
+    if unchecked:
+        words = "hold no digest of their scores, so a changed file would go unseen"
+        found.append(finding("not-checked", f"{len(unchecked)} of {len(used)} runs {words}", unchecked))
     groups: tuple[tuple[str, str, Sequence[Run]], ...] = (
         ("edited-record", "taken although the record was changed after it was written: {names}", [
             run for run in used if run.edited
-        ]),
-        ("not-checked", "no digest of the scores is recorded, so a changed file would go unseen: {names}", [
-            run for run in used if run.complete and not (run.record.digests or {}).get("cases")
         ]),
         ("demo-data", "generated images or the demo protocol: not a benchmark", [
             run for run in used if facts.phantom(run.record)
