@@ -54,7 +54,10 @@ def profile(
         typer.Option(metavar="FILE", help="Write to FILE (.json, .csv, .tex), or rows into a folder."),
     ] = None,
 ) -> int:
-    """Profile networks. Each row is measured in a fresh process; running out of memory is a result."""
+    """Profile networks. Each row is measured in a fresh process; running out of memory is a result.
+
+    Example: segbench profile --model segmamba-v2,nnunet --device meta
+    """
     from segbench.profiling import ProfileDocument, ProfileRequest, profile_rows
     from segbench.profiling.schema import Dtype, Mode, parse_shape
 
