@@ -127,8 +127,7 @@ def score_file(
         what = f"{hint[0]} the prediction would fit much better: was its array turned under its header?"
         notes = (*notes, (what, f"{case}: {hint[1]}"))
     failure = None
-    lacking = without_mask(rules.regions, prediction) if isinstance(prediction, Mapping) else []
-    if lacking:
+    if isinstance(prediction, Mapping) and (lacking := without_mask(rules.regions, prediction)):
         error = _no_mask(case, lacking, rules, prediction)
         failure = {**error.as_dict(), "case": case, "status": failure_status(error.code)}
         failed = {row["region"]: row for row in score_failure(coded, case, truth, error)}
