@@ -111,6 +111,7 @@ WALK: dict[str, list[str]] = {
     "evaluate": ["--prediction", "predictions/one", "--reference", "LABELS", "--region", "front=1",
                  "--region", "back=2"],
     "compare": ["one", "two"],
+    "check": ["model:nnunet-tiny"],
     "claim": ["--a", "90", "--b", "89", "--n", "40"],
     "report": ["--output", "new/report", "--format", "json,csv,markdown,latex"],
     "predict": ["scan.nii.gz", "--weights", "w.safetensors", "--dataset", "msd-hippocampus",
