@@ -127,15 +127,8 @@ def score_file(
         what = f"{hint[0]} the prediction would fit much better: was its array turned under its header?"
         notes = (*notes, (what, f"{case}: {hint[1]}"))
     failure = None
-<<<<<<< HEAD
-    masks = prediction if isinstance(prediction, Mapping) else None
-    lacking = [] if masks is None else without_mask(rules.regions, masks)
-    if masks is not None and lacking:
-        error = _no_mask(case, lacking, rules, masks)
-=======
     if isinstance(prediction, Mapping) and (lacking := without_mask(rules.regions, prediction)):
         error = _no_mask(case, lacking, rules, prediction)
->>>>>>> h-vols
         failure = {**error.as_dict(), "case": case, "status": failure_status(error.code)}
         failed = {row["region"]: row for row in score_failure(coded, case, truth, error)}
         rows = [failed[row["region"]] if row["region"] in lacking else row for row in rows]

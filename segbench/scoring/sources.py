@@ -134,15 +134,9 @@ def reference_folder(
     paths: dict[str, Path | Mapping[Member, Path]] = {case: each[0] for case, each in found.items()}
     masks = {} if paths else mask_folders(folder)
     for case, files in masks.items():
-<<<<<<< HEAD
-        named, _ = named_masks(case, files, structures)
-        paths[case] = named
-        absent = without_mask(regions, named)
-=======
         chosen, _ = named_masks(case, files, structures)
         paths[case] = chosen
         absent = without_mask(regions, chosen)
->>>>>>> h-vols
         if absent:
             raise SegbenchError(
                 "SB303",
