@@ -26,8 +26,9 @@ import numpy as np
 from scipy.special import ndtr
 
 from segbench.core.errors import SegbenchError
-from segbench.report import load_results
+from segbench.report import analyse
 from segbench.report.analysis.claims import LEVEL, OPEN, SUPPORTED, Side, judge
+from segbench.report.analysis.options import make_options
 from segbench.stats import two_level_test
 
 BOARDS = Path(__file__).resolve().parents[1] / "results" / "leaderboard"
@@ -36,21 +37,11 @@ METRIC = "dice"
 
 def tables(board: Path) -> dict[str, dict[str, np.ndarray]]:
     """By region (and `mean`), by model: (seeds, cases)."""
-    frame = load_results(board / "runs", missing="stored")
-    frame = frame[(frame.metric == METRIC) & ~frame.model.isin(["mean-atlas"])]
-    wide = frame.pivot_table(index=["model", "seed"], columns=["region", "case"], values="value")
-    found = {
-        str(region): {
-            str(model): wide.loc[model][region].to_numpy()
-            for model in wide.index.get_level_values(0).unique()
-        }
-        for region in wide.columns.get_level_values(0).unique()
+    (block,) = analyse([board / "runs"], make_options(metrics=METRIC, resamples=100)).blocks
+    return {
+        region: {scores.label: block.per_case(scores, region, METRIC) for scores in block.models}
+        for region in block.table_regions
     }
-    regions = list(found)
-    found["mean"] = {
-        model: np.mean([found[r][model] for r in regions], axis=0) for model in found[regions[0]]
-    }
-    return found
 
 
 def correlation(models: dict[str, np.ndarray], cases: np.ndarray) -> float:

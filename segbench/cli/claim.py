@@ -110,12 +110,12 @@ def _by_hand(
     def stored(value: float | None) -> float | None:
         return None if value is None else value / scale
 
-    one, two = (
+    first, second = (
         Side(name, mean / scale, stored(sd), n, seeds, stored(seed_sd))
         for name, mean, sd in zip("AB", means, deviations, strict=True)
     )
     try:
-        return judge(one, two, metric, congruence=congruence)
+        return judge(first, second, metric, congruence=congruence)
     except StatsError as error:
         raise SegbenchError("SB104", f"claim: {error}", mend="segbench claim --help") from error
 
@@ -135,10 +135,11 @@ def claim_lines(claims: list[Claim], refused: list[str], clashes: list[str]) -> 
             lines += ["", where] if lines else [where]
             place = where
         difference = abs(found.a.value - found.b.value) * scale
-        low, middle, high = map(chance_words, (found.low, found.middle, found.high))
+        band = " to ".join(dict.fromkeys(map(chance_words, (found.low, found.high))))
+        middle = chance_words(found.middle)
         lines += textwrap.wrap(
             f"  {found.a.name} {found.a.value * scale:.2f} over {found.b.name} {found.b.value * scale:.2f} "
-            f"(+{difference:.2f} {unit}, n {found.a.n}): wrong with {low} to {high} % (middle {middle} %): "
+            f"(+{difference:.2f} {unit}, n {found.a.n}): wrong with {band} % (middle {middle} %): "
             f"{found.verdict}",
             80, subsequent_indent="    ",
         )  # fmt: skip

@@ -61,8 +61,5 @@ Overrides = Annotated[list[str] | None, option("--set", "Override a protocol fie
 Protocol = Annotated[str, option("--protocol", "Protocol, or a TOML file.")]
 WeightsOf = Annotated[str, option("--model", "The model that the weights belong to.")]
 DatasetArgument = Annotated[str, typer.Argument(metavar="DATASET|FOLDER", help="A dataset, or its folder.")]
-ModelLabel = Annotated[
-    str | None, option("--name", "The model. Default: the folder's name.", metavar="LABEL")
-]
 Fold = Annotated[int, option("--fold", "Fold of the training.", min=0)]
 Seed = Annotated[int, option("--seed", "Seed of the training.", min=0)]

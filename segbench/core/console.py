@@ -164,10 +164,6 @@ class Tracker:
         return self.done / max(time.monotonic() - self.started, 1e-9)
 
 
-def _nothing(tracker: Tracker, steps: float, note: str) -> None:
-    """Show no progress."""
-
-
 def _lines(title: str, unit: str) -> Callable[[Tracker, float, str], None]:
     """A plain line every 30 s or 5 %, the first within two seconds, for logs and pipes."""
     told: tuple[float, float] | None = None
@@ -190,6 +186,10 @@ def _lines(title: str, unit: str) -> Callable[[Tracker, float, str], None]:
     return tell
 
 
+def _say_nothing(*_: object) -> None:
+    """A tracker that nobody watches."""
+
+
 @contextmanager
 def progress(title: str, total: float, *, unit: str = "cases", before: float = 0.0) -> Generator[Tracker]:
     """Show progress with rate and time left on stderr: a bar on a terminal, sparse lines elsewhere.
@@ -201,7 +201,7 @@ def progress(title: str, total: float, *, unit: str = "cases", before: float = 0
         before: steps of the total that an earlier process did.
     """
     if output.quiet or not output.progress or sys.stderr is None:
-        yield Tracker(_nothing)
+        yield Tracker(_say_nothing)
         return
     if not sys.stderr.isatty():
         yield Tracker(_lines(title, unit), total, before)

@@ -135,5 +135,5 @@ def _of_empties(truth: Mask, guess: Mask, variant: str, cache: Path | None) -> C
     }
     status = "both_empty" if good else "prediction_empty" if has_truth else "reference_empty"
     penalised = frozenset(name for name in SHARES if name != "leakage")
-    voxels = (int(np.count_nonzero(mask)) for mask in (truth, guess))
+    voxels = int(np.count_nonzero(truth)), int(np.count_nonzero(guess))
     return CaseScores(values | counts, status, *voxels, penalised)

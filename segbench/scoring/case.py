@@ -127,9 +127,10 @@ def score_file(
         what = f"{hint[0]} the prediction would fit much better: was its array turned under its header?"
         notes = (*notes, (what, f"{case}: {hint[1]}"))
     failure = None
-    lacking = without_mask(rules.regions, prediction) if isinstance(prediction, Mapping) else []
-    if lacking:
-        error = _no_mask(case, lacking, rules, prediction)
+    masks = prediction if isinstance(prediction, Mapping) else None
+    lacking = [] if masks is None else without_mask(rules.regions, masks)
+    if masks is not None and lacking:
+        error = _no_mask(case, lacking, rules, masks)
         failure = {**error.as_dict(), "case": case, "status": failure_status(error.code)}
         failed = {row["region"]: row for row in score_failure(coded, case, truth, error)}
         rows = [failed[row["region"]] if row["region"] in lacking else row for row in rows]

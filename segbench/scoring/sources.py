@@ -91,7 +91,7 @@ class DatasetReferences:
         if found is None or isinstance(found, Path):
             return self.dataset.read_reference(case)
         value_of = {name: value for value, name in self.dataset.card.labels.items()}
-        masks = {value_of[name]: path for name, path in found.items()}
+        masks: dict[Member, Path] = {value_of[name]: path for name, path in found.items()}
         return read_masks(case, masks, max_bytes=self.dataset.max_bytes).as_labels()
 
     def files(self, case: str) -> tuple[Path, ...]:
@@ -134,8 +134,9 @@ def reference_folder(
     paths: dict[str, Path | Mapping[Member, Path]] = {case: each[0] for case, each in found.items()}
     masks = {} if paths else mask_folders(folder)
     for case, files in masks.items():
-        paths[case], _ = named_masks(case, files, structures)
-        absent = without_mask(regions, paths[case])
+        named, _ = named_masks(case, files, structures)
+        paths[case] = named
+        absent = without_mask(regions, named)
         if absent:
             raise SegbenchError(
                 "SB303",

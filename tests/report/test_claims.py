@@ -6,7 +6,7 @@ import csv
 import json
 from collections.abc import Mapping
 from importlib.resources import files
-from itertools import product
+from itertools import combinations, product
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +31,7 @@ from segbench.report.analysis.claims import (
 from segbench.report.analysis.options import make_options
 from segbench.report.analysis.published import PublishedTable, load_published
 from segbench.report.analysis.published_beside import published_beside
+from segbench.report.read.runs import read_runs
 from segbench.report.write.document import document, schema
 from segbench.stats import Reported, false_order
 
@@ -116,6 +117,21 @@ def test_the_ranges_are_what_the_board_says() -> None:
         values = [float(row[column]) for row in networks]
         found = [round(value, digits) for value in (min(values), float(np.median(values)), max(values))]
         assert found == list(band[:3])
+    models: dict[str, list[np.ndarray]] = {}
+    for run in read_runs([BOARD / "runs"]):
+        if run.rows is not None and run.kind == "trained":
+            keep = np.array([region in {"anterior", "posterior"} for region in run.rows.region])
+            case = np.array(run.rows.case)[keep]
+            order = np.argsort(case, kind="stable")
+            mean = run.rows.metrics["dice"][keep][order].reshape(-1, 2).mean(axis=1)
+            models.setdefault(run.model, []).append(mean)
+    pairs = [
+        float(np.corrcoef(x, y)[0, 1])
+        for a, b in combinations(models, 2)
+        for x, y in product(models[a], models[b])
+    ]
+    median, upper = np.round(np.quantile(pairs, [0.5, 0.75]), 3).tolist()
+    assert (CONGRUENCE.middle, CONGRUENCE.high) == (round((0.826 + median) / 2, 2), upper)
     low, middle, high, _ = CASE_SD_ELSEWHERE["dice"]
     assert low == CASE_SD["msd-hippocampus", "dice"].low
     assert middle == round(float(np.sqrt(low * high)), 3)

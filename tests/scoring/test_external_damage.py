@@ -181,7 +181,7 @@ def test_the_good_ones_are_measured(damaged):
 
 def test_what_was_done_to_a_good_one_is_said(damaged):
     warnings = damaged[0].warnings
-    assert any("flip" in text and "axes" in text for text in warnings)
+    assert any("flip" in text and "axis" in text for text in warnings)
     assert any("near" in text and "voxels" in text for text in warnings)
     assert not any(text.startswith("good") for text in warnings)
 

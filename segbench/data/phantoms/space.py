@@ -113,17 +113,28 @@ class Deformation:
         return moved - np.array([float(d[0, 0, 0]) for d in self._warp_at((at[0], at[1], at[2]))])
 
     def _warp_at(self, points: Points) -> Points:
-        """The warp by trilinear interpolation, one axis after the other (the points form a product grid)."""
+        """The warp at points that form a product grid."""
         assert self.warp is not None
-        field = self.warp
-        for axis, coordinate in enumerate(points):
-            flat = coordinate.reshape(-1)
-            cells = field.shape[axis + 1]
-            position = np.clip(flat / self.warp_step + (cells - 1) / 2, 0, cells - 1.000001)
-            low = position.astype(np.int64)
-            weight = (position - low).reshape([-1 if a == axis + 1 else 1 for a in range(4)])
-            field = np.take(field, low, axis + 1) * (1 - weight) + np.take(field, low + 1, axis + 1) * weight
+        field = interpolate(self.warp, points, self.warp_step)
         return field[0], field[1], field[2]
+
+
+def interpolate(field: Array, coordinates: Sequence[Array], step: float) -> Array:
+    """A coarse field about the origin at a product grid of points, trilinear, one axis after the other.
+
+    Args:
+        field: (..., z, y, x), a value every `step` millimetres.
+        coordinates: Of the points along z, y, x.
+        step: Millimetres between the values.
+    """
+    lead = field.ndim - 3
+    for axis, coordinate in enumerate(coordinates, start=lead):
+        cells = field.shape[axis]
+        position = np.clip(coordinate.reshape(-1) / step + (cells - 1) / 2, 0, cells - 1.000001)
+        low = position.astype(np.int64)
+        weight = (position - low).reshape([-1 if a == axis else 1 for a in range(field.ndim)])
+        field = np.take(field, low, axis) * (1 - weight) + np.take(field, low + 1, axis) * weight
+    return field
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,13 +154,16 @@ class Ellipsoid:
         """4/3 pi abc."""
         return 4 / 3 * math.pi * self.radii[0] * self.radii[1] * self.radii[2] / 1000
 
+    def scaled(self, share: float) -> Ellipsoid:
+        """The radii times a share, about the same centre."""
+        return Ellipsoid(self.centre, triple(share * radius for radius in self.radii))
+
     def varied(self, rng: np.random.Generator, *, scale: float = 1.0) -> Ellipsoid:
         """Radii times U(0.82, 1.18), centre shifted by N(0, 2.5 mm) times scale."""
         factor = rng.uniform(0.82, 1.18)
         shift = np.clip(rng.standard_normal(3), -2, 2) * 2.5 * scale
-        z, y, x = (c + s for c, s in zip(self.centre, shift, strict=True))
-        a, b, c = (r * factor for r in self.radii)
-        return Ellipsoid((z, y, x), (a, b, c))
+        centre = triple(c + s for c, s in zip(self.centre, shift, strict=True))
+        return Ellipsoid(centre, triple(r * factor for r in self.radii))
 
 
 @dataclass(frozen=True, slots=True)

@@ -178,10 +178,19 @@ def analyse_runs(
     for number, block in enumerate(blocks):
         count = len(block.contenders(options.baselines))
         progress(f"{'comparing' if count > 1 else 'reading'} {plural(count, 'model')} on {block.name}")
-        for metric in metrics:
-            if metric.name in block.metrics:
-                for column in _columns(number, block, metric, primary=metric == metrics[0], options=options):
-                    columns[number, column.region, metric.name] = column
+        for metric in (metric for metric in metrics if metric.name in block.metrics):
+            main: Role = "primary" if metric == metrics[0] else "secondary"
+            for region in shown_regions(block, options):
+                columns[number, region, metric.name] = decide(
+                    number,
+                    block,
+                    region,
+                    metric,
+                    main if region == block.main_region else "region",
+                    reference=reference_of(block, options),
+                    margin=margin_of(block, metric, options),
+                    options=options,
+                )
     below = [
         item
         for number, block in enumerate(blocks)
@@ -202,26 +211,6 @@ def analyse_runs(
         findings=find_all(runs, blocks, metrics=[item.name for item in metrics], below=below, short=short),
         case_names=case_names,
     )
-
-
-def _columns(number: int, block: Block, metric: Metric, *, primary: bool, options: Options) -> list[Column]:
-    """The columns of a metric in a block, in the order of the regions."""
-    found: list[Column] = []
-    for region in shown_regions(block, options):
-        role: Role = "region" if region != block.main_region else "primary" if primary else "secondary"
-        found.append(
-            decide(
-                number,
-                block,
-                region,
-                metric,
-                role,
-                reference=reference_of(block, options),
-                margin=margin_of(block, metric, options),
-                options=options,
-            )
-        )
-    return found
 
 
 def reference_of(block: Block, options: Options) -> str | None:

@@ -46,7 +46,8 @@ def rank_schemes(analysis: Analysis, column: Column) -> dict[str, tuple[float, f
         analysis.blocks[column.block], column.region, column.metric, column.means, analysis.options
     )
     sign = -1.0 if column.metric.higher_is_better else 1.0
-    scores = np.round([sign * table.mean(axis=0) for table in family.values()], 12)  # (models, patients)
+    # (models, patients)
+    scores = np.array([sign * table.mean(axis=0) for table in family.values()]).round(12)
     each = np.array([_ranks(patient) for patient in scores.T]).mean(axis=0)
     medians = _ranks(np.median(scores, axis=1))
     return {

@@ -196,7 +196,8 @@ def _separating(members: Sequence[tuple[str, Mapping[str, str]]]) -> tuple[str, 
         name for name in names if any(len({words.get(name) for words in group}) > 1 for group in crowded)
     ]
     chosen: list[str] = []
-    while differing and len(chosen) < LABEL_FIELDS and not _all_apart(crowded, chosen):
+    everyone = sum(map(len, crowded))
+    while differing and len(chosen) < LABEL_FIELDS and _told_apart(crowded, chosen) < everyone:
         best = max(differing, key=lambda name: _told_apart(crowded, [*chosen, name]))
         chosen.append(best)
         differing.remove(best)
@@ -205,10 +206,6 @@ def _separating(members: Sequence[tuple[str, Mapping[str, str]]]) -> tuple[str, 
 
 def _told_apart(groups: Sequence[Sequence[Mapping[str, str]]], names: Sequence[str]) -> int:
     return sum(len({tuple(words.get(name) for name in names) for words in group}) for group in groups)
-
-
-def _all_apart(groups: Sequence[Sequence[Mapping[str, str]]], names: Sequence[str]) -> bool:
-    return _told_apart(groups, names) == sum(len(group) for group in groups)
 
 
 def _differences(entry: Entry) -> dict[str, str]:

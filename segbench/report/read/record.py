@@ -74,8 +74,8 @@ def unknown_record(path: Path, fields: Mapping[str, Any] | None = None) -> RunRe
 
 def _shallow(content: object) -> bool:
     """Whether no table or list lies deeper than `MAX_NESTING` levels, counted without recursion."""
-    level = [content]
+    level: list[Any] = [content]
     for _ in range(MAX_NESTING + 1):
-        within = [item.values() if isinstance(item, dict) else item for item in level]
+        within: list[Any] = [item.values() if isinstance(item, dict) else item for item in level]
         level = [inner for items in within for inner in items if isinstance(inner, dict | list)]
     return not level
