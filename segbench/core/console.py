@@ -164,10 +164,6 @@ class Tracker:
         return self.done / max(time.monotonic() - self.started, 1e-9)
 
 
-def _nothing(tracker: Tracker, steps: float, note: str) -> None:
-    """Show no progress."""
-
-
 def _lines(title: str, unit: str) -> Callable[[Tracker, float, str], None]:
     """A plain line every 30 s or 5 %, the first within two seconds, for logs and pipes."""
     told: tuple[float, float] | None = None

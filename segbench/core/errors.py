@@ -127,8 +127,8 @@ def unknown_name(what: str, name: str, known: Sequence[str], *, listing: str) ->
     """
     near = nearest_names(name, known)
     hint = f"did you mean {' or '.join(near)}?   " if near else ""
-    own = "your own cards: --cards DIR or SEGBENCH_CARDS   " if what in {"model", "dataset"} else ""
-    mend = f"{hint}{own}all: {listing}"
+    own = "   your own cards: --cards DIR or SEGBENCH_CARDS" if what in {"model", "dataset"} else ""
+    mend = f"{hint}all: {listing}{own}"
     return SegbenchError("SB101", f"no {what} called '{name}'", found=name, expected=list(near), mend=mend)
 
 
