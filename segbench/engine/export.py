@@ -23,7 +23,6 @@ from torch import Tensor
 from segbench.volumes import Volume
 from segbench.volumes.geometry import Orientation
 from segbench.volumes.linear import AxisTaps, decide_labels
-from segbench.volumes.linear_kernels import COMPILED
 from segbench.volumes.resample import nearest_index
 
 __all__ = [
@@ -164,7 +163,7 @@ class PlaneExporter:
         result = self.labels[planes]
         if self._plain:
             result[...] = self.table[_codes(slab[:, along_z.lower], self.by_sign).cpu().numpy()]
-        elif slab.device.type == "cpu" and COMPILED:
+        elif slab.device.type == "cpu":
             self.interpolated += decide_labels(slab.numpy(), taps, self.table, result, by_sign=self.by_sign)
         else:
             decided, count = _decide_on_device(slab, taps, self.by_sign, self.block)

@@ -29,8 +29,6 @@ def evaluate_stage(context: Context) -> StageResult:
         if result.failure is not None:
             what = f"{result.failure['code']}: case {result.case}: {result.failure['message']}"
             context.warn(f"{what}; scored worst, not left out")
-        for warning in result.warnings:
-            context.warn(warning)
 
     results = score_cases(
         cases,

@@ -102,6 +102,7 @@ WALK: dict[str, list[str]] = {
     "evaluate": ["--prediction", "predictions/one", "--reference", "LABELS", "--region", "front=1",
                  "--region", "back=2"],
     "compare": ["one", "two"],
+    "claim": ["--a", "90", "--b", "89", "--n", "40"],
     "report": ["--output", "new/report", "--format", "json,csv,markdown,latex"],
     "predict": ["scan.nii.gz", "--weights", "w.safetensors", "--dataset", "msd-hippocampus",
                 "--output", "new/predicted", "--device", "cpu"],
