@@ -127,6 +127,8 @@ def command_page() -> str:
 def _commands(group: object, prefix: str) -> list[str]:
     lines: list[str] = []
     for name, command in sorted(getattr(group, "commands", {}).items()):
+        if command.hidden and name != "cell":
+            continue  # an old name
         title = f"{prefix} {name}"
         if hasattr(command, "commands"):
             lines += _commands(command, title)
