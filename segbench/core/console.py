@@ -197,7 +197,7 @@ def progress(title: str, total: float, *, unit: str = "cases", before: float = 0
         before: steps of the total that an earlier process did.
     """
     if output.quiet or not output.progress or sys.stderr is None:
-        yield Tracker(_nothing)
+        yield Tracker(_say_nothing)
         return
     if not sys.stderr.isatty():
         yield Tracker(_lines(title, unit), total, before)
