@@ -13,9 +13,8 @@ from segbench.core import console
 from segbench.core.catalogue import ExitCode
 
 if TYPE_CHECKING:
-    from segbench.pipeline.cell import Plan
-    from segbench.pipeline.context import Execution
-    from segbench.pipeline.matrix import Outcome
+    from segbench.pipeline.cell import Execution, Plan
+    from segbench.pipeline.drive import Outcome
 
 WHAT, PLAN, WHERE, LAUNCH = "What", "Plan", "Where", "Launcher"
 
@@ -157,11 +156,10 @@ def run(
     from segbench.cli.run_plan import print_plan, within_budget
     from segbench.launch import LauncherChoice
     from segbench.pipeline.api import make_request
-    from segbench.pipeline.code import code_news
-    from segbench.pipeline.context import Execution
-    from segbench.pipeline.forecast import with_probes
-    from segbench.pipeline.matrix import run_plan, summary_rows
-    from segbench.pipeline.plan import check_ranks, in_order, make_plan
+    from segbench.pipeline.cell import Execution
+    from segbench.pipeline.drive import run_plan, summary_rows
+    from segbench.pipeline.plan import check_ranks, code_news, in_order, make_plan
+    from segbench.pipeline.trial import with_probes
 
     choice = LauncherChoice(
         launcher, max_parallel, retries, wait, slurm=tuple(slurm or ()), ray_address=ray_address

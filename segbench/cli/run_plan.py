@@ -5,17 +5,15 @@ from __future__ import annotations
 import shlex
 from collections.abc import Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 from segbench.cli.common import settings
 from segbench.core import console
 from segbench.core.catalogue import ExitCode
 from segbench.core.errors import SegbenchError
-from segbench.pipeline.cell import Plan, PlannedCell
-from segbench.pipeline.context import Execution
+from segbench.pipeline.cell import Execution, Plan, PlannedCell
+from segbench.pipeline.drive import write_plan
 from segbench.pipeline.forecast import disk_needed, fitting
-from segbench.pipeline.matrix import write_plan
 
 
 def print_plan(
@@ -121,11 +119,10 @@ def _totals(plan: Plan, execution: Execution) -> str:
     known = [p.forecast_s for p in open_cells if p.forecast_s is not None]
     unknown = len(open_cells) - len(known)
     hours = sum(known) * max(1, execution.gpus_per_cell) / 3600
-    data_dir = None if execution.data_dir is None else Path(execution.data_dir)
     cells = "1 cell" if unknown == 1 else f"{unknown} cells"
     more = f" and {cells} never measured (--probe)" if unknown else ""
     told = "?" if unknown == len(open_cells) > 0 else f"{hours:.2f}"
-    disk = disk_needed(plan, data_dir) / 2**30
+    disk = disk_needed(plan) / 2**30
     return f"total: {told} device hours{more}; {disk:.2f} GiB of prepared data to write"
 
 

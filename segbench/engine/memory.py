@@ -10,13 +10,13 @@ import torch
 from segbench.core.errors import SegbenchError
 from segbench.core.faults import InjectedOutOfMemory
 
-__all__ = ["out_of_memory", "peak_memory", "want_of_memory_is_a_result"]
+__all__ = ["oom_as_error", "out_of_memory", "peak_memory"]
 
 _WORDS = ("out of memory", "can't allocate memory")
 
 
 @contextmanager
-def want_of_memory_is_a_result(device: torch.device) -> Generator[None]:
+def oom_as_error(device: torch.device) -> Generator[None]:
     """Context in which running out of memory, on the device or in this process, is SB504.
 
     Raises:

@@ -31,7 +31,7 @@ Axis = Literal["z", "y", "x"]
 # Planes that leave the ring at once: their normalised copy stays small.
 _PLANES_AT_ONCE = 8
 # Smallest weight of a window's corner, as a share of its centre's.
-_IMPORTANCE_FLOOR = 1e-3
+_LEAST_IMPORTANCE = 1e-3
 
 
 def window_starts(length: int, window: int, overlap: float) -> list[int]:
@@ -69,7 +69,7 @@ def importance_map(
             offsets = torch.arange(n, dtype=torch.float32, device=device) - (n - 1) / 2
             line = torch.exp(-0.5 * (offsets / (sigma_scale * n)) ** 2)
         weights = weights[..., None] * line
-    weights = weights.clamp_min(max(float(weights.min()), _IMPORTANCE_FLOOR))
+    weights = weights.clamp_min(max(float(weights.min()), _LEAST_IMPORTANCE))
     return weights / weights.max()
 
 
@@ -157,7 +157,7 @@ def predict_planes(
     weights = importance_map(plan.window, importance=importance, sigma_scale=sigma_scale, device=device)
     flips = _flips(mirror_axes)
     rings = [_Ring(num_outputs, plan, device) for _ in members]
-    # One buffer for all planes: many short-lived ones would grow the heap with the scan.
+    # One buffer for all planes: many short-lived ones would grow the heap with the case.
     buffers = [
         torch.empty((num_outputs, planes_at_once, *plan.shape[1:]), dtype=torch.float32, device=device)
         for _ in members
@@ -270,7 +270,7 @@ def predict_case(
 
 
 class _Ring:
-    """Weighted sums (K, P_z, Y, X): plane z of the scan lies at z modulo P_z, so nothing is ever moved."""
+    """Weighted sums (K, P_z, Y, X): plane z of the image lies at z modulo P_z, so nothing is ever moved."""
 
     def __init__(self, outputs: int, plan: _Plan, device: torch.device) -> None:
         self.depth = plan.window[0]
@@ -359,7 +359,7 @@ class _Windows:
                     yield (*place, total)
 
     def _cut(self, z: int, y: int, x: int) -> Tensor:
-        """One window (C, *window) on the device; 0 beyond the scan."""
+        """One window (C, *window) on the device; 0 beyond the image."""
         cut, pads = [], []
         for first, length, before, extent in zip(
             (z, y, x), self.plan.window, self.plan.before, self.plan.shape, strict=True

@@ -6,7 +6,7 @@ What is special here:
 - nothing in the loop reads the clock to decide a number; checkpoint times do not change results;
 - several ranks share the global batch, and the loss is that of the global batch on each of them;
 - a non-finite loss or gradient skips the update and is counted; too many roll back once, then the cell fails;
-- where only fp16's loss scale made a gradient infinite, the update is skipped too, but that is no fault;
+- where only fp16's loss scale made a gradient infinite, the update is skipped too, but that is not a fault;
 - out of memory is a result: the batch is never changed.
 """
 
@@ -34,7 +34,7 @@ from segbench.engine.activations import checkpoint_activations
 from segbench.engine.checkpoint import Checkpoint, load_last, restore, save_checkpoint
 from segbench.engine.job import TrainingBatch, TrainingJob, TrainResult
 from segbench.engine.losses import constant_predictor_loss
-from segbench.engine.memory import peak_memory, want_of_memory_is_a_result
+from segbench.engine.memory import oom_as_error, peak_memory
 from segbench.engine.optimiser import build_optimiser
 from segbench.engine.precision import autocast, usable_precision
 from segbench.engine.ranks import Ranks
@@ -54,7 +54,7 @@ def train(job: TrainingJob) -> TrainResult:
         SegbenchError: SB402 diverged, SB504 out of memory, SB405 all checkpoints damaged, SB505 disk full,
             SB104 a batch that cannot be split as asked.
     """
-    with want_of_memory_is_a_result(job.device):
+    with oom_as_error(job.device):
         run = _Run(job)
         with scans_used(run.scan) as scans:
             result = run.to_the_end()
@@ -308,11 +308,11 @@ class _Run:
         if s.told_not_learning or s.step < max(100, self.steps // 50) or s.recent_loss is None:
             return
         s.told_not_learning = True
-        floor = constant_predictor_loss(self.loss, labels, self.job.channels)
+        constant = constant_predictor_loss(self.loss, labels, self.job.channels)
         loss = s.recent_loss  # the first steps of a network that does learn lie above a constant's
-        if loss >= floor:
+        if loss >= constant:
             self.job.warn(
-                f"warning[SB403]: loss {loss:.3f} after {s.samples_seen} samples, a constant {floor:.3f}"
+                f"warning[SB403]: loss {loss:.3f} after {s.samples_seen} samples, a constant {constant:.3f}"
             )
 
     def _maybe_row(self, rate: float) -> None:

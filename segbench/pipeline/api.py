@@ -9,8 +9,8 @@ from typing import Any, TypeVar
 from segbench.cards import list_dataset_cards, list_model_cards, load_dataset_card, load_model_card
 from segbench.core.environment import results_dir
 from segbench.core.errors import SegbenchError, unknown_name
-from segbench.pipeline.context import Execution
-from segbench.pipeline.matrix import Outcome, run_plan
+from segbench.pipeline.cell import Execution
+from segbench.pipeline.drive import Outcome, run_plan
 from segbench.pipeline.plan import Request, make_plan
 from segbench.scoring.evaluate import Evaluation, evaluate_predictions
 from segbench.scoring.evaluate import Request as ExternalRequest
@@ -38,7 +38,7 @@ def run(
     Args:
         model: Slugs, globs or "all".
         dataset: Slugs, globs or "all" (every dataset but the phantoms).
-        protocol: Name or TOML file; None: standard, and demo on generated scans.
+        protocol: Name or TOML file; None: standard, and demo on generated images.
         fold: Fold indices or "all".
         seed: Seeds; None takes the protocol's default.
         split: Split by name or file.

@@ -1,208 +1,88 @@
-"""One cell: a model, a dataset, a protocol as it applies to both, a fold and a seed."""
+"""One cell: a model, a dataset, a protocol as it applies to both, a fold and a seed; planned, and at work."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import os
+from collections.abc import Callable
+from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from segbench.cards import DatasetCard, ModelCard, Protocol
+from pydantic import ValidationError
+
+from segbench.cards import DatasetCard, ModelCard, Protocol, load_model_card
+from segbench.cards.fault_lines import fault_lines
+from segbench.core import console
+from segbench.core.environment import now, planned_threads
 from segbench.core.errors import SegbenchError
 from segbench.core.hashing import digest_json
-from segbench.data.patches.augment_parameters import AugmentationSettings
+from segbench.core.interrupt import StopRequest
+from segbench.data import open_dataset
+from segbench.data.digest import content_digest
+from segbench.data.splits import Split
+from segbench.launch.command import JOB, LAUNCHER, NODE
 from segbench.metrics.profiles import load_profile
+from segbench.pipeline.code import changed_code, code_of
+from segbench.pipeline.fit import Classes, classes_of
+from segbench.records import RunRecord
 from segbench.records.identity import run_id
 from segbench.records.schema import SCHEMA_VERSION, CodeRecord
 
 if TYPE_CHECKING:
-    from segbench.data.splits import Split
+    from segbench.data import Dataset
 
 CellState = Literal["planned", "resumable", "running", "done", "failed", "blocked"]
 
 
 @dataclass(frozen=True, slots=True)
-class Classes:
-    """How label values, class indices and output channels of a network hang together.
+class Execution:
+    """Where and how a cell runs: recorded, never hashed.
 
     Attributes:
-        values: Label value of each class index, background first, ascending; the ignore label is not a class.
-        regions: Region output: label values of each output channel, larger regions first; else None.
-        region_labels: Region output: the value written where a channel is positive, later over earlier.
-        ignore_label: Never trained on, never scored; or None.
+        device: "cpu" or "cuda"; "auto" takes CUDA where there is one.
+        workers: Data workers.
+        data_dir: Folder of datasets, None for the usual place.
+        checkpoint_minutes: Time between checkpoints; 0: after every step.
+        save_probabilities: Also keep class probabilities.
+        check_outputs: Hash the outputs of finished stages again.
+        gpus_per_cell: Processes that train one network together, one per GPU; on a CPU just processes.
+        step_timeout: Seconds after which a training step counts as hung; None: 30 median steps, at least
+            ten minutes.
+        threads: Threads for compute, fixed when the cell is planned, because sums over another number round
+            otherwise. Several processes that train together share them.
+        launcher, job, node: Who started it.
     """
 
-    values: tuple[int, ...]
-    regions: tuple[tuple[int, ...], ...] | None
-    region_labels: tuple[int, ...] | None
-    ignore_label: int | None
+    device: str = "auto"
+    workers: int = 0
+    data_dir: str | None = None
+    checkpoint_minutes: float = 10.0
+    save_probabilities: bool = False
+    check_outputs: bool = False
+    gpus_per_cell: int = 1
+    step_timeout: float | None = None
+    threads: int = field(default_factory=planned_threads)
+    launcher: str = "local"
+    job: str = ""
+    node: str = ""
 
-    @property
-    def channels(self) -> int:
-        """Output channels of the network."""
-        return len(self.values) if self.regions is None else len(self.regions)
+    def as_dict(self) -> dict[str, Any]:
+        """The fields as plain values."""
+        return {name: getattr(self, name) for name in self.__slots__}
 
-    @property
-    def ignore_class(self) -> int | None:
-        """The class index that stands for the ignore label in training patches, or None."""
-        return None if self.ignore_label is None else len(self.values)
+    @classmethod
+    def of(cls, record: RunRecord) -> Execution:
+        """Where and how a record says the cell runs; what a finished run noted besides is left out."""
+        noted = record.execution or {}
+        return cls(**{name: noted[name] for name in cls.__slots__ if name in noted})
 
-    @property
-    def region_classes(self) -> tuple[tuple[int, ...], ...] | None:
-        """For region output: the class indices of each channel."""
-        if self.regions is None:
-            return None
-        index = {value: i for i, value in enumerate(self.values)}
-        return tuple(tuple(index[value] for value in region) for region in self.regions)
-
-
-def classes_of(card: DatasetCard, output: str) -> Classes:
-    """The classes of a dataset for a protocol's output ("softmax" or "regions").
-
-    Raises:
-        SegbenchError: SB104 when region output cannot be turned back into labels.
-    """
-    ignore = card.evaluation.ignore_label
-    values = tuple(sorted(int(value) for value in card.labels if int(value) != ignore))
-    if output == "softmax":
-        return Classes(values, None, None, ignore)
-    regions = sorted(card.regions.values(), key=lambda labels: -len(labels))
-    written: list[int] = []
-    for i, labels in enumerate(regions):
-        smaller = {value for later in regions[i + 1 :] if set(later) <= set(labels) for value in later}
-        own = sorted(set(labels) - smaller)
-        if len(own) != 1:
-            raise SegbenchError(
-                "SB104",
-                f"the regions of {card.slug} are not nested one label at a time",
-                mend="use loss.output = softmax for this dataset",
-            )
-        written.append(own[0])
-    return Classes(values, tuple(tuple(r) for r in regions), tuple(written), ignore)
-
-
-def protocol_for(protocol: Protocol, model: ModelCard, card: DatasetCard) -> Protocol:
-    """The protocol as it applies to one model on one dataset, every "card" replaced by the card's word."""
-    own = protocol.for_family(model.family)
-    if own.published:
-        own = with_published_recipe(own, model)
-    patch = own.patch.size
-    if card.geometry.patch is not None:
-        lowered = [min(a, b) for a, b in zip(patch, card.geometry.patch, strict=True)]
-        patch = (lowered[0], lowered[1], lowered[2])
-    spacing = own.data.spacing
-    if spacing == "card":
-        spacing = card.geometry.spacing_mm or "median"
-    mirror = own.inference.mirror_axes
-    mirror = card.geometry.mirror_axes if mirror == "card" else () if mirror == "none" else mirror
-    updates = {
-        "data": own.data.model_copy(update={"spacing": spacing}),
-        "patch": own.patch.model_copy(update={"size": patch}),
-        "inference": own.inference.model_copy(update={"mirror_axes": tuple(mirror)}),
-        "metrics": own.metrics.model_copy(
-            update={
-                "profile": card.evaluation.profile if own.metrics.profile == "card" else own.metrics.profile
-            }
-        ),
-    }
-    return own.model_copy(update=updates)
-
-
-def with_published_recipe(protocol: Protocol, model: ModelCard) -> Protocol:
-    """The protocol with every field that the model's authors published in place of its own."""
-    recipe = model.published_recipe
-    if recipe is None:
-        return protocol
-    given = {name: value for name, value in recipe if value is not None}
-    if isinstance(recipe.spacing_mm, str) and recipe.spacing_mm not in ("median", "native"):
-        del given["spacing_mm"]  # told in words
-    sections: dict[str, dict[str, Any]] = {}
-    for field, (section, name) in _PUBLISHED_FIELDS.items():
-        if field in given:
-            sections.setdefault(section, {})[name] = given[field]
-    if "image_order" in given:
-        sections["augment"] = {"overrides": {"image_order": given["image_order"]}}
-    if given.get("mirror") is False:
-        sections.setdefault("inference", {})["mirror_axes"] = "none"
-    if (
-        "normalisation" in sections.get("data", {})
-        and sections["data"]["normalisation"] not in NORMALISATIONS
-    ):
-        del sections["data"]["normalisation"]
-    if sections.get("optimiser", {}).get("name") == "adam":
-        sections["optimiser"]["name"] = "adamw"
-    content = protocol.resolved()
-    for section, fields in sections.items():
-        content[section] |= fields
-    return Protocol.model_validate(content)
-
-
-NORMALISATIONS = ("ct", "zscore", "zscore-nonzero", "rescale01", "none")
-_PUBLISHED_FIELDS: dict[str, tuple[str, str]] = {
-    "patch": ("patch", "size"),
-    "batch_size": ("sampling", "batch_size"),
-    "samples": ("budget", "samples"),
-    "warmup_samples": ("budget", "warmup_samples"),
-    "spacing_mm": ("data", "spacing"),
-    "normalisation": ("data", "normalisation"),
-    "optimiser": ("optimiser", "name"),
-    "lr": ("optimiser", "lr"),
-    "momentum": ("optimiser", "momentum"),
-    "nesterov": ("optimiser", "nesterov"),
-    "weight_decay": ("optimiser", "weight_decay"),
-    "schedule": ("schedule", "name"),
-    "loss": ("loss", "terms"),
-    "deep_supervision": ("loss", "deep_supervision"),
-    "precision": ("train", "precision"),
-    "foreground_fraction": ("sampling", "foreground_fraction"),
-    "overlap": ("inference", "overlap"),
-}
-"""Field of `[published_recipe]` to section and field of the protocol."""
-
-
-def check_fit(protocol: Protocol, model: ModelCard) -> SegbenchError | None:
-    """Why the model cannot be run under the protocol, or None when it can."""
-    if protocol.inference.ensemble != "none":
-        return SegbenchError(
-            "SB104",
-            "a cell is one fold and one seed, and cannot be an ensemble by itself",
-            expected="inference.ensemble = none",
-            found=protocol.inference.ensemble,
-            mend="train the folds or seeds, then segbench predict --run A,B,C",
-        )
-    try:
-        AugmentationSettings(protocol.augment.name, overrides=protocol.augment.overrides)
-    except ValueError as error:
-        return SegbenchError(
-            "SB104",
-            f"augment.overrides: {error}",
-            mend="for example --set augment.overrides.gamma.probability=0.5",
-        )
-    if model.kind == "floor" or model.input is None:
-        return None
-    divisor = model.input.divisor if protocol.patch.divisible_by == "model" else protocol.patch.divisible_by
-    patch, smallest = protocol.patch.size, model.input.minimum
-    if all(n % divisor == 0 and n >= smallest for n in patch):
-        return None
-    return SegbenchError(
-        "SB104",
-        f"{model.slug} cannot take patches of {'x'.join(map(str, patch))} voxels",
-        expected=f"multiples of {divisor}, at least {smallest}",
-        mend=f"--set patch.size={max(smallest, -(-max(patch) // divisor) * divisor)}",
-    )
-
-
-def check_selection(protocol: Protocol, split: Split) -> SegbenchError | None:
-    """Why no weights could be selected as the protocol asks, or None when they can."""
-    if protocol.validation.selection != "best_validation" or split.validation:
-        return None
-    return SegbenchError(
-        "SB104",
-        f"split '{split.name}' has no validation cases to select weights on",
-        expected="validation cases, or validation.selection = last",
-        found=protocol.validation.selection,
-        mend="--set validation.selection=last, or a split with a validation part",
-    )
+    def started(self) -> Execution:
+        """The execution with the launcher, job and node that the launcher gave this process, if one did."""
+        if LAUNCHER not in os.environ:
+            return self
+        job, node = os.environ.get(JOB, ""), os.environ.get(NODE, "")
+        return replace(self, launcher=os.environ[LAUNCHER], job=job, node=node)
 
 
 def card_settings(card: DatasetCard) -> dict[str, Any]:
@@ -217,7 +97,7 @@ def card_settings(card: DatasetCard) -> dict[str, Any]:
 
 
 def network_arguments(model: ModelCard, card: DatasetCard, protocol: Protocol) -> dict[str, Any]:
-    """What `build_network` is called with; empty for a floor."""
+    """What `build_network` is called with; empty for a baseline."""
     if model.kind == "floor":
         return {}
     arguments: dict[str, Any] = {
@@ -231,13 +111,14 @@ def network_arguments(model: ModelCard, card: DatasetCard, protocol: Protocol) -
     return arguments
 
 
-@dataclass(frozen=True)
+@dataclass(eq=False)
 class Cell:
-    """One planned cell.
+    """One planned cell, and what follows from it.
 
     Attributes:
         model: The model's card.
         dataset: The dataset's card.
+        data: The opened dataset.
         dataset_digest: Digest of the dataset's content.
         protocol: Resolved by `protocol_for`.
         split: The fold's lists of case ids, with leak counts.
@@ -250,6 +131,7 @@ class Cell:
 
     model: ModelCard
     dataset: DatasetCard
+    data: Dataset
     dataset_digest: str
     protocol: Protocol
     split: Split
@@ -274,8 +156,23 @@ class Cell:
 
     @cached_property
     def network_arguments(self) -> dict[str, Any]:
-        """What `build_network` is called with beside the slug; empty for a floor."""
+        """What `build_network` is called with beside the slug; empty for a baseline."""
         return network_arguments(self.model, self.dataset, self.protocol)
+
+    @property
+    def cases(self) -> list[str]:
+        """Every case of the split, sorted."""
+        return sorted({*self.split.train, *self.split.validation, *self.split.test})
+
+    @property
+    def steps(self) -> int:
+        """Training steps of the whole budget."""
+        return -(-self.protocol.budget.samples // self.protocol.sampling.batch_size)
+
+    @property
+    def trains(self) -> bool:
+        """Whether there is a network to train: baselines are fitted when they predict."""
+        return self.model.kind == "network"
 
     def id_with(self, code_digest: str | None) -> str:
         """The run id that the cell would have if its network's code were another."""
@@ -295,6 +192,123 @@ class Cell:
             seed=self.seed,
             content=content,
         )
+
+
+class ActiveCell(Cell):
+    """A cell at work: what its stages share, and what the stages before have left.
+
+    Args:
+        cell: What is to be run.
+        execution: Where it runs.
+        stop: Asked between steps and cases.
+        check_lease: Raises SB605 when the run is no longer ours.
+    """
+
+    def __init__(
+        self,
+        cell: Cell,
+        execution: Execution,
+        stop: StopRequest,
+        *,
+        check_lease: Callable[[], None] = lambda: None,
+    ) -> None:
+        super().__init__(**{each.name: getattr(cell, each.name) for each in fields(cell)})
+        self.execution = execution
+        self.stop = stop
+        self.check_lease = check_lease
+        self.code_loaded = False
+        """The network's code was imported in this process: edits of its files no longer reach it."""
+        self.artefacts: dict[str, str] = {}
+        """Digest of what each finished stage produced."""
+        self.facts: dict[str, dict[str, Any]] = {}
+        """Small values each finished stage left for the record."""
+        self.inputs_digest: str | None = None
+        """Digest of what the stage at work computes from."""
+        self.seconds: dict[str, float] = {}
+        """Seconds each stage took when it ran."""
+        self.warnings: list[str] = []
+        """What the user was warned of."""
+        self.quiet = False
+        """Warnings stay here: another process says the same."""
+        self.give_up: Callable[[SegbenchError], object] | None = None
+        """Ends a process that hangs, from another thread, with a record that says why."""
+
+    def warn(self, text: str) -> None:
+        """Warn the user, and remember it for the record and the log."""
+        if text not in self.warnings:
+            self.warnings.append(text)
+            if not self.quiet:
+                console.warn(text)
+                self.log(text)
+
+    def log(self, text: str) -> None:
+        """Append a line to the run's log."""
+        log_line(self.folder, text)
+
+
+def active_cell(
+    record: RunRecord, folder: Path, where: Execution, stop: StopRequest, check: Callable[[], None]
+) -> ActiveCell:
+    """The cell as `run.json` describes it, refused when cards or data have changed since it was planned.
+
+    Raises:
+        SegbenchError: SB338.
+    """
+    assert record.model and record.dataset and record.protocol and record.split  # plan_run wrote them
+    again = "plan it again with segbench run; the new run gets its own id"
+    model = load_model_card(str(record.model["slug"]))
+    data = open_dataset(str(record.dataset["slug"]), data_dir=where.data_dir)
+    try:
+        protocol = Protocol.model_validate(record.protocol)
+    except ValidationError as error:
+        raise SegbenchError(
+            "SB338",
+            "the run was planned by another version of segbench: its protocol has other fields",
+            path=folder,
+            details=fault_lines(error),
+            mend=again,
+        ) from error
+    part = record.split
+    cell = Cell(
+        model=model,
+        dataset=data.card,
+        data=data,
+        dataset_digest=content_digest(data),
+        protocol=protocol,
+        split=Split(
+            dataset=data.card.slug,
+            name=part.name or "",
+            train=part.train or (),
+            validation=part.validation or (),
+            test=part.test or (),
+            acknowledged_leaks=part.acknowledged_leaks,
+        ),
+        fold=record.fold or 0,
+        seed=record.seed or 0,
+        run_id=record.run_id,
+        folder=folder,
+        code=code_of(model),
+    )
+    expected = cell.id_with(None if cell.code is None else cell.code.digest)
+    if expected != record.run_id and record.code is not None and cell.code != record.code:
+        raise changed_code(record.code, cell.code, folder)
+    if expected != record.run_id:
+        raise SegbenchError(
+            "SB338",
+            "the data, the cards or segbench's definitions have changed since this run was planned",
+            path=folder,
+            expected=record.run_id,
+            found=expected,
+            mend=again,
+        )
+    return ActiveCell(cell, where, stop, check_lease=check)
+
+
+def log_line(folder: Path, text: str) -> None:
+    """Append a line with the time (UTC) to `log.txt` of a run; the log carries no result."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / "log.txt").open("a", encoding="utf-8") as stream:
+        stream.write(f"{now()} {text}\n")
 
 
 @dataclass(frozen=True, slots=True)

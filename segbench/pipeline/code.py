@@ -8,7 +8,6 @@ by their fingerprints; MONAI is a pinned dependency, held by its version and the
 from __future__ import annotations
 
 import ast
-import glob
 import hashlib
 import importlib
 import importlib.machinery
@@ -16,7 +15,6 @@ import importlib.util
 import site
 import sys
 import sysconfig
-from collections.abc import Iterable
 from contextlib import suppress
 from functools import lru_cache
 from importlib import metadata
@@ -25,14 +23,10 @@ from typing import TYPE_CHECKING, Any
 
 from segbench.cards import ModelCard
 from segbench.core.errors import SegbenchError
-from segbench.records import RunRecord, read_run
 from segbench.records.schema import CodeRecord
-from segbench.records.store import RUN_FILE
 
 if TYPE_CHECKING:
     from torch import nn
-
-    from segbench.pipeline.cell import Cell
 
 OWN = "segbench"
 PINNED = frozenset(("monai",))
@@ -86,40 +80,6 @@ def changed_code(planned: CodeRecord, now: CodeRecord | None, folder: Path) -> S
         found=f"sha256 {(now.digest if now and now.digest else 'not found')[:12]}",
         mend="give the same segbench run command again: the edited network gets its own run id",
     )
-
-
-def code_news(cells: Iterable[Cell]) -> list[str]:
-    """One line for each model of new cells whose like was run with other code, naming one such run."""
-    found: dict[str, list[tuple[Cell, RunRecord]]] = {}
-    for cell in cells:
-        if cell.code is None or cell.code.digest is None or (cell.folder / RUN_FILE).is_file():
-            continue
-        earlier = _same_but_code(cell)
-        if earlier is not None:
-            found.setdefault(cell.model.slug, []).append((cell, earlier))
-    lines: list[str] = []
-    for pairs in found.values():
-        (cell, earlier), more = pairs[0], len(pairs) - 1
-        assert cell.code is not None
-        known = earlier.code is not None and earlier.code.digest is not None
-        what = "changed since" if known else "was not recorded in"
-        many = f" (and {more} more)" if more else ""
-        lines.append(f"the code of {cell.code.package} {what} run {earlier.run_id}{many}: new run")
-    return lines
-
-
-def _same_but_code(cell: Cell) -> RunRecord | None:
-    """The newest run whose id the cell would have, were its code that run's."""
-    beginning = cell.run_id.rpartition("__")[0]
-    found: list[RunRecord] = []
-    for path in sorted(cell.folder.parent.glob(f"{glob.escape(beginning)}__*/{RUN_FILE}")):
-        try:
-            record = read_run(path.parent)
-        except SegbenchError:
-            continue
-        if record.run_id == cell.id_with(None if record.code is None else record.code.digest):
-            found.append(record)
-    return max(found, key=lambda record: record.created or "", default=None)
 
 
 @lru_cache  # looking through every installed distribution takes most of a second
@@ -198,7 +158,7 @@ def _sources(place: Path, name: str) -> dict[str, bytes]:
 
 
 def _imports(source: bytes) -> set[str]:
-    """Top-level names that a module imports; none where it is no Python."""
+    """Top-level names that a module imports; none where it is not Python."""
     try:
         tree = ast.parse(source)
     except (SyntaxError, ValueError):

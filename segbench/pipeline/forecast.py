@@ -1,27 +1,28 @@
 """What cells will cost, from what was measured and from nothing else.
 
 Sources, best first: finished runs of the same model, dataset and protocol (their whole time); a probe of a
-few steps on this machine (the training only). Where neither is there, the answer is None, shown as `?`.
+few steps on this machine (the training only), kept per kind of step in the cache folder. Where neither is
+there, the answer is None, shown as `?`.
 """
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from segbench.core.environment import cache_dir, machine
 from segbench.core.errors import SegbenchError
+from segbench.core.hashing import digest_json
 from segbench.launch import Need
-from segbench.pipeline.cell import Plan, PlannedCell
-from segbench.pipeline.context import Execution, execution_of
-from segbench.pipeline.probes import Measured, known_probe
-from segbench.records import read_run
-
-__all__ = ["disk_needed", "fitting", "needs_of", "with_finished", "with_probes"]
+from segbench.pipeline.cell import Cell, Execution, Plan, PlannedCell
+from segbench.records import RunRecord, read_run
 
 _ENOUGH = 5
 """Finished runs of a kind that are looked at."""
-_OPEN = ("planned", "resumable", "failed")
+OPEN = ("planned", "resumable", "failed")
+"""States of cells that have their work ahead of them."""
 
 MARGIN = 1.3
 """Time asked for beyond the forecast; a cell that runs out of it is queued again."""
@@ -30,11 +31,18 @@ Kind = tuple[str, str, str]
 
 
 @dataclass(frozen=True, slots=True)
-class _Finished:
-    seconds: float
-    train_s: float | None
-    steps: int
+class Measured:
+    """What a probe saw.
+
+    Attributes:
+        step_s: Median seconds of a training step; None when it does not fit.
+        memory_bytes: Peak: on the device, or of the process on a CPU.
+        problem: Why there are no seconds, such as "out of memory".
+    """
+
+    step_s: float | None
     memory_bytes: int | None
+    problem: str = ""
 
 
 def with_finished(cells: Sequence[PlannedCell]) -> list[PlannedCell]:
@@ -42,35 +50,32 @@ def with_finished(cells: Sequence[PlannedCell]) -> list[PlannedCell]:
 
     Other seeds and folds of a cell do the same work on the same machine; anything else would be a guess.
     """
-    wanted = {_kind(planned): planned for planned in cells if planned.state in _OPEN}
-    known: dict[Kind, list[_Finished]] = {}
+    wanted = {kind_of(planned): planned.cell for planned in cells if planned.state in OPEN}
+    known: dict[Kind, list[RunRecord]] = {}
     for planned in cells:
-        kind = _kind(planned)
-        if planned.state == "done" and kind in wanted and len(known.get(kind, ())) < _ENOUGH:
-            _remember(known, kind, planned, planned.cell.folder)
-    missing = {kind: planned for kind, planned in wanted.items() if kind not in known}
+        if planned.state == "done" and (kind := kind_of(planned)) in wanted:
+            _remember(known, kind, planned.cell, planned.cell.folder)
+    missing = {kind: cell for kind, cell in wanted.items() if kind not in known}
     for kind, folder in _beside(missing):
-        if len(known.get(kind, ())) < _ENOUGH:
-            _remember(known, kind, missing[kind], folder)
+        _remember(known, kind, missing[kind], folder)
     return [
-        _applied(planned, known[_kind(planned)])
-        if planned.state in _OPEN and _kind(planned) in known
+        _applied(planned, known[kind_of(planned)])
+        if planned.state in OPEN and kind_of(planned) in known
         else planned
         for planned in cells
     ]
 
 
-def _kind(planned: PlannedCell) -> Kind:
+def kind_of(planned: PlannedCell) -> Kind:
+    """What cells share that take the same time: model, dataset and protocol."""
     cell = planned.cell
     return cell.model.slug, cell.dataset.slug, cell.protocol.name
 
 
-def _beside(missing: dict[Kind, PlannedCell]) -> Iterable[tuple[Kind, Path]]:
+def _beside(missing: dict[Kind, Cell]) -> Iterable[tuple[Kind, Path]]:
     """Runs of the same names that are not part of the plan, in the same results folder."""
-    if not missing:
-        return
-    results = next(iter(missing.values())).cell.folder.parent
-    if not results.is_dir():
+    results = next(iter(missing.values())).folder.parent if missing else None
+    if results is None or not results.is_dir():
         return
     for folder in sorted(results.iterdir()):
         model, dataset, protocol, *_ = (*folder.name.split("__"), "", "", "")
@@ -78,88 +83,59 @@ def _beside(missing: dict[Kind, PlannedCell]) -> Iterable[tuple[Kind, Path]]:
             yield kind, folder
 
 
-def _remember(known: dict[Kind, list[_Finished]], kind: Kind, like: PlannedCell, folder: Path) -> None:
+def _remember(known: dict[Kind, list[RunRecord]], kind: Kind, cell: Cell, folder: Path) -> None:
+    """Take up a finished run of the cell's kind, while there are not enough of them."""
+    if len(known.get(kind, ())) >= _ENOUGH:
+        return
     try:
         record = read_run(folder)
     except (SegbenchError, OSError, ValueError):
         return
-    cell = like.cell
-    durations = record.durations or {}
-    if record.status != "complete" or not sum(durations.values()):
+    if record.status != "complete" or not sum((record.durations or {}).values()):
         return
-    if record.protocol_digest not in (None, cell.protocol.digest()):
-        return
-    steps = -(-cell.protocol.budget.samples // cell.protocol.sampling.batch_size)
-    known.setdefault(kind, []).append(
-        _Finished(sum(durations.values()), durations.get("train"), steps, record.peak_memory_bytes)
-    )
+    if record.protocol_digest in (None, cell.protocol.digest()):
+        known.setdefault(kind, []).append(record)
 
 
-def _applied(planned: PlannedCell, finished: Sequence[_Finished]) -> PlannedCell:
-    training = [f.train_s / f.steps for f in finished if f.train_s]
-    peaks = [f.memory_bytes for f in finished if f.memory_bytes]
+def _applied(planned: PlannedCell, finished: Sequence[RunRecord]) -> PlannedCell:
+    durations = [record.durations or {} for record in finished]
+    training = [times["train"] / planned.cell.steps for times in durations if times.get("train")]
     return replace(
         planned,
-        forecast_s=sum(f.seconds for f in finished) / len(finished),
+        forecast_s=sum(sum(times.values()) for times in durations) / len(finished),
         step_s=sum(training) / len(training) if training else None,
-        memory_bytes=max(peaks) if peaks else None,
+        memory_bytes=max((r.peak_memory_bytes for r in finished if r.peak_memory_bytes), default=None),
         forecast_from=f"{len(finished)} finished like it",
     )
 
 
-def with_probes(
-    plan: Plan, execution: Execution, *, measure: bool, tell: Callable[[str], None] = lambda text: None
-) -> Plan:
-    """The plan with probed seconds per step and memory where no finished cell tells.
-
-    Args:
-        plan: From `make_plan`.
-        execution: Device and threads are those of the cells to come.
-        measure: Probe what was never probed; else only recall.
-        tell: Told which model is being probed.
-    """
-    from segbench.pipeline.trial import probe
-
-    if execution.gpus_per_cell > 1:
-        return plan  # a probe is one process; how several of them scale was not measured
-    seen: dict[Kind, object] = {}
-    cells: list[PlannedCell] = []
-    for planned in plan.cells:
-        cell = planned.cell
-        if planned.state not in _OPEN or planned.forecast_s is not None or cell.model.kind == "floor":
-            cells.append(planned)
-            continue
-        kind = _kind(planned)
-        if kind not in seen:
-            if measure:
-                tell(f"probing {cell.model.slug} on {cell.dataset.slug}")
-            seen[kind] = (probe if measure else known_probe)(cell, execution)
-        cells.append(_probed(planned, seen[kind]))
-    return replace(plan, cells=tuple(cells))
+def known_probe(cell: Cell, execution: Execution) -> Measured | None:
+    """What an earlier probe of the same kind on this machine saw."""
+    try:
+        return Measured(**json.loads(probe_file(cell, execution).read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError):
+        return None
 
 
-def _probed(planned: PlannedCell, measured: object) -> PlannedCell:
-    if not isinstance(measured, Measured):
-        return planned
-    if measured.step_s is None:
-        return replace(
-            planned, memory_bytes=measured.memory_bytes, forecast_from=f"probe: {measured.problem}"
-        )
-    cell = planned.cell
-    steps = -(-cell.protocol.budget.samples // cell.protocol.sampling.batch_size)
-    left = max(0, steps - _steps_done(cell.folder))
-    return replace(
-        planned,
-        forecast_s=left * measured.step_s,
-        step_s=measured.step_s,
-        memory_bytes=measured.memory_bytes,
-        forecast_from="probe on this device, training only",
-    )
-
-
-def _steps_done(folder: Path) -> int:
-    names = sorted(entry.name for entry in (folder / "checkpoints").glob("step-*"))
-    return int(names[-1].removeprefix("step-")) if names else 0
+def probe_file(cell: Cell, execution: Execution) -> Path:
+    """Where a probe of this kind is kept: everything that decides how long a step takes is in the name."""
+    p, card = cell.protocol, cell.dataset
+    kind = {
+        "machine": machine(),
+        "threads": execution.threads,
+        "device": execution.device,
+        "model": cell.model.slug,
+        "arguments": cell.network_arguments,
+        "patch": list(p.patch.size),
+        "batch": p.sampling.batch_size,
+        "augment": p.augment.model_dump(mode="json"),
+        "mirror": list(card.geometry.mirror_axes),
+        "loss": p.loss.model_dump(mode="json"),
+        "optimiser": p.optimiser.name,
+        "train": p.train.model_dump(mode="json"),
+        "determinism": p.determinism.level,
+    }
+    return cache_dir() / "probes" / f"{digest_json(kind)[:16]}.json"
 
 
 def fitting(cells: Sequence[PlannedCell], hours: float, *, gpus: int = 1) -> list[bool | None]:
@@ -167,12 +143,12 @@ def fitting(cells: Sequence[PlannedCell], hours: float, *, gpus: int = 1) -> lis
 
     Returns:
         Per cell: True, False, or None where nothing was measured. Finished and blocked cells cost nothing;
-        floors train nothing and are counted as free.
+        baselines train nothing and are counted as free.
     """
     left = hours * 3600
     answers: list[bool | None] = []
     for planned in cells:
-        if planned.state not in (*_OPEN, "running") or planned.cell.model.kind == "floor":
+        if planned.state not in (*OPEN, "running") or not planned.cell.trains:
             answers.append(True)
         elif planned.forecast_s is None:
             answers.append(None)
@@ -183,27 +159,23 @@ def fitting(cells: Sequence[PlannedCell], hours: float, *, gpus: int = 1) -> lis
     return answers
 
 
-def disk_needed(plan: Plan, data_dir: Path | None) -> int:
-    """Bytes that the prepared cases of the plan will fill, from the headers of the scans."""
-    from segbench.data import open_dataset
+def disk_needed(plan: Plan) -> int:
+    """Bytes that the prepared cases of the plan will fill, from the headers of the images."""
     from segbench.data.prepared.prepare import forecast_preparation
-    from segbench.pipeline.preparing import build_recipe, prepared_root
+    from segbench.pipeline.prepare import build_recipe, prepared_root
 
     total, seen = 0, set[str]()
     for planned in plan.cells:
         cell = planned.cell
-        if planned.state not in _OPEN or cell.model.kind == "floor":
+        if planned.state not in OPEN or not cell.trains:
             continue
         recipe = build_recipe(cell.dataset, cell.protocol.data, cell.dataset_digest)
         digest = recipe.digest(cell.split.train) + cell.split.digest
-        if digest in seen:
-            continue
-        seen.add(digest)
-        cases = sorted({*cell.split.train, *cell.split.validation, *cell.split.test})
-        dataset = open_dataset(cell.dataset.slug, data_dir=data_dir)
-        total += forecast_preparation(
-            dataset, cases, recipe, prepared_root(), training_ids=cell.split.train
-        ).bytes
+        if digest not in seen:
+            seen.add(digest)
+            total += forecast_preparation(
+                cell.data, cell.cases, recipe, prepared_root(), training_ids=cell.split.train
+            ).bytes
     return total
 
 
@@ -218,12 +190,12 @@ def needs_of(cells: Sequence[PlannedCell], execution: Execution, *, gpus: int = 
     hours = {p.cell.folder: None if p.forecast_s is None else MARGIN * p.forecast_s / 3600 for p in cells}
 
     def need(folder: Path) -> Need:
-        threads = execution_of(read_run(folder)).threads
+        threads, wanted = Execution.of(read_run(folder)).threads, hours[folder]
         return Need(
             gpus=gpus,
             cores=threads + execution.workers,
             threads=threads,
-            hours=None if hours[folder] is None else round(hours[folder] or 0.0, 1),
+            hours=None if wanted is None else round(wanted, 1),
         )
 
     return need

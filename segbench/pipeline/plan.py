@@ -6,8 +6,9 @@ nothing.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+import glob
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,28 +17,20 @@ from segbench.core.catalogue import ExitCode
 from segbench.core.errors import SegbenchError
 from segbench.data import open_dataset
 from segbench.data.digest import content_digest
-from segbench.data.splits import Split, count_leaks, limit_split, load_split
+from segbench.data.splits import Split
 from segbench.metrics.profiles import load_profile
 from segbench.networks.implementation import obstacle
-from segbench.pipeline.cell import (
-    Cell,
-    CellState,
-    Plan,
-    PlannedCell,
-    check_fit,
-    check_selection,
-    classes_of,
-    identify,
-    protocol_for,
-)
+from segbench.pipeline.cell import Cell, CellState, Execution, Plan, PlannedCell, identify
 from segbench.pipeline.code import code_of
+from segbench.pipeline.fit import check_fit, check_selection, classes_of, protocol_for, usable_splits
 from segbench.pipeline.forecast import with_finished
-from segbench.records import read_run, run_id
+from segbench.records import RunRecord, read_run, run_id
 from segbench.records.lease import lease_holder
+from segbench.records.progress import last_step
+from segbench.records.store import RUN_FILE
 
 if TYPE_CHECKING:
     from segbench.data import Dataset
-    from segbench.pipeline.context import Execution
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +39,7 @@ class Request:
 
     Attributes:
         models, datasets: Slugs.
-        protocol: Name or file; None: standard, and demo on generated scans.
+        protocol: Name or file; None: standard, and demo on generated images.
         overrides: `--set`.
         folds: Fold indices, or "all".
         seeds: None means the protocol's default.
@@ -123,9 +116,9 @@ def _place_in_order(planned: PlannedCell) -> tuple[int, int, float]:
 
 
 def _protocol_of(request: Request, *, generated: bool) -> Protocol:
-    """The protocol asked for; when none is named, `demo` for generated scans and `standard` for real ones.
+    """The protocol asked for; when none is named, `demo` for generated images and `standard` for real ones.
 
-    Generated scans are for trying things out: a full training on them would take weeks and say nothing.
+    Generated images are for trying things out: a full training on them would take weeks and say nothing.
     """
     name = request.protocol or ("demo" if generated else "standard")
     protocol = load_protocol(name, dict(request.overrides or {}))
@@ -172,8 +165,8 @@ def _cells_of(
                     model.slug, dataset.card.slug, own.name, fold=fold, seed=seed, content=content
                 )
                 cell = Cell(
-                    model, dataset.card, digest, own, split, fold, seed, identity, request.results / identity,
-                    code,
+                    model, dataset.card, dataset, digest, own, split, fold, seed, identity,
+                    request.results / identity, code,
                 )  # fmt: skip
                 state, note = cell_state(cell.folder)
                 if wrong is not None and state != "done":
@@ -181,40 +174,6 @@ def _cells_of(
                 else:
                     cells.append(PlannedCell(cell, state, note))
     return cells
-
-
-def usable_splits(dataset: Dataset, name: str | None, limit: int) -> list[Split]:
-    """The folds of a split, cut to `limit`, with unacknowledged leaks refused.
-
-    In a cross-validation the held-out fold is what is scored; it then is the test part, and nothing is left
-    to select on.
-
-    Raises:
-        SegbenchError: SB101, SB323, SB324, SB335.
-    """
-    splits = load_split(name, dataset)
-    usable: list[Split] = []
-    for split in splits:
-        whole = split
-        if not split.test and split.validation:
-            whole = replace(split, test=split.validation, validation=())
-        if limit:
-            whole = limit_split(whole, limit, patient_of=dataset.patient_of)
-        leaks = count_leaks(whole, patient_of=dataset.patient_of)
-        if leaks.patients and not whole.acknowledged_leaks:
-            raise SegbenchError(
-                "SB323",
-                f"{leaks.test_cases} of {len(whole.test)} test cases of split '{whole.name}' share a patient "
-                "with training or validation",
-                found=f"{leaks.patients} patients in two parts",
-            )
-        if not whole.train or not whole.test:
-            raise SegbenchError(
-                "SB324",
-                f"split '{whole.name}' of {dataset.card.slug} leaves no case to train on or to test on",
-            )
-        usable.append(whole)
-    return usable
 
 
 def cell_state(folder: Path) -> tuple[CellState, str]:
@@ -232,7 +191,8 @@ def cell_state(folder: Path) -> tuple[CellState, str]:
         return "running", f"pid {holder.pid} on {holder.host}"
     if record.status == "planned":
         return "planned", ""
-    return "resumable", _progress(folder)
+    step = last_step(folder)
+    return "resumable", f"step {step}" if step else ""
 
 
 def check_ranks(plan: Plan, execution: Execution) -> None:
@@ -254,11 +214,6 @@ def check_ranks(plan: Plan, execution: Execution) -> None:
             )
 
 
-def _progress(folder: Path) -> str:
-    steps = sorted(entry.name for entry in (folder / "checkpoints").glob("step-*"))
-    return f"step {int(steps[-1].removeprefix('step-'))}" if steps else ""
-
-
 def _folds(asked: Sequence[int] | str, splits: Sequence[Split]) -> list[int]:
     there = [split.fold for split in splits]
     if isinstance(asked, str):
@@ -273,3 +228,37 @@ def _folds(asked: Sequence[int] | str, splits: Sequence[Split]) -> list[int]:
                 mend="use --split folds-5 for a cross-validation",
             )
     return list(asked)
+
+
+def code_news(cells: Iterable[Cell]) -> list[str]:
+    """One line for each model of new cells whose like was run with other code, naming one such run."""
+    found: dict[str, list[tuple[Cell, RunRecord]]] = {}
+    for cell in cells:
+        if cell.code is None or cell.code.digest is None or (cell.folder / RUN_FILE).is_file():
+            continue
+        earlier = _same_but_code(cell)
+        if earlier is not None:
+            found.setdefault(cell.model.slug, []).append((cell, earlier))
+    lines: list[str] = []
+    for pairs in found.values():
+        (cell, earlier), more = pairs[0], len(pairs) - 1
+        assert cell.code is not None
+        known = earlier.code is not None and earlier.code.digest is not None
+        what = "changed since" if known else "was not recorded in"
+        many = f" (and {more} more)" if more else ""
+        lines.append(f"the code of {cell.code.package} {what} run {earlier.run_id}{many}: new run")
+    return lines
+
+
+def _same_but_code(cell: Cell) -> RunRecord | None:
+    """The newest run whose id the cell would have, were its code that run's."""
+    beginning = cell.run_id.rpartition("__")[0]
+    found: list[RunRecord] = []
+    for path in sorted(cell.folder.parent.glob(f"{glob.escape(beginning)}__*/{RUN_FILE}")):
+        try:
+            record = read_run(path.parent)
+        except SegbenchError:
+            continue
+        if record.run_id == cell.id_with(None if record.code is None else record.code.digest):
+            found.append(record)
+    return max(found, key=lambda record: record.created or "", default=None)

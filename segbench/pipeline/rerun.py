@@ -14,7 +14,7 @@ from segbench.cards import DatasetCard, ModelCard
 from segbench.cards.protocol import list_protocols, load_protocol, parse_setting
 from segbench.core.errors import SegbenchError, nearest_names
 from segbench.core.hashing import digest_json
-from segbench.pipeline.cell import protocol_for
+from segbench.pipeline.fit import protocol_for
 from segbench.records.schema import RunRecord
 from segbench.records.store import RUN_FILE, find_runs
 

@@ -6,9 +6,8 @@
 from __future__ import annotations
 
 import os
-import sys
-from collections.abc import Callable
-from datetime import UTC, datetime
+from collections.abc import Generator
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -17,21 +16,23 @@ from segbench.core import console
 from segbench.core.atomic import disk_error, remove_leftovers
 from segbench.core.catalogue import ExitCode
 from segbench.core.crash import write_crash
-from segbench.core.environment import git_state, machine, threads_note, tilde, versions, with_threads
+from segbench.core.environment import machine, now, threads_note, with_threads
 from segbench.core.errors import SegbenchError
 from segbench.core.faults import note_run
 from segbench.core.interrupt import Interrupted, StopRequest
 from segbench.data.splits import count_leaks
 from segbench.launch.command import JOB
 from segbench.metrics.profiles import load_profile
-from segbench.pipeline.cell import Cell
-from segbench.pipeline.cell_stages import CELL_STAGES
-from segbench.pipeline.context import Context, Execution, context_of, execution_of, log_line, started_by
-from segbench.pipeline.stages import drop_from, execute
+from segbench.pipeline.build import FINAL_WEIGHTS
+from segbench.pipeline.cell import ActiveCell, Cell, Execution, active_cell, card_settings, log_line
+from segbench.pipeline.prepare import open_prepared, prepare_stage, verify_stage
+from segbench.pipeline.results import evaluate_stage, predict_stage, profile_stage
+from segbench.pipeline.stages import Stage, StageResult, drop_from, execute
 from segbench.pipeline.trial import first_step
-from segbench.records import Failure, Leaks, RunRecord, SplitRecord, read_run, write_run
+from segbench.records import Leaks, RunRecord, SplitRecord, read_run, write_run
+from segbench.records.birth import failed_record, new_record, surroundings
 from segbench.records.lease import Lease
-from segbench.records.schema import SCHEMA_VERSION, FailureClass
+from segbench.records.schema import FailureClass
 from segbench.scoring.rules import rules_for
 
 _CLASS_BY_CODE: dict[str, FailureClass] = {
@@ -49,19 +50,16 @@ _CLASS_BY_CODE: dict[str, FailureClass] = {
 }
 
 
-def plan_run(cell: Cell, execution: Execution, *, patient_of: Callable[[str], str]) -> RunRecord:
+def plan_run(cell: Cell, execution: Execution) -> RunRecord:
     """Write `run.json` of a cell with status `planned`, unless the run exists already; give the record."""
     if (cell.folder / "run.json").is_file():
         return read_run(cell.folder)
-    leaks = count_leaks(cell.split, patient_of=patient_of)
+    leaks = count_leaks(cell.split, patient_of=cell.data.patient_of)
     rules = rules_for(cell.dataset, load_profile(cell.protocol.metrics.profile))
-    record = RunRecord(
-        schema_version=SCHEMA_VERSION,
-        run_id=cell.run_id,
-        kind="floor" if cell.model.kind == "floor" else "trained",
-        status="planned",
-        created=now(),
-        command=tuple(tilde(part) for part in sys.argv),
+    record = new_record(
+        cell.run_id,
+        "floor" if cell.model.kind == "floor" else "trained",
+        "planned",
         model={
             "slug": cell.model.slug,
             "card": cell.model.model_dump(mode="json", exclude_none=True),
@@ -114,37 +112,29 @@ def run_cell(
         Interrupted: A signal came; the record says so.
         SegbenchError: SB603 another process holds the run; SB605 it was taken over.
     """
-    job = os.environ.get(JOB, "")
-    with StopRequest() as stop, Lease(folder, job=job) as lease:
+    with _leased(folder) as (stop, lease):
         remove_leftovers(folder)
         if fresh is not None:
             drop_from(folder, fresh)
         record = read_run(folder)
-        where = started_by(execution or execution_of(record))
+        where = (execution or Execution.of(record)).started()
         if fresh is None and not where.check_outputs and _is_done(folder, record):
             return record  # another driver was quicker; its record must not say "running" for a moment
         note_run(record.run_id)
-        _log_taking_over(folder, lease)
-        record = _updated(
-            record,
-            status="running",
-            failure=None,
-            finished=None,
-            execution=where.as_dict(),
-            **_surroundings(),
-        )
+        begun = {"status": "running", "failure": None, "finished": None, "execution": where.as_dict()}
+        record = record.model_copy(update={**begun, **surroundings()})
         write_run(folder, record)
         try:
-            context = context_of(record, folder, where, stop, lease.check)
-            context.give_up = partial(_give_up, record, folder, lease)
+            cell = active_cell(record, folder, where, stop, lease.check)
+            cell.give_up = partial(_give_up, record, folder, lease)
             note = threads_note(where.threads)
             if note is not None:
-                context.warn(note)
+                cell.warn(note)
             with with_threads(where.threads):
-                _run_stages(context)
-            record = _updated(record, status="complete", finished=now(), **_outcome(context))
+                _run_stages(cell)
+            record = record.model_copy(update={"status": "complete", "finished": now(), **_outcome(cell)})
         except Interrupted:
-            write_run(folder, _updated(record, status="interrupted"))
+            write_run(folder, record.model_copy(update={"status": "interrupted"}))
             raise
         except Exception as error:
             record = _ended_by(error, record, folder)
@@ -162,25 +152,34 @@ def look_at_cell(folder: Path) -> RunRecord:
         Interrupted: A signal came.
         SegbenchError: SB603 another process holds the run; SB605 it was taken over.
     """
-    with StopRequest() as stop, Lease(folder, job=os.environ.get(JOB, "")) as lease:
+    with _leased(folder) as (stop, lease):
         record = read_run(folder)
-        _log_taking_over(folder, lease)
         try:
-            context = context_of(record, folder, started_by(execution_of(record)), stop, lease.check)
-            with with_threads(context.execution.threads):
-                execute(CELL_STAGES[0], context)
+            cell = active_cell(record, folder, Execution.of(record).started(), stop, lease.check)
+            with with_threads(cell.execution.threads):
+                execute(CELL_STAGES[0], cell)
                 stop.check()
-                if context.model.kind == "network":
-                    first_step(context)
-            if record.status == "failed":  # by an earlier command; what it met may have been mended since
-                record = _updated(record, status="planned", failure=None, finished=None)
+                if cell.trains:
+                    first_step(cell)
+            if record.status == "failed":  # by an earlier command; what it met may have been fixed since
+                record = record.model_copy(update={"status": "planned", "failure": None, "finished": None})
                 write_run(folder, record)
         except Interrupted:
             raise
         except Exception as error:
-            record = _ended_by(error, _updated(record, **_surroundings()), folder)
+            record = _ended_by(error, record.model_copy(update=surroundings()), folder)
             write_run(folder, record)
     return record
+
+
+@contextmanager
+def _leased(folder: Path) -> Generator[tuple[StopRequest, Lease]]:
+    """Hold a run, with signals kept for the next safe point; a takeover stands in its log."""
+    with StopRequest() as stop, Lease(folder, job=os.environ.get(JOB, "")) as lease:
+        if (held := lease.taken_from) is not None:
+            who = f"pid {held.pid} on {held.host}"
+            log_line(folder, f"taken over from {who}, gone, which began {held.created}")
+        yield stop, lease
 
 
 def _ended_by(error: Exception, record: RunRecord, folder: Path) -> RunRecord:
@@ -194,17 +193,11 @@ def _ended_by(error: Exception, record: RunRecord, folder: Path) -> RunRecord:
         if error.code == "SB605":
             raise error
         console.fail(error)
-        return _failed(record, error)
+        return failed_record(record, error, failure_class(error))
     trace = write_crash(error, folder)
-    console.warn(f"{record.run_id}: {type(error).__name__}: {error} (unexpected; the trace is in {trace})")
-    failure = Failure(failure_class="bug", message=f"{type(error).__name__}: {error}")
-    return _updated(record, status="failed", finished=now(), failure=failure)
-
-
-def _log_taking_over(folder: Path, lease: Lease) -> None:
-    if lease.taken_from is not None:
-        held = lease.taken_from
-        log_line(folder, f"taken over from pid {held.pid} on {held.host}, gone, which began {held.created}")
+    what = f"{type(error).__name__}: {error}"
+    console.warn(f"{record.run_id}: {what} (unexpected; the trace is in {trace})")
+    return failed_record(record, what, "bug")
 
 
 def _is_done(folder: Path, record: RunRecord) -> bool:
@@ -218,77 +211,99 @@ def failure_class(error: SegbenchError) -> FailureClass:
     return _CLASS_BY_CODE.get(error.code, "bug")
 
 
-def now() -> str:
-    """The time in UTC, ISO 8601."""
-    return datetime.now(UTC).isoformat(timespec="seconds")
-
-
 def _give_up(record: RunRecord, folder: Path, lease: Lease, error: SegbenchError) -> None:
     """End a process that hangs: called by the thread that watches, while the main thread cannot act."""
     console.fail(error)
-    write_run(folder, _failed(record, error))
+    write_run(folder, failed_record(record, error, failure_class(error)))
     lease.__exit__(None, None, None)
     os._exit(ExitCode.PARTIAL)
 
 
-def _run_stages(context: Context) -> None:
+def _run_stages(cell: ActiveCell) -> None:
     """Run what is left of the cell."""
     for stage in CELL_STAGES:
-        if stage.networks_only and context.model.kind == "floor":
+        if stage.networks_only and not cell.trains:
             continue
-        execute(stage, context)
-        context.stop.check()
+        execute(stage, cell)
+        cell.stop.check()
 
 
-def _surroundings() -> dict[str, Any]:
-    package = Path(__file__).resolve().parent.parent
-    found = versions()
-    return {
-        "segbench": {"version": found.get("segbench", "unknown"), "git": git_state(package)},
-        "versions": found,
-        "machine": machine(),
-    }
-
-
-def _outcome(context: Context) -> dict[str, Any]:
+def _outcome(cell: ActiveCell) -> dict[str, Any]:
     """What the finished stages say about the run."""
-    train, predict = context.facts.get("train", {}), context.facts.get("predict", {})
-    scored = context.facts.get("evaluate", {})
-    digests = {"cases": context.artefacts["evaluate"]}
+    train, predict = cell.facts.get("train", {}), cell.facts.get("predict", {})
+    scored = cell.facts.get("evaluate", {})
+    digests = {"cases": cell.artefacts["evaluate"]}
     if "weights_sha256" in train:
         digests["weights"] = train["weights_sha256"]
     if "manifest_sha256" in predict:
         digests["predictions"] = predict["manifest_sha256"]
     execution = {
-        **context.execution.as_dict(),
+        **cell.execution.as_dict(),
         **{k: train[k] for k in ("scan_backend", "device") if k in train},
         **({"predict_scan_backend": predict["scan_backend"]} if "scan_backend" in predict else {}),
     }
     return {
-        "durations": context.seconds,
+        "durations": cell.seconds,
         "samples_seen": train.get("samples_seen"),
         "peak_memory_bytes": train.get("peak_memory_bytes"),
         "degraded": train.get("degraded"),
-        "code": None if context.code is None else context.code.model_copy(update=train.get("structure", {})),
+        "code": None if cell.code is None else cell.code.model_copy(update=train.get("structure", {})),
         "references": scored.get("references"),
         "determinism": train.get("determinism"),
         "machine": {**machine(), **train.get("accelerator", {})},
-        "normalisation_statistics": context.facts.get("prepare", {}).get("normalisation_statistics"),
+        "normalisation_statistics": cell.facts.get("prepare", {}).get("normalisation_statistics"),
         "execution": execution,
         "digests": digests,
-        "warnings": tuple(context.warnings),
+        "warnings": tuple(cell.warnings),
     }
 
 
-def _failed(record: RunRecord, error: SegbenchError) -> RunRecord:
-    failure = Failure(
-        failure_class=failure_class(error),
-        code=error.code,
-        message="; ".join((error.message, *error.details)),
-        where=None if error.path is None else tilde(error.path),
-    )
-    return _updated(record, status="failed", finished=now(), failure=failure)
+def train_stage(cell: ActiveCell) -> StageResult:
+    """Train the network to the end of its budget, resuming from the last checkpoint."""
+    if cell.execution.gpus_per_cell > 1:
+        from segbench.pipeline.ranks import train_on_ranks
+
+        facts = train_on_ranks(cell)
+    else:
+        from segbench.pipeline.train import train_here
+
+        facts = train_here(cell, open_prepared(cell))
+    return StageResult(artefact=facts["weights_sha256"], outputs=[cell.folder / FINAL_WEIGHTS], facts=facts)
 
 
-def _updated(record: RunRecord, **changes: Any) -> RunRecord:
-    return record.model_copy(update=changes)
+def _split(cell: ActiveCell) -> dict[str, Any]:
+    return {
+        "dataset": cell.dataset_digest,
+        "split": cell.split.digest,
+        "card": card_settings(cell.dataset),
+    }
+
+
+def _training(cell: ActiveCell) -> dict[str, Any]:
+    return {
+        **_split(cell),
+        "model": cell.model.slug,
+        "implementation": cell.model.implementation,
+        "arguments": cell.network_arguments,
+        "seed": cell.seed,
+        "fold": cell.fold,
+    }
+
+
+CELL_STAGES: tuple[Stage, ...] = (
+    Stage("verify", 1, (), (), verify_stage, inputs=_split),
+    Stage("prepare", 1, ("data",), ("verify",), prepare_stage, networks_only=True, inputs=_split),
+    Stage(
+        "train",
+        1,
+        ("data", "patch", "sampling", "augment", "budget", "optimiser", "schedule", "loss", "train",
+         "validation", "inference", "determinism"),
+        ("prepare",),
+        train_stage,
+        networks_only=True,
+        inputs=_training,
+    ),
+    Stage("predict", 2, ("data", "patch", "loss", "inference"), ("train",), predict_stage, inputs=_training),
+    Stage("evaluate", 1, ("metrics",), ("predict",), evaluate_stage, inputs=_split),
+    Stage("profile", 1, ("patch", "loss", "train"), (), profile_stage, networks_only=True, inputs=_training),
+)  # fmt: skip

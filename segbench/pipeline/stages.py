@@ -21,7 +21,7 @@ from segbench.core.foreign import parse_json
 from segbench.core.hashing import digest_json, sha256_file
 
 if TYPE_CHECKING:
-    from segbench.pipeline.context import Context
+    from segbench.pipeline.cell import ActiveCell
 
 STAGES = ("verify", "prepare", "train", "predict", "evaluate", "profile")
 
@@ -51,7 +51,7 @@ class Stage:
         sections: Protocol sections it reads.
         consumes: Earlier stages whose artefacts it reads.
         run: Does the work.
-        networks_only: Floors skip it.
+        networks_only: Baselines skip it.
         inputs: Further inputs of the digest, such as the seed.
     """
 
@@ -59,37 +59,35 @@ class Stage:
     version: int
     sections: tuple[str, ...]
     consumes: tuple[str, ...]
-    run: Callable[[Context], StageResult]
+    run: Callable[[ActiveCell], StageResult]
     networks_only: bool = False
-    inputs: Callable[[Context], dict[str, Any]] = lambda context: {}
+    inputs: Callable[[ActiveCell], dict[str, Any]] = lambda cell: {}
 
 
-def inputs_digest(stage: Stage, context: Context) -> str:
+def inputs_digest(stage: Stage, cell: ActiveCell) -> str:
     """Digest of everything that decides what the stage computes."""
-    protocol = context.protocol.resolved()
+    protocol = cell.protocol.resolved()
     return digest_json(
         {
             "stage": stage.name,
             "version": stage.version,
             "protocol": {section: protocol[section] for section in stage.sections},
-            "consumes": {
-                name: context.artefacts[name] for name in stage.consumes if name in context.artefacts
-            },
-            "extra": stage.inputs(context),
+            "consumes": {name: cell.artefacts[name] for name in stage.consumes if name in cell.artefacts},
+            "extra": stage.inputs(cell),
         }
     )
 
 
 def finished(
-    stage: Stage, context: Context, digest: str, *, check_outputs: bool = False
+    stage: Stage, cell: ActiveCell, digest: str, *, check_outputs: bool = False
 ) -> dict[str, Any] | None:
     """The stage file when it is current and its outputs exist with the right size, else None."""
     try:
-        content = parse_json(stage_file(context.folder, stage.name).read_text(encoding="utf-8"))
+        content = parse_json(stage_file(cell.folder, stage.name).read_text(encoding="utf-8"))
         if content["inputs_digest"] != digest:
             return None
         for output in content["outputs"]:
-            path = context.folder / output["path"]
+            path = cell.folder / output["path"]
             if not path.is_file() or path.stat().st_size != output["bytes"]:
                 return None
             if check_outputs and sha256_file(path) != output["sha256"]:
@@ -99,19 +97,19 @@ def finished(
     return content
 
 
-def execute(stage: Stage, context: Context) -> None:
-    """Run a stage unless it is done; leaves its artefact and facts in the context."""
-    digest = inputs_digest(stage, context)
-    done = finished(stage, context, digest, check_outputs=context.execution.check_outputs)
+def execute(stage: Stage, cell: ActiveCell) -> None:
+    """Run a stage unless it is done; leaves its artefact and facts in the cell."""
+    digest = inputs_digest(stage, cell)
+    done = finished(stage, cell, digest, check_outputs=cell.execution.check_outputs)
     if done is None:
         fault("stage")
-        context.log(f"{stage.name}: begins")
+        cell.log(f"{stage.name}: begins")
         began = time.monotonic()
-        before = len(context.warnings)
-        context.inputs_digest = digest
-        result = stage.run(context)
+        before = len(cell.warnings)
+        cell.inputs_digest = digest
+        result = stage.run(cell)
         give_back_memory()
-        context.check_lease()
+        cell.check_lease()
         done = {
             "schema_version": 1,
             "stage": stage.name,
@@ -120,7 +118,7 @@ def execute(stage: Stage, context: Context) -> None:
             "artefact": result.artefact,
             "outputs": [
                 {
-                    "path": path.relative_to(context.folder).as_posix(),
+                    "path": path.relative_to(cell.folder).as_posix(),
                     "bytes": path.stat().st_size,
                     "sha256": sha256_file(path),
                 }
@@ -129,26 +127,26 @@ def execute(stage: Stage, context: Context) -> None:
             "facts": result.facts,
             "seconds": round(time.monotonic() - began, 3),
             "peak_rss_bytes": peak_rss(),
-            "warnings": context.warnings[before:],
+            "warnings": cell.warnings[before:],
         }
-        atomic_write_json(stage_file(context.folder, stage.name), done)
-        context.log(f"{stage.name}: done in {done['seconds']:.1f} s")
+        atomic_write_json(stage_file(cell.folder, stage.name), done)
+        cell.log(f"{stage.name}: done in {done['seconds']:.1f} s")
     else:
-        context.log(f"{stage.name}: unchanged, skipped")
-        context.warnings.extend(w for w in done["warnings"] if w not in context.warnings)
-    context.artefacts[stage.name] = done["artefact"]
-    context.facts[stage.name] = done["facts"]
-    context.seconds[stage.name] = done["seconds"]
+        cell.log(f"{stage.name}: unchanged, skipped")
+        cell.warnings.extend(w for w in done["warnings"] if w not in cell.warnings)
+    cell.artefacts[stage.name] = done["artefact"]
+    cell.facts[stage.name] = done["facts"]
+    cell.seconds[stage.name] = done["seconds"]
 
 
 def drop_from(folder: Path, name: str) -> None:
     """Forget a stage and every later one, with their leftovers (`--fresh`).
 
     Raises:
-        SegbenchError: SB104 for a name that is no stage.
+        SegbenchError: SB104 for a name that is not a stage.
     """
     if name not in STAGES:
-        raise SegbenchError("SB104", f"--fresh {name}: no such stage", expected=", ".join(STAGES), found=name)
+        raise SegbenchError("SB104", f"--fresh {name}: not a stage", expected=", ".join(STAGES), found=name)
     later = STAGES[STAGES.index(name) :]
     for stage in later:
         stage_file(folder, stage).unlink(missing_ok=True)

@@ -1,17 +1,27 @@
-"""The state of every cell in a results folder: one small file per run, no data, no cards, no torch."""
+"""The state of every cell in a results folder: one small file per run, no data, no cards, no torch.
+
+`plan.jsonl` there has one line per planned cell, so that any launcher or person can go on. A cell that can
+run has its own folder besides; the line of a blocked one is all there is of it, and lets `segbench status`
+name it. The last line of a cell counts.
+"""
 
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from segbench.core.atomic import append_line, read_lines, sync_lines
 from segbench.core.errors import SegbenchError
 from segbench.core.foreign import parse_json
-from segbench.pipeline.plan_file import read_plan
 from segbench.records.lease import lease_holder
+from segbench.records.progress import last_step
 from segbench.records.store import RUN_FILE
+
+if TYPE_CHECKING:
+    from segbench.pipeline.cell import PlannedCell
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,8 +116,7 @@ def _steps(folder: Path, record: dict[str, Any]) -> tuple[int | None, int | None
         samples, batch = protocol["budget"]["samples"], protocol["sampling"]["batch_size"]
     except (KeyError, TypeError):
         return None, None
-    names = sorted(entry.name for entry in (folder / "checkpoints").glob("step-*"))
-    return (int(names[-1].removeprefix("step-")) if names else 0), -(-samples // batch)
+    return last_step(folder), -(-samples // batch)
 
 
 def _time_left(folder: Path, step: int | None, steps: int | None) -> float | None:
@@ -119,3 +128,38 @@ def _time_left(folder: Path, step: int | None, steps: int | None) -> float | Non
     except (OSError, ValueError, KeyError, IndexError, ZeroDivisionError, TypeError):
         return None
     return None if step is None or steps is None else round(max(0, steps - step) * pace, 1)
+
+
+PLAN_FILE = "plan.jsonl"
+
+
+def append_plan(results: Path, cells: Sequence[PlannedCell]) -> None:
+    """Add the cells whose line is not there yet, or has another state."""
+    known = read_plan(results, repair=True)
+    for planned in cells:
+        state = "blocked" if planned.state == "blocked" else "planned"
+        before = known.get(planned.cell.run_id)
+        if before is None or before["state"] != state:
+            append_line(results / PLAN_FILE, {**_line(planned), "state": state})
+    sync_lines(results / PLAN_FILE)
+
+
+def read_plan(results: Path, *, repair: bool = False) -> dict[str, dict[str, Any]]:
+    """The planned cells by run id, as their last lines say; `repair` cuts a torn last line off the file."""
+    lines = read_lines(results / PLAN_FILE, repair=repair)
+    return {str(line["run_id"]): line for line in lines if "run_id" in line and "state" in line}
+
+
+def _line(planned: PlannedCell) -> dict[str, object]:
+    cell = planned.cell
+    return {
+        "schema_version": 1,
+        "run_id": cell.run_id,
+        "model": cell.model.slug,
+        "dataset": cell.dataset.slug,
+        "protocol": cell.protocol.name,
+        "fold": cell.fold,
+        "seed": cell.seed,
+        "forecast_seconds": None if planned.forecast_s is None else round(planned.forecast_s, 1),
+        "note": planned.note,
+    }

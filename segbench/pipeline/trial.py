@@ -1,8 +1,8 @@
-"""Trials of a cell before its training: one step on zeros, a timed probe, and a scan learnt by heart.
+"""Trials of a cell before its training: one step on zeros, a timed probe, and a case learnt by heart.
 
 `first_step` shows in seconds that a cell can train at all. `probe` times a few steps on made-up patches (3 to
 warm up, ten that count) in a process of its own, so that the memory is the cell's; what it saw is kept per
-machine, model and shape. `smoke` lets each model overfit one case: a network that cannot learn one scan will
+machine, model and shape. `smoke` lets each model overfit one case: a network that cannot learn one case will
 not learn a hundred. `python -m segbench.pipeline.trial FILE` is the process of a probe.
 """
 
@@ -13,7 +13,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
@@ -29,19 +29,16 @@ from segbench.core.foreign import parse_json
 from segbench.core.hashing import digest_json
 from segbench.core.interrupt import StopRequest
 from segbench.data import open_dataset
-from segbench.metrics import evaluate_case
+from segbench.data.splits import Split
 from segbench.pipeline.build import augmentation_of, try_one_step
-from segbench.pipeline.cell import Cell, PlannedCell
-from segbench.pipeline.context import Context, Execution
-from segbench.pipeline.preparing import open_prepared
-from segbench.pipeline.probes import Measured, known_probe, probe_file
-from segbench.pipeline.training import training_job, weights_metadata
+from segbench.pipeline.cell import ActiveCell, Cell, Execution, Plan, PlannedCell
+from segbench.pipeline.forecast import OPEN, Measured, kind_of, known_probe, probe_file
+from segbench.pipeline.prepare import open_prepared
+from segbench.pipeline.train import dice_of_case, training_job
+from segbench.records.progress import last_step
 
 if TYPE_CHECKING:
     from segbench.data.patches.sampling import Batch
-    from segbench.data.splits import Split
-
-__all__ = ["SMOKE_DICE", "SMOKE_STEPS", "STARTUP_FILE", "Smoke", "first_step", "probe", "smoke"]
 
 STARTUP_FILE = "startup.json"
 WARM_UP, TIMED = 3, 10
@@ -51,7 +48,7 @@ SMOKE_STEPS = 200
 SMOKE_DICE = 0.9
 
 
-def first_step(context: Context) -> None:
+def first_step(cell: ActiveCell) -> None:
     """Make one step unless this cell has shown that it can, and note that in `startup.json`.
 
     Raises:
@@ -59,26 +56,70 @@ def first_step(context: Context) -> None:
     """
     from segbench.engine.device import choose_device
 
-    device = choose_device(context.execution.device)
+    device = choose_device(cell.execution.device)
     tried = {
-        "implementation": context.model.implementation,
-        "arguments": context.cell.network_arguments,
-        "protocol": context.protocol.digest(),
+        "implementation": cell.model.implementation,
+        "arguments": cell.network_arguments,
+        "protocol": cell.protocol.digest(),
         "device": str(device),
-        "gpus_per_cell": context.execution.gpus_per_cell,
+        "gpus_per_cell": cell.execution.gpus_per_cell,
     }
-    target, digest = context.folder / STARTUP_FILE, digest_json(tried)
+    target, digest = cell.folder / STARTUP_FILE, digest_json(tried)
     try:
         if parse_json(target.read_text(encoding="utf-8"))["inputs_digest"] == digest:
             return
     except (OSError, ValueError, KeyError, TypeError):
         pass
     began = time.monotonic()
-    try_one_step(context)
+    try_one_step(cell)
     seconds = round(time.monotonic() - began, 3)
-    context.check_lease()
+    cell.check_lease()
     atomic_write_json(target, {"schema_version": 1, "inputs_digest": digest, "seconds": seconds, **tried})
-    context.log(f"one step on zeros at the cell's patch and batch: done in {seconds:.1f} s")
+    cell.log(f"one step on zeros at the cell's patch and batch: done in {seconds:.1f} s")
+
+
+def with_probes(
+    plan: Plan, execution: Execution, *, measure: bool, tell: Callable[[str], None] = lambda text: None
+) -> Plan:
+    """The plan with probed seconds per step and memory where no finished cell tells.
+
+    Args:
+        plan: From `make_plan`.
+        execution: Device and threads are those of the cells to come.
+        measure: Probe what was never probed; else only recall.
+        tell: Told which model is being probed.
+    """
+    if execution.gpus_per_cell > 1:
+        return plan  # a probe is one process; how several of them scale was not measured
+    seen: dict[tuple[str, str, str], Measured | None] = {}
+    cells: list[PlannedCell] = []
+    for planned in plan.cells:
+        cell, kind = planned.cell, kind_of(planned)
+        if planned.state not in OPEN or planned.forecast_s is not None or not cell.trains:
+            cells.append(planned)
+            continue
+        if kind not in seen:
+            if measure:
+                tell(f"probing {cell.model.slug} on {cell.dataset.slug}")
+            seen[kind] = (probe if measure else known_probe)(cell, execution)
+        cells.append(_probed(planned, seen[kind]))
+    return replace(plan, cells=tuple(cells))
+
+
+def _probed(planned: PlannedCell, measured: Measured | None) -> PlannedCell:
+    if measured is None:
+        return planned
+    if measured.step_s is None:
+        told = f"probe: {measured.problem}"
+        return replace(planned, memory_bytes=measured.memory_bytes, forecast_from=told)
+    left = max(0, planned.cell.steps - last_step(planned.cell.folder))
+    return replace(
+        planned,
+        forecast_s=left * measured.step_s,
+        step_s=measured.step_s,
+        memory_bytes=measured.memory_bytes,
+        forecast_from="probe on this device, training only",
+    )
 
 
 def probe(cell: Cell, execution: Execution) -> Measured:
@@ -125,18 +166,21 @@ def _measure(order: dict[str, Any]) -> Measured:
     times: list[float] = []
     with tempfile.TemporaryDirectory(prefix="segbench-probe-") as folder, StopRequest() as stop:
         dataset = open_dataset(order["dataset"], data_dir=execution.data_dir)
-        cell = Cell(
+        planned = Cell(
             model=load_model_card(order["model"]),
             dataset=dataset.card,
+            data=dataset,
             dataset_digest="",  # nothing of a probe is kept under it
             protocol=short,
-            split=_split(order["dataset"], tuple(order["cases"])),
+            split=Split(
+                dataset=order["dataset"], name="probe", train=tuple(order["cases"]), validation=(), test=()
+            ),
             fold=0,
             seed=0,
             run_id=f"probe {order['model']}",
             folder=Path(folder),
         )
-        context = Context(cell, dataset, execution, stop)
+        cell = ActiveCell(planned, execution, stop)
         began = time.monotonic()
 
         def on_step(samples: int, loss: float, rate: float) -> None:
@@ -144,9 +188,9 @@ def _measure(order: dict[str, Any]) -> Measured:
             if len(times) > 1 and times[-1] - began > LONGEST_S:
                 raise _EnoughError
 
-        with with_threads(execution.threads), training_job(context, None) as job:
+        with with_threads(execution.threads), training_job(cell, None) as job:
             job = replace(
-                job, on_step=on_step, view=None, batches=lambda first, last: _made_up(context, first, last)
+                job, on_step=on_step, view=None, batches=lambda first, last: _made_up(cell, first, last)
             )
             try:
                 train(job)
@@ -168,13 +212,7 @@ class _EnoughError(Exception):
     """The probe has taken long enough."""
 
 
-def _split(dataset: str, cases: tuple[str, ...]) -> Split:
-    from segbench.data.splits import Split
-
-    return Split(dataset=dataset, name="probe", train=cases, validation=(), test=())
-
-
-def _made_up(context: Context, first: int, last: int) -> Iterator[Batch]:
+def _made_up(cell: ActiveCell, first: int, last: int) -> Iterator[Batch]:
     """Batches of the sizes that the loader would read, with random intensities and blocks of labels."""
     import numpy as np
 
@@ -182,14 +220,12 @@ def _made_up(context: Context, first: int, last: int) -> Iterator[Batch]:
     from segbench.data.patches.sampling import Batch, plan_samples
     from segbench.data.random import rng
 
-    p, settings = context.protocol, augmentation_of(context)
-    patch, channels = p.patch.size, len(context.card.channels.order)
-    values = np.array(
-        [*context.cell.classes.values], dtype=np.uint8 if max(context.cell.classes.values) < 256 else np.int32
-    )
+    p, settings = cell.protocol, augmentation_of(cell)
+    patch, channels = p.patch.size, len(cell.dataset.channels.order)
+    values = np.array([*cell.classes.values], dtype=np.uint8 if max(cell.classes.values) < 256 else np.int32)
     for step in range(first, last):
         plans = plan_samples(
-            context.seed, step, p.sampling.batch_size, context.split.train,
+            cell.seed, step, p.sampling.batch_size, cell.split.train,
             foreground_fraction=p.sampling.foreground_fraction,
         )  # fmt: skip
         size = patch
@@ -197,7 +233,7 @@ def _made_up(context: Context, first: int, last: int) -> Iterator[Batch]:
             extents = [extent_needed(plan.augmentation, settings, patch) for plan in plans]
             largest = [max(sizes) for sizes in zip(*extents, strict=True)]
             size = (largest[0], largest[1], largest[2])
-        draw = rng(context.seed, "probe", step)
+        draw = rng(cell.seed, "probe", step)
         image = draw.standard_normal((len(plans), channels, *size), dtype=np.float32)
         blocks = values[draw.integers(0, values.size, (len(plans), *(-(-n // 16) for n in size)))]
         labels = blocks.repeat(16, 1).repeat(16, 2).repeat(16, 3)[:, : size[0], : size[1], : size[2]]
@@ -229,10 +265,10 @@ class Smoke:
 
 
 def smoke(cells: Sequence[PlannedCell], execution: Execution) -> list[Smoke]:
-    """Overfit the first training case with every (model, dataset) that can run; floors are left out."""
+    """Overfit the first training case with every (model, dataset) that can run; baselines are left out."""
     pairs: dict[tuple[str, str], Cell] = {}
     for planned in cells:
-        if planned.state != "blocked" and planned.cell.model.kind == "network":
+        if planned.state != "blocked" and planned.cell.trains:
             pairs.setdefault((planned.cell.model.slug, planned.cell.dataset.slug), planned.cell)
     with StopRequest() as stop:
         return [_overfit(cell, execution, stop) for cell in pairs.values()]
@@ -258,34 +294,22 @@ def smoke_protocol(protocol: Protocol) -> Protocol:
 
 def _overfit(cell: Cell, execution: Execution, stop: StopRequest) -> Smoke:
     from segbench.engine.trainer import train
-    from segbench.predict import predict_case, settings_of
 
     case = cell.split.train[0]
-    split = replace(cell.split, train=(case,), validation=(), test=(case,))
-    dataset = open_dataset(cell.dataset.slug, data_dir=execution.data_dir)
     with with_threads(execution.threads), tempfile.TemporaryDirectory(prefix="segbench-smoke-") as folder:
         tried = replace(
             cell,
             protocol=smoke_protocol(cell.protocol),
-            split=split,
+            split=replace(cell.split, train=(case,), validation=(), test=(case,)),
             run_id=f"smoke {cell.model.slug}",
             folder=Path(folder),
             code=None,
         )
-        context = Context(tried, dataset, execution, stop)
-        cache = open_prepared(context)
-        with training_job(context, cache) as job:
+        active = ActiveCell(tried, execution, stop)
+        cache = open_prepared(active)
+        with training_job(active, cache) as job:
             network = train(job).network.eval()
-        settings = settings_of(weights_metadata(context, cache), context.folder)
-        prediction = predict_case([network], [cache.image(case)], settings, job.device, between=stop.check)
-        scores = evaluate_case(
-            cache.labels(case),
-            prediction,
-            spacing_mm=cache.properties(case)["spacing_out"],
-            regions=cell.dataset.regions,
-            metrics=["dice"],
-        )
-    dice = {region: score["dice"] for region, score in scores.items()}
+        dice = dice_of_case(active, cache, case, network, job.device)
     return Smoke(cell.model.slug, cell.dataset.slug, case, dice, SMOKE_STEPS)
 
 

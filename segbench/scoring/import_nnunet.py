@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from segbench.core.atomic import remove_leftovers, sync_lines
-from segbench.core.environment import results_dir, tilde
+from segbench.core.environment import now, results_dir, tilde
 from segbench.core.errors import SegbenchError
 from segbench.core.foreign import parse_json
 from segbench.core.hashing import sha256_file
@@ -30,7 +30,7 @@ from segbench.records.identity import run_id as make_run_id
 from segbench.records.lease import Lease
 from segbench.records.schema import RunRecord
 from segbench.records.store import CASE_LINES, CASES_FILE, check_run_folder
-from segbench.scoring.record import PROTOCOL, external_record, now
+from segbench.scoring.record import PROTOCOL, external_record
 from segbench.scoring.sources import is_case_id
 from segbench.volumes import read_label_map, stem_and_ending
 

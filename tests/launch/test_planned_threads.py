@@ -14,10 +14,9 @@ from segbench.core.hashing import sha256_file
 from segbench.launch import LauncherChoice
 from segbench.launch.drive import drive
 from segbench.launch.slurm import SlurmLauncher
-from segbench.pipeline.cell import Plan
-from segbench.pipeline.context import Execution
+from segbench.pipeline.cell import Execution, Plan
+from segbench.pipeline.drive import run_plan, write_plan
 from segbench.pipeline.forecast import needs_of
-from segbench.pipeline.matrix import run_plan, write_plan
 from segbench.pipeline.plan import Request, make_plan
 from segbench.records import read_run
 

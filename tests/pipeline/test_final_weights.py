@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import nn
 
-from segbench.pipeline.training import keep_final
+from segbench.pipeline.train import keep_final
 
 
 def test_linking_twice_leaves_one_name(tmp_path: Path) -> None:

@@ -11,13 +11,10 @@ import pytest
 import torch
 
 from segbench.data import open_dataset
-from segbench.launch import JobRef, JobState, Need
-from segbench.launch.base import Capacity
+from segbench.launch import Job, Need
 from segbench.pipeline import build
-from segbench.pipeline.cell import Plan, PlannedCell
-from segbench.pipeline.context import Execution
-from segbench.pipeline.driving import LONG_STEPS, first_looks, groups_of, look_first
-from segbench.pipeline.matrix import write_plan
+from segbench.pipeline.cell import Execution, Plan, PlannedCell
+from segbench.pipeline.drive import LONG_STEPS, first_looks, groups_of, look_first, write_plan
 from segbench.pipeline.plan import Request, make_plan
 from segbench.pipeline.runner import look_at_cell
 from segbench.records import read_run
@@ -69,25 +66,21 @@ def looks_of(plan: Plan) -> list[PlannedCell]:
 class Looks:
     """A launcher whose looks happen here."""
 
-    name, detached, poll_s = "looks", False, 0.0
+    name, detached, poll_s, slots = "looks", False, 0.0, 1
 
     def __init__(self) -> None:
         self.starts: list[str] = []
 
-    def capacity(self) -> Capacity:
-        return Capacity(1)
-
-    def start(self, cells: Sequence[Path], need: Need) -> list[JobRef]:
+    def start(self, cells: Sequence[Path], need: Need) -> list[Job]:
         self.starts += [folder.name.partition("__")[0] for folder in cells]
-        return [JobRef(folder, folder.name) for folder in cells]
+        return [Job(folder, folder.name) for folder in cells]
 
-    def poll(self, jobs: Sequence[JobRef]) -> list[JobState]:
+    def poll(self, jobs: Sequence[Job]) -> list[Job]:
         return [
-            JobState(ref, "done", exit_code=3 if look_at_cell(ref.folder).status == "failed" else 0)
-            for ref in jobs
+            job.now("done", exit_code=3 if look_at_cell(job.folder).status == "failed" else 0) for job in jobs
         ]
 
-    def cancel(self, jobs: Sequence[JobRef]) -> None:
+    def cancel(self, jobs: Sequence[Job]) -> None:
         raise AssertionError
 
 

@@ -8,15 +8,12 @@ from pathlib import Path
 import pytest
 
 from segbench.core.errors import SegbenchError
-from segbench.data import open_dataset
 from segbench.pipeline import trial as probing
-from segbench.pipeline.cell import Plan
-from segbench.pipeline.context import Context, Execution
-from segbench.pipeline.forecast import disk_needed, fitting, with_finished, with_probes
+from segbench.pipeline.cell import ActiveCell, Execution, Plan
+from segbench.pipeline.forecast import Measured, disk_needed, fitting, known_probe, with_finished
 from segbench.pipeline.plan import Request, make_plan
-from segbench.pipeline.probes import Measured, known_probe
 from segbench.pipeline.runner import plan_run
-from segbench.pipeline.trial import probe
+from segbench.pipeline.trial import probe, with_probes
 from segbench.records import write_run
 
 
@@ -38,8 +35,7 @@ def plan(
 
 def finish(data: Path, results: Path, seed: int, **fields: object) -> None:
     cell = plan(data, results, (seed,)).cells[0].cell
-    patients = open_dataset("phantom-brats", data_dir=data).patient_of
-    record = plan_run(cell, Execution(device="cpu"), patient_of=patients)
+    record = plan_run(cell, Execution(device="cpu"))
     write_run(cell.folder, record.model_copy(update={"status": "complete", **fields}))
     (cell.folder / "cases.csv").write_text("")
 
@@ -111,10 +107,10 @@ def test_a_budget_is_spent_in_the_order_of_the_plan(data: Path, tmp_path: Path) 
 
 def test_disk_is_counted_once_per_recipe(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SEGBENCH_CACHE", str(tmp_path / "cache"))
-    one = disk_needed(plan(data, tmp_path), data)
+    one = disk_needed(plan(data, tmp_path))
     assert one > 0
-    assert disk_needed(plan(data, tmp_path, (0, 1, 2)), data) == one
-    assert disk_needed(plan(data, tmp_path, models=("mean-atlas",)), data) == 0
+    assert disk_needed(plan(data, tmp_path, (0, 1, 2))) == one
+    assert disk_needed(plan(data, tmp_path, models=("mean-atlas",))) == 0
 
 
 def test_unknown_costs_stop_a_budget_before_anything_runs(data: Path, tmp_path: Path) -> None:
@@ -130,15 +126,14 @@ def test_steps_that_drift_from_the_forecast_are_logged(
     data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from segbench.core.interrupt import StopRequest
-    from segbench.pipeline import training
+    from segbench.pipeline import train
 
     (planned,) = plan(data, tmp_path).cells
     cell = replace(planned.cell, folder=tmp_path / "run")
-    dataset = open_dataset("phantom-brats", data_dir=data)
-    context = Context(cell, dataset, Execution(), StopRequest())
-    monkeypatch.setattr(training, "known_probe", lambda cell, execution: Measured(1.0, 1))
-    training._compare_with_forecast(context, 1.2)
+    context = ActiveCell(cell, Execution(), StopRequest())
+    monkeypatch.setattr(train, "known_probe", lambda cell, execution: Measured(1.0, 1))
+    train._compare_with_forecast(context, 1.2)
     assert not (tmp_path / "run").exists()
-    training._compare_with_forecast(context, 1.3)
+    train._compare_with_forecast(context, 1.3)
     assert "+30%" in (tmp_path / "run" / "log.txt").read_text()
     assert with_finished([planned]) == [planned]

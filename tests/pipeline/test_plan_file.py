@@ -10,8 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from segbench.pipeline.plan_file import PLAN_FILE, read_plan
-from segbench.pipeline.status import read_status
+from segbench.pipeline.status import PLAN_FILE, read_plan, read_status
 from segbench.records import read_run
 
 MODELS = "nnunet,mean-atlas"  # the first cannot take the demo's patch on these scans

@@ -13,8 +13,7 @@ from typer.testing import CliRunner
 from segbench.cli.main import build_app
 from segbench.core.errors import SegbenchError
 from segbench.data.prepared.eviction import note_use
-from segbench.pipeline.preparation import evict_recipes
-from segbench.pipeline.preparing import prepared_root
+from segbench.pipeline.prepare import evict_recipes, prepared_root
 
 
 @pytest.fixture

@@ -18,7 +18,8 @@ from segbench.cards import (
 from segbench.cards.protocol import parse_setting
 from segbench.core.errors import SegbenchError
 from segbench.pipeline.build import augmentation_of
-from segbench.pipeline.cell import check_fit, classes_of, identify, network_arguments, protocol_for
+from segbench.pipeline.cell import identify, network_arguments
+from segbench.pipeline.fit import check_fit, classes_of, protocol_for
 
 
 def test_the_shipped_protocols() -> None:
@@ -131,7 +132,7 @@ def test_the_release_augments_as_its_scripts_do_whatever_the_card_says() -> None
 
     def axes(protocol: Protocol) -> tuple[str, ...]:
         own = protocol_for(protocol, load_model_card("segmamba-v2"), card)
-        return augmentation_of(SimpleNamespace(protocol=own, card=card)).mirror_axes  # type: ignore[arg-type]
+        return augmentation_of(SimpleNamespace(protocol=own, dataset=card)).mirror_axes  # type: ignore[arg-type]
 
     assert axes(release) == ("z", "y", "x")
     assert axes(load_protocol("standard")) == ("z", "y")

@@ -9,7 +9,7 @@ import pytest
 
 from segbench.core.errors import SegbenchError
 from segbench.core.interrupt import Interrupted, StopRequest
-from segbench.pipeline.rank import _left_alone, _outcome
+from segbench.pipeline.ranks import _left_alone, _outcome
 
 LEFT = {"left_alone": "[gloo/transport/tcp/pair.cc] Connection closed by peer"}
 

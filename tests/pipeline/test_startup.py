@@ -9,16 +9,15 @@ import torch
 
 from segbench.core.errors import SegbenchError
 from segbench.core.interrupt import StopRequest
-from segbench.data import open_dataset
 from segbench.pipeline import build
 from segbench.pipeline.build import try_one_step
-from segbench.pipeline.context import Context, Execution
+from segbench.pipeline.cell import ActiveCell, Execution
 from segbench.pipeline.plan import Request, make_plan
-from segbench.pipeline.preparing import prepare_stage, prepared_root
+from segbench.pipeline.prepare import prepare_stage, prepared_root
 
 
 @pytest.fixture
-def context(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Context:
+def context(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ActiveCell:
     monkeypatch.setenv("SEGBENCH_CACHE", str(tmp_path / "cache"))
     monkeypatch.setenv("SEGBENCH_THREADS", "1")
     data = tmp_path / "data"
@@ -32,10 +31,10 @@ def context(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Context:
     )
     cell = make_plan(request).cells[0].cell
     execution = Execution(device="cpu", data_dir=str(data))
-    return Context(cell, open_dataset("phantom-brats", data_dir=data), execution, StopRequest())
+    return ActiveCell(cell, execution, StopRequest())
 
 
-def test_it_draws_nothing_from_the_global_generator(context: Context) -> None:
+def test_it_draws_nothing_from_the_global_generator(context: ActiveCell) -> None:
     before = torch.get_rng_state()
     try_one_step(context)
     assert torch.equal(torch.get_rng_state(), before)
@@ -43,9 +42,9 @@ def test_it_draws_nothing_from_the_global_generator(context: Context) -> None:
 
 
 def test_what_does_not_fit_is_known_before_the_cache_is_touched(
-    context: Context, monkeypatch: pytest.MonkeyPatch
+    context: ActiveCell, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def too_large(context: Context) -> torch.nn.Module:
+    def too_large(context: ActiveCell) -> torch.nn.Module:
         raise torch.OutOfMemoryError("no more")
 
     monkeypatch.setattr(build, "build_seeded", too_large)

@@ -10,7 +10,7 @@ import pytest
 from segbench.core.errors import SegbenchError
 from segbench.core.interrupt import Interrupted, StopRequest
 from segbench.data.verify import api as verify_module
-from segbench.pipeline.preparing import verify_stage
+from segbench.pipeline.prepare import verify_stage
 
 
 def finding(code: str, severity: str, case: str | None, message: str = "something") -> SimpleNamespace:

@@ -93,7 +93,7 @@ def forget(folder: Path, lines: list[str]) -> None:
 
 
 def test_a_prediction_the_model_did_not_make_says_why(cell: Path) -> None:
-    from segbench.pipeline.scoring_stage import _predictions
+    from segbench.pipeline.results import _predictions
 
     manifest = cell / "predictions" / "manifest.jsonl"
     case = json.loads(manifest.read_text().splitlines()[0])["case"]

@@ -238,7 +238,7 @@ class PatchLoader:
         augmentation: Settings of the augmentation to come: decides how much more than the patch is read; None
             reads patches.
         regions: Label sets that centres are forced into, in place of single labels.
-        ignore_label: Value of voxels outside the scan (0 when the card has none); never a centre.
+        ignore_label: Value of voxels outside the image (0 when the card has none); never a centre.
         order: See `plan_samples`.
         rank, world: This process's share of every batch: indices rank, rank + world, ...
 
@@ -322,7 +322,7 @@ class PatchLoader:
                 yield _Task(replace(plan, patch=self.patch), size)
 
     def _again(self, task: _Task, error: Exception) -> tuple[npt.NDArray[np.float32], Array]:
-        """A case that a worker found damaged is read here, where the cache can mend it; else the error."""
+        """A case that a worker found damaged is read here, where the cache can repair it; else the error."""
         if not isinstance(error, CacheDamagedError):
             raise error
         self.cache.forget(task.plan.case)

@@ -5,7 +5,7 @@ rank per GPU (on a CPU: per process). Each rank reads its share of the global ba
 leaves a JSON file that says how it ended. A stop asked of the cell is passed on; ranks whose cell dies write
 a checkpoint and end.
 
-`python -m segbench.pipeline.rank start N FOLDER EXCHANGE` is torchrun on this machine alone;
+`python -m segbench.pipeline.ranks start N FOLDER EXCHANGE` is torchrun on this machine alone;
 `... rank rank FOLDER EXCHANGE` is one rank of it.
 """
 
@@ -29,7 +29,7 @@ from segbench.core.environment import BLAS_VARIABLES, THREADS, thread_count
 from segbench.core.errors import BackendUnavailable, SegbenchError
 from segbench.core.interrupt import Interrupted, StopRequest
 from segbench.launch.command import PARENT, stop_with_parent
-from segbench.pipeline.context import Context, Execution, context_of
+from segbench.pipeline.cell import ActiveCell, Execution, active_cell
 from segbench.records.lease import read_lease
 
 __all__ = ["train_on_ranks"]
@@ -39,20 +39,20 @@ GRACE_S = 3600
 _NOBODY_WAITS = timedelta(days=7)  # for rank 0's validation; a hang is the watch's business
 
 
-def train_on_ranks(context: Context) -> dict[str, Any]:
+def train_on_ranks(cell: ActiveCell) -> dict[str, Any]:
     """Train the cell's network on several ranks; gives the facts that rank 0 recorded.
 
     Raises:
         Interrupted: A stop was asked; the checkpoint is written.
         SegbenchError: What a rank ended with; SB503 when one was killed; SB502 too few devices.
     """
-    count = context.execution.gpus_per_cell
-    _check_devices(context.execution.device, count)
+    count = cell.execution.gpus_per_cell
+    _check_devices(cell.execution.device, count)
     with tempfile.TemporaryDirectory(prefix="segbench-ranks-") as exchange:
-        _write_order(Path(exchange), context)
-        code = _supervise(_start(count, context.folder, exchange), context.stop)
+        _write_order(Path(exchange), cell)
+        code = _supervise(_start(count, cell.folder, exchange), cell.stop)
         endings = [_ending(Path(exchange), rank) for rank in range(count)]
-    return _outcome(context, code, endings)
+    return _outcome(cell, code, endings)
 
 
 def _check_devices(device: str, count: int) -> None:
@@ -65,17 +65,17 @@ def _check_devices(device: str, count: int) -> None:
         )
 
 
-def _write_order(exchange: Path, context: Context) -> None:
-    held = read_lease(context.folder)
+def _write_order(exchange: Path, cell: ActiveCell) -> None:
+    held = read_lease(cell.folder)
     shown = {
         name: getattr(console.output, name) for name in ("quiet", "verbose", "progress", "color", "json")
     }
     atomic_write_json(
         exchange / "order.json",
         {
-            "execution": context.execution.as_dict(),
+            "execution": cell.execution.as_dict(),
             "lease": None if held is None else held.token,
-            "inputs_digest": context.inputs_digest,
+            "inputs_digest": cell.inputs_digest,
             "output": shown,
         },
     )
@@ -89,7 +89,7 @@ def _start(count: int, folder: Path, exchange: str) -> subprocess.Popen[bytes]:
         "LOGLEVEL": "CRITICAL",  # torchrun's own words; what ranks have to say stands in their files
         PARENT: str(os.getpid()),
     }
-    line = [sys.executable, "-m", "segbench.pipeline.rank", "start", str(count), str(folder), exchange]
+    line = [sys.executable, "-m", "segbench.pipeline.ranks", "start", str(count), str(folder), exchange]
     # A session of its own: Ctrl-C reaches the cell alone, which passes one request on.
     return subprocess.Popen(line, env=environment, start_new_session=True)
 
@@ -117,16 +117,16 @@ def _ending(exchange: Path, rank: int) -> dict[str, Any] | None:
         return None
 
 
-def _outcome(context: Context, code: int, endings: list[dict[str, Any] | None]) -> dict[str, Any]:
+def _outcome(cell: ActiveCell, code: int, endings: list[dict[str, Any] | None]) -> dict[str, Any]:
     first = endings[0] or {}
-    context.warnings.extend(w for w in first.get("warnings", ()) if w not in context.warnings)
+    cell.warnings.extend(w for w in first.get("warnings", ()) if w not in cell.warnings)
     if code == 0 and "facts" in first:
         return first["facts"]
     for ending in endings:
         if ending is not None and "error" in ending:
             raise SegbenchError(**ending["error"])
-    if context.stop.asked or any(ending is not None and "interrupted" in ending for ending in endings):
-        raise Interrupted(context.stop.number or signal.SIGTERM)
+    if cell.stop.asked or any(ending is not None and "interrupted" in ending for ending in endings):
+        raise Interrupted(cell.stop.number or signal.SIGTERM)
     for rank, ending in enumerate(endings):
         if ending is not None and "bug" in ending:
             raise RuntimeError(f"rank {rank}: {ending['bug']}")
@@ -145,7 +145,7 @@ def _torchrun(count: str, folder: str, exchange: str) -> int:
     from torch.distributed.run import main
 
     arguments = ["--standalone", "--nproc-per-node", count, "--max-restarts", "0"]
-    arguments += ["--local-addr", "127.0.0.1", "-m", "segbench.pipeline.rank", "rank", folder, exchange]
+    arguments += ["--local-addr", "127.0.0.1", "-m", "segbench.pipeline.ranks", "rank", folder, exchange]
     try:
         main(arguments)
     except (Exception, SystemExit):  # a failed rank or a signal; the ranks' own files say which
@@ -194,8 +194,8 @@ def _train(folder: Path, order: dict[str, Any], ending: Path) -> dict[str, Any]:
 
     from segbench.engine.device import choose_device
     from segbench.engine.ranks import Ranks
-    from segbench.pipeline.preparing import open_prepared
-    from segbench.pipeline.training import train_here
+    from segbench.pipeline.prepare import open_prepared
+    from segbench.pipeline.train import train_here
     from segbench.records import read_run
 
     ranks = Ranks(int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"]))
@@ -210,20 +210,20 @@ def _train(folder: Path, order: dict[str, Any], ending: Path) -> dict[str, Any]:
         os._exit(ExitCode.PARTIAL)
 
     with StopRequest() as stop:
-        context = context_of(read_run(folder), folder, Execution(**order["execution"]), stop, check_lease)
-        context.give_up = hung
-        context.inputs_digest = order["inputs_digest"]
+        cell = active_cell(read_run(folder), folder, Execution(**order["execution"]), stop, check_lease)
+        cell.give_up = hung
+        cell.inputs_digest = order["inputs_digest"]
         if not ranks.writes:
-            context.quiet = True
-        on_cuda = choose_device(context.execution.device).type == "cuda"
+            cell.quiet = True
+        on_cuda = choose_device(cell.execution.device).type == "cuda"
         if on_cuda:
             torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
         elif sys.platform.startswith("linux"):
             os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")  # one machine; needs no resolvable host name
         dist.init_process_group("nccl" if on_cuda else "gloo", timeout=_NOBODY_WAITS)
-        facts = train_here(context, open_prepared(context), ranks=ranks)
+        facts = train_here(cell, open_prepared(cell), ranks=ranks)
         dist.destroy_process_group()
-    return {"facts": facts, "warnings": context.warnings}
+    return {"facts": facts, "warnings": cell.warnings}
 
 
 def main(arguments: list[str]) -> int:
