@@ -39,7 +39,7 @@ class LauncherChoice:
         if self.name not in LAUNCHERS:
             raise SegbenchError(
                 "SB104",
-                f"--launcher {self.name}: not a launcher",
+                f"--launcher {self.name}: no such launcher",
                 expected=", ".join(LAUNCHERS),
                 found=self.name,
             )

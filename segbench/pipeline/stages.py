@@ -146,7 +146,7 @@ def drop_from(folder: Path, name: str) -> None:
         SegbenchError: SB104 for a name that is not a stage.
     """
     if name not in STAGES:
-        raise SegbenchError("SB104", f"--fresh {name}: not a stage", expected=", ".join(STAGES), found=name)
+        raise SegbenchError("SB104", f"--fresh {name}: no such stage", expected=", ".join(STAGES), found=name)
     later = STAGES[STAGES.index(name) :]
     for stage in later:
         stage_file(folder, stage).unlink(missing_ok=True)

@@ -113,7 +113,7 @@ def test_a_pre_empted_job_is_queued_again_only_while_it_comes_further(
         "pathlib.Path(sys.argv[1], 'checkpoints', 'step-000000005').mkdir(parents=True)" if progress else ""
     )
     command = fake_cell(tmp_path, monkeypatch, PATIENT.replace("STEP", step))
-    job = CellJob(command, retries=2, in_vain=1)
+    job = CellJob(command, retries=2, without_progress=1)
     thread = threading.Thread(target=job)
     thread.start()
     while not (tmp_path / "run" / "ready").exists():
@@ -123,7 +123,7 @@ def test_a_pre_empted_job_is_queued_again_only_while_it_comes_further(
     assert not thread.is_alive()
     if progress:
         assert again is not None
-        assert again.function.in_vain == 0
+        assert again.function.without_progress == 0
         assert again.function._child is None  # a process does not travel
     else:
         assert again is None
