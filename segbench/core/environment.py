@@ -137,12 +137,15 @@ def memory_bytes() -> int | None:
 
 
 def git_state(folder: Path) -> dict[str, object] | None:
-    """Commit and dirtiness of the checkout that holds `folder`, or None outside of one."""
+    """Commit and dirtiness of the checkout that holds `folder`, or None outside of one.
+
+    Git takes no lock for it: a look at the state must not block the user's own `git commit`.
+    """
 
     def git(*arguments: str) -> str | None:
         try:
             done = subprocess.run(
-                ["git", "-C", str(folder), *arguments],
+                ["git", "--no-optional-locks", "-C", str(folder), *arguments],
                 capture_output=True,
                 text=True,
                 timeout=10,

@@ -309,7 +309,7 @@ RAISED: dict[str, Raised] = {
 # What needs a dataset, a server, a device or a whole run: the test that shows the code, with text and place.
 PLANTED = "data/test_verify_planted.py::test_planted"
 SHOWN: dict[str, str] = {
-    "SB217": "pipeline/test_external_nnunet.py",
+    "SB217": "scoring/test_external_nnunet.py",
     "SB403": "core/test_every_code.py",
     "SB503": "data/test_workers.py",
     "SB601": "core/test_atomic.py",

@@ -43,7 +43,7 @@ ROWS: dict[str, tuple[str, ...]] = {
         "volumes/test_read_refusals.py::test_gzip_cut",
         "volumes/test_read_refusals.py::test_one_flipped_bit_never_passes",
         "volumes/test_read_refusals.py::test_second_member_with_payload",
-        "pipeline/test_external_damage.py::test_unusable_predictions_score_worst",
+        "scoring/test_external_damage.py::test_unusable_predictions_score_worst",
     ),
     "R6 header bombs": (
         "volumes/test_read_refusals.py::test_claim_of_terabytes",
@@ -86,7 +86,7 @@ ROWS: dict[str, tuple[str, ...]] = {
         "e2e/test_many_drivers.py::test_a_killed_data_worker_is_named_or_made_up_for",
         "data/test_workers.py::test_errors_and_deaths_stay_with_their_task",
     ),
-    "C3 one bad case of many": ("pipeline/test_external_damage.py::test_each_failure_is_counted_and_named",),
+    "C3 one bad case of many": ("scoring/test_external_damage.py::test_each_failure_is_counted_and_named",),
     "N1 network": (
         "e2e/test_threats.py::test_no_command_opens_a_connection",
         "e2e/test_threats.py::test_the_suite_refuses_connections",

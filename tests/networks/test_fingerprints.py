@@ -27,6 +27,14 @@ SCRIPT = Path(__file__).parents[2] / "scripts" / "fingerprints.py"
 NEEDS_EINOPS = {"swin-unetr", "swin-unetr-v2", "unetr"}
 
 
+def the_script():
+    """The module of scripts/fingerprints.py."""
+    spec = importlib.util.spec_from_file_location("fingerprints", SCRIPT)
+    script = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(script)
+    return script
+
+
 @pytest.mark.parametrize(
     "slug", [s if s in QUICK else pytest.param(s, marks=pytest.mark.slow) for s in list_networks()]
 )
@@ -99,9 +107,7 @@ def test_a_verified_fingerprint_is_not_overwritten_without_force(tmp_path, monke
     content = json.loads((find_card_folder("models", "nnunet-tiny") / fp.FILE).read_text())
     content["verified_against"] = {"source": "somewhere", "how": "somehow", "date": "2026-01-01"}
     (tmp_path / fp.FILE).write_text(json.dumps(content))
-    spec = importlib.util.spec_from_file_location("fingerprints", SCRIPT)
-    script = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(script)
+    script = the_script()
     for module in (fp, script):
         monkeypatch.setattr(module, "find_card_folder", lambda kind, slug: tmp_path)
     with pytest.raises(SegbenchError, match="not overwritten"):
@@ -125,5 +131,5 @@ def test_a_missing_or_damaged_fingerprint_is_named(tmp_path, monkeypatch):
 
 
 def test_command_checks_and_says_so(capsys):
-    assert fp.main(["--check", "nnunet-tiny"]) == 0
+    assert the_script().main(["--check", "nnunet-tiny"]) == 0
     assert capsys.readouterr().out == "nnunet-tiny: as stored\n"
