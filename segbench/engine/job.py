@@ -36,7 +36,7 @@ class TrainingJob:
         build: Builds the network with its initial weights; the same every time.
         batches: `batches(first, last)` yields this rank's share of steps first..last-1, each a function of
             seed and step.
-        transform: Augments (image, labels) of a batch on the training device.
+        transform: Makes one tensor each of a batch's images and labels, augmented, where they are.
         loss: The objective.
         protocol: Resolved for the model's family.
         folder: The run folder (checkpoints/ and epochs.jsonl go there).
@@ -60,7 +60,7 @@ class TrainingJob:
 
     build: Callable[[], nn.Module]
     batches: Callable[[int, int], Iterable[TrainingBatch]]
-    transform: Callable[[Tensor, Tensor, Any], tuple[Tensor, Tensor]]
+    transform: Callable[[Any, Any, Any], tuple[Tensor, Tensor]]
     loss: SegmentationLoss
     protocol: BenchProtocol
     folder: Path

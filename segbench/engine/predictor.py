@@ -144,6 +144,8 @@ def predict_planes(
     device = torch.device(device)
     images = image if isinstance(image, list | tuple) else [image] * len(members)
     sources = [torch.as_tensor(one) for one in images]
+    if device.type == "cuda":  # from page-locked memory a copy does not wait
+        sources = [one if one.is_cuda else one.pin_memory() for one in sources]
     source = sources[0] if sources else torch.empty(0)
     if source.ndim != 4 or len(patch) != 3 or not members:
         raise ValueError(
@@ -349,9 +351,15 @@ class _Windows:
         places = [(y, x) for y in self.plan.starts[1] for x in self.plan.starts[2]]
         views = [(place, flip) for place in places for flip in self.flips]
         total: Tensor | None = None
+        at_hand: tuple[tuple[int, int], Tensor] | None = None  # a window is brought once for all its views
         for at in range(0, len(views), self.batch):
             chunk = views[at : at + self.batch]
-            stacked = torch.stack([_flipped(self._cut(z, *place), flip) for place, flip in chunk])
+            turned_views: list[Tensor] = []
+            for place, flip in chunk:
+                if at_hand is None or at_hand[0] != place:
+                    at_hand = (place, self._cut(z, *place))
+                turned_views.append(_flipped(at_hand[1], flip))
+            stacked = torch.stack(turned_views)
             for (place, flip), logits in zip(chunk, self._forward(stacked), strict=True):
                 turned = _flipped(logits, flip)
                 total = turned if total is None or flip == self.flips[0] else total + turned
@@ -367,7 +375,7 @@ class _Windows:
             low, high = first - before, first - before + length
             cut.append(slice(max(low, 0), min(high, extent)))
             pads.append((max(-low, 0), max(high - extent, 0)))
-        window = self.image[(slice(None), *cut)].to(self.device, torch.float32)
+        window = self.image[(slice(None), *cut)].to(self.device, torch.float32, non_blocking=True)
         if any(any(pair) for pair in pads):
             window = F.pad(window, [n for pair in reversed(pads) for n in pair])
         return window

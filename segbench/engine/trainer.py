@@ -16,7 +16,7 @@ import math
 import signal
 import time
 from collections.abc import Callable
-from contextlib import nullcontext
+from contextlib import closing, nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -32,7 +32,9 @@ from segbench.core.hashing import sha256_bytes
 from segbench.core.interrupt import Interrupted
 from segbench.engine.activations import checkpoint_activations
 from segbench.engine.checkpoint import Checkpoint, load_last, restore, save_checkpoint
-from segbench.engine.job import TrainingBatch, TrainingJob, TrainResult
+from segbench.engine.device import nondeterminism_as_error
+from segbench.engine.feed import DeviceBatch, feed
+from segbench.engine.job import TrainingJob, TrainResult
 from segbench.engine.losses import constant_predictor_loss
 from segbench.engine.memory import oom_as_error, peak_memory
 from segbench.engine.optimiser import build_optimiser
@@ -54,7 +56,7 @@ def train(job: TrainingJob) -> TrainResult:
         SegbenchError: SB402 diverged, SB504 out of memory, SB405 all checkpoints damaged, SB505 disk full,
             SB104 a batch that cannot be split as asked.
     """
-    with oom_as_error(job.device):
+    with oom_as_error(job.device), nondeterminism_as_error():
         run = _Run(job)
         with scans_used(run.scan) as scans:
             result = run.to_the_end()
@@ -79,6 +81,7 @@ class _Run:
         self.watch = StepWatch(job.step_timeout, job.hung)
         self.state = TrainingState()
         self.saved_at_step = -1
+        self.last_saved = 0.0
         self._start()
 
     def _start(self) -> None:
@@ -160,8 +163,14 @@ class _Run:
             )
 
     def to_the_end(self) -> TrainResult:
-        began = last_saved = time.monotonic()
+        began = self.last_saved = time.monotonic()
         before, before_on_devices = self.state.seconds, self.state.device_seconds
+
+        def count_time() -> None:
+            passed = time.monotonic() - began
+            self.state.seconds = before + passed
+            self.state.device_seconds = before_on_devices + passed * self.ranks.world
+
         self.shared.train()
         with self.watch:
             if self.state.validation_due:
@@ -169,26 +178,14 @@ class _Run:
                 self._save()
             while self.state.step < self.steps:
                 self.watch.next_step("reading the first batch", counts=False)
-                for batch in self.job.batches(self.state.step, self.steps):
-                    rolled_back = self._step(batch)
-                    passed = time.monotonic() - began
-                    self.state.seconds = before + passed
-                    self.state.device_seconds = before_on_devices + passed * self.ranks.world
-                    stopping = self.ranks.any(self.job.stop.asked, self.job.device)
-                    self.state.validation_due = not rolled_back and self._must_validate()
-                    validated = self.state.validation_due and not stopping
-                    if validated:
-                        self._validate()
-                    due = time.monotonic() - last_saved >= self.job.checkpoint_minutes * 60
-                    if due or validated or stopping:
-                        self._save()
-                        last_saved = time.monotonic()
-                    if stopping:
-                        self._stop()
-                    after = f"reading the batch after step {self.state.step}"
-                    self.watch.next_step(after, counts=not validated)
-                    if rolled_back:
-                        break  # the loader starts again at the checkpoint's step
+                loader = self.job.batches(self.state.step, self.steps)
+                with closing(feed(loader, self.job.device)) as batches:
+                    for batch in batches:
+                        rolled_back = self._step(batch)
+                        count_time()
+                        self._after_step(rolled_back)
+                        if rolled_back:
+                            break  # the loader starts again at the checkpoint's step
             if self.saved_at_step != self.state.step:
                 self._save()
             self.ranks.wait()
@@ -203,12 +200,23 @@ class _Run:
             step_seconds=self.watch.step_s,
         )
 
-    def _stop(self) -> None:
-        """All ranks leave together, once the checkpoint is whole."""
-        self.ranks.wait()
-        raise Interrupted(self.job.stop.number or signal.SIGTERM)
+    def _after_step(self, rolled_back: bool) -> None:
+        """Validate, write a checkpoint and stop, each where it is due."""
+        stopping = self.ranks.any(self.job.stop.asked, self.job.device)
+        self.state.validation_due = not rolled_back and self._must_validate()
+        validated = self.state.validation_due and not stopping
+        if validated:
+            self._validate()
+        due = time.monotonic() - self.last_saved >= self.job.checkpoint_minutes * 60
+        if due or validated or stopping:
+            self._save()
+            self.last_saved = time.monotonic()
+        if stopping:  # all ranks leave together, once the checkpoint is whole
+            self.ranks.wait()
+            raise Interrupted(self.job.stop.number or signal.SIGTERM)
+        self.watch.next_step(f"reading the batch after step {self.state.step}", counts=not validated)
 
-    def _step(self, batch: TrainingBatch) -> bool:
+    def _step(self, batch: DeviceBatch) -> bool:
         """One update. True when training was rolled back instead."""
         job, p = self.job, self.job.protocol
         cases = ", ".join(str(plan.case) for plan in batch.plans)
@@ -218,9 +226,7 @@ class _Run:
             fault("step")
         except InjectedNaN:
             poisoned = True
-        image = torch.as_tensor(batch.image).to(job.device, non_blocking=True)
-        labels = torch.as_tensor(batch.labels).to(job.device, non_blocking=True)
-        image, labels = job.transform(image, labels, batch.plans)
+        image, labels = job.transform(batch.image, batch.labels, batch.plans)
         fraction = self.state.samples_seen / (self.steps * self.batch)
         rate = learning_rate(p.optimiser.lr, self.schedule, fraction) * self.state.lr_scale
         for group in self.optimiser.param_groups:
@@ -276,10 +282,11 @@ class _Run:
         self.scaler.update()
         rescaled = not finite and math.isfinite(loss) and 1.0 < scale > self.scaler.get_scale()
         if finite and self.ema is not None:
-            decay = p.train.ema_decay
-            for name, value in self.network.state_dict().items():
-                if value.is_floating_point():
-                    self.ema[name].lerp_(value.detach().float(), 1 - decay)
+            now = {k: v.detach() for k, v in self.network.state_dict().items() if v.is_floating_point()}
+            mean = [self.ema[name] for name in now]
+            torch._foreach_lerp_(  # type: ignore[attr-defined] - has no public name
+                mean, [v.float() for v in now.values()], 1 - p.train.ema_decay
+            )
         return loss, finite, rescaled
 
     def _count_non_finite(self) -> bool:

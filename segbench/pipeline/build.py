@@ -53,7 +53,7 @@ def try_one_step(cell: ActiveCell) -> None:
     import torch
 
     from segbench.engine.activations import checkpoint_activations
-    from segbench.engine.device import choose_device, prepare_device
+    from segbench.engine.device import choose_device, nondeterminism_as_error, prepare_device
     from segbench.engine.losses import SegmentationLoss
     from segbench.engine.memory import oom_as_error
     from segbench.engine.optimiser import build_optimiser
@@ -66,7 +66,7 @@ def try_one_step(cell: ActiveCell) -> None:
     batch = max(1, protocol.sampling.batch_size // parts)
     loss = SegmentationLoss(regions=cell.classes.region_classes, ignore_class=cell.classes.ignore_class)
     try:
-        with oom_as_error(device), torch.random.fork_rng(devices=[]):
+        with oom_as_error(device), nondeterminism_as_error(), torch.random.fork_rng(devices=[]):
             network = build_seeded(cell).to(device).train()
             if protocol.train.checkpointing:
                 checkpoint_activations(network)

@@ -43,7 +43,7 @@ def diagnose(*, metrics: bool = False, device: str | None = None) -> Diagnosis:
 
     Args:
         metrics: Compare the metric engine with its oracle and with other libraries.
-        device: "cpu" or "cuda": probe every scan backend there, and the device's convolutions.
+        device: "cpu" or "cuda": probe every scan backend there, and what the device computes.
     """
     report = Diagnosis()
     report.sections.append(("environment", _environment()))
@@ -51,9 +51,11 @@ def diagnose(*, metrics: bool = False, device: str | None = None) -> Diagnosis:
     if find_spec("torch") is not None:
         report.sections.append(("scan backends", _scan_backends(device)))
     if device is not None:
-        rows, ok = _device(device)
-        report.sections.append((f"device {device}", rows))
-        report.failed |= not ok
+        from segbench.pipeline.device_check import check_device
+
+        found = check_device(device)
+        report.sections.append((f"device {device}", [(each.what, each.state, each.detail) for each in found]))
+        report.failed |= not all(each.ok for each in found)
     if metrics:
         from segbench.metrics.selfcheck import run_selfcheck
 
@@ -103,48 +105,3 @@ def _scan_backends(device: str | None) -> list[Row]:
             (entry.backend, "works" if entry.probe else "not available", ", ".join(filter(None, facts)))
         )
     return [*rows, ("auto", str(chosen_backend(where)), f"what a model uses on {where}")]
-
-
-def _device(name: str) -> tuple[list[Row], bool]:
-    """One convolution against float32 on the CPU, and whether twenty training steps repeat to the bit."""
-    import torch
-
-    from segbench.engine.device import choose_device, set_determinism
-
-    device = choose_device(name)
-    generator = torch.Generator().manual_seed(0)
-    image = torch.randn(1, 8, 24, 24, 24, generator=generator)
-    kernel = torch.randn(8, 8, 3, 3, 3, generator=generator) / 15
-    exact = torch.nn.functional.conv3d(image.double(), kernel.double(), padding=1)
-    found = torch.nn.functional.conv3d(image.to(device), kernel.to(device), padding=1).double().cpu()
-    error = float((found - exact).abs().max())
-    limit = 5e-3  # TF32 keeps about three decimal digits; anything beyond is a wrong result
-    rows: list[Row] = [
-        ("device", device.type, torch.cuda.get_device_name(device) if device.type == "cuda" else "processor"),
-        ("conv3d", "agrees" if error < limit else "WRONG", f"max difference to float64 {error:.1e}"),
-    ]
-    level = set_determinism("bitwise", device)
-    repeats = _short_training(device) == _short_training(device)
-    state = "repeats to the bit" if repeats else "does not repeat"
-    rows.append(("determinism", state, f"20 steps twice under level {level}"))
-    return rows, error < limit and (repeats or device.type != "cpu")
-
-
-def _short_training(device: Any) -> str:
-    import torch
-
-    from segbench.core.hashing import sha256_bytes
-    from segbench.networks import build_network
-    from segbench.networks.tensor_bytes import tensor_bytes
-
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        network = build_network("segmamba-v2-tiny", 1, 2).to(device)
-    optimiser = torch.optim.SGD(network.parameters(), lr=1e-2, momentum=0.9)
-    generator = torch.Generator().manual_seed(1)
-    for _ in range(20):
-        image = torch.randn(1, 1, 32, 32, 32, generator=generator).to(device)
-        optimiser.zero_grad(set_to_none=True)
-        network(image).square().mean().backward()
-        optimiser.step()
-    return sha256_bytes(tensor_bytes(network.state_dict()))

@@ -36,7 +36,7 @@ __all__ = ["train_on_ranks"]
 
 GRACE_S = 3600
 """Seconds that ranks get to finish a step and write a checkpoint after a stop was asked."""
-_NOBODY_WAITS = timedelta(days=7)  # for rank 0's validation; a hang is the watch's business
+_DIST_TIMEOUT = timedelta(days=7)  # for rank 0's validation; a hang is the watch's business
 
 
 def train_on_ranks(cell: ActiveCell) -> dict[str, Any]:
@@ -220,9 +220,12 @@ def _train(folder: Path, order: dict[str, Any], ending: Path) -> dict[str, Any]:
             torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
         elif sys.platform.startswith("linux"):
             os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")  # one machine; needs no resolvable host name
-        dist.init_process_group("nccl" if on_cuda else "gloo", timeout=_NOBODY_WAITS)
-        facts = train_here(cell, open_prepared(cell), ranks=ranks)
-        dist.destroy_process_group()
+        own = torch.device("cuda", torch.cuda.current_device()) if on_cuda else None
+        dist.init_process_group("nccl" if on_cuda else "gloo", timeout=_DIST_TIMEOUT, device_id=own)
+        try:
+            facts = train_here(cell, open_prepared(cell), ranks=ranks)
+        finally:
+            dist.destroy_process_group()
     return {"facts": facts, "warnings": cell.warnings}
 
 

@@ -91,7 +91,7 @@ def train_here(cell: ActiveCell, cache: Cache, *, ranks: Ranks | None = None) ->
 
     from segbench.data.random import counter_seed
     from segbench.engine.device import determinism_level
-    from segbench.engine.precision import usable_precision
+    from segbench.engine.precision import precision_note, usable_precision
     from segbench.engine.ranks import ALONE
     from segbench.engine.trainer import train
     from segbench.networks.scan import named_scans
@@ -100,6 +100,8 @@ def train_here(cell: ActiveCell, cache: Cache, *, ranks: Ranks | None = None) ->
     # For networks that draw in training (dropout): from the cell's seed, whatever ran in this process before.
     torch.manual_seed(counter_seed(cell.seed, "train", cell.model.slug))
     with training_job(cell, cache, ranks=ranks) as job:
+        if (note := precision_note(cell.protocol.train.precision, job.device)) is not None:
+            cell.warn(note)
         result = train(job)
     if not ranks.writes:
         return {}
@@ -244,9 +246,9 @@ def _transform(cell: ActiveCell, device: torch.device, *, repeatable: bool) -> A
     ignore = cell.classes.ignore_label
     table = class_table(cell).to(device)
 
-    def transform(image: Tensor, labels: Tensor, plans: Any) -> tuple[Tensor, Tensor]:
+    def transform(images: Any, maps: Any, plans: Any) -> tuple[Tensor, Tensor]:
         image, labels = augment(
-            image, labels, plans, settings=settings, patch=patch, ignore_label=ignore, noise_on_cpu=repeatable
+            images, maps, plans, settings=settings, patch=patch, ignore_label=ignore, noise_on_cpu=repeatable
         )
         return image, table[labels.long()]
 

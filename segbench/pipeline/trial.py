@@ -237,9 +237,8 @@ def _made_up(cell: ActiveCell, first: int, last: int) -> Iterator[Batch]:
         image = draw.standard_normal((len(plans), channels, *size), dtype=np.float32)
         blocks = values[draw.integers(0, values.size, (len(plans), *(-(-n // 16) for n in size)))]
         labels = blocks.repeat(16, 1).repeat(16, 2).repeat(16, 3)[:, : size[0], : size[1], : size[2]]
-        yield Batch(
-            step, image, np.ascontiguousarray(labels), tuple(replace(plan, patch=patch) for plan in plans)
-        )
+        settled = tuple(replace(plan, patch=patch) for plan in plans)
+        yield Batch(step, list(image), list(np.ascontiguousarray(labels)), settled)
 
 
 @dataclass(frozen=True, slots=True)
