@@ -16,7 +16,7 @@ from segbench.core.interrupt import StopRequest
 from segbench.engine.losses import SegmentationLoss
 from segbench.engine.ranks import ALONE, Ranks
 
-__all__ = ["TrainResult", "TrainingBatch", "TrainingJob"]
+__all__ = ["TrainResult", "TrainingBatch", "TrainingJob", "check_split"]
 
 
 class TrainingBatch(Protocol):
@@ -93,3 +93,20 @@ class TrainResult:
     checkpoint: Path
     step_seconds: float | None = None
     scans: frozenset[str] = frozenset()
+
+
+def check_split(protocol: BenchProtocol, ranks: Ranks) -> None:
+    """Every rank and every accumulated part must get the same share of the batch.
+
+    Raises:
+        SegbenchError: SB104.
+    """
+    batch, parts = protocol.sampling.batch_size, protocol.train.accumulate
+    pieces = parts * ranks.world
+    if batch < ranks.world or (parts > 1 and batch % pieces):
+        raise SegbenchError(
+            "SB104",
+            f"a batch of {batch} cannot be split over {ranks.world} processes and {parts} accumulated parts",
+            expected=f"a multiple of {pieces}" if parts > 1 else f"at least {ranks.world}",
+            found=batch,
+        )

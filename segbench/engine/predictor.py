@@ -143,9 +143,7 @@ def predict_planes(
     members = [networks] if isinstance(networks, nn.Module) else list(networks)
     device = torch.device(device)
     images = image if isinstance(image, list | tuple) else [image] * len(members)
-    sources = [torch.as_tensor(one) for one in images]
-    if device.type == "cuda":  # from page-locked memory a copy does not wait
-        sources = [one if one.is_cuda else one.pin_memory() for one in sources]
+    sources = [_at_hand(one, device) for one in images]
     source = sources[0] if sources else torch.empty(0)
     if source.ndim != 4 or len(patch) != 3 or not members:
         raise ValueError(
@@ -187,6 +185,12 @@ def predict_planes(
         for ring in rings:
             ring.clear(z, following)
         coverage.clear(z, following)
+
+
+def _at_hand(image: Image, device: torch.device) -> Tensor:
+    """The image as a tensor; for CUDA in page-locked memory, from where a copy does not wait."""
+    tensor = torch.as_tensor(image)
+    return tensor.pin_memory() if device.type == "cuda" and not tensor.is_cuda else tensor
 
 
 def predict_logits(

@@ -24,7 +24,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from segbench.cards.protocol import Protocol as BenchProtocol
 from segbench.core.atomic import atomic_write
 from segbench.core.errors import SegbenchError
 from segbench.core.faults import InjectedNaN, fault
@@ -34,12 +33,11 @@ from segbench.engine.activations import checkpoint_activations
 from segbench.engine.checkpoint import Checkpoint, load_last, restore, save_checkpoint
 from segbench.engine.device import nondeterminism_as_error
 from segbench.engine.feed import DeviceBatch, feed
-from segbench.engine.job import TrainingJob, TrainResult
+from segbench.engine.job import TrainingJob, TrainResult, check_split
 from segbench.engine.losses import constant_predictor_loss
 from segbench.engine.memory import oom_as_error, peak_memory
 from segbench.engine.optimiser import build_optimiser
 from segbench.engine.precision import autocast, usable_precision
-from segbench.engine.ranks import Ranks
 from segbench.engine.schedules import learning_rate, with_warmup
 from segbench.engine.state import EPOCH_SAMPLES, EpochRows, TrainingState
 from segbench.engine.watch import StepWatch
@@ -66,7 +64,7 @@ def train(job: TrainingJob) -> TrainResult:
 class _Run:
     def __init__(self, job: TrainingJob) -> None:
         p = job.protocol
-        _check_split(p, job.ranks)
+        check_split(p, job.ranks)
         self.job = job
         self.ranks = job.ranks
         self.loss = replace(job.loss, total=job.ranks.total)
@@ -426,19 +424,6 @@ class _Run:
             state=state,
             ema=self.ema,
             metadata=self.job.metadata,
-        )
-
-
-def _check_split(protocol: BenchProtocol, ranks: Ranks) -> None:
-    """Every rank and every accumulated part must get the same share of the batch."""
-    batch, parts = protocol.sampling.batch_size, protocol.train.accumulate
-    pieces = parts * ranks.world
-    if batch < ranks.world or (parts > 1 and batch % pieces):
-        raise SegbenchError(
-            "SB104",
-            f"a batch of {batch} cannot be split over {ranks.world} processes and {parts} accumulated parts",
-            expected=f"a multiple of {pieces}" if parts > 1 else f"at least {ranks.world}",
-            found=batch,
         )
 
 
