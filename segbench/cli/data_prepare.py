@@ -24,7 +24,7 @@ def prepare(
     ] = None,
 ) -> int:
     """Prepare every case once for a protocol, shared by all models; or evict old recipes from the cache."""
-    from segbench.pipeline.prepare import evict_recipes, prepare_ahead
+    from segbench.runs.prepare import evict_recipes, prepare_ahead
 
     if dataset is None and evict is None:
         raise SegbenchError(

@@ -28,11 +28,11 @@ def demo(
     """Train two small models on generated scans, compare them, write the report."""
     from segbench.cards.protocol import parse_setting
     from segbench.cli.report import print_findings
-    from segbench.pipeline.cell import Execution
-    from segbench.pipeline.drive import run_plan
-    from segbench.pipeline.plan import Request, make_plan
     from segbench.report import build_report
     from segbench.report.write.terminal import report_lines
+    from segbench.runs.cell import Execution
+    from segbench.runs.drive import run_plan
+    from segbench.runs.plan import Request, make_plan
 
     runs = results_dir(results)
     request = Request(

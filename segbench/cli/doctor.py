@@ -24,7 +24,7 @@ def doctor(
     ] = None,
 ) -> int:
     """Show the environment and the scan backends; with flags, prove that they work."""
-    from segbench.pipeline.diagnosis import diagnose
+    from segbench.runs.diagnosis import diagnose
 
     if bundle is not None:
         check_targets([bundle])

@@ -13,8 +13,8 @@ from segbench.core import console
 from segbench.core.catalogue import ExitCode
 
 if TYPE_CHECKING:
-    from segbench.pipeline.cell import Execution, Plan
-    from segbench.pipeline.drive import Outcome
+    from segbench.runs.cell import Execution, Plan
+    from segbench.runs.drive import Outcome
 
 WHAT, PLAN, WHERE, LAUNCH = "What", "Plan", "Where", "Launcher"
 
@@ -155,11 +155,11 @@ def run(
     from segbench.cards.protocol import parse_setting
     from segbench.cli.run_plan import print_plan, within_budget
     from segbench.launch import LauncherChoice
-    from segbench.pipeline.api import make_request
-    from segbench.pipeline.cell import Execution
-    from segbench.pipeline.drive import run_plan, summary_rows
-    from segbench.pipeline.plan import check_ranks, code_news, in_order, make_plan
-    from segbench.pipeline.trial import with_probes
+    from segbench.runs.api import make_request
+    from segbench.runs.cell import Execution
+    from segbench.runs.drive import run_plan, summary_rows
+    from segbench.runs.plan import check_ranks, code_news, in_order, make_plan
+    from segbench.runs.trial import with_probes
 
     choice = LauncherChoice(
         launcher, max_parallel, retries, wait, slurm=tuple(slurm or ()), ray_address=ray_address
@@ -240,7 +240,7 @@ def _smoke(plan: Plan, execution: Execution) -> int:
     """Let each model overfit one case; exit 6 when one cannot."""
     from dataclasses import asdict
 
-    from segbench.pipeline.trial import SMOKE_DICE, smoke
+    from segbench.runs.trial import SMOKE_DICE, smoke
 
     results = smoke(plan.cells, execution)
     if settings().json:

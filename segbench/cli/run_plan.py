@@ -11,9 +11,9 @@ from segbench.cli.common import settings
 from segbench.core import console
 from segbench.core.catalogue import ExitCode
 from segbench.core.errors import SegbenchError
-from segbench.pipeline.cell import Execution, Plan, PlannedCell
-from segbench.pipeline.drive import write_plan
-from segbench.pipeline.forecast import disk_needed, fitting
+from segbench.runs.cell import Execution, Plan, PlannedCell
+from segbench.runs.drive import write_plan
+from segbench.runs.forecast import disk_needed, fitting
 
 
 def print_plan(

@@ -136,8 +136,8 @@ def _error(code: str) -> None:
 
 def _run(name: str, diff: str | None, results: Path | None) -> int:
     from segbench.core.environment import results_dir
-    from segbench.pipeline.rerun import deciding, difference_lines, differences, find_run, rerun_command
     from segbench.records import read_run
+    from segbench.runs.rerun import deciding, difference_lines, differences, find_run, rerun_command
 
     folder = find_run(name, results_dir(results))
     run = read_run(folder)

@@ -14,7 +14,7 @@ from segbench.core import console
 from segbench.core.environment import results_dir
 
 if TYPE_CHECKING:
-    from segbench.pipeline.status import StatusReport
+    from segbench.runs.status import StatusReport
 
 
 def status(
@@ -22,7 +22,7 @@ def status(
     watch: Annotated[bool, typer.Option("--watch", help="Print again every ten seconds.")] = False,
 ) -> int:
     """Show planned, resumable, running, done, failed and blocked cells."""
-    from segbench.pipeline.status import read_status
+    from segbench.runs.status import read_status
 
     folder = results_dir(results)
     while True:
