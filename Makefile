@@ -4,21 +4,30 @@ VENV   ?= .venv
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 DEV    := $(VENV)/.ready-dev
+LOWEST := .venv-lowest
+LOWEST_TESTS ?= tests/core tests/cards tests/volumes tests/records tests/stats tests/metrics tests/scoring tests/report tests/cli
+PIP    := pip install --disable-pip-version-check
 
-.PHONY: setup demo check test test-slow e2e docs wheel leaderboard clean
+# Where torch comes from. Empty: where pip looks by itself, which on Linux is the CUDA build: about 3 GB with the NVIDIA
+# packages. For the CPU build: make demo TORCH_INDEX=https://download.pytorch.org/whl/cpu
+TORCH_INDEX ?=
+
+.PHONY: setup demo check test test-slow e2e docs wheel leaderboard lowest clean
 
 setup: $(READY)            ## the suite itself, enough for `make demo`
 
-# torch goes in first and alone, from the pinned CPU wheel: nothing installed later may replace it
+# torch goes in first and alone, at the pinned version: nothing installed later may replace it
 $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --quiet --disable-pip-version-check torch -c constraints.txt
-	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e .
+	@echo "segbench: torch comes first, $(if $(TORCH_INDEX),from $(TORCH_INDEX),from where pip looks: on Linux the CUDA build; TORCH_INDEX chooses)"
+	$(BIN)/$(PIP) $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX)) torch -c constraints.txt
+	@echo "segbench: now everything else"
+	$(BIN)/$(PIP) -c constraints.txt -e .
 	@touch $(READY)
 
 # development: tests, linters, oracles, and medpy as a cross-check
 $(DEV): $(READY)
-	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[reference,dev]"
+	$(BIN)/$(PIP) -c constraints.txt -e ".[reference,dev]"
 	@touch $(DEV)
 
 demo: $(READY)             ## two small models on generated scans: a table, the report, figures
@@ -45,8 +54,16 @@ docs: $(DEV)               ## regenerate the generated pages of docs/reference
 wheel: $(DEV)
 	$(BIN)/python -m build --wheel
 
-leaderboard: $(DEV)        ## regenerate the leaderboard's tables and page from the committed records
+leaderboard: $(READY)      ## regenerate the leaderboard's tables and page from the committed records
 	$(BIN)/python scripts/leaderboard.py
 
+lowest:                    ## the demo and the light half of the tests with the lowest versions that pyproject.toml allows
+	$(PYTHON) -m venv $(LOWEST)
+	$(PYTHON) scripts/lowest.py > $(LOWEST)/requirements.txt
+	$(LOWEST)/bin/$(PIP) $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX)) -r $(LOWEST)/requirements.txt
+	$(LOWEST)/bin/$(PIP) --no-deps -e .
+	$(LOWEST)/bin/segbench demo --results $(LOWEST)/demo/runs
+	$(LOWEST)/bin/python -m pytest -q -m "not slow and not gpu and not slurm and not ray and not real_data" $(LOWEST_TESTS)
+
 clean:
-	rm -rf $(VENV) dist build .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(LOWEST) dist build .pytest_cache .ruff_cache .hypothesis

@@ -14,7 +14,8 @@ import warnings
 import numpy as np
 from metric_pairs import PAIRS
 
-from segbench.metrics import _plain, evaluate_case
+from segbench.metrics import evaluate_case
+from segbench.metrics.boxes import box_of
 
 warnings.simplefilter("ignore")
 
@@ -120,7 +121,7 @@ def main():
         pair = PAIRS["crc"]()
         reference, prediction, spacing = pair.reference, pair.prediction, pair.spacing_mm
     r, p = reference > 0, prediction > 0
-    box = _plain.occupied_box(r, p)
+    box = box_of(r, p)
     r, p = (np.pad(mask[box], 2) for mask in (r, p))  # spares the slow ones minutes and moves no number
     print(f"{int(r.sum())} and {int(p.sum())} voxels at {spacing} mm, tolerance {options.tolerance} mm")
     for name, score in LIBRARIES.items():

@@ -42,16 +42,16 @@ class Limit:
 
 
 LIMITS = {
-    "source lines": Limit(57_285, 42_000),
-    "records": Limit(274, 150),
-    "import circles between files": Limit(1, 0),
+    "source lines": Limit(57_611, 42_000),
+    "records": Limit(261, 150),
+    "import circles between files": Limit(0, 0),
     "longest file": Limit(442, 500),
-    "longest function": Limit(207, 90),
-    "longest kernel file": Limit(721, 600),
+    "longest function": Limit(96, 90),
+    "longest kernel file": Limit(564, 600),
     "longest kernel function": Limit(75, 90),
-    "files in one folder": Limit(30, 20),
-    "options over all commands": Limit(204, 150),
-    "tests to source": Limit(0.56, 0.55, least=True),
+    "files in one folder": Limit(27, 20),
+    "options over all commands": Limit(189, 150),
+    "tests to source": Limit(0.59, 0.55, least=True),
 }
 
 
@@ -205,7 +205,7 @@ def option_count(files: dict[str, tuple[str, ast.Module]]) -> int:
     A command is a function of `cli/` that `cli/main.py` names together with its file.
     """
     named = {
-        node.value
+        node.value.rpartition(".")[2]
         for node in ast.walk(files["cli/main.py"][1])
         if isinstance(node, ast.Constant) and isinstance(node.value, str)
     } | {"main", "_everywhere"}

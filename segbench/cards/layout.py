@@ -11,7 +11,8 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
-SAFE_CASE = r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}"
+SAFE_CASE = r".{1,128}"
+"""Any name; what may be a case id is the business of `core.names.is_safe_case` alone."""
 PSEUDO_LABELS = "semi|pseudo"
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from functools import cache
-from importlib.metadata import entry_points
+from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 
 
@@ -35,14 +35,18 @@ def card_roots() -> tuple[Path, ...]:
 @cache
 def _installed_roots() -> tuple[Path, ...]:
     """Folders that installed packages offer; looked up once, it costs milliseconds."""
-    folders = [_module_folder(point.module) for point in entry_points(group="segbench.cards")]
+    folders = [_module_folder(point) for point in entry_points(group="segbench.cards")]
     return tuple(folder for folder in folders if folder is not None)
 
 
-def _module_folder(module: str) -> Path | None:
+def _module_folder(point: EntryPoint) -> Path | None:
     from importlib.util import find_spec
 
-    spec = find_spec(module.partition(".")[0])
+    try:
+        module = point.module
+        spec = find_spec(module.partition(".")[0])
+    except (AttributeError, ImportError, ValueError):  # not the name of a module
+        return None
     if spec is None or spec.origin is None:
         return None
     folder = Path(spec.origin).parent.joinpath(*module.split(".")[1:])

@@ -201,9 +201,11 @@ class ModelCard(_Card):
     @model_validator(mode="after")
     def _whole(self) -> ModelCard:
         faults: list[str] = []
-        if self.implementation.split(".", 1)[0].split(":", 1)[0] not in self.requires:
+        package = self.implementation.partition(":")[0].partition(".")[0]
+        if package not in self.requires:
             faults.append(
-                f"implementation {self.implementation} lies in none of requires {list(self.requires)}"
+                f"implementation '{self.implementation}' is in package '{package}', "
+                f"but `requires` lists only {list(self.requires)}"
             )
         if (self.kind == "floor") != (self.family == "floor"):
             faults.append(f"kind {self.kind} and family {self.family} do not go together")

@@ -7,14 +7,15 @@ from typing import Annotated
 
 import typer
 
+from segbench.cli.options import Stage, option
 from segbench.core.catalogue import ExitCode
 
 
 def cell(
     folder: Annotated[Path, typer.Argument(help="Run folder with a run.json.")],
-    fresh: Annotated[str | None, typer.Option(help="Forget this stage and every later one first.")] = None,
+    fresh: Annotated[Stage | None, option("--fresh", "Forget this stage and every later one first.")] = None,
     first_look: Annotated[
-        bool, typer.Option("--first-look", help="Only verify the dataset and make one training step.")
+        bool, option("--first-look", "Only verify the dataset and make one training step.")
     ] = False,
 ) -> int:
     """Run the stages of one planned cell; idempotent, holds a lease."""

@@ -1,7 +1,8 @@
-"""What every command shares: the everywhere-flags, lists, errors to exit codes, signals."""
+"""What every command shares: the everywhere-flags, text or JSON, errors to exit codes, lists."""
 
 from __future__ import annotations
 
+import copy
 import functools
 import inspect
 import os
@@ -9,36 +10,45 @@ import re
 import signal
 import sys
 import traceback
-from collections.abc import Callable, Iterable
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Generator, Iterable, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, get_args
 
 import typer
 
 from segbench.cli.complete import attach
+from segbench.cli.options import RENAMED, SHARED, option
 from segbench.core import console
 from segbench.core.atomic import disk_error
 from segbench.core.errors import SegbenchError
 from segbench.core.interrupt import Interrupted
 
-EVERYWHERE = "Everywhere"
 _SIZES = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12,
           "KIB": 2**10, "MIB": 2**20, "GIB": 2**30, "TIB": 2**40}  # fmt: skip
+_VARIABLES = {"results": "SEGBENCH_RESULTS", "data_dir": "SEGBENCH_DATA"}
 
 
 @dataclass(slots=True)
 class Settings:
-    """The everywhere-flags as given."""
+    """The everywhere-flags as given; a folder is None where neither flag, variable nor file names one.
+
+    Attributes:
+        named_by: For the folders, the flag or the variable that named them; absent where it was a file.
+    """
 
     json: bool = False
     quiet: bool = False
     verbose: bool = False
     progress: bool = True
     color: bool | None = None
-    config: Path | None = None
+    results: Path | None = None
+    data_dir: Path | None = None
     cards: Path | None = None
+    config: Path | None = None
     max_volume: int = 8 * 2**30
+    named_by: dict[str, str] = field(default_factory=dict[str, str])
 
 
 _settings = Settings()
@@ -49,49 +59,18 @@ def settings() -> Settings:
     return _settings
 
 
-Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Errors only.", rich_help_panel=EVERYWHERE)]
-Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Say more.", rich_help_panel=EVERYWHERE)]
-Json = Annotated[
-    bool,
-    typer.Option("--json", help="The result as one JSON document on stdout.", rich_help_panel=EVERYWHERE),
-]
-NoProgress = Annotated[
-    bool, typer.Option("--no-progress", help="No progress on stderr.", rich_help_panel=EVERYWHERE)
-]
-NoColor = Annotated[bool, typer.Option("--no-color", help="No colours.", rich_help_panel=EVERYWHERE)]
-Config = Annotated[
-    Path | None,
-    typer.Option("--config", metavar="FILE", help="Settings file (TOML).", rich_help_panel=EVERYWHERE),
-]
-Cards = Annotated[
-    Path | None,
-    typer.Option(
-        "--cards",
-        metavar="DIR",
-        help="More cards: DIR/models, DIR/datasets. [env: SEGBENCH_CARDS]",
-        rich_help_panel=EVERYWHERE,
-    ),
-]
-MaxVolume = Annotated[
-    str,
-    typer.Option(
-        "--max-volume",
-        metavar="SIZE",
-        help="Largest volume that may be read into memory.",
-        rich_help_panel=EVERYWHERE,
-    ),
-]
+def show(document: Mapping[str, Any], text: Iterable[str] = ()) -> None:
+    """Print the result of a command: with `--json` the document, else the lines of text.
 
-_COMMON: dict[str, tuple[Any, Any]] = {
-    "quiet": (Quiet, False),
-    "verbose": (Verbose, False),
-    "json_output": (Json, False),
-    "no_progress": (NoProgress, False),
-    "no_color": (NoColor, False),
-    "config": (Config, None),
-    "cards": (Cards, None),
-    "max_volume": (MaxVolume, "8GiB"),
-}
+    Args:
+        document: plain values; `schema_version` is added.
+        text: lines; `console.table_lines` makes those of a table. They are not asked for with `--json`.
+    """
+    if _settings.json:
+        console.emit_json({"schema_version": 1, **document})
+        return
+    for line in text:
+        console.emit(line)
 
 
 def command(function: Callable[..., Any]) -> Callable[..., None]:
@@ -100,23 +79,82 @@ def command(function: Callable[..., Any]) -> Callable[..., None]:
     The function may return an exit code; None is 0.
     """
     signature = inspect.signature(function, eval_str=True)
-    common = [
-        inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=annotation)
-        for name, (annotation, default) in _COMMON.items()
-    ]
-    for parameter in (*signature.parameters.values(), *common):
-        _escape_brackets(parameter)
-    attach(list(signature.parameters.values()), function.__module__.rpartition(".")[2])
+    name = function.__module__.rpartition(".")[2]
+    attach(list(signature.parameters.values()), name)
     own = [p.replace(kind=inspect.Parameter.KEYWORD_ONLY) for p in signature.parameters.values()]
+    taken = {p.name for p in own}
+    shared = [p for p in _shared_parameters() if p.name not in taken]
+    old = _old_names(name, {p.name: p.annotation for p in (*own, *shared)})
+    parameters = [*own, *shared, *old.values()]
+    for parameter in own:
+        _escape_brackets(parameter)
 
     @functools.wraps(function)
-    def run(**values: Any) -> None:
-        shared = {name: values.pop(name) for name in _COMMON}
-        raise typer.Exit(guarded(lambda: (_apply(**shared), function(**values))[1]))
+    def run(context: typer.Context, **values: Any) -> None:
+        for new, parameter in old.items():
+            given = values.pop(parameter.name)
+            values[new] = values[new] if given is None else given
+        flags = {name: values[name] if name in taken else values.pop(name) for name in SHARED}
 
-    run.__signature__ = inspect.Signature([*own, *common])  # type: ignore[attr-defined]
-    run.__annotations__ = {p.name: p.annotation for p in (*own, *common)}
+        def body() -> int | None:
+            _apply(context, flags)
+            with _folders_as_variables():
+                return function(**values)
+
+        raise typer.Exit(guarded(body))
+
+    called = inspect.Parameter("context", inspect.Parameter.KEYWORD_ONLY, annotation=typer.Context)
+    run.__signature__ = inspect.Signature([called, *parameters])  # type: ignore[attr-defined]
+    run.__annotations__ = {p.name: p.annotation for p in (called, *parameters)}
     return run
+
+
+def everywhere(*more: inspect.Parameter) -> Callable[..., None]:
+    """What Typer calls before any command: begins with the flags given before its name.
+
+    Args:
+        more: options of the program itself, such as `--version`; they have callbacks of their own.
+    """
+
+    def begin(context: typer.Context, **values: Any) -> None:
+        for name, value in asdict(Settings()).items():  # those of an earlier command are gone
+            setattr(_settings, name, value)
+        flags = {name: values[name] for name in SHARED}
+        if code := guarded(lambda: _apply(context, flags)):
+            raise typer.Exit(code)
+
+    called = inspect.Parameter("context", inspect.Parameter.KEYWORD_ONLY, annotation=typer.Context)
+    begin.__signature__ = inspect.Signature([called, *more, *_shared_parameters()])  # type: ignore[attr-defined]
+    return begin
+
+
+def _shared_parameters() -> list[inspect.Parameter]:
+    parameters = [
+        inspect.Parameter(
+            name,
+            inspect.Parameter.KEYWORD_ONLY,
+            default=False if get_args(kind)[0] is bool else None,
+            annotation=copy.deepcopy(kind),
+        )
+        for name, kind in SHARED.items()
+    ]
+    for parameter in parameters:
+        _escape_brackets(parameter)
+    return parameters
+
+
+def _old_names(command: str, kinds: Mapping[str, Any]) -> dict[str, inspect.Parameter]:
+    """Hidden parameters for the old names of options, by the name of the option that holds now."""
+    return {
+        new: inspect.Parameter(
+            f"old_{new}",
+            inspect.Parameter.KEYWORD_ONLY,
+            default=None,
+            annotation=Annotated[get_args(kinds[new])[0] | None, option(flag, "", hidden=True)],
+        )
+        for flag, new in RENAMED.get(command, {}).items()
+        if new in kinds
+    }
 
 
 def _escape_brackets(parameter: inspect.Parameter) -> None:
@@ -167,44 +205,52 @@ def guarded(call: Callable[[], int | None]) -> int:
         return 1
 
 
-def _apply(
-    *,
-    quiet: bool,
-    verbose: bool,
-    json_output: bool,
-    no_progress: bool,
-    no_color: bool,
-    config: Path | None,
-    cards: Path | None,
-    max_volume: str,
-) -> None:
+def _apply(context: typer.Context, flags: Mapping[str, Any]) -> None:
     """Set the process's settings; flags given before the command and after it add up."""
-    _settings.quiet |= quiet
-    _settings.verbose |= verbose
-    _settings.json |= json_output
-    _settings.progress &= not no_progress
-    if no_color or os.environ.get("NO_COLOR"):
+    _settings.quiet |= flags["quiet"]
+    _settings.verbose |= flags["verbose"]
+    _settings.json |= flags["json_output"]
+    _settings.progress &= not flags["no_progress"]
+    if flags["no_color"] or os.environ.get("NO_COLOR"):
         _settings.color = False
-    _settings.config = config or _settings.config
-    if max_volume != "8GiB":
-        _settings.max_volume = parse_size(max_volume)
+    _settings.config = flags["config"] or _settings.config
+    if flags["max_volume"] is not None:
+        _settings.max_volume = parse_size(flags["max_volume"])
+    for name, variable in _VARIABLES.items():  # a flag is stronger than a variable, that than a file
+        source = context.get_parameter_source(name)
+        if source is not None and source.name == "COMMANDLINE":
+            setattr(_settings, name, flags[name])
+            _settings.named_by[name] = f"--{name.replace('_', '-')}"
+        elif getattr(_settings, name) is None and os.environ.get(variable):
+            setattr(_settings, name, Path(os.environ[variable]))
+            _settings.named_by[name] = variable
+        elif getattr(_settings, name) is None:
+            setattr(_settings, name, flags[name])
+    cards = flags["cards"]
     if cards is not None:
         _settings.cards = cards
         others = os.environ.get("SEGBENCH_CARDS", "")
         if str(cards) not in others.split(os.pathsep):
             os.environ["SEGBENCH_CARDS"] = os.pathsep.join(part for part in (str(cards), others) if part)
-    console.output.quiet = _settings.quiet
-    console.output.verbose = _settings.verbose
-    console.output.progress = _settings.progress
-    console.output.color = _settings.color
-    console.output.json = _settings.json
+    for name in ("quiet", "verbose", "progress", "color", "json"):
+        setattr(console.output, name, getattr(_settings, name))
 
 
-def apply_everywhere(**values: Any) -> None:
-    """Begin a command with the everywhere-flags given before its name; those of an earlier one are gone."""
-    for name, value in asdict(Settings()).items():
-        setattr(_settings, name, value)
-    _apply(**values)
+@contextmanager
+def _folders_as_variables() -> Generator[None]:
+    """The folders stand in the environment while a command runs, for all that it calls and starts."""
+    before = {variable: os.environ.get(variable) for variable in _VARIABLES.values()}
+    for name, variable in _VARIABLES.items():
+        if (folder := getattr(_settings, name)) is not None:
+            os.environ[variable] = str(folder)
+    try:
+        yield
+    finally:
+        for variable, value in before.items():
+            if value is None:
+                os.environ.pop(variable, None)
+            else:
+                os.environ[variable] = value
 
 
 def parse_size(text: str) -> int:
@@ -236,6 +282,8 @@ def split_numbers(values: Iterable[str] | None, *, what: str) -> list[int]:
         low = int(match.group(1))
         high = int(match.group(2)) if match.group(2) else low
         if high < low or high - low > 100_000:
-            raise SegbenchError("SB104", f"{what} range {part!r} cannot be", mend="write it from low to high")
+            raise SegbenchError(
+                "SB104", f"{what} range {part!r} is not valid", mend="write it from low to high"
+            )
         numbers.extend(range(low, high + 1))
     return list(dict.fromkeys(numbers))

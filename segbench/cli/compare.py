@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from segbench.cli.common import settings, split_list
+from segbench.cli.options import option
 from segbench.cli.report import (
+    AllowEdited,
     Alpha,
     Margin,
+    Metrics,
     Missing,
+    Primary,
+    Regions,
     Select,
     metric_numbers,
     parse_number,
@@ -20,79 +24,36 @@ from segbench.cli.report import (
 from segbench.core import console
 from segbench.core.errors import SegbenchError
 
-STATISTICS, RECORDS, GATES = "Statistics", "Records", "Gates"
+STATISTICS, GATES = "Statistics", "Gates"
+Sides = Annotated[
+    list[str],
+    typer.Argument(metavar="A B [C...]", help="Run folders, cases.csv files, or labels in --results."),
+]
+Published = Annotated[bool, option("--published", "Published numbers beside ours, with a grade.")]
+Wide = Annotated[bool, option("--wide", "Every region, metric and case list, wider than 80 columns.")]
+_REFERENCE = "Compare every side with this one; none: all pairs. [default: A]"
+Reference = Annotated[str | None, option("--reference", _REFERENCE, STATISTICS, "SIDE")]
+_UNDER = "Exit 6 when the mean of A is worse than X."
+FailUnder = Annotated[list[str] | None, option("--fail-under", _UNDER, GATES, "METRIC=X")]
+_WORSE = "Exit 6 unless a loss of A beyond MARGIN is excluded."
+NoWorse = Annotated[list[str] | None, option("--no-worse-than", _WORSE, GATES, "[METRIC=]MARGIN")]
 
 
 def compare(
-    sides: Annotated[
-        list[str],
-        typer.Argument(metavar="A B [C...]", help="Run folders, cases.csv files, or labels in --runs."),
-    ],
-    runs: Annotated[
-        Path | None,
-        typer.Option(
-            "--runs", metavar="DIR", help="Folder of runs for labels. [env: SEGBENCH_RESULTS, results/runs]"
-        ),
-    ] = None,
-    metrics: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--metrics", metavar="NAMES", help="Metrics, in this order. [default: the profile's headline]"
-        ),
-    ] = None,
-    primary: Annotated[
-        str | None,
-        typer.Option("--primary", metavar="METRIC", help="The metric that decides. [default: the first]"),
-    ] = None,
-    regions: Annotated[
-        list[str] | None,
-        typer.Option("--regions", metavar="NAMES", help="Regions, in this order. [default: all]"),
-    ] = None,
-    published: Annotated[
-        bool, typer.Option("--published", help="Published numbers beside ours, with a grade.")
-    ] = False,
-    wide: Annotated[
-        bool, typer.Option("--wide", help="Every region, metric and case list, wider than 80 columns.")
-    ] = False,
-    reference: Annotated[
-        str | None,
-        typer.Option(
-            "--reference",
-            metavar="SIDE",
-            help="Compare every side with this one; none: all pairs. [default: A]",
-            rich_help_panel=STATISTICS,
-        ),
-    ] = None,
+    sides: Sides,
+    metrics: Metrics = None,
+    primary: Primary = None,
+    regions: Regions = None,
+    published: Published = False,
+    wide: Wide = False,
+    reference: Reference = None,
     alpha: Alpha = 0.05,
     margin: Margin = None,
     missing: Missing = "worst",
     select: Select = None,
-    allow_edited: Annotated[
-        bool,
-        typer.Option(
-            "--allow-edited",
-            help="Take records that were changed after they were written.",
-            rich_help_panel=RECORDS,
-        ),
-    ] = False,
-    fail_under: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--fail-under",
-            metavar="METRIC=X",
-            help="Exit 6 when the mean of A is worse than X.",
-            rich_help_panel=GATES,
-        ),
-    ] = None,
-    no_worse_than: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--no-worse-than",
-            metavar="[METRIC=]MARGIN",
-            help="Exit 6 unless a loss of A beyond MARGIN is excluded.",
-            rich_help_panel=GATES,
-        ),
-    ] = None,
+    allow_edited: AllowEdited = False,
+    fail_under: FailUnder = None,
+    no_worse_than: NoWorse = None,
 ) -> int:
     """Compare models on the same cases: difference, interval, verdict; who lacks which case.
 
@@ -105,7 +66,7 @@ def compare(
 
     result = compare_sides(
         *sides,
-        runs=runs,
+        runs=settings().results,
         reference=reference,
         metrics=split_list(metrics),
         primary=primary,

@@ -1,9 +1,8 @@
 """Shell completion with the names there are (`segbench --install-completion`).
 
-Models, datasets, protocols, runs and error codes.
-
-Each function gets what was typed and gives what it could become. Lists by commas are completed at their last
-part. Nothing is opened but the names of folders: a completion must come within a blink.
+Models, datasets, protocols, runs and error codes; fixed choices complete themselves. Each function gets what
+was typed and gives what it could become. Lists by commas are completed at their last part. Nothing is opened
+but the names of folders: a completion must come within a blink.
 """
 
 from __future__ import annotations
@@ -11,9 +10,6 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import Any
-
-import typer
 
 from segbench.core.environment import results_dir
 from segbench.core.errors import CATALOGUE
@@ -80,13 +76,6 @@ def things(incomplete: str) -> list[str]:
     return [f"{kind}:{found}" for found in kinds[kind](name)] if kind in kinds else []
 
 
-def _choice(*words: str) -> Completer:
-    def complete(incomplete: str) -> list[str]:
-        return [word for word in words if word.startswith(incomplete)]
-
-    return complete
-
-
 def _last_part(incomplete: str, names: Iterable[str]) -> list[str]:
     done, comma, last = incomplete.rpartition(",")
     given = set(done.split(","))
@@ -105,34 +94,15 @@ def _folders(incomplete: str) -> list[str]:
     return [f"{entry}/" for entry in inside if str(entry).startswith(incomplete)]
 
 
-_DEVICES = _choice("auto", "cpu", "cuda")
 _BY_NAME: dict[str, Completer] = {
     "model": models,
     "dataset": dataset,
     "protocol": protocols,
     "run": runs,
     "sides": runs,
-    "device": _DEVICES,
-    "launcher": _choice("local", "slurm", "ray"),
-    "fresh": _choice("verify", "prepare", "train", "predict", "evaluate", "profile"),
 }
 _OF_COMMAND: dict[tuple[str, str], Completer] = {
     ("run", "dataset"): datasets,
     ("show", "what"): things,
     ("show", "diff"): things,
-    ("list", "what"): _choice("models", "datasets", "protocols", "metrics", "runs"),
-    ("profile", "device"): _choice("auto", "cpu", "cuda", "meta"),
-    ("evaluate", "fresh"): _choice("evaluate"),
-    ("data_phantom", "kind"): _choice("crc", "brats", "aiib", "abdomenatlas", "msd", "all"),
 }
-
-
-def completed(words: Sequence[str]) -> list[str]:
-    """What a shell would offer for a command line (its last word is being typed); for tests."""
-    from typer._completion_classes import BashComplete
-
-    from segbench.cli.main import build_app
-
-    command: Any = typer.main.get_command(build_app())
-    complete = BashComplete(command, {}, "segbench", "_SEGBENCH_COMPLETE")
-    return [item.value for item in complete.get_completions(list(words[:-1]), words[-1])]

@@ -2,39 +2,41 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
-import typer
-
-from segbench.cli.common import settings
+from segbench.cli.common import settings, show
+from segbench.cli.options import Device, Overrides, option
 from segbench.core import console
 from segbench.core.environment import results_dir
+
+if TYPE_CHECKING:
+    from segbench.report import ReportResult
+    from segbench.runs.drive import Outcome
 
 MODELS = ("nnunet-tiny", "segmamba-v2-tiny")
 DATASET = "phantom-brats"
 
 
 def demo(
-    results: Annotated[Path | None, typer.Option(help="Folder of runs.", envvar="SEGBENCH_RESULTS")] = None,
-    output: Annotated[Path | None, typer.Option(help="Folder of the report.")] = None,
-    data_dir: Annotated[Path | None, typer.Option(help="Folder of datasets.", envvar="SEGBENCH_DATA")] = None,
-    seed: Annotated[int, typer.Option(help="Training seed.", min=0)] = 0,
-    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "cpu",
-    set_: Annotated[
-        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override a protocol field.")
-    ] = None,
+    output: Annotated[Path | None, option("--output", "Folder of the report.")] = None,
+    seed: Annotated[int, option("--seed", "Training seed.", min=0)] = 0,
+    device: Device = "cpu",
+    set_: Overrides = None,
 ) -> int:
-    """Train two small models on generated scans, compare them, write the report."""
+    """Train two small models on generated scans, compare them, write the report.
+
+    Example: segbench demo --results demo/runs
+    """
     from segbench.cards.protocol import parse_setting
     from segbench.cli.report import print_findings
     from segbench.report import build_report
-    from segbench.report.write.terminal import report_lines
     from segbench.runs.cell import Execution
     from segbench.runs.drive import run_plan
     from segbench.runs.plan import Request, make_plan
 
-    runs = results_dir(results)
+    runs, data_dir = results_dir(settings().results), settings().data_dir
     request = Request(
         models=MODELS,
         datasets=[DATASET],
@@ -53,26 +55,27 @@ def demo(
     ]
     target = output or runs.parent / "report"
     written = build_report(done, target, progress=console.step) if done else None
+    document = {
+        "runs": [str(folder) for folder in done],
+        "report": str(target),
+        "files": sorted(str(path) for path in written.files) if written else [],
+        "exit_code": int(outcome.exit_code),
+    }
+    show(document, _lines(outcome, written))
     if settings().json:
-        console.emit_json(
-            {
-                "schema_version": 1,
-                "runs": [str(folder) for folder in done],
-                "report": str(target),
-                "files": sorted(str(path) for path in written.files) if written else [],
-                "exit_code": int(outcome.exit_code),
-            }
-        )
         return outcome.exit_code
-    for planned, record in outcome.cells:
-        if record is None or record.status != "complete":
-            console.emit(f"{planned.cell.run_id}: {'not run' if record is None else record.status}")
-    for line in report_lines(written.analysis) if written else []:
-        console.emit(line)
     print_findings(written.findings if written else ())
-    console.emit()
-    console.emit(f"runs:   {runs}")
+    console.emit(f"\nruns:   {runs}")
     if written:
         console.emit(f"report: {target}  (begin with {written.files[0].name})")
     console.note("next: segbench run --model segmamba-v2,nnunet --dataset msd-hippocampus --dry-run")
     return outcome.exit_code
+
+
+def _lines(outcome: Outcome, written: ReportResult | None) -> Iterator[str]:
+    from segbench.report.write.terminal import report_lines
+
+    for planned, record in outcome.cells:
+        if record is None or record.status != "complete":
+            yield f"{planned.cell.run_id}: {'not run' if record is None else record.status}"
+    yield from report_lines(written.analysis) if written else ()

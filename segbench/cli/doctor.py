@@ -2,43 +2,50 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
-import typer
-
-from segbench.cli.common import settings
+from segbench.cli.common import show
+from segbench.cli.options import option
 from segbench.core import console
 from segbench.core.outputs import check_targets
+
+if TYPE_CHECKING:
+    from segbench.runs.diagnosis import Diagnosis
 
 
 def doctor(
     metrics: Annotated[
-        bool, typer.Option("--metrics", help="Check the metric engine against other libraries here.")
+        bool, option("--metrics", "Check the metric engine against other libraries here.")
     ] = False,
     device: Annotated[
-        str | None, typer.Option(help="cpu or cuda: scan backends, determinism, convolution self-test.")
+        Literal["cpu", "cuda"] | None,
+        option("--device", "Scan backends, determinism and a convolution self-test on this device."),
     ] = None,
     bundle: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Write all findings to FILE, for a bug report.")
+        Path | None, option("--bundle", "Write all findings to FILE, for a bug report.", metavar="FILE")
     ] = None,
 ) -> int:
-    """Show the environment and the scan backends; with flags, prove that they work."""
+    """Show the environment and the scan backends; with flags, prove that they work.
+
+    Example: segbench doctor --metrics --device cpu
+    """
+    from segbench.core.atomic import atomic_write_json
     from segbench.runs.diagnosis import diagnose
 
     if bundle is not None:
         check_targets([bundle])
     report = diagnose(metrics=metrics, device=device)
-    if settings().json:
-        console.emit_json(report.as_dict())
-    else:
-        for title, rows in report.sections:
-            console.emit(title)
-            console.emit_table(["what", "state", "detail"], rows)
-            console.emit()
+    show(report.as_dict(), _lines(report))
     if bundle is not None:
-        from segbench.core.atomic import atomic_write_json
-
         atomic_write_json(bundle, report.as_dict())
         console.note(f"-> {bundle}")
     return report.exit_code
+
+
+def _lines(report: Diagnosis) -> Iterator[str]:
+    for title, rows in report.sections:
+        yield title
+        yield from console.table_lines(["what", "state", "detail"], rows)
+        yield ""

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from segbench.cli.common import settings, split_list
+from segbench.cli.common import settings, show, split_list
+from segbench.cli.options import option
 from segbench.core import console
 from segbench.core.catalogue import ExitCode
 from segbench.core.errors import SegbenchError
@@ -17,97 +18,89 @@ if TYPE_CHECKING:
     from segbench.scoring.evaluate import Evaluation
 
 WHAT, HOW, RUN = "What", "How", "Run"
-POLICIES = ("worst", "paper", "brats", "nan", "inf")
-BACKENDS = ("native", "medpy", "monai")
-GEOMETRIES = ("strict", "shape")
+_FOLDERS = "In place of --prediction and --reference."
+Folders = Annotated[list[Path] | None, typer.Argument(metavar="[PREDICTIONS [REFERENCES]]", help=_FOLDERS)]
+Prediction = Annotated[Path | None, option("--prediction", "Folder of predictions.", WHAT)]
+_REFERENCE = "Folder of references. Default: the dataset's own."
+Reference = Annotated[Path | None, option("--reference", _REFERENCE, WHAT)]
+DatasetName = Annotated[str | None, option("--dataset", "Dataset: regions, tolerances.", WHAT, "NAME|FOLDER")]
+_JSON = "nnU-Net or MSD dataset.json: regions."
+DatasetJson = Annotated[Path | None, option("--dataset-json", _JSON, WHAT, "FILE")]
+_REGION = "A region and its labels; repeat."
+Region = Annotated[list[str] | None, option("--region", _REGION, WHAT, "NAME=1,2")]
+_LABELS = "Names of labels; all found are scored."
+Labels = Annotated[str | None, option("--labels", _LABELS, WHAT, "1=NAME,...")]
+Cases = Annotated[Path | None, option("--cases", "Case ids to score, one a line.", WHAT, "FILE")]
+Split = Annotated[str | None, option("--split", "Score the test part of a split.", WHAT, "NAME|FILE")]
+Name = Annotated[str | None, option("--name", "The model. Default: the folder's name.", WHAT, "LABEL")]
+Fold = Annotated[int, option("--fold", "Fold of the training.", WHAT, min=0)]
+Seed = Annotated[int, option("--seed", "Seed of the training.", WHAT, min=0)]
+
+_PROFILE = "Metric profile. Default: the card's, else honest."
+Profile = Annotated[str | None, option("--profile", _PROFILE, HOW, "NAME|FILE")]
+EmptyPolicy = Annotated[
+    Literal["worst", "paper", "brats", "nan", "inf"] | None,
+    option("--empty-policy", "Score when prediction or reference is empty.", HOW),
+]
+_TOLERANCE = "Tolerance of the NSD in mm."
+Tolerance = Annotated[list[str] | None, option("--nsd-tolerance", _TOLERANCE, HOW, "MM|NAME=MM")]
+Geometry = Annotated[Literal["strict", "shape"] | None, option("--geometry", "How grids are compared.", HOW)]
+OtherLabels = Annotated[
+    Literal["error", "background"], option("--other-labels", "Labels nobody declared.", HOW)
+]
+Backend = Annotated[str, option("--backend", "", HOW, hidden=True)]
+
+_WORKERS = "Processes. Default: cores, as memory allows."
+Workers = Annotated[int | None, option("--workers", _WORKERS, RUN, min=1)]
+OnError = Annotated[
+    Literal["score", "stop"], option("--on-error", "Score unusable predictions worst, or stop.", RUN)
+]
+_UNDER = "Exit 6 when a mean is worse than X."
+FailUnder = Annotated[list[str] | None, option("--fail-under", _UNDER, RUN, "METRIC=X")]
+Fresh = Annotated[Literal["evaluate"] | None, option("--fresh", "Score all cases again.", RUN)]
 
 
 def evaluate(
-    prediction: Annotated[Path, typer.Option(help="Folder of predictions.", rich_help_panel=WHAT)],
-    reference: Annotated[
-        Path | None,
-        typer.Option(help="Folder of references. Default: the dataset's own.", rich_help_panel=WHAT),
-    ] = None,
-    dataset: Annotated[
-        str | None,
-        typer.Option(metavar="NAME|FOLDER", help="Dataset: regions, tolerances.", rich_help_panel=WHAT),
-    ] = None,
-    dataset_json: Annotated[
-        Path | None,
-        typer.Option(metavar="FILE", help="nnU-Net or MSD dataset.json: regions.", rich_help_panel=WHAT),
-    ] = None,
-    region: Annotated[
-        list[str] | None,
-        typer.Option(metavar="NAME=1,2", help="A region and its labels; repeat.", rich_help_panel=WHAT),
-    ] = None,
-    cases: Annotated[
-        Path | None,
-        typer.Option(metavar="FILE", help="Case ids to score, one a line.", rich_help_panel=WHAT),
-    ] = None,
-    split: Annotated[
-        str | None,
-        typer.Option(metavar="NAME|FILE", help="Score the test part of a split.", rich_help_panel=WHAT),
-    ] = None,
-    name: Annotated[
-        str | None,
-        typer.Option(metavar="LABEL", help="The model. Default: the folder's name.", rich_help_panel=WHAT),
-    ] = None,
-    fold: Annotated[int, typer.Option(help="Fold of the training.", min=0, rich_help_panel=WHAT)] = 0,
-    seed: Annotated[int, typer.Option(help="Seed of the training.", min=0, rich_help_panel=WHAT)] = 0,
-    profile: Annotated[
-        str | None,
-        typer.Option(
-            metavar="NAME|FILE", help="Metric profile. Default: the card's, else honest.", rich_help_panel=HOW
-        ),
-    ] = None,
-    empty_policy: Annotated[
-        str | None, typer.Option(metavar="|".join(POLICIES), help="What empties score.", rich_help_panel=HOW)
-    ] = None,
-    nsd_tolerance: Annotated[
-        list[str] | None,
-        typer.Option(metavar="MM|NAME=MM", help="Tolerance of the NSD in mm.", rich_help_panel=HOW),
-    ] = None,
-    geometry: Annotated[
-        str | None,
-        typer.Option(metavar="strict|shape", help="How grids are compared.", rich_help_panel=HOW),
-    ] = None,
-    other_labels: Annotated[
-        str,
-        typer.Option(metavar="error|background", help="Labels nobody declared.", rich_help_panel=HOW),
-    ] = "error",
-    backend: Annotated[
-        str, typer.Option(metavar="|".join(BACKENDS), help="Who computes.", rich_help_panel=HOW)
-    ] = "native",
-    workers: Annotated[
-        int | None,
-        typer.Option(help="Processes. Default: cores, as memory allows.", min=1, rich_help_panel=RUN),
-    ] = None,
-    on_error: Annotated[
-        str,
-        typer.Option(
-            metavar="score|stop", help="Score unusable predictions worst, or stop.", rich_help_panel=RUN
-        ),
-    ] = "score",
-    fail_under: Annotated[
-        list[str] | None,
-        typer.Option(metavar="METRIC=X", help="Exit 6 when a mean is worse than X.", rich_help_panel=RUN),
-    ] = None,
-    results: Annotated[
-        Path | None,
-        typer.Option(help="Folder of runs.", envvar="SEGBENCH_RESULTS", rich_help_panel=RUN),
-    ] = None,
-    fresh: Annotated[
-        str | None, typer.Option(metavar="evaluate", help="Score all cases again.", rich_help_panel=RUN)
-    ] = None,
+    folders: Folders = None,
+    prediction: Prediction = None,
+    reference: Reference = None,
+    dataset: DatasetName = None,
+    dataset_json: DatasetJson = None,
+    region: Region = None,
+    labels: Labels = None,
+    cases: Cases = None,
+    split: Split = None,
+    name: Name = None,
+    fold: Fold = 0,
+    seed: Seed = 0,
+    profile: Profile = None,
+    empty_policy: EmptyPolicy = None,
+    nsd_tolerance: Tolerance = None,
+    geometry: Geometry = None,
+    other_labels: OtherLabels = "error",
+    backend: Backend = "native",
+    workers: Workers = None,
+    on_error: OnError = "score",
+    fail_under: FailUnder = None,
+    fresh: Fresh = None,
 ) -> int:
     """Score predictions of any tool; no case is dropped, and the same command goes on.
 
-    Example: segbench evaluate --prediction preds --reference labelsTs --region tumour=1
+    Without regions every label that is found is scored.
+
+    Example: segbench evaluate preds labelsTs --region tumour=1
     """
-    from segbench.cli.evaluate_table import print_table
+    from segbench.cli.tables.evaluation import evaluation_lines
     from segbench.scoring.evaluate import Request, evaluate_predictions
     from segbench.scoring.sources import parse_regions
 
+    if backend != "native":
+        raise SegbenchError(
+            "SB104",
+            f"--backend {backend}: evaluate scores with its own engine alone",
+            mend="segbench doctor --metrics compares it with medpy and MONAI on your machine",
+        )
+    prediction, reference = _folders(folders or [], prediction, reference)
     gates = parse_numbers(fail_under, "--fail-under", "dice=0.80")
     request = Request(
         prediction=prediction,
@@ -115,21 +108,21 @@ def evaluate(
         dataset=dataset,
         dataset_json=dataset_json,
         regions=parse_regions(region or []) or None,
+        label_names=_label_names(labels),
         cases=cases,
         split=split,
         profile=profile,
         nsd_tolerance=_tolerance(nsd_tolerance),
-        empty_policy=_one_of(empty_policy, POLICIES, "--empty-policy"),
-        geometry=_one_of(geometry, GEOMETRIES, "--geometry"),  # type: ignore[arg-type]
-        other_labels=_one_of(other_labels, ("error", "background"), "--other-labels"),  # type: ignore[arg-type]
-        backend=_one_of(backend, BACKENDS, "--backend") or "native",
+        empty_policy=empty_policy,
+        geometry=geometry,
+        other_labels=other_labels,
         name=name,
         fold=fold,
         seed=seed,
         workers=workers,
-        on_error=_one_of(on_error, ("score", "stop"), "--on-error"),  # type: ignore[arg-type]
-        results=results,
-        fresh=_one_of(fresh, ("evaluate",), "--fresh") is not None,
+        on_error=on_error,
+        results=settings().results,
+        fresh=fresh is not None,
         max_bytes=settings().max_volume,
         gated=tuple(gates),
     )
@@ -138,13 +131,40 @@ def evaluate(
     except Interrupted as stop:
         console.warn("stopped; finished cases are kept, the same command goes on")
         return stop.exit_code
-    if settings().json:
-        console.emit_json(evaluation.as_json())
-    else:
-        print_table(evaluation)
+    show(evaluation.as_json(), evaluation_lines(evaluation))
     if not passes(evaluation, gates):
         return ExitCode.GATE
     return ExitCode.PARTIAL if evaluation.failures else ExitCode.DONE
+
+
+def _folders(given: list[Path], prediction: Path | None, reference: Path | None) -> tuple[Path, Path | None]:
+    """The folders of predictions and references, named by place or by option."""
+    named = [path for path in (prediction, reference) if path is not None]
+    if len(given) > 2 or (given and prediction is not None) or (len(given) == 2 and reference is not None):
+        raise SegbenchError(
+            "SB104",
+            "the folders are named twice",
+            found=", ".join(str(path) for path in [*given, *named]),
+            mend="segbench evaluate PREDICTIONS REFERENCES",
+        )
+    if not given and prediction is None:
+        raise SegbenchError(
+            "SB104", "no predictions are named", mend="segbench evaluate PREDICTIONS REFERENCES"
+        )
+    return given[0] if given else named[0], given[1] if len(given) == 2 else reference
+
+
+def _label_names(text: str | None) -> dict[int, str]:
+    """The names of `--labels 1=liver,2=spleen` (SB104 otherwise)."""
+    names: dict[int, str] = {}
+    for part in split_list([text] if text else None):
+        label, _, name = (each.strip() for each in part.partition("="))
+        if not (label.isascii() and label.isdigit() and int(label) > 0 and name) or name in names.values():
+            raise SegbenchError(
+                "SB104", f"--labels {part!r} is not valid", mend="for example --labels 1=liver,2=spleen"
+            )
+        names[int(label)] = name
+    return names
 
 
 def passes(evaluation: Evaluation, gates: dict[str, float]) -> bool:
@@ -177,7 +197,9 @@ def parse_numbers(texts: list[str] | None, flag: str, example: str) -> dict[str,
         except ValueError:
             number = float("nan")
         if not sign or not name.strip() or number != number:
-            raise SegbenchError("SB104", f"{flag} {text!r} cannot be", mend=f"for example {flag} {example}")
+            raise SegbenchError(
+                "SB104", f"{flag} {text!r} is not valid", mend=f"for example {flag} {example}"
+            )
         numbers[name.strip()] = number
     return numbers
 
@@ -193,9 +215,3 @@ def _tolerance(texts: list[str] | None) -> float | dict[str, float] | None:
         if not 0 <= value < float("inf"):
             raise SegbenchError("SB104", f"--nsd-tolerance of {name} must be 0 or more, found {value:g}")
     return named
-
-
-def _one_of(value: str | None, allowed: tuple[str, ...], flag: str) -> str | None:
-    if value is not None and value not in allowed:
-        raise SegbenchError("SB104", f"{flag} {value!r} cannot be", expected=", ".join(allowed), found=value)
-    return value

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 
-from segbench.cli.common import settings
+from segbench.cli.common import settings, show
 from segbench.core import console
 from segbench.core.errors import SegbenchError
 
@@ -16,29 +15,24 @@ Table = tuple[list[str], list[list[str]], list[dict[str, Any]]]
 
 
 def list_things(
-    what: Annotated[str, typer.Argument(help="models, datasets, protocols, metrics or runs.")],
-    results: Annotated[Path | None, typer.Option(help="Folder of runs.", envvar="SEGBENCH_RESULTS")] = None,
+    what: Annotated[
+        Literal["models", "datasets", "protocols", "metrics", "runs"],
+        typer.Argument(help="What to list; runs are those of segbench status."),
+    ],
 ) -> None:
-    """List models, datasets, protocols, metrics or runs."""
+    """List models, datasets, protocols, metrics or runs.
+
+    Example: segbench list models
+    """
     kinds: dict[str, Callable[[], Table]] = {
         "models": _models,
         "datasets": _datasets,
         "protocols": _protocols,
         "metrics": _metrics,
-        "runs": lambda: _runs(results),
+        "runs": _runs,
     }
-    if what not in kinds:
-        raise SegbenchError(
-            "SB104",
-            f"segbench list {what}: no such list",
-            expected=", ".join(kinds),
-            mend="segbench list models",
-        )
     header, rows, documents = kinds[what]()
-    if settings().json:
-        console.emit_json({"schema_version": 1, what: documents})
-    else:
-        console.emit_table(header, rows)
+    show({what: documents}, console.table_lines(header, rows))
 
 
 def _models() -> Table:
@@ -54,10 +48,8 @@ def _models() -> Table:
         count = card.fidelity.parameters if card.fidelity is not None else None
         size = "" if count is None else f"{count / 1e6:.2f} M"
         rows.append([card.slug, card.family, card.provenance, size, card.title])
-        documents.append(
-            {"slug": card.slug, "kind": card.kind, "family": card.family, "provenance": card.provenance,
-             "parameters": count, "title": card.title}
-        )  # fmt: skip
+        document = card.model_dump(include={"slug", "kind", "family", "provenance", "title"})
+        documents.append({**document, "parameters": count})
     return ["model", "family", "provenance", "parameters", "title"], rows, documents
 
 
@@ -66,20 +58,10 @@ def _datasets() -> Table:
 
     rows, documents = [], []
     for card in map(load_dataset_card, list_dataset_cards()):
-        count = card.expected.cases
-        rows.append(
-            [
-                card.slug,
-                card.modality,
-                "" if count is None else str(count),
-                card.availability.kind,
-                card.title,
-            ]
-        )
-        documents.append(
-            {"slug": card.slug, "modality": card.modality, "cases": count,
-             "availability": card.availability.kind, "title": card.title}
-        )  # fmt: skip
+        count, kind = card.expected.cases, card.availability.kind
+        rows.append([card.slug, card.modality, "" if count is None else str(count), kind, card.title])
+        document = card.model_dump(include={"slug", "modality", "title"})
+        documents.append({**document, "cases": count, "availability": kind})
     return ["dataset", "modality", "cases", "availability", "title"], rows, documents
 
 
@@ -88,32 +70,26 @@ def _protocols() -> Table:
 
     rows, documents = [], []
     for protocol in map(load_protocol, list_protocols()):
-        patch = "x".join(map(str, protocol.patch.size))
-        rows.append([protocol.name, patch, f"{protocol.budget.samples:,}", protocol.notes.purpose])
-        documents.append(
-            {"name": protocol.name, "patch": list(protocol.patch.size), "samples": protocol.budget.samples,
-             "purpose": protocol.notes.purpose}
-        )  # fmt: skip
+        size, samples, purpose = protocol.patch.size, protocol.budget.samples, protocol.notes.purpose
+        rows.append([protocol.name, "x".join(map(str, size)), f"{samples:,}", purpose])
+        document = {"name": protocol.name, "patch": list(size), "samples": samples, "purpose": purpose}
+        documents.append(document)
     return ["protocol", "patch", "samples", "purpose"], rows, documents
 
 
 def _metrics() -> Table:
     from segbench.metrics.registry import METRICS
 
-    rows, documents = [], []
-    for info in METRICS.values():
-        rows.append([info.name, info.unit, info.direction, info.needs, info.source])
-        documents.append(
-            {"name": info.name, "unit": info.unit, "direction": info.direction, "needs": info.needs,
-             "version": info.version, "descriptive": info.descriptive, "source": info.source}
-        )  # fmt: skip
+    names = ("name", "unit", "direction", "needs", "version", "descriptive", "source")
+    documents = [{name: getattr(info, name) for name in names} for info in METRICS.values()]
+    rows = [[info.name, info.unit, info.direction, info.needs, info.source] for info in METRICS.values()]
     return ["metric", "unit", "better", "needs", "source"], rows, documents
 
 
-def _runs(results: Path | None) -> Table:
+def _runs() -> Table:
     from segbench.core.environment import results_dir
     from segbench.runs.status import read_status
 
-    report = read_status(results_dir(results))
+    report = read_status(results_dir(settings().results))
     rows = [[cell.run_id, cell.state] for cell in report.cells]
     return ["run", "state"], rows, report.as_dict()["cells"]

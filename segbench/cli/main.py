@@ -6,18 +6,21 @@ that `--help` and the light commands start fast and work without torch.
 
 from __future__ import annotations
 
+import inspect
 import os
 import sys
 from importlib import import_module
 from importlib.util import find_spec
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+from typer.core import TyperCommand
 
 from segbench.cli import common
+from segbench.cli.options import EVERYWHERE, option
 from segbench.cli.settings_file import config_files, read_config
 from segbench.core import console
-from segbench.core.errors import SegbenchError
+from segbench.core.errors import ExitCode, SegbenchError
 
 # name -> (module, function, help panel); the functions' docstrings are the help texts
 COMMANDS: dict[str, tuple[str, str, str]] = {
@@ -30,27 +33,45 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
     "evaluate": ("evaluate", "evaluate", "Score and report"),
     "compare": ("compare", "compare", "Score and report"),
     "report": ("report", "report", "Score and report"),
+    "claim": ("claim", "claim", "Score and report"),
     "profile": ("profile", "profile", "Measure and check"),
     "doctor": ("doctor", "doctor", "Measure and check"),
 }
 DATA_COMMANDS: dict[str, tuple[str, str]] = {
-    "fetch": ("data_fetch", "fetch"),
-    "verify": ("data_verify", "verify"),
-    "prepare": ("data_prepare", "prepare"),
-    "split": ("data_split", "split"),
-    "phantom": ("data_phantom", "phantom"),
-    "export": ("data_export", "export"),
+    "fetch": ("data.fetch", "fetch"),
+    "verify": ("data.verify", "verify"),
+    "prepare": ("data.prepare", "prepare"),
+    "split": ("data.split", "split"),
+    "phantom": ("data.phantom", "phantom"),
+    "export": ("data.export", "export"),
 }
 IMPORT_COMMANDS: dict[str, tuple[str, str]] = {
-    "dataset": ("data_import", "dataset"),
-    "predictions": ("data_import", "predictions"),
-    "nnunet-summary": ("data_import_summary", "nnunet_summary"),
-    "touchstone": ("data_import_touchstone", "touchstone"),
+    "dataset": ("data.import_dataset", "dataset"),
+    "predictions": ("data.import_dataset", "predictions"),
+    "scores": ("data.import_scores", "scores"),
 }
+OLD_NAMES_OF_SCORES = ("nnunet-summary", "touchstone")
+"""Accepted for one version and shown nowhere."""
 WEIGHTS_COMMANDS: dict[str, tuple[str, str]] = {
     "import": ("weights", "import_weights"),
     "export": ("weights", "export_weights"),
 }
+GROUPS: tuple[tuple[str, str, str, dict[str, tuple[str, str]]], ...] = (
+    ("", "data", "Fetch, verify, prepare, split, generate, import and export datasets.", DATA_COMMANDS),
+    ("data", "import", "Take in datasets, predictions and scores of other tools.", IMPORT_COMMANDS),
+    ("", "weights", "Convert weights: .pt to safetensors, and official names back.", WEIGHTS_COMMANDS),
+)
+
+
+class Page(TyperCommand):
+    """A command whose help page leaves out the flags that stand on the page of `segbench --help`."""
+
+    def format_help(self, ctx: Any, formatter: Any) -> None:
+        """Write the help page."""
+        for parameter in self.params:
+            if getattr(parameter, "rich_help_panel", None) == EVERYWHERE:
+                parameter.hidden = True  # type: ignore[attr-defined]
+        super().format_help(ctx, formatter)
 
 
 def build_app(*, show_all: bool = False) -> typer.Typer:
@@ -63,18 +84,18 @@ def build_app(*, show_all: bool = False) -> typer.Typer:
         rich_markup_mode="rich",
         context_settings={"help_option_names": ["--help", "-h"]},
     )
-    app.callback()(_everywhere)
-    for name, (module, function, panel) in COMMANDS.items():
-        _register(app, name, module, function, panel=panel)
-    data = _group(app, "data", "Fetch, verify, prepare, split, generate, import and export datasets.")
-    for name, (module, function) in DATA_COMMANDS.items():
-        _register(data, name, module, function)
-    imports = _group(data, "import", "Take in datasets, predictions and scores of other tools.")
-    for name, (module, function) in IMPORT_COMMANDS.items():
-        _register(imports, name, module, function)
-    weights = _group(app, "weights", "Convert weights: .pt to safetensors, and official names back.")
-    for name, (module, function) in WEIGHTS_COMMANDS.items():
-        _register(weights, name, module, function)
+    app.callback()(common.everywhere(_version_flag()))
+    for name, (module, function, box) in COMMANDS.items():
+        _register(app, name, module, function, panel=box)
+    groups = {"": app}
+    for above, name, text, commands in GROUPS:
+        groups[name] = typer.Typer(help=text, no_args_is_help=True, pretty_exceptions_enable=False)
+        panel = None if above else "Data and weights"
+        groups[above].add_typer(groups[name], name=name, rich_help_panel=panel)
+        for command, (module, function) in commands.items():
+            _register(groups[name], command, module, function)
+    for name in OLD_NAMES_OF_SCORES:
+        _register(groups["import"], name, *IMPORT_COMMANDS["scores"], hidden=True)
     _register(app, "cell", "cell", "cell", hidden=not show_all)
     return app
 
@@ -94,7 +115,11 @@ def entry_point() -> None:
     except SegbenchError as error:
         console.fail(error)
         sys.exit(error.exit_code)
-    app(arguments, default_map=defaults)
+    try:
+        app(arguments, default_map=defaults)
+    except OSError as error:  # the stream takes neither a help page nor a word of the parser
+        console.fail(SegbenchError("SB505", f"nothing can be printed: {error.strerror}"))
+        sys.exit(ExitCode.USAGE)
 
 
 def _register(
@@ -102,14 +127,16 @@ def _register(
 ) -> None:
     if find_spec(f"segbench.cli.{module}") is None:
         return
-    body = getattr(import_module(f"segbench.cli.{module}"), function)
-    app.command(name, rich_help_panel=panel, hidden=hidden)(common.command(body))
+    body = common.command(getattr(import_module(f"segbench.cli.{module}"), function))
+    app.command(name, cls=Page, rich_help_panel=panel, hidden=hidden, epilog=_EPILOG)(body)
 
 
-def _group(app: typer.Typer, name: str, text: str) -> typer.Typer:
-    group = typer.Typer(help=text, no_args_is_help=True, pretty_exceptions_enable=False)
-    app.add_typer(group, name=name, rich_help_panel="Data and weights" if name != "import" else None)
-    return group
+_EPILOG = "Flags of every command (--json, --results, --data-dir ...): segbench --help"
+
+
+def _version_flag() -> inspect.Parameter:
+    annotation = Annotated[bool, option("--version", "Print the version.", callback=_version, is_eager=True)]
+    return inspect.Parameter("version", inspect.Parameter.KEYWORD_ONLY, default=False, annotation=annotation)
 
 
 def _version(value: bool) -> None:
@@ -118,31 +145,3 @@ def _version(value: bool) -> None:
 
         console.emit(f"segbench {version('segbench')}")
         raise typer.Exit
-
-
-def _everywhere(
-    version: Annotated[
-        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
-    ] = False,
-    quiet: common.Quiet = False,
-    verbose: common.Verbose = False,
-    json_output: common.Json = False,
-    no_progress: common.NoProgress = False,
-    no_color: common.NoColor = False,
-    config: common.Config = None,
-    cards: common.Cards = None,
-    max_volume: common.MaxVolume = "8GiB",
-) -> None:
-    values = {
-        "quiet": quiet,
-        "verbose": verbose,
-        "json_output": json_output,
-        "no_progress": no_progress,
-        "no_color": no_color,
-        "config": config,
-        "cards": cards,
-        "max_volume": max_volume,
-    }
-    code = common.guarded(lambda: common.apply_everywhere(**values))
-    if code:
-        raise typer.Exit(code)

@@ -9,11 +9,13 @@ from typing import Annotated
 
 import typer
 
-from segbench.cli.common import settings, split_list
-from segbench.core import console
+from segbench.cli.common import settings, show, split_list
+from segbench.cli.options import Device, option
 from segbench.core.catalogue import ExitCode
 from segbench.core.environment import results_dir
 from segbench.core.errors import SegbenchError
+
+_RUN = "The run whose weights are used; several (A,B, globs): their mean probability."
 
 
 def predict(
@@ -21,30 +23,27 @@ def predict(
         list[Path],
         typer.Argument(help="Files (one channel), folders with nnU-Net names, or a dataset's root."),
     ],
-    output: Annotated[Path, typer.Option(help="Folder of the label maps.")],
-    run: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="ID", help="The run whose weights are used; several (A,B, globs): their mean probability."
-        ),
-    ] = None,
-    model: Annotated[str | None, typer.Option(help="The model that --weights belongs to.")] = None,
-    weights: Annotated[Path | None, typer.Option(metavar="FILE", help="A .safetensors file.")] = None,
-    dataset: Annotated[str | None, typer.Option(help="How a dataset's root is read.")] = None,
-    results: Annotated[Path | None, typer.Option(help="Folder of runs.", envvar="SEGBENCH_RESULTS")] = None,
-    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+    output: Annotated[Path, option("--output", "Folder of the label maps.")],
+    run: Annotated[list[str] | None, option("--run", _RUN, metavar="ID")] = None,
+    model: Annotated[str | None, option("--model", "The model that --weights belongs to.")] = None,
+    weights: Annotated[Path | None, option("--weights", "A .safetensors file.", metavar="FILE")] = None,
+    dataset: Annotated[str | None, option("--dataset", "How a dataset's root is read.")] = None,
+    device: Device = "auto",
     save_probabilities: Annotated[
-        bool, typer.Option("--save-probabilities", help="Also write class probabilities.")
+        bool, option("--save-probabilities", "Also write class probabilities.")
     ] = False,
 ) -> int:
-    """Predict images with the weights of a run, or of a file; writes OUTPUT/<case>.nii.gz."""
+    """Predict images with the weights of a run, or of a file; writes OUTPUT/<case>.nii.gz.
+
+    Example: segbench predict scans --run RUN_ID --output labels
+    """
     from segbench.predict.images import predict_images
 
     runs = split_list(run)
     if (not runs) == (weights is None):
         raise SegbenchError("SB104", "name either --run or --weights", mend="segbench predict --run ID ...")
     report = predict_images(
-        [weights] if weights is not None else _weights_of(runs, results_dir(results)),
+        [weights] if weights is not None else _weights_of(runs, results_dir(settings().results)),
         images,
         output,
         model=model,
@@ -53,12 +52,9 @@ def predict(
         save_probabilities=save_probabilities,
         max_bytes=settings().max_volume,
     )
-    if settings().json:
-        failures = [{"case": case, **error.as_dict()} for case, error in report.failures.items()]
-        written = [str(path) for path in report.written]
-        console.emit_json({"schema_version": 1, "written": written, "failures": failures})
-    else:
-        console.emit(f"{len(report.written)} label maps -> {output}")
+    failures = [{"case": case, **error.as_dict()} for case, error in report.failures.items()]
+    document = {"written": [str(path) for path in report.written], "failures": failures}
+    show(document, [f"{len(report.written)} label maps -> {output}"])
     return ExitCode.PARTIAL if report.failures else ExitCode.DONE
 
 

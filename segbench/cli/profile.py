@@ -28,7 +28,10 @@ def profile(
     classes: Annotated[int, typer.Option(min=1, help="Output channels.")] = 4,
     mode: Annotated[list[str], typer.Option(help="infer (forward), train (a whole step).")] = ["infer"],  # noqa: B006
     dtype: Annotated[list[str], typer.Option(help="fp32, bf16 or fp16 (autocast).")] = ["fp32"],  # noqa: B006
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda; meta counts only, at any size.")] = "auto",
+    device: Annotated[
+        Literal["auto", "cpu", "cuda", "meta"],
+        typer.Option(help="auto, cpu, cuda; meta counts only, at any size."),
+    ] = "auto",
     sliding: Annotated[
         str | None, typer.Option(metavar="ZxYxX", help="Also predict a synthetic volume of this size.")
     ] = None,
@@ -51,8 +54,11 @@ def profile(
         typer.Option(metavar="FILE", help="Write to FILE (.json, .csv, .tex), or rows into a folder."),
     ] = None,
 ) -> int:
-    """Profile networks. Each row is measured in a fresh process; running out of memory is a result."""
-    from segbench.cli import profile_output
+    """Profile networks. Each row is measured in a fresh process; running out of memory is a result.
+
+    Example: segbench profile --model segmamba-v2,nnunet --device meta
+    """
+    from segbench.cli.tables import profiles as profile_output
     from segbench.profiling import ProfileDocument, ProfileRequest
 
     names = _models(split_list(model))

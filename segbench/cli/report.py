@@ -5,9 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
-import typer
-
 from segbench.cli.common import parse_size, settings, split_list
+from segbench.cli.options import option
 from segbench.core import console
 from segbench.core.errors import SegbenchError
 
@@ -18,180 +17,85 @@ if TYPE_CHECKING:
     from segbench.report.analysis.findings import Finding
 
 TABLES, STATISTICS, RECORDS, PAGE = "Tables", "Statistics", "Records", "Page"
-Cells = Literal["mean-ci", "mean-sd", "mean"]
+Texts = list[str] | None
 
 # Options that `segbench compare` has as well
+Metrics = Annotated[
+    Texts, option("--metrics", "Metrics, in this order. [default: the profile's headline]", TABLES, "NAMES")
+]
+Primary = Annotated[
+    str | None,
+    option("--primary", "The metric that decides. [default: the first]", TABLES, "METRIC"),
+]
+Regions = Annotated[Texts, option("--regions", "Regions, in this order. [default: all]", TABLES, "NAMES")]
 Margin = Annotated[
-    list[str] | None,
-    typer.Option(
+    Texts,
+    option(
         "--margin",
-        metavar="METRIC=X",
-        help="Equivalence margin in stored units. [default: the dataset card's]",
-        rich_help_panel=STATISTICS,
+        "Equivalence margin in stored units. [default: the dataset card's]",
+        STATISTICS,
+        "METRIC=X",
     ),
 ]
-Alpha = Annotated[
-    float, typer.Option("--alpha", metavar="X", help="Level of the tests.", rich_help_panel=STATISTICS)
-]
+Alpha = Annotated[float, option("--alpha", "Level of the tests.", STATISTICS, "X")]
 Missing = Annotated[
     Literal["worst", "drop-case", "error"],
-    typer.Option(
-        "--missing", help="What a case without a usable prediction counts.", rich_help_panel=STATISTICS
-    ),
+    option("--missing", "What a case without a usable prediction counts.", STATISTICS),
 ]
-Select = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--select",
-        metavar="RUN|newest",
-        help="Which run to take where several cover one model, fold and seed.",
-        rich_help_panel=RECORDS,
-    ),
-]
+_SELECT = "Which run to take where several cover one model, fold and seed."
+Select = Annotated[Texts, option("--select", _SELECT, RECORDS, "RUN|newest")]
+_EDITED = "Take records that were changed after they were written; the report says so."
+AllowEdited = Annotated[bool, option("--allow-edited", _EDITED, RECORDS)]
+
+_RUNS = "Run folder or folder of runs. Repeatable. [default: the results folder]"
+Runs = Annotated[list[Path] | None, option("--runs", _RUNS, metavar="DIR")]
+_OUTPUT = "Folder of the report. [default: report beside the results folder]"
+Output = Annotated[Path | None, option("--output", _OUTPUT, metavar="DIR")]
+_FORMATS = "html, markdown, latex, csv, json. [default: all but json]"
+Formats = Annotated[Texts, option("--format", _FORMATS, metavar="NAMES")]
+_APPENDIX = "Also all pairs, ranks, regions, subgroups and figures as files."
+Appendix = Annotated[bool, option("--appendix", _APPENDIX)]
+Wide = Annotated[bool, option("--wide", "Every region and metric on the terminal, wider than 80 columns.")]
+Cells = Annotated[Literal["mean-ci", "mean-sd", "mean"], option("--cells", "What stands in a cell.", TABLES)]
+Digits = Annotated[int, option("--digits", "Decimals.", TABLES, "N")]
+_REFERENCE = (
+    "Compare every model with this one; none: all pairs. [default: segmamba-v2 if there, else all pairs]"
+)
+Reference = Annotated[str | None, option("--reference", _REFERENCE, STATISTICS, "MODEL")]
+Resamples = Annotated[int, option("--resamples", "Bootstrap draws of the ranks.", STATISTICS, "N")]
+BootstrapSeed = Annotated[int, option("--seed", "Random seed of the bootstrap.", STATISTICS, "N")]
+_UNFINISHED = "Take unfinished runs; absent cases are missing."
+Unfinished = Annotated[bool, option("--include-unfinished", _UNFINISHED, RECORDS)]
+Published = Annotated[bool, option("--published/--no-published", "Published numbers beside ours.", PAGE)]
+Viewer = Annotated[str, option("--viewer", "Worst cases in 3D: none or worst:K.", PAGE, "CASES")]
+MaxSize = Annotated[str, option("--max-size", "Largest report.html.", PAGE, "SIZE")]
+Pseudonyms = Annotated[bool, option("--pseudonyms", "Print case-001 in place of case ids.", PAGE)]
 
 
 def report(
-    runs: Annotated[
-        list[Path] | None,
-        typer.Option(
-            "--runs",
-            metavar="DIR",
-            help="Run folder or folder of runs. Repeatable. [default: the results folder]",
-        ),
-    ] = None,
-    output: Annotated[
-        Path | None,
-        typer.Option(
-            "--output",
-            metavar="DIR",
-            help="Folder of the report. [default: report beside the results folder]",
-        ),
-    ] = None,
-    results: Annotated[
-        Path | None,
-        typer.Option(
-            "--results", metavar="DIR", help="Results folder. [env: SEGBENCH_RESULTS, default results/runs]"
-        ),
-    ] = None,
-    formats: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--format",
-            metavar="NAMES",
-            help="html, markdown, latex, csv, json. [default: all but json]",
-        ),
-    ] = None,
-    appendix: Annotated[
-        bool,
-        typer.Option("--appendix", help="Also all pairs, ranks, regions, subgroups and figures as files."),
-    ] = False,
-    wide: Annotated[
-        bool, typer.Option("--wide", help="Every region and metric on the terminal, wider than 80 columns.")
-    ] = False,
-    metrics: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--metrics",
-            metavar="NAMES",
-            help="Metrics, in this order. [default: the profile's headline]",
-            rich_help_panel=TABLES,
-        ),
-    ] = None,
-    primary: Annotated[
-        str | None,
-        typer.Option(
-            "--primary",
-            metavar="METRIC",
-            help="The metric that decides. [default: the first]",
-            rich_help_panel=TABLES,
-        ),
-    ] = None,
-    regions: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--regions",
-            metavar="NAMES",
-            help="Regions, in this order. [default: all]",
-            rich_help_panel=TABLES,
-        ),
-    ] = None,
-    cells: Annotated[
-        Cells, typer.Option("--cells", help="What stands in a cell.", rich_help_panel=TABLES)
-    ] = "mean-ci",
-    cell: Annotated[str | None, typer.Option("--cell", hidden=True)] = None,
-    digits: Annotated[
-        int, typer.Option("--digits", metavar="N", help="Decimals.", rich_help_panel=TABLES)
-    ] = 2,
-    reference: Annotated[
-        str | None,
-        typer.Option(
-            "--reference",
-            metavar="MODEL",
-            help="Compare every model with this one; none: all pairs. [default: segmamba-v2 if there, "
-            "else all pairs]",
-            rich_help_panel=STATISTICS,
-        ),
-    ] = None,
+    runs: Runs = None,
+    output: Output = None,
+    formats: Formats = None,
+    appendix: Appendix = False,
+    wide: Wide = False,
+    metrics: Metrics = None,
+    primary: Primary = None,
+    regions: Regions = None,
+    cells: Cells = "mean-ci",
+    digits: Digits = 2,
+    reference: Reference = None,
     margin: Margin = None,
     alpha: Alpha = 0.05,
-    resamples: Annotated[
-        int,
-        typer.Option(
-            "--resamples", metavar="N", help="Bootstrap draws of the ranks.", rich_help_panel=STATISTICS
-        ),
-    ] = 10_000,
-    seed: Annotated[
-        int,
-        typer.Option("--seed", metavar="N", help="Random seed of the bootstrap.", rich_help_panel=STATISTICS),
-    ] = 0,
+    resamples: Resamples = 10_000,
+    seed: BootstrapSeed = 0,
     missing: Missing = "worst",
     select: Select = None,
-    allow_edited: Annotated[
-        bool,
-        typer.Option(
-            "--allow-edited",
-            help="Take records that were changed after they were written; the report says so.",
-            rich_help_panel=RECORDS,
-        ),
-    ] = False,
-    include_unfinished: Annotated[
-        bool,
-        typer.Option(
-            "--include-unfinished",
-            help="Take unfinished runs; absent cases are missing.",
-            rich_help_panel=RECORDS,
-        ),
-    ] = False,
-    published: Annotated[
-        bool,
-        typer.Option(
-            "--published/--no-published", help="Published numbers beside ours.", rich_help_panel=PAGE
-        ),
-    ] = True,
-    viewer: Annotated[
-        str,
-        typer.Option(
-            "--viewer",
-            metavar="CASES",
-            help="Worst cases in 3D: none or worst:K.",
-            rich_help_panel=PAGE,
-        ),
-    ] = "worst:6",
-    max_size: Annotated[
-        str, typer.Option("--max-size", metavar="SIZE", help="Largest report.html.", rich_help_panel=PAGE)
-    ] = "25MB",
-    pseudonyms: Annotated[
-        bool, typer.Option("--pseudonyms", help="Print case-001 in place of case ids.", rich_help_panel=PAGE)
-    ] = False,
-    data_dir: Annotated[
-        Path | None,
-        typer.Option(
-            "--data-dir",
-            metavar="DIR",
-            help="Datasets, for pictures of worst cases. [env: SEGBENCH_DATA]",
-            rich_help_panel=PAGE,
-        ),
-    ] = None,
+    allow_edited: AllowEdited = False,
+    include_unfinished: Unfinished = False,
+    published: Published = True,
+    viewer: Viewer = "worst:6",
+    max_size: MaxSize = "25MB",
+    pseudonyms: Pseudonyms = False,
 ) -> int:
     """One page, one paper and tables from the records of runs; the answer on the terminal.
 
@@ -203,15 +107,15 @@ def report(
     from segbench.report import build_report
 
     result = build_report(
-        list(runs or []) or [results_dir(results)],
-        output or default_output(results_dir(results)),
+        list(runs or []) or [results_dir(settings().results)],
+        output or default_output(results_dir(settings().results)),
         progress=console.step,
         formats=split_list(formats),
         appendix=appendix,
         metrics=split_list(metrics),
         primary=primary,
         regions=split_list(regions),
-        cells=cells if cell is None else cell,
+        cells=cells,
         digits=digits,
         reference=reference,
         margin=metric_numbers(margin, "--margin"),
@@ -226,7 +130,7 @@ def report(
         viewer=viewer,
         max_size=parse_size(max_size),
         pseudonyms=pseudonyms,
-        data_dir=None if data_dir is None else str(data_dir),
+        data_dir=None if settings().data_dir is None else str(settings().data_dir),
     )
     return _show(result, wide=wide)
 

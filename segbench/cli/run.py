@@ -2,189 +2,112 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, replace
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-import typer
-
-from segbench.cli.common import settings, split_list, split_numbers
+from segbench.cli.common import settings, show, split_list, split_numbers
+from segbench.cli.options import Stage, option
 from segbench.core import console
 from segbench.core.catalogue import ExitCode
 
 if TYPE_CHECKING:
+    from segbench.launch import LauncherChoice
     from segbench.runs.cell import Execution, Plan
     from segbench.runs.drive import Outcome
+    from segbench.runs.trial import Smoke
+
+Text = str | None
+Texts = list[str] | None
 
 WHAT, PLAN, WHERE, LAUNCH = "What", "Plan", "Where", "Launcher"
+Models = Annotated[list[str], option("--model", "Models: A,B, globs, or all.", WHAT)]
+Datasets = Annotated[list[str], option("--dataset", "Datasets: X,Y, globs, all, mission.", WHAT)]
+_PROTOCOL = "Protocol, or a TOML file. Default: standard; demo on generated scans."
+Protocol = Annotated[Text, option("--protocol", _PROTOCOL, WHAT)]
+Folds = Annotated[Texts, option("--fold", "Folds: 0, 0-4 or all.", WHAT)]
+Seeds = Annotated[Texts, option("--seed", "Seeds: 0,1,2 or 0-9. Default: the protocol's.", WHAT)]
+Split = Annotated[Text, option("--split", "Split by name or file.", WHAT)]
+Limit = Annotated[int, option("--limit", "First N cases of each part; 0: all.", WHAT, min=0)]
+Set = Annotated[Texts, option("--set", "Override a protocol field.", WHAT, metavar="KEY=VALUE")]
+_FRESH = "Forget this stage (verify, prepare, train, predict, evaluate, profile) and later ones."
+Fresh = Annotated[Stage | None, option("--fresh", _FRESH, WHAT, metavar="STAGE")]
+CheckOutputs = Annotated[bool, option("--check-outputs", "Hash finished outputs again.", WHAT)]
+
+DryRun = Annotated[bool, option("--dry-run", "Print the plan; write nothing.", PLAN)]
+Probe = Annotated[bool, option("--probe", "Measure a few steps of what never ran here.", PLAN)]
+_BUDGET = "Only the cells that fit into H device hours."
+Budget = Annotated[float | None, option("--budget-hours", _BUDGET, PLAN, metavar="H", min=0)]
+TryAll = Annotated[bool, option("--smoke", "Each model must overfit one case; then stop.", PLAN)]
+PlanOnly = Annotated[bool, option("--plan-only", "Write the planned runs and stop.", PLAN)]
+PrintJobs = Annotated[bool, option("--print-jobs", "Plan, and print one command per cell.", PLAN)]
+
+Device = Annotated[Literal["auto", "cpu", "cuda"], option("--device", "Where to compute.", WHERE)]
+Workers = Annotated[int, option("--workers", "Processes that load data.", WHERE, min=0)]
+Checkpoints = Annotated[float, option("--checkpoint-minutes", "0: after every step.", WHERE, min=0)]
+_TIMEOUT = "A step that takes longer has hung. Default: 30 median steps, at least 600 s; 0: never."
+StepTimeout = Annotated[float | None, option("--step-timeout", _TIMEOUT, WHERE, metavar="S", min=0)]
+Probabilities = Annotated[bool, option("--save-probabilities", "Keep class probabilities.", WHERE)]
+
+Launcher = Annotated[Literal["local", "slurm", "ray"], option("--launcher", "What starts the cells.", LAUNCH)]
+_PARALLEL = "Cells at a time. Default: one per GPU, else one; a cluster takes what it can."
+Parallel = Annotated[int | None, option("--max-parallel", _PARALLEL, LAUNCH, min=1)]
+_GPUS = "GPUs that train one network together (torchrun); the global batch is split among them."
+Gpus = Annotated[int, option("--gpus-per-cell", _GPUS, LAUNCH, min=1)]
+_RETRIES = "Restart a lost cell while it makes progress; stop after N restarts without progress."
+Retries = Annotated[int, option("--retries", _RETRIES, LAUNCH, metavar="N", min=0)]
+Wait = Annotated[bool, option("--wait", "Wait for cells that other processes hold.", LAUNCH)]
+_SLURM = "An option for sbatch, such as partition=gpu."
+Slurm = Annotated[Texts, option("--slurm", _SLURM, LAUNCH, metavar="KEY=VALUE")]
+RayAddress = Annotated[Text, option("--ray-address", "Address of the Ray cluster.", LAUNCH)]
 
 
 def run(
-    model: Annotated[
-        list[str], typer.Option("--model", help="Models: A,B, globs, or all.", rich_help_panel=WHAT)
-    ],
-    dataset: Annotated[
-        list[str], typer.Option("--dataset", help="Datasets: X,Y, globs, or all.", rich_help_panel=WHAT)
-    ],
-    protocol: Annotated[
-        str | None,
-        typer.Option(
-            help="Protocol, or a TOML file. Default: standard; demo on generated scans.", rich_help_panel=WHAT
-        ),
-    ] = None,
-    fold: Annotated[
-        list[str] | None, typer.Option(help="Folds: 0, 0-4 or all.", rich_help_panel=WHAT)
-    ] = None,
-    seed: Annotated[
-        list[str] | None,
-        typer.Option(help="Seeds: 0,1,2 or 0-9. Default: the protocol's.", rich_help_panel=WHAT),
-    ] = None,
-    split: Annotated[str | None, typer.Option(help="Split by name or file.", rich_help_panel=WHAT)] = None,
-    limit: Annotated[
-        int, typer.Option(help="First N cases of each part; 0: all.", min=0, rich_help_panel=WHAT)
-    ] = 0,
-    set_: Annotated[
-        list[str] | None,
-        typer.Option("--set", metavar="KEY=VALUE", help="Override a protocol field.", rich_help_panel=WHAT),
-    ] = None,
-    fresh: Annotated[
-        str | None,
-        typer.Option(metavar="STAGE", help="Forget this stage and every later one.", rich_help_panel=WHAT),
-    ] = None,
-    check_outputs: Annotated[
-        bool, typer.Option("--check-outputs", help="Hash finished outputs again.", rich_help_panel=WHAT)
-    ] = False,
-    dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Print the plan; write nothing.", rich_help_panel=PLAN)
-    ] = False,
-    probe: Annotated[
-        bool,
-        typer.Option(
-            "--probe",
-            help="Measure a few steps of what never ran here.",
-            rich_help_panel=PLAN,
-        ),
-    ] = False,
-    budget_hours: Annotated[
-        float | None,
-        typer.Option(
-            metavar="H", help="Only the cells that fit into H device hours.", min=0, rich_help_panel=PLAN
-        ),
-    ] = None,
-    smoke: Annotated[
-        bool,
-        typer.Option("--smoke", help="Each model must overfit one case; then stop.", rich_help_panel=PLAN),
-    ] = False,
-    plan_only: Annotated[
-        bool, typer.Option("--plan-only", help="Write the planned runs and stop.", rich_help_panel=PLAN)
-    ] = False,
-    print_jobs: Annotated[
-        bool,
-        typer.Option("--print-jobs", help="Plan, and print one command per cell.", rich_help_panel=PLAN),
-    ] = False,
-    data_dir: Annotated[
-        Path | None,
-        typer.Option(help="Folder of datasets.", envvar="SEGBENCH_DATA", rich_help_panel=WHERE),
-    ] = None,
-    results: Annotated[
-        Path | None,
-        typer.Option(help="Folder of runs.", envvar="SEGBENCH_RESULTS", rich_help_panel=WHERE),
-    ] = None,
-    device: Annotated[str, typer.Option(help="auto, cpu or cuda.", rich_help_panel=WHERE)] = "auto",
-    workers: Annotated[int, typer.Option(help="Data workers.", min=0, rich_help_panel=WHERE)] = 0,
-    checkpoint_minutes: Annotated[
-        float, typer.Option(help="0: after every step.", min=0, rich_help_panel=WHERE)
-    ] = 10.0,
-    step_timeout: Annotated[
-        float | None,
-        typer.Option(
-            metavar="S",
-            help="A step that takes longer has hung. Default: 30 median steps, at least 600 s; 0: never.",
-            min=0,
-            rich_help_panel=WHERE,
-        ),
-    ] = None,
-    save_probabilities: Annotated[
-        bool, typer.Option("--save-probabilities", help="Keep class probabilities.", rich_help_panel=WHERE)
-    ] = False,
-    launcher: Annotated[
-        str, typer.Option(help="What starts the cells: local, slurm or ray.", rich_help_panel=LAUNCH)
-    ] = "local",
-    max_parallel: Annotated[
-        int | None,
-        typer.Option(
-            help="Cells at a time. Default: one per GPU, else one; a cluster takes what it can.",
-            min=1,
-            rich_help_panel=LAUNCH,
-        ),
-    ] = None,
-    gpus_per_cell: Annotated[
-        int,
-        typer.Option(
-            help="GPUs that train one network together (torchrun); the global batch is split among them.",
-            min=1,
-            rich_help_panel=LAUNCH,
-        ),
-    ] = 1,
-    retries: Annotated[
-        int,
-        typer.Option(
-            help="A cell that is lost is started again while it comes further; given up after N in vain.",
-            min=0,
-            rich_help_panel=LAUNCH,
-        ),
-    ] = 3,
-    wait: Annotated[
-        bool,
-        typer.Option("--wait", help="Wait for cells that other processes hold.", rich_help_panel=LAUNCH),
-    ] = False,
-    slurm: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="KEY=VALUE", help="An option for sbatch, such as partition=gpu.", rich_help_panel=LAUNCH
-        ),
-    ] = None,
-    ray_address: Annotated[
-        str | None, typer.Option(help="Address of the Ray cluster.", rich_help_panel=LAUNCH)
-    ] = None,
+    model: Models,
+    dataset: Datasets,
+    protocol: Protocol = None,
+    fold: Folds = None,
+    seed: Seeds = None,
+    split: Split = None,
+    limit: Limit = 0,
+    set_: Set = None,
+    fresh: Fresh = None,
+    check_outputs: CheckOutputs = False,
+    dry_run: DryRun = False,
+    probe: Probe = False,
+    budget_hours: Budget = None,
+    smoke: TryAll = False,
+    plan_only: PlanOnly = False,
+    print_jobs: PrintJobs = False,
+    device: Device = "auto",
+    workers: Workers = 0,
+    checkpoint_minutes: Checkpoints = 10.0,
+    step_timeout: StepTimeout = None,
+    save_probabilities: Probabilities = False,
+    launcher: Launcher = "local",
+    max_parallel: Parallel = None,
+    gpus_per_cell: Gpus = 1,
+    retries: Retries = 3,
+    wait: Wait = False,
+    slurm: Slurm = None,
+    ray_address: RayAddress = None,
 ) -> int:
     """Train and evaluate; the same command again continues.
 
     Example: segbench run --model segmamba-v2,nnunet --dataset all --seed 0,1,2
     """
-    from segbench.cards.protocol import parse_setting
-    from segbench.cli.run_plan import print_plan, within_budget
+    from segbench.cli.tables.plan import print_plan, within_budget
     from segbench.launch import LauncherChoice
-    from segbench.runs.api import make_request
     from segbench.runs.cell import Execution
-    from segbench.runs.drive import run_plan, summary_rows
-    from segbench.runs.plan import check_ranks, code_news, in_order, make_plan
+    from segbench.runs.plan import check_ranks, in_order
     from segbench.runs.trial import with_probes
 
     choice = LauncherChoice(
         launcher, max_parallel, retries, wait, slurm=tuple(slurm or ()), ray_address=ray_address
     )
     choice.check()
-    folds = split_list(fold) or ["0"]
-    request = make_request(
-        split_list(model),
-        split_list(dataset),
-        protocol=protocol,
-        fold="all" if folds == ["all"] else split_numbers(folds, what="fold"),
-        seed=None if seed is None else split_numbers(seed, what="seed"),
-        split=split,
-        limit=limit,
-        overrides=dict(parse_setting(text) for text in set_ or ()),
-        data_dir=data_dir,
-        results=results,
-    )
-    plan = make_plan(request)
-    for error in plan.absent:
-        console.fail(error)
-    for line in code_news(planned.cell for planned in plan.cells):
-        console.note(line)
-    if plan.absent and plan.cells:
-        console.note(f"  the other {len(plan.cells)} cells of this command go on")
+    plan = _plan(model, dataset, protocol, fold, seed, split, limit, set_)
+    data_dir = settings().data_dir
     execution = Execution(
         device=device,
         workers=workers,
@@ -205,26 +128,77 @@ def run(
     if dry_run or plan_only or print_jobs:
         return print_plan(plan, execution, dry_run=dry_run, print_jobs=print_jobs, hours=budget_hours)
     chosen = plan if budget_hours is None else within_budget(plan, execution, budget_hours)
+    code = _run(plan, chosen, execution, choice, fresh)
+    return max(code, ExitCode.PARTIAL) if len(chosen.cells) < len(plan.cells) else code
+
+
+def _plan(
+    model: list[str],
+    dataset: list[str],
+    protocol: str | None,
+    fold: Texts,
+    seed: Texts,
+    split: str | None,
+    limit: int,
+    set_: Texts,
+) -> Plan:
+    """The plan of what was asked for; says which datasets are absent and whose code has changed."""
+    from segbench.cards.protocol import parse_setting
+    from segbench.data.opening import in_one_table
+    from segbench.runs.api import make_request
+    from segbench.runs.plan import code_news, make_plan
+
+    folds = split_list(fold) or ["0"]
+    request = make_request(
+        split_list(model),
+        split_list(dataset),
+        protocol=protocol,
+        fold="all" if folds == ["all"] else split_numbers(folds, what="fold"),
+        seed=None if seed is None else split_numbers(seed, what="seed"),
+        split=split,
+        limit=limit,
+        overrides=dict(parse_setting(text) for text in set_ or ()),
+        data_dir=settings().data_dir,
+        results=settings().results,
+    )
+    plan = make_plan(request)
+    for error in in_one_table(plan.absent, request.datasets, settings().data_dir):
+        console.fail(error)
+    for line in code_news(planned.cell for planned in plan.cells):
+        console.note(line)
+    if plan.absent and plan.cells:
+        console.note(f"  the other {len(plan.cells)} cells of this command go on")
+    return plan
+
+
+def _run(plan: Plan, chosen: Plan, execution: Execution, choice: LauncherChoice, fresh: str | None) -> int:
+    """Run what was chosen of the plan, show how each cell ended, and give the exit status."""
+    from segbench.core.environment import results_dir
+    from segbench.runs.drive import run_plan
+
     outcome = run_plan(
         chosen,
         execution,
         launcher=choice,
-        gpus=gpus_wanted(device, per_cell=gpus_per_cell),
+        gpus=gpus_wanted(execution.device, per_cell=execution.gpus_per_cell),
         fresh=fresh,
-        check_outputs=check_outputs,
+        check_outputs=execution.check_outputs,
     )
-    if settings().json:
-        console.emit_json(_result(outcome))
-    elif plan.cells:
-        header = ["model", "dataset", "fold", "seed", "state", "region", "cases", "Dice", "HD95 mm", "NSD"]
-        console.emit_table(header, summary_rows(outcome.cells), right=(6, 7, 8, 9))
+    show(_document(outcome), _summary(outcome) if plan.cells else ())
+    if plan.cells and not settings().json:
         for planned in plan.cells:
             if planned.problem is not None:
                 console.fail(planned.problem)
-        console.note(f"-> {request.results}/     next: segbench report --runs {request.results}")
-    return (
-        max(outcome.exit_code, ExitCode.PARTIAL) if len(chosen.cells) < len(plan.cells) else outcome.exit_code
-    )
+        results = results_dir(settings().results)
+        console.note(f"-> {results}/     next: segbench report --runs {results}")
+    return outcome.exit_code
+
+
+def _summary(outcome: Outcome) -> Iterator[str]:
+    from segbench.runs.drive import summary_rows
+
+    header = ["model", "dataset", "fold", "seed", "state", "region", "cases", "Dice", "HD95 mm", "NSD"]
+    yield from console.table_lines(header, summary_rows(outcome.cells), right=(6, 7, 8, 9))
 
 
 def gpus_wanted(device: str, *, per_cell: int = 1) -> int:
@@ -238,46 +212,42 @@ def gpus_wanted(device: str, *, per_cell: int = 1) -> int:
 
 def _smoke(plan: Plan, execution: Execution) -> int:
     """Let each model overfit one case; exit 6 when one cannot."""
-    from dataclasses import asdict
-
-    from segbench.runs.trial import SMOKE_DICE, smoke
+    from segbench.runs.trial import smoke
 
     results = smoke(plan.cells, execution)
-    if settings().json:
-        rows = [{**asdict(result), "passed": result.passed} for result in results]
-        console.emit_json({"schema_version": 1, "smoke": rows})
-    else:
-        header = ["model", "dataset", "case", "Dice", f"> {SMOKE_DICE}"]
-        lines = [
-            [
-                r.model,
-                r.dataset,
-                r.case,
-                ", ".join(f"{region} {value:.3f}" for region, value in r.dice.items()),
-                "yes" if r.passed else "NO",
-            ]
-            for r in results
-        ]
-        console.emit_table(header, lines)
+    show({"smoke": [{**asdict(r), "passed": r.passed} for r in results]}, _smoke_lines(results))
     return ExitCode.DONE if all(r.passed for r in results) else ExitCode.GATE
 
 
-def _result(outcome: Outcome) -> dict[str, Any]:
-    """The matrix's end as JSON."""
-    return {
-        "schema_version": 1,
-        "cells": [
+def _smoke_lines(results: Sequence[Smoke]) -> Iterator[str]:
+    from segbench.runs.trial import SMOKE_DICE
+
+    rows = [
+        [
+            r.model,
+            r.dataset,
+            r.case,
+            ", ".join(f"{region} {value:.3f}" for region, value in r.dice.items()),
+            "yes" if r.passed else "NO",
+        ]
+        for r in results
+    ]
+    yield from console.table_lines(["model", "dataset", "case", "Dice", f"> {SMOKE_DICE}"], rows)
+
+
+def _document(outcome: Outcome) -> dict[str, Any]:
+    """The matrix's end as plain values."""
+    cells: list[dict[str, Any]] = []
+    for planned, record in outcome.cells:
+        failure = None if record is None else record.failure
+        cells.append(
             {
                 "run_id": planned.cell.run_id,
                 "folder": str(planned.cell.folder),
                 "state": planned.state,
                 "status": None if record is None else record.status,
-                "failure": None
-                if record is None or record.failure is None
-                else record.failure.model_dump(mode="json", by_alias=True),
+                "failure": None if failure is None else failure.model_dump(mode="json", by_alias=True),
                 "note": planned.note,
             }
-            for planned, record in outcome.cells
-        ],
-        "exit_code": int(outcome.exit_code),
-    }
+        )
+    return {"cells": cells, "exit_code": int(outcome.exit_code)}

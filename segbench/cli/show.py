@@ -5,14 +5,18 @@ from __future__ import annotations
 import os
 import shutil
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
+from segbench.cli import common
 from segbench.cli.common import settings
+from segbench.cli.options import option
 from segbench.core import console
+from segbench.core.environment import cache_dir, data_dir, results_dir, thread_count
 from segbench.core.errors import CATALOGUE, SegbenchError, unknown_name
 
 
@@ -20,24 +24,21 @@ def show(
     what: Annotated[
         str, typer.Argument(help="model:NAME, dataset:NAME, protocol:NAME, run:ID, error:CODE or config.")
     ],
-    check: Annotated[
-        bool, typer.Option("--check", help="Rebuild a model and compare its fingerprint.")
-    ] = False,
-    diff: Annotated[str | None, typer.Option(metavar="run:ID", help="What differs from this run.")] = None,
-    results: Annotated[Path | None, typer.Option(help="Folder of runs.", envvar="SEGBENCH_RESULTS")] = None,
+    check: Annotated[bool, option("--check", "Rebuild a model and compare its fingerprint.")] = False,
+    diff: Annotated[str | None, option("--diff", "What differs from this run.", metavar="run:ID")] = None,
 ) -> int | None:
-    """Show one model, dataset, protocol, run, error code, or where each setting comes from."""
+    """Show one model, dataset, protocol, run, error code, or where each setting comes from.
+
+    Example: segbench show model:segmamba-v2
+    """
     kind, _, name = what.partition(":")
-    if kind == "run":
-        return _run(name, diff, results)
-    if kind == "model" and check:
-        return _check(name)
-    kinds: dict[str, Callable[[str], None]] = {
-        "model": _model,
+    kinds: dict[str, Callable[[str], int | None]] = {
+        "model": _check if check else _model,
         "dataset": _dataset,
         "protocol": _protocol,
+        "run": _run if diff is None else lambda name: _difference(name, diff.removeprefix("run:")),
         "error": _error,
-        "config": lambda _: _config(results),
+        "config": _config,
     }
     if kind not in kinds:
         raise SegbenchError(
@@ -45,49 +46,39 @@ def show(
             expected="model:NAME, dataset:NAME, protocol:NAME, run:ID, error:CODE, config",
             mend="for example segbench show model:segmamba-v2",
         )  # fmt: skip
-    kinds[kind](name)
-    return None
+    return kinds[kind](name)
 
 
-def _document(title: str, content: dict[str, Any]) -> None:
-    if settings().json:
-        console.emit_json({"schema_version": 1, title: content})
-        return
-    for line in _lines(content):
-        console.emit(line)
-
-
-def _lines(content: dict[str, Any], indent: str = "") -> list[str]:
+def _lines(content: dict[str, Any], indent: str = "") -> Iterator[str]:
     """Nested plain values as an indented listing; empty ones are left out."""
-    lines: list[str] = []
     width = max((len(str(key)) for key in content), default=0)
     for key, value in content.items():
         if value in (None, "", [], {}, ()):
             continue
+        text = ", ".join(map(str, value)) if isinstance(value, list) else str(value)
         if isinstance(value, dict):
-            lines += [f"{indent}{key}", *_lines(value, indent + "  ")]
-        elif isinstance(value, list) and value and isinstance(value[0], dict):
-            lines.append(f"{indent}{key}")
+            yield f"{indent}{key}"
+            yield from _lines(value, indent + "  ")
+        elif isinstance(value, list) and isinstance(value[0], dict):
+            yield f"{indent}{key}"
             for part in value:
-                lines += [*_lines(part, indent + "  "), ""]
-        elif isinstance(value, list):
-            text = ", ".join(str(part) for part in value)
-            if len(text) > 90:
-                lines += [f"{indent}{key}", *(f"{indent}  - {part}" for part in value)]
-            else:
-                lines.append(f"{indent}{str(key).ljust(width)}  {text}")
+                yield from _lines(part, indent + "  ")
+                yield ""
+        elif isinstance(value, list) and len(text) > 90:
+            yield f"{indent}{key}"
+            yield from (f"{indent}  - {part}" for part in value)
         else:
-            lines.append(f"{indent}{str(key).ljust(width)}  {value}")
-    return lines
+            yield f"{indent}{str(key).ljust(width)}  {text}"
 
 
 def _model(name: str) -> None:
     from segbench.cards import find_card_folder, load_model_card
 
-    card = load_model_card(name)
-    _document("model", card.model_dump(mode="json", exclude_none=True))
-    if not settings().json:
-        console.note(f"more: {find_card_folder('models', name) / 'README.md'}")
+    content = load_model_card(name).model_dump(mode="json", exclude_none=True)
+    common.show({"model": content}, _lines(content))
+    readme = find_card_folder("models", name) / "README.md"
+    if not settings().json and readme.is_file():
+        console.note(f"more: {readme}")
 
 
 def _check(name: str) -> int:
@@ -97,13 +88,7 @@ def _check(name: str) -> int:
 
     load_model_card(name)
     result = check_fingerprint(name)
-    if settings().json:
-        console.emit_json(
-            {"schema_version": 1, "model": name, "matches": result.ok, "lines": list(result.lines)}
-        )
-    else:
-        for line in result.lines:
-            console.emit(line)
+    common.show({"model": name, "matches": result.ok, "lines": list(result.lines)}, result.lines)
     return ExitCode.DONE if result.ok else ExitCode.GATE
 
 
@@ -111,94 +96,86 @@ def _dataset(name: str) -> None:
     from segbench.cards import load_dataset_card
     from segbench.data.describe import describe_dataset
 
-    _document("dataset", describe_dataset(load_dataset_card(name)))
+    content = describe_dataset(load_dataset_card(name))
+    common.show({"dataset": content}, _lines(content))
 
 
 def _protocol(name: str) -> None:
     from segbench.cards import load_protocol
 
     protocol = load_protocol(name)
-    _document("protocol", {**protocol.resolved(), "digest": protocol.digest()})
+    content = {**protocol.resolved(), "digest": protocol.digest()}
+    common.show({"protocol": content}, _lines(content))
 
 
 def _error(code: str) -> None:
     entry = CATALOGUE.get(code.upper())
     if entry is None:
         raise unknown_name("error code", code, sorted(CATALOGUE), listing="docs/reference/errors.md")
-    if settings().json:
-        console.emit_json({"schema_version": 1, "error": {n: getattr(entry, n) for n in entry.__slots__}})
-        return
-    console.emit(f"{entry.code}: {entry.title}   ({entry.severity}, exit {entry.exit_code})")
-    console.emit(f"  {entry.explanation}")
-    console.emit(f"  fix: {entry.mend}")
-    console.emit(f"  for example: {entry.example}")
+    lines = [
+        f"{entry.code}: {entry.title}   ({entry.severity}, exit {entry.exit_code})",
+        f"  {entry.explanation}",
+        f"  fix: {entry.mend}",
+        f"  for example: {entry.example}",
+    ]
+    common.show({"error": asdict(entry)}, lines)
 
 
-def _run(name: str, diff: str | None, results: Path | None) -> int:
-    from segbench.core.environment import results_dir
+def _run(name: str) -> None:
     from segbench.records import read_run
-    from segbench.runs.rerun import deciding, difference_lines, differences, find_run, rerun_command
+    from segbench.runs.rerun import find_run, rerun_command
 
-    folder = find_run(name, results_dir(results))
-    run = read_run(folder)
-    if diff is not None:
-        other = read_run(find_run(diff.removeprefix("run:"), results_dir(results)))
-        rows = differences(deciding(run), deciding(other))
-        if settings().json:
-            document = [{"field": field, "a": a, "b": b} for field, a, b in rows]
-            console.emit_json({"schema_version": 1, "differences": document})
-        else:
-            width = shutil.get_terminal_size().columns
-            for line in difference_lines(rows, (run.run_id, other.run_id), max(40, width)):
-                console.emit(line)
-        return 0
-    record = run.model_dump(mode="json", by_alias=True, exclude_none=True)
-    if settings().json:
-        console.emit_json(record)
-    else:
-        _document("run", record)
-        console.emit(f"rebuild with: {rerun_command(record, folder)}")
-    return 0
+    folder = find_run(name, results_dir(settings().results))
+    record = read_run(folder).model_dump(mode="json", by_alias=True, exclude_none=True)
+    common.show(record, [*_lines(record), f"rebuild with: {rerun_command(record, folder)}"])
 
 
-def _config(results: Path | None) -> None:
+def _difference(name: str, other: str) -> None:
+    from segbench.records import read_run
+    from segbench.runs.rerun import deciding, difference_lines, differences, find_run
+
+    results = results_dir(settings().results)
+    one, two = (read_run(find_run(each, results)) for each in (name, other))
+    rows = differences(deciding(one), deciding(two))
+    document = [{"field": field, "a": a, "b": b} for field, a, b in rows]
+    width = max(40, shutil.get_terminal_size().columns)
+    common.show({"differences": document}, difference_lines(rows, (one.run_id, two.run_id), width))
+
+
+def _config(_: str) -> None:
     """Each setting, its value and where it comes from: flag, variable, the file, or the default."""
     import typer.main
 
     from segbench.cli.main import build_app
     from segbench.cli.settings_file import config_files, read_settings
-    from segbench.core.environment import cache_dir, data_dir, results_dir, thread_count
 
     arguments = sys.argv[1:]
     held = read_settings(arguments, typer.main.get_command(build_app())) if config_files(arguments) else {}
 
-    def origin(flag: str, variable: str = "", command: str = "run") -> str:
+    def origin(flag: str, variable: str = "") -> str:
         if any(word == f"--{flag}" or word.startswith(f"--{flag}=") for word in arguments):
             return f"--{flag}"
         if variable and os.environ.get(variable):
             return variable
-        return str(held.get((command, flag.replace("-", "_")), (None, "default"))[1])
+        return str(held.get(("show", flag.replace("-", "_")), (None, "default"))[1])
 
-    told = None if os.environ.get("SEGBENCH_DATA") else held.get(("run", "data_dir"), (None, None))[0]
-    data = data_dir(None if told is None else Path(str(told)))
-    cards = settings().cards or os.environ.get("SEGBENCH_CARDS", "")
-    rows = [
-        ["data-dir", str(data), origin("data-dir", "SEGBENCH_DATA")],
-        ["results", str(results_dir(results)), origin("results", "SEGBENCH_RESULTS", "show")],
-        ["cache", str(cache_dir()), origin("cache", "SEGBENCH_CACHE")],
-        ["cards", str(cards), origin("cards", "" if settings().cards else "SEGBENCH_CARDS", "show")],
-        ["threads", str(thread_count()), origin("threads", "SEGBENCH_THREADS")],
-        ["scan backend", os.environ.get("SEGBENCH_SCAN", "auto"), origin("scan", "SEGBENCH_SCAN")],
-        ["max-volume", str(settings().max_volume), origin("max-volume", command="show")],
+    given = settings()
+    cards = given.cards or os.environ.get("SEGBENCH_CARDS", "")
+    settled = [
+        ("data-dir", data_dir(given.data_dir), given.named_by.get("data_dir") or origin("data-dir")),
+        ("results", results_dir(given.results), given.named_by.get("results") or origin("results")),
+        ("cache", cache_dir(), origin("cache", "SEGBENCH_CACHE")),
+        ("cards", cards, origin("cards", "" if given.cards else "SEGBENCH_CARDS")),
+        ("threads", thread_count(), origin("threads", "SEGBENCH_THREADS")),
+        ("scan backend", os.environ.get("SEGBENCH_SCAN", "auto"), origin("scan", "SEGBENCH_SCAN")),
+        ("max-volume", given.max_volume, origin("max-volume")),
     ]
-    rows += _in_files(held)
-    if settings().json:
-        files = [str(path) for path in config_files(arguments)]
-        document = [dict(zip(("setting", "value", "from"), row, strict=True)) for row in rows]
-        console.emit_json({"schema_version": 1, "files": files, "settings": document})
-    else:
-        console.emit_table(["setting", "value", "from"], rows)
-        console.emit(f"settings files: {', '.join(map(str, config_files(arguments))) or 'none'}")
+    rows = [[name, str(value), place] for name, value, place in settled] + _in_files(held)
+    files = [str(path) for path in config_files(arguments)]
+    names = ("setting", "value", "from")
+    document = {"files": files, "settings": [dict(zip(names, row, strict=True)) for row in rows]}
+    lines = [*console.table_lines(names, rows), f"settings files: {', '.join(files) or 'none'}"]
+    common.show(document, lines)
 
 
 def _in_files(held: dict[tuple[str, ...], tuple[object, Path]]) -> list[list[str]]:

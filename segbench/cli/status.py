@@ -4,52 +4,48 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from pathlib import Path
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Annotated
 
-import typer
-
-from segbench.cli.common import settings
+from segbench.cli.common import settings, show
+from segbench.cli.options import option
 from segbench.core import console
 from segbench.core.environment import results_dir
+from segbench.core.text import count
 
 if TYPE_CHECKING:
     from segbench.runs.status import StatusReport
 
 
-def status(
-    results: Annotated[Path | None, typer.Option(help="Folder of runs.", envvar="SEGBENCH_RESULTS")] = None,
-    watch: Annotated[bool, typer.Option("--watch", help="Print again every ten seconds.")] = False,
-) -> int:
-    """Show planned, resumable, running, done, failed and blocked cells."""
+def status(watch: Annotated[bool, option("--watch", "Print again every ten seconds.")] = False) -> int:
+    """Show planned, resumable, running, done, failed and blocked cells.
+
+    Example: segbench status --results results/runs
+    """
     from segbench.runs.status import read_status
 
-    folder = results_dir(results)
     while True:
-        report = read_status(folder)
-        if settings().json:
-            console.emit_json(report.as_dict())
-        else:
-            rows = [
-                [
-                    cell.run_id,
-                    cell.state,
-                    cell.progress,
-                    _left(cell.eta_s),
-                    cell.host or "",
-                    cell.failure or "",
-                ]
-                for cell in report.cells
-            ]
-            console.emit_table(["run", "state", "step", "left", "host", "failure"], rows)
-            console.emit(f"{len(report.cells)} cells: {_totals(report) or 'none'}")
+        report = read_status(results_dir(settings().results))
+        show(report.as_dict(), _lines(report))
         if not watch:
             return 0
         time.sleep(10)
 
 
-def _left(seconds: float | None) -> str:
-    return "" if seconds is None else console.duration(seconds)
+def _lines(report: StatusReport) -> Iterator[str]:
+    rows = [
+        [
+            cell.run_id,
+            cell.state,
+            cell.progress,
+            "" if cell.eta_s is None else console.duration(cell.eta_s),
+            cell.host or "",
+            cell.failure or "",
+        ]
+        for cell in report.cells
+    ]
+    yield from console.table_lines(["run", "state", "step", "left", "host", "failure"], rows)
+    yield f"{count(len(report.cells), 'cell')}: {_totals(report) or 'none'}"
 
 
 def _totals(report: StatusReport) -> str:

@@ -7,37 +7,38 @@ from typing import Annotated
 
 import typer
 
-from segbench.cli.common import settings
-from segbench.core import console
+from segbench.cli.common import show
+from segbench.cli.options import WeightsOf, option
 
 
 def import_weights(
     file: Annotated[
         Path, typer.Argument(help=".pt, .pth or .safetensors; tensors only, nothing is executed.")
     ],
-    model: Annotated[str, typer.Option(help="The model that the weights belong to.")],
-    output: Annotated[Path, typer.Option(help="The .safetensors file to write.")],
+    model: WeightsOf,
+    output: Annotated[Path, option("--output", "The .safetensors file to write.")],
 ) -> None:
-    """Convert a checkpoint to safetensors in segbench's names; every tensor must fit."""
+    """Convert a checkpoint to safetensors in segbench's names; every tensor must fit.
+
+    Example: segbench weights import model.pt --model segmamba-v2 --output model.safetensors
+    """
     from segbench.networks import weights
 
-    report = weights.import_weights(file, model, output)
-    if settings().json:
-        console.emit_json({"schema_version": 1, "output": str(output), "loaded": len(report.loaded)})
-    else:
-        console.emit(f"{len(report.loaded)} tensors -> {output}")
+    count = len(weights.import_weights(file, model, output).loaded)
+    show({"output": str(output), "loaded": count}, [f"{count} tensors -> {output}"])
 
 
 def export_weights(
     file: Annotated[Path, typer.Argument(help="A .safetensors file of segbench.")],
-    model: Annotated[str, typer.Option(help="The model that the weights belong to.")],
-    output: Annotated[Path, typer.Option(help="The file to write: .safetensors, .pt or .pth.")],
+    model: WeightsOf,
+    output: Annotated[Path, option("--output", "The file to write: .safetensors, .pt or .pth.")],
 ) -> None:
-    """Write weights under the names of the authors' own code."""
+    """Write weights under the names of the authors' own code.
+
+    Example: segbench weights export model.safetensors --model segmamba-v2 --output theirs.pt
+    """
     from segbench.networks import weights
 
-    names = weights.export_weights(file, model, output)
-    if settings().json:
-        console.emit_json({"schema_version": 1, "output": str(output), "tensors": len(names)})
-    else:
-        console.emit(f"{len(names)} tensors in official names -> {output}")
+    count = len(weights.export_weights(file, model, output))
+    lines = [f"{count} tensors in official names -> {output}"]
+    show({"output": str(output), "tensors": count}, lines)

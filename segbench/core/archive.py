@@ -18,7 +18,6 @@ import lzma
 import re
 import shutil
 import stat
-import struct
 import tarfile
 import unicodedata
 import zipfile
@@ -101,15 +100,13 @@ def safe_extract(
     limits = _Limits(max_members, max_bytes, max_ratio)
     try:
         with source.open("rb") as stream:
-            kind = _kind(stream)
-            if kind is None:
-                raise _refused(source, "this is neither a tar nor a zip archive")
-            if kind == "zip":
-                _extract_zip(source, stream, folder, limits)
-            else:
-                _extract_tar(source, stream, kind, folder, limits)
+            is_zip = stream.read(2) == b"PK"
+            stream.seek(0)
+            (_extract_zip if is_zip else _extract_tar)(source, stream, folder, limits)
     except SegbenchError:
         raise
+    except zipfile.BadZipFile as error:
+        raise _refused(source, f"the archive is damaged: its directory or a member ({error})") from None
     except _BROKEN as error:
         raise _refused(source, f"the archive is damaged ({str(error) or type(error).__name__})") from None
     return folder
@@ -118,32 +115,6 @@ def safe_extract(
 def is_archive_name(name: str) -> bool:
     """Whether a file of this name is unpacked after it was fetched."""
     return name.lower().endswith((".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".zip"))
-
-
-def _kind(stream: BinaryIO) -> str | None:
-    head = stream.read(512)
-    stream.seek(0)
-    for start, kind in (
-        (b"PK\x03\x04", "zip"),
-        (b"PK\x05\x06", "zip"),
-        (b"\x1f\x8b", "gz"),
-        (b"BZh", "bz2"),
-        (b"\xfd7zXZ\0", "xz"),
-    ):
-        if head.startswith(start):
-            return kind
-    return "tar" if head[257:262] == b"ustar" or _is_old_tar(head) else None
-
-
-def _is_old_tar(head: bytes) -> bool:
-    """A tar header before POSIX has no magic, only a checksum that fits."""
-    if len(head) < 512 or not any(head):
-        return False
-    try:
-        tarfile.TarInfo.frombuf(head, "utf-8", "surrogateescape")
-    except tarfile.TarError:
-        return False
-    return True
 
 
 class _Guarded(io.RawIOBase):
@@ -170,8 +141,8 @@ class _Guarded(io.RawIOBase):
         return self._inner.tell()
 
 
-def _extract_tar(source: Path, stream: BinaryIO, kind: str, folder: Path, limits: _Limits) -> None:
-    opened = _inflated(stream, kind)
+def _extract_tar(source: Path, stream: BinaryIO, folder: Path, limits: _Limits) -> None:
+    opened = _inflated(stream)
     guarded = cast("BinaryIO", _Guarded(opened))
     with tarfile.open(fileobj=guarded, mode="r:") as tar:
         chosen: list[tarfile.TarInfo] = []
@@ -185,6 +156,8 @@ def _extract_tar(source: Path, stream: BinaryIO, kind: str, folder: Path, limits
                     chosen.append(info)
 
         total = _check(source, members(), limits)
+        if not chosen:
+            raise _refused(source, "this is neither a tar nor a zip archive, or an empty one")
         # tarfile takes a damaged header for the end; only a block of zeros is one.
         opened.seek(tar.offset)
         if opened.read(512).strip(b"\0"):
@@ -199,7 +172,6 @@ def _extract_tar(source: Path, stream: BinaryIO, kind: str, folder: Path, limits
 
 
 def _extract_zip(source: Path, stream: BinaryIO, folder: Path, limits: _Limits) -> None:
-    _count_zip(source, stream, limits.members)
     with zipfile.ZipFile(stream) as packed:
         infos = packed.infolist()
 
@@ -222,43 +194,10 @@ def _extract_zip(source: Path, stream: BinaryIO, folder: Path, limits: _Limits) 
                     packed.extract(info, temporary)
 
 
-def _count_zip(source: Path, stream: BinaryIO, most: int) -> None:
-    """Count the entries of the directory before zipfile makes an object of each."""
-    end = stream.seek(0, io.SEEK_END)
-    start = max(0, end - 65557)
-    stream.seek(start)
-    tail = stream.read()
-    at = tail.rfind(b"PK\x05\x06")
-    if at < 0 or len(tail) - at < 22:
-        raise _refused(source, "the archive is cut short: its directory is missing")
-    size, offset = struct.unpack_from("<II", tail, at + 12)
-    locator = tail.rfind(b"PK\x06\x07", 0, at)
-    if 0xFFFFFFFF in (size, offset) and locator >= 0:
-        stream.seek(struct.unpack_from("<Q", tail, locator + 8)[0])
-        record = stream.read(56)
-        if len(record) == 56 and record.startswith(b"PK\x06\x06"):
-            size, offset = struct.unpack_from("<QQ", record, 40)
-    directory_end = start + at if locator < 0 else start + locator
-    stream.seek(max(0, min(offset, directory_end)))
-    seen, left = 0, min(size, end)
-    while left >= 46:
-        entry = stream.read(46)
-        if len(entry) < 46 or not entry.startswith(b"PK\x01\x02"):
-            break
-        more = sum(struct.unpack_from("<HHH", entry, 28))
-        stream.seek(more, io.SEEK_CUR)
-        left -= 46 + more
-        seen += 1
-        if seen > most:
-            raise _refused(source, f"the archive has more than {most:,} members")
-    stream.seek(0)
-
-
 def _check(source: Path, members: Iterator[_Member], limits: _Limits) -> int:
     """Bytes that the members take, or the refusal of the first that is wrong."""
     packed = max(1, source.stat().st_size)
     names: dict[str, tuple[bool, str]] = {}
-    files: set[str] = set()
     total = 0
     for count, member in enumerate(members, start=1):
         total += member.size
@@ -269,10 +208,6 @@ def _check(source: Path, members: Iterator[_Member], limits: _Limits) -> int:
         if total > limits.ratio * packed:
             raise _refused(source, f"the archive is a bomb: it would grow more than {limits.ratio:g}-fold")
         fault = member.fault or _name_fault(member.name) or _clash(member, names)
-        if fault is None and not member.is_folder:
-            place = "/".join(_parts(member.name)).casefold()
-            fault = "stands twice" if place in files else None
-            files.add(place)
         if fault is not None:
             raise _refused(source, f"member {_shown(member.name)} {fault}")
     return total
@@ -298,38 +233,36 @@ def _clash(member: _Member, names: dict[str, tuple[bool, str]]) -> str | None:
     `names` holds, by folded path, whether it is a folder and how it was spelt; folders that are only
     implied too.
     """
-    parts = _parts(member.name)
+    # The parts as a file system may see them: without `.`, in one Unicode form.
+    parts = PurePosixPath(unicodedata.normalize("NFC", member.name)).parts
     if not parts:
         return None if member.is_folder else "has no relative name"
     for depth in range(1, len(parts) + 1):
         spelt, last = "/".join(parts[:depth]), depth == len(parts)
         is_folder = member.is_folder or not last
-        before = names.setdefault(spelt.casefold(), (is_folder, spelt))
+        before = names.get(spelt.casefold())
+        names.setdefault(spelt.casefold(), (is_folder, spelt))
+        if before is None or before == (True, spelt) == (is_folder, spelt):
+            continue
         if before[1] != spelt:
             return f"differs from {_shown(before[1])} in case only"
-        if not before[0] and not last:
-            return "lies inside another member that is a file"
-        if last and before[0] != is_folder:
+        if before[0] != is_folder and last:
             return "is a file and a folder at once"
+        return "stands twice" if last else "lies inside another member that is a file"
     return None
-
-
-def _parts(name: str) -> tuple[str, ...]:
-    """The parts of a name as a file system may see them: without `.`, in one Unicode form."""
-    return PurePosixPath(unicodedata.normalize("NFC", name)).parts
 
 
 def _wanted(name: str) -> bool:
     return not any(part == "__MACOSX" or part.startswith("._") for part in name.split("/"))
 
 
-def _inflated(stream: BinaryIO, kind: str) -> BinaryIO:
-    if kind == "gz":
-        return cast("BinaryIO", gzip.GzipFile(fileobj=stream, mode="rb"))
-    if kind == "bz2":
-        return cast("BinaryIO", bz2.BZ2File(stream, "rb"))
-    if kind == "xz":
-        return cast("BinaryIO", lzma.LZMAFile(stream, "rb"))
+def _inflated(stream: BinaryIO) -> BinaryIO:
+    """The stream without its compression, which its first bytes name."""
+    head = stream.read(6)
+    stream.seek(0)
+    for magic, opener in ((b"\x1f\x8b", gzip.open), (b"BZh", bz2.open), (b"\xfd7zXZ\0", lzma.open)):
+        if head.startswith(magic):
+            return cast("BinaryIO", opener(stream, "rb"))
     return stream
 
 

@@ -299,5 +299,7 @@ def _raise_coded(error: BaseException, target: Path) -> None:
     coded = disk_error(error, target)
     if coded is None and isinstance(error, FileExistsError):  # a file stands where a folder has to be made
         coded = SegbenchError("SB505", "a file stands where a folder is needed", path=target)
+    if coded is None and isinstance(error, FileNotFoundError) and not target.parent.is_dir():
+        coded = SegbenchError("SB505", "no folder can be made here", path=target.parent)
     if coded is not None:
         raise coded from error

@@ -37,37 +37,27 @@ class CatalogueEntry:
         code: "SB" and three digits.
         title: What happened, without names.
         exit_code: Exit status when nothing else went on (3 when other cases, cells or datasets did).
-        severity: error, warning or info.
         explanation: What it means and what segbench did about it.
         mend: What the user can do, one line.
         example: A message as it is printed.
+        severity: error, warning or info.
     """
 
     code: str
     title: str
     exit_code: int
-    severity: Severity
     explanation: str
     mend: str
     example: str
+    severity: Severity = "error"
 
 
 def _read() -> Mapping[str, CatalogueEntry]:
     table = tomllib.loads(files("segbench.core").joinpath("catalogue.toml").read_text(encoding="utf-8"))
-    return MappingProxyType(
-        {
-            code: CatalogueEntry(
-                code=code,
-                title=entry["title"],
-                exit_code=entry["exit"],
-                severity=entry.get("severity", "error"),
-                explanation=entry["explanation"],
-                mend=entry["mend"],
-                example=entry["example"],
-            )
-            for code, entry in table.items()
-        }
-    )
+    entries = {
+        code: CatalogueEntry(code=code, exit_code=entry.pop("exit"), **entry) for code, entry in table.items()
+    }
+    return MappingProxyType(entries)
 
 
 CATALOGUE: Mapping[str, CatalogueEntry] = _read()

@@ -8,10 +8,10 @@ import os
 import re
 import sys
 import time
-from collections.abc import Generator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import IO, Any, Protocol
+from typing import IO
 
 from segbench.core.errors import SegbenchError
 from segbench.core.text import one_line, printable
@@ -60,7 +60,15 @@ def emit_raw(text: str) -> None:
 
 
 def emit_table(header: Sequence[str], rows: Sequence[Sequence[str]], *, right: Sequence[int] = ()) -> None:
-    """Print an aligned plain-text table to stdout.
+    """Print an aligned plain-text table to stdout; as `table_lines`."""
+    for line in table_lines(header, rows, right=right):
+        emit(line)
+
+
+def table_lines(
+    header: Sequence[str], rows: Sequence[Sequence[str]], *, right: Sequence[int] = ()
+) -> list[str]:
+    """The lines of an aligned plain-text table.
 
     Args:
         header: Column names.
@@ -69,12 +77,14 @@ def emit_table(header: Sequence[str], rows: Sequence[Sequence[str]], *, right: S
     """
     cells = [[one_line(str(cell)) for cell in row] for row in (header, *rows)]
     widths = [max(len(row[i]) for row in cells) for i in range(len(header))]
+    lines: list[str] = []
     for row in cells:
         parts = [
             cell.rjust(width) if i in right else cell.ljust(width)
             for i, (cell, width) in enumerate(zip(row, widths, strict=True))
         ]
-        _write(sys.stdout, "  " + "  ".join(parts).rstrip() + "\n")
+        lines.append("  " + "  ".join(parts).rstrip())
+    return lines
 
 
 def note(text: str) -> None:
@@ -112,78 +122,72 @@ def render_error(error: SegbenchError) -> str:
     The form follows rustc's diagnostics: a coded first line, an arrow to the place, facts, a mend line.
     """
     lines = [f"error[{error.code}]: {error.message}"]
+    case = f"case {one_line(error.case)}" if error.case else ""
     if error.path is not None:
-        place = f"  --> {one_line(str(error.path))}"
-        lines.append(f"{place}   (case {one_line(error.case)})" if error.case else place)
-    elif error.case:
-        lines.append(f"  --> case {one_line(error.case)}")
-    if error.expected not in (None, "", [], ()) and error.code != "SB101":
-        lines.append(f"  expected: {one_line(str(error.expected))}")
-    if error.found not in (None, "", [], ()) and error.code != "SB101":
-        lines.append(f"  found: {one_line(str(error.found))}")
+        lines.append(f"  --> {one_line(str(error.path))}" + (f"   ({case})" if case else ""))
+    elif case:
+        lines.append(f"  --> {case}")
+    for word, fact in (("expected", error.expected), ("found", error.found)):
+        if fact not in (None, "", [], ()) and error.code != "SB101":
+            lines.append(f"  {word}: {one_line(str(fact))}")
     lines.extend(f"  {one_line(line)}" for line in error.details)
     if error.mend:
         lines.append(f"  {error.mend}" if error.code in {"SB101", "SB301"} else f"  fix: {error.mend}")
     return "\n".join(lines)
 
 
-class Tracker(Protocol):
-    """What a loop tells about itself."""
+@dataclass(slots=True)
+class Tracker:
+    """What a loop tells about itself; `tell` shows it after each advance.
+
+    Attributes:
+        tell: Called with the tracker, the steps just done and a short state such as a loss.
+        total: Steps in all.
+        before: Steps that an earlier process did; they say nothing about the rate of this one.
+        done: Steps that this process did.
+    """
+
+    tell: Callable[[Tracker, float, str], None]
+    total: float = 0.0
+    before: float = 0.0
+    done: float = 0.0
+    started: float = field(default_factory=lambda: time.monotonic())
 
     def advance(self, steps: float = 1, *, note: str = "") -> None:
         """Count steps done; `note` is a short state such as a loss."""
-        ...
+        self.done += steps
+        self.tell(self, steps, one_line(note))
+
+    @property
+    def rate(self) -> float:
+        """Steps a second."""
+        return self.done / max(time.monotonic() - self.started, 1e-9)
 
 
-@dataclass(slots=True)
-class _Silent:
-    def advance(self, steps: float = 1, *, note: str = "") -> None:
-        return None
-
-
-@dataclass(slots=True)
-class _Lines:
+def _lines(title: str, unit: str) -> Callable[[Tracker, float, str], None]:
     """A plain line every 30 s or 5 %, the first within two seconds, for logs and pipes."""
+    told: tuple[float, float] | None = None
 
-    title: str
-    total: float
-    unit: str
-    before: float = 0.0
-    started: float = field(default_factory=lambda: time.monotonic())
-    done: float = 0.0
-    told_at: float = 0.0
-    told_share: float = 0.0
-    told: bool = False
+    def tell(tracker: Tracker, steps: float, note: str) -> None:
+        nonlocal told
+        now, at = time.monotonic(), tracker.before + tracker.done
+        share = at / tracker.total if tracker.total else 1.0
+        if told is not None:
+            waited, come = now - told[0], share - told[1]
+            if waited < 30 and (waited < 1.0 or come < 0.05):
+                return
+        told = (now, share)
+        text = f"{title}: {at:g}/{tracker.total:g} {unit}"
+        if tracker.done:
+            left = (tracker.total - at) / tracker.rate
+            text += f", {tracker.rate:.3g}/s, {duration(left)} left"
+        _write(sys.stderr, one_line(f"{text}{', ' + note if note else ''}") + "\n")
 
-    def advance(self, steps: float = 1, *, note: str = "") -> None:
-        self.done += steps
-        now = time.monotonic()
-        share = (self.before + self.done) / self.total if self.total else 1.0
-        first = not self.told
-        spaced = now - self.told_at >= 1.0
-        if first or now - self.told_at >= 30 or (spaced and share - self.told_share >= 0.05):
-            self.told, self.told_at, self.told_share = True, now, share
-            text = f"{self.title}: {self.before + self.done:g}/{self.total:g} {self.unit}"
-            if self.done:  # what an earlier process did says nothing about the rate of this one
-                rate = self.done / max(now - self.started, 1e-9)
-                left = (self.total - self.before - self.done) / rate
-                text += f", {rate:.3g}/s, {duration(left)} left"
-            _write(sys.stderr, one_line(f"{text}{', ' + note if note else ''}") + "\n")
+    return tell
 
 
-@dataclass(slots=True)
-class _Bar:
-    progress: Any
-    task: Any
-    started: float = field(default_factory=lambda: time.monotonic())
-    done: float = 0.0
-
-    def advance(self, steps: float = 1, *, note: str = "") -> None:
-        from rich.text import Text
-
-        self.done += steps
-        rate = f"{self.done / max(time.monotonic() - self.started, 1e-9):.3g}/s" if self.done else ""
-        self.progress.update(self.task, advance=steps, rate=rate, note=Text(one_line(note)).plain)
+def _say_nothing(*_: object) -> None:
+    """A tracker that nobody watches."""
 
 
 @contextmanager
@@ -197,10 +201,10 @@ def progress(title: str, total: float, *, unit: str = "cases", before: float = 0
         before: steps of the total that an earlier process did.
     """
     if output.quiet or not output.progress or sys.stderr is None:
-        yield _Silent()
+        yield Tracker(_say_nothing)
         return
     if not sys.stderr.isatty():
-        yield _Lines(title, total, unit, before)
+        yield Tracker(_lines(title, unit), total, before)
         return
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
@@ -222,7 +226,13 @@ def progress(title: str, total: float, *, unit: str = "cases", before: float = 0
         TextColumn("{task.fields[note]}", markup=False, table_column=noted),
     )
     with Progress(*columns, console=console, transient=True) as bar:
-        yield _Bar(bar, bar.add_task(one_line(title), total=total, completed=round(before), note="", rate=""))
+        task = bar.add_task(one_line(title), total=total, completed=round(before), note="", rate="")
+
+        def tell(tracker: Tracker, steps: float, note: str) -> None:
+            rate = f"{tracker.rate:.3g}/s" if tracker.done else ""
+            bar.update(task, advance=steps, rate=rate, note=note)
+
+        yield Tracker(tell, total, before)
 
 
 def duration(seconds: float) -> str:

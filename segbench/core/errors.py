@@ -5,9 +5,11 @@ The catalogue of codes stands in `segbench/core/catalogue.py`; a code is never r
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
+from contextlib import contextmanager
 from difflib import get_close_matches
 from pathlib import Path
+from typing import Any
 
 from segbench.core.catalogue import CATALOGUE, CatalogueEntry, ExitCode
 
@@ -66,6 +68,16 @@ class SegbenchError(Exception):
             "details": self.details,
         }
 
+    def with_details(self, *lines: str, **changes: Any) -> SegbenchError:
+        """The same error with further lines, and with other fields where they are named.
+
+        Args:
+            lines: facts after those it holds already.
+            changes: fields by name, such as `case` or `message`.
+        """
+        fields: dict[str, Any] = {**self._fields(), "details": (*self.details, *lines), **changes}
+        return SegbenchError(self.code, fields.pop("message", self.message), **fields)
+
     def as_dict(self) -> dict[str, object]:
         """The error as plain values, for JSON output and records."""
         fields = self._fields()
@@ -74,6 +86,16 @@ class SegbenchError(Exception):
         fields["expected"] = None if self.expected is None else str(self.expected)
         fields["found"] = None if self.found is None else str(self.found)
         return {"code": self.code, "message": self.message, **fields}
+
+
+@contextmanager
+def about_case(case: str) -> Generator[None, None, None]:
+    """An error raised inside names the case, where it names none yet."""
+    try:
+        yield
+    except SegbenchError as error:
+        error.case = error.case or case
+        raise
 
 
 class BackendUnavailable(SegbenchError):  # noqa: N818 - the name is part of the public interface
@@ -105,9 +127,9 @@ def unknown_name(what: str, name: str, known: Sequence[str], *, listing: str) ->
     """
     near = nearest_names(name, known)
     hint = f"did you mean {' or '.join(near)}?   " if near else ""
-    return SegbenchError(
-        "SB101", f"no {what} called '{name}'", found=name, expected=list(near), mend=f"{hint}all: {listing}"
-    )
+    own = "   your own cards: --cards DIR or SEGBENCH_CARDS" if what in {"model", "dataset"} else ""
+    mend = f"{hint}all: {listing}{own}"
+    return SegbenchError("SB101", f"no {what} called '{name}'", found=name, expected=list(near), mend=mend)
 
 
 def nearest_names(name: str, known: Sequence[str], *, count: int = 3) -> list[str]:

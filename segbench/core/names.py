@@ -1,30 +1,81 @@
-"""Case ids become file names, on any system: what may be one, and the path it gives.
+"""Case ids become file names, on any system: what may be one, and the path it gives; names of other formats.
 
-Ids come from foreign folders, tables and JSON files. One that is not plain could leave the folder of results,
-hide a file, or name a device on Windows, where results of a cluster are opened later.
+Ids come from foreign folders, tables and JSON files. One could leave the folder of results, hide a file, or
+name a device on Windows, where results of a cluster are opened later. Letters of every script are letters.
 """
 
 from __future__ import annotations
 
 import re
+import unicodedata
 from pathlib import Path
 
 from segbench.core.errors import SegbenchError
 
-CASE_PATTERN = r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}"
+CASE_RULE = (
+    "a letter or digit of any script, then letters, digits, blanks and any of ._-+,()[]&=@, at most 128 "
+    "characters, no '..', no dot or blank at the end, and no name that a system reserves (CON, NUL, ...)"
+)
+"""What may be a case id, in words; `is_safe_case` is the rule itself."""
 
+_LONGEST, _LONGEST_BYTES = 128, 200
+_SIGNS = frozenset(" ._-+,()[]&=@")
 _RESERVED = re.compile(r"(?:con|prn|aux|nul|conin\$|conout\$|com[0-9]|lpt[0-9])(?:\..*)?", re.IGNORECASE)
 """Names of devices on Windows, with any ending."""
 
 
 def is_safe_case(text: str) -> bool:
-    """Whether an id may be a file name: letters, digits, `.`, `_`, `-`; no `..`, no device of Windows."""
+    """Whether a text may be a case id: it never leaves a folder, and every system can hold it (`CASE_RULE`).
+
+    The one rule for datasets, evaluations and scores that are taken in.
+    """
+    if not 0 < len(text) <= _LONGEST or len(text.encode("utf-8", "surrogatepass")) > _LONGEST_BYTES:
+        return False
+    # L letters, M marks (accents that stand by themselves, vowel signs), N numbers.
+    kinds = [unicodedata.category(character)[0] for character in text]
+    plain = all(kind in "LMN" or sign in _SIGNS for kind, sign in zip(kinds, text, strict=True))
     return (
-        re.fullmatch(CASE_PATTERN, text) is not None
+        plain
+        and kinds[0] in "LN"
         and ".." not in text
-        and not text.endswith(".")
+        and text[-1] not in " ."
         and _RESERVED.fullmatch(text) is None
     )
+
+
+def folded_case(text: str) -> str:
+    """What ids have in common that some systems take for one name: capitals, accents spelt two ways."""
+    return unicodedata.normalize("NFC", unicodedata.normalize("NFC", text).casefold())
+
+
+_ITK = "sitk.WriteImage(sitk.ReadImage({old}), {new})"
+_NIBABEL = "nibabel.save(nibabel.load({old}), {new})"
+_ARRAY = "nibabel.save(nibabel.Nifti1Image(array, affine), {new})"
+_OTHER_FORMATS: tuple[tuple[tuple[str, ...], str, str], ...] = (
+    ((".mhd",), "MetaImage with a file of its own for the voxels", _ITK),
+    ((".hdr", ".img"), "an ANALYZE or NIfTI pair .hdr/.img", _NIBABEL),
+    ((".mgz", ".mgh"), "FreeSurfer", "mri_convert {old} {new}, or " + _NIBABEL),
+    ((".mnc",), "MINC", "mnc2nii {old} {new}"),
+    ((".dcm",), "DICOM", "dcm2niix for images; a DICOM-SEG with segimage2itkimage of dcmqi"),
+    ((".nii.bz2", ".nii.zst"), "NIfTI under another compression", "bunzip2 or unzstd {old}"),
+    ((".npy", ".npz", ".h5", ".mat"), "an array, which has no voxel size", _ARRAY),
+    (
+        (".tif", ".tiff", ".png"),
+        "a picture, which has no voxel size",
+        _ITK + " of the stack, with its spacing set",
+    ),
+)
+"""Endings of volumes that are not read: what they are, and what writes them again as NIfTI."""
+
+
+def other_format(name: str) -> tuple[str, str, str] | None:
+    """(stem, what it is, how to convert it) of a file whose format is not read; None for any other name."""
+    for endings, what, how in _OTHER_FORMATS:
+        ending = next((ending for ending in endings if name.lower().endswith(ending)), "")
+        if ending and len(name) > len(ending):
+            stem = name[: -len(ending)]
+            return stem, what, how.format(old=repr(name), new=repr(f"{stem}.nii.gz"))
+    return None
 
 
 def case_path(folder: Path, case: str, ending: str) -> Path:
@@ -43,7 +94,7 @@ def case_path(folder: Path, case: str, ending: str) -> Path:
             "SB339",
             "a case has a name that may not be a file name",
             path=folder,
-            expected="letters, digits, '.', '_', '-', at most 128",
+            expected=CASE_RULE,
             found=repr(case),
         )
     path = folder / f"{case}{ending}"

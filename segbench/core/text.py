@@ -14,3 +14,8 @@ def printable(text: str) -> str:
 def one_line(text: str) -> str:
     """A name of others for a table or amid other words: no line of it passes for one of ours."""
     return printable(text).replace("\n", "\\n").replace("\t", "\\t")
+
+
+def count(number: int, noun: str) -> str:
+    """`1 cell`, `2 cells`."""
+    return f"{number} {noun}{'' if number == 1 else 's'}"

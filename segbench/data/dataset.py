@@ -13,11 +13,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from segbench.cards.dataset_card import DatasetCard
-from segbench.core.errors import SegbenchError
+from segbench.core.errors import SegbenchError, about_case
 from segbench.data.adapters import CaseFiles, Discovery
 from segbench.data.finding import Finding, finding
+from segbench.data.grids import on_grid_of
 from segbench.volumes import Volume, read_header, read_label_map, read_volume
-from segbench.volumes.geometry import compare_geometry, unit_mend
 from segbench.volumes.header import VolumeHeader
 from segbench.volumes.volume import DEFAULT_MAX_BYTES
 
@@ -132,8 +132,7 @@ class Dataset:
         array[0] = first.array
         for index, channel in enumerate(order[1:], start=1):
             volume = self._read(files.images[channel], case)
-            self._same_grid(first, volume, files, files.images[channel])
-            array[index] = volume.array
+            array[index] = on_grid_of(first, volume, case=case, path=files.images[channel]).array
         return self._on_reference_grid(Volume(array, *_grid(first)), files)
 
     def read_reference(self, case: str) -> Volume:
@@ -150,10 +149,8 @@ class Dataset:
             message = f"case {case} has no reference"
             raise SegbenchError("SB303", message, case=case, path=self.root, details=list(files.missing))
         if isinstance(files.references, Path):
-            try:
+            with about_case(case):
                 return read_label_map(files.references, labels=self.card.labels, max_bytes=self.max_bytes)
-            except SegbenchError as error:
-                raise _of_case(error, case) from None
         return self._paint(files, files.references)
 
     def read_grid(self, case: str) -> VolumeHeader:
@@ -164,13 +161,11 @@ class Dataset:
         files = self.case(case)
         if not files.files:
             raise SegbenchError("SB303", f"case {case} has no file", case=case, path=self.root)
-        try:
+        with about_case(case):
             headers = [read_header(path, max_bytes=self.max_bytes) for path in files.reference_files[:1]]
             if not headers or not headers[0].positioned:
                 images = [path for path in files.files if path in files.images.values()]
                 headers += [read_header(path, max_bytes=self.max_bytes) for path in images[:1]]
-        except SegbenchError as error:
-            raise _of_case(error, case) from None
         return next((header for header in headers if header.positioned), headers[0])
 
     def split_files(self) -> dict[str, Path]:
@@ -246,10 +241,8 @@ class Dataset:
         return tuple(sorted(named_ids(self.split_files().values()) - set(self.discovery.cases)))
 
     def _read(self, path: Path, case: str) -> Volume:
-        try:
+        with about_case(case):
             return read_volume(path, max_bytes=self.max_bytes)
-        except SegbenchError as error:
-            raise _of_case(error, case) from None
 
     def _need_whole(self, files: CaseFiles) -> None:
         absent = [channel for channel in self.card.channels.order if channel not in files.images]
@@ -264,10 +257,8 @@ class Dataset:
 
     def _read_stacked(self, files: CaseFiles) -> Volume:
         path = files.images[files.stacked[0]]
-        try:
+        with about_case(files.case):
             volume = read_volume(path, max_bytes=self.max_bytes, allow_channels=True)
-        except SegbenchError as error:
-            raise _of_case(error, files.case) from None
         channels = volume.array.shape[0] if volume.array.ndim == 4 else 1
         if channels != len(files.stacked):
             raise SegbenchError(
@@ -287,62 +278,29 @@ class Dataset:
         if files.references is None:
             return image
         path = files.reference_files[0]
-        try:
+        with about_case(files.case):
             header = read_header(path, max_bytes=self.max_bytes)
-        except SegbenchError as error:
-            raise _of_case(error, files.case) from None
-        self._same_grid(image, header, files, path)
+        image = on_grid_of(header, image, case=files.case, path=path)
         # A reference that does not say where it lies leaves that to the image.
         return Volume(image.array, *_grid(header)) if header.positioned or not image.positioned else image
-
-    def _same_grid(self, first: Volume, other: Volume | VolumeHeader, files: CaseFiles, path: Path) -> None:
-        """Refuse files of one case that do not lie on one grid; nothing is resampled to make them fit."""
-        compared = compare_geometry(first, other)
-        if compared.same_grid:
-            return
-        mend = None
-        if compared.equal_after_reorientation:
-            # Voxel values would still correspond, but a dataset whose files disagree is asked to say so.
-            mend = "the grids are equal after reorientation: write both files in the same order of axes"
-        if not compared.shape_equal:
-            code, message = "SB307", "shapes (z, y, x) differ"
-            expected, found = str(first.shape_zyx), str(other.shape_zyx)
-        elif not compared.spacing_equal:
-            code, message = "SB308", "spacings (z, y, x) in mm differ"
-            expected, found = str(first.spacing_mm), str(other.spacing_mm)
-            mend = mend or unit_mend(first, other)
-        else:
-            code, message = "SB309", "origin or direction differ"
-            expected, found = "the same place", f"{compared.displacement_voxels:.3g} voxels apart"
-        raise SegbenchError(
-            code,
-            f"case {files.case}: {message}",
-            path=path,
-            case=files.case,
-            expected=expected,
-            found=found,
-            mend=mend,
-        )
 
     def _paint(self, files: CaseFiles, masks: Mapping[str, Path]) -> Volume:
         value_of = {name: value for value, name in self.card.labels.items()}
         first: Volume | None = None
         painted: NDArray[np.uint8] | None = None
         for name, path in masks.items():
-            try:
+            with about_case(files.case):
                 mask = read_label_map(path, max_bytes=self.max_bytes)
-            except SegbenchError as error:
-                raise _of_case(error, files.case) from None
             if first is None or painted is None:
                 first, painted = mask, np.zeros(mask.shape_zyx, dtype=np.uint8)
             else:
-                self._same_grid(first, mask, files, path)
+                mask = on_grid_of(first, mask, case=files.case, path=path)
             values = np.unique(mask.array)
             strange = sorted(set(values.tolist()) - set(MASK_VALUES))
             if strange or {1, 255} <= set(values.tolist()):
                 raise SegbenchError(
                     "SB315",
-                    f"case {files.case}: {path.name} is no mask",
+                    f"case {files.case}: {path.name} is not a mask",
                     path=path,
                     case=files.case,
                     expected="0 and 1 (or 0 and 255)",
@@ -357,17 +315,3 @@ def _grid(
     grid: Volume | VolumeHeader,
 ) -> tuple[tuple[float, float, float], NDArray[np.float64], int, int, str]:
     return grid.spacing_mm, grid.affine, grid.sform_code, grid.qform_code, grid.unit
-
-
-def _of_case(error: SegbenchError, case: str) -> SegbenchError:
-    """The same error, naming the case."""
-    return SegbenchError(
-        error.code,
-        error.message,
-        path=error.path,
-        case=error.case or case,
-        expected=error.expected,
-        found=error.found,
-        mend=error.mend,
-        details=error.details,
-    )

@@ -13,7 +13,7 @@ from segbench.data.opening import how_to_get, phantom_kind
 
 def describe_dataset(card: DatasetCard) -> dict[str, Any]:
     """The facts of a dataset card for people: availability, layout, labels, regions, splits, citation."""
-    availability = card.availability
+    availability, kind = card.availability, phantom_kind(card)
     return {
         "slug": card.slug,
         "title": card.title,
@@ -31,7 +31,7 @@ def describe_dataset(card: DatasetCard) -> dict[str, Any]:
             "looked for as": list(card.location.folders),
             "adapter": card.layout.adapter,
             "example": example_tree(card),
-            "try it on phantoms": f"segbench data phantom {phantom_kind(card)} DIR",
+            "try it on phantoms": None if kind is None else f"segbench data phantom {kind} DIR",
         },
         "expected cases": card.expected.cases,
         "note on the count": card.expected.note,

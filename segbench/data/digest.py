@@ -18,6 +18,7 @@ from segbench.data.dataset import Dataset
 from segbench.data.verify.cache import open_cache
 from segbench.data.verify.facts import FileFacts
 from segbench.data.verify.gather import Advance, DatasetFacts, gather, masks_of, roles_of
+from segbench.data.verify.view import channels_of
 
 LABEL = "label"
 """Name of the reference among the channels of a case."""
@@ -42,8 +43,7 @@ def dataset_digest(
         advance: is told the number of cases done.
 
     A file that cannot be read counts with its code and the digest of its bytes: one bad case, of which the
-        split
-    at hand may know nothing, does not keep a dataset from having a digest.
+    split at hand may know nothing, does not keep a dataset from having a digest.
 
     Raises:
         SegbenchError: SB324 when the dataset has no such case.
@@ -72,17 +72,6 @@ def digest_of_facts(dataset: Dataset, facts: DatasetFacts, cases: Iterable[str])
         files = dataset.case(case)
         lines += [f"{case}\t{name}\t{digest}\n" for name, digest in _digests(dataset, files, facts).items()]
     return hashlib.sha256("".join(sorted(lines)).encode()).hexdigest()
-
-
-def channel_digests(files: CaseFiles, facts: DatasetFacts) -> dict[str, str]:
-    """Array digest of each channel of a case, as far as its files could be read."""
-    found: dict[str, str] = {}
-    for channel, path in files.images.items():
-        entry = facts.files.get(path)
-        index = files.stacked.index(channel) if files.stacked else 0
-        if entry is not None and index < len(entry.channels):
-            found[channel] = entry.channels[index].digest
-    return found
 
 
 def check_unchanged(dataset: Dataset, cases: Iterable[str]) -> None:
@@ -115,7 +104,7 @@ def check_unchanged(dataset: Dataset, cases: Iterable[str]) -> None:
 def _digests(dataset: Dataset, files: CaseFiles, facts: DatasetFacts) -> dict[str, str]:
     """Array digests by channel and `label`; what cannot be read is told by its code and its bytes."""
     digests = {channel: _refused(facts.files[path]) for channel, path in files.images.items()}
-    digests.update(channel_digests(files, facts))
+    digests |= {channel: voxels.digest for channel, voxels in channels_of(files, facts).items()}
     if isinstance(files.references, Path):
         entry = facts.files[files.references]
         digests[LABEL] = _refused(entry) if entry.label is None else entry.label.digest

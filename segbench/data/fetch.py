@@ -19,7 +19,7 @@ import shutil
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
@@ -146,8 +146,8 @@ def download(
     """
     _check_url(url)
     path = Path(target)
-    expected = _Expected(sha256, md5, bytes)
-    if path.is_file() and expected.fault(path) is None:
+    digests = {"sha256": sha256, "md5": md5}
+    if path.is_file() and _fault(path, bytes, digests) is None:
         return path
     part = path.with_name(path.name + ".part")
     part.parent.mkdir(parents=True, exist_ok=True)
@@ -156,7 +156,7 @@ def download(
         if attempt:
             time.sleep(pauses[attempt - 1])
         try:
-            _take(url, part, expected, progress, timeout_s)
+            _take(url, part, bytes, progress, timeout_s)
             break
         except _Again as reason:
             failures.append(str(reason))
@@ -169,7 +169,7 @@ def download(
             details=list(dict.fromkeys(failures)),
             mend=f"run the same command again to go on, or take {url} by hand and put it at {path}",
         )
-    fault = expected.fault(part)
+    fault = _fault(part, bytes, digests)
     if fault is not None:
         _forget(part)
         raise SegbenchError(
@@ -185,23 +185,14 @@ def download(
     return path
 
 
-@dataclass(frozen=True, slots=True)
-class _Expected:
-    """What is known of a file beforehand."""
-
-    sha256: str | None
-    md5: str | None
-    bytes: int | None
-
-    def fault(self, path: Path) -> tuple[str, str] | None:
-        """(expected, found) of the first difference, or None."""
-        size = path.stat().st_size
-        if self.bytes is not None and size != self.bytes:
-            return f"{self.bytes:,} bytes", f"{size:,} bytes"
-        for name, value in (("sha256", self.sha256), ("md5", self.md5)):
-            if value is not None and (found := _digest(path, name)) != value.lower():
-                return f"{name} {value}", f"{name} {found}"
-        return None
+def _fault(path: Path, size: int | None, digests: Mapping[str, str | None]) -> tuple[str, str] | None:
+    """(expected, found) of the first difference from what is known of a file beforehand, or None."""
+    if size is not None and path.stat().st_size != size:
+        return f"{size:,} bytes", f"{path.stat().st_size:,} bytes"
+    for name, value in digests.items():
+        if value is not None and (found := _digest(path, name)) != value.lower():
+            return f"{name} {value}", f"{name} {found}"
+    return None
 
 
 class _SameScheme(urllib.request.HTTPRedirectHandler):
@@ -223,7 +214,7 @@ class _SameScheme(urllib.request.HTTPRedirectHandler):
         return super().redirect_request(req, fp, code, msg, headers, newurl)
 
 
-def _take(url: str, part: Path, expected: _Expected, progress: Progress | None, timeout_s: float) -> None:
+def _take(url: str, part: Path, size: int | None, progress: Progress | None, timeout_s: float) -> None:
     """One try: continue the part when the server allows it, else begin again."""
     have, validator = _resumable(part, url)
     request = urllib.request.Request(url, headers={"User-Agent": "segbench", "Accept-Encoding": "identity"})
@@ -234,17 +225,17 @@ def _take(url: str, part: Path, expected: _Expected, progress: Progress | None, 
         if not (answer.status == 206 and _continues(answer.headers.get("Content-Range"), have)):
             have = 0
         total = _total(answer, have)
-        if expected.bytes is not None and total is not None and total != expected.bytes:
+        if size is not None and total is not None and total != size:
             _forget(part)
             raise SegbenchError(
                 "SB333",
                 f"what {url} offers is not what was announced",
-                expected=f"{expected.bytes:,} bytes",
+                expected=f"{size:,} bytes",
                 found=f"{total:,} bytes",
                 path=part.with_suffix(""),
             )
         _remember(part, url, answer.headers)
-        got = _copy(answer, part, have, total, expected.bytes, progress)
+        got = _copy(answer, part, have, total, size, progress)
     if total is not None and got < total:
         raise _Again(f"the connection was cut at {got:,} of {total:,} bytes")
 

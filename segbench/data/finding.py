@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from segbench.core.catalogue import CATALOGUE
+from segbench.core.errors import SegbenchError
 
 Severity = Literal["error", "warning", "info"]
 SEVERITIES: tuple[Severity, ...] = ("error", "warning", "info")
@@ -105,4 +106,17 @@ def finding(
         expected=None if expected is None else str(expected),
         found=None if found is None else str(found),
         mend=mend or CATALOGUE[code].mend,
+    )
+
+
+def finding_of(error: SegbenchError, *, message: str | None = None, file: str | None = None) -> Finding:
+    """The finding that an error tells of, under another message where one is given."""
+    return finding(
+        error.code,
+        "error",
+        error.message if message is None else message,
+        file=file,
+        expected=error.expected,
+        found=error.found,
+        mend=error.mend,
     )

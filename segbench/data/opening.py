@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Sequence
 from pathlib import Path
 
 from segbench.cards import find_card_folder, list_dataset_cards, load_dataset_card
@@ -12,6 +13,7 @@ from segbench.core.environment import data_dir as resolve_data_dir
 from segbench.core.errors import SegbenchError
 from segbench.data.adapters import discover
 from segbench.data.dataset import Dataset
+from segbench.data.finding import Finding
 from segbench.data.recognise import describe_folder
 from segbench.volumes.volume import DEFAULT_MAX_BYTES
 
@@ -21,7 +23,9 @@ PHANTOM_OF = {
     "aiib2023": "aiib",
     "abdomenatlas-1.0-mini": "abdomenatlas",
 }
-_PHANTOM_BY_ADAPTER = {"paired-folders": "crc", "case-folder": "brats", "msd": "msd", "nnunet": "msd"}
+"""The kind of phantom that has a dataset's layout; beside these every dataset of MSD."""
+MISSION = tuple(PHANTOM_OF)
+"""The four datasets of the README, for which `--dataset mission` stands."""
 
 
 def open_dataset(
@@ -60,7 +64,7 @@ def open_dataset(
     _refuse_pseudo_labels(card, root)
     discovery = discover(card, root)
     if not discovery.cases:
-        raise _no_case(card, root, [finding.message for finding in discovery.findings])
+        raise _no_case(card, root, discovery.findings)
     return Dataset(card, root, discovery, splits_folder, max_bytes)
 
 
@@ -92,11 +96,11 @@ def _splits_of(slug: str) -> Path | None:
     return find_card_folder("datasets", slug) / "splits" if slug in list_dataset_cards() else None
 
 
-def phantom_kind(card: DatasetCard) -> str:
-    """The kind of phantom that has the layout of a card, or the nearest one."""
+def phantom_kind(card: DatasetCard) -> str | None:
+    """The kind of phantom that has just the layout of a card; None where there is none."""
     if card.phantom is not None:
         return card.phantom.kind
-    return PHANTOM_OF.get(card.slug, _PHANTOM_BY_ADAPTER[card.layout.adapter])
+    return PHANTOM_OF.get(card.slug, "msd" if card.layout.adapter == "msd" else None)
 
 
 def absent(card: DatasetCard, *, looked: list[Path], base: Path | None) -> SegbenchError:
@@ -105,14 +109,54 @@ def absent(card: DatasetCard, *, looked: list[Path], base: Path | None) -> Segbe
     source = "" if base is None else f" (from {_as_typed(base)})"
     lines = [f"looked in {first}{source}: the folder does not exist"]
     if others:
-        lines.append(f"nor is there {' or '.join(path.name for path in others)} beside it")
+        lines.append(f"also tried: {', '.join(path.name for path in others)}")
     lines.append(how_to_get(card, base))
+    kind, mend = phantom_kind(card), f"see segbench show dataset:{card.slug}"
+    if kind is not None:
+        mend = f"to try the same layout without it: segbench data phantom {kind} DIR"
+    if base is not None and base.resolve().name in card.location.folders:
+        mend = f"{_as_typed(base)} seems to be the dataset's own folder: --data-dir is the folder above it"
     return SegbenchError(
-        "SB301",
-        f"dataset {card.slug} is not here",
-        details=[line for line in lines if line],
-        mend=f"to try the same layout without it: segbench data phantom {phantom_kind(card)} DIR",
+        "SB301", f"dataset {card.slug} is not here", details=[line for line in lines if line], mend=mend
     )
+
+
+def availability(slugs: Sequence[str], data_dir: Path | str | None = None) -> list[list[str]]:
+    """One row for each dataset, those of the mission first: name, how to get it, size, whether it is here."""
+    rows: list[list[str]] = []
+    others = [slug for slug in slugs if slug not in MISSION]
+    for slug in [*(slug for slug in MISSION if slug in slugs), *others]:
+        card = load_dataset_card(slug)
+        sizes = [download.bytes for download in card.availability.download]
+        size = _megabytes(sum(s for s in sizes if s)) if sizes and all(sizes) else ""
+        kind, how = card.availability.kind, card.availability.homepage
+        if card.availability.download:
+            how = f"segbench data fetch {slug}"
+        elif kind != "public":
+            how = f"{kind}: {how}" if how else kind
+        rows.append([slug, how, size, "here" if find_root(card, data_dir) else "not here"])
+    return rows
+
+
+def in_one_table(
+    errors: Sequence[SegbenchError], slugs: Sequence[str], data_dir: Path | str | None = None
+) -> list[SegbenchError]:
+    """The errors of a command, its datasets that are not here (SB301) as one table where they are many."""
+    absent = [error for error in errors if error.code == "SB301"]
+    if len(absent) <= 2:
+        return list(errors)
+    rows = [["dataset", "how to get it", "size", "state"], *availability(slugs, data_dir)]
+    wide = [max(len(row[column]) for row in rows) for column in range(4)]
+    lines = ["  ".join(cell.ljust(w) for cell, w in zip(row, wide, strict=True)).rstrip() for row in rows]
+    base = resolve_data_dir(data_dir)
+    told = SegbenchError(
+        "SB301",
+        f"{len(absent)} of {len(slugs)} datasets are not here",
+        path=base,
+        details=lines,
+        mend="more on one: segbench show dataset:NAME; stand-ins for four: segbench data phantom all DIR",
+    )
+    return [*(error for error in errors if error.code != "SB301"), told]
 
 
 def _as_typed(base: Path) -> str:
@@ -159,14 +203,22 @@ def _refuse_pseudo_labels(card: DatasetCard, root: Path) -> None:
             )
 
 
-def _no_case(card: DatasetCard, root: Path, messages: list[str]) -> SegbenchError:
+def _no_case(card: DatasetCard, root: Path, findings: Sequence[Finding]) -> SegbenchError:
+    """SB311 with what was seen, and the way out that the first special finding names."""
+    special = (f.mend for f in findings if f.code in {"SB202", "SB339"})
     return SegbenchError(
         "SB311",
         f"no case of {card.slug} in {root}",
         path=root,
         expected=f"the layout of segbench show dataset:{card.slug}",
-        details=list(dict.fromkeys(messages))[:10],
+        details=_bounded(list(dict.fromkeys(finding.message for finding in findings))),
+        mend=next(special, None),
     )
+
+
+def _bounded(lines: list[str], most: int = 3) -> list[str]:
+    """The first lines and a count of the rest."""
+    return lines if len(lines) <= most else [*lines[:most], f"... and {len(lines) - most} more"]
 
 
 def _generate(card: DatasetCard, base: Path) -> Path:

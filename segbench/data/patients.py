@@ -10,7 +10,7 @@ from segbench.core.errors import SegbenchError
 
 __all__ = ["case_pattern_of", "looks_grouped"]
 
-_REST = r"[A-Za-z0-9._-]*"
+_REST = r".*"
 _FOLLOW_UP = re.compile(r"(?P<patient>.*\d.*?)[-_.][A-Za-z]{0,8}\d+")
 """An id that ends in a number of its own, such as patient001_02 or emb03_t120."""
 

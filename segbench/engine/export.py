@@ -22,7 +22,6 @@ from torch import Tensor
 
 from segbench.volumes.geometry import Orientation
 from segbench.volumes.linear import AxisTaps, decide_labels
-from segbench.volumes.linear_kernels import COMPILED
 from segbench.volumes.resample import nearest_index
 
 __all__ = ["PlaneExporter", "export_grid", "labels_from_logits", "to_stored_grid"]
@@ -156,7 +155,7 @@ class PlaneExporter:
         result = self.labels[planes]
         if self._plain:
             result[...] = self.table[_codes(slab[:, along_z.lower], self.by_sign).cpu().numpy()]
-        elif slab.device.type == "cpu" and COMPILED:
+        elif slab.device.type == "cpu":
             self.interpolated += decide_labels(slab.numpy(), taps, self.table, result, by_sign=self.by_sign)
         else:
             decided, count = _decide_on_device(slab, taps, self.by_sign, self.block)

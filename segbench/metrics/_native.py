@@ -21,8 +21,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from segbench.metrics import _kernels
-from segbench.metrics._threads import in_threads, threads_wanted
+from segbench.metrics import _kernels, _nearest
+from segbench.metrics.engines import in_threads, threads_wanted
 from segbench.metrics.measure import Measurement
 from segbench.metrics.overlap import Counts
 
@@ -273,7 +273,7 @@ def nearest_mm(
     slices = [slice(int(a), int(b)) for a, b in itertools.pairwise(edges)]
 
     def search(part: slice) -> int:
-        return _kernels.near(
+        return _nearest.near(
             queries[part], box, bits, offsets, disc.squares, disc.x_squares, disc.limit, squares[part]
         )
 
@@ -281,10 +281,10 @@ def nearest_mm(
         tables = [step_squares(size, value) for size, value in zip(shape, spacing_mm, strict=True)]
         extents = high - low + 1
         shifts = brick_shifts(spacing_mm, int(extents.prod()))
-        bricks = _kernels.build_bricks(targets, np.concatenate((low, extents)), shifts)
+        bricks = _nearest.build_bricks(targets, np.concatenate((low, extents)), shifts)
 
         def search_far(part: slice) -> None:
-            _kernels.far(queries[part], *bricks, *tables, squares[part])
+            _nearest.far(queries[part], *bricks, *tables, squares[part])
 
         in_threads(search_far, slices, parts, inner=True)
     return np.sqrt(squares, out=squares)
@@ -330,7 +330,7 @@ def disc_rows(spacing_mm: Spacing) -> Disc:
     order = order[squares[order] <= radius * radius]
     x_squares = np.append(step_squares(64, spacing_mm[2]), np.inf)
     # Rows beyond the disc start at the radius; what a window may miss starts one step beyond it.
-    limit = min(radius * radius, float(x_squares[_kernels.WINDOW + 1]))
+    limit = min(radius * radius, float(x_squares[_nearest.WINDOW + 1]))
     return Disc(np.stack((z[order], y[order]), axis=1).astype(np.int64), squares[order], x_squares, limit)
 
 
@@ -341,11 +341,11 @@ def step_squares(count: int, spacing: float) -> Reals:
 
 
 def _bit_map(targets: Longs, low: Longs, high: Longs, disc: Disc) -> tuple[Longs, NDArray[np.uint8]]:
-    """Return the bit map of the targets and where it lies; see `_kernels.near`."""
+    """Return the bit map of the targets and where it lies; see `_nearest.near`."""
     pad_z, pad_y = (int(abs(disc.steps[:, axis]).max()) for axis in (0, 1))
     planes, rows = (int(high[axis] - low[axis]) + 1 + 4 * pad for axis, pad in ((0, pad_z), (1, pad_y)))
     width = int(high[2] - low[2]) + 1
-    stride = (width + 32 + _kernels.X_PAD - _kernels.WINDOW) // 8 + 9
+    stride = (width + 32 + _nearest.X_PAD - _nearest.WINDOW) // 8 + 9
     box = np.array(
         [
             low[0] - 2 * pad_z, low[1] - 2 * pad_y, low[2], rows, stride,
@@ -354,7 +354,7 @@ def _bit_map(targets: Longs, low: Longs, high: Longs, disc: Disc) -> tuple[Longs
         dtype=np.int64,
     )  # fmt: skip
     bits = np.zeros(planes * rows * stride, dtype=np.uint8)
-    _kernels.build_bits(targets, box, bits)
+    _nearest.build_bits(targets, box, bits)
     return box, bits
 
 

@@ -2,7 +2,7 @@
 maps.
 
 Exact by definition, not by luck: a k-d tree finds the nearest boundary voxel in its own floating point
-arithmetic, which can pick the longer of two distances that differ in the last bit. `nearest_mm` therefore
+arithmetic, which can pick the longer of two distances that differ in the last bit. `nearest_squares`
 recomputes every distance from the integer positions by the formula of `surface.py` and looks at all
 neighbours that are as near as rounding can tell apart.
 """
@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from segbench.metrics.boxes import box_of
 from segbench.metrics.measure import Measurement
 from segbench.metrics.overlap import Counts
 from segbench.metrics.surface import boundary
@@ -26,7 +27,6 @@ if TYPE_CHECKING:
 
     Points = NDArray[np.integer[Any]]
     Distances = NDArray[np.float64]
-    Box = tuple[slice, slice, slice]
 
 
 def measure(
@@ -41,7 +41,7 @@ def measure(
         regions: name -> labels.
         distances: False leaves the distance lists out.
     """
-    box = occupied_box(reference, prediction)
+    box = box_of(reference, prediction)
     if box is None:
         return dict.fromkeys(regions, Measurement(Counts(0, 0, 0)))
     inner_reference, inner_prediction = reference[box], prediction[box]
@@ -54,22 +54,6 @@ def measure(
         )
         for name, labels in regions.items()
     }
-
-
-def occupied_box(*maps: LabelMap) -> Box | None:
-    """Return the smallest box that holds every non-zero voxel of the maps, or None when all are zero."""
-    occupied: Any = None
-    for labels in maps:
-        rows = labels.any(axis=2)
-        columns = labels.any(axis=(0, 1))
-        occupied = (rows, columns) if occupied is None else (occupied[0] | rows, occupied[1] | columns)
-    rows, columns = occupied
-    profiles = (rows.any(axis=1), rows.any(axis=0), columns)
-    if not profiles[0].any():
-        return None
-    spans = [np.flatnonzero(profile) for profile in profiles]
-    z, y, x = (slice(int(span[0]), int(span[-1]) + 1) for span in spans)
-    return z, y, x
 
 
 def region_mask(labels: LabelMap, members: tuple[int, ...]) -> NDArray[np.bool_]:
@@ -98,7 +82,7 @@ def _measure_region(
     )
     if not distances or not counts.reference or not counts.prediction:
         return Measurement(counts)
-    box = occupied_box(reference, prediction)
+    box = box_of(reference, prediction)
     assert box is not None
     # The crop holds every voxel of the region, so beyond its edge is "outside" exactly as beyond the array's.
     reference_border, prediction_border = boundary(reference[box]), boundary(prediction[box])
@@ -114,12 +98,12 @@ def surface_distances(source: NDArray[np.bool_], target: NDArray[np.bool_], spac
     points = np.argwhere(source)
     away = ~target[source]
     distances = np.zeros(len(points), dtype=np.float64)
-    distances[away] = nearest_mm(points[away], np.argwhere(target), spacing_mm)
+    distances[away] = np.sqrt(nearest_squares(points[away], np.argwhere(target), spacing_mm))
     return distances
 
 
-def nearest_mm(points: Points, targets: Points, spacing_mm: Spacing) -> Distances:
-    """Return the exact distance in mm from each point to the nearest target.
+def nearest_squares(points: Points, targets: Points, spacing_mm: Spacing) -> Distances:
+    """Return the exact squared distance in mm2 from each point to the nearest target.
 
     Args:
         points: (n, 3) integer voxel positions, z y x.
@@ -130,8 +114,9 @@ def nearest_mm(points: Points, targets: Points, spacing_mm: Spacing) -> Distance
         (n,) float64: the smallest value of the formula of `surface.py` over all targets, whatever the
         rounding of the search.
     """
+    best = np.full(len(points), np.inf)
     if not len(points):
-        return np.empty(0, dtype=np.float64)
+        return best
     # scipy.spatial takes a third of a second to import: only what needs a tree pays for it.
     spatial: Any = importlib.import_module("scipy.spatial")
 
@@ -139,27 +124,22 @@ def nearest_mm(points: Points, targets: Points, spacing_mm: Spacing) -> Distance
     tree: Any = spatial.cKDTree(targets * spacing, balanced_tree=False, compact_nodes=False)
     if rounding_free(spacing_mm, int(max(points.max(), targets.max()))):
         nearest: Points = tree.query(points * spacing, k=1)[1]
-        return np.sqrt(squared_mm(points, targets[nearest], spacing))
-    return np.sqrt(_nearest_among_ties(points, targets, spacing, tree))
-
-
-def _nearest_among_ties(points: Points, targets: Points, spacing: Distances, tree: Any) -> Distances:
-    """Return the smallest squared distances, looking at as many neighbours as may tie within rounding."""
+        return squared_mm(points, targets[nearest], spacing)
     # The tree works on rounded coordinates: an error of some ulp of the largest coordinate in each distance.
+    # As many neighbours are looked at as may tie within it.
     slack = 1e-12 * float(max((points * spacing).max(), (targets * spacing).max()))
-    best = np.full(len(points), np.inf)
     pending = np.arange(len(points))
     count = 2
     while len(pending):
         count = min(count, len(targets))
-        found, nearest = tree.query(points[pending] * spacing, k=list(range(1, count + 1)))
+        wanted = list(range(1, count + 1))
+        found, nearest = tree.query(points[pending] * spacing, k=wanted)
         for column in range(count):
             squared = squared_mm(points[pending], targets[nearest[:, column]], spacing)
             best[pending] = np.minimum(best[pending], squared)
         if count == len(targets):
             break
-        undecided = found[:, -1] <= found[:, 0] * (1.0 + 1e-12) + slack
-        pending = pending[undecided]
+        pending = pending[found[:, -1] <= found[:, 0] * (1.0 + 1e-12) + slack]
         count *= 4
     return best
 

@@ -12,10 +12,7 @@ ATM-22-Related-Work evaluation/ (definitions; no code).
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any, Literal
 
 import numpy as np
@@ -25,37 +22,11 @@ from segbench.metrics._runs import Mask, fill_holes, largest_piece
 from segbench.metrics.airway_tree import MARGIN, ReferenceTree, reference_tree
 from segbench.metrics.boxes import box_of
 from segbench.metrics.inputs import check_pair, check_spacing
+from segbench.metrics.scores import CaseScores
 
 Variant = Literal["aiib2023", "tree", "atm2022"]
 VARIANTS: tuple[str, ...] = ("aiib2023", "tree", "atm2022")
 SHARES = ("iou", "dlr", "dbr", "precision", "leakage", "amr")
-
-
-@dataclass(frozen=True, eq=False)
-class AirwayScores(Mapping[str, float]):
-    """The airway set of one case, read like a dict.
-
-    Keys: iou, dlr (tree length detected), dbr (branches detected), precision, leakage (descriptive), amr as
-    fractions, and the counts branches, branches_detected, skeleton_voxels.
-
-    Attributes:
-        values_by_name: name -> value; nan where not defined.
-        status: `ok` or which side is empty.
-        penalised: names whose value comes from a rule for empties.
-    """
-
-    values_by_name: Mapping[str, float]
-    status: str
-    penalised: frozenset[str] = frozenset()
-
-    def __getitem__(self, name: str) -> float:
-        return self.values_by_name[name]
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self.values_by_name)
-
-    def __len__(self) -> int:
-        return len(self.values_by_name)
 
 
 def evaluate_airway(
@@ -66,8 +37,9 @@ def evaluate_airway(
     variant: str = "aiib2023",
     branch_threshold: float = 0.8,
     cache: Path | None = None,
-) -> AirwayScores:
-    """Return the airway scores of one case.
+) -> CaseScores:
+    """Return the airway scores of one case: iou, dlr (tree length detected), dbr (branches detected),
+    precision, leakage (descriptive), amr as fractions; branches, branches_detected, skeleton_voxels.
 
     Args:
         reference: Label map, z y x; labels > 0 are airway.
@@ -105,7 +77,7 @@ def evaluate_airway(
 
 def _scores(
     truth: Mask, guess: Mask, found: Mask, tree: ReferenceTree, variant: str, threshold: float
-) -> AirwayScores:
+) -> CaseScores:
     """Return the scores; `found` says of each skeleton voxel whether it is predicted."""
     common = int(np.count_nonzero(truth & guess))
     n_truth, n_guess = int(np.count_nonzero(truth)), int(np.count_nonzero(guess))
@@ -135,10 +107,10 @@ def _scores(
         "branches_detected": float(detected),
         "skeleton_voxels": float(length),
     }
-    return AirwayScores(MappingProxyType(values | counts), "ok")
+    return CaseScores(values | counts, "ok", n_truth, n_guess)
 
 
-def _of_empties(truth: Mask, guess: Mask, variant: str, cache: Path | None) -> AirwayScores:
+def _of_empties(truth: Mask, guess: Mask, variant: str, cache: Path | None) -> CaseScores:
     """Both empty is right, anything else is as wrong as can be."""
     has_truth, has_guess = bool(truth.any()), bool(guess.any())
     good = not has_truth and not has_guess
@@ -163,4 +135,5 @@ def _of_empties(truth: Mask, guess: Mask, variant: str, cache: Path | None) -> A
     }
     status = "both_empty" if good else "prediction_empty" if has_truth else "reference_empty"
     penalised = frozenset(name for name in SHARES if name != "leakage")
-    return AirwayScores(MappingProxyType(values | counts), status, penalised)
+    voxels = int(np.count_nonzero(truth)), int(np.count_nonzero(guess))
+    return CaseScores(values | counts, status, *voxels, penalised)

@@ -9,67 +9,24 @@ from __future__ import annotations
 import importlib
 import math
 import sys
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from types import MappingProxyType, ModuleType
+from collections.abc import Iterable, Mapping, Sequence
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from segbench.metrics import _plain
+from segbench.metrics.boxes import box_of
 from segbench.metrics.engines import compiled_engine_wanted
 from segbench.metrics.inputs import check_pair, check_regions, check_spacing, check_tolerance, diagonal_mm
 from segbench.metrics.measure import Measurement, measured_values
-from segbench.metrics.policies import Status, check_policy, fill, penalised, status_of
-from segbench.metrics.registry import METRICS, resolve_metrics, suggestions
+from segbench.metrics.policies import check_policy, fill, penalised, status_of
+from segbench.metrics.registry import METRICS, resolve_metrics
+from segbench.metrics.scores import CaseScores
 
 if TYPE_CHECKING:
     from segbench.metrics.inputs import LabelMap, Regions, Spacing
 
-BACKENDS = ("native", "medpy", "monai")
-
 SMALL_VOXELS = 200_000
 """Voxels of the box that holds all labels up to which the plain engine is used while no kernel is loaded."""
-
-
-@dataclass(frozen=True, eq=False)
-class CaseScores(Mapping[str, float]):
-    """The metrics of one region of one case, read like a dict of python floats.
-
-    Attributes:
-        values_by_name: metric name -> value; nan where the policy or the definition says "not defined".
-        status: `ok` or which side is empty, or why there was no usable prediction.
-        reference_voxels: voxels of the region in the reference.
-        prediction_voxels: voxels of the region in the prediction, 0 when there was none.
-        penalised: names whose value comes from the empty policy, not from a measurement.
-    """
-
-    values_by_name: Mapping[str, float]
-    status: Status
-    reference_voxels: int
-    prediction_voxels: int
-    penalised: frozenset[str] = field(default_factory=frozenset)
-
-    def __post_init__(self) -> None:
-        """Freeze the values."""
-        object.__setattr__(self, "values_by_name", MappingProxyType(dict(self.values_by_name)))
-
-    def __getitem__(self, name: str) -> float:
-        return self.values_by_name[name]
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self.values_by_name)
-
-    def __len__(self) -> int:
-        return len(self.values_by_name)
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        arguments = (
-            dict(self.values_by_name),
-            self.status,
-            self.reference_voxels,
-            self.prediction_voxels,
-            self.penalised,
-        )
-        return CaseScores, arguments
 
 
 def evaluate_case(
@@ -81,7 +38,6 @@ def evaluate_case(
     metrics: Iterable[str] | None = None,
     nsd_tolerance_mm: float | Mapping[str, float] = 1.0,
     empty_policy: str = "worst",
-    backend: str = "native",
 ) -> dict[str, CaseScores]:
     """Return the scores of every region of one case.
 
@@ -96,7 +52,6 @@ def evaluate_case(
         nsd_tolerance_mm: tolerance of `nsd` in mm, one number or region -> number (`default` covers the
             rest). A distance equal to the tolerance is inside: the comparison is `d <= t * (1 + 1e-12)`.
         empty_policy: `worst`, `paper`, `brats`, `nan` or `inf` (`policies.py`).
-        backend: `native`, or `medpy` / `monai` as a cross-check.
 
     Returns:
         Region name -> `CaseScores`, in the order of `regions`. The same arrays give the same bits, whatever
@@ -104,7 +59,6 @@ def evaluate_case(
 
     Raises:
         ValueError: unequal shapes, wrong rank, spacing, region, tolerance, or an unknown name.
-        BackendUnavailable: the backend's package is not installed.
 
     Source: the formulas' sources stand in `registry.METRICS`.
     """
@@ -113,12 +67,10 @@ def evaluate_case(
     spacing = check_spacing(spacing_mm)
     region_labels = check_regions(regions)
     tolerances = check_tolerance(nsd_tolerance_mm, region_labels)
-    if backend not in BACKENDS:
-        raise ValueError(f"unknown backend {backend!r}{suggestions(backend, BACKENDS)}")
     reference_map, prediction_map = check_pair(reference, prediction)
     diagonal = diagonal_mm(reference_map.shape, spacing)
 
-    need_distances = backend == "native" and any(METRICS[name].needs == "distances" for name in names)
+    need_distances = any(METRICS[name].needs == "distances" for name in names)
     measurements = measure(
         reference_map, prediction_map, spacing_mm=spacing, regions=region_labels, distances=need_distances
     )
@@ -128,20 +80,10 @@ def evaluate_case(
         status = status_of(counts.reference, counts.prediction)
         if status != "ok":
             values = fill(names, status, policy=policy, diagonal_mm=diagonal)
-        elif backend == "native":
+        else:
             values = measured_values(measurement, names, tolerances[region])
             if "cldice" in names:
                 values["cldice"] = _cldice(reference_map, prediction_map, region_labels[region])
-        else:
-            values = _from_backend(
-                backend,
-                reference_map,
-                prediction_map,
-                region_labels[region],
-                names,
-                spacing,
-                tolerances[region],
-            )
         scores[region] = CaseScores(
             {name: float(values[name]) for name in names},
             status,
@@ -170,7 +112,7 @@ def _compiled_engine_pays(reference: LabelMap, prediction: LabelMap) -> bool:
         return True
     if reference.size <= SMALL_VOXELS:
         return False
-    box = _plain.occupied_box(reference, prediction)
+    box = box_of(reference, prediction)
     return box is not None and math.prod(part.stop - part.start for part in box) > SMALL_VOXELS
 
 
@@ -182,28 +124,8 @@ def _native_engine() -> ModuleType:
 
 
 def _cldice(reference: LabelMap, prediction: LabelMap, labels: tuple[int, ...]) -> float:
-    cldice: Any = importlib.import_module("segbench.metrics.cldice").cldice
-    box = _plain.occupied_box(reference, prediction)
+    from segbench.metrics.skeleton import cldice
+
+    box = box_of(reference, prediction)
     assert box is not None
-    return float(
-        cldice(_plain.region_mask(reference[box], labels), _plain.region_mask(prediction[box], labels))
-    )
-
-
-def _from_backend(
-    backend: str,
-    reference: LabelMap,
-    prediction: LabelMap,
-    labels: tuple[int, ...],
-    names: tuple[str, ...],
-    spacing_mm: Spacing,
-    tolerance_mm: float,
-) -> dict[str, float]:
-    module = importlib.import_module(f"segbench.metrics.backends.{backend}_backend")
-    return module.scores(
-        _plain.region_mask(reference, labels),
-        _plain.region_mask(prediction, labels),
-        names=names,
-        spacing_mm=spacing_mm,
-        tolerance_mm=tolerance_mm,
-    )
+    return cldice(_plain.region_mask(reference[box], labels), _plain.region_mask(prediction[box], labels))

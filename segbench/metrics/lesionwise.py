@@ -15,63 +15,16 @@ challenges.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from types import MappingProxyType
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from segbench.metrics._ndimage import CORNERS, EDGES, Mask, boxes_of, dilate, label
-from segbench.metrics.boxes import Box, box_of
+from segbench.metrics.boxes import Box, Mask, box_of, boxes_of, connected, dilate, label
 from segbench.metrics.evaluate import evaluate_case
 from segbench.metrics.inputs import check_pair, check_regions, check_spacing
-
-
-@dataclass(frozen=True, slots=True)
-class Lesion:
-    """One lesion of the reference.
-
-    Attributes:
-        volume_mm3: Volume of its reference voxels.
-        components: Predicted components that match it.
-        dice: Against the union of those components, 0 when unmatched.
-        hd95_mm: Likewise, the penalty when unmatched.
-        kept: Whether it is large enough to count.
-    """
-
-    volume_mm3: float
-    components: int
-    dice: float
-    hd95_mm: float
-    kept: bool
-
-
-@dataclass(frozen=True, eq=False)
-class LesionScores(Mapping[str, float]):
-    """The lesion-wise set of one region, read like a dict; see `registry.METRICS` for the names.
-
-    Attributes:
-        values_by_name: name -> value.
-        status: `ok` or which side of the region is empty.
-        lesions: Every lesion in raster order of its first voxel, the ignored ones too.
-        penalised: Names of ranked scores whose value comes from a rule for empties.
-    """
-
-    values_by_name: Mapping[str, float]
-    status: str
-    lesions: tuple[Lesion, ...]
-    penalised: frozenset[str] = frozenset()
-
-    def __getitem__(self, name: str) -> float:
-        return self.values_by_name[name]
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self.values_by_name)
-
-    def __len__(self) -> int:
-        return len(self.values_by_name)
+from segbench.metrics.scores import CaseScores, Lesion
 
 
 def evaluate_lesions(
@@ -83,7 +36,7 @@ def evaluate_lesions(
     dilation_iterations: int = 3,
     minimum_volume_mm3: float = 50.0,
     penalty_mm: float = 374.0,
-) -> dict[str, LesionScores]:
+) -> dict[str, CaseScores]:
     """Return the lesion-wise scores of every region of one case.
 
     Args:
@@ -110,7 +63,7 @@ def evaluate_lesions(
         metrics=["dice", "hd95_max"],
         empty_policy="brats",
     )
-    results: dict[str, LesionScores] = {}
+    results: dict[str, CaseScores] = {}
     for name, values in labels.items():
         truth, guess = np.isin(truth_map, values), np.isin(guess_map, values)
         lesions, false = _lesions(
@@ -123,7 +76,9 @@ def evaluate_lesions(
         }
         ranked = ("lesionwise_dice", "lesionwise_hd95", "legacy_dice", "legacy_hd95")
         penalised = frozenset(ranked) if whole.status != "ok" else frozenset[str]()
-        results[name] = LesionScores(MappingProxyType(scores), whole.status, lesions, penalised)
+        results[name] = CaseScores(
+            scores, whole.status, whole.reference_voxels, whole.prediction_voxels, penalised, lesions
+        )
     return results
 
 
@@ -170,8 +125,8 @@ def _lesions(
     if box is None:
         return (), 0
     truth, guess = truth[box], guess[box]
-    grown, n_lesions = label(dilate(truth, EDGES, steps), CORNERS)
-    parts, n_parts = label(guess, CORNERS)
+    grown, n_lesions = label(dilate(truth, connected(2), steps), connected(3))
+    parts, n_parts = label(guess, connected(3))
     # Both tables at once: which part lies in which grown lesion, and how much of the lesion it covers.
     touch = _joint(grown, parts, n_lesions, n_parts)
     owner = np.where(truth, grown, 0)

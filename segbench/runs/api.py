@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 from segbench.cards import list_dataset_cards, list_model_cards, load_dataset_card, load_model_card
 from segbench.core.environment import results_dir
 from segbench.core.errors import SegbenchError, unknown_name
+from segbench.data.opening import MISSION
 from segbench.runs.cell import Execution
 from segbench.runs.drive import Outcome, run_plan
 from segbench.runs.plan import Request, make_plan
@@ -88,7 +89,9 @@ def make_request(
     real = [slug for slug in datasets if not _is(slug, load_dataset_card, lambda card: card.is_phantom)]
     return Request(
         models=expand_names(model, models, what="model", everything=networks),
-        datasets=expand_names(dataset, datasets, what="dataset", everything=real),
+        datasets=expand_names(
+            dataset, datasets, what="dataset", everything=real, groups={"mission": MISSION}
+        ),
         results=results_dir(results),
         protocol=protocol,
         overrides=overrides,
@@ -111,9 +114,14 @@ def _is(slug: str, load: Callable[[str], Card], what: Callable[[Card], bool]) ->
 
 
 def expand_names(
-    names: str | Sequence[str], known: Sequence[str], *, what: str, everything: Sequence[str]
+    names: str | Sequence[str],
+    known: Sequence[str],
+    *,
+    what: str,
+    everything: Sequence[str],
+    groups: Mapping[str, Sequence[str]] | None = None,
 ) -> list[str]:
-    """Names with "all" and globs replaced, in order, without repeats.
+    """Names with "all", groups and globs replaced, in order, without repeats.
 
     Raises:
         SegbenchError: SB101 with suggestions for an unknown name or a glob that fits nothing.
@@ -124,10 +132,18 @@ def expand_names(
     for name in [names] if isinstance(names, str) else names:
         if name == "all":
             matches: Sequence[str] = everything
+        elif groups and name in groups:
+            matches = groups[name]
         elif any(character in name for character in "*?["):
             matches = [candidate for candidate in known if fnmatchcase(candidate, name)]
         else:
             matches = [name] if name in known else []
+        if not matches and what == "dataset" and Path(name).is_dir():
+            raise SegbenchError(
+                "SB101",
+                f"{name} is a folder, not the name of a dataset",
+                mend=f"segbench data import dataset {name} --output cards, then its slug with --cards cards",
+            )
         if not matches:
             raise unknown_name(what, name, known, listing=f"segbench list {what}s")
         found.extend(matches)

@@ -33,6 +33,7 @@ def verify_stage(cell: ActiveCell) -> StageResult:
         SegbenchError: The first error that concerns the split, the others as details.
     """
     from segbench.data.verify.api import verify
+    from segbench.data.verify.report import grouped
 
     with ExitStack() as bars:
 
@@ -63,16 +64,13 @@ def verify_stage(cell: ActiveCell) -> StageResult:
             mend=first.mend,
             details=[f"{f.code} {f.case or ''} {f.message}" for f in stopping[1:20]],
         )
-    for finding in errors:
-        cell.warn(f"{finding.code}: {finding.case or finding.file}: {finding.message} (outside the split)")
-    unused: list[str] = []
-    for finding in report.findings:
-        if finding.severity != "warning":
-            continue
-        if finding.code == "SB324" and finding.case is not None and finding.case not in ours:
-            unused.append(finding.case)  # often all but a few, by --limit or a list: one line for all
-        else:
-            cell.warn(f"{finding.code}: {finding.case or finding.file or 'dataset'}: {finding.message}")
+    for line in grouped(errors):
+        cell.warn(f"{line} (outside the split)")
+    warnings = [finding for finding in report.findings if finding.severity == "warning"]
+    # Often all but a few, by --limit or a list: one line for all.
+    unused = [f.case for f in warnings if f.code == "SB324" and f.case is not None and f.case not in ours]
+    for line in grouped(f for f in warnings if f.code != "SB324" or f.case not in unused):
+        cell.warn(line)
     if unused:
         cell.warn(f"SB324: split {cell.split.name} does not use {len(unused)} cases, such as {unused[0]}")
     return StageResult(artefact=report.digest or "", facts={"counts": report.counts})

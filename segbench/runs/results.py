@@ -186,8 +186,6 @@ def evaluate_stage(cell: ActiveCell) -> StageResult:
         if result.failure is not None:
             what = f"{result.failure['code']}: case {result.case}: {result.failure['message']}"
             cell.warn(f"{what}; scored worst, not left out")
-        for warning in result.warnings:
-            cell.warn(warning)
 
     results = score_cases(
         cases,

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,6 +24,7 @@ from segbench.metrics import evaluate_case
 from segbench.metrics.inputs import diagonal_mm
 from segbench.metrics.policies import fill, filled_value, penalised
 from segbench.metrics.registry import METRICS
+from segbench.scoring.masks import Masks, Member, on_one_code, read_masks, without_mask
 from segbench.scoring.mirrored import mirror_hint
 from segbench.scoring.rules import LESION_PARAMETERS, ScoringRules
 from segbench.volumes import Volume, compare_geometry, count_labels, read_label_map
@@ -30,7 +32,7 @@ from segbench.volumes.geometry import reorient, unit_mend
 from segbench.volumes.volume import UNIT_NAMES, UNITS_MM
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Sequence
 
     from numpy.typing import NDArray
 
@@ -55,7 +57,6 @@ class CaseResult:
         reference: digest of the reference that was scored, see `reference_digest`.
         inputs: stamps of the files and the digest of the rules that the rows were computed from.
         failure: why there was no usable prediction, as `SegbenchError.as_dict`, with `status`; else None.
-        warnings: what the user should know although the case was scored.
         notes: what may hold of many cases, (text, example) each: said once, with the number of cases.
     """
 
@@ -64,7 +65,6 @@ class CaseResult:
     reference: str
     inputs: dict[str, Any] = field(default_factory=dict[str, Any])
     failure: dict[str, Any] | None = None
-    warnings: tuple[str, ...] = ()
     notes: tuple[Note, ...] = ()
 
     @classmethod
@@ -76,7 +76,6 @@ class CaseResult:
             reference=line["reference"],
             inputs=line.get("inputs") or {},
             failure=line.get("failure"),
-            warnings=tuple(line.get("warnings") or ()),
             notes=tuple((text, example) for text, example in line.get("notes") or ()),
         )
 
@@ -86,48 +85,84 @@ class CaseResult:
             "inputs": self.inputs,
             "reference": self.reference,
             "failure": self.failure,
-            "warnings": list(self.warnings),
             "notes": [list(note) for note in self.notes],
         }
 
 
 def score_file(
-    rules: ScoringRules, case: str, reference: Volume, prediction: Path | None, *, absent: str | None = None
+    rules: ScoringRules,
+    case: str,
+    reference: Volume | Masks,
+    prediction: Path | Mapping[Member, Path] | None,
+    *,
+    absent: str | None = None,
 ) -> CaseResult:
-    """Return the rows of one case, read from its prediction file; a fault of the file becomes a status.
+    """Return the rows of one case, read from its prediction; a fault of its files becomes a status.
 
     Args:
         rules: how to score.
         case: its id.
-        reference: the expert's label map, as read.
-        prediction: the file, or None when there is none.
+        reference: the expert's label map or masks, as read.
+        prediction: the file, what a mask shows -> its file, or None when there is none.
         absent: why there is none, where that is known.
     """
-    digest = reference_digest(reference)
+    coded, truth, _ = on_one_code(rules, reference)
+    digest = reference_digest(truth)
     try:
-        if prediction is None or not os.path.lexists(prediction):
-            what = f"no prediction for case {case}" if absent is None else f"no prediction: {absent}"
-            raise SegbenchError("SB215", what, case=case, path=prediction)
-        read = read_label_map(prediction, labels=rules.labels, max_bytes=rules.max_bytes)
-        volume, warnings = on_reference_grid(case, reference, read, rules.profile.geometry, prediction)
+        read = _read_prediction(rules, case, prediction, absent)
+        coded, truth, guess = on_one_code(rules, reference, read)
+        assert guess is not None
+        path = prediction if isinstance(prediction, Path) else None
+        volume, placed = on_reference_grid(case, truth, guess, rules.profile.geometry, path)
     except SegbenchError as error:
         explain_label(error, rules)
-        rows = score_failure(rules, case, reference, error)
+        rows = score_failure(coded, case, truth, error)
         failure = {**error.as_dict(), "case": case, "status": failure_status(error.code)}
-        return CaseResult(
-            case=case,
-            rows=rows,
-            reference=digest,
-            failure=failure,
-            notes=_header_notes(case, [reference]),
-        )
-    rows = score_case(rules, case, reference, volume.array)
-    notes = _header_notes(case, [reference, read])
-    hint = mirror_hint(reference.array, volume.array, rules.regions, rows)
+        notes = _header_notes(case, [truth])
+        return CaseResult(case=case, rows=rows, reference=digest, failure=failure, notes=notes)
+    rows = score_case(coded, case, truth, volume.array)
+    notes = (*placed, *_header_notes(case, [truth, guess]))
+    hint = mirror_hint(truth.array, volume.array, coded.regions, rows)
     if hint is not None:
         what = f"{hint[0]} the prediction would fit much better: was its array turned under its header?"
         notes = (*notes, (what, f"{case}: {hint[1]}"))
-    return CaseResult(case=case, rows=rows, reference=digest, warnings=warnings, notes=notes)
+    failure = None
+    masks = prediction if isinstance(prediction, Mapping) else None
+    lacking = [] if masks is None else without_mask(rules.regions, masks)
+    if masks is not None and lacking:
+        error = _no_mask(case, lacking, rules, masks)
+        failure = {**error.as_dict(), "case": case, "status": failure_status(error.code)}
+        failed = {row["region"]: row for row in score_failure(coded, case, truth, error)}
+        rows = [failed[row["region"]] if row["region"] in lacking else row for row in rows]
+    return CaseResult(case=case, rows=rows, reference=digest, failure=failure, notes=notes)
+
+
+def _read_prediction(
+    rules: ScoringRules, case: str, prediction: Path | Mapping[Member, Path] | None, absent: str | None
+) -> Volume | Masks:
+    """The prediction as a label map, or as masks."""
+    if isinstance(prediction, Mapping):
+        return read_masks(case, prediction, max_bytes=rules.max_bytes)
+    if prediction is None or not os.path.lexists(prediction):
+        what = f"no prediction for case {case}" if absent is None else f"no prediction: {absent}"
+        raise SegbenchError("SB215", what, case=case, path=prediction)
+    return read_label_map(prediction, labels=rules.labels, max_bytes=rules.max_bytes)
+
+
+def _no_mask(
+    case: str, lacking: Sequence[str], rules: ScoringRules, masks: Mapping[Member, Path]
+) -> SegbenchError:
+    """SB215 for a case with masks, but not of every region: those are failures, the others are scored."""
+    more = f" and {len(lacking) - 5} more" if len(lacking) > 5 else ""
+    return SegbenchError(
+        "SB215",
+        f"no mask of {', '.join(lacking[:5])}{more} for case {case}",
+        case=case,
+        path=next(iter(masks.values())).parent,
+        expected=f"a mask of each of {len(rules.regions)} regions",
+        found=f"masks of {len(rules.regions) - len(lacking)}",
+        mend="write the masks, empty ones too, or name the regions to score with --region",
+    )
 
 
 def _header_notes(case: str, read: Sequence[Volume]) -> tuple[Note, ...]:
@@ -186,15 +221,15 @@ def _extent(labels: Labels, axis: int) -> tuple[int, int]:
 
 
 def explain_label(error: SegbenchError, rules: ScoringRules) -> None:
-    """Say how to mend an undeclared label (SB213) in the words of the command at hand."""
+    """Say how to fix an undeclared label (SB213) in the words of the command at hand."""
     if error.code == "SB213" and rules.label_mend is not None:
         error.mend = rules.label_mend
 
 
 def on_reference_grid(
     case: str, reference: Volume, prediction: Volume, geometry: str, path: Path | None = None
-) -> tuple[Volume, tuple[str, ...]]:
-    """Return the prediction on the reference's grid, and warnings. Nothing is ever resampled.
+) -> tuple[Volume, tuple[Note, ...]]:
+    """Return the prediction on the reference's grid, and notes. Nothing is ever resampled.
 
     Args:
         case: its id, for messages.
@@ -211,14 +246,15 @@ def on_reference_grid(
     if geometry == "shape" and compared.shape_equal:
         return prediction, ()
     shifted = compared.reoriented_displacement_voxels or compared.displacement_voxels
-    warnings: list[str] = []
+    notes: list[Note] = []
     if geometry == "strict" and compared.shifted:
-        warnings.append(f"{case}: the prediction lies {shifted:.3g} voxels beside the reference")
+        notes.append(("the prediction lies beside the reference", f"{case}: {shifted:.3g} voxels"))
     if geometry == "strict" and compared.same_grid:
-        return prediction, tuple(warnings)
+        return prediction, tuple(notes)
     if geometry == "strict" and compared.orientation is not None:
-        warnings.append(f"{case}: the prediction's axes were put in the reference's order, exactly")
-        return reorient(prediction, compared.orientation), tuple(warnings)
+        how = "stored with a flipped or swapped axis; reoriented to the reference grid without interpolation"
+        notes.append((how, case))
+        return reorient(prediction, compared.orientation), tuple(notes)
     mend = None
     if not compared.shape_equal:
         what, expected, found = "shape (z, y, x)", reference.shape_zyx, prediction.shape_zyx
@@ -267,7 +303,6 @@ def score_case(rules: ScoringRules, case: str, reference: Volume, prediction: La
         metrics=rules.metrics,
         nsd_tolerance_mm=rules.tolerances_mm,
         empty_policy=rules.profile.empty_policy,
-        backend=rules.backend,
     )
     extra = _extra_sets(truth, prediction, spacing, rules)
     diagonal = diagonal_mm(truth.shape, spacing)
@@ -383,7 +418,7 @@ def _extra_sets(
         for region, scores in lesions.items():
             values, from_policy = found[region]
             values.update({name: float(value) for name, value in scores.items()})
-            found[region] = values, from_policy | _penalised_of(scores)
+            found[region] = values, from_policy | scores.penalised
     if rules.airway:
         from segbench.metrics.airway import evaluate_airway
 
@@ -396,12 +431,8 @@ def _extra_sets(
             )
             values, from_policy = found[region]
             values.update({f"airway_{name}": float(value) for name, value in scores.items()})
-            found[region] = values, from_policy | {f"airway_{name}" for name in _penalised_of(scores)}
+            found[region] = values, from_policy | {f"airway_{name}" for name in scores.penalised}
     return found
-
-
-def _penalised_of(scores: Any) -> frozenset[str]:
-    return frozenset(getattr(scores, "penalised", ()))
 
 
 def _joined(rules: ScoringRules, names: frozenset[str]) -> str:

@@ -28,6 +28,9 @@ from segbench.scoring.work import ScoreCase, Task, preloaded
 from segbench.volumes import read_header
 from segbench.volumes.limits import memory_budget
 
+TOLD = 3
+"""Cases of one kind that are named one by one; of the others the number is told."""
+
 SMALL_BYTES = 4 * 2**20
 """Files of this many bytes together are scored in this process: starting workers would take longer."""
 
@@ -109,9 +112,9 @@ def notes_by_text(results: Iterable[CaseResult]) -> dict[str, list[str]]:
 
 
 def notes_told_once(results: Sequence[CaseResult]) -> list[str]:
-    """Return each note once, with the number of cases and the first example."""
+    """Return each note once, with the number of cases and up to three examples."""
     return [
-        f"{len(examples)} of {len(results)} cases: {text} (such as {examples[0]})"
+        f"{len(examples)} of {len(results)} cases: {text} (such as {'; '.join(examples[:TOLD])})"
         for text, examples in notes_by_text(results).items()
     ]
 
@@ -217,7 +220,7 @@ def _warm_up(rules: ScoringRules) -> None:
     """Compile the kernels here, once, before several processes would each do it; not when they are cached."""
     from segbench.metrics.engines import compiled_engine_wanted, kernels_are_cached
 
-    if rules.backend == "native" and compiled_engine_wanted() and not kernels_are_cached():
+    if compiled_engine_wanted() and not kernels_are_cached():
         try:
             import segbench.metrics._native  # noqa: F401
         except ImportError:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -20,7 +21,7 @@ from segbench.records.birth import failed_record
 from segbench.records.lease import Lease
 from segbench.records.store import CASE_LINES, CASES_FILE, check_run_folder
 from segbench.scoring.case import CaseResult, Row, failure_error
-from segbench.scoring.cases import notes_by_text, notes_told_once, score_cases
+from segbench.scoring.cases import TOLD, notes_by_text, notes_told_once, score_cases
 from segbench.scoring.record import external_record
 from segbench.scoring.request import Job, Request, prepare
 from segbench.scoring.rules import ScoringRules
@@ -119,7 +120,7 @@ def evaluate_predictions(request: Request, *, command: Sequence[str] | None = No
                 request.workers,
                 keys=job.keys,
                 stop=stop,
-                tell=lambda result: _tell(result, job.rules),
+                tell=_teller(job.rules),
                 title=f"evaluate {job.model}",
                 stop_at_failure=request.on_error == "stop",
             )
@@ -155,14 +156,14 @@ def _record(job: Job, command: Sequence[str] | None) -> RunRecord:
             "prediction": tilde(request.prediction),
             "reference": None if request.reference is None else tilde(request.reference),
             "geometry": rules.profile.geometry,
-            "backend": rules.backend,
+            "backend": "native",
             "extra_predictions": list(job.predictions.extra),
+            **request.origin,
         },
         command=command,
         split=job.split,
     )
-    known = record.versions or {}
-    version = {"backend_version": known.get(rules.backend, known.get("segbench"))}
+    version = {"backend_version": (record.versions or {}).get("segbench")}
     return record.model_copy(
         update={
             "rules_digest": rules.digest(),
@@ -182,13 +183,31 @@ def _superfluous(extra: Sequence[str]) -> list[str]:
     return [text]
 
 
-def _tell(result: CaseResult, rules: ScoringRules) -> None:
-    """Name a failed case on stderr, with what it costs; and what else the user should know of a case."""
-    if result.failure is not None:
-        costs = ", ".join(f"{name} {number(result.rows[0].get(name)):.4g}" for name in rules.headline)
-        console.fail(failure_error(result.failure, f"scored as a failure ({costs}), not left out"))
-    for warning in result.warnings:
-        console.warn(warning)
+def _teller(rules: ScoringRules) -> Callable[[CaseResult], None]:
+    """Return what names failed cases on stderr, with what they cost: three of each code."""
+    told: Counter[str] = Counter()
+
+    def tell(result: CaseResult) -> None:
+        if result.failure is None:
+            return
+        code = result.failure["code"]
+        told[code] += 1
+        failed = next(row for row in result.rows if row["code"])
+        if told[code] <= TOLD:
+            costs = ", ".join(f"{name} {number(failed.get(name)):.4g}" for name in rules.headline)
+            console.fail(failure_error(result.failure, f"scored as a failure ({costs}), not left out"))
+
+    return tell
+
+
+def _tell_of_more(results: Sequence[CaseResult]) -> None:
+    """Say how many failures of each code were not named one by one."""
+    failed = Counter(result.failure["code"] for result in results if result.failure is not None)
+    for code, count in failed.items():
+        if count > TOLD:
+            console.warn(
+                f"{count - TOLD} more cases failed with {code}: all are named in run.json and --json"
+            )
 
 
 def _equal(notes: Mapping[str, Sequence[str]]) -> dict[str, int]:
@@ -202,6 +221,7 @@ def _evaluation(job: Job, results: Sequence[CaseResult], warnings: Sequence[str]
     told = notes_told_once(results)
     for text in told:
         console.warn(text)
+    _tell_of_more(results)
     return Evaluation(
         run_id=job.run_id,
         folder=job.folder,
@@ -210,6 +230,6 @@ def _evaluation(job: Job, results: Sequence[CaseResult], warnings: Sequence[str]
         rows=[row for result in results for row in sorted(result.rows, key=lambda row: order[row["region"]])],
         failures=[result.failure for result in results if result.failure is not None],
         extra_predictions=job.predictions.extra,
-        warnings=(*warnings, *(text for result in results for text in result.warnings), *told),
+        warnings=(*warnings, *told),
         notes=notes_by_text(results),
     )

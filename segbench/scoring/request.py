@@ -6,10 +6,11 @@ Nothing is opened here.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
+from segbench.cards.layout import CaseFolderLayout
 from segbench.core.environment import results_dir
 from segbench.core.errors import SegbenchError
 from segbench.metrics.profiles import load_profile
@@ -17,6 +18,8 @@ from segbench.metrics.summary import MEAN_REGION
 from segbench.records.identity import run_id as make_run_id
 from segbench.records.schema import SCHEMA_VERSION
 from segbench.scoring.case import Row
+from segbench.scoring.found import found_labelling
+from segbench.scoring.masks import Member, structure
 from segbench.scoring.record import PROTOCOL
 from segbench.scoring.rules import Geometry, ScoringRules, rules_for
 from segbench.scoring.sources import (
@@ -24,6 +27,7 @@ from segbench.scoring.sources import (
     Labelling,
     Predictions,
     References,
+    files_of,
     find_predictions,
     labelling_of_json,
     read_case_list,
@@ -46,14 +50,14 @@ class Request:
         dataset: slug, or folder that describes itself.
         dataset_json: nnU-Net's or MSD's `dataset.json`, for regions and labels.
         regions: name -> labels, where neither a dataset nor a `dataset.json` says.
-        cases: file of case ids.
+        label_names: names of labels, where nobody names a region and every label found is one.
+        cases: file of case ids, or the ids themselves.
         split: split by name or file: its test part of `fold` is scored.
         profile: metric profile by name or file; None takes the card's, else `honest`.
         nsd_tolerance: mm for all regions, or region -> mm.
         empty_policy: instead of the profile's.
         geometry: instead of the profile's.
         other_labels: `background` allows labels that nobody declared and takes them for background.
-        backend: which implementation computes the region metrics.
         name: the model of the rows; None takes the folder's name.
         fold: fold the predictions come from.
         seed: seed of the training they come from.
@@ -63,6 +67,7 @@ class Request:
         fresh: forget the rows of an earlier run.
         data_dir: folder of datasets.
         max_bytes: largest volume that is read.
+        origin: what else the record says of where the predictions come from.
         gated: metrics that the profile must have, because their means will be compared with a limit.
     """
 
@@ -71,14 +76,14 @@ class Request:
     dataset: str | None = None
     dataset_json: Path | None = None
     regions: Mapping[str, tuple[int, ...]] | None = None
-    cases: Path | None = None
+    label_names: Mapping[int, str] = field(default_factory=dict[int, str])
+    cases: Path | Sequence[str] | None = None
     split: str | None = None
     profile: str | None = None
     nsd_tolerance: float | Mapping[str, float] | None = None
     empty_policy: str | None = None
     geometry: Geometry | None = None
     other_labels: Literal["error", "background"] = "error"
-    backend: str = "native"
     name: str | None = None
     fold: int = 0
     seed: int = 0
@@ -88,6 +93,7 @@ class Request:
     fresh: bool = False
     data_dir: Path | None = None
     max_bytes: int = DEFAULT_MAX_BYTES
+    origin: Mapping[str, Any] = field(default_factory=dict[str, Any])
     gated: tuple[str, ...] = ()
 
 
@@ -122,8 +128,8 @@ class Job:
     @property
     def given(self) -> list[Path]:
         """Return every file that is read."""
-        named = [path for path in (self.request.dataset_json, self.request.cases) if path is not None]
-        predictions = [path for path in self.predictions.paths.values() if path is not None]
+        named = [path for path in (self.request.dataset_json, self.request.cases) if isinstance(path, Path)]
+        predictions = [path for source in self.predictions.paths.values() for path in files_of(source)]
         return [*named, *(path for case in self.cases for path in self.references.files(case)), *predictions]
 
 
@@ -133,12 +139,24 @@ def prepare(request: Request) -> Job:
     labelling = None
     if request.dataset_json is not None:
         labelling = labelling_of_json(request.dataset_json)
+    elif card is None and request.regions is None:
+        labelling = found_labelling(
+            request.reference,
+            request.prediction,
+            profile=request.profile,
+            label_names=request.label_names,
+            max_bytes=request.max_bytes,
+        )
     rules = _rules(request, card, labelling)
     _check_names(rules, request.gated)
-    _check_backend(rules)
+    structures = _structures(rules, card)
     if request.reference is not None:
         references: References = reference_folder(
-            request.reference, labels=rules.labels, max_bytes=request.max_bytes
+            request.reference,
+            labels=rules.labels,
+            regions=rules.regions,
+            structures=structures,
+            max_bytes=request.max_bytes,
         )
     elif dataset is not None:
         references = DatasetReferences(dataset)
@@ -170,7 +188,7 @@ def prepare(request: Request) -> Job:
         rules=rules,
         references=references,
         cases=cases,
-        predictions=find_predictions(request.prediction, cases, references.cases),
+        predictions=find_predictions(request.prediction, cases, references.cases, structures),
         model=model,
         dataset=name,
         run_id=identity,
@@ -197,7 +215,7 @@ def _card_of(request: Request) -> tuple[DatasetCard | None, Dataset | None]:
 
 def _rules(request: Request, card: DatasetCard | None, labelling: Labelling | None) -> ScoringRules:
     name = request.profile or (card.evaluation.profile if card is not None else "honest")
-    regions: Mapping[str, tuple[int, ...]] | None = request.regions or None
+    regions = request.regions
     labels: tuple[int, ...] | None = None
     ignore, mend = None, None
     if labelling is not None and card is None:
@@ -205,14 +223,6 @@ def _rules(request: Request, card: DatasetCard | None, labelling: Labelling | No
     elif card is None and regions is not None:
         labels = tuple(label for members in regions.values() for label in members)
         mend = "name a region for it, or take what no region names for background: --other-labels background"
-    if regions is None and card is None:
-        profile = load_profile(name)
-        if profile.regions == "card":
-            raise SegbenchError(
-                "SB104",
-                "no region is named: segbench cannot know which labels belong together",
-                mend="--dataset NAME, --dataset-json FILE, or for example --region tumour=1,2",
-            )
     return rules_for(
         card,
         load_profile(name),
@@ -222,11 +232,24 @@ def _rules(request: Request, card: DatasetCard | None, labelling: Labelling | No
         tolerance_mm=request.nsd_tolerance,
         empty_policy=request.empty_policy,
         geometry=request.geometry,
-        backend=request.backend,
         max_bytes=request.max_bytes,
         any_label=request.other_labels == "background",
         label_mend=mend,
     )
+
+
+def _structures(rules: ScoringRules, card: DatasetCard | None) -> dict[str, Member]:
+    """Return what a mask shows by its file's name in small letters: a region, or a label of the card."""
+    found: dict[str, Member] = {}
+    if card is not None:
+        forms = card.layout.form if isinstance(card.layout, CaseFolderLayout) else ()
+        templates = [(value, text) for form in forms for value, text in form.structures.items()]
+        found = {structure(Path(text)).lower(): value for value, text in templates}
+        found |= {name.lower(): value for value, name in card.labels.items() if value}
+    for name, labels in rules.regions.items():
+        if found.get(name.lower()) not in labels or len(labels) > 1:
+            found[name.lower()] = name
+    return found
 
 
 def _check_names(rules: ScoringRules, gated: Sequence[str]) -> None:
@@ -244,30 +267,6 @@ def _check_names(rules: ScoringRules, gated: Sequence[str]) -> None:
             f"a region may not be called {MEAN_REGION!r}: tables call the mean of the regions so",
             mend="name it otherwise, for example --region whole=1,2",
         )
-
-
-def _check_backend(rules: ScoringRules) -> None:
-    """Raise now, not in a worker, when a backend is absent or lacks a metric."""
-    if rules.backend == "native":
-        return
-    import numpy as np
-
-    from segbench.metrics import evaluate_case
-
-    voxel = np.ones((1, 1, 1), dtype=np.uint8)
-    try:
-        evaluate_case(
-            voxel,
-            voxel,
-            spacing_mm=(1, 1, 1),
-            regions={"voxel": (1,)},
-            metrics=rules.metrics,
-            backend=rules.backend,
-        )
-    except ValueError as error:
-        raise SegbenchError(
-            "SB104", str(error), mend="a profile with fewer metrics, or --backend native"
-        ) from error
 
 
 def _chosen(

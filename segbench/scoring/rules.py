@@ -41,7 +41,6 @@ class ScoringRules:
         ignore_label: voxels with this value in the reference are background in both maps.
         lesionwise: parameter set of the lesion-wise scores, None without them.
         airway: True when the airway set is computed.
-        backend: `native`, `medpy` or `monai`.
         max_bytes: largest volume that is read.
         label_mend: what to do about an undeclared label, where the regions are all that was declared.
         averaged: regions that the mean over regions averages, where the card names them.
@@ -55,7 +54,6 @@ class ScoringRules:
     ignore_label: int | None = None
     lesionwise: str | None = None
     airway: bool = False
-    backend: str = "native"
     max_bytes: int = field(default=DEFAULT_MAX_BYTES, compare=False)
     label_mend: str | None = field(default=None, compare=False)
     averaged: tuple[str, ...] = field(default=(), compare=False)
@@ -88,7 +86,7 @@ class ScoringRules:
                 "labels": None if self.labels is None else sorted(self.labels),
                 "ignore_label": self.ignore_label,
                 "lesionwise": self.lesionwise,
-                "backend": self.backend,
+                "backend": "native",
             }
         )
 
@@ -104,7 +102,7 @@ class ScoringRules:
             "ignore_label": self.ignore_label,
             "lesionwise": self.lesionwise,
             "airway": self.airway,
-            "backend": self.backend,
+            "backend": "native",
             "digest": self.profile.digest(),
         }
 
@@ -125,7 +123,6 @@ def rules_for(
     tolerance_mm: float | Mapping[str, float] | None = None,
     empty_policy: str | None = None,
     geometry: Geometry | None = None,
-    backend: str = "native",
     max_bytes: int = DEFAULT_MAX_BYTES,
     any_label: bool = False,
     label_mend: str | None = None,
@@ -141,7 +138,6 @@ def rules_for(
         tolerance_mm: NSD tolerance: one number, or region -> number; else the profile's, the card's, 1 mm.
         empty_policy: instead of the profile's.
         geometry: instead of the profile's.
-        backend: which implementation computes the region metrics.
         max_bytes: largest volume that is read.
         any_label: allow labels that nobody declared; they are background.
         label_mend: what to tell about an undeclared label instead of the catalogue's own words.
@@ -178,7 +174,6 @@ def rules_for(
         ignore_label=ignore_label,
         lesionwise=lesionwise,
         airway="airway" in profile.sets or tree,
-        backend=backend,
         max_bytes=max_bytes,
         label_mend=label_mend,
         averaged=tuple(name for name in card.evaluation.mean_regions if name in named)

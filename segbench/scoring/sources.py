@@ -14,8 +14,10 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from segbench.core.errors import SegbenchError
 from segbench.core.foreign import parse_json
-from segbench.core.names import is_safe_case
+from segbench.core.names import CASE_RULE, is_safe_case
+from segbench.scoring.masks import Masks, Member, mask_folders, named_masks, read_masks, without_mask
 from segbench.volumes import DEFAULT_MAX_BYTES, VOLUME_ENDINGS, Volume, read_label_map, stem_and_ending
+from segbench.volumes.endings import conversion, unread_ending
 
 if TYPE_CHECKING:
     from segbench.data import Dataset
@@ -32,8 +34,8 @@ class References(Protocol):
         """Case ids in plain string order."""
         ...
 
-    def read(self, case: str) -> Volume:
-        """Return the reference label map of a case."""
+    def read(self, case: str) -> Volume | Masks:
+        """Return the reference of a case: a label map, or masks where they overlap."""
         ...
 
     def files(self, case: str) -> tuple[Path, ...]:
@@ -43,15 +45,15 @@ class References(Protocol):
 
 @dataclass(frozen=True)
 class FolderReferences:
-    """One label map per case in a folder, named by its id.
+    """One label map per case in a folder, named by its id, or a folder of masks per case.
 
     Attributes:
-        paths: case id -> file.
+        paths: case id -> file, or structure -> file.
         labels: values a reference may hold; None allows any.
         max_bytes: largest volume that is read.
     """
 
-    paths: Mapping[str, Path]
+    paths: Mapping[str, Path | Mapping[Member, Path]]
     labels: tuple[int, ...] | None = None
     max_bytes: int = DEFAULT_MAX_BYTES
 
@@ -60,13 +62,16 @@ class FolderReferences:
         """Case ids in plain string order."""
         return tuple(sorted(self.paths))
 
-    def read(self, case: str) -> Volume:
-        """Return the reference label map of a case."""
-        return read_label_map(self.paths[case], labels=self.labels, max_bytes=self.max_bytes)
+    def read(self, case: str) -> Volume | Masks:
+        """Return the reference of a case."""
+        source = self.paths[case]
+        if isinstance(source, Path):
+            return read_label_map(source, labels=self.labels, max_bytes=self.max_bytes)
+        return read_masks(case, source, max_bytes=self.max_bytes).as_labels()
 
     def files(self, case: str) -> tuple[Path, ...]:
-        """Return the file of a case."""
-        return (self.paths[case],)
+        """Return the files of a case."""
+        return files_of(self.paths[case])
 
 
 @dataclass(frozen=True)
@@ -80,46 +85,94 @@ class DatasetReferences:
         """Labelled cases in plain string order."""
         return self.dataset.case_ids
 
-    def read(self, case: str) -> Volume:
-        """Return the reference label map of a case."""
-        return self.dataset.read_reference(case)
+    def read(self, case: str) -> Volume | Masks:
+        """Return the reference of a case: its masks where it has some, since painting would cut them."""
+        found = self.dataset.case(case).references
+        if found is None or isinstance(found, Path):
+            return self.dataset.read_reference(case)
+        value_of = {name: value for value, name in self.dataset.card.labels.items()}
+        masks: dict[Member, Path] = {value_of[name]: path for name, path in found.items()}
+        return read_masks(case, masks, max_bytes=self.dataset.max_bytes).as_labels()
 
     def files(self, case: str) -> tuple[Path, ...]:
         """Return the files of a case's reference: one label map, or one mask per structure."""
         return self.dataset.case(case).reference_files
 
 
+def files_of(source: Path | Mapping[Member, Path] | None) -> tuple[Path, ...]:
+    """Return the files that a label map, or the masks of a case, are read from."""
+    if source is None:
+        return ()
+    return (source,) if isinstance(source, Path) else tuple(source.values())
+
+
 def reference_folder(
-    folder: Path, *, labels: tuple[int, ...] | None, max_bytes: int = DEFAULT_MAX_BYTES
+    folder: Path,
+    *,
+    labels: tuple[int, ...] | None,
+    regions: Mapping[str, tuple[int, ...]],
+    structures: Mapping[str, Member],
+    max_bytes: int = DEFAULT_MAX_BYTES,
 ) -> FolderReferences:
     """Return the references of a folder.
 
+    Args:
+        folder: label maps named by case, or a folder of masks for each case.
+        labels: values that a label map may hold; None allows any.
+        regions: name -> labels; in a folder of masks each case has them all.
+        structures: name of a mask, in small letters -> what it shows.
+        max_bytes: largest volume that is read.
+
     Raises:
-        SegbenchError: SB201 no such folder, SB216 two files for one case, SB311 no case, SB339 a name that is
-            no case id.
+        SegbenchError: SB201 no such folder, SB216 two files for one case, SB303 a case without the mask of a
+            region, SB311 no case, SB339 a name that is not a case id.
     """
     found = volumes_by_case(folder, role="reference")
     twice = {case: paths for case, paths in found.items() if len(paths) > 1}
     if twice:
         raise two_files(twice, "reference", folder)
-    wrong = sorted(case for case in found if not is_case_id(case))
+    paths: dict[str, Path | Mapping[Member, Path]] = {case: each[0] for case, each in found.items()}
+    masks = {} if paths else mask_folders(folder)
+    for case, files in masks.items():
+        named, _ = named_masks(case, files, structures)
+        paths[case] = named
+        absent = without_mask(regions, named)
+        if absent:
+            raise SegbenchError(
+                "SB303",
+                f"the reference of case {case} has no mask of {', '.join(absent[:5])}",
+                path=folder / case,
+                expected=f"a mask of each region: {', '.join(list(regions)[:10])}",
+                found=", ".join(path.name for path in files[:10]),
+                mend="name the regions that are there with --region, or the cases with --cases",
+            )
+    wrong = sorted(case for case in paths if not is_case_id(case))
     if wrong:
         raise SegbenchError(
             "SB339",
-            "names of references that are no case ids",
+            "names of references that are not case ids",
             path=folder,
-            expected="a letter or digit, then letters, digits, dots, dashes and underscores, at most 128, "
-            "and no name that a system reserves (CON, NUL, ...)",
+            expected=CASE_RULE,
             found=", ".join(wrong[:10]) + (f" and {len(wrong) - 10} more" if len(wrong) > 10 else ""),
         )
-    if not found:
-        raise SegbenchError(
-            "SB311",
-            "no reference in this folder",
-            path=folder,
-            expected=f"files that end in {' or '.join(VOLUME_ENDINGS)}",
-        )
-    return FolderReferences({case: paths[0] for case, paths in found.items()}, labels, max_bytes)
+    if not paths:
+        raise no_volume(folder)
+    return FolderReferences(paths, labels, max_bytes)
+
+
+def no_volume(folder: Path) -> SegbenchError:
+    """SB311: what lies in a folder of references instead of label maps."""
+    names = sorted(path.name for path in folder.iterdir() if not path.name.startswith(SKIPPED))
+    converted = {hint for name in names if (hint := conversion(name)) is not None}
+    more = f" and {len(names) - 3} more" if len(names) > 3 else ""
+    return SegbenchError(
+        "SB311",
+        "no reference in this folder",
+        path=folder,
+        expected=f"files that end in {' or '.join(VOLUME_ENDINGS)}, or a folder of masks for each case",
+        found=", ".join(names[:3]) + more if names else "an empty folder",
+        mend=converted.pop() if converted else None,
+    )
 
 
 def is_case_id(name: str) -> bool:
@@ -168,48 +221,101 @@ class Predictions:
     """The prediction of each case.
 
     Attributes:
-        paths: case id -> file, or None where there is none.
+        paths: case id -> file, or what a mask shows -> file, or None where there is none.
         extra: names of volumes without a reference, sorted; never scored.
         absent: case id -> why there is no file, where that is known.
     """
 
-    paths: Mapping[str, Path | None]
+    paths: Mapping[str, Path | Mapping[Member, Path] | None]
     extra: tuple[str, ...] = ()
     absent: Mapping[str, str] = field(default_factory=dict[str, str])
 
 
-def find_predictions(folder: Path, cases: Sequence[str], known: Sequence[str]) -> Predictions:
+def find_predictions(
+    folder: Path,
+    cases: Sequence[str],
+    known: Sequence[str],
+    structures: Mapping[str, Member] | None = None,
+) -> Predictions:
     """Return the prediction of each case and the files that belong to none.
 
     Args:
-        folder: the prediction folder.
+        folder: the prediction folder: label maps named by case, or a folder of masks for each case.
         cases: case ids to score.
         known: every case id that has a reference, so that a subset makes no file look superfluous.
+        structures: name of a mask, in small letters -> what it shows.
 
     Raises:
-        SegbenchError: SB201 no such folder, SB216 two files for one case.
+        SegbenchError: SB201 no such folder, SB215 no case has a prediction, SB216 two files for one case.
     """
     found = volumes_by_case(folder, role="prediction")
     wanted = set(cases)
     twice = {case: paths for case, paths in found.items() if len(paths) > 1 and case in wanted}
     if twice:
         raise two_files(twice, "prediction", folder)
+    paths: dict[str, Path | Mapping[Member, Path] | None] = {
+        case: found[case][0] if case in found else None for case in cases
+    }
+    absent: dict[str, str] = {}
+    without = [case for case in cases if paths[case] is None]
+    unread, masks = (unread_by_case(folder), mask_folders(folder)) if without else ({}, {})
+    for case in without:
+        if case in unread:
+            paths[case] = unread[case]
+        elif case in masks:
+            chosen, others = named_masks(case, masks[case], structures or {})
+            if chosen:
+                paths[case] = chosen
+            else:
+                seen = ", ".join(others[:3])
+                absent[case] = f"the folder {case} has no mask that is named like a region, but {seen}"
     have_reference = {*cases, *known}
-    extra = sorted(path.name for case, paths in found.items() if case not in have_reference for path in paths)
-    return Predictions({case: found[case][0] if case in found else None for case in cases}, tuple(extra))
+    extra = [path.name for case, each in found.items() if case not in have_reference for path in each]
+    if any(isinstance(source, Mapping) for source in paths.values()):
+        extra += [f"{case}/" for case in masks if case not in have_reference]
+    if not any(paths.values()):
+        raise _none_found(folder, cases, absent)
+    return Predictions(paths, tuple(sorted(extra)), absent)
 
 
-def read_case_list(path: Path, known: Sequence[str]) -> tuple[str, ...]:
-    """Return the case ids of a file: one per line (`#` begins a comment), or a JSON list.
+def unread_by_case(folder: Path) -> dict[str, Path]:
+    """Return the files whose format is known and not read, by the case they are named after."""
+    found: dict[str, Path] = {}
+    for path in sorted(folder.iterdir()):
+        ending = unread_ending(path.name)
+        if ending is not None:
+            found.setdefault(path.name[: -len(ending)], path)
+    return found
+
+
+def _none_found(folder: Path, cases: Sequence[str], absent: Mapping[str, str]) -> SegbenchError:
+    """SB215 for a folder in which no case finds its prediction: the names on both sides."""
+    names = sorted(path.name for path in folder.iterdir() if not path.name.startswith(SKIPPED))
+    error = SegbenchError(
+        "SB215",
+        f"no prediction for any of the {len(cases)} cases: nothing was scored",
+        path=folder,
+        expected=_three([f"{case}.nii.gz" for case in cases]),
+        found=_three(names) if names else "an empty folder",
+        mend="give files the names of the references, or name the folder that holds them",
+        details=list(absent.values())[:3],
+    )
+    error.exit_code = 4
+    return error
+
+
+def _three(names: Sequence[str]) -> str:
+    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
+
+
+def read_case_list(listed: Path | Sequence[str], known: Sequence[str]) -> tuple[str, ...]:
+    """Return case ids as listed, or those of a file: one per line (`#` begins a comment), or a JSON list.
 
     Raises:
         SegbenchError: SB104 unreadable, SB311 no id in it, SB324 ids without a reference.
     """
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        raise SegbenchError("SB104", f"the list of cases cannot be read: {error}", path=path) from error
-    names = _names(text, path)
+    path = listed if isinstance(listed, Path) else None
+    names = _read_names(listed) if isinstance(listed, Path) else list(listed)
     if not names:
         raise SegbenchError("SB311", "the list of cases is empty", path=path)
     absent = sorted(set(names).difference(known))
@@ -223,16 +329,20 @@ def read_case_list(path: Path, known: Sequence[str]) -> tuple[str, ...]:
     return tuple(sorted(set(names)))
 
 
-def _names(text: str, path: Path) -> list[str]:
+def _read_names(path: Path) -> list[str]:
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        raise SegbenchError("SB104", f"the list of cases cannot be read: {error}", path=path) from error
     if not text.lstrip().startswith("["):
         lines = (line.partition("#")[0].strip() for line in text.splitlines())
         return [line for line in lines if line]
     try:
         listed: Any = parse_json(text)
     except ValueError as error:
-        raise SegbenchError("SB104", f"the list of cases is no JSON: {error}", path=path) from error
+        raise SegbenchError("SB104", f"the list of cases is not valid JSON: {error}", path=path) from error
     if not all(isinstance(name, str) for name in listed):
-        raise SegbenchError("SB104", "the list of cases holds something that is no text", path=path)
+        raise SegbenchError("SB104", "the list of cases holds something that is not a text", path=path)
     return list(listed)
 
 
@@ -254,7 +364,7 @@ class Labelling:
 
 
 def labelling_of_json(path: Path) -> Labelling:
-    """Return the regions of an nnU-Net or MSD `dataset.json`; `background` and `ignore` are no regions.
+    """Return the regions of an nnU-Net or MSD `dataset.json`; `background` and `ignore` are not regions.
 
     Raises:
         SegbenchError: SB331 for labels that are those of neither.
@@ -284,7 +394,7 @@ def parse_regions(texts: Sequence[str]) -> dict[str, tuple[int, ...]]:
         parts = [part.strip() for part in labels.split(",")]
         if not sign or not name.strip() or not all(part.isascii() and part.isdigit() for part in parts):
             raise SegbenchError(
-                "SB104", f"--region {text!r} cannot be", mend="for example --region tumour=1,2"
+                "SB104", f"--region {text!r} is not valid", mend="for example --region tumour=1,2"
             )
         values = tuple(dict.fromkeys(int(part) for part in parts))
         if 0 in values:

@@ -19,8 +19,9 @@ from segbench.core.hashing import file_state, sha256_file
 from segbench.metrics.engines import compiled_engine_wanted
 from segbench.metrics.evaluate import SMALL_VOXELS
 from segbench.scoring.case import CaseResult, explain_label, reference_digest, score_failure, score_file
+from segbench.scoring.masks import Member, on_one_code
 from segbench.scoring.rules import ScoringRules
-from segbench.scoring.sources import Predictions, References
+from segbench.scoring.sources import Predictions, References, files_of
 from segbench.volumes import DEFAULT_MAX_BYTES
 from segbench.volumes.read import plausible_size
 
@@ -74,7 +75,7 @@ class ScoreCase:
         inputs = {
             "rules": self.rules.digest(),
             "reference": [self._stamp(path) for path in self.references.files(task.case)],
-            "prediction": None if prediction is None else self._stamp(prediction),
+            "prediction": self._stamped(prediction),
         }
         if task.before is not None and same_content(task.before.inputs, inputs):
             return replace(task.before, inputs=inputs)
@@ -92,10 +93,10 @@ class ScoreCase:
 
     def killed(self, case: str, error: SegbenchError) -> CaseResult:
         """Return the rows of a case that no worker survives: unreadable, with the signal's name."""
-        reference = self.references.read(case)
+        rules, reference, _ = on_one_code(self.rules, self.references.read(case))
         return CaseResult(
             case=case,
-            rows=score_failure(self.rules, case, reference, error),
+            rows=score_failure(rules, case, reference, error),
             reference=reference_digest(reference),
             inputs={"rules": self.rules.digest()},
             failure={**error.as_dict(), "case": case, "status": "unreadable"},
@@ -103,8 +104,7 @@ class ScoreCase:
 
     def files(self, case: str) -> list[Path]:
         """Return the files of a case, the prediction last."""
-        prediction = self.predictions.paths[case]
-        return [*self.references.files(case), *([prediction] if prediction is not None else [])]
+        return [*self.references.files(case), *files_of(self.predictions.paths[case])]
 
     def holds(self, before: CaseResult | None) -> bool:
         """Tell without reading that a case's files are what they were: nobody can set `ctime` back.
@@ -128,6 +128,11 @@ class ScoreCase:
     def _stamp(self, path: Path) -> Stamp:
         return stamp(path, max_bytes=self.rules.max_bytes)
 
+    def _stamped(self, source: Path | Mapping[Member, Path] | None) -> Stamp | list[Stamp] | None:
+        """The stamp of a label map, those of masks, None where there is no prediction."""
+        stamps = [self._stamp(path) for path in files_of(source)]
+        return stamps if isinstance(source, Mapping) else stamps[0] if stamps else None
+
 
 def preloaded(rules: ScoringRules, largest_bytes: int) -> tuple[str, ...]:
     """Return the modules a worker will need, for one process to import before the workers are made.
@@ -136,7 +141,7 @@ def preloaded(rules: ScoringRules, largest_bytes: int) -> tuple[str, ...]:
         rules: how cases are scored.
         largest_bytes: payload of the largest volume: small ones need no compiled kernels.
     """
-    if rules.backend != "native" or largest_bytes <= SMALL_VOXELS or not compiled_engine_wanted():
+    if largest_bytes <= SMALL_VOXELS or not compiled_engine_wanted():
         return (__name__,)
     return (__name__, ENGINE)
 
@@ -162,9 +167,9 @@ def stamp(path: Path, *, max_bytes: int = DEFAULT_MAX_BYTES) -> Stamp:
 
 
 def is_its_reference(inputs: Mapping[str, Any]) -> bool:
-    """Tell whether a case's prediction is one of the files its reference is made of, or a copy of it."""
-    found = (inputs.get("prediction") or {}).get("sha256")
-    return found is not None and any(found == each.get("sha256") for each in inputs.get("reference") or ())
+    """Tell whether a case's prediction is the files its reference is made of, or copies of them."""
+    found = {each.get("sha256") for each in _of_prediction(inputs)}
+    return bool(found) and None not in found and found <= {each.get("sha256") for each in inputs["reference"]}
 
 
 def same_content(before: Mapping[str, Any], now: Mapping[str, Any]) -> bool:
@@ -180,7 +185,12 @@ def same_content(before: Mapping[str, Any], now: Mapping[str, Any]) -> bool:
 
 def _stamps(inputs: Mapping[str, Any]) -> list[Stamp]:
     """Return the stamps of a case's files, the prediction's last."""
-    return [*(inputs.get("reference") or ()), *([inputs["prediction"]] if inputs.get("prediction") else [])]
+    return [*(inputs.get("reference") or ()), *_of_prediction(inputs)]
+
+
+def _of_prediction(inputs: Mapping[str, Any]) -> list[Stamp]:
+    found = inputs.get("prediction") or []
+    return found if isinstance(found, list) else [found]
 
 
 def _named(error: SegbenchError, case: str) -> SegbenchError:

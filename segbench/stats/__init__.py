@@ -4,6 +4,7 @@ Every result is a frozen dataclass with read-only arrays; every random routine t
 input is a `StatsError` that names the positions.
 """
 
+from segbench.stats.claims import Reported, false_order
 from segbench.stats.comparison import Comparison, compare_models
 from segbench.stats.differ import Omnibus, models_differ
 from segbench.stats.errors import NotEnoughSeeds, StatsError
@@ -22,11 +23,13 @@ __all__ = [
     "NullCheck",
     "Omnibus",
     "RankStability",
+    "Reported",
     "StatsError",
     "TwoLevelResult",
     "WilcoxonResult",
     "compare_models",
     "detectable_difference",
+    "false_order",
     "hodges_lehmann",
     "holm",
     "mean_interval",

@@ -15,7 +15,7 @@ from segbench.stats.multiple import holm, shaffer
 from segbench.stats.paired import WilcoxonResult, wilcoxon_signed_rank
 from segbench.stats.scores import Bounds, checked_bounds, checked_scores
 
-FEWEST_PATIENTS = 6  # of a verdict about trained weights
+FEWEST_PATIENTS = 6  # of a verdict: of fewer the spread over patients is a guess, with any number of seeds
 POWER = 0.8
 
 
@@ -98,8 +98,8 @@ def compare_models(
     With two or more seeds on both sides, seeds and patients are random: two tests are made, one with each
     model's own seed variance, one with the variances shrunk towards the family's, and the one with the larger
     p decides. With one seed on a side it is a paired t-test over patients, about these trained weights. Three
-    models or more with two seeds on a side get an interval and no verdict; so do fewer than 6 patients with
-    one seed. The family is all pairs of the call.
+    models or more with two seeds on a side get an interval and no verdict; so do fewer than 6 patients. The
+    family is all pairs of the call.
 
     Args:
         scores: per model (seeds, cases), the same cases in the same order; seeds have no order.
@@ -192,13 +192,14 @@ def _comparison(
     """The comparison at `place` of the family."""
     (name, other), (first, second) = (names[i] for i in pair), (values[i] for i in pair)
     a, b = first.mean(axis=0), second.mean(axis=0)
-    won = paired_differences(a, b) * (1 if rules.higher_is_better else -1)
-    signed = wilcoxon_signed_rank(a, b)
+    differences = paired_differences(a, b)  # rounding noise is taken out once; doing it again changes nothing
+    won = differences * (1 if rules.higher_is_better else -1)
+    signed = wilcoxon_signed_rank(differences)
     difference = float(decisions.test.difference[place])
     verdict, low, high, confidence = _verdict(place, decisions, rules)
     notes = [decisions.reasons[place], _contrast(name, other, won, difference, signed, rules)]
     if verdict in ("better", "worse") and decisions.equivalence_adjusted[place] < rules.alpha:
-        notes.append(f"The difference lies within the margin of {rules.margin:g}.")
+        notes.append("The difference lies within the margin.")
     return Comparison(
         a=name,
         b=other,
@@ -217,7 +218,7 @@ def _comparison(
         p_equivalence=float(decisions.p_equivalence[place]),
         p_equivalence_adjusted=float(decisions.equivalence_adjusted[place]),
         wilcoxon_p=signed.pvalue,
-        shift=hodges_lehmann(a, b).estimate,
+        shift=hodges_lehmann(differences).estimate,
         wins=float(((won > 0) + 0.5 * (won == 0)).mean()),
         degenerate=bool((decisions.test.parts[place] == 0).all()),
         note=" ".join(note for note in notes if note),
@@ -262,8 +263,8 @@ def _withheld(
     unit = rules.unit if n != 1 else rules.unit[:-1]
     if n < 2:
         return f"{n} {unit}: no test is possible."
-    if fewest == 1 and n < FEWEST_PATIENTS:
-        return f"{n} {unit} and one seed: no verdict below {FEWEST_PATIENTS} {rules.unit}."
+    if n < FEWEST_PATIENTS:
+        return f"{n} {unit}: no verdict below {FEWEST_PATIENTS} {rules.unit}."
     if too_few_seeds([model.shape[0] for model in values], pair):
         few = " and ".join(names[place] for place in pair if values[place].shape[0] == fewest)
         return (

@@ -1,5 +1,7 @@
 """The Hodges-Lehmann shift of paired differences with its signed-rank interval, for any number of cases."""
 
+from functools import lru_cache
+
 import numpy as np
 from numpy.typing import ArrayLike
 
@@ -46,11 +48,17 @@ def walsh_order_statistics(ordered: FloatArray, places: tuple[int, ...]) -> list
     """The Walsh averages of `ordered` (ascending) at the given 1-based places in their sorted row."""
     n = ordered.size
     if n <= FULL_LIMIT:
-        upper = np.triu_indices(n)
-        sums = ordered[upper[0]] + ordered[upper[1]]
+        rows, columns = upper_triangle(n)
+        sums = ordered[rows] + ordered[columns]
         sums.partition(sorted({place - 1 for place in places}))
         return [float(sums[place - 1]) / 2 for place in places]
     return [_select_sum(ordered, place) / 2 for place in places]
+
+
+@lru_cache(maxsize=1)  # all pairs of a table have one number of cases
+def upper_triangle(n: int) -> tuple[IntArray, IntArray]:
+    """Rows and columns of the pairs i <= j among n."""
+    return np.triu_indices(n)
 
 
 def _select_sum(ordered: FloatArray, place: int) -> float:

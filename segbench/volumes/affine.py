@@ -14,9 +14,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from segbench.volumes.linear_kernels import COMPILED, jit
+from segbench.volumes.linear_kernels import jit
 
-__all__ = ["COMPILED", "affine_image", "affine_labels"]
+__all__ = ["affine_image", "affine_labels"]
 
 Array = npt.NDArray[Any]
 Matrix = Sequence[Sequence[float]]

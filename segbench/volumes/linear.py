@@ -5,8 +5,7 @@ surrounding source voxels, so where all eight carry the same label that label is
 shell in which labels meet (about 1 % of a scan) needs arithmetic. `majority_labels` resamples label maps,
 `decide_labels` takes a network's logits to another grid.
 
-The loops are compiled with numba; with SEGBENCH_NO_NUMBA=1 label maps go plane by plane through numpy, with
-the same results, and the exporter uses torch.
+The loops are compiled with numba.
 """
 
 from __future__ import annotations
@@ -88,41 +87,9 @@ def majority_labels(labels: Array, taps: tuple[AxisTaps, ...]) -> Array:
     if source.dtype == np.bool_:
         return majority_labels(source.view(np.uint8), taps).view(np.bool_)
     result = np.empty([axis.lower.size for axis in taps], dtype=source.dtype)
-    if not kernels.COMPILED:
-        for z, plane in enumerate(result):
-            _majority_plane(source, taps, z, plane)
-        return result
     arguments = [array for axis in taps for array in (axis.lower, axis.upper, axis.weight)]
     kernels.majority(source, *arguments, 0.5 - _TIE, result)
     return result
-
-
-def _majority_plane(source: Array, taps: tuple[AxisTaps, ...], z: int, plane: Array) -> None:
-    """One output plane of `majority_labels` in numpy: corners agree, or float64 sums of their weights."""
-    along_z, along_y, along_x = taps
-    near, far = source[along_z.lower[z]], source[along_z.upper[z]]
-    corners = [
-        layer[np.ix_(rows, columns)]
-        for layer in (near, far)
-        for rows in (along_y.lower, along_y.upper)
-        for columns in (along_x.lower, along_x.upper)
-    ]
-    plane[...] = corners[0]
-    mixed = np.zeros(plane.shape, dtype=np.bool_)
-    for corner in corners[1:]:
-        mixed |= corner != corners[0]
-    y, x = np.nonzero(mixed)
-    labels = np.stack([corner[y, x] for corner in corners]).astype(np.int64)
-    tz, ty, tx = along_z.weight[z], along_y.weight[y], along_x.weight[x]
-    shares = np.stack(
-        [wz * wy * wx for wz in (1.0 - tz, tz) for wy in (1.0 - ty, ty) for wx in (1.0 - tx, tx)]
-    )
-    lowest = np.iinfo(np.int64).min
-    best = np.full(y.size, lowest)
-    for label in labels:
-        reached = np.where(labels == label, shares, 0.0).sum(axis=0) >= 0.5 - _TIE
-        best = np.where(reached & (label > best), label, best)
-    plane[y, x] = np.where(best == lowest, 0, best)
 
 
 def decide_labels(

@@ -1,12 +1,10 @@
 """Compiled loops of `linear.py`: one pass over the output grid, arithmetic only where labels differ.
 
 Legend: `l?`, `u?`, `w?` are the lower voxel, the upper voxel and the upper's weight along z, y, x.
-With SEGBENCH_NO_NUMBA=1 nothing here is compiled, and the callers take other ways.
 """
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from functools import wraps
 from typing import Any
@@ -16,14 +14,9 @@ import numpy.typing as npt
 
 Array = npt.NDArray[Any]
 
-#: Whether the loops are compiled; uncompiled they are correct and a thousand times slower.
-COMPILED = os.environ.get("SEGBENCH_NO_NUMBA", "") in ("", "0")
-
 
 def jit(function: Callable[..., Any]) -> Callable[..., Any]:
     """The function, compiled when it is first called: importing this module costs no numba."""
-    if not COMPILED:
-        return function
     compiled: list[Callable[..., Any]] = []
 
     @wraps(function)

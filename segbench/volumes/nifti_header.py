@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import math
 import struct
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -47,26 +48,26 @@ _REFUSED_DATATYPES = {
 }
 
 
-@dataclass(frozen=True)
-class _Fields:
-    """The fields that matter, alike for both versions."""
+_FIELDS: dict[int, dict[str, tuple[str, int]]] = {
+    HEADER_1: {
+        "dim": ("8i2", 40), "datatype": ("i2", 70), "bitpix": ("i2", 72), "pixdim": ("8f4", 76),
+        "vox_offset": ("f4", 108), "scl_slope": ("f4", 112), "scl_inter": ("f4", 116),
+        "xyzt_units": ("i1", 123), "qform_code": ("i2", 252), "sform_code": ("i2", 254),
+        "quatern": ("3f4", 256), "qoffset": ("3f4", 268), "srow": ("12f4", 280),
+        "data_type": ("V10", 4), "db_name": ("V18", 14), "descrip": ("V80", 148),
+        "aux_file": ("V24", 228), "intent_name": ("V16", 328),
+    },
+    HEADER_2: {
+        "dim": ("8i8", 16), "datatype": ("i2", 12), "bitpix": ("i2", 14), "pixdim": ("8f8", 104),
+        "vox_offset": ("i8", 168), "scl_slope": ("f8", 176), "scl_inter": ("f8", 184),
+        "xyzt_units": ("i4", 500), "qform_code": ("i4", 344), "sform_code": ("i4", 348),
+        "quatern": ("3f8", 352), "qoffset": ("3f8", 376), "srow": ("12f8", 400),
+        "descrip": ("V80", 240), "aux_file": ("V24", 320), "intent_name": ("V16", 508),
+    },
+}  # fmt: skip
+"""Type and place of the fields that are read, by the length of the header; names are the standard's."""
 
-    version: int
-    dim: tuple[int, ...]
-    datatype: int
-    bitpix: int
-    pixdim: tuple[float, ...]
-    vox_offset: float
-    slope: float
-    inter: float
-    units: int
-    qform_code: int
-    sform_code: int
-    quatern: tuple[float, ...]
-    qoffset: tuple[float, ...]
-    srow: tuple[float, ...]
-    texts: dict[str, str]
-    order: str
+_Header = Mapping[str, Any]
 
 
 def header_length(start: bytes, *, path: Path) -> int:
@@ -77,7 +78,7 @@ def header_length(start: bytes, *, path: Path) -> int:
         path: for the message.
 
     Raises:
-        SegbenchError: SB202 when it is no NIfTI single file, SB204 when it breaks off inside the header.
+        SegbenchError: SB202 when it is not a NIfTI single file, SB204 when it breaks off inside the header.
     """
     length = int.from_bytes(start[:4], "little"), int.from_bytes(start[:4], "big")
     known = HEADER_1 if HEADER_1 in length else HEADER_2 if HEADER_2 in length else 0
@@ -120,61 +121,61 @@ def parse_header(data: bytes, *, path: Path, allow_channels: bool) -> VolumeHead
     Raises:
         SegbenchError: SB207 nonsense in sizes, types or offsets; SB209 unusable geometry; SB210 bad scaling.
     """
-    fields = _unpack_1(data) if len(data) == HEADER_1 else _unpack_2(data)
-    rank = fields.dim[0]
+    fields, order = _unpacked(data)
+    rank = fields["dim"][0]
     if not 1 <= rank <= 7:
         raise SegbenchError(
-            "SB207", "the number of axes cannot be", path=path, expected="dim[0] in 1..7", found=rank
+            "SB207", "the number of axes is not valid", path=path, expected="dim[0] in 1..7", found=rank
         )
-    shape, channels = check_axes(fields.dim[1 : 1 + rank], allow_channels=allow_channels, path=path)
-    dtype = _dtype(fields, path)
-    offset = _offset(fields, path)
-    check_scaling(fields.slope, fields.inter, path=path)
-    if not all(math.isfinite(size) and size > 0 for size in fields.pixdim[1:4]):
+    shape, channels = check_axes(fields["dim"][1 : 1 + rank], allow_channels=allow_channels, path=path)
+    dtype = _dtype(fields["datatype"], fields["bitpix"], order, path)
+    offset = _offset(fields["vox_offset"], len(data), path)
+    check_scaling(fields["scl_slope"], fields["scl_inter"], path=path)
+    if not all(math.isfinite(size) and size > 0 for size in fields["pixdim"][1:4]):
         raise SegbenchError(
             "SB209",
-            "the voxel size cannot be",
+            "the voxel size is not valid",
             path=path,
             expected="pixdim[1..3] finite and above 0",
-            found=_listed(fields.pixdim[1:4]),
+            found=_listed(fields["pixdim"][1:4]),
         )
-    sform = _sform(fields) if fields.sform_code > 0 else None
-    qform = _qform(fields) if fields.qform_code > 0 else None
+    sform = _sform(fields) if fields["sform_code"] > 0 else None
+    qform = _qform(fields) if fields["qform_code"] > 0 else None
     if sform is not None:
         affine, source = sform, "sform"
-    elif fields.qform_code > 0:
+    elif fields["qform_code"] > 0:
         if qform is None:
             raise SegbenchError(
                 "SB209",
-                "the qform is no rotation",
+                "the qform is not a rotation",
                 path=path,
                 expected="a quaternion of length 1 and a finite offset",
-                found=f"b, c, d = {_listed(fields.quatern)}; offset {_listed(fields.qoffset)}",
+                found=f"b, c, d = {_listed(fields['quatern'])}; offset {_listed(fields['qoffset'])}",
             )
         affine, source = qform, "qform"
     else:
         # An axis that the file does not have is 1 long there, whatever pixdim says: nibabel reads it so.
-        steps = [*fields.pixdim[1 : 1 + min(rank, 3)], *[1.0] * (3 - min(rank, 3))]
+        steps = [*fields["pixdim"][1 : 1 + min(rank, 3)], *[1.0] * (3 - min(rank, 3))]
         affine, source = assumed_affine(shape, (steps[2], steps[1], steps[0])), "voxel size"
-    unit = _UNITS.get(fields.units & 7, "")
+    unit = _UNITS.get(fields["xyzt_units"] & 7, "")
     affine = in_millimetres(affine, unit)
     return VolumeHeader(
-        format=f"nifti-{fields.version}",
+        format="nifti-1" if len(data) == HEADER_1 else "nifti-2",
         shape_zyx=shape,
         channels=channels,
         dtype=dtype,
         data_offset=offset,
-        slope=fields.slope,
-        inter=fields.inter,
+        slope=fields["scl_slope"],
+        inter=fields["scl_inter"],
         affine=affine,
         spacing_mm=check_affine(affine, path=path, source=source),
-        sform_code=max(0, fields.sform_code),
-        qform_code=max(0, fields.qform_code),
+        sform_code=max(0, fields["sform_code"]),
+        qform_code=max(0, fields["qform_code"]),
         sform=None if sform is None else in_millimetres(sform, unit),
         qform=None if qform is None else in_millimetres(qform, unit),
         unit=unit,
-        texts=fields.texts,
-        byte_order=fields.order,
+        texts=_texts(fields),
+        byte_order=order,
     )
 
 
@@ -193,109 +194,58 @@ def extension_codes(block: bytes, *, big_endian: bool) -> tuple[int, ...]:
     return tuple(codes)
 
 
-def _unpack_1(data: bytes) -> _Fields:
-    order = "<" if data[:4] == struct.pack("<i", HEADER_1) else ">"
-
-    def get(layout: str, at: int) -> tuple[float, ...]:
-        return struct.unpack_from(order + layout, data, at)
-
-    qform_code, sform_code = get("2h", 252)
-    datatype, bitpix = get("2h", 70)
-    return _Fields(
-        version=1,
-        dim=tuple(int(n) for n in get("8h", 40)),
-        datatype=int(datatype),
-        bitpix=int(bitpix),
-        pixdim=get("8f", 76),
-        vox_offset=get("f", 108)[0],
-        slope=get("f", 112)[0],
-        inter=get("f", 116)[0],
-        units=data[123],
-        qform_code=int(qform_code),
-        sform_code=int(sform_code),
-        quatern=get("3f", 256),
-        qoffset=get("3f", 268),
-        srow=get("12f", 280),
-        texts=_texts(
-            data,
-            data_type=(4, 10),
-            db_name=(14, 18),
-            descrip=(148, 80),
-            aux_file=(228, 24),
-            intent_name=(328, 16),
-        ),
-        order=order,
-    )
+def _unpacked(data: bytes) -> tuple[dict[str, Any], str]:
+    """The fields of a header as numbers, tuples and bytes, and its byte order."""
+    order = "<" if int.from_bytes(data[:4], "little") == len(data) else ">"
+    places = _FIELDS[len(data)]
+    layout = np.dtype(
+        {
+            "names": list(places),
+            "formats": [kind for kind, _ in places.values()],
+            "offsets": [place for _, place in places.values()],
+            "itemsize": len(data),
+        }
+    ).newbyteorder(order)
+    record = np.frombuffer(data, layout)[0]
+    return {name: record[name].tolist() for name in places}, order
 
 
-def _unpack_2(data: bytes) -> _Fields:
-    order = "<" if data[:4] == struct.pack("<i", HEADER_2) else ">"
-
-    def get(layout: str, at: int) -> tuple[float, ...]:
-        return struct.unpack_from(order + layout, data, at)
-
-    datatype, bitpix = get("2h", 12)
-    qform_code, sform_code = get("2i", 344)
-    return _Fields(
-        version=2,
-        dim=tuple(int(n) for n in get("8q", 16)),
-        datatype=int(datatype),
-        bitpix=int(bitpix),
-        pixdim=get("8d", 104),
-        vox_offset=get("q", 168)[0],
-        slope=get("d", 176)[0],
-        inter=get("d", 184)[0],
-        units=int(get("i", 500)[0]),
-        qform_code=int(qform_code),
-        sform_code=int(sform_code),
-        quatern=get("3d", 352),
-        qoffset=get("3d", 376),
-        srow=get("12d", 400),
-        texts=_texts(data, descrip=(240, 80), aux_file=(320, 24), intent_name=(508, 16)),
-        order=order,
-    )
+def _texts(fields: _Header) -> dict[str, str]:
+    """The text fields that hold anything, also behind a terminating zero."""
+    texts = {name: value for name, value in fields.items() if isinstance(value, bytes)}
+    words = {name: text.replace(b"\0", b" ").decode("latin-1").strip() for name, text in texts.items()}
+    return {name: text for name, text in words.items() if text}
 
 
-def _texts(data: bytes, **places: tuple[int, int]) -> dict[str, str]:
-    found: dict[str, str] = {}
-    for name, (at, length) in places.items():
-        # Everything in the field counts, also what stands behind a terminating zero.
-        text = data[at : at + length].replace(b"\0", b" ").decode("latin-1").strip()
-        if text:
-            found[name] = text
-    return found
-
-
-def _dtype(fields: _Fields, path: Path) -> np.dtype[np.generic]:
-    name = DATATYPES.get(fields.datatype)
+def _dtype(datatype: int, bitpix: int, order: str, path: Path) -> np.dtype[np.generic]:
+    name = DATATYPES.get(datatype)
     if name is None:
-        what = _REFUSED_DATATYPES.get(fields.datatype, "not a type of the standard")
+        what = _REFUSED_DATATYPES.get(datatype, "not a type of the standard")
         raise SegbenchError(
             "SB207",
             "the type of the voxels cannot be read",
             path=path,
             expected="integers or floats of 8 to 64 bits",
-            found=f"datatype {fields.datatype} ({what})",
+            found=f"datatype {datatype} ({what})",
         )
-    dtype = np.dtype(fields.order + name)
-    if fields.bitpix != 8 * dtype.itemsize:
+    dtype = np.dtype(order + name)
+    if bitpix != 8 * dtype.itemsize:
         raise SegbenchError(
             "SB207",
             "datatype and bitpix disagree",
             path=path,
             expected=f"bitpix {8 * dtype.itemsize} for {dtype.name}",
-            found=fields.bitpix,
+            found=bitpix,
         )
     return dtype
 
 
-def _offset(fields: _Fields, path: Path) -> int:
-    least = (HEADER_1 if fields.version == 1 else HEADER_2) + 4
-    value = fields.vox_offset
+def _offset(value: float, length: int, path: Path) -> int:
+    least = length + 4
     if not (math.isfinite(value) and value == int(value) and least <= value <= least + MAX_EXTENSIONS):
         raise SegbenchError(
             "SB207",
-            "the place of the voxels in the file cannot be",
+            "the place of the voxels in the file is not valid",
             path=path,
             expected=f"a whole vox_offset from {least} to {least + MAX_EXTENSIONS}",
             found=f"{value:g}",
@@ -303,21 +253,21 @@ def _offset(fields: _Fields, path: Path) -> int:
     return int(value)
 
 
-def _listed(values: tuple[float, ...]) -> str:
+def _listed(values: Sequence[float]) -> str:
     return ", ".join(f"{value:g}" for value in values)
 
 
-def _sform(fields: _Fields) -> NDArray[np.float64]:
+def _sform(fields: _Header) -> NDArray[np.float64]:
     affine = np.eye(4)
-    affine[:3] = np.asarray(fields.srow, dtype=np.float64).reshape(3, 4)
+    affine[:3] = np.asarray(fields["srow"], dtype=np.float64).reshape(3, 4)
     return affine
 
 
-def _qform(fields: _Fields) -> NDArray[np.float64] | None:
-    """Affine of method 2 of the standard, or None for a quaternion that is no rotation."""
-    b, c, d = fields.quatern
+def _qform(fields: _Header) -> NDArray[np.float64] | None:
+    """Affine of method 2 of the standard, or None for a quaternion that is not a rotation."""
+    b, c, d = fields["quatern"]
     rest = 1.0 - (b * b + c * c + d * d)
-    if not (rest >= -1e-3 and all(math.isfinite(offset) for offset in fields.qoffset)):
+    if not (rest >= -1e-3 and all(math.isfinite(offset) for offset in fields["qoffset"])):
         return None
     a = math.sqrt(rest) if rest > 0 else 0.0
     norm = math.sqrt(a * a + b * b + c * c + d * d)
@@ -329,8 +279,10 @@ def _qform(fields: _Fields) -> NDArray[np.float64] | None:
             [2 * (b * d - a * c), 2 * (c * d + a * b), a * a + d * d - b * b - c * c],
         ]
     )
-    qfac = -1.0 if fields.pixdim[0] < 0 else 1.0
+    qfac = -1.0 if fields["pixdim"][0] < 0 else 1.0
     affine = np.eye(4)
-    affine[:3, :3] = rotation * np.array([fields.pixdim[1], fields.pixdim[2], qfac * fields.pixdim[3]])
-    affine[:3, 3] = fields.qoffset
+    affine[:3, :3] = rotation * np.array(
+        [fields["pixdim"][1], fields["pixdim"][2], qfac * fields["pixdim"][3]]
+    )
+    affine[:3, 3] = fields["qoffset"]
     return affine

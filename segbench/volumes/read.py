@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from segbench.core.errors import SegbenchError
 from segbench.volumes.bytestream import ByteStream, Hasher, open_regular
+from segbench.volumes.endings import VOLUME_ENDINGS, conversion
 from segbench.volumes.header import VolumeHeader, check_size, missing_share
 from segbench.volumes.itk_formats import ITK_ENDINGS, open_itk
 from segbench.volumes.labels import as_label_array, check_declared
@@ -148,6 +149,16 @@ def open_payload(
     """Header and payload of any known format, sizes checked, the payload standing at the first voxel."""
     place = Path(path)
     with open_regular(path) as stream:
+        hint = conversion(place.name)
+        if hint is not None:
+            raise SegbenchError(
+                "SB202",
+                "the file is in a format that is not read",
+                path=place,
+                expected=f"a name that ends in {' or '.join(VOLUME_ENDINGS)}",
+                found=place.name,
+                mend=hint,
+            )
         opener = open_itk if place.name.lower().endswith(ITK_ENDINGS) else open_nifti
         header, payload = opener(place, stream, allow_channels=allow_channels, hasher=hasher)
         check_size(

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import re
+import shutil
+import subprocess
+import sys
 import tomllib
 from importlib import metadata
 from pathlib import Path
@@ -57,3 +60,33 @@ def test_no_transitive_requirement_of_the_base(package: str) -> None:
             continue
         waiting += [re.split(r"[<>=!~ \[;(]", r, maxsplit=1)[0] for r in requirements if "extra ==" not in r]
     assert seen.isdisjoint(FORBIDDEN)
+
+
+def printed_by_make(*words: str) -> str:
+    """What make would do, without doing it."""
+    if shutil.which("make") is None:
+        pytest.skip("needs make")
+    command = ["make", "--always-make", "--dry-run", *words]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+    return done.stdout
+
+
+def test_make_takes_torch_first_from_the_index_that_is_named_and_shows_what_pip_does() -> None:
+    plain = [line for line in printed_by_make("setup").splitlines() if "pip install" in line]
+    named = [line for line in printed_by_make("setup", "TORCH_INDEX=U").splitlines() if "pip install" in line]
+    assert len(plain) == len(named) == 2
+    assert "torch -c constraints.txt" in plain[0] and "index-url" not in "".join(plain)
+    assert "--index-url U torch" in named[0] and "index-url" not in named[1]
+    assert not any("quiet" in line or "-q" in line.split() for line in plain + named)
+
+
+def test_every_base_dependency_has_a_lower_bound_that_make_lowest_pins() -> None:
+    done = subprocess.run(
+        [sys.executable, str(ROOT / "scripts" / "lowest.py")], capture_output=True, text=True, check=True
+    )
+    pins = dict(line.split("==") for line in done.stdout.splitlines() if "==" in line)
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    for text in project["dependencies"]:
+        name, _, bound = text.partition(">=")
+        assert pins[name] == bound
+    assert "-r .venv-lowest/requirements.txt" in printed_by_make("lowest")

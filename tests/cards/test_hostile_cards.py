@@ -110,3 +110,41 @@ def test_the_shipped_cards_hold_no_code() -> None:
         for name in names:
             text = card_file(kind, name).read_text(encoding="utf-8")  # type: ignore[arg-type]
             assert not any(word in text for word in ("$(", "__import__", "lambda ", "eval(", "exec("))
+
+
+@pytest.mark.parametrize("module", ["", ".", ".x", "no_such_package", "no_such_package.cards", "a b", "../x"])
+def test_an_entry_point_that_names_no_package_takes_no_card_away(
+    module: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from importlib.metadata import EntryPoint
+
+    from segbench.cards import locate
+
+    point = EntryPoint("evil", f"{module}:x", "segbench.cards")
+    monkeypatch.setattr(locate, "entry_points", lambda group: [point])
+    locate._installed_roots.cache_clear()
+    try:
+        assert locate._installed_roots() == ()
+        assert locate.card_roots()
+    finally:
+        locate._installed_roots.cache_clear()
+
+
+def test_an_entry_point_is_located_and_not_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from importlib.metadata import EntryPoint
+
+    from segbench.cards import locate
+
+    (tmp_path / "cards_of_others").mkdir()
+    (tmp_path / "cards_of_others" / "__init__.py").write_text(
+        f"open({str(tmp_path / 'made')!r}, 'w').close()"
+    )
+    monkeypatch.syspath_prepend(str(tmp_path))
+    point = EntryPoint("others", "cards_of_others", "segbench.cards")
+    monkeypatch.setattr(locate, "entry_points", lambda group: [point])
+    locate._installed_roots.cache_clear()
+    try:
+        assert locate._installed_roots() == (tmp_path / "cards_of_others",)
+    finally:
+        locate._installed_roots.cache_clear()
+    assert not (tmp_path / "made").exists() and "cards_of_others" not in sys.modules

@@ -80,6 +80,17 @@ def test_a_file_where_a_folder_is_needed(tmp_path: Path) -> None:
     assert (tmp_path / "file").read_text() == "mine"
 
 
+@pytest.mark.skipif(not Path("/proc/self").exists(), reason="needs /proc")
+def test_a_place_in_which_no_folder_can_be_made() -> None:
+    for write in (
+        lambda: atomic_write("/proc/nowhere/run.json", "x"),
+        lambda: atomic_folder("/proc/nowhere/run").__enter__(),
+    ):
+        with pytest.raises(SegbenchError) as caught:
+            write()
+        assert (caught.value.code, caught.value.exit_code) == ("SB505", 5)
+
+
 def test_a_crash_file_finds_a_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The working directory is a file, as good as read-only: the folder for temporary files takes it."""
     (tmp_path / "file").write_text("")

@@ -8,10 +8,18 @@ import sys
 from pathlib import Path
 
 import pytest
+import typer.main
+from typer._completion_classes import BashComplete
 
 from segbench.cards import list_dataset_cards, list_model_cards, list_protocols
-from segbench.cli.complete import completed
+from segbench.cli.main import build_app
 from segbench.core.errors import CATALOGUE
+
+
+def completed(words: list[str]) -> list[str]:
+    """What a shell would offer for a command line; its last word is being typed."""
+    complete = BashComplete(typer.main.get_command(build_app()), {}, "segbench", "_SEGBENCH_COMPLETE")
+    return [item.value for item in complete.get_completions(words[:-1], words[-1])]
 
 
 @pytest.mark.parametrize(

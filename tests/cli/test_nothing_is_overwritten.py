@@ -98,11 +98,11 @@ WALK: dict[str, list[str]] = {
     "data fetch": ["msd-hippocampus", "--data-dir", "new/none"],
     "data import dataset": ["DATA", "--output", "new/cards", "--slug", "mine"],
     "data import predictions": ["predictions/one", "--map", "MAP", "--output", "new/back"],
-    "data import nnunet-summary": ["summary.json", "--dataset", "DATA"],
-    "data import touchstone": ["predictions"],
+    "data import scores": ["summary.json", "--dataset", "DATA"],
     "evaluate": ["--prediction", "predictions/one", "--reference", "LABELS", "--region", "front=1",
                  "--region", "back=2"],
     "compare": ["one", "two"],
+    "claim": ["--a", "90", "--b", "89", "--n", "40"],
     "report": ["--output", "new/report", "--format", "json,csv,markdown,latex"],
     "predict": ["scan.nii.gz", "--weights", "w.safetensors", "--dataset", "msd-hippocampus",
                 "--output", "new/predicted", "--device", "cpu"],
@@ -113,7 +113,7 @@ WALK: dict[str, list[str]] = {
     "run": ["--model", "empty", "--dataset", "phantom-msd", "--protocol", "demo", "--device", "cpu"],
     "demo": ["--help"],  # trains for minutes; it is `run` and `report` in folders of their own
 }  # fmt: skip
-REFUSES = {"data fetch", "data import touchstone"}
+REFUSES = {"data fetch"}
 """Commands that find nothing here to take in; they still must not touch a thing."""
 
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import pytest
 import typer.main
+from typer.testing import CliRunner
 
 from segbench.cli.main import build_app
 from segbench.cli.settings_file import read_config
@@ -28,7 +30,7 @@ def read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
 def test_keys_are_flags(read) -> None:
     """`set`, `json`, `max-parallel` have other names inside; a number or a word stands for a list too."""
     found = read(
-        'results = "all"\njson = true\n'
+        'results = "all"\nworkers = 2\njson = true\n'
         '[run]\nset = ["budget.samples=4"]\nseed = 3\nmax-parallel = 2\nmodel = "a,b"\nresults = "own"\n'
         "[data.verify]\nstrict = true\n"
     )
@@ -41,7 +43,8 @@ def test_keys_are_flags(read) -> None:
     }  # fmt: skip
     assert found["status"]["results"] == "all"
     assert found["data"]["verify"]["strict"] is True
-    assert "results" not in found["doctor"]
+    assert found["run"]["workers"] == "2"
+    assert "workers" not in found["doctor"]
 
 
 def test_all_that_is_no_flag_is_named_at_once(read) -> None:
@@ -83,3 +86,32 @@ def test_show_config_says_where_each_value_comes_from(
     told = shown("--results", "in-flag")
     assert told["results"] == ("in-flag", "--results")
     assert told["data-dir"] == ("in-variable", "SEGBENCH_DATA")
+
+
+@pytest.mark.parametrize(
+    ("words", "folder"),
+    [
+        (["status"], "in-variable"),
+        (["status", "--results", "in-flag"], "in-flag"),
+        (["--results", "in-flag", "status"], "in-flag"),
+        (["--results", "first", "status", "--results", "in-flag"], "in-flag"),
+    ],
+)
+def test_a_folder_is_taken_from_the_flag_wherever_it_stands(
+    words: list[str], folder: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("SEGBENCH_RESULTS", "in-variable")
+    done = CliRunner().invoke(build_app(), words)
+    assert (done.exit_code, "--> " + folder in done.stderr) == (4, True), done.stderr
+    assert os.environ["SEGBENCH_RESULTS"] == "in-variable"
+
+
+def test_the_data_folder_holds_for_commands_that_open_datasets_themselves(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for words in (["data", "split", "kits23"], ["data", "export", "kits23", "--output", "o"]):
+        done = CliRunner().invoke(build_app(), [*words, "--data-dir", "there"])
+        assert done.exit_code == 4
+        assert "there/" in done.stderr

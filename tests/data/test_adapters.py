@@ -12,15 +12,20 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from segbench.cards import load_dataset_card
+from segbench.cards import list_dataset_cards, load_dataset_card
 from segbench.cards.dataset_card import parse_dataset_card
 from segbench.core.console import render_error
 from segbench.core.errors import SegbenchError
 from segbench.data import Dataset, open_dataset
+from segbench.data.describe import describe_dataset
+from segbench.data.opening import MISSION, availability
+from segbench.data.prepared.case import load_case
 from segbench.data.scan_file import write_scan
 from segbench.data.verify.api import verify
 from segbench.data.verify.report import as_text
-from segbench.volumes import Volume, write_label_map
+from segbench.runs.cell import classes_of
+from segbench.volumes import Volume, read_volume, write_label_map
+from segbench.volumes.geometry import Orientation, reorient
 
 Tree = Callable[..., Path]
 CARD_OF = {
@@ -416,14 +421,26 @@ class TestMsd:
         found = [f for f in open_dataset("phantom-msd", path=renamed).layout_findings if f.code == "SB331"]
         assert [f.severity for f in found] == ["warning"]  # "Anterior" is the card's name but for case
 
-    def test_the_raw_format_of_nnunet_v1_is_named(self, own_tree: Tree) -> None:
+    def test_the_raw_format_of_nnunet_v1_is_read(self, own_tree: Tree) -> None:
+        """MSD's dataset.json, one file per channel `<case>_0000.nii.gz`: the same voxels as one 4D file."""
         root = own_tree("msd")
-        for path in list((root / "imagesTr").iterdir()):
-            path.rename(path.with_name(path.name.replace(".nii.gz", "_0000.nii.gz")))
-        shutil.rmtree(root / "labelsTr")
-        error = code_of(lambda: open_dataset(root))
-        assert error.code == "SB302"
-        assert "nnU-Net v1" in error.message
+        before = open_dataset(root)
+        stacked = {case: before.read_image(case).array for case in before.case_ids}
+        for folder in ("imagesTr", "imagesTs"):
+            for path in list((root / folder).iterdir()):
+                volume = read_volume(path, raw=True, allow_channels=True)
+                for index, channel in enumerate(volume.array):
+                    name = path.name.replace(".nii.gz", f"_{index:04d}.nii.gz")
+                    write_scan(path.with_name(name), channel, volume.affine)
+                path.unlink()
+        dataset = open_dataset(root)
+        assert dataset.case_ids == before.case_ids and codes(dataset) == []
+        assert dataset.cases_without_reference == before.cases_without_reference
+        assert dataset.form == "nnunet-v1"
+        for case, array in stacked.items():
+            np.testing.assert_array_equal(dataset.read_image(case).array, array)
+        (root / "imagesTr" / f"{dataset.case_ids[0]}_0001.nii.gz").unlink()
+        assert open_dataset(root).incomplete_cases == dataset.case_ids[:1]
 
 
 class TestNnunet:
@@ -475,7 +492,7 @@ class TestNnunet:
         capitals(root / "imagesTs" / "t_0001.nii.gz")
         (root / "imagesTr" / "Thumbs.db").touch()
         strays = {f.file for f in open_dataset(root).layout_findings if f.code == "SB304"}
-        assert strays == {"labelsTr/a_1.nii", "imagesTs/t_0001.NII.GZ"}
+        assert strays == {"labelsTr/a_1.nii"}, "an ending in capital letters is the same ending"
 
     @pytest.mark.parametrize("field", ["image", "label"])
     @pytest.mark.parametrize(
@@ -520,7 +537,6 @@ class TestNnunet:
         [
             ({"a": 1}, {}, "labels.background"),
             ({"background": 1, "a": 2}, {}, "labels.background: found 1"),
-            ({"background": 0, "a": 2}, {}, "labels: values are not consecutive"),
             ({"background": 0, "a": 1, "ignore": 1}, {}, "labels.ignore"),
             ({"background": 0, "a": [1, 2]}, {}, "regions_class_order"),
             ({"background": 0, "a": [1, 2]}, {"regions_class_order": [1, 2]}, "regions_class_order: found 2"),
@@ -540,6 +556,65 @@ class TestNnunet:
         error = code_of(lambda: open_dataset(root))
         assert error.code == "SB331"
         assert any(line.startswith(said) for line in error.details), error.details
+
+    def test_labels_with_gaps_are_read_as_they_stand(self, root: Path) -> None:
+        self.write(root, {"background": 0, "organ": 5, "tumour": 200})
+        for path in (root / "labelsTr").iterdir():
+            label(path, 200)
+        dataset = open_dataset(root)
+        assert dataset.card.foreground == (5, 200)
+        assert set(np.unique(dataset.read_reference(dataset.case_ids[0]).array)) == {0, 200}
+        assert classes_of(dataset.card, "softmax").values == (0, 5, 200)  # class 2 of a network is 200
+
+    def test_capital_endings(self, root: Path) -> None:
+        self.write(root, {"background": 0, "one": 1, "two": 2}, file_ending=".NII.GZ")
+        before = open_dataset(root).case_ids
+        for path in [*(root / "imagesTr").iterdir(), *(root / "labelsTr").iterdir()]:
+            path.rename(path.with_name(path.name.replace(".nii.gz", ".NII.GZ")))
+        dataset = open_dataset(root)
+        assert before and dataset.case_ids == before and codes(dataset) == [("SB303", "info")]
+        assert dataset.read_image(before[0]).array.shape[0] == 2
+
+    @pytest.mark.parametrize(
+        "name", ["case 000", "case(001)", "f\u00e4ll_003", "case,004", "\u75c5\u4f8b005"]
+    )
+    def test_ids_with_blanks_and_letters_of_other_scripts(self, root: Path, name: str) -> None:
+        for path in [*(root / "imagesTr").iterdir(), *(root / "labelsTr").iterdir()]:
+            path.rename(path.with_name(path.name.replace("a_1", name)))
+        self.write(root, {"background": 0, "one": 1, "two": 2})
+        dataset = open_dataset(root)
+        assert name in dataset.case_ids and codes(dataset) == [("SB303", "info")]
+        assert dataset.patient_of(name) == name
+
+    def test_a_name_that_may_not_be_an_id_gets_the_rule(self, root: Path) -> None:
+        for path in [*(root / "imagesTr").iterdir(), *(root / "labelsTr").iterdir()]:
+            path.rename(path.with_name(path.name.replace("a_", "a?")))
+        for path in (root / "imagesTs").iterdir():
+            path.unlink()
+        self.write(root, {"background": 0, "one": 1, "two": 2})
+        error = code_of(lambda: open_dataset(root))
+        assert error.code == "SB311" and "letters, digits, blanks" in error.mend
+
+    @pytest.mark.parametrize(
+        ("ending", "told"),
+        [
+            (".mgz", "mri_convert"),
+            (".mhd", "sitk"),
+            (".hdr", "nibabel"),
+            (".dcm", "dcmqi"),
+            (".nii.bz2", "bunzip2"),
+        ],
+    )
+    @pytest.mark.parametrize("folder", ["imagesTr", "labelsTr"])
+    def test_files_in_a_format_that_is_not_read_are_never_missing(
+        self, root: Path, folder: str, ending: str, told: str
+    ) -> None:
+        self.write(root, {"background": 0, "one": 1, "two": 2})
+        for path in list((root / folder).glob("a_1*")):
+            path.rename(path.with_name(path.name.replace(".nii.gz", ending)))
+        found = [f for f in open_dataset(root).layout_findings if f.code == "SB202"]
+        (finding,) = found
+        assert finding.severity == "error" and told in finding.mend and ending in finding.message
 
     def test_two_formats_in_one_json_are_ambiguous(self, root: Path) -> None:
         self.write(root, {"background": 0, "a": 1}, modality={"0": "CT"})
@@ -575,15 +650,27 @@ class TestGeometryOfACase:
         error = code_of(lambda: dataset.read_image("a"))
         assert (error.code, error.case) == (code, "a")
 
-    def test_the_same_grid_in_another_axis_order_is_named(self, tmp_path: Path) -> None:
-        scan(tmp_path / "Image" / "a.nii.gz")
-        flipped = np.diag([-1.0, 1, 1, 1])
-        flipped[0, 3] = 5.0
-        array = np.ones((4, 5, 6), dtype=np.uint8)
-        write_label_map(tmp_path / "ROI" / "a.nii.gz", array, Volume(array, (1, 1, 1), flipped))
-        error = code_of(lambda: open_dataset("crc-2000", path=tmp_path).read_image("a"))
-        assert error.code == "SB309"
-        assert "equal after reorientation" in error.mend
+    @pytest.mark.parametrize("axes", [(0, 1, 2), (2, 0, 1), (1, 2, 0)])
+    @pytest.mark.parametrize("flips", [(True, False, False), (False, True, True)])
+    def test_another_order_of_axes_is_reordered_exactly(
+        self, tmp_path: Path, axes: tuple[int, int, int], flips: tuple[bool, bool, bool]
+    ) -> None:
+        """The image follows the reference's order; each voxel keeps its label, whatever the stored order."""
+        values = np.arange(120, dtype=np.int16).reshape(4, 5, 6)
+        affine = np.diag([1.0, 2.0, 3.0, 1.0])
+        write_scan(tmp_path / "Image" / "a.nii.gz", values, affine)
+        turn = Orientation(axes, flips)
+        turned = reorient(Volume((values % 7 == 3).astype(np.uint8), (3.0, 2.0, 1.0), affine), turn)
+        write_label_map(tmp_path / "ROI" / "a.nii.gz", turned.array, turned)
+        dataset = open_dataset("crc-2000", path=tmp_path)
+        image, reference = dataset.read_image("a"), dataset.read_reference("a")
+        np.testing.assert_array_equal(image.affine, reference.affine)
+        np.testing.assert_array_equal(image.array[0] % 7 == 3, reference.array == 1)
+        report = verify(dataset, cache=False)
+        found = {(f.code, f.severity) for f in report.findings if f.severity != "info"}
+        assert found - {("SB305", "warning"), ("SB329", "warning")} == {("SB309", "warning")}
+        prepared = load_case([tmp_path / "Image" / "a.nii.gz"], tmp_path / "ROI" / "a.nii.gz", crop=False)
+        np.testing.assert_array_equal(prepared.images[0] % 7 == 3, prepared.labels == 1)
 
     def test_a_tiny_shift_is_taken_and_the_references_affine_holds(self, tmp_path: Path) -> None:
         scan(tmp_path / "Image" / "a.nii.gz")
@@ -716,6 +803,30 @@ class TestAbsence:
         assert lines[1].strip().startswith(f"looked in {tmp_path / 'data' / folder} (from ")
         assert any(line.strip().startswith(second) for line in lines)
         assert lines[-1].strip() == f"to try the same layout without it: segbench data phantom {kind} DIR"
+
+    @pytest.mark.parametrize("slug", ["acdc", "totalsegmentator", "kits23", "amos22", "btcv", "lits"])
+    def test_phantoms_are_named_only_where_they_have_the_same_layout(self, tmp_path: Path, slug: str) -> None:
+        error = code_of(lambda: open_dataset(slug, data_dir=tmp_path))
+        assert "data phantom" not in render_error(error)
+        assert f"segbench show dataset:{slug}" in error.mend
+        assert describe_dataset(load_dataset_card(slug))["layout"]["try it on phantoms"] is None
+
+    def test_a_data_directory_one_level_too_deep_is_told(self, own_tree: Tree) -> None:
+        root = own_tree("crc", "CRC-2000")
+        error = code_of(lambda: open_dataset("crc-2000", data_dir=root))
+        assert "the folder above it" in error.mend
+        assert open_dataset("crc-2000", data_dir=root.parent).case_ids
+
+    def test_what_can_be_had_is_one_row_each_the_mission_first(self, own_tree: Tree, tmp_path: Path) -> None:
+        own_tree("crc", "CRC-2000")
+        slugs = [slug for slug in list_dataset_cards() if not load_dataset_card(slug).is_phantom]
+        rows = availability(slugs, tmp_path)
+        assert [row[0] for row in rows[:4]] == list(MISSION)
+        assert sorted(row[0] for row in rows) == sorted(slugs)
+        assert [row[0] for row in rows if row[3] == "here"] == ["crc-2000"]
+        assert all(row[1] for row in rows), "each says how it is had"
+        fetchable = next(row for row in rows if row[0] == "msd-hippocampus")
+        assert fetchable[1] == "segbench data fetch msd-hippocampus"
 
     def test_the_example_of_the_command_line_page(
         self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path

@@ -136,7 +136,8 @@ def test_a_case_without_labels(tmp_path):
     image, _ = scan()
     write_case(tmp_path, "a", prepare_case([image], spacing_mm="native", normalisation=["zscore"]))
     cache = Cache(tmp_path)
-    assert not cache.has_labels("a")
+    with pytest.raises(ValueError, match="no labels"):
+        cache.labels("a")
     assert cache.label_values("a") == ()
     with pytest.raises(ValueError, match="no labels"):
         cache.labels("a")

@@ -7,19 +7,23 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-from segbench.cards import load_dataset_card
-from segbench.cards.dataset_card import parse_dataset_card
+from segbench.cards import list_model_cards, load_dataset_card, load_model_card
+from segbench.cards.dataset_card import parse_dataset_card, read_dataset_card
 from segbench.cli.main import build_app
 from segbench.core.errors import SegbenchError
 from segbench.data import open_dataset
 from segbench.data.exchange import export_dataset, import_dataset, import_predictions
+from segbench.data.exchange.fitting import fitting_patch
 from segbench.data.exchange.importing import toml_text
 from segbench.data.patients import case_pattern_of, looks_grouped
 from segbench.data.recognise import slug_of
+from segbench.data.scan_file import write_scan
 from segbench.data.splits import load_split
+from segbench.volumes import Volume, write_label_map
 
 Tree = Callable[..., Path]
 
@@ -267,3 +271,54 @@ def test_patients_named_in_a_pattern_group_unless_the_card_says_otherwise(tmp_pa
         told = document if said is None else document | {"patient": said}
         dataset = open_dataset(parse_dataset_card(told), path=root)
         assert len({dataset.patient_of(case) for case in dataset.case_ids}) == count
+
+
+# ---- the patch that fits
+
+
+def raw_dataset(
+    root: Path, shapes: list[tuple[int, int, int]], spacing: float = 1.0, border: int = 0
+) -> Path:
+    """A dataset of nnU-Net with scans of these shapes (z, y, x), zero within `border` of each side."""
+    affine = np.diag([spacing, spacing, spacing, 1.0])
+    for index, shape in enumerate(shapes):
+        image = np.zeros(shape, dtype=np.int16)
+        inner = tuple(slice(border, n - border) for n in shape)
+        image[inner] = 100
+        write_scan(root / "imagesTr" / f"c{index}_0000.nii.gz", image, affine)
+        labels = (image > 0).astype(np.uint8)
+        write_label_map(root / "labelsTr" / f"c{index}.nii.gz", labels, Volume(labels, (1, 1, 1), affine))
+    about = {"channel_names": {"0": "MR"}, "labels": {"background": 0, "a": 1}, "file_ending": ".nii.gz"}
+    (root / "dataset.json").write_text(json.dumps(about | {"numTraining": len(shapes)}))
+    return root
+
+
+@pytest.mark.parametrize(
+    ("shapes", "border", "patch"),
+    [
+        ([(37, 50, 36)], 0, (64, 64, 64)),
+        ([(44, 71, 96), (44, 66, 96), (44, 90, 90)], 0, (64, 96, 96)),
+        ([(20, 150, 140)], 0, (64, 128, 128)),  # never beyond the protocol's
+        ([(20, 150, 140)], 30, (64, 96, 96)),  # what cropping leaves
+    ],
+)
+def test_the_patch_is_the_median_scan_in_steps_that_every_network_takes(
+    tmp_path: Path, shapes: list[tuple[int, int, int]], border: int, patch: tuple[int, int, int]
+) -> None:
+    if border:
+        shapes = [(80, y, x) for _, y, x in shapes]
+    fitting = fitting_patch(open_dataset(raw_dataset(tmp_path / "Dataset001_a", shapes, border=border)))
+    assert fitting is not None and fitting[0] == patch
+    for model in map(load_model_card, list_model_cards()):
+        if model.input is not None:
+            assert all(n % model.input.divisor == 0 and n >= model.input.minimum for n in patch), model.slug
+
+
+def test_the_imported_card_has_the_patch_and_says_so(tmp_path: Path) -> None:
+    root = raw_dataset(tmp_path / "Dataset001_a", [(44, 71, 96)])
+    words = ["data", "import", "dataset", str(root), "--output", str(tmp_path / "cards"), "--slug", "mine"]
+    done = CliRunner().invoke(build_app(), words)
+    assert done.exit_code == 0 and "1 channel," in done.stdout
+    assert "--set patch.size=64,96,96" in done.stderr
+    card = read_dataset_card(tmp_path / "cards" / "datasets" / "mine" / "card.toml")
+    assert card.geometry.patch == (64, 96, 96)

@@ -164,26 +164,10 @@ def test_the_hash_seed_of_python_and_another_process_do_not_matter() -> None:
     assert len(found.pop()) == 64
 
 
-def test_strata_are_walked_one_by_one() -> None:
-    strata = {case: "big" if int(case[1:3]) >= 10 else "small" for case in CASES}
-    split = random_split(CASES, patient_of=patient_of, strata=strata, fractions=(0.5, 0.0, 0.5))
-    for stratum in ("big", "small"):
-        members = [case for case in CASES if strata[case] == stratum]
-        tested = [case for case in split.test if strata[case] == stratum]
-        wanted = math.floor(len(members) * 0.5 + 0.5)
-        assert wanted <= len(tested) <= wanted + 2
-        assert set(tested) == set(naive_random(members, "", 0, (0.5, 0.0, 0.5))["test"])
-    folds = make_folds(CASES, patient_of=patient_of, folds=3, strata=strata)
-    for stratum in ("big", "small"):
-        counts = [sum(strata[case] == stratum for case in fold.validation) for fold in folds]
-        assert max(counts) - min(counts) <= 3
-
-
-def test_patients_and_strata_may_be_mappings() -> None:
+def test_patients_may_be_a_mapping() -> None:
     patients = {case: patient_of(case) for case in CASES}
-    strata = {case: case[1] for case in CASES}
-    first = random_split(CASES, patient_of=patients, strata=strata)
-    assert first == random_split(CASES, patient_of=patient_of, strata=lambda case: case[1])
+    first = random_split(CASES, patient_of=patients)
+    assert first == random_split(CASES, patient_of=patient_of)
     assert find_leaks(first, patient_of=patients) == {}
 
 

@@ -24,7 +24,7 @@ from segbench.data.finding import finding
 from segbench.data.phantoms import generate
 from segbench.data.verify import reading as scan_module
 from segbench.data.verify.api import verify
-from segbench.data.verify.report import as_text
+from segbench.data.verify.report import as_text, grouped
 from segbench.data.verify.text import is_harmless
 
 
@@ -597,3 +597,25 @@ def test_the_text_itself_is_kept_nowhere(msd, tmp_path):
     written = [p.read_text() for p in (tmp_path / "cache").rglob("*") if p.is_file()]
     for text in (json.dumps(report.as_json()), as_text(report, verbose=True), *written):
         assert "DOE" not in text and "JANE" not in text
+
+
+# ---- what is said of many cases
+
+
+@pytest.mark.parametrize("count", [1, 3, 4, 1251])
+def test_findings_are_grouped_and_bounded_whatever_their_number(count):
+    many = [finding("SB314", "warning", f"odd {n}", case=f"case_{n:04d}") for n in range(count)]
+    other = finding("SB305", "warning", "found 2 of 3 expected cases")
+    lines = grouped([*many, other])
+    assert len(lines) == 2 and max(map(len, lines)) < 120
+    assert lines[0].startswith("SB314: ") and "case_0000" in lines[0] and "odd 0" in lines[0]
+    assert (f"{count} times" in lines[0]) == (count > 1)
+    assert (f"and {count - 3} more" in lines[0]) == (count > 3)
+    assert lines[1] == "SB305: dataset: found 2 of 3 expected cases"
+
+
+def test_more_cases_than_expected_are_not_a_share(msd):
+    content = json.loads((msd / "dataset.json").read_text())
+    (msd / "dataset.json").write_text(json.dumps(content | {"numTraining": 3}))
+    report = verify(msd, cache=False)
+    assert as_text(report).startswith("phantom: 5 cases here, 3 expected, 1 without a reference")

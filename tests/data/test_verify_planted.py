@@ -358,7 +358,7 @@ def label_in_another_order(tree):
     flip = np.diag([-1.0, 1, 1, 1])
     flip[0, 3] = image.shape[0] - 1
     tree.edit(path, lambda a: a[::-1], affine=image.affine @ flip)
-    return [at(tree, path, "SB309")]
+    return [at(tree, path, "SB309", "warning")]
 
 
 @plant("crc")

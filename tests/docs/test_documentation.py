@@ -180,3 +180,20 @@ def test_index_names_every_page() -> None:
     pages = {p.relative_to(docs).as_posix() for p in docs.rglob("*.md") if p.name != "README.md"}
     pages = {page for page in pages if not page.startswith("decisions/")}  # the folder is linked as one
     assert not pages - linked, f"docs/README.md does not name {sorted(pages - linked)}"
+
+
+def test_where_is_what_names_every_room_and_no_file_that_is_gone() -> None:
+    text = (ROOT / "docs" / "where-is-what.md").read_text(encoding="utf-8")
+    package = ROOT / "segbench"
+    moved = {"runs": "pipeline"} if (package / "pipeline").is_dir() else {}
+    rooms = {path.parent.name for path in package.glob("*/__init__.py") if path.parent.name != "_cards"}
+    rows = re.findall(r"^\| `([a-z]+)/`[^|]*\|[^|]*\|([^|]*)\|", text, flags=re.MULTILINE)
+    told = {moved.get(room, room) for room, _ in rows}
+    assert told - {"protocols"} == rooms
+    files = [f"{room}/{file}" for room, files in rows for file in re.findall(r"`([^`(]+)`", files)]
+    asked = text.split("## The usual questions")[1]
+    files += [file for file in re.findall(r"`([a-z]+/[\w./]*)`", asked)]
+    assert len(files) > 30
+    for file in files:
+        room, _, rest = file.partition("/")
+        assert (package / moved.get(room, room) / rest).exists(), f"where-is-what.md names {file}"

@@ -48,6 +48,12 @@ def test_score_arrays(tmp_path: Path) -> None:
     assert "whole  Dice 0.917  HD95 3.0 mm" in done.stdout
 
 
+def test_judge_a_claim(tmp_path: Path) -> None:
+    done = run(str(EXAMPLES / "judge_a_claim.py"), cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("not supported") == 3
+
+
 def test_every_example_is_in_the_index() -> None:
     index = (EXAMPLES / "README.md").read_text(encoding="utf-8")
     for path in EXAMPLES.iterdir():

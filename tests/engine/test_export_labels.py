@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
-
 import hypothesis.strategies as st
 import numpy as np
 import pytest
@@ -137,20 +133,6 @@ def test_the_accelerators_way_decides_alike(by_sign):
     np.testing.assert_array_equal(codes.numpy(), exporter.labels)
     assert interpolated == exporter.interpolated
     assert 0 < interpolated < 0.7 * codes.numel()
-
-
-def test_without_numba_the_labels_are_the_same():
-    code = (
-        "import torch; from segbench.engine.export import labels_from_logits;"
-        "l = torch.randn(3, 5, 6, 7, generator=torch.Generator().manual_seed(5));"
-        "print(labels_from_logits(l, (9, 6, 15)).tobytes().hex())"
-    )
-    environment = {**os.environ, "SEGBENCH_NO_NUMBA": "1"}
-    done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, env=environment, check=True
-    )
-    logits = torch.randn(3, 5, 6, 7, generator=torch.Generator().manual_seed(5))
-    assert done.stdout.strip() == labels_from_logits(logits, (9, 6, 15)).tobytes().hex()
 
 
 @pytest.mark.parametrize(

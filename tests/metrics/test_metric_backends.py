@@ -1,16 +1,11 @@
-"""Against the field: medpy to the bit, MONAI to its float32; and how a backend that cannot answers."""
-
-import builtins
-import importlib
+"""Against the field: medpy to the bit, MONAI to its float32."""
 
 import numpy as np
 import pytest
 from scipy import ndimage
 
-from segbench.core.errors import BackendUnavailable
 from segbench.metrics import evaluate_case
-from segbench.metrics.backends import medpy_backend, monai_backend
-from segbench.metrics.policies import POLICIES
+from segbench.metrics.selfcheck import medpy_scores, monai_scores
 
 GRIDS = [1.0, 0.5, 0.1, 0.3, 0.79, 3.75, 2.2]
 
@@ -34,17 +29,18 @@ def pairs(count, seed):
             yield reference, prediction, tuple(float(s) for s in spacing)
 
 
-def both(pair, backend, names):
+def both(pair, theirs):
     reference, prediction, spacing = pair
-    options = {"spacing_mm": spacing, "regions": {"it": (1,)}, "metrics": names, "nsd_tolerance_mm": 1.0}
-    ours = evaluate_case(reference, prediction, **options)["it"]
-    return ours, evaluate_case(reference, prediction, backend=backend, **options)["it"]
+    ours = evaluate_case(
+        reference, prediction, spacing_mm=spacing, regions={"it": (1,)}, nsd_tolerance_mm=1.0
+    )["it"]
+    return ours, theirs(reference, prediction, spacing, 1.0)
 
 
 def test_equal_to_medpy_to_the_bit():
     pytest.importorskip("medpy")
     for pair in pairs(220, 0):
-        ours, theirs = both(pair, "medpy", medpy_backend.SUPPORTED)
+        ours, theirs = both(pair, medpy_scores())
         for name in ("dice", "iou", "precision", "recall", "hd", "hd95", "hd95_max", "nsd"):
             assert ours[name] == theirs[name], (name, pair[2])
         for name in ("assd", "masd"):
@@ -56,49 +52,9 @@ def test_equal_to_medpy_to_the_bit():
 def test_equal_to_monai_within_its_float32():
     pytest.importorskip("monai")
     for pair in pairs(40, 1):
-        ours, theirs = both(pair, "monai", monai_backend.SUPPORTED)
-        for name in monai_backend.SUPPORTED:
+        ours, theirs = both(pair, monai_scores())
+        for name in ("dice", "iou", "hd", "hd95_max", "assd", "nsd"):
             assert ours[name] == pytest.approx(theirs[name], rel=1e-5, abs=1e-5), (name, pair[2])
-
-
-@pytest.mark.parametrize("backend", ["medpy", "monai"])
-@pytest.mark.parametrize("maps", [(0, 0), (0, 1), (1, 0)])
-def test_backends_agree_on_empties(backend, maps):
-    reference, prediction = (np.full((3, 4, 5), value, np.uint8) for value in maps)
-    for policy in POLICIES:
-        options = {"spacing_mm": (1, 1, 1), "regions": {"it": (1,)}, "metrics": ["dice", "hd"]}
-        ours = evaluate_case(reference, prediction, empty_policy=policy, **options)["it"]
-        theirs = evaluate_case(reference, prediction, empty_policy=policy, backend=backend, **options)["it"]
-        assert ours.status == theirs.status
-        np.testing.assert_equal(dict(ours), dict(theirs))
-
-
-@pytest.mark.parametrize(("backend", "lacks"), [("medpy", "volume_similarity"), ("monai", "hd95")])
-def test_a_metric_that_a_backend_lacks_is_named(backend, lacks):
-    ones = np.ones((2, 2, 2), np.uint8)
-    with pytest.raises(ValueError, match=lacks):
-        evaluate_case(
-            ones, ones, spacing_mm=(1, 1, 1), regions={"it": (1,)}, metrics=[lacks], backend=backend
-        )
-
-
-@pytest.mark.parametrize(("backend", "package"), [("medpy", "medpy"), ("monai", "monai")])
-def test_an_absent_package_is_said(backend, package, monkeypatch):
-    def absent(name, *rest):
-        if name.split(".")[0] == package:
-            raise ImportError(name)
-        return importlib_import(name, *rest)
-
-    importlib_import = importlib.import_module
-    monkeypatch.setattr(importlib, "import_module", absent)
-    monkeypatch.setattr(builtins, "__import__", builtins.__import__)
-    ones = np.ones((2, 2, 2), np.uint8)
-    with pytest.raises(BackendUnavailable) as caught:
-        evaluate_case(
-            ones, ones, spacing_mm=(1, 1, 1), regions={"it": (1,)}, metrics=["dice"], backend=backend
-        )
-    assert caught.value.code == "SB502"
-    assert caught.value.exit_code == 5
 
 
 def released_scores(prediction, reference):

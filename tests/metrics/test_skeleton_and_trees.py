@@ -10,8 +10,7 @@ from scipy import ndimage
 from skimage.morphology import skeletonize
 
 from segbench.metrics.airway import evaluate_airway, largest_piece
-from segbench.metrics.cldice import cldice
-from segbench.metrics.skeleton import thin
+from segbench.metrics.skeleton import cldice, thin
 
 ONE = (1.0, 1.0, 1.0)
 

@@ -233,7 +233,7 @@ def test_a_floor_is_no_unknown_model() -> None:
 
 
 def test_what_was_only_counted_leaves_what_was_measured(tmp_path: Path) -> None:
-    from segbench.cli.profile_output import write
+    from segbench.cli.tables.profiles import write
 
     facts = {"model": "m", "status": "ok", "input_shape": [1, 1, 32, 32, 32], "out_channels": 4}
     facts |= {"mode": "infer", "dtype": "fp32", "environment": {"cpu": "some", "cores": 2}}

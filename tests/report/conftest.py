@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import hashlib
 import io
 import json
 from collections.abc import Callable, Mapping, Sequence
@@ -96,7 +97,9 @@ class RunFactory:
         status: str = "complete",
         columns: Sequence[str] | None = None,
     ) -> Path:
-        """One run folder; ``record`` adds to or replaces the four required fields of run.json."""
+        """One run folder; ``record`` adds to or replaces the four required fields of run.json; the digests
+        "own" are those of the file.
+        """
         first = rows[0]
         place = self.root / (folder or safe_name(str(first["run_id"])))
         place.mkdir(parents=True, exist_ok=True)
@@ -107,8 +110,11 @@ class RunFactory:
             "status": status,
             **(record or {}),
         }
+        text = csv_text(rows, columns)
+        if content.get("digests") == "own":
+            content["digests"] = {"cases": hashlib.sha256(text.encode()).hexdigest()}
         (place / "run.json").write_text(json.dumps(content), encoding="utf-8")
-        (place / "cases.csv").write_text(csv_text(rows, columns), encoding="utf-8")
+        (place / "cases.csv").write_text(text, encoding="utf-8")
         return place
 
     def run(

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import sys
+from importlib.resources import files
 from typing import Any
 
+import jsonschema
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -18,6 +20,7 @@ from segbench.core.errors import SegbenchError
 from segbench.report import analyse
 from segbench.report.analysis.compare import compare
 from segbench.report.analysis.options import make_options
+from segbench.report.write.document import schema as report_schema
 from segbench.report.write.terminal import compare_lines, report_lines
 
 
@@ -357,7 +360,8 @@ def test_terminal_fits_80_columns_and_says_what_its_marks_mean(runs: Any) -> Non
     for reference in ("none", names[0]):
         result = invoke(*names, "with-a-hole", "--runs", runs.root, "--reference", reference)
         assert result.exit_code == 3, result.output
-        lines = result.stdout.splitlines()
+        # A run id that is longer than a line stands on a line of its own, whole, to be copied.
+        lines = [line for line in result.stdout.splitlines() if " " in line.strip()]
         assert max(map(len, lines)) <= 80, max(lines, key=len)
         for words in ("w/t/l: cases won, tied, lost", "1, 2: best and second", "failed: cases without"):
             assert words in result.stdout
@@ -477,3 +481,25 @@ def test_compare_and_report_of_the_same_runs_say_the_same(
         decided = f"{item.pair.a} is significantly {item.pair.verdict} than {item.pair.b}" in text
         if item.column.role == "primary" and len(models) < 4:
             assert decided == (item.pair.verdict in {"better", "worse"})
+
+
+def test_the_document_keeps_to_its_schema(runs: Any) -> None:
+    folder = files("segbench.cli") / "schema"
+    validator = jsonschema.Draft202012Validator(json.loads((folder / "compare.schema.json").read_text()))
+    validator.check_schema(validator.schema)
+    rows = runs.rows("alpha")
+    runs.write([{**rows[0], "status": "missing", "dice": "", "hd95": "", "nsd": ""}, *rows[1:]])
+    runs.run("beta", skill=0.8)
+    content = compare("alpha", "beta", runs=runs.root, fail_under={"dice": 0.5}, resamples=100).as_json()
+    validator.validate(json.loads(json.dumps(content, allow_nan=False)))
+    jsonschema.Draft202012Validator(report_schema()).validate(content["report"])
+    assert content["cases"]
+    assert content["lacking"]
+    assert content["gates"]
+    assert not validator.is_valid({**content, "pairwise": []})
+    for key in content:
+        assert not validator.is_valid({name: value for name, value in content.items() if name != key})
+    for key in ("cases", "lacking", "gates"):
+        for field in content[key][0]:
+            broken = {name: value for name, value in content[key][0].items() if name != field}
+            assert not validator.is_valid({**content, key: [broken]})

@@ -217,3 +217,53 @@ def _markdown_stars(analysis: Analysis) -> list[tuple[str, bool]]:
         for cell in row
         if "<sub>" in cell and not row[0].startswith("_")
     ]
+
+
+def test_the_appendix_has_all_pairs_as_estimates_beside_the_verdicts(runs: Any) -> None:
+    for place, model in enumerate(("alpha", "beta", "gamma")):
+        for seed in range(3):
+            runs.run(model, seed=seed, cases=12, skill=0.7 + 0.05 * place, run_noise=0.002)
+    analysis = analysed(runs, appendix=True, reference="alpha", metrics="dice")
+    pairs, decided = read(analysis, "pairs"), read(analysis, "comparisons")
+    assert [(row["model"], row["other"]) for row in pairs] == [
+        ("gamma", "beta"), ("gamma", "alpha"), ("beta", "alpha"),
+    ]  # fmt: skip
+    assert {row["verdict"] for row in pairs} == {row["p_adjusted"] for row in pairs} == {""}
+    told = {(row["model"], row["other"]): row["difference"] for row in decided}
+    assert told == {key: value for key, value in {
+        (row["model"], row["other"]): row["difference"] for row in pairs
+    }.items() if key[1] == "alpha"}  # fmt: skip
+
+
+def test_the_appendix_ranks_by_medians_and_by_ranks_too(runs: Any) -> None:
+    """Three bad failures: the mean and the other schemes name different models."""
+    steady = runs.rows("steady", regions=("r",), cases=20)
+    for seed in range(2):
+        runs.write(
+            [{**row, "seed": seed, "run_id": f"s{seed}", "dice": 0.8 + 0.001 * seed} for row in steady]
+        )
+        risky = [
+            {**row, "model": "risky", "seed": seed, "run_id": f"r{seed}", "dice": 0.1 if n < 3 else 0.85}
+            for n, row in enumerate(steady)
+        ]
+        runs.write([{**row, "dice": row["dice"] + 0.001 * seed} for row in risky])
+    rows = {row["model"]: row for row in read(analysed(runs, appendix=True, metrics="dice"), "ranks")}
+    assert (rows["steady"]["rank"], rows["steady"]["rank_by_median"]) == ("1", "2")
+    assert float(rows["risky"]["mean_rank"]) == 1 + 3 / 20
+    assert float(rows["steady"]["mean_rank"]) == 1 + 17 / 20
+
+
+def test_the_appendix_has_scores_by_the_size_of_the_reference(runs: Any) -> None:
+    rows = runs.rows("alpha", regions=("r",), cases=9)
+    for n, row in enumerate(rows):
+        row |= {"reference_volume_ml": float(n), "dice": n / 10}
+    runs.write(rows)
+    runs.write([{**row, "model": "beta", "run_id": "b", "dice": 0.5} for row in rows])
+    found = read(analysed(runs, appendix=True, metrics="dice"), "subgroups")
+    for model, means in (("alpha", (0.1, 0.4, 0.7)), ("beta", (0.5, 0.5, 0.5))):
+        mine = [row for row in found if row["model"] == model]
+        assert [row["size"] for row in mine] == ["small", "middle", "large"]
+        assert [float(row["mean"]) for row in mine] == pytest.approx(means)
+        assert [(row["least_ml"], row["most_ml"], row["cases"]) for row in mine] == [
+            ("0", "2", "3"), ("3", "5", "3"), ("6", "8", "3"),
+        ]  # fmt: skip

@@ -14,10 +14,8 @@ from segbench.report.analysis.analysis import Analysis, analyse
 from segbench.report.analysis.metric import metric
 from segbench.report.analysis.options import make_options
 from segbench.report.write.figures import collect, models
-from segbench.report.write.figures.collect import APPENDIX, figure_files
-from segbench.report.write.figures.cost import COLOURS, looks, pareto_front
+from segbench.report.write.figures.collect import figure_files
 from segbench.report.write.figures.style import (
-    MODEL,
     REFERENCE,
     SOFT,
     limits,
@@ -52,12 +50,11 @@ def drawn(three: Analysis) -> Mapping[str, bytes]:
     return figure_files(three)[1]
 
 
-def test_figure_1_always_and_the_others_with_the_appendix(
+def test_figure_1_always_and_the_differences_with_the_appendix(
     three: Analysis, drawn: Mapping[str, bytes]
 ) -> None:
-    shown = set(APPENDIX) - {"cost"}  # no cost is recorded
-    expected = {f"figures/{name}.{kind}" for name in shown for kind in ("pdf", "svg")}
-    assert set(drawn) == expected | {f"figures/models.{kind}" for kind in ("pdf", "svg")}
+    names = ("models", "differences")
+    assert set(drawn) == {f"figures/{name}.{kind}" for name in names for kind in ("pdf", "svg")}
     first, plain = figure_files(analyse_again(three, appendix=False))
     assert first is not None
     assert set(plain) == {f"figures/models.{kind}" for kind in ("pdf", "svg")}
@@ -149,7 +146,6 @@ def test_small_reports_leave_out_what_has_no_data(runs: Any, names: list[str], c
     some_models(runs, names, seeds=1, cases=cases)
     first, files = figure_files(analysed(runs, appendix=True))
     assert first is not None
-    assert not any("ranks" in name or "cost" in name for name in files)
     assert ("figures/differences.svg" in files) == (len(names) > 1 and cases > 1)
 
 
@@ -160,26 +156,12 @@ def test_nothing_to_draw_is_no_figure(runs: Any) -> None:
     assert drawn is None or "a" in drawn.alt
 
 
-def test_the_front_holds_models_that_no_other_beats_in_both() -> None:
-    points = {"cheap": (1.0, 70.0), "worse": (2.0, 60.0), "good": (3.0, 80.0), "dear": (9.0, 80.0)}
-    assert pareto_front(points, higher=True) == ["cheap", "good"]
-    assert pareto_front(points, higher=False) == ["cheap", "worse"]
-
-
 def test_limits_stay_in_the_range_of_a_metric() -> None:
     low, high = limits(metric("dice"), [0.0, 100.0])
     assert -2 < low < 0
     assert 100 < high < 102
     assert limits(metric("hd95"), [0.0, 10.0])[0] > -1
     assert limits(metric("dice"), [50.0, 50.0])[0] < 50
-
-
-def test_models_have_looks_that_differ_and_stay() -> None:
-    names = [f"m{place:02d}" for place in range(24)]
-    found = looks(names)
-    assert len(set(found.values())) == 24
-    assert looks(list(reversed(names))) == found
-    assert MODEL in COLOURS
 
 
 def test_a_figure_leaves_no_setting_behind(tmp_path: Path) -> None:

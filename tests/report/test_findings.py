@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from segbench.core.errors import SegbenchError
 from segbench.report import analyse
 from segbench.report.analysis.findings import SEVERITY, SEVERITY_WORDS
 from segbench.report.analysis.options import make_options
@@ -25,6 +26,7 @@ def record(**changes: Any) -> dict[str, Any]:
     """A record of a training run without anything to complain about."""
     base: dict[str, Any] = {
         "kind": "trained",
+        "digests": "own",
         "protocol": PROTOCOL,
         "metric_profile": {"name": "honest", "digest": "a" * 64, "empty_policy": "worst"},
         "split": {"name": "patient-safe", "digest": "b" * 64},
@@ -265,3 +267,34 @@ def test_every_finding_is_worded_within_80_columns(runs: Any) -> None:
     heads = [line.split(":")[0] for line in lines if line and not line.startswith(" ")]
     assert heads == sorted(heads, key=["error", "warning", "note"].index)
     assert set(SEVERITY.values()) == set(SEVERITY_WORDS)
+
+
+@pytest.mark.parametrize("digests", [None, {}, "gone", {"cases": None}, {"weights": "a" * 64}])
+def test_a_record_without_a_digest_of_its_scores_says_that_nothing_was_checked(
+    runs: Any, digests: Any
+) -> None:
+    place = runs.run("alpha", record={"digests": digests})
+    runs.run("beta", record={"digests": "own"})
+    found = analyse([runs.root], make_options(resamples=100))
+    (told,) = [item for item in found.findings if item.code == "not-checked"]
+    assert (told.severity, told.runs) == ("warn", (json.loads((place / "run.json").read_text())["run_id"],))
+
+
+def test_an_error_about_edited_runs_names_the_way_out(runs: Any) -> None:
+    for model in ("alpha", "beta"):
+        runs.run(model, record={"digests": {"cases": "0" * 64}})
+    with pytest.raises(SegbenchError) as caught:
+        analyse([runs.root], make_options())
+    assert caught.value.code == "SB701"
+    assert "--allow-edited" in caught.value.mend
+    assert all("was changed after it was written" in line for line in caught.value.details)
+
+
+def test_progress_counts_models_in_english(runs: Any) -> None:
+    said: list[str] = []
+    runs.run("alpha", cases=8)
+    analyse([runs.root], make_options(resamples=100), progress=said.append)
+    assert "reading 1 model on phantom-brats" in said
+    runs.run("beta", cases=8)
+    analyse([runs.root], make_options(resamples=100), progress=said.append)
+    assert said[-1] == "comparing 2 models on phantom-brats"

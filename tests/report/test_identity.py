@@ -260,3 +260,19 @@ def test_settings_of_the_dataset_card_are_part_of_the_identity(changed: dict[str
 
     assert identity_of(run({})).digest == identity_of(run({})).digest
     assert identity_of(run(changed)).digest != identity_of(run({})).digest
+
+
+def test_a_network_of_another_monai_is_another_row_and_an_unknown_one_stays_unknown(runs: Any) -> None:
+    model = {"slug": "unetr", "card": {"implementation": "monai.networks.nets:UNETR"}}
+    for seed, version in enumerate(("1.4.0", "1.4.0", "1.5.0", None)):
+        versions = {} if version is None else {"versions": {"monai": version, "torch": "2"}}
+        runs.run("unetr", seed=seed, record={"model": model, **versions})
+    found = {
+        entry.label: [run.seed for run in entry.runs]
+        for entry in analyse([runs.root], make_options(**QUICK)).entries
+    }
+    assert found == {
+        "unetr (monai 1.4.0)": [0, 1],
+        "unetr (monai 1.5.0)": [2],
+        "unetr (code not recorded)": [3],
+    }

@@ -2,19 +2,31 @@
 
 from __future__ import annotations
 
+import csv
+import hashlib
 import importlib.util
 import json
+import re
 import shutil
 import sys
+import tomllib
+from itertools import combinations, pairwise
 from pathlib import Path
+from types import SimpleNamespace
 
+import numpy as np
 import pytest
+from scipy import stats
 
 ROOT = Path(__file__).resolve().parents[2]
+SMALL = (
+    "results/leaderboard/msd-hippocampus/runs/nnunet-tiny__msd-hippocampus__standard+custom__f0__s0__31a10346"
+)
 
 
 @pytest.fixture
-def leaderboard():
+def leaderboard(monkeypatch):
+    monkeypatch.syspath_prepend(str(ROOT / "scripts"))  # as for `python scripts/leaderboard.py`
     spec = importlib.util.spec_from_file_location("leaderboard", ROOT / "scripts" / "leaderboard.py")
     module = importlib.util.module_from_spec(spec)
     sys.modules["leaderboard"] = module
@@ -73,3 +85,229 @@ def test_only_finished_runs_are_taken_in_and_paths_are_left_behind(leaderboard, 
     assert sorted(path.name for path in taken.iterdir()) == ["cases.csv", "profile.json", "run.json"]
     command = json.loads((taken / "run.json").read_text(encoding="utf-8"))["command"]
     assert command == ["segbench", "run", "--data-dir", "scans"]
+
+
+def test_collecting_again_takes_what_is_new_and_leaves_what_is_there(leaderboard, tmp_path, capsys):
+    runs, board = tmp_path / "runs", tmp_path / "board"
+    retrainings(runs, 2, spread=0.0)
+    first, second = sorted(runs.iterdir())
+    whole = second.rename(tmp_path / second.name)
+    assert leaderboard.collect(runs, board) == 0
+    before = {path: path.read_bytes() for path in board.rglob("*") if path.is_file()}
+    whole.rename(second)
+    record = json.loads((first / "run.json").read_text())
+    (first / "run.json").write_text(json.dumps(record | {"finished": "later"}))
+    assert leaderboard.collect(runs, board) == 0
+    assert "1 new, 1 taken before, 0 unfinished" in capsys.readouterr().out
+    assert {path: path.read_bytes() for path in before} == before
+    assert len(list(board.glob("runs/*/cases.csv"))) == 2
+
+
+def test_a_run_whose_scores_differ_from_the_one_taken_is_refused(leaderboard, tmp_path, capsys):
+    runs, board = tmp_path / "runs", tmp_path / "board"
+    retrainings(runs, 1, spread=0.0)
+    (run,) = runs.iterdir()
+    assert leaderboard.collect(runs, board) == 0
+    kept = (board / "runs" / run.name / "cases.csv").read_bytes()
+    (run / "cases.csv").write_bytes(kept.replace(b"0.9", b"0.8", 1))
+    assert leaderboard.collect(runs, board) == 1
+    assert f"refused, its cases.csv differs from the one taken before: {run.name}" in capsys.readouterr().out
+    assert (board / "runs" / run.name / "cases.csv").read_bytes() == kept
+
+
+def retrainings(folder: Path, count: int, *, spread: float, first: int = 100) -> None:
+    """Run folders that differ from a committed one in their seed, a shift of each run, and noise by case."""
+    rng = np.random.default_rng(7)
+    record = json.loads((ROOT / SMALL / "run.json").read_text(encoding="utf-8"))
+    with (ROOT / SMALL / "cases.csv").open(encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    for seed in range(first, first + count):
+        name = record["run_id"].replace("__s0__", f"__s{seed}__")
+        place, shift = folder / name, spread * rng.standard_normal()
+        place.mkdir(parents=True)
+        with (place / "cases.csv").open("w", encoding="utf-8", newline="") as file:
+            writer = csv.DictWriter(file, list(rows[0]), lineterminator="\n")
+            writer.writeheader()
+            for row in rows:
+                moved = {key: 0.5 + 0.2 * rng.random() + shift for key in ("dice", "nsd")}
+                moved["hd95"] = 5 + rng.random() - 10 * shift
+                writer.writerow({**row, "run_id": name, "seed": seed, **moved})
+        digest = hashlib.sha256((place / "cases.csv").read_bytes()).hexdigest()
+        changed = {"run_id": name, "seed": seed, "digests": {**record["digests"], "cases": digest}}
+        (place / "run.json").write_text(json.dumps(record | changed), encoding="utf-8")
+
+
+@pytest.fixture
+def null(leaderboard, copy):
+    """Makes the null board of so many runs, in place of the committed one, and gives its shares by row."""
+
+    def make(count: int, spread: float, *, alone: bool = True) -> dict[tuple[str, str, str], dict[str, str]]:
+        folder = copy / "results/leaderboard/null-hippocampus"
+        if alone:
+            shutil.rmtree(folder.parent / "msd-hippocampus")
+        shutil.rmtree(folder / "runs", ignore_errors=True)
+        retrainings(folder / "runs", count, spread=spread)
+        assert leaderboard.main([]) == 0
+        table = folder / "tables/shares.csv"
+        if not table.is_file():
+            return {}
+        with table.open(encoding="utf-8", newline="") as file:
+            return {
+                (row["metric"], row["test"], row["runs a side"] + "/" + row["cases"]): row
+                for row in csv.DictReader(file)
+            }
+
+    return make
+
+
+def test_a_null_board_of_runs_that_differ_in_nothing(leaderboard, null, copy):
+    """The truth is known: an honest test, so each interval holds 5 % and the two-level test stays below."""
+    shares = null(12, 0.0)
+    assert leaderboard.main(["--check"]) == 0
+    for metric in ("Dice", "NSD 1 mm", "HD95"):
+        for key in (("Wilcoxon", "1/10"), ("Wilcoxon", "1/40"), ("paired t", "1/40")):
+            row = shares[metric, *key]
+            assert int(row["comparisons"]) == 66
+            assert float(row["low"]) <= 0.05 <= float(row["high"])
+    text = (copy / "docs/leaderboard/null-hippocampus.md").read_text(encoding="utf-8")
+    assert "12 training runs of 24 planned" in text
+    assert (copy / "docs/leaderboard/null-hippocampus.png").stat().st_size < 90_000
+
+
+def test_a_null_board_whose_runs_lie_far_apart(null, copy):
+    """The usual test errs nearly always, and as often as scipy's, pair by pair; the two-level test does "
+    "not."""
+    shares = null(8, 0.05)
+    folder = copy / "results/leaderboard/null-hippocampus/runs"
+    tables = []
+    for path in sorted(folder.glob("*/cases.csv")):
+        with path.open(encoding="utf-8", newline="") as file:
+            rows = list(csv.DictReader(file))
+        cases = sorted({row["case"] for row in rows})
+        parts = {(row["case"], row["region"]): float(row["dice"]) for row in rows}
+        tables.append([(parts[case, "anterior"] + parts[case, "posterior"]) / 2 for case in cases])
+    called = [
+        stats.wilcoxon(one, other, mode="exact").pvalue < 0.05 for one, other in combinations(tables, 2)
+    ]
+    assert float(shares["Dice", "Wilcoxon", "1/40"]["share"]) == pytest.approx(np.mean(called), abs=1e-5)
+    assert np.mean(called) > 0.6
+    assert float(shares["Dice", "two-level", "3/40"]["share"]) < 0.2
+    means = np.array(tables).mean(axis=1)
+    text = (copy / "docs/leaderboard/null-hippocampus.md").read_text(encoding="utf-8")
+    assert f"the largest difference of two retrainings is {100 * np.ptp(means):.2f} points" in text
+
+
+def test_a_null_board_with_one_run_has_no_pair_yet(null, copy):
+    assert null(1, 0.0) == {}
+    text = (copy / "docs/leaderboard/null-hippocampus.md").read_text(encoding="utf-8")
+    assert "1 of 24 runs has finished: there is no pair to compare yet." in text
+    assert "One run against one run" not in text
+    assert not (copy / "docs/leaderboard/null-hippocampus.png").exists()
+
+
+def test_the_same_seed_made_elsewhere_stands_beside_and_is_no_pair(leaderboard, copy):
+    boards = copy / "results/leaderboard"
+    shutil.rmtree(boards / "null-hippocampus/runs", ignore_errors=True)
+    retrainings(boards / "null-hippocampus/runs", 2, spread=0.0, first=0)
+    (boards / "msd-hippocampus/leaderboard.toml").unlink()  # its runs stay
+    assert leaderboard.main([]) == 0
+    text = (copy / "docs/leaderboard/null-hippocampus.md").read_text(encoding="utf-8")
+    section = text.partition("## The same seed, made elsewhere")[2].partition("\n## ")[0]
+    (row,) = [line for line in section.splitlines() if line.startswith("| Dice (%) | 0 |")]
+    assert row.split(" | ")[3] == "86.74"  # the mean of the committed run
+    assert "| Dice (%) | 2 |" not in section
+    assert "of 1 pair of retrainings" in text
+
+
+def test_the_best_of_several_runs_is_their_expected_maximum(leaderboard):
+    gains = np.array([3.0, 1.0, 7.0, 4.0, 4.0])
+    for number in (2, 3, 5):
+        expected = np.mean([max(some) for some in combinations(gains, number)]) - gains.mean()
+        assert leaderboard.null_board.best_of(gains, number) == pytest.approx(expected)
+
+
+def test_a_second_board_is_taken_up_as_soon_as_it_is_there(leaderboard, copy):
+    """The same records under another name: the same difference twice, its interval narrower by root two."""
+    boards = copy / "results/leaderboard"
+    shutil.copytree(boards / "msd-hippocampus", boards / "second")
+    assert leaderboard.main([]) == 0
+    text = (copy / "docs/leaderboard/README.md").read_text(encoding="utf-8")
+    one = re.search(r"no Mamba is inconclusive: (\S+) points \[(\S+), (\S+)\]", text)
+    over = re.search(r"Mean over the datasets: (\S+) points \[(\S+), (\S+)\]; the interval leaves open", text)
+    assert one is not None
+    assert over is not None
+    difference, low, high = map(float, one.groups())
+    mean, narrow, wide = map(float, over.groups())
+    assert mean == difference
+    assert wide - narrow == pytest.approx((high - low) / np.sqrt(2), abs=0.02)
+    assert "is inconclusive on all 2 datasets" in text
+    assert "msd-hippocampus and second: Kendall's tau 1.00 over 6 networks" in text
+    assert "better on one dataset and worse on another, by verdict: none" in text
+
+
+def test_a_pair_contradicts_itself_only_with_two_verdicts(leaderboard):
+    def board(**verdicts: str):
+        analysis = SimpleNamespace(names={name: SimpleNamespace(short=name.upper()) for name in "abc"})
+        pairs = [SimpleNamespace(a=key[0], b=key[1], verdict=verdict) for key, verdict in verdicts.items()]
+        return None, analysis, SimpleNamespace(comparisons=pairs)
+
+    found = leaderboard.answers_page.contradictions
+    assert found([board(ab="better", ac="better"), board(ba="better", ac="inconclusive")]) == ["A and B"]
+    assert found([board(ab="better"), board(ba="worse")]) == []
+
+
+def test_a_figure_is_drawn_again_when_its_numbers_change_and_only_then(leaderboard, copy):
+    figure = copy / "docs/leaderboard/questions.png"
+    drawn, board = leaderboard.answers_page.drawn, leaderboard.answers_page.figure_digest
+    same = drawn(lambda: pytest.fail("drawn again"), digest_of(figure), figure)
+    assert same == figure.read_bytes()
+    assert board({"a": [1.0, 1.0000001]}) == board({"a": [1.0, 1.0]}) != board({"a": [1.0, 1.001]})
+
+
+def digest_of(figure: Path) -> str:
+    from PIL import Image
+
+    with Image.open(figure) as picture:
+        return picture.info["Description"]
+
+
+FAMILIES = r"SegMamba(-V2)?|nnU-Net|3D UX-Net|V2, (matched|no Mamba)"
+
+
+@pytest.mark.parametrize("name", ["README", "msd-hippocampus", "null-hippocampus"])
+def test_a_small_variant_is_named_by_its_size_first(name):
+    """Nobody can quote a line of a page as if it spoke of the full-size network of that name."""
+    text = (ROOT / f"docs/leaderboard/{name}.md").read_text(encoding="utf-8")
+    ours = re.sub(r"## What others have found.*?(?=\n## )", "", text, flags=re.S)
+    named = list(re.finditer(FAMILIES, ours))
+    assert named
+    bare = [
+        ours[max(0, m.start() - 30) : m.end()]
+        for m in named
+        if not ours[: m.start()].endswith((" M: ", " M "))
+    ]
+    assert bare == []
+
+
+def test_the_commands_of_a_board_are_those_of_its_records(leaderboard):
+    """Models, seeds and settings of REPRODUCE.md give the cells that were recorded, and no other protocol."""
+    for folder in sorted(path.parent for path in ROOT.glob("results/leaderboard/*/leaderboard.toml")):
+        board = leaderboard.Board.read(folder)
+        how = board.reproduce
+        seeds = leaderboard.reproduce.numbers(str(how["seeds"]))
+        wanted = {(model, seed) for model in how["models"] for seed in seeds}
+        wanted |= {(model, 0) for model in how.get("baselines", ())}
+        for record in board.records:
+            assert (record["model"]["slug"], record["seed"]) in wanted, board.name
+            settings = [value for option, value in pairwise(record["command"]) if option == "--set"]
+            assert settings == how["set"], board.name
+        shown = (folder / "REPRODUCE.md").read_text(encoding="utf-8")
+        assert all(setting in shown for setting in how["set"])
+
+
+def test_a_board_of_another_kind_is_refused_by_name(leaderboard, copy):
+    settings = copy / "results/leaderboard/null-hippocampus/leaderboard.toml"
+    settings.write_text(settings.read_text(encoding="utf-8").replace('"null"', '"nul"'), encoding="utf-8")
+    with pytest.raises(SystemExit, match="kind is comparison or null, found 'nul'"):
+        leaderboard.main([])
+    assert tomllib.loads(settings.read_text(encoding="utf-8"))["kind"] == "nul"

@@ -187,7 +187,7 @@ def filled(
     values = np.full((CASES, 1, 1), 0.5)
     codes = np.full((CASES, 1), STATUS_CODE["ok"], dtype=np.uint8)
     values[0], codes[0] = stored, STATUS_CODE[status]
-    return float(fill(values, codes, np.full(CASES, diagonal), [metric], empty_policy=policy).values[0, 0, 0])
+    return float(fill(values, codes, np.full(CASES, diagonal), [metric], empty_policy=policy)[0][0, 0, 0])
 
 
 @pytest.mark.parametrize("status", ["missing", "unreadable", "geometry_mismatch"])
@@ -218,7 +218,7 @@ def test_a_metric_that_was_not_measured_stays_undefined() -> None:
     values = np.full((3, 1, 1), np.nan)
     codes = np.full((3, 1), STATUS_CODE["ok"], dtype=np.uint8)
     codes[0] = STATUS_CODE["missing"]
-    assert np.isnan(fill(values, codes, np.full(3, 9.0), ["hd95"], empty_policy=None).values).all()
+    assert np.isnan(fill(values, codes, np.full(3, 9.0), ["hd95"], empty_policy=None)[0]).all()
 
 
 @settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -247,7 +247,7 @@ def test_losing_a_case_never_helps(
     codes = np.array([STATUS_CODE[status] for status in statuses], dtype=np.uint8)[:, None]
 
     def mean(v: np.ndarray, s: np.ndarray) -> float:
-        out = fill(v, s, np.full(len(v), diagonal), [metric], empty_policy=policy).values
+        out = fill(v, s, np.full(len(v), diagonal), [metric], empty_policy=policy)[0]
         known = out[~np.isnan(out)]
         return float(np.mean(known)) if known.size else math.nan
 

@@ -282,14 +282,14 @@ def test_published_numbers_are_one_folded_table(
     runs.run("alpha", cases=6)
     row = SimpleNamespace(
         block="phantom-brats", region="mean", metric="dice", grade="C", model="Alpha", source="paper2024",
-        value=0.9, our_value=0.8, difference=-0.1,
+        value=0.9, our_value=0.8, difference=-0.1, order_wrong=None,
     )  # fmt: skip
     other = SimpleNamespace(**{**vars(row), "our_value": None})
     monkeypatch.setattr(details, "published_beside", lambda analysis: (row, other))
     text, reader = written(analysed(runs))
     (shown,) = reader.tables["table-published"][1:]
     assert shown[:5] == ["Alpha", "phantom-brats", "mean", "Dice (%)", "C"]
-    assert shown[5:] == ["90.00", "80.00", "\N{MINUS SIGN}10.00", "paper2024"]
+    assert shown[5:] == ["90.00", "80.00", "\N{MINUS SIGN}10.00", "–", "paper2024"]
     assert '<details id="published">' in text
 
 

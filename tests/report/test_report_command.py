@@ -34,10 +34,10 @@ def test_help_is_light_shows_defaults_and_fits_80_columns(tmp_path: Path) -> Non
     assert done.returncode == 0, done.stderr
     assert max(map(len, done.stdout.splitlines())) <= 80
     for flag in (
-        "--runs", "--output", "--results", "--format", "--appendix", "--wide", "--metrics", "--primary",
+        "--runs", "--output", "--format", "--appendix", "--wide", "--metrics", "--primary",
         "--regions", "--cells", "--digits", "--reference", "--margin", "--alpha", "--resamples", "--seed",
         "--missing", "--select", "--allow-edited", "--include-unfinished", "--published", "--no-published",
-        "--viewer", "--max-size", "--pseudonyms", "--data-dir", "--json",
+        "--viewer", "--max-size", "--pseudonyms",
     ):  # fmt: skip
         assert f" {flag} " in done.stdout, flag
     for words in ("[default: the results folder]", "Example: segbench report", "[default: 10000]"):

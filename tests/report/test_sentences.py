@@ -109,8 +109,18 @@ def test_equivalent_needs_a_declared_margin(runs: Any) -> None:
     found = analysed(runs, margin={"dice": 0.01})
     (pair,) = found.main_columns()[0].comparisons
     assert pair.verdict == "equivalent"
-    assert "are equivalent within the declared margin" in text_of(found)
+    assert "are equivalent within the declared margin of 1.00 points" in text_of(found)
     assert max(-pair.low, pair.high) <= 0.01  # the interval beside it is the one that decided
+
+
+def test_a_small_gain_is_told_with_the_unit_of_its_margin(runs: Any) -> None:
+    for model, skill in (("a", 0.85), ("b", 0.84)):
+        for seed in range(3):
+            runs.run(model, skill=skill, seed=seed, noise=0.002, run_noise=0.0001)
+    found = analysed(runs, margin={"dice": 0.02}, metrics="dice")
+    (pair,) = found.main_columns()[0].comparisons
+    assert pair.verdict == "better"
+    assert "The difference lies within the declared margin of 2.00 points." in text_of(found)
 
 
 def test_what_is_significant_before_correction_only_is_said_so(runs: Any) -> None:

@@ -114,7 +114,7 @@ def test_disk_is_counted_once_per_recipe(data: Path, tmp_path: Path, monkeypatch
 
 
 def test_unknown_costs_stop_a_budget_before_anything_runs(data: Path, tmp_path: Path) -> None:
-    from segbench.cli.run_plan import within_budget
+    from segbench.cli.tables.plan import within_budget
 
     with pytest.raises(SegbenchError) as caught:
         within_budget(plan(data, tmp_path), Execution(), 1.0)

@@ -8,7 +8,9 @@ from pathlib import Path
 import pytest
 
 from segbench.core.errors import SegbenchError
+from segbench.data.opening import MISSION, in_one_table
 from segbench.records import RunRecord, write_run
+from segbench.runs.api import make_request
 from segbench.runs.plan import Request, make_plan
 from segbench.runs.status import read_status
 
@@ -159,3 +161,31 @@ def test_a_missing_package_or_a_broken_card_is_that_models_fault_alone(
     with pytest.raises(SegbenchError) as caught:
         make_plan(make_request("broken", "phantom-msd", **data))
     assert caught.value.code == "SB110"
+
+
+def test_mission_stands_for_the_four_datasets_of_the_readme() -> None:
+    asked = make_request(["mean-atlas"], ["mission", "msd-spleen", "crc-2000"]).datasets
+    assert list(asked) == ["crc-2000", "brats2023-gli", "aiib2023", "abdomenatlas-1.0-mini", "msd-spleen"]
+    with pytest.raises(SegbenchError) as caught:
+        make_request(["mission"], ["msd-spleen"])  # a group of datasets, not of models
+    assert caught.value.code == "SB101"
+
+
+def test_a_folder_in_place_of_a_name_gets_the_way_to_a_card(tmp_path: Path) -> None:
+    with pytest.raises(SegbenchError) as caught:
+        make_request(["mean-atlas"], [str(tmp_path)])
+    assert caught.value.code == "SB101" and "data import dataset" in caught.value.mend
+
+
+def test_datasets_that_are_not_here_are_one_table(tmp_path: Path) -> None:
+    """However many are asked for: one error, a line each, the mission first; others stay by themselves."""
+    asked = make_request(["mean-atlas"], ["all"], data_dir=tmp_path, results=tmp_path / "runs")
+    plan = make_plan(asked)
+    assert len(plan.absent) == len(asked.datasets) > 10
+    other = SegbenchError("SB311", "no case")
+    told = in_one_table([*plan.absent, other], asked.datasets, tmp_path)
+    assert [error.code for error in told] == ["SB311", "SB301"]
+    lines = told[1].details
+    assert len(lines) == len(asked.datasets) + 1
+    assert [line.split()[0] for line in lines[1:5]] == list(MISSION)
+    assert in_one_table(plan.absent[:2], asked.datasets[:2], tmp_path) == list(plan.absent[:2])

@@ -32,7 +32,7 @@ def verified(monkeypatch: pytest.MonkeyPatch, *findings: SimpleNamespace) -> lis
     monkeypatch.setattr(verify_module, "verify", lambda *given, **named: report)
     told: list[str] = []
     context: Any = SimpleNamespace(
-        dataset=None,
+        data=None,
         split=SimpleNamespace(name="list", train=("a",), validation=("b",), test=("c",)),
         execution=SimpleNamespace(workers=0),
         warn=told.append,
@@ -62,7 +62,7 @@ def test_a_signal_need_not_wait_for_the_last_case(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(verify_module, "verify", slow)
     stop = StopRequest()
     context: Any = SimpleNamespace(
-        dataset=None,
+        data=None,
         split=SimpleNamespace(name="list", train=("a",), validation=(), test=()),
         execution=SimpleNamespace(workers=0),
         stop=stop,
@@ -79,3 +79,13 @@ def test_a_fault_outside_the_split_is_a_warning_and_inside_it_stops(monkeypatch:
         verified(monkeypatch, finding("SB204", "error", "b", "cut short"), finding("SB307", "error", "c"))
     assert caught.value.code == "SB204"
     assert len(caught.value.details) == 1
+
+
+def test_warnings_are_bounded_whatever_the_number_of_cases(monkeypatch: pytest.MonkeyPatch) -> None:
+    twins = [finding("SB321", "warning", f"c{i:04d}", f"the same image as case {i}") for i in range(1251)]
+    outside = [finding("SB204", "error", f"x{i}", "cut short") for i in range(40)]
+    told = verified(monkeypatch, *twins, *outside, finding("SB314", "warning", "a", "no HU"))
+    assert len(told) == 3
+    assert told[0] == "SB204: 40 times: x0, x1, x2 and 37 more: cut short (outside the split)"
+    assert told[1].startswith("SB321: 1251 times: c0000, c0001, c0002 and 1248 more: ")
+    assert told[2] == "SB314: a: no HU"

@@ -303,7 +303,7 @@ def test_hidden_files_are_no_cases(folders):
     assert "._case0" not in err
 
 
-@pytest.mark.parametrize("name", ["=cmd()", "a b", "a..b", "ä", "-x", "con\u202e"])
+@pytest.mark.parametrize("name", ["=cmd()", "a*b", "a..b", "ä\u200b", "-x", "con\u202e"])
 def test_names_that_are_no_ids_are_refused(folders, name):
     save(folders / "plain.nii.gz", blob())
     (folders / "refs" / f"{name}.nii.gz").write_bytes((folders / "plain.nii.gz").read_bytes())
@@ -316,7 +316,7 @@ def test_names_that_are_no_ids_are_refused(folders, name):
 def test_names_that_are_no_ids_are_counted(folders):
     save(folders / "plain.nii.gz", blob())
     for number in range(12):
-        (folders / "refs" / f"a b{number}.nii.gz").write_bytes((folders / "plain.nii.gz").read_bytes())
+        (folders / "refs" / f"a*b{number}.nii.gz").write_bytes((folders / "plain.nii.gz").read_bytes())
     assert "and 2 more" in evaluate(folders)[2]
 
 
@@ -332,16 +332,39 @@ def test_hostile_region_and_model_names_stay_text(folders):
     assert "=1+1" in out
 
 
-def test_regions_must_be_named(folders):
-    code, _, err = evaluate(folders, regions=())
+def test_without_a_region_every_label_found_is_scored(folders):
+    code, out, err = evaluate(folders, "--json", regions=())
+    assert code == 0, err
+    assert "1, 2" in err
+    assert {each["region"] for each in json.loads(out)["summary"]} == {"1", "2", "mean"}
+    named = evaluate(folders, "--labels", "1=edema,2=core", "--json", regions=())[1]
+    of_both = {
+        each["region"]: each["mean"] for each in json.loads(named)["summary"] if each["metric"] == "dice"
+    }
+    as_named = json.loads(evaluate(folders, "--json", regions=("edema=1", "core=2"))[1])["summary"]
+    assert of_both == {each["region"]: each["mean"] for each in as_named if each["metric"] == "dice"}
+    code, _, err = evaluate(folders, "--labels", "9=liver", regions=())
     assert code == 2
-    assert "--region" in err
+    assert "9" in err
+
+
+def test_the_two_folders_may_be_named_by_place(folders):
+    base = ("evaluate", folders / "preds", folders / "refs", "--results", folders / "runs", "--no-progress")
+    code, out, err = segbench(*base, "--region", "whole=1,2", "--json")
+    assert code == 0, err
+    assert (
+        json.loads(out)["run_id"]
+        == json.loads(evaluate(folders, "--json", regions=("whole=1,2",))[1])["run_id"]
+    )
+    for wrong in ((*base, "--prediction", folders / "preds"), ("evaluate",), (*base, folders / "third")):
+        code, _, err = segbench(*wrong)
+        assert code == 2, err
 
 
 @pytest.mark.parametrize(
     "flags",
     [
-        ("--empty-policy", "kind"), ("--geometry", "loose"), ("--backend", "cuda"), ("--on-error", "drop"),
+        ("--empty-policy", "kind"), ("--geometry", "loose"), ("--backend", "medpy"), ("--on-error", "drop"),
         ("--other-labels", "ignore"), ("--fresh", "train"), ("--nsd-tolerance", "-1"),
         ("--nsd-tolerance", "liver=2"), ("--fail-under", "dice"), ("--fail-under", "dicee=0.5"),
         ("--split", "official"), ("--profile", "honnest"), ("--region", "core=0"), ("--region", "core"),

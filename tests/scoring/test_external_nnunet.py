@@ -17,7 +17,7 @@ from segbench.cli.main import build_app
 from segbench.core import console
 from segbench.core.errors import SegbenchError
 from segbench.records import read_cases, read_run
-from segbench.scoring.import_nnunet import import_summary
+from segbench.scoring.import_summary import import_summary
 from segbench.volumes import Volume, write_label_map
 
 
@@ -201,5 +201,7 @@ def test_the_command(summary, tmp_path):
     result = CliRunner().invoke(build_app(), [*arguments, "--json"])
     assert result.exit_code == 3
     assert "SB217" in result.stderr
-    assert json.loads(result.stdout)["refused"][0]["region"] == "TC"
-    assert os.path.commonpath([tmp_path, json.loads(result.stdout)["run_directory"]]) == str(tmp_path)
+    assert json.loads(result.stdout)["runs"][0]["refused"][0]["region"] == "TC"
+    assert os.path.commonpath([tmp_path, json.loads(result.stdout)["runs"][0]["run_directory"]]) == str(
+        tmp_path
+    )

@@ -77,7 +77,6 @@ def test_the_digest_moves_with_what_moves_numbers():
         rules_for(None, load_profile("honest"), regions=regions, tolerance_mm=2),
         rules_for(None, load_profile("honest"), regions=regions, empty_policy="inf"),
         rules_for(None, load_profile("honest"), regions=regions, geometry="shape"),
-        rules_for(None, load_profile("honest"), regions=regions, backend="medpy"),
         rules_for(None, load_profile("honest"), regions=regions, labels=(1, 2)),
         rules_for(None, load_profile("nnunet"), regions=regions),
     ]

@@ -103,6 +103,25 @@ def test_one_seed_is_the_paired_t_test():
     assert "no verdict below 6" in few[0].note
 
 
+@pytest.mark.parametrize("patients", [2, 3, 5])
+@pytest.mark.parametrize("seeds", [1, 2, 3, 8])
+@pytest.mark.parametrize("models", [2, 3])
+def test_a_few_patients_give_no_verdict_with_any_number_of_seeds(patients: int, seeds: int, models: int):
+    rng = np.random.default_rng(patients)
+    case = rng.normal(0, 1, patients)
+    scores = {
+        f"m{place}": 20.0 * place + case + rng.normal(0, 1e-3, (seeds, patients)) for place in range(models)
+    }
+    for pair in s.compare_models(scores, margin=50.0):
+        assert (pair.verdict, np.isnan(pair.p_adjusted)) == ("inconclusive", True)
+        assert f"{patients} cases: no verdict below 6 cases" in pair.note
+    grouped = s.compare_models(
+        {name: np.repeat(table, 10, axis=1) for name, table in scores.items()},
+        patients=np.repeat(np.arange(patients), 10),
+    )
+    assert {pair.verdict for pair in grouped} == {"inconclusive"}  # scans of few patients are not patients
+
+
 def test_the_family_is_corrected_by_shaffer_or_holm():
     scores = table(3, seeds=(3, 3, 3, 3))
     pairs = s.compare_models(scores)

@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
-
 import hypothesis.strategies as st
 import numpy as np
 import pytest
@@ -104,21 +100,6 @@ def test_floats_and_other_ranks_are_refused():
         resample_labels(np.zeros((3, 3, 3)), (4, 4, 4))
     with pytest.raises(ValueError, match="z, y, x"):
         resample_labels(np.zeros((3, 3), dtype=np.uint8), (4, 4, 4))
-
-
-def test_without_numba_the_labels_are_the_same():
-    code = (
-        "import numpy as np; from segbench.volumes.resample import resample_labels;"
-        "from segbench.volumes.linear_kernels import COMPILED; assert not COMPILED;"
-        "l = np.random.default_rng(3).integers(0, 4, size=(6, 7, 8)).astype(np.uint8);"
-        "print(resample_labels(l, (11, 5, 16)).tobytes().hex())"
-    )
-    environment = {**os.environ, "SEGBENCH_NO_NUMBA": "1"}
-    done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, env=environment, check=True
-    )
-    labels = np.random.default_rng(3).integers(0, 4, size=(6, 7, 8)).astype(np.uint8)
-    assert done.stdout.strip() == resample_labels(labels, (11, 5, 16)).tobytes().hex()
 
 
 @pytest.mark.real_data

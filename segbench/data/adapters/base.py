@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from segbench.cards.dataset_card import DatasetCard
 from segbench.core.errors import SegbenchError
+from segbench.core.names import CASE_RULE, folded_case, other_format
 from segbench.data.finding import Finding, Severity, finding
 from segbench.volumes import VOLUME_ENDINGS, stem_and_ending
 
@@ -43,26 +44,6 @@ class CaseFiles:
     combined: Path | None = None
     missing: tuple[str, ...] = ()
 
-    @classmethod
-    def of(
-        cls,
-        card: DatasetCard,
-        case: str,
-        fields: Mapping[str, str],
-        images: Mapping[str, Path],
-        references: Path | Mapping[str, Path] | None,
-        form: str,
-        *,
-        stacked: tuple[str, ...] = (),
-        combined: Path | None = None,
-        missing: tuple[str, ...] = (),
-    ) -> CaseFiles:
-        """A case; patient and timepoint are told by the named groups of its pattern."""
-        group = card.patient.group
-        patient = fields.get(group, case) if isinstance(group, str) else case
-        timepoint = fields.get("timepoint")
-        return cls(case, patient, timepoint, images, references, form, stacked, combined, missing)
-
     @property
     def reference_files(self) -> tuple[Path, ...]:
         """All files that the reference is made of."""
@@ -75,6 +56,12 @@ class CaseFiles:
         """Every file of the case once, images first."""
         extra = () if self.combined is None else (self.combined,)
         return tuple(dict.fromkeys([*self.images.values(), *self.reference_files, *extra]))
+
+
+def whose(card: DatasetCard, case: str, fields: Mapping[str, str]) -> tuple[str, str | None]:
+    """(patient, timepoint) of a case, told by the named groups of its pattern."""
+    group = card.patient.group
+    return fields.get(group, case) if isinstance(group, str) else case, fields.get("timepoint")
 
 
 @dataclass(slots=True)
@@ -90,6 +77,7 @@ class Discovery:
     in_training: set[str] = field(default_factory=set[str])
     """The cases that this number counts; labelled test cases are none of them."""
     _folded: dict[str, str] = field(default_factory=dict, repr=False)
+    _others: dict[Path, dict[str, tuple[str, str, str]]] = field(default_factory=dict, repr=False)
 
     def tell(
         self,
@@ -101,12 +89,43 @@ class Discovery:
         case: str | None = None,
         expected: object = None,
         found: object = None,
+        mend: str | None = None,
     ) -> None:
         """Note what is wrong with how a file lies; a path is named within the root."""
         place = inside(file, self.root) if isinstance(file, Path) else file
         self.findings.append(
-            finding(code, severity, message, case=case, file=place, expected=expected, found=found)
+            finding(code, severity, message, case=case, file=place, expected=expected, found=found, mend=mend)
         )
+
+    def tell_unsafe(self, name: str, file: Path | str | None) -> None:
+        """SB339 for a name that may not be a case id, with the rule."""
+        self.tell("SB339", f"unsafe case id {name!r}", file, mend=f"rename it; a case id is {CASE_RULE}")
+
+    def other_formats(self, folder: Path) -> dict[str, tuple[str, str, str]]:
+        """Files of a folder in formats that are not read, as `other_format` tells them; listed once."""
+        if folder not in self._others:
+            told = ((path.name, other_format(path.name)) for path in entries(folder))
+            self._others[folder] = {name: other for name, other in told if other is not None}
+        return self._others[folder]
+
+    def tell_other_formats(
+        self, folder: Path, *, read: Container[str], wanted: Callable[[str], bool]
+    ) -> None:
+        """SB202 for files of the right names in a format that is not read, once for each format.
+
+        Args:
+            folder: Where they lie.
+            read: Stems of the files there that are read: what else has their names is no loss.
+            wanted: Whether a file of this stem was looked for.
+        """
+        found: dict[str, list[tuple[str, str]]] = {}
+        for name, (stem, what, how) in self.other_formats(folder).items():
+            if stem not in read and wanted(stem):
+                found.setdefault(what, []).append((name, how))
+        for what, files in found.items():
+            (first, how), more = files[0], len({name.rpartition(".")[0] for name, _ in files})
+            several = f"{more} files such as {first} are" if more > 1 else f"{first} is"
+            self.tell("SB202", f"{several} {what}, which is not read", folder / first, mend=f"convert: {how}")
 
     def tell_ambiguous(self, case: str, files: list[Path]) -> None:
         """SB306 where more than one file could be meant."""
@@ -116,12 +135,11 @@ class Discovery:
 
     def add(self, files: CaseFiles) -> None:
         """Take a case; a second one of the same id, or of an id that differs in case only, is SB306."""
-        twin = self._folded.get(files.case.casefold())
-        if twin is None:
-            self._folded[files.case.casefold()] = files.case
+        twin = self._folded.setdefault(folded_case(files.case), files.case)
+        if files.case not in self.cases and twin == files.case:
             self.cases[files.case] = files
             return
-        message = f"the ids {twin} and {files.case} differ in case only"
+        message = f"the ids {twin} and {files.case} differ in case or in the spelling of accents only"
         if twin == files.case:
             message = f"the id {twin} stands twice"
         place = files.files[0].parent if files.files else self.root

@@ -9,10 +9,10 @@ from typing import Any, Literal
 
 from segbench.core.errors import SegbenchError
 from segbench.core.foreign import parse_json
+from segbench.core.names import other_format
 from segbench.data.adapters.base import ENDINGS
 
 MAX_BYTES = 64 * 2**20
-OTHER_ENDINGS = (".tif", ".tiff", ".png", ".bmp", ".npy", ".mha", ".mhd")
 Kind = Literal["msd", "nnunet"]
 
 
@@ -36,7 +36,6 @@ class DatasetJson:
         labels: Name of each label value, 0 first.
         regions: nnU-Net's labels that are lists of values (or all of them when one is), in file order.
         ignore: nnU-Net's ignore label.
-        class_order: nnU-Net's regions_class_order.
         announced: numTraining.
         ending: nnU-Net's file_ending.
         training: Labelled cases the file lists; None when it lists none (nnU-Net's usual form).
@@ -49,15 +48,14 @@ class DatasetJson:
     name: str
     channels: tuple[str, ...]
     labels: Mapping[int, str]
-    regions: Mapping[str, tuple[int, ...]]
-    ignore: int | None
-    class_order: tuple[int, ...] | None
     announced: int | None
-    ending: str
     training: tuple[Entry, ...] | None
-    unlabelled: tuple[Entry, ...]
     faults: tuple[str, ...]
     raw: Mapping[str, Any] = field(repr=False)
+    regions: Mapping[str, tuple[int, ...]] = field(default_factory=dict[str, tuple[int, ...]])
+    ignore: int | None = None
+    ending: str = ""
+    unlabelled: tuple[Entry, ...] = ()
 
 
 def read_dataset_json(path: Path) -> DatasetJson:
@@ -130,9 +128,9 @@ def _load(path: Path) -> Mapping[str, Any]:
         message = f"{path.name} cannot be read: {error.strerror}"
         raise SegbenchError("SB331", message, path=path) from error
     except (ValueError, RecursionError) as error:
-        raise SegbenchError("SB331", f"{path.name} is no JSON: {error}", path=path) from error
+        raise SegbenchError("SB331", f"{path.name} is not JSON: {error}", path=path) from error
     if not isinstance(document, dict):
-        raise SegbenchError("SB331", f"{path.name} is no JSON object", path=path)
+        raise SegbenchError("SB331", f"{path.name} is not a JSON object", path=path)
     return document
 
 
@@ -163,11 +161,7 @@ def _msd(document: Mapping[str, Any], faults: list[str]) -> DatasetJson:
         name=_text(document, "name"),
         channels=channels,
         labels=dict(sorted(labels.items())),
-        regions={},
-        ignore=None,
-        class_order=None,
         announced=announced,
-        ending="",
         training=training,
         unlabelled=unlabelled,
         faults=tuple(mild),
@@ -203,17 +197,17 @@ def _msd_entries(
 
 def _nnunet(document: Mapping[str, Any], faults: list[str]) -> DatasetJson:
     channels = _indexed(document.get("channel_names"), "channel_names", faults)
-    ending = document.get("file_ending")
-    if not isinstance(ending, str) or ending not in ENDINGS + OTHER_ENDINGS:
-        faults.append(f"file_ending: found {ending!r}; allowed: {', '.join(ENDINGS)}")
-    elif ending not in ENDINGS:
-        faults.append(f"file_ending: found {ending!r}; segbench reads {', '.join(ENDINGS)}")
+    given = document.get("file_ending")
+    ending = given.lower() if isinstance(given, str) else ""
+    if ending not in ENDINGS:
+        other = other_format(f"case{ending}")
+        how = "" if other is None else f" ({other[1]}; convert: {other[2]})"
+        faults.append(f"file_ending: found {given!r}; allowed: {', '.join(ENDINGS)}{how}")
     names, regions, ignore = _nnunet_labels(document, faults)
     class_order = document.get("regions_class_order")
     if any(len(values) > 1 for values in regions.values()):
         if not isinstance(class_order, list) or not all(_is_int(v) for v in class_order):
             faults.append("regions_class_order: required as a list of labels, because a label is a list")
-            class_order = None
         elif len(class_order) != len(regions):
             faults.append(f"regions_class_order: found {len(class_order)} values; allowed: {len(regions)}")
     announced = _count(document, "numTraining", faults, required=True)
@@ -228,11 +222,9 @@ def _nnunet(document: Mapping[str, Any], faults: list[str]) -> DatasetJson:
         labels=names,
         regions=regions,
         ignore=ignore,
-        class_order=tuple(class_order) if isinstance(class_order, list) else None,
         announced=announced,
-        ending=ending if isinstance(ending, str) else "",
+        ending=ending,
         training=training,
-        unlabelled=(),
         faults=tuple(mild),
         raw=document,
     )
@@ -262,10 +254,6 @@ def _nnunet_labels(
     if "background" not in _table(document, "labels", []):
         faults.append("labels.background: this key is required")
     used = {v for values in unions.values() for v in values}
-    highest = max(used | {ignore or 0}, default=0)
-    gap = sorted(set(range(1, highest + 1)) - used - ({ignore} if ignore is not None else set()))
-    if gap:
-        faults.append(f"labels: values are not consecutive, {', '.join(map(str, gap))} not declared")
     if ignore is not None and ignore <= max(used, default=0):
         faults.append(f"labels.ignore: found {ignore}; allowed: the highest label")
     single = {values[0]: name for name, values in unions.items() if len(values) == 1}

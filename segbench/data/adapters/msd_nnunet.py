@@ -6,6 +6,7 @@ Source: MIC-DKFZ/nnUNet documentation/dataset_format.md, region_based_training.m
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from pathlib import Path
 
 from segbench.cards.dataset_card import DatasetCard
@@ -20,6 +21,7 @@ from segbench.data.adapters.base import (
     inside,
     missing_references,
     named,
+    whose,
     wrapped,
 )
 from segbench.data.adapters.dataset_json import DatasetJson, Entry, read_dataset_json
@@ -129,8 +131,6 @@ class _Msd:
                 self.discovery.add(files)
                 if index < len(training):
                     self.discovery.in_training.add(files.case)
-        if not self.discovery.in_training:
-            self._say_if_nnunet_v1(description)
         for name in FOLDERS:
             for path in entries(self.folder / name):
                 parts = stem_and_ending(path.name)
@@ -142,39 +142,53 @@ class _Msd:
         parts = stem_and_ending(name)
         match = re.fullmatch(self.layout.case_pattern, parts[0]) if parts else None
         if match is None or not is_safe_case(match["case"]):
-            self.discovery.tell("SB339", f"unsafe case id {name!r}", self.folder / entry.images[0])
+            self.discovery.tell_unsafe(name, self.folder / entry.images[0])
             return None
         case, missing = match["case"], list[str]()
-        image = self._present(entry.images[0], "image", case, missing)
+        order = stacked or self.card.channels.order
+        images, form = self._channel_files(entry.images[0], order), "nnunet-v1"
+        if images:
+            for index, channel in enumerate(order):
+                if channel not in images:
+                    missing.append(f"{case}_{index:04d}")
+                    self.discovery.tell("SB303", f"channel {channel} is absent", missing[-1], case=case)
+        else:
+            image = self._present(entry.images[0], "image", case, missing)
+            images = {} if image is None else dict.fromkeys(self.card.channels.order, image)
+            form = "msd"
         label = None if entry.label is None else self._present(entry.label, "label", case, missing)
-        if image is None and label is None:
+        if not images and label is None:
             return None  # nothing of the case is here; the findings name both files
-        images = {} if image is None else dict.fromkeys(self.card.channels.order, image)
-        return CaseFiles.of(
-            self.card, case, named(match), images, label, "msd", stacked=stacked, missing=tuple(missing)
-        )
+        stacked, whom = stacked if form == "msd" else (), whose(self.card, case, named(match))
+        return CaseFiles(case, *whom, images, label, form, stacked=stacked, missing=tuple(missing))
+
+    def _channel_files(self, image: str, order: tuple[str, ...]) -> dict[str, Path]:
+        """One file per channel, `<case>_0000.nii.gz`: nnU-Net v1 took MSD's dataset.json, not its 4D."""
+        if self.listing.with_any_ending(self.folder, image):
+            return {}
+        stem, ending = stem_and_ending(image) or (image, "")
+        found: dict[str, Path] = {}
+        for index, channel in enumerate(order):
+            path = next(iter(self.listing.with_any_ending(self.folder, f"{stem}_{index:04d}{ending}")), None)
+            if path is not None:
+                found[channel] = path
+        self.listed.update(found.values())
+        return found
 
     def _present(self, name: str, what: str, case: str, missing: list[str]) -> Path | None:
         path = next(iter(self.listing.with_any_ending(self.folder, name)), None)
         if path is None:
             missing.append(inside(self.folder / name, self.discovery.root))
-            message = f"listed in dataset.json, but the {what} is absent"
-            self.discovery.tell("SB303", message, missing[-1], case=case)
+            folder, file = (self.folder / name).parent, Path(name).name
+            wanted = (stem_and_ending(file) or (file,))[0]
+            if wanted in {stem for stem, _, _ in self.discovery.other_formats(folder).values()}:
+                self.discovery.tell_other_formats(folder, read=(), wanted=wanted.__eq__)
+            else:
+                message = f"listed in dataset.json, but the {what} is absent"
+                self.discovery.tell("SB303", message, missing[-1], case=case)
         else:
             self.listed.add(path)
         return path
-
-    def _say_if_nnunet_v1(self, description: DatasetJson) -> None:
-        """nnU-Net v1 took MSD's dataset.json but one file per channel: say so, not that all are absent."""
-        first = next(iter(description.training or ()), None)
-        parts = stem_and_ending(first.images[0]) if first else None
-        if parts is not None and (self.folder / f"{parts[0]}_0000{parts[1]}").exists():
-            raise SegbenchError(
-                "SB302",
-                "this is the raw format of nnU-Net v1 (modality, labels by index, one file per channel)",
-                path=self.folder / "dataset.json",
-                mend="convert it with nnUNetv2_convert_old_nnUNet_dataset, then open the result",
-            )
 
 
 class _Nnunet:
@@ -193,18 +207,19 @@ class _Nnunet:
 
     def _part(self, part: str, ending: str) -> None:
         images: dict[str, dict[int, Path]] = {}
-        for path in entries(self.folder / f"images{part}"):
-            match = re.fullmatch(rf"(.+)_(\d{{4}}){re.escape(ending)}", path.name)
+        image_folder, label_folder = self.folder / f"images{part}", self.folder / f"labels{part}"
+        for stem, path in self._volumes(image_folder, ending, "case_XXXX"):
+            match = re.fullmatch(r"(.+)_(\d{4})", stem)
             if match:
                 images.setdefault(match[1], {})[int(match[2])] = path
-            elif stem_and_ending(path.name):
+            else:
                 self.discovery.tell("SB304", f"not named case_XXXX{ending}", path)
-        labels: dict[str, Path] = {}
-        for path in entries(self.folder / f"labels{part}"):
-            if path.name.endswith(ending):
-                labels[path.name[: -len(ending)]] = path
-            elif stem_and_ending(path.name):
-                self.discovery.tell("SB304", f"not named case{ending}", path)
+        labels = dict(self._volumes(label_folder, ending, "case"))
+        read = {f"{case}_{index:04d}" for case, channels in images.items() for index in channels}
+        self.discovery.tell_other_formats(
+            image_folder, read=read, wanted=lambda stem: re.fullmatch(r".+_\d{4}", stem) is not None
+        )
+        self.discovery.tell_other_formats(label_folder, read=labels, wanted=images.__contains__)
         cases: list[CaseFiles] = []
         for case, channels in images.items():
             files = self._case(case, channels, labels.pop(case, None))
@@ -216,6 +231,15 @@ class _Nnunet:
         missing_references(self.discovery, [(f"images{part}", cases)])
         for case, path in sorted(labels.items()):
             self.discovery.tell("SB304", "a label without its image", path, case=case)
+
+    def _volumes(self, folder: Path, ending: str, pattern: str) -> Iterator[tuple[str, Path]]:
+        """(stem, file) of the files with dataset.json's ending, in small or capital letters."""
+        for path in entries(folder):
+            parts = stem_and_ending(path.name)
+            if parts is not None and parts[1].lower() == ending:
+                yield parts[0], path
+            elif parts is not None:
+                self.discovery.tell("SB304", f"not named {pattern}{ending}", path)
 
     def _listed(self, entry: Entry) -> None:
         assert entry.case is not None and entry.label is not None
@@ -235,7 +259,7 @@ class _Nnunet:
     ) -> CaseFiles | None:
         match = re.fullmatch(self.layout.case_pattern, case)
         if match is None or not is_safe_case(case):
-            self.discovery.tell("SB339", f"unsafe case id {case!r}", next(iter(channels.values()), None))
+            self.discovery.tell_unsafe(case, next(iter(channels.values()), None))
             return None
         order = self.card.channels.order
         missing = [f"{case}_{index:04d}" for index in range(len(order)) if index not in channels]
@@ -245,4 +269,5 @@ class _Nnunet:
             message = f"dataset.json declares {len(order)} channel{'s' * (len(order) > 1)}"
             self.discovery.tell("SB304", message, channels[index], case=case)
         images = {name: channels[index] for index, name in enumerate(order) if index in channels}
-        return CaseFiles.of(self.card, case, named(match), images, label, "nnunet", missing=tuple(missing))
+        whom = whose(self.card, case, named(match))
+        return CaseFiles(case, *whom, images, label, "nnunet", missing=tuple(missing))

@@ -23,6 +23,7 @@ from segbench.data.adapters.base import (
     missing_references,
     named,
     volumes_in,
+    whose,
     wrapped,
 )
 from segbench.volumes import stem_and_ending
@@ -95,7 +96,7 @@ def _read_folder(
 ) -> CaseFiles | None:
     case = fields["case"]
     if not is_safe_case(case):
-        discovery.tell("SB339", f"unsafe case id {case!r}", folder)
+        discovery.tell_unsafe(case, folder)
         return None
     best = _best_form(card, layout, folder, fields)
     place = inside(folder, discovery.root)
@@ -104,18 +105,32 @@ def _read_folder(
         discovery.tell("SB306", message, f"{place}/{name}", case=case)
     partial_masks = best.references is not None and best.missing_labels
     missing = best.missing_images + (best.missing_labels if partial_masks or best.missing_images else ())
+    unlabelled = best.missing_labels if best.references is None else ()
+    absent = {(folder / name).parent / _stem(name) for name in (*missing, *unlabelled)}
+    others = _other_formats(absent, discovery)
     for name in missing:
         kind = "image" if name in best.missing_images else "label"
-        discovery.tell("SB303", f"{kind} {name} is absent", f"{place}/{name}", case=case)
+        if (folder / name).parent / _stem(name) not in others:
+            discovery.tell("SB303", f"{kind} {name} is absent", f"{place}/{name}", case=case)
     references = None if partial_masks else best.references
     wrappers = [*folder.relative_to(discovery.root).parts[:-1]]
     if references is not None and _holds_predictions(layout, wrappers):
         message = "the folder's name says that its labels are predictions"
         discovery.tell("SB330", message, folder, case=case)
         return None
-    return CaseFiles.of(
-        card, case, fields, best.images, references, best.form.name, combined=best.combined, missing=missing
-    )
+    whom, form = whose(card, case, fields), best.form.name
+    return CaseFiles(case, *whom, best.images, references, form, combined=best.combined, missing=missing)
+
+
+def _other_formats(absent: set[Path], discovery: Discovery) -> set[Path]:
+    """Which of these absent files (without endings) lie there in a format that is not read; it is told."""
+    told: set[Path] = set()
+    for folder in sorted({path.parent for path in absent}):
+        stems = {path.name for path in absent if path.parent == folder}
+        here = {stem for stem, _, _ in discovery.other_formats(folder).values()}
+        discovery.tell_other_formats(folder, read=(), wanted=stems.__contains__)
+        told |= {folder / stem for stem in stems & here}
+    return told
 
 
 @dataclass(frozen=True, slots=True)
@@ -235,6 +250,7 @@ class _Pair:
             return
         first = next(iter(self.folders))
         used: set[str] = set()
+        lacking: set[str] = set()
         strangers: dict[str, Path] = {}
         cases: list[CaseFiles] = []
         for stem, found in self.by_stem[first].items():
@@ -245,9 +261,9 @@ class _Pair:
             fields = named(match)
             label_stem = self.form.label_name.format(**fields)
             cases.append(self._case(stem, fields, self.labels.get(label_stem)))
-            if label_stem in self.labels:
-                used.add(label_stem)
+            (used if label_stem in self.labels else lacking).add(label_stem)
         missing_references(self.discovery, [(inside(self.folders[first], self.discovery.root), cases)])
+        self._other_formats(first, cases, lacking, set(self.labels) - used)
         if self.labels_folder is not None and not self.labels:
             self._mislaid_labels(cases, self.labels_folder)
         if self.form.labels is not None and self.form.labels == self.form.images:
@@ -257,8 +273,10 @@ class _Pair:
                 self.discovery.tell("SB304", "a label without its image", self.labels[stem][0], case=stem)
         for stem, path in strangers.items():
             safe = is_safe_case(stem)
-            message = "a file that the case pattern does not know" if safe else f"unsafe case id {stem!r}"
-            self.discovery.tell("SB304" if safe else "SB339", message, path)
+            if safe:
+                self.discovery.tell("SB304", "a file that the case pattern does not know", path)
+            else:
+                self.discovery.tell_unsafe(stem, path)
 
     def _case(self, stem: str, fields: dict[str, str], reference: list[Path] | None) -> CaseFiles:
         case, name = fields["case"], self.by_stem[next(iter(self.folders))][stem][0].name
@@ -272,9 +290,31 @@ class _Pair:
         self.discovery.tell_ambiguous(case, reference or [])
         images = {channel: found[0] for channel, found in files.items()}
         label = reference[0] if reference else None
-        found = CaseFiles.of(self.card, case, fields, images, label, self.form.name, missing=missing)
+        whom, form = whose(self.card, case, fields), self.form.name
+        found = CaseFiles(case, *whom, images, label, form, missing=missing)
         self.discovery.add(found)
         return found
+
+    def _other_formats(self, first: str, cases: list[CaseFiles], lacking: set[str], unused: set[str]) -> None:
+        """Images and labels of the right names in a format that is not read.
+
+        Args:
+            first: The channel whose folder names the cases.
+            cases: Those found.
+            lacking: Stems of labels that were looked for in vain.
+            unused: Stems of labels without an image.
+        """
+
+        def is_case(stem: str) -> bool:
+            match = re.fullmatch(self.layout.case_pattern, stem)
+            return match is not None and is_safe_case(match["case"])
+
+        wanted = unused.__contains__ if cases else is_case
+        self.discovery.tell_other_formats(self.folders[first], read=self.by_stem[first], wanted=wanted)
+        if self.labels_folder is not None:
+            self.discovery.tell_other_formats(
+                self.labels_folder, read=self.labels, wanted=lacking.__contains__
+            )
 
     def _mislaid_labels(self, cases: list[CaseFiles], labels: Path) -> None:
         """Point at a folder beside the images that holds files of these names: labels under another name?"""
@@ -285,3 +325,9 @@ class _Pair:
                 message = f"no reference is read, but {folder.name} holds files of the same names"
                 expected = f"labels in {labels.name}"
                 self.discovery.tell("SB303", message, folder, severity="warning", expected=expected)
+
+
+def _stem(name: str) -> str:
+    """The last part of a filled template without the ending of a volume."""
+    last = name.rpartition("/")[2]
+    return (stem_and_ending(last) or (last,))[0]

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from segbench.core.errors import SegbenchError, unknown_name
-from segbench.data.baselines.atlas import LabelAtlas
+from segbench.data.baselines.atlas import LabelAtlas, canonical_grid
 from segbench.data.baselines.intensity import LabelGaussians, Normaliser
 from segbench.volumes import from_canonical
 from segbench.volumes.geometry import canonical_orientation
@@ -90,9 +90,7 @@ class MeanAtlas:
     def predict(self, case: str) -> Labels:
         """The atlas centred on the grid of the case, in its stored order of axes."""
         grid = self.dataset.read_grid(case)
-        axes = canonical_orientation(grid.affine).axes
-        shape = grid.shape_zyx[axes[0]], grid.shape_zyx[axes[1]], grid.shape_zyx[axes[2]]
-        spacing = grid.spacing_mm[axes[0]], grid.spacing_mm[axes[1]], grid.spacing_mm[axes[2]]
+        shape, spacing = canonical_grid(self.dataset, case)
         return from_canonical(self.atlas.on_grid(self.winner, shape, spacing), grid.affine)
 
 

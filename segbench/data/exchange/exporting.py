@@ -27,9 +27,10 @@ from segbench.core.errors import SegbenchError
 from segbench.data.adapters import CaseFiles
 from segbench.data.dataset import Dataset
 from segbench.data.exchange.label_map import LabelMap
+from segbench.data.grids import on_grid_of
 from segbench.data.scan_file import write_scan
 from segbench.data.splits import Split, load_split, to_nnunet
-from segbench.volumes import Volume, read_header, read_volume, write_label_map
+from segbench.volumes import read_header, read_volume, write_label_map
 from segbench.volumes.geometry import canonical_orientation
 
 Format = Literal["nnunet", "msd"]
@@ -99,10 +100,12 @@ def export_dataset(
     ):
         for part, cases in (("Tr", training), ("Ts", test)):
             for case in cases:
-                reference = dataset.read_reference(case)
+                files = dataset.case(case)
+                image = read_header(next(iter(files.images.values())), allow_channels=True)
+                reference = on_grid_of(image, dataset.read_reference(case), case=case)
                 labels = mapping.exported(reference.array)
                 write_label_map(folder / f"labels{part}" / f"{case}{ENDING}", labels, reference)
-                write(dataset, dataset.case(case), folder / f"images{part}", link)
+                write(dataset, files, folder / f"images{part}", link)
                 bar.advance()
         describe = _nnunet_json if format == "nnunet" else _msd_json
         # Not sorted: nnU-Net reads regions_class_order in the order of the labels.
@@ -139,7 +142,7 @@ def _write_nnunet(dataset: Dataset, files: CaseFiles, folder: Path, link: bool) 
         if files.stacked:
             volume = read_volume(path, max_bytes=dataset.max_bytes, allow_channels=True, raw=True)
             position = files.stacked.index(channel)
-            _write_channels(target, volume, np.ascontiguousarray(volume.array[position]))
+            write_scan(target, np.ascontiguousarray(volume.array[position]), volume.affine, like=volume)
         else:
             _take(dataset, path, target, link)
 
@@ -159,11 +162,7 @@ def _write_msd(dataset: Dataset, files: CaseFiles, folder: Path, link: bool) -> 
         dataset.read_image(files.case)  # refuses channels that do not lie on one grid
         volumes = [read_volume(files.images[c], max_bytes=dataset.max_bytes, raw=True) for c in order]
         volume, array = volumes[0], np.stack([v.array for v in volumes])
-    _write_channels(target, volume, np.ascontiguousarray(array))
-
-
-def _write_channels(target: Path, volume: Volume, array: Any) -> None:
-    write_scan(target, array, volume.affine, like=volume)
+    write_scan(target, np.ascontiguousarray(array), volume.affine, like=volume)
 
 
 def _take(dataset: Dataset, path: Path, target: Path, link: bool) -> None:
@@ -184,7 +183,7 @@ def _take(dataset: Dataset, path: Path, target: Path, link: bool) -> None:
             atomic_write(target, lambda stream: _compress(source, stream))
     else:
         volume = read_volume(path, max_bytes=dataset.max_bytes, raw=True)
-        _write_channels(target, volume, volume.array)
+        write_scan(target, volume.array, volume.affine, like=volume)
 
 
 def _compress(source: BinaryIO, stream: BinaryIO) -> None:

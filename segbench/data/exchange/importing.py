@@ -13,6 +13,7 @@ from segbench.core.atomic import atomic_write
 from segbench.core.errors import SegbenchError
 from segbench.data.adapters.base import entries
 from segbench.data.adapters.dataset_json import read_dataset_json
+from segbench.data.exchange.fitting import fitting_patch
 from segbench.data.opening import open_dataset
 from segbench.data.patients import case_pattern_of
 from segbench.data.recognise import card_document, describe_folder, slug_of
@@ -63,6 +64,11 @@ def import_dataset(
     if target.exists():
         raise SegbenchError("SB337", f"{target} exists", path=target, mend="choose another --slug")
     names = _write_splits(described, card, root, target)
+    geometry = document["geometry"]
+    fitting = None if geometry.get("patch") else fitting_patch(open_dataset(root))
+    if fitting is not None:
+        document["geometry"] = {**geometry, "patch": list(fitting[0])}
+        card = card.model_copy(update={"geometry": card.geometry.model_copy(update={"patch": fitting[0]})})
     document["splits"] = {"default": SPLIT_NAME if names else "random-70-10-20", "files": names}
     return atomic_write(target / "card.toml", toml_text(document)), card
 

@@ -180,19 +180,7 @@ def import_predictions(
             except SegbenchError as error:
                 if error.exit_code == 5:
                     raise  # the disk or the machine: the next file would fare no better
-                failed.append(_naming(error, case))
+                error.case = case
+                failed.append(error)
             tracker.advance()
     return written, failed
-
-
-def _naming(error: SegbenchError, case: str) -> SegbenchError:
-    return SegbenchError(
-        error.code,
-        error.message,
-        path=error.path,
-        case=case,
-        expected=error.expected,
-        found=error.found,
-        mend=error.mend,
-        details=error.details,
-    )

@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from segbench.data.phantoms.plan import Case, Made
-from segbench.data.phantoms.space import Capsule, Deformation, Ellipsoid, Grid, Points, Triple
+from segbench.data.phantoms.space import Capsule, Deformation, Ellipsoid, Points, Triple, triple
 
 NAMES = {
     1: "aorta", 2: "gall_bladder", 3: "kidney_left", 4: "kidney_right", 5: "liver",
@@ -40,7 +40,7 @@ _CUT_SHARE = 0.45
 def make(case: Case) -> Made:
     """One case; the traps cut the field of view or change the combined map, never the masks."""
     rng, plan = case.generator(), case.grid
-    scale = _per_axis(plan)
+    scale = triple(have / planned for have, planned in zip(plan.extent, _PLAN_MM, strict=True))
     organs, vessels = _anatomy(case, rng, scale)
     deformation = Deformation() if case.calibration else Deformation.draw(rng, plan, scale=min(scale))
     labels = np.zeros(plan.shape, dtype=np.uint8)
@@ -63,17 +63,11 @@ def make(case: Case) -> Made:
     return Made({"CT": image}, labels, plan.spacing, NAMES, analytic, combined)
 
 
-def _per_axis(grid: Grid) -> Triple:
-    z, y, x = (have / planned for have, planned in zip(grid.extent, _PLAN_MM, strict=True))
-    return z, y, x
-
-
 def _anatomy(
     case: Case, rng: np.random.Generator, scale: Triple
 ) -> tuple[dict[int, Ellipsoid], dict[int, Capsule]]:
     def scaled(point: Triple) -> Triple:
-        z, y, x = (p * s for p, s in zip(point, scale, strict=True))
-        return z, y, x
+        return triple(p * s for p, s in zip(point, scale, strict=True))
 
     organs = {value: Ellipsoid(scaled(centre), scaled(radii)) for value, (centre, radii) in _ORGANS.items()}
     width = min(scale[1:])

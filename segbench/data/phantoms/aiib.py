@@ -10,7 +10,16 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from segbench.data.phantoms.plan import Case, Made, Size
-from segbench.data.phantoms.space import Array, Capsule, Deformation, Ellipsoid, Grid, Triple, distance_to
+from segbench.data.phantoms.space import (
+    Array,
+    Capsule,
+    Deformation,
+    Ellipsoid,
+    Grid,
+    Triple,
+    distance_to,
+    triple,
+)
 
 AIRWAY = 1
 NAMES = {AIRWAY: "airway"}
@@ -37,8 +46,8 @@ def make(case: Case) -> Made:
     if case.calibration:
         length, radius = 0.55 * grid.extent[0], _TRUNK_VOXELS[case.size] * voxel
         # Oblique, so that no row of voxel centres lies along its surface.
-        half = _point([length / 2 * part for part in _unit([1.0, 0.23, 0.31])])
-        pieces = [Capsule(half, _point([-part for part in half]), radius)]
+        half = triple([length / 2 * part for part in _unit([1.0, 0.23, 0.31])])
+        pieces = [Capsule(half, triple([-part for part in half]), radius)]
         analytic = {AIRWAY: pieces[0].volume_ml}
         deformation = Deformation()
     else:
@@ -80,7 +89,7 @@ def _tree(rng: np.random.Generator, case: Case, grid: Grid, deformation: Deforma
         branch, turn = branches.pop(0), turns.pop(0)
         end = _along(branch.start, branch.direction, branch.length)
         pieces.append(
-            Capsule(_point(deformation.apply(branch.start)), _point(deformation.apply(end)), branch.radius)
+            Capsule(triple(deformation.apply(branch.start)), triple(deformation.apply(end)), branch.radius)
         )
         if branch.generation + 1 >= generations or not _in_chest(grid, end):
             continue
@@ -108,7 +117,7 @@ def _satellites(rng: np.random.Generator, case: Case, grid: Grid, pieces: list[C
     for _ in range(400):
         if len(found) >= 3:
             break
-        start = _point([rng.uniform(-0.4, 0.4) * extent for extent in grid.extent])
+        start = triple([rng.uniform(-0.4, 0.4) * extent for extent in grid.extent])
         direction = _unit(rng.standard_normal(3))
         end = _along(start, direction, 5.0 * voxel)
         radius = 1.3 * voxel
@@ -128,7 +137,7 @@ def _cysts(rng: np.random.Generator, case: Case, grid: Grid, pieces: list[Capsul
         piece = pieces[int(rng.integers(len(pieces)))]
         radius = rng.uniform(1.5, 3.0) * voxel
         share = rng.uniform(0.1, 0.9)
-        on_axis = _point([a + share * (b - a) for a, b in zip(piece.start, piece.end, strict=True)])
+        on_axis = triple([a + share * (b - a) for a, b in zip(piece.start, piece.end, strict=True)])
         away = _perpendicular(rng, _unit([b - a for a, b in zip(piece.start, piece.end, strict=True)]))
         centre = _along(on_axis, away, piece.radius + _WALL_VOXELS * voxel + radius)
         cysts.append(Capsule(centre, centre, radius))
@@ -171,12 +180,8 @@ def _one_piece(lumen: NDArray[np.bool_], nearest: Array) -> NDArray[np.bool_]:
     return lumen if parts.max() <= 1 else parts == parts.reshape(-1)[int(np.argmin(nearest))]
 
 
-def _point(values: Array | list[float]) -> Triple:
-    return float(values[0]), float(values[1]), float(values[2])
-
-
 def _unit(values: Array | list[float]) -> Triple:
-    z, y, x = _point(values)
+    z, y, x = triple(values)
     norm = math.sqrt(z * z + y * y + x * x)
     return z / norm, y / norm, x / norm
 

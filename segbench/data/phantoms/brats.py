@@ -34,9 +34,8 @@ def make(case: Case) -> Made:
     brain = Ellipsoid((0.0, 0.0, 0.0), (36.0 * scale, 40.0 * scale, 34.0 * scale))
     if case.calibration:
         deformation, lesions = Deformation(), []
-        core = _nested(
-            Ellipsoid((4.0 * scale, 6.0 * scale, -8.0 * scale), (19 * scale, 18 * scale, 17 * scale))
-        )
+        whole = Ellipsoid((4.0 * scale, 6.0 * scale, -8.0 * scale), (19 * scale, 18 * scale, 17 * scale))
+        core = whole, whole.scaled(_TC_SHARE), whole.scaled(_NCR_SHARE)
         analytic = {
             ED: core[0].volume_ml - core[1].volume_ml,
             ET: core[1].volume_ml - core[2].volume_ml,
@@ -51,16 +50,6 @@ def make(case: Case) -> Made:
     labels, mask, tissues = _paint(case, grid, deformation, brain, lesions, core, scale)
     images = case.scanner.mr(case.generator(), tissues, grid, mask)
     return Made(images, labels, grid.spacing, NAMES, analytic)
-
-
-def _nested(outer: Ellipsoid) -> tuple[Ellipsoid, Ellipsoid, Ellipsoid]:
-    """Whole tumour, core and necrosis about one centre."""
-
-    def shrunk(share: float) -> Ellipsoid:
-        a, b, c = (share * radius for radius in outer.radii)
-        return Ellipsoid(outer.centre, (a, b, c))
-
-    return outer, shrunk(_TC_SHARE), shrunk(_NCR_SHARE)
 
 
 def _lesions(

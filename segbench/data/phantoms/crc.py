@@ -15,8 +15,8 @@ from segbench.data.phantoms.space import (
     Deformation,
     Ellipsoid,
     Grid,
-    Triple,
     distance_to,
+    triple,
 )
 
 TUMOUR = 1
@@ -39,7 +39,7 @@ def make(case: Case) -> Made:
     radii = _radii(rng, len(curve))
     moved = [deformation.apply(point) for point in curve]
     pieces = [
-        Capsule(_point(a), _point(b), (r + s) / 2)
+        Capsule(triple(a), triple(b), (r + s) / 2)
         for a, b, r, s in zip(moved, moved[1:], radii, radii[1:], strict=False)
     ]
     lumen = distance_to(grid, pieces, reach=2.5 * _WALL_MM)
@@ -113,7 +113,7 @@ def _tumour(
     centre = (z, y + piece.radius * math.sin(angle), x + piece.radius * math.cos(angle))
     low, high = (math.log(v) for v in _VOLUME_ML)
     wanted = math.exp(rng.uniform(low + 0.1, high - 0.1))
-    blob = Blob.draw(rng, _point(list(centre)), 1.0)
+    blob = Blob.draw(rng, triple(list(centre)), 1.0)
     planes = None
     if "thin_tumour" in case.traps:
         # One or two slices: the planes nearest to the centre.
@@ -165,7 +165,3 @@ def _tissue(rng: np.random.Generator, grid: Grid, lumen: Array, polyp: Ellipsoid
             density[(polyp.level(points) < 1.0) & inside] = _WALL_HU
         tissue[slab] = density
     return tissue
-
-
-def _point(values: Array | list[float]) -> Triple:
-    return float(values[0]), float(values[1]), float(values[2])

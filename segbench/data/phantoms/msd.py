@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from segbench.data.phantoms.plan import Case, Made
-from segbench.data.phantoms.space import Deformation, Ellipsoid, Points
+from segbench.data.phantoms.space import Deformation, Ellipsoid, Points, triple
 
 ANTERIOR, POSTERIOR = 1, 2
 NAMES = {ANTERIOR: "anterior", POSTERIOR: "posterior"}
@@ -49,9 +49,7 @@ def make(case: Case) -> Made:
 def _ellipsoid(
     centre: tuple[float, float, float], radii: tuple[float, float, float], scale: float
 ) -> Ellipsoid:
-    z, y, x = (scale * c for c in centre)
-    a, b, c = (scale * r for r in radii)
-    return Ellipsoid((z, y, x), (a, b, c))
+    return Ellipsoid(triple(scale * c for c in centre), triple(scale * r for r in radii))
 
 
 def _paint(points: Points, front: Ellipsoid, back: Ellipsoid, *, cut: bool) -> np.ndarray:

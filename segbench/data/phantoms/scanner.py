@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from segbench.data.phantoms.space import Array, Grid
+from segbench.data.phantoms.space import Array, Grid, interpolate
 
 TEXTURE_SIGMA_VOXELS = 1.2
 TEXTURE_HU = 8.0
@@ -82,10 +82,4 @@ def bias_field(rng: np.random.Generator, grid: Grid) -> Array:
     coarse = ndimage.gaussian_filter(rng.standard_normal(cells), 40.0 / step, mode="nearest", truncate=3)
     coarse -= coarse.mean()
     coarse /= math.sqrt(float((coarse * coarse).mean()))
-    field = coarse
-    for axis in range(3):
-        position = np.clip(grid.axis(axis) / step + (cells[axis] - 1) / 2, 0, cells[axis] - 1.000001)
-        low = position.astype(np.int64)
-        weight = (position - low).reshape([-1 if a == axis else 1 for a in range(3)])
-        field = np.take(field, low, axis) * (1 - weight) + np.take(field, low + 1, axis) * weight
-    return np.exp(0.25 * field)
+    return np.exp(0.25 * interpolate(coarse, [grid.axis(axis) for axis in range(3)], step))

@@ -21,6 +21,12 @@ Triple = tuple[float, float, float]
 _SLAB_VOXELS = 4_000_000
 
 
+def triple(values: Iterable[float]) -> Triple:
+    """Three numbers as a point."""
+    z, y, x = values
+    return float(z), float(y), float(x)
+
+
 @dataclass(frozen=True, slots=True)
 class Grid:
     """A grid of voxels, its centre at the origin.
@@ -107,17 +113,28 @@ class Deformation:
         return moved - np.array([float(d[0, 0, 0]) for d in self._warp_at((at[0], at[1], at[2]))])
 
     def _warp_at(self, points: Points) -> Points:
-        """The warp by trilinear interpolation, one axis after the other (the points form a product grid)."""
+        """The warp at points that form a product grid."""
         assert self.warp is not None
-        field = self.warp
-        for axis, coordinate in enumerate(points):
-            flat = coordinate.reshape(-1)
-            cells = field.shape[axis + 1]
-            position = np.clip(flat / self.warp_step + (cells - 1) / 2, 0, cells - 1.000001)
-            low = position.astype(np.int64)
-            weight = (position - low).reshape([-1 if a == axis + 1 else 1 for a in range(4)])
-            field = np.take(field, low, axis + 1) * (1 - weight) + np.take(field, low + 1, axis + 1) * weight
+        field = interpolate(self.warp, points, self.warp_step)
         return field[0], field[1], field[2]
+
+
+def interpolate(field: Array, coordinates: Sequence[Array], step: float) -> Array:
+    """A coarse field about the origin at a product grid of points, trilinear, one axis after the other.
+
+    Args:
+        field: (..., z, y, x), a value every `step` millimetres.
+        coordinates: Of the points along z, y, x.
+        step: Millimetres between the values.
+    """
+    lead = field.ndim - 3
+    for axis, coordinate in enumerate(coordinates, start=lead):
+        cells = field.shape[axis]
+        position = np.clip(coordinate.reshape(-1) / step + (cells - 1) / 2, 0, cells - 1.000001)
+        low = position.astype(np.int64)
+        weight = (position - low).reshape([-1 if a == axis else 1 for a in range(field.ndim)])
+        field = np.take(field, low, axis) * (1 - weight) + np.take(field, low + 1, axis) * weight
+    return field
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,13 +154,16 @@ class Ellipsoid:
         """4/3 pi abc."""
         return 4 / 3 * math.pi * self.radii[0] * self.radii[1] * self.radii[2] / 1000
 
+    def scaled(self, share: float) -> Ellipsoid:
+        """The radii times a share, about the same centre."""
+        return Ellipsoid(self.centre, triple(share * radius for radius in self.radii))
+
     def varied(self, rng: np.random.Generator, *, scale: float = 1.0) -> Ellipsoid:
         """Radii times U(0.82, 1.18), centre shifted by N(0, 2.5 mm) times scale."""
         factor = rng.uniform(0.82, 1.18)
         shift = np.clip(rng.standard_normal(3), -2, 2) * 2.5 * scale
-        z, y, x = (c + s for c, s in zip(self.centre, shift, strict=True))
-        a, b, c = (r * factor for r in self.radii)
-        return Ellipsoid((z, y, x), (a, b, c))
+        centre = triple(c + s for c, s in zip(self.centre, shift, strict=True))
+        return Ellipsoid(centre, triple(r * factor for r in self.radii))
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,18 +187,13 @@ class Capsule:
 
     def distance(self, points: Points) -> Array:
         """Millimetres to the surface, negative inside."""
-        return segment_distance(points, self.start, self.end)[0] - self.radius
-
-
-def segment_distance(points: Points, start: Sequence[float], end: Sequence[float]) -> tuple[Array, Array]:
-    """Distance to a segment, and the position of the nearest point on it from 0 (start) to 1 (end)."""
-    along = [b - a for a, b in zip(start, end, strict=True)]
-    offset = [p - a for p, a in zip(points, start, strict=True)]
-    norm = sum(d * d for d in along)
-    dot = offset[0] * along[0] + offset[1] * along[1] + offset[2] * along[2]
-    t = np.clip(dot / norm if norm > 0 else dot * 0.0, 0.0, 1.0)
-    squared = [(o - t * d) ** 2 for o, d in zip(offset, along, strict=True)]
-    return np.sqrt(squared[0] + squared[1] + squared[2]), t
+        along = [b - a for a, b in zip(self.start, self.end, strict=True)]
+        offset = [p - a for p, a in zip(points, self.start, strict=True)]
+        norm = sum(d * d for d in along)
+        dot = offset[0] * along[0] + offset[1] * along[1] + offset[2] * along[2]
+        t = np.clip(dot / norm if norm > 0 else dot * 0.0, 0.0, 1.0)
+        squared = [(o - t * d) ** 2 for o, d in zip(offset, along, strict=True)]
+        return np.sqrt(squared[0] + squared[1] + squared[2]) - self.radius
 
 
 def box_around(grid: Grid, lower: Sequence[float], upper: Sequence[float]) -> tuple[slice, slice, slice]:

@@ -29,15 +29,16 @@ from segbench.data.phantoms.plan import (
 from segbench.data.phantoms.space import Grid
 from segbench.data.scan_file import write_scan
 from segbench.data.workers import ordered_map
-from segbench.volumes import Volume, write_label_map
+from segbench.volumes import Volume, spacing_of, write_label_map
+from segbench.volumes.geometry import Orientation
 
 SCHEMA_VERSION = 1
-# How every fourth AbdomenAtlas case is stored: (permutation of z y x, flips); canonical arrays are unchanged.
-_ORDERS: tuple[tuple[tuple[int, int, int], tuple[bool, bool, bool]], ...] = (
-    ((0, 1, 2), (False, True, True)),
-    ((1, 0, 2), (False, True, False)),
-    ((2, 1, 0), (True, False, False)),
-    ((0, 2, 1), (True, True, False)),
+# How every fourth AbdomenAtlas case is stored; canonical arrays are unchanged.
+_ORDERS = (
+    Orientation((0, 1, 2), (False, True, True)),
+    Orientation((1, 0, 2), (False, True, False)),
+    Orientation((2, 1, 0), (True, False, False)),
+    Orientation((0, 2, 1), (True, True, False)),
 )
 
 
@@ -125,15 +126,13 @@ def make_case(case: Case) -> Made:
 def write_case(case: Case, root: Path) -> dict[str, Any]:
     """Make one case, write its files, give its entry of phantom.json."""
     made = make_case(case)
-    orientation = "RAS"
-    affine = Grid(made.labels.shape, made.spacing).affine()
-    images, labels, combined = made.images, made.labels, made.combined
+    order = Orientation((0, 1, 2), (False, False, False))
     if "other_axis_order" in case.traps:
         order = _ORDERS[(case.index // 4) % len(_ORDERS)]
-        images = {name: _reordered(image, order) for name, image in images.items()}
-        labels = _reordered(labels, order)
-        combined = None if combined is None else _reordered(combined, order)
-        affine, orientation = _reordered_affine(affine, made.labels.shape, order)
+    affine = order.affine(Grid(made.labels.shape, made.spacing).affine(), made.labels.shape)
+    images = {name: order.apply(image) for name, image in made.images.items()}
+    labels = order.apply(made.labels)
+    combined = None if made.combined is None else order.apply(made.combined)
     _write_images(case, root, images, affine)
     if case.labelled:
         _write_labels(case, root, labels, combined, made.names, affine)
@@ -144,8 +143,8 @@ def write_case(case: Case, root: Path) -> dict[str, Any]:
         "calibration": case.calibration,
         "traps": list(case.traps),
         "shape_zyx": list(labels.shape),
-        "spacing_mm": list(_spacing(affine)),
-        "orientation": orientation,
+        "spacing_mm": list(spacing_of(affine)),
+        "orientation": _letters(order),
         "image_sha256": {name: array_sha256(image, "<i2") for name, image in made.images.items()},
         "labels": {},
         "label_sha256": None,
@@ -169,42 +168,14 @@ def array_sha256(array: NDArray[Any], kind: str) -> str:
     return hashlib.sha256(np.ascontiguousarray(array, dtype=kind).data).hexdigest()
 
 
-Order = tuple[tuple[int, int, int], tuple[bool, bool, bool]]
-
-
-def _reordered(array: NDArray[Any], order: Order) -> NDArray[Any]:
-    axes, flips = order
-    moved = np.transpose(array, axes)
-    return np.ascontiguousarray(np.flip(moved, tuple(a for a, flip in enumerate(flips) if flip)))
-
-
-def _reordered_affine(
-    affine: NDArray[np.float64], shape: tuple[int, ...], order: Order
-) -> tuple[NDArray[np.float64], str]:
-    """The affine of the reordered array and its orientation as three letters in the file's i, j, k order."""
-    axes, flips = order
-    stored = np.eye(4)
-    origin = affine[:3, 3].copy()
-    letters = [""] * 3
-    for axis in range(3):  # axis of the stored array, z y x order; its file axis is 2 - axis
-        source = axes[axis]
-        column = affine[:3, 2 - source].copy()
-        if flips[axis]:
-            origin += column * (shape[source] - 1)
-            column = -column
-        stored[:3, 2 - axis] = column
-        letters[2 - axis] = ("SI", "AP", "RL")[source][int(flips[axis])]
-    stored[:3, 3] = origin
-    return stored, "".join(letters)
-
-
-def _spacing(affine: NDArray[np.float64]) -> tuple[float, float, float]:
-    steps = [float(np.abs(affine[:3, column]).max()) for column in (2, 1, 0)]
-    return steps[0], steps[1], steps[2]
+def _letters(order: Orientation) -> str:
+    """The orientation as three letters in the file's i, j, k order."""
+    ends = [("SI", "AP", "RL")[axis][int(flip)] for axis, flip in zip(order.axes, order.flips, strict=True)]
+    return "".join(reversed(ends))
 
 
 def _label_file(path: Path, labels: NDArray[np.uint8], affine: NDArray[np.float64]) -> None:
-    write_label_map(path, labels, Volume(labels, _spacing(affine), affine))
+    write_label_map(path, labels, Volume(labels, spacing_of(affine), affine))
 
 
 def _write_images(

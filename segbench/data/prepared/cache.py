@@ -142,10 +142,6 @@ class Cache:
         """The whole label map (z, y, x), unsigned."""
         return self.labels_patch(case, (0, 0, 0), self.shape(case)[1:])
 
-    def has_labels(self, case: str) -> bool:
-        """Whether the case has a reference."""
-        return "labels" in self._case(case).record["arrays"]
-
     def image_patch(self, case: str, start: Sequence[int], size: Sequence[int]) -> Float32:
         """Part of the image (c, *size), float32; see `stored_patch`."""
         values = self.stored_patch(case, start, size)

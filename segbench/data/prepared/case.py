@@ -21,13 +21,10 @@ import numpy as np
 import numpy.typing as npt
 
 from segbench.core.errors import SegbenchError
+from segbench.data.grids import on_grid_of
 from segbench.data.prepared.normalisation import NORMALISATIONS, nonzero_mask, normalise
-from segbench.volumes.geometry import (
-    MISPLACED_VOXELS,
-    Orientation,
-    canonical_orientation,
-    compare_geometry,
-)
+from segbench.volumes import read_label_map, read_volume
+from segbench.volumes.geometry import Orientation, canonical_orientation
 from segbench.volumes.limits import memory_budget
 from segbench.volumes.resample import low_resolution_axis, resample_image, resample_labels
 from segbench.volumes.volume import Volume
@@ -131,12 +128,14 @@ def load_case(
     """Read, turn and crop a case; values stay as stored. Arguments and errors: `prepare_case`."""
     channels = _channels(images)
     reference = channels[0]
-    label_volume = None if labels is None else _read_labels(labels)
-    _check_grids(channels if label_volume is None else [*channels, label_volume])
-
+    channels = [on_grid_of(reference, channel) for channel in channels]
+    label_volume = None
+    if labels is not None:
+        given = labels if isinstance(labels, Volume) else read_label_map(Path(labels))
+        label_volume = on_grid_of(reference, given)
     turn = canonical_orientation(reference.affine) if orientation == "canonical" else _AS_STORED
-    arrays = [_turned(channel.array, turn) for channel in channels]
-    label_array = None if label_volume is None else _turned(label_volume.array, turn)
+    arrays = [turn.view(channel.array) for channel in channels]
+    label_array = None if label_volume is None else turn.view(label_volume.array)
     canonical_shape = arrays[0].shape
     warnings: list[str] = []
     box = nonzero_box(arrays) if crop else tuple((0, n) for n in canonical_shape)
@@ -283,16 +282,8 @@ def _any_nonzero(images: Sequence[Array], box: Sequence[Sequence[int]], axis: in
     return any(bool(np.any(image[tuple(cut)])) for image in images)
 
 
-def _turned(array: Array, orientation: Orientation) -> Array:
-    """A view in the new order of axes; only the cropped part is copied, later."""
-    turned = np.transpose(array, orientation.axes)
-    return turned[tuple(slice(None, None, -1 if back else None) for back in orientation.flips)]
-
-
 def _channels(images: Sequence[Source]) -> list[Volume]:
     """One (z, y, x) volume per channel."""
-    from segbench.volumes import read_volume
-
     channels: list[Volume] = []
     for source in images:
         volume = (
@@ -305,36 +296,6 @@ def _channels(images: Sequence[Source]) -> list[Volume]:
     if not channels:
         raise ValueError("a case needs at least one channel")
     return channels
-
-
-def _read_labels(source: Source) -> Volume:
-    from segbench.volumes import read_label_map
-
-    return source if isinstance(source, Volume) else read_label_map(Path(source))
-
-
-def _check_grids(volumes: Sequence[Volume]) -> None:
-    """Refuse files of one case that lie on different grids (SB307, SB308, SB309)."""
-    first = volumes[0]
-    for other in volumes[1:]:
-        compared = compare_geometry(first, other)
-        if compared.same_grid:
-            continue
-        if not compared.shape_equal:
-            code, what, expected, found = "SB307", "shapes", str(first.shape_zyx), str(other.shape_zyx)
-        elif not compared.spacing_equal:
-            code, what, expected, found = "SB308", "spacings", str(first.spacing_mm), str(other.spacing_mm)
-        else:
-            code, what, expected = "SB309", "places", f"corners within {MISPLACED_VOXELS} voxel"
-            found = f"{compared.displacement_voxels:.3g} voxels apart"
-        mend = "equal after reorientation: write both files in one axis order"
-        raise SegbenchError(
-            code,
-            f"files of one case have different {what}",
-            expected=expected,
-            found=found,
-            mend=mend if compared.equal_after_reorientation else None,
-        )
 
 
 def _checked_schemes(

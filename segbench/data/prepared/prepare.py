@@ -12,11 +12,12 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal
 
 from segbench.core.atomic import atomic_write_json
-from segbench.core.errors import SegbenchError
+from segbench.core.errors import SegbenchError, about_case
 from segbench.core.hashing import digest_json, file_state, sha256_file
+from segbench.data.grids import on_grid_of
 from segbench.data.prepared.cache import Cache, CacheDamagedError, write_case
 from segbench.data.prepared.case import (
     PreparedCase,
@@ -33,6 +34,9 @@ from segbench.data.workers import ordered_map
 from segbench.volumes import Volume, read_header, read_volume
 from segbench.volumes.geometry import canonical_orientation
 
+if TYPE_CHECKING:
+    from segbench.data.dataset import Dataset
+
 __all__ = [
     "PREPARE_VERSION",
     "Forecast",
@@ -47,32 +51,6 @@ __all__ = [
 # Share of the uncompressed size that compressed float16 images and label maps take on disk.
 _IMAGE_RATIO, _LABEL_RATIO = 0.25, 0.05
 _FREE_DISK_FACTOR = 1.2
-
-
-class DatasetLike(Protocol):
-    """What preparation needs of a dataset (`segbench.data.Dataset`)."""
-
-    @property
-    def card(self) -> Any:
-        """The dataset's card."""
-        ...
-
-    @property
-    def max_bytes(self) -> int:
-        """Largest volume that is read."""
-        ...
-
-    def case(self, case: str) -> Any:
-        """Files of a case."""
-        ...
-
-    def read_image(self, case: str) -> Volume:
-        """Channels of a case."""
-        ...
-
-    def read_reference(self, case: str) -> Volume:
-        """Reference of a case."""
-        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,7 +74,7 @@ def prepared_folder(
 
 
 def prepare_dataset(
-    dataset: DatasetLike,
+    dataset: Dataset,
     case_ids: Sequence[str],
     recipe: PreparationRecipe,
     cache_root: Path | str,
@@ -163,7 +141,7 @@ def prepare_dataset(
 
 
 def forecast_preparation(
-    dataset: DatasetLike,
+    dataset: Dataset,
     case_ids: Sequence[str],
     recipe: PreparationRecipe,
     cache_root: Path | str,
@@ -184,7 +162,7 @@ def forecast_preparation(
 class _PrepareCase:
     """Prepares and stores one case; goes to worker processes whole."""
 
-    dataset: DatasetLike
+    dataset: Dataset
     recipe: PreparationRecipe
     folder: Path
     fingerprint: dict[str, Any]
@@ -195,7 +173,7 @@ class _PrepareCase:
         source = _source_digest(self.dataset, case)
         raw = _load(self.dataset, self.recipe, case)
         spacing = self.fingerprint["spacing_mm"]
-        try:
+        with about_case(case):
             prepared = finish_case(
                 raw,
                 spacing_mm="native" if spacing == "native" else tuple(spacing),
@@ -203,8 +181,6 @@ class _PrepareCase:
                 normalisation_statistics=self.fingerprint["normalisation_statistics"],
             )
             write_case(self.folder, case, prepared, source=source, dtype=self.recipe.dtype)
-        except SegbenchError as error:
-            raise _of_case(error, case) from None
         atomic_write_json(self.folder / "sources" / f"{case}.json", {"stat": stat, "digest": source})
 
 
@@ -212,7 +188,7 @@ class _PrepareCase:
 class _SampleForeground:
     """Draws one training case's foreground intensities for the statistics of `ct`."""
 
-    dataset: DatasetLike
+    dataset: Dataset
     recipe: PreparationRecipe
 
     def __call__(self, case: str) -> Float32:
@@ -223,10 +199,10 @@ class _SampleForeground:
         return foreground_intensities(raw.images, raw.labels, case=case)
 
 
-def _load(dataset: DatasetLike, recipe: PreparationRecipe, case: str) -> RawCase:
+def _load(dataset: Dataset, recipe: PreparationRecipe, case: str) -> RawCase:
     """Channels in the recipe's order and the reference where there is one, turned and cropped."""
     files = dataset.case(case)
-    try:
+    with about_case(case):
         labels = dataset.read_reference(case) if files.references is not None else None
         images: list[Volume]
         if files.stacked:
@@ -237,17 +213,17 @@ def _load(dataset: DatasetLike, recipe: PreparationRecipe, case: str) -> RawCase
         else:
             paths = [files.images[name] for name in recipe.channels]
             images = [read_volume(path, raw=True, max_bytes=dataset.max_bytes) for path in paths]
+            if labels is not None:  # predictions are scored in the reference's order of axes
+                images = [on_grid_of(labels, image, case=case) for image in images]
         return load_case(images, labels, orientation=recipe.orientation, crop=recipe.crop)
-    except SegbenchError as error:
-        raise _of_case(error, case) from None
 
 
-def _missing(dataset: DatasetLike, case_ids: Sequence[str], cache: Cache) -> tuple[str, ...]:
+def _missing(dataset: Dataset, case_ids: Sequence[str], cache: Cache) -> tuple[str, ...]:
     """Cases that are not stored, not whole, or stored from other files."""
     return tuple(case for case in case_ids if not _is_current(dataset, case, cache))
 
 
-def _is_current(dataset: DatasetLike, case: str, cache: Cache) -> bool:
+def _is_current(dataset: Dataset, case: str, cache: Cache) -> bool:
     if case not in cache:
         return False
     try:
@@ -269,18 +245,18 @@ def _is_current(dataset: DatasetLike, case: str, cache: Cache) -> bool:
     return True
 
 
-def _stat(dataset: DatasetLike, case: str) -> list[list[Any]]:
+def _stat(dataset: Dataset, case: str) -> list[list[Any]]:
     """Name and state of every file of a case."""
     return [[path.name, *file_state(path)] for path in dataset.case(case).files]
 
 
-def _source_digest(dataset: DatasetLike, case: str) -> str:
+def _source_digest(dataset: Dataset, case: str) -> str:
     """Digest of the bytes of every file of a case."""
     return digest_json([sha256_file(path) for path in dataset.case(case).files])
 
 
 def _fingerprint(
-    dataset: DatasetLike,
+    dataset: Dataset,
     recipe: PreparationRecipe,
     folder: Path,
     training: Sequence[str],
@@ -316,7 +292,7 @@ def _fingerprint(
 
 
 def _resolved_spacing(
-    dataset: DatasetLike, recipe: PreparationRecipe, training: Sequence[str]
+    dataset: Dataset, recipe: PreparationRecipe, training: Sequence[str]
 ) -> tuple[float, float, float] | Literal["native"]:
     """The target spacing as numbers, or "native"."""
     if recipe.spacing_mm == "native":
@@ -329,7 +305,7 @@ def _resolved_spacing(
 
 
 def _canonical_grid(
-    dataset: DatasetLike, recipe: PreparationRecipe, case: str
+    dataset: Dataset, recipe: PreparationRecipe, case: str
 ) -> tuple[tuple[int, ...], tuple[float, ...]]:
     """Shape and spacing of a case in the order of axes that training sees, from a header."""
     header = read_header(next(iter(dataset.case(case).images.values())))
@@ -339,7 +315,7 @@ def _canonical_grid(
 
 
 def _forecast_bytes(
-    dataset: DatasetLike,
+    dataset: Dataset,
     cases: Sequence[str],
     recipe: PreparationRecipe,
     spacing: tuple[float, float, float] | Literal["native"],
@@ -374,19 +350,11 @@ def _require_disk(needed: int, folder: Path) -> None:
         )
 
 
-def _of_case(error: SegbenchError, case: str) -> SegbenchError:
-    """The same error, saying which case it is about."""
-    if error.case is None:
-        error.case = case
-    return error
-
-
 def _first_of(failures: Mapping[str, SegbenchError]) -> SegbenchError:
     """The first failure, with the others as details."""
     (case, first), *others = failures.items()
     if others:
-        first.details = (
-            *first.details,
-            *(f"case {name}: {error.code} {error.message}" for name, error in others),
-        )
-    return _of_case(first, case)
+        told = (f"case {name}: {error.code} {error.message}" for name, error in others)
+        first.details = (*first.details, *told)
+    first.case = first.case or case
+    return first

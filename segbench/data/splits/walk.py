@@ -21,8 +21,6 @@ Part = Literal["train", "validation", "test"]
 PARTS: tuple[Part, ...] = ("train", "validation", "test")
 PatientOf = Callable[[str], str] | Mapping[str, str]
 """The patient of a case: a function or a mapping."""
-Strata = Callable[[str], str] | Mapping[str, str]
-"""The stratum of a case: a function or a mapping."""
 
 
 @dataclass(frozen=True)
@@ -83,47 +81,32 @@ def hash_key(patient: str, *, dataset: str = "", seed: int = 0) -> str:
     return hashlib.sha256(f"segbench-split/1|{dataset}|{seed}|{patient}".encode()).hexdigest()
 
 
-@dataclass(frozen=True, slots=True)
-class _Patient:
-    name: str
-    cases: tuple[str, ...]
-    stratum: str = ""
-
-
 def _patients_in_order(
-    case_ids: Iterable[str], patient_of: PatientOf, dataset: str, seed: int, strata: Strata | None
-) -> dict[str, list[_Patient]]:
-    """Patients by stratum (sorted), each in the order of (key, patient)."""
+    case_ids: Iterable[str], patient_of: PatientOf, dataset: str, seed: int
+) -> list[list[str]]:
+    """The cases of each patient, patients in the order of (key, patient)."""
     patient = _function(patient_of)
-    stratum = None if strata is None else _function(strata)
     by_patient: dict[str, list[str]] = defaultdict(list)
     for case in sorted(set(case_ids)):
         by_patient[patient(case)].append(case)
-    patients = [
-        _Patient(name, tuple(cases), "" if stratum is None else stratum(cases[0]))
-        for name, cases in by_patient.items()
-    ]
-    patients.sort(key=lambda p: (hash_key(p.name, dataset=dataset, seed=seed), p.name))
-    ordered: dict[str, list[_Patient]] = {text: [] for text in sorted({p.stratum for p in patients})}
-    for each in patients:
-        ordered[each.stratum].append(each)
-    return ordered
+    names = sorted(by_patient, key=lambda name: (hash_key(name, dataset=dataset, seed=seed), name))
+    return [by_patient[name] for name in names]
 
 
 def _function(given: PatientOf) -> Callable[[str], str]:
     return given.__getitem__ if isinstance(given, Mapping) else given
 
 
-def _walk(patients: Sequence[_Patient], *, test: int, validation: int) -> dict[Part, list[str]]:
+def _walk(patients: Sequence[Sequence[str]], *, test: int, validation: int) -> dict[Part, list[str]]:
     """Whole patients in order: to the test until it holds `test` cases, then validation, the rest trains."""
     parts: dict[Part, list[str]] = {"train": [], "validation": [], "test": []}
-    for patient in patients:
+    for cases in patients:
         if len(parts["test"]) < test:
-            parts["test"].extend(patient.cases)
+            parts["test"].extend(cases)
         elif len(parts["validation"]) < validation:
-            parts["validation"].extend(patient.cases)
+            parts["validation"].extend(cases)
         else:
-            parts["train"].extend(patient.cases)
+            parts["train"].extend(cases)
     return parts
 
 
@@ -138,7 +121,6 @@ def random_split(
     dataset: str = "",
     fractions: tuple[float, float, float] = (0.7, 0.1, 0.2),
     seed: int = 0,
-    strata: Strata | None = None,
     name: str | None = None,
 ) -> Split:
     """A split by fractions (train, validation, test), patients whole.
@@ -149,7 +131,6 @@ def random_split(
         dataset: Slug; part of the order, so two datasets with equal ids are cut differently.
         fractions: Shares that sum to 1.
         seed: Any whole number.
-        strata: case -> text; the walk is done per stratum (the patient's first case by id decides).
         name: Name of the split; `random-70-10-20` and the like by default.
 
     Raises:
@@ -162,14 +143,11 @@ def random_split(
             expected="such as 0.7,0.1,0.2 for train, validation, test",
             found=", ".join(f"{f:g}" for f in fractions),
         )
-    parts: dict[Part, list[str]] = {"train": [], "validation": [], "test": []}
-    for patients in _patients_in_order(case_ids, patient_of, dataset, seed, strata).values():
-        count = sum(len(patient.cases) for patient in patients)
-        walked = _walk(patients, test=_share(count, fractions[2]), validation=_share(count, fractions[1]))
-        for part, cases in walked.items():
-            parts[part].extend(cases)
+    patients = _patients_in_order(case_ids, patient_of, dataset, seed)
+    count = sum(map(len, patients))
+    parts = _walk(patients, test=_share(count, fractions[2]), validation=_share(count, fractions[1]))
     name = name or "random-" + "-".join(f"{100 * f:g}" for f in fractions)
-    return _split(dataset, name, parts, method="random", seed=seed)
+    return Split(dataset, name, **_listed(parts), method="random", seed=seed)
 
 
 def make_folds(
@@ -180,53 +158,41 @@ def make_folds(
     folds: int = 5,
     seed: int = 0,
     test: Iterable[str] = (),
-    strata: Strata | None = None,
     name: str | None = None,
 ) -> list[Split]:
     """Cross-validation: fold f validates, the others train; `test` is the same in each and never trains.
 
-    Each patient, in the order of the keys, goes to the fold with the fewest cases so far (of its stratum
-    first, then in total; the lowest index on ties).
+    Each patient, in the order of the keys, goes to the fold with the fewest cases so far; the lowest index on
+    ties.
 
     Raises:
         SegbenchError: SB104 for fewer than 2 folds or fewer patients than folds.
     """
     tested = set(test)
     rest = [case for case in set(case_ids) if case not in tested]
-    ordered = _patients_in_order(rest, patient_of, dataset, seed, strata)
-    count = sum(map(len, ordered.values()))
+    patients = _patients_in_order(rest, patient_of, dataset, seed)
+    count = len(patients)
     if not 2 <= folds <= max(count, 1):
         raise SegbenchError(
-            "SB104", f"{folds} folds of {count} patients cannot be", expected=f"2 to {count}", found=folds
+            "SB104",
+            f"{count} patients do not make {folds} folds",
+            expected=f"2 to {count}",
+            found=folds,
         )
     members: list[list[str]] = [[] for _ in range(folds)]
-    for patients in ordered.values():
-        of_stratum = [0] * folds
-        for patient in patients:
-            fold = min(range(folds), key=lambda f: (of_stratum[f], len(members[f]), f))
-            of_stratum[fold] += len(patient.cases)
-            members[fold].extend(patient.cases)
+    for cases in patients:
+        min(members, key=len).extend(cases)
     splits: list[Split] = []
     for fold in range(folds):
         train = [case for other in range(folds) if other != fold for case in members[other]]
         parts: dict[Part, list[str]] = {"train": train, "validation": members[fold], "test": sorted(tested)}
-        splits.append(_split(dataset, name or f"folds-{folds}", parts, method="folds", seed=seed, fold=fold))
+        of_fold = name or f"folds-{folds}"
+        splits.append(Split(dataset, of_fold, **_listed(parts), method="folds", seed=seed, fold=fold))
     return splits
 
 
-def _split(
-    dataset: str, name: str, parts: Mapping[Part, Sequence[str]], *, method: str, seed: int, fold: int = 0
-) -> Split:
-    return Split(
-        dataset=dataset,
-        name=name,
-        train=tuple(parts["train"]),
-        validation=tuple(parts["validation"]),
-        test=tuple(parts["test"]),
-        method=method,
-        seed=seed,
-        fold=fold,
-    )
+def _listed(parts: Mapping[Part, Sequence[str]]) -> dict[Part, tuple[str, ...]]:
+    return {part: tuple(cases) for part, cases in parts.items()}
 
 
 def patient_safe(
@@ -246,8 +212,8 @@ def patient_safe(
     kept = {*train, *validation}
     excluded = [case for case in (*split.train, *split.validation) if case not in kept]
     if not validation:
-        ordered = _patients_in_order(train, patient_of, split.dataset, seed, None)
-        walked = _walk(ordered.get("", []), test=0, validation=_share(len(train), validation_fraction))
+        patients = _patients_in_order(train, patient_of, split.dataset, seed)
+        walked = _walk(patients, test=0, validation=_share(len(train), validation_fraction))
         train, validation = walked["train"], walked["validation"]
     return replace(
         split,

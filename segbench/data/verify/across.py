@@ -13,18 +13,18 @@ from typing import Any
 from segbench.core.foreign import parse_json
 from segbench.data.adapters.base import inside
 from segbench.data.dataset import Dataset
-from segbench.data.digest import channel_digests
 from segbench.data.finding import Finding, finding
 from segbench.data.verify.cache import FactsCache
 from segbench.data.verify.gather import DatasetFacts
+from segbench.data.verify.view import channels_of
 
 
 def note_images(dataset: Dataset, facts: DatasetFacts, cache: FactsCache) -> None:
     """Leave the digests of a dataset's images in its memory for the verification of others."""
     images = {
-        digest: case
+        voxels.digest: case
         for case in reversed(list(dataset.discovery.cases))
-        for digest in channel_digests(dataset.case(case), facts).values()
+        for voxels in channels_of(dataset.case(case), facts).values()
     }
     cache.note({"dataset": dataset.card.slug, "generated": dataset.is_generated, "images": images})
 
@@ -41,16 +41,13 @@ def check_across(dataset: Dataset, facts: DatasetFacts, cache: FactsCache) -> It
         return
     for case in dataset.discovery.cases:
         files = dataset.case(case)
-        for channel, digest in channel_digests(files, facts).items():
+        for channel, voxels in channels_of(files, facts).items():
             for slug, images in others:
-                if images.get(digest, case) != case:
-                    yield finding(
-                        "SB321",
-                        "warning",
-                        f"channel {channel}: the same image as case {images[digest]} of dataset {slug}",
-                        case=case,
-                        file=inside(files.images[channel], dataset.root),
-                    )
+                twin = images.get(voxels.digest, case)
+                if twin != case:
+                    message = f"channel {channel}: the same image as case {twin} of dataset {slug}"
+                    file = inside(files.images[channel], dataset.root)
+                    yield finding("SB321", "warning", message, case=case, file=file)
 
 
 def _others(dataset: Dataset, own: Path) -> Iterator[tuple[str, dict[str, str]]]:

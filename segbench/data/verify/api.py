@@ -14,7 +14,7 @@ from segbench.cards.dataset_card import DatasetCard
 from segbench.core.errors import SegbenchError
 from segbench.data.dataset import Dataset
 from segbench.data.digest import digest_cases, digest_of_facts
-from segbench.data.finding import Finding, finding
+from segbench.data.finding import Finding, finding_of
 from segbench.data.opening import open_dataset
 from segbench.data.splits import Split
 from segbench.data.verify.across import check_across, note_images
@@ -89,7 +89,7 @@ def verify(
         splits, of_split = check_split(opened, split)
         findings += of_split
     for case in opened.discovery.cases:
-        findings += check_case(CaseView(opened, opened.case(case), facts))
+        findings += check_case(CaseView(opened, case, facts))
     labels = labels_of(opened, facts)
     if not headers_only:
         findings += check_classes(opened, labels, splits)
@@ -143,24 +143,10 @@ def _refused(dataset: str | Path | DatasetCard, error: SegbenchError) -> Report:
     name = dataset.slug if isinstance(dataset, DatasetCard) else str(dataset)
     place = None if error.path is None else error.path.name
     lines = error.details or (error.message,)
-    findings = [
-        finding(
-            error.code, "error", line, file=place, expected=error.expected, found=error.found, mend=error.mend
-        )
-        for line in lines
-    ]
     return Report(
         dataset=name,
         root=str(error.path) if error.path is not None else "",
-        adapter=None,
-        form=None,
-        cases_found=0,
-        cases_expected=None,
-        cases_without_reference=0,
-        labels={},
-        findings=sorted_findings(findings),
-        digest=None,
-        cached=False,
+        findings=sorted_findings(finding_of(error, message=line, file=place) for line in lines),
     )
 
 

@@ -13,40 +13,23 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from segbench.core.errors import SegbenchError
+from segbench.data.finding import Finding
 from segbench.data.verify.text import suspicious
 from segbench.volumes import VolumeHeader, corner_displacement
 
 Role = Literal["image", "label", "mask"]
 
-FACTS_VERSION = 5
+FACTS_VERSION = 6
 """Part of the cache; raised when a fact changes its meaning or a reader refuses more: all is read again."""
 
 
 UNUSABLE_QFORM = 1e9
-"""Displacement in voxels that stands for a qform which is no rotation at all."""
-
-
-@dataclass(frozen=True, slots=True)
-class Fault:
-    """Why a file was refused; the fields are those of SegbenchError."""
-
-    code: str
-    message: str
-    expected: str | None = None
-    found: str | None = None
-    mend: str | None = None
-
-    @classmethod
-    def of(cls, error: SegbenchError) -> Fault:
-        """The fault that an error tells of."""
-        expected, found = (None if value is None else str(value) for value in (error.expected, error.found))
-        return cls(error.code, error.message, expected, found, error.mend)
+"""Displacement in voxels that stands for a qform which is not a rotation at all."""
 
 
 @dataclass(frozen=True, slots=True)
 class HeaderFacts:
-    """Header of a volume, as far as checks ask for it.
+    """Header of a volume, as far as checks ask for it; a grid that `volumes.compare_geometry` takes.
 
     Attributes:
         shape_zyx: voxels along (z, y, x).
@@ -54,7 +37,7 @@ class HeaderFacts:
         dtype: numpy name of the stored type.
         scaled: whether the header scales the values.
         spacing_mm: (z, y, x).
-        affine: 16 numbers, row by row, (i, j, k, 1) to RAS+ mm.
+        affine_rows: 16 numbers, row by row, (i, j, k, 1) to RAS+ mm.
         sform_code, qform_code: NIfTI codes.
         forms_apart: corner displacement in voxels between sform and qform when both count, else None.
         unit: in which the file states lengths, a key of `UNITS_MM`; spacing and affine are in millimetres.
@@ -67,7 +50,7 @@ class HeaderFacts:
     dtype: str
     scaled: bool
     spacing_mm: tuple[float, float, float]
-    affine: tuple[float, ...]
+    affine_rows: tuple[float, ...]
     sform_code: int
     qform_code: int
     forms_apart: float | None
@@ -89,7 +72,7 @@ class HeaderFacts:
             dtype=header.dtype.name,
             scaled=header.scaled,
             spacing_mm=header.spacing_mm,
-            affine=tuple(float(value) for value in header.affine.ravel()),
+            affine_rows=tuple(float(value) for value in header.affine.ravel()),
             sform_code=header.sform_code,
             qform_code=header.qform_code,
             forms_apart=apart,
@@ -99,25 +82,14 @@ class HeaderFacts:
         )
 
     @property
-    def affine_matrix(self) -> NDArray[np.float64]:
+    def affine(self) -> NDArray[np.float64]:
         """(4, 4) float64."""
-        return np.asarray(self.affine, dtype=np.float64).reshape(4, 4)
+        return np.asarray(self.affine_rows, dtype=np.float64).reshape(4, 4)
 
-
-@dataclass(frozen=True, slots=True)
-class Grid:
-    """The geometry of a file, in the form that `volumes.compare_geometry` takes."""
-
-    shape_zyx: tuple[int, int, int]
-    spacing_mm: tuple[float, float, float]
-    affine: NDArray[np.float64]
-    positioned: bool
-
-    @classmethod
-    def of(cls, header: HeaderFacts) -> Grid:
-        """Grid of a file."""
-        positioned = header.sform_code > 0 or header.qform_code > 0
-        return cls(header.shape_zyx, header.spacing_mm, header.affine_matrix, positioned)
+    @property
+    def positioned(self) -> bool:
+        """Whether the file says where its voxels lie."""
+        return self.sform_code > 0 or self.qform_code > 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,7 +126,7 @@ class FileFacts:
     state: tuple[int, int, int, int]
     role: Role
     header: HeaderFacts | None = None
-    fault: Fault | None = None
+    fault: Finding | None = None
     sha256: str | None = None
     channels: tuple[ChannelFacts, ...] = ()
     label: LabelFacts | None = None

@@ -10,8 +10,9 @@ from pathlib import Path
 from segbench.core.errors import SegbenchError
 from segbench.data.adapters import CaseFiles
 from segbench.data.dataset import Dataset
+from segbench.data.finding import finding_of
 from segbench.data.verify.cache import FactsCache
-from segbench.data.verify.facts import CompositeFacts, Fault, FileFacts, Role
+from segbench.data.verify.facts import CompositeFacts, FileFacts, Role
 from segbench.data.verify.reading import ScanResult, ScanTask, inputs_of, scan_case
 from segbench.data.workers import ordered_map
 
@@ -28,13 +29,11 @@ class DatasetFacts:
         files: by path.
         composites: painted references by case.
         opened: files that were read now, not taken from the cache.
-        killed: cases in which a worker process died twice.
     """
 
     files: dict[Path, FileFacts] = field(default_factory=dict[Path, FileFacts])
     composites: dict[str, CompositeFacts] = field(default_factory=dict[str, CompositeFacts])
     opened: int = 0
-    killed: list[str] = field(default_factory=list[str])
 
 
 def gather(
@@ -68,8 +67,14 @@ def gather(
             tasks.append(task)
     saved = time.monotonic()
     try:
-        for result in _run(tasks, workers, facts):
-            _take(result, cache, facts)
+        for case, (files, composite) in _run(tasks, workers):
+            facts.opened += len(files)
+            facts.files |= files
+            for path, entry in files.items():
+                cache.keep(path, entry)
+            if composite is not None:
+                facts.composites[case] = composite
+                cache.keep_composite(case, composite)
             if advance is not None:
                 advance(1)
             if time.monotonic() - saved > _SAVE_EVERY_S:  # a pass over a large set may take hours
@@ -148,34 +153,19 @@ def _masks_known(
     return True
 
 
-def _take(result: ScanResult, cache: FactsCache, facts: DatasetFacts) -> None:
-    for path, entry in result.files.items():
-        facts.files[path] = entry
-        facts.opened += 1
-        cache.keep(path, entry)
-    if result.composite is not None:
-        facts.composites[result.case] = result.composite
-        cache.keep_composite(result.case, result.composite)
-
-
-def _run(tasks: list[ScanTask], workers: int, facts: DatasetFacts) -> Iterator[ScanResult]:
-    """Results in the order of the tasks; a task on which a worker died twice gives a fault, not an end."""
+def _run(tasks: list[ScanTask], workers: int) -> Iterator[tuple[str, ScanResult]]:
+    """(case, result) in the order of the tasks; one on which a worker died twice gives faults, not an end."""
     pool = 0 if workers <= 1 or len(tasks) < 2 else min(workers, len(tasks))
     for task, result, error in ordered_map(scan_case, tasks, pool, case_of=lambda task: task.case):
         if error is None:
-            yield result
+            yield task.case, result
         elif isinstance(error, SegbenchError):
-            facts.killed.append(task.case)
-            yield _given_up(task, error)
+            masks: list[tuple[Path, Role]] = [(path, "mask") for _, path in task.masks]
+            # Size -1: never remembered.
+            lost = {
+                path: FileFacts((-1, -1, -1, -1), role, fault=finding_of(error))
+                for path, role in (*task.files, *masks)
+            }
+            yield task.case, (lost, None)
         else:
             raise error
-
-
-def _given_up(task: ScanTask, error: SegbenchError) -> ScanResult:
-    result = ScanResult(task.case)
-    masks: list[tuple[Path, Role]] = [(path, "mask") for _, path in task.masks]
-    for path, role in (*task.files, *masks):
-        result.files[path] = FileFacts(
-            (-1, -1, -1, -1), role, fault=Fault.of(error)
-        )  # size -1: never remembered
-    return result

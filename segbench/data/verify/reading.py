@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,17 +13,17 @@ from numpy.typing import NDArray
 
 from segbench.core.errors import SegbenchError
 from segbench.core.hashing import file_state, sha256_file
+from segbench.data.finding import finding_of
 from segbench.data.verify.facts import (
     ChannelFacts,
     CompositeFacts,
-    Fault,
     FileFacts,
     HeaderFacts,
     LabelFacts,
     Role,
 )
 from segbench.volumes import as_label_array, count_labels, digest_canonical, read_header
-from segbench.volumes.geometry import canonical_orientation
+from segbench.volumes.geometry import canonical_orientation, compare_geometry
 from segbench.volumes.read import as_real, check_finite, load_stored
 
 _HASHED_REFUSALS = 256 * 2**20
@@ -51,23 +51,14 @@ class ScanTask:
     max_bytes: int = 8 * 2**30
 
 
-@dataclass(slots=True)
-class ScanResult:
-    """What `scan_case` found: facts by path, facts of the painted reference."""
-
-    case: str
-    files: dict[Path, FileFacts] = field(default_factory=dict[Path, FileFacts])
-    composite: CompositeFacts | None = None
+ScanResult = tuple[dict[Path, FileFacts], CompositeFacts | None]
+"""What `scan_case` found: facts by path, facts of the painted reference."""
 
 
 def scan_case(task: ScanTask) -> ScanResult:
     """Facts of all files of a task. A file that cannot be read becomes a fact too; nothing is raised."""
-    result = ScanResult(task.case)
-    for path, role in task.files:
-        result.files[path] = _scan(path, role, task).facts
-    if task.masks:
-        _scan_masks(task, result)
-    return result
+    files = {path: _scan(path, role, task)[0] for path, role in task.files}
+    return files, _scan_masks(task, files) if task.masks else None
 
 
 def inputs_of(masks: Sequence[tuple[int, Path]], combined: Path | None) -> str:
@@ -78,27 +69,15 @@ def inputs_of(masks: Sequence[tuple[int, Path]], combined: Path | None) -> str:
     return ";".join(parts)
 
 
-@dataclass(frozen=True, slots=True)
-class _Scanned:
-    """Facts of a file and, where it could be read whole, its voxels and affine."""
-
-    facts: FileFacts
-    array: NDArray[Any] | None = None
-
-    @property
-    def affine(self) -> NDArray[np.float64]:
-        assert self.facts.header is not None
-        return self.facts.header.affine_matrix
-
-
-def _scan(path: Path, role: Role, task: ScanTask) -> _Scanned:
+def _scan(path: Path, role: Role, task: ScanTask) -> tuple[FileFacts, NDArray[Any] | None]:
+    """Facts of a file and, where it could be read whole, its voxels."""
     facts = FileFacts(file_state(path), role)
     image = role == "image"
     try:
         header = read_header(path, max_bytes=task.max_bytes, allow_channels=image)
         facts = replace(facts, header=HeaderFacts.of(header))
         if not task.pixels:
-            return _Scanned(facts)
+            return facts, None
         sha256 = hashlib.sha256()
         header, stored = load_stored(path, max_bytes=task.max_bytes, allow_channels=image, hasher=sha256)
         if image:
@@ -110,11 +89,10 @@ def _scan(path: Path, role: Role, task: ScanTask) -> _Scanned:
         else:
             array = as_label_array(stored, slope=header.slope, inter=header.inter, path=path)
             facts = replace(facts, sha256=sha256.hexdigest(), label=_label_facts(header.affine, array))
-        return _Scanned(facts, array)
+        return facts, array
     except SegbenchError as error:
-        return _Scanned(
-            replace(facts, fault=Fault.of(error), sha256=_bytes_digest(path) if task.pixels else None)
-        )
+        sha256_of_refused = _bytes_digest(path) if task.pixels else None
+        return replace(facts, fault=finding_of(error), sha256=sha256_of_refused), None
 
 
 def _bytes_digest(path: Path) -> str | None:
@@ -140,22 +118,27 @@ def _label_facts(affine: NDArray[np.float64], array: NDArray[Any]) -> LabelFacts
     return LabelFacts(digest_canonical(canonical_orientation(affine).view(array)), count_labels(array))
 
 
-def _scan_masks(task: ScanTask, result: ScanResult) -> None:
-    """Paint the masks as `Dataset.read_reference` does, and count where they overlap."""
+def _scan_masks(task: ScanTask, files: dict[Path, FileFacts]) -> CompositeFacts | None:
+    """Paint the masks as `Dataset.read_reference` does, and count where they overlap.
+
+    Args:
+        task: what is read.
+        files: receives the facts of each mask and of the combined map.
+    """
     inputs = inputs_of(task.masks, task.combined)
     painted: NDArray[np.uint8] | None = None
-    affine: NDArray[np.float64] | None = None
+    first: HeaderFacts | None = None
     overlaps: dict[tuple[int, int], int] = {}
     whole = task.pixels
     for value, path in task.masks:
-        scanned = _scan(path, "mask", task)
-        result.files[path] = scanned.facts
-        array, label = scanned.array, scanned.facts.label
-        if array is None or label is None or not is_mask(label.voxels):
+        facts, array = _scan(path, "mask", task)
+        files[path] = facts
+        if array is None or facts.label is None or facts.header is None or not is_mask(facts.label.voxels):
             whole = False
             continue
-        if painted is None:
-            painted, affine = np.zeros(array.shape, dtype=np.uint8), scanned.affine
+        if first is None or painted is None:
+            first, painted = facts.header, np.zeros(array.shape, dtype=np.uint8)
+        array = _in_order_of(first, facts.header, array)
         if painted.shape != array.shape:
             whole = False
             continue
@@ -168,16 +151,21 @@ def _scan_masks(task: ScanTask, result: ScanResult) -> None:
         painted[inside] = value
     combined = None
     if task.combined is not None:
-        scanned = _scan(task.combined, "label", task)
-        result.files[task.combined] = scanned.facts
-        combined = scanned.array
-    if not whole or painted is None or affine is None:
-        return
+        files[task.combined], combined = _scan(task.combined, "label", task)
+    if not whole or painted is None or first is None:
+        return None
     differs = None
-    if combined is not None and combined.shape == painted.shape:
-        differs = int((combined != painted).sum())
+    if task.combined is not None and combined is not None:
+        combined = _in_order_of(first, files[task.combined].header, combined)
+        differs = int((combined != painted).sum()) if combined.shape == painted.shape else None
     pairs = tuple((first, second, count) for (first, second), count in sorted(overlaps.items()))
-    result.composite = CompositeFacts(inputs, _label_facts(affine, painted), pairs, differs)
+    return CompositeFacts(inputs, _label_facts(first.affine, painted), pairs, differs)
+
+
+def _in_order_of(first: HeaderFacts, header: HeaderFacts | None, array: NDArray[Any]) -> NDArray[Any]:
+    """The voxels in the order of axes of the first file, where only that differs."""
+    orientation = None if header is None else compare_geometry(first, header).orientation
+    return array if orientation is None else orientation.apply(array)
 
 
 def is_mask(voxels: Mapping[int, int]) -> bool:

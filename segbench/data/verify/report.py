@@ -41,15 +41,15 @@ class Report:
 
     dataset: str
     root: str
-    adapter: str | None
-    form: str | None
-    cases_found: int
-    cases_expected: int | None
-    cases_without_reference: int
-    labels: Mapping[int, LabelCount]
     findings: tuple[Finding, ...]
-    digest: str | None
-    cached: bool
+    adapter: str | None = None
+    form: str | None = None
+    cases_found: int = 0
+    cases_expected: int | None = None
+    cases_without_reference: int = 0
+    labels: Mapping[int, LabelCount] = field(default_factory=dict[int, LabelCount])
+    digest: str | None = None
+    cached: bool = False
     schema_version: int = SCHEMA_VERSION
     label_names: Mapping[int, str] = field(default_factory=dict[int, str], repr=False)
 
@@ -65,20 +65,10 @@ class Report:
 
     def as_json(self) -> dict[str, Any]:
         """The document that `--json` prints."""
-        return {
-            "schema_version": self.schema_version,
-            "dataset": self.dataset,
-            "root": self.root,
-            "adapter": self.adapter,
-            "form": self.form,
-            "cases_found": self.cases_found,
-            "cases_expected": self.cases_expected,
-            "cases_without_reference": self.cases_without_reference,
-            "labels": {str(value): asdict(count) for value, count in sorted(self.labels.items())},
-            "findings": [asdict(finding) for finding in self.findings],
-            "counts": self.counts,
-            "digest": self.digest,
-            "cached": self.cached,
+        document = asdict(self) | {"counts": self.counts}
+        del document["label_names"]
+        return document | {
+            "labels": {str(value): asdict(self.labels[value]) for value in sorted(self.labels)}
         }
 
 
@@ -95,11 +85,12 @@ def as_text(report: Report, *, verbose: bool = False, examples: int = 3) -> str:
         verbose: list every finding, infos too.
         examples: findings shown of each code otherwise.
     """
-    of = f" of {report.cases_expected} expected" if report.cases_expected else ""
+    expected = f" here, {report.cases_expected} expected" if report.cases_expected else ""
     unlabelled = (
         f", {report.cases_without_reference} without a reference" if report.cases_without_reference else ""
     )
-    lines = [f"{report.dataset}: {report.cases_found}{of} cases{unlabelled}   ({report.root})"]
+    count = _plural(report.cases_found, "case")
+    lines = [f"{report.dataset}: {count}{expected}{unlabelled}   ({report.root})"]
     lines += _label_lines(report)
     groups: dict[tuple[str, str], list[Finding]] = defaultdict(list)
     for entry in report.findings:
@@ -148,6 +139,20 @@ def _group_lines(severity: str, code: str, entries: list[Finding], examples: int
     mends = list(dict.fromkeys(entry.mend for entry in entries[:shown] if entry.mend))
     if severity != "info":
         lines += [f"  fix: {mend if examples is None else _shortened(mend)}" for mend in mends[:2]]
+    return lines
+
+
+def grouped(findings: Iterable[Finding], *, examples: int = 3) -> list[str]:
+    """One line for each kind of finding: how often, and where for the first few."""
+    kinds: dict[str, list[Finding]] = defaultdict(list)
+    for entry in findings:
+        kinds[entry.code].append(entry)
+    lines: list[str] = []
+    for code, entries in kinds.items():
+        places = list(dict.fromkeys(entry.case or entry.file or "dataset" for entry in entries))
+        more = f" and {len(places) - examples} more" if len(places) > examples else ""
+        count = f"{len(entries)} times: " if len(entries) > 1 else ""
+        lines.append(f"{code}: {count}{', '.join(places[:examples])}{more}: {entries[0].message}")
     return lines
 
 

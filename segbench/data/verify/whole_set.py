@@ -9,21 +9,20 @@ from pathlib import Path
 from segbench.core.errors import SegbenchError
 from segbench.data.adapters.base import inside
 from segbench.data.dataset import Dataset
-from segbench.data.digest import channel_digests
-from segbench.data.finding import Finding, finding
+from segbench.data.finding import Finding, finding, finding_of
 from segbench.data.splits import Split, find_leaks
 from segbench.data.splits.files import read_split
 from segbench.data.verify.facts import LabelFacts
 from segbench.data.verify.gather import DatasetFacts
 from segbench.data.verify.report import LabelCount
-from segbench.data.verify.view import CaseView
+from segbench.data.verify.view import CaseView, channels_of
 
 
 def labels_of(dataset: Dataset, facts: DatasetFacts) -> dict[str, LabelFacts]:
     """What each reference that could be read holds, by case."""
     found: dict[str, LabelFacts] = {}
     for case in dataset.discovery.cases:
-        label = CaseView(dataset, dataset.case(case), facts).label()
+        label = CaseView(dataset, case, facts).label()
         if label is not None:
             found[case] = label
     return found
@@ -64,12 +63,12 @@ def check_duplicates(
     dataset: Dataset, facts: DatasetFacts, labels: Mapping[str, LabelFacts], splits: Sequence[Split]
 ) -> Iterator[Finding]:
     """The same voxels under two names: images, and labels of images that differ."""
-    digests = {case: channel_digests(dataset.case(case), facts) for case in dataset.discovery.cases}
+    voxels = {case: channels_of(dataset.case(case), facts) for case in dataset.discovery.cases}
     where: dict[str, list[tuple[str, str]]] = defaultdict(list)
-    for case, channels in digests.items():
-        for channel, digest in channels.items():
-            if not _is_constant(dataset, facts, case, channel):
-                where[digest].append((case, channel))
+    for case, channels in voxels.items():
+        for channel, found in channels.items():
+            if found.low != found.high:
+                where[found.digest].append((case, channel))
     pairs: dict[tuple[str, str], list[str]] = defaultdict(list)
     for places in where.values():
         (first, channel), *others = places
@@ -77,6 +76,7 @@ def check_duplicates(
             pairs[first, case].append(channel if channel == other else f"{channel} and {other}")
     for (first, case), channels in pairs.items():
         yield _same_image(dataset, first, case, channels, splits)
+    digests = {case: {found.digest for found in channels.values()} for case, channels in voxels.items()}
     yield from _same_labels(dataset, digests, labels)
 
 
@@ -90,12 +90,7 @@ def check_split(
         except SegbenchError as error:
             if error.code not in {"SB324", "SB335"}:
                 raise
-            text = " ".join((error.message, *error.details))
-            return [], [
-                finding(
-                    error.code, "error", text, expected=error.expected, found=error.found, mend=error.mend
-                )
-            ]
+            return [], [finding_of(error, message=" ".join((error.message, *error.details)))]
     else:
         splits = [split] if isinstance(split, Split) else list(split)
     findings: list[Finding] = []
@@ -173,30 +168,18 @@ def _same_image(
 
 
 def _same_labels(
-    dataset: Dataset, digests: Mapping[str, Mapping[str, str]], labels: Mapping[str, LabelFacts]
+    dataset: Dataset, digests: Mapping[str, set[str]], labels: Mapping[str, LabelFacts]
 ) -> Iterator[Finding]:
     seen: dict[str, str] = {}
     for case, label in labels.items():
         if not any(value for value in label.voxels):
             continue
         first = seen.setdefault(label.digest, case)
-        if first != case and not set(digests[first].values()) & set(digests[case].values()):
+        if first != case and not digests[first] & digests[case]:
             references = dataset.case(case).reference_files
             file = inside(references[0], dataset.root) if len(references) == 1 else None
             message = f"the reference is that of case {first}, but the images differ"
             yield finding("SB322", "warning", message, case=case, file=file)
-
-
-def _is_constant(dataset: Dataset, facts: DatasetFacts, case: str, channel: str) -> bool:
-    files = dataset.case(case)
-    entry = facts.files[files.images[channel]]
-    voxels = entry.channels[files.stacked.index(channel) if files.stacked else 0]
-    return voxels.low == voxels.high
-
-
-def _same_channel(dataset: Dataset, facts: DatasetFacts, first: str, second: str, channel: str) -> bool:
-    digests = [channel_digests(dataset.case(case), facts).get(channel) for case in (first, second)]
-    return digests[0] == digests[1]
 
 
 def _name(split: Split, splits: Sequence[Split]) -> str:

@@ -24,6 +24,7 @@ from segbench.report.analysis.metric import (
     shown_regions,
 )
 from segbench.report.analysis.names import Name, entry_names, pseudonymise
+from segbench.report.analysis.numbers import plural
 from segbench.report.analysis.options import Options
 from segbench.report.read.runs import Run, read_runs
 
@@ -33,6 +34,8 @@ Progress = Callable[[str], None]
 """Told in a few words what is being done."""
 
 DEFAULT_REFERENCE = "segmamba-v2"
+UNUSABLE = "finish or restore these runs, or name others; --allow-edited takes changed records"
+"""How to fix runs that were found and cannot be used."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -134,6 +137,7 @@ def usable(runs: Sequence[Run], options: Options, places: Sequence[Path]) -> lis
             "no usable run" + (f" among {len(runs)}" if runs else " was found"),
             path=places[0] if places else None,
             details=[f"{run.run_id}: {run.problem or run.status}" for run in runs[:20]],
+            mend=UNUSABLE if runs else None,
         )
     return found
 
@@ -172,11 +176,21 @@ def analyse_runs(
     check_names(blocks, options)
     columns: dict[Key, Column] = {}
     for number, block in enumerate(blocks):
-        progress(f"comparing {len(block.models)} models on {block.name}")
-        for metric in metrics:
-            if metric.name in block.metrics:
-                for column in _columns(number, block, metric, primary=metric == metrics[0], options=options):
-                    columns[number, column.region, metric.name] = column
+        count = len(block.contenders(options.baselines))
+        progress(f"{'comparing' if count > 1 else 'reading'} {plural(count, 'model')} on {block.name}")
+        for metric in (metric for metric in metrics if metric.name in block.metrics):
+            main: Role = "primary" if metric == metrics[0] else "secondary"
+            for region in shown_regions(block, options):
+                columns[number, region, metric.name] = decide(
+                    number,
+                    block,
+                    region,
+                    metric,
+                    main if region == block.main_region else "region",
+                    reference=reference_of(block, options),
+                    margin=margin_of(block, metric, options),
+                    options=options,
+                )
     below = [
         item
         for number, block in enumerate(blocks)
@@ -197,26 +211,6 @@ def analyse_runs(
         findings=find_all(runs, blocks, metrics=[item.name for item in metrics], below=below, short=short),
         case_names=case_names,
     )
-
-
-def _columns(number: int, block: Block, metric: Metric, *, primary: bool, options: Options) -> list[Column]:
-    """The columns of a metric in a block, in the order of the regions."""
-    found: list[Column] = []
-    for region in shown_regions(block, options):
-        role: Role = "region" if region != block.main_region else "primary" if primary else "secondary"
-        found.append(
-            decide(
-                number,
-                block,
-                region,
-                metric,
-                role,
-                reference=reference_of(block, options),
-                margin=margin_of(block, metric, options),
-                options=options,
-            )
-        )
-    return found
 
 
 def reference_of(block: Block, options: Options) -> str | None:

@@ -96,7 +96,7 @@ def _expected(runs: Sequence[Run]) -> tuple[dict[str, tuple[int, ...]], bool]:
     known = True
     for fold in sorted({run.fold for run in runs}):
         members = [run for run in runs if run.fold == fold]
-        listed = [cases for cases in (facts.test_cases(run.record) for run in members) if cases is not None]
+        listed = [cases for cases in (facts.split(run.record).test for run in members) if cases]
         known &= bool(listed)
         for case in {case for cases in listed or map(_cases, members) for case in cases}:
             folds[case] = (*folds.get(case, ()), fold)
@@ -161,11 +161,11 @@ def _scores(entry: Entry, block: Block) -> Scores:
         seed = seeds.index(run.seed)
         stored, run_status, run_volume = _dense(run, block, asked)
         policy = facts.empty_policy(run.record)
-        filled = fill(stored, run_status, block.diagonals_mm, block.metrics, empty_policy=policy)
-        known = ~np.isnan(filled.values)
-        total[seed] += np.where(known, filled.values, 0.0)
+        values, lacks = fill(stored, run_status, block.diagonals_mm, block.metrics, empty_policy=policy)
+        known = ~np.isnan(values)
+        total[seed] += np.where(known, values, 0.0)
         count[seed] += known
-        unknown[seed] |= filled.unknown
+        unknown[seed] |= lacks
         covered = run_status != NOT_RUN
         worse = covered & ((status[seed] == NOT_RUN) | failed(run_status))
         status[seed] = np.where(worse, run_status, status[seed])

@@ -145,6 +145,12 @@ class Block:
         return "patients" if self.grouped else "cases"
 
     @property
+    def count(self) -> str:
+        """How many patients, with their cases beside them, such as `20 patients (45 cases)`."""
+        cases = f" ({len(self.cases) - len(self.dropped_cases)} cases)" if self.grouped else ""
+        return f"{len(self.units)} {self.unit}{cases}"
+
+    @property
     def name(self) -> str:
         """Dataset, with a letter when there is more than one block of it."""
         return self.dataset if self.variant == 0 else f"{self.dataset} ({chr(ord('a') + self.variant)})"
@@ -172,10 +178,11 @@ class Block:
 
     def per_case(self, scores: Scores, region: str, metric: str) -> FloatArray:
         """(seeds, cases): values of each training run; NaN where undefined, unknown, not asked or not run."""
-        values = np.where(scores.unknown, np.nan, scores.values)[:, :, :, self.metrics.index(metric)]
         if not self.asked(scores, region):
-            return np.full(values.shape[:2], np.nan)
-        return nan_mean(values[:, :, self._places(region)], axis=2)
+            return np.full(scores.values.shape[:2], np.nan)
+        places, column = self._places(region), self.metrics.index(metric)
+        unknown, values = (part[:, :, places, column] for part in (scores.unknown, scores.values))
+        return nan_mean(np.where(unknown, np.nan, values), axis=2)
 
     def per_patient(self, scores: Scores, region: str, metric: str) -> FloatArray:
         """(seeds, patients): the cases of a patient averaged; patients in sorted order."""

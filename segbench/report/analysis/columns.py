@@ -66,6 +66,7 @@ class Column:
         unit: what n counts, `patients` or `cases`.
         means: by label, of every entry that was asked for the region, baselines included.
         reference: the model that all others are compared with, None where all pairs are compared.
+        margin: equivalence margin in stored units, None where none is declared or nothing is decided.
         comparisons: of the models, each against the reference or all pairs: one family. A column of a single
             region has estimates and intervals, and no verdict counts there.
         left_out: by label, why a model takes no part in the comparisons.
@@ -83,6 +84,7 @@ class Column:
     unit: str
     means: Mapping[str, Mean]
     reference: str | None = None
+    margin: float | None = None
     comparisons: tuple[Comparison, ...] = ()
     left_out: Mapping[str, str] = field(default_factory=dict[str, str])
     order: tuple[str, ...] = ()
@@ -155,10 +157,12 @@ def decide(
     )
     kept = reference if reference in family else None
     column = replace(plain, reference=kept, left_out=left_out, order=tuple(order))
+    if column.decided:
+        column = replace(column, margin=margin)
     if len(family) < 2:
         return column
     family = {label: family[label] for label in order}  # of all pairs, the first is the one ahead
-    return _compared(column, family, higher=higher, bounds=bounds, margin=margin, options=options)
+    return _compared(column, family, higher=higher, bounds=bounds, options=options)
 
 
 def family_of(
@@ -187,7 +191,6 @@ def _compared(
     *,
     higher: bool,
     bounds: tuple[float, float],
-    margin: float | None,
     options: Options,
 ) -> Column:
     """The column with its comparisons and, where it decides, ranks, null check and omnibus test."""
@@ -201,12 +204,14 @@ def _compared(
         higher_is_better=higher,
         alpha=options.alpha,
         confidence=options.confidence,
-        margin=margin if column.decided else None,
+        margin=column.margin,
         reference=against,
         bounds=bounds,
     )
     if not column.decided:
-        return replace(column, comparisons=tuple(map(_without_verdict, comparisons)), reference=against)
+        note = "a single region has an estimate and no verdict"
+        estimates = tuple(without_verdict(pair, note) for pair in comparisons)
+        return replace(column, comparisons=estimates, reference=against)
     return replace(
         column,
         comparisons=tuple(comparisons),
@@ -241,9 +246,8 @@ def turned(pair: Comparison) -> Comparison:
     )
 
 
-def _without_verdict(pair: Comparison) -> Comparison:
-    """A comparison of a single region: an estimate with its interval, and nothing that could be quoted."""
-    note = "a single region has an estimate and no verdict"
+def without_verdict(pair: Comparison, note: str) -> Comparison:
+    """A comparison as an estimate with its interval, and nothing that could be quoted."""
     return replace(pair, verdict="inconclusive", p_adjusted=float("nan"), note=note)
 
 

@@ -5,7 +5,7 @@ estimated.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import Any
 
 from segbench.core.foreign import parse_json
@@ -37,10 +37,6 @@ class Cost:
     training_hours: float | None = None
     latency_s: float | None = None
     device: str = ""
-
-    def as_json(self) -> dict[str, Any]:
-        """The object of report.json."""
-        return {item.name: getattr(self, item.name) for item in fields(self)}
 
 
 CARD_INPUT = "1x4x128x128x128"

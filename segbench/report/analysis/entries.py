@@ -15,6 +15,7 @@ from segbench.core.hashing import digest_json
 from segbench.core.text import one_line
 from segbench.report.analysis.identity import (
     UNKNOWN,
+    VERSIONED,
     Identity,
     conflict,
     data_facts,
@@ -195,7 +196,8 @@ def _separating(members: Sequence[tuple[str, Mapping[str, str]]]) -> tuple[str, 
         name for name in names if any(len({words.get(name) for words in group}) > 1 for group in crowded)
     ]
     chosen: list[str] = []
-    while differing and len(chosen) < LABEL_FIELDS and not _all_apart(crowded, chosen):
+    everyone = sum(map(len, crowded))
+    while differing and len(chosen) < LABEL_FIELDS and _told_apart(crowded, chosen) < everyone:
         best = max(differing, key=lambda name: _told_apart(crowded, [*chosen, name]))
         chosen.append(best)
         differing.remove(best)
@@ -204,10 +206,6 @@ def _separating(members: Sequence[tuple[str, Mapping[str, str]]]) -> tuple[str, 
 
 def _told_apart(groups: Sequence[Sequence[Mapping[str, str]]], names: Sequence[str]) -> int:
     return sum(len({tuple(words.get(name) for name in names) for words in group}) for group in groups)
-
-
-def _all_apart(groups: Sequence[Sequence[Mapping[str, str]]], names: Sequence[str]) -> bool:
-    return _told_apart(groups, names) == sum(len(group) for group in groups)
 
 
 def _differences(entry: Entry) -> dict[str, str]:
@@ -219,7 +217,9 @@ def _differences(entry: Entry) -> dict[str, str]:
         for name, item in value.items() if isinstance(value, dict) else ():
             words[f"{section} {name}"] = _short(f"{name.rpartition('.')[2]} {value_words(item)}")
     unknown = identity.code.startswith(UNKNOWN)
-    known = f"code {identity.code[:6]}" if identity.code else "code not recorded"
+    packaged = identity.code.startswith(VERSIONED)
+    known = f"code {identity.code[:6]}" if identity.code and not packaged else identity.code
+    known = known or "code not recorded"
     words["code"] = f"code unknown, {identity.code[-12:]}" if unknown else known
     words["kind"] = identity.kind
     words["implementation"] = _short(identity.implementation.rpartition(":")[2])

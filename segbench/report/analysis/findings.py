@@ -29,6 +29,7 @@ SEVERITY: Mapping[str, str] = {
     "inference-differs": "warn",
     "budget-differs": "warn",
     "not-known-equal": "warn",
+    "not-checked": "warn",
     "cases-differ": "warn",
     "regions-differ": "warn",
     "below-baseline": "warn",
@@ -225,16 +226,10 @@ def leaks(entry: Entry) -> list[str]:
     found: set[str] = set()
     for run in entry.runs:
         record = run.record
-        total = len(facts.test_cases(record) or (set(run.rows.case) if run.rows is not None else ()))
-        shared, _ = facts.leak_counts(record)
-        for count, text in (
-            (shared, "share a patient with training"),
-            (facts.test_in_training(record), "are in the training list"),
-            (facts.test_used_for_selection(record), "were used to select the weights"),
-        ):
-            if count:
-                found.add(f"{count} of {total} test cases {text}")
-        if not found and facts.acknowledged_leaks(record):
+        total = len(facts.split(record).test or (set(run.rows.case) if run.rows is not None else ()))
+        leaked = facts.leaked(record).items()
+        found |= {f"{count} of {total} test cases {text}" for text, count in leaked if count}
+        if not found and facts.split(record).acknowledged_leaks:
             found.add("the split is known to leak between test and training")
     return sorted(found)
 
@@ -326,17 +321,20 @@ def _records(runs: Sequence[Run], blocks: Sequence[Block]) -> list[Finding]:
         ("edited-record", "taken although the record was changed after it was written: {names}", [
             run for run in used if run.edited
         ]),
-        ("demo-data", "generated scans or the demo protocol: not a benchmark", [
+        ("not-checked", "no digest of the scores is recorded, so a changed file would go unseen: {names}", [
+            run for run in used if run.complete and not (run.record.digests or {}).get("cases")
+        ]),
+        ("demo-data", "generated images or the demo protocol: not a benchmark", [
             run for run in used if facts.phantom(run.record)
         ]),
         ("modified-code", "segbench had uncommitted changes when these runs were made: {names}", [
-            run for run in used if facts.dirty(run.record)
+            run for run in used if facts.table(run.record.segbench, "git").get("dirty") is True
         ]),
         ("degraded-run", "training was rolled back after non-finite values: {names}", [
-            run for run in used if facts.degraded(run.record)
+            run for run in used if run.record.degraded is True
         ]),
         ("prediction-is-reference", "some predictions are the reference files, byte for byte: {names}", [
-            run for run in used if facts.equal_to_reference(run.record)
+            run for run in used if facts.table(run.record.external).get("equal_to_reference")
         ]),
         ("unfinished-run", "not complete: {names}", [
             run for run in runs if not run.complete and not run.problem

@@ -19,18 +19,8 @@ from segbench.report.read.runs import Run, read_runs
 if TYPE_CHECKING:
     import pandas as pd
 
-FRAME_COLUMNS = (
-    "dataset",
-    "protocol",
-    "model",
-    "seed",
-    "fold",
-    "case",
-    "region",
-    "metric",
-    "value",
-    "status",
-)
+KEYS = ("dataset", "protocol", "model", "seed", "fold", "case", "region", "metric")
+FRAME_COLUMNS = (*KEYS, "value", "status")
 
 
 def load_results(
@@ -57,69 +47,51 @@ def load_results(
         SegbenchError: SB701 no usable run, SB702 two runs of one entry, fold and seed, SB705 no common case,
             SB215 under `error`.
     """
+    import pandas as pd
+
     given = paths if paths is None or isinstance(paths, str | Path) else list(paths)
     places = as_paths(given)
     stored = missing == "stored"
     options = make_options(missing="worst" if stored else missing, include_unfinished=include_unfinished)
     entries = build_entries(usable(read_runs(places), options, places))
     if stored:
-        return _frame(
-            (entry.label, run, *part) for entry in entries for run in entry.runs for part in _stored_rows(run)
-        )
-    blocks = build_blocks(entries, missing=missing)
-    return _frame(
-        (scores.label, run, *part)
-        for block in blocks
-        for scores in block.scores
-        for run in scores.entry.runs
-        for part in _filled_rows(block, scores, run)
-    )
+        parts = [_stored(entry.label, run) for entry in entries for run in entry.runs if run.rows is not None]
+    else:
+        blocks = build_blocks(entries, missing=missing)
+        parts = [part for block in blocks for scores in block.scores for part in _filled(block, scores)]
+    frame = pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=list(FRAME_COLUMNS))
+    return frame.sort_values(list(KEYS), kind="stable", ignore_index=True)
 
 
-_Part = tuple[list[str], list[str], str, "np.ndarray[tuple[int, ...], np.dtype[np.float64]]", list[str]]
-
-
-def _stored_rows(run: Run) -> Iterator[_Part]:
-    """(cases, regions, metric, values, statuses) of a run as its file has them."""
-    if run.rows is not None:
-        for metric, values in run.rows.metrics.items():
-            yield list(run.rows.case), list(run.rows.region), metric, values, list(run.rows.status)
-
-
-def _filled_rows(block: Block, scores: Scores, run: Run) -> Iterator[_Part]:
-    """(cases, regions, metric, values, statuses) of what a run was to score, after the missing policy."""
-    names = {code: name for name, code in STATUS_CODE.items()}
-    regions, seed = list(block.regions), scores.seeds.index(run.seed)
-    kept = np.array([case not in block.dropped_cases for case in block.cases])
-    mine = (np.array(block.folds) == run.fold) & kept
-    rows, columns = np.nonzero((scores.status[seed] != NOT_RUN) & mine[:, None])
-    values = np.where(scores.unknown[seed], np.nan, scores.values[seed])[rows, columns]
-    cases = [block.cases[row] for row in rows.tolist()]
-    shown = [regions[column] for column in columns.tolist()]
-    statuses = [names[code] for code in scores.status[seed][rows, columns].tolist()]
-    for index, metric in enumerate(block.metrics):
-        yield cases, shown, metric, values[:, index], statuses
-
-
-def _frame(rows: Iterable[tuple[str, Run, *_Part]]) -> pd.DataFrame:
+def _stored(label: str, run: Run) -> pd.DataFrame:
+    """The rows of a run as its file has them."""
     import pandas as pd
 
-    parts = [
-        pd.DataFrame(
-            {
-                "dataset": run.dataset,
-                "protocol": run.protocol,
-                "model": label,
-                "seed": run.seed,
-                "fold": run.fold,
-                "case": cases,
-                "region": regions,
-                "metric": metric,
-                "value": values,
-                "status": statuses,
-            }
-        )
-        for label, run, cases, regions, metric, values, statuses in rows
-    ]
-    frame = pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=list(FRAME_COLUMNS))
-    return frame.sort_values(list(FRAME_COLUMNS[:8]), kind="stable", ignore_index=True)
+    rows = run.rows
+    assert rows is not None
+    wide = pd.DataFrame({"case": rows.case, "region": rows.region, "status": rows.status, **rows.metrics})
+    return _long(label, run, wide)
+
+
+def _filled(block: Block, scores: Scores) -> Iterator[pd.DataFrame]:
+    """What each run of an entry was to score, after the missing policy."""
+    import pandas as pd
+
+    names = {code: name for name, code in STATUS_CODE.items()}
+    kept = np.array([case not in block.dropped_cases for case in block.cases])
+    for run in scores.entry.runs:
+        seed, mine = scores.seeds.index(run.seed), (np.array(block.folds) == run.fold) & kept
+        rows, columns = np.nonzero((scores.status[seed] != NOT_RUN) & mine[:, None])
+        values = np.where(scores.unknown[seed], np.nan, scores.values[seed])[rows, columns]
+        wide = pd.DataFrame(values, columns=list(block.metrics))
+        wide["case"] = [block.cases[row] for row in rows.tolist()]
+        wide["region"] = [[*block.regions][column] for column in columns.tolist()]
+        wide["status"] = [names[code] for code in scores.status[seed][rows, columns].tolist()]
+        yield _long(scores.label, run, wide)
+
+
+def _long(label: str, run: Run, wide: pd.DataFrame) -> pd.DataFrame:
+    """A row for each metric; cases, regions and statuses stand in columns of those names."""
+    frame = wide.melt(["case", "region", "status"], var_name="metric", value_name="value")
+    known = {"dataset": run.dataset, "protocol": run.protocol, "seed": run.seed, "fold": run.fold}
+    return frame.assign(**known, model=label)[list(FRAME_COLUMNS)]

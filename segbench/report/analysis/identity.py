@@ -23,8 +23,10 @@ if TYPE_CHECKING:
     from segbench.cards import DatasetCard
 
 UNKNOWN = "unknown"
-OWN_PACKAGES = ("segbench", "monai")
-"""Packages whose networks the fingerprints of the cards cover."""
+VERSIONED = ("monai",)
+"""Packages whose networks have cards here; what they compute may differ by version."""
+NOT_RECIPE = ("name", "notes", "seeds", "schema_version")
+"""Fields of a protocol that decide no number."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,9 +38,9 @@ class Identity:
         kind: trained, external or floor.
         implementation: dotted name of the network's class.
         arguments: of the card and of the network as built.
-        code: digest of the sources of a network that is not segbench's own, empty for one whose code the
-            suite itself covers. Where a record names a foreign class but not its code, the run's id: what is
-            not known to be equal is never averaged.
+        code: digest of the sources of a network that is not segbench's own; of one that MONAI brings the
+            version of MONAI, empty where none is recorded; empty for segbench's own. Where a record names a
+            foreign class but not its code, the run's id: what is not known to be equal is never averaged.
         recipe: the resolved protocol as dotted fields, without name, notes and default seeds.
         dataset: slug of the dataset.
         content: digest of the dataset's files; of predictions of another tool empty, as their references are
@@ -76,7 +78,7 @@ def identity_of(run: Run) -> Identity:
         implementation=implementation,
         arguments=plain(arguments(record)),
         code=_code(run, implementation),
-        recipe=plain(facts.recipe_fields(record)) or UNKNOWN,
+        recipe=plain(_recipe(record)) or UNKNOWN,
         dataset=run.dataset,
         content=_content(run),
         split=_split(record),
@@ -110,17 +112,26 @@ def _content(run: Run) -> str:
     return facts.text(run.record.dataset, "digest") or UNKNOWN
 
 
+def _recipe(record: RunRecord) -> dict[str, Any]:
+    """The protocol as dotted fields (`optimiser.lr`), without name, notes and default seeds."""
+    fields = facts.table(record.protocol).items()
+    return facts.flat({key: value for key, value in fields if key not in NOT_RECIPE})
+
+
 def _split(record: RunRecord) -> str:
     """Name of the split; a run of which the digest is unknown is not known to be like one that says it."""
-    name = facts.split_name(record) or UNKNOWN
+    name = facts.split(record).name or UNKNOWN
     return name if facts.split_digest(record) is not None else f"{name}, digest {UNKNOWN}"
 
 
 def _code(run: Run, implementation: str) -> str:
     if run.record.code is not None and run.record.code.digest:
         return run.record.code.digest
-    foreign = implementation != UNKNOWN and implementation.partition(":")[0].split(".")[0] not in OWN_PACKAGES
-    return f"{UNKNOWN}, {run.run_id}" if foreign else ""
+    package = implementation.partition(":")[0].split(".")[0]
+    if package in VERSIONED:
+        version = (run.record.versions or {}).get(package)
+        return f"{package} {version}" if version else ""
+    return "" if implementation == UNKNOWN or package == "segbench" else f"{UNKNOWN}, {run.run_id}"
 
 
 def arguments(record: RunRecord) -> dict[str, Any]:
@@ -140,8 +151,9 @@ def rules(record: RunRecord) -> dict[str, Any]:
         for name, value in stated.items()
         if name not in {"notes", "headline", "digest", "regions", "nsd_tolerance", "metrics", "labels"}
     }
-    if facts.profile_digest(record) is not None:
-        found["metric profile"] = facts.profile_digest(record)
+    if stated:
+        fields = {name: value for name, value in facts.flat(stated).items() if name != "notes"}
+        found["metric profile"] = facts.text(stated, "digest") or digest_json(repr(fields))
     found |= {
         f"labels of region {name}": labels for name, labels in (facts.region_labels(record) or {}).items()
     }

@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
@@ -24,19 +23,6 @@ FAILED_CODES = tuple(STATUS_CODE[name] for name in sorted(FAILED))
 BOTH_EMPTY = STATUS_CODE["both_empty"]
 MISSING = STATUS_CODE["missing"]
 OK = STATUS_CODE["ok"]
-
-
-@dataclass(frozen=True, slots=True)
-class Filled:
-    """Values after the missing policy.
-
-    Attributes:
-        values: (cases, regions, metrics); NaN where undefined, not measured, not run or not known.
-        unknown: the same shape; True where a penalty is due and no diagonal is known.
-    """
-
-    values: FloatArray
-    unknown: BoolArray
 
 
 def failed(status: StatusArray) -> BoolArray:
@@ -76,7 +62,7 @@ def fill(
     metrics: Sequence[str],
     *,
     empty_policy: str | None,
-) -> Filled:
+) -> tuple[FloatArray, BoolArray]:
     """Values of one series with every failure at its worst.
 
     Failed rows take the worst value, a stored one that is as bad or worse stays. Rows with one side empty,
@@ -90,6 +76,10 @@ def fill(
         diagonal: (cases,) mm, NaN where unknown.
         metrics: names along the last axis.
         empty_policy: see `worst_values`.
+
+    Returns:
+        values, NaN where undefined, not measured, not run or not known; and where a penalty is due and no
+        diagonal is known. Both (cases, regions, metrics).
     """
     values = np.full(stored.shape, np.nan)
     unknown = np.zeros(stored.shape, dtype=bool)
@@ -113,7 +103,7 @@ def fill(
             out = np.where(keep, column, out)
             unknown[:, :, index] = (needs | broken) & np.isnan(out)
         values[:, :, index] = out
-    return Filled(values, unknown)
+    return values, unknown
 
 
 def _measured(column: FloatArray, status: StatusArray) -> bool:

@@ -69,17 +69,19 @@ def _name(entry: Entry) -> Name:
     from segbench.cards import load_model_card
 
     record = entry.runs[0].record
-    family = facts.family(record)
-    title, short, slug = facts.title(record), facts.text(record.model, "card", "short_name"), ""
-    bibtex = _checked_bibtex(facts.text(record.model, "card", "bibtex"))
+    card = facts.table(record.model, "card")
+    family = facts.text(card, "family") or facts.text(record.model, "family")
+    title = facts.text(record.model, "title").strip() or facts.text(card, "title").strip()
+    short, slug = facts.text(card, "short_name"), ""
+    bibtex = _checked_bibtex(facts.text(card, "bibtex"))
     if entry.identity.kind != "external" or not family:
         try:
-            card = load_model_card(entry.model)
+            own = load_model_card(entry.model)
         except SegbenchError:
             pass
         else:
-            title, short, family, slug = card.title, card.short_name, card.family, card.slug
-            bibtex = card.bibtex
+            title, short, family, slug = own.title, own.short_name, own.family, own.slug
+            bibtex = own.bibtex
     difference = entry.label.removeprefix(one_line(entry.model))
     title = one_line(title or entry.model).strip() or "?"
     short = one_line(short or entry.model).strip() or "?"
@@ -103,7 +105,7 @@ def pseudonymise(runs: Sequence[Run]) -> tuple[tuple[Run, ...], dict[str, str]]:
     ids: dict[str, set[str]] = {}
     for run in runs:
         cases = set(run.rows.case) if run.rows is not None else set()
-        ids.setdefault(run.dataset, set()).update(cases | set(facts.test_cases(run.record) or ()))
+        ids.setdefault(run.dataset, set()).update(cases | set(facts.split(run.record).test or ()))
     names: dict[tuple[str, str], str] = {}
     for dataset, cases in ids.items():
         width = max(3, len(str(len(cases))))

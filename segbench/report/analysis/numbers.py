@@ -39,9 +39,9 @@ def exact(value: float | None) -> str:
     return f"{value:.17g}"
 
 
-def finite_or_none(value: float | None) -> float | None:
-    """The value for JSON arithmetic: None in place of NaN."""
-    return None if value is None or math.isnan(value) else float(value)
+def plural(count: int, noun: str) -> str:
+    """A count with its noun: `1 model`, `2 models`."""
+    return f"{count} {noun}{'' if count == 1 else 's'}"
 
 
 def value_words(value: object) -> str:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields
 from typing import Any, Literal, get_args
+
+import numpy as np
 
 from segbench.core.errors import SegbenchError
 from segbench.metrics.registry import value_range
@@ -15,6 +17,7 @@ DEFAULT_FORMATS = ("html", "markdown", "latex", "csv")
 Cells = Literal["mean-ci", "mean-sd", "mean"]
 CELLS: tuple[str, ...] = get_args(Cells)
 MISSING_POLICIES = ("worst", "drop-case", "error")
+MARGIN_UNIT = "in stored units, dice=0.01 is one point"
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,9 +88,7 @@ class Options:
     def public(self) -> dict[str, Any]:
         """The options as report.json has them: no path, nothing about the machine."""
         private = {"published_root", "data_dir"}
-        values = {item.name: getattr(self, item.name) for item in fields(self) if item.name not in private}
-        values["margin"] = dict(sorted(self.margin.items()))
-        return {key: list(value) if isinstance(value, tuple) else value for key, value in values.items()}
+        return {key: value for key, value in asdict(self).items() if key not in private}
 
 
 def make_options(**given: Any) -> Options:
@@ -121,12 +122,6 @@ def make_options(**given: Any) -> Options:
     return options
 
 
-def _range(name: str) -> float:
-    """How far two values of a metric can be apart."""
-    least, most = value_range(name)
-    return most - least
-
-
 def _faults(options: Options) -> list[str]:
     kind, _, count = options.viewer.partition(":")
     shows = options.viewer == "none" or (kind == "worst" and count.isdigit())
@@ -140,7 +135,7 @@ def _faults(options: Options) -> list[str]:
         ("seed", options.seed, options.seed >= 0, "0 and more"),
         ("viewer", options.viewer, shows, "none or worst:K"),
         *(
-            (f"margin {name}", value, 0 < value < _range(name), "in stored units, dice=0.01 is one point")
+            (f"margin {name}", value, 0 < value < -np.subtract(*value_range(name)), MARGIN_UNIT)
             for name, value in options.margin.items()
         ),
     ]

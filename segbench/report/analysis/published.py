@@ -7,11 +7,11 @@ from __future__ import annotations
 
 import math
 import tomllib
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, BeforeValidator, Field, ValidationError, model_validator
 
 from segbench.core.errors import SegbenchError
 from segbench.core.foreign import parse_toml
@@ -35,11 +35,7 @@ Year = Annotated[int, Field(ge=1990, le=2100)]
 Real = Annotated[float, Field(allow_inf_nan=False)]
 
 
-class _Strict(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=False)
-
-
-class Source(_Strict):
+class Source(BaseModel, frozen=True, extra="forbid"):
     """Where a file's numbers stand."""
 
     id: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9.-]*$")]
@@ -52,7 +48,7 @@ class Source(_Strict):
     licence_note: str = ""
 
 
-class PublishedProtocol(_Strict):
+class PublishedProtocol(BaseModel, frozen=True, extra="forbid"):
     """How the numbers came about, as far as the source says; empty means unknown."""
 
     dataset: str = ""
@@ -70,7 +66,7 @@ class PublishedProtocol(_Strict):
     notes: tuple[str, ...] = ()
 
 
-class Number(_Strict):
+class Number(BaseModel, frozen=True, extra="forbid"):
     """One published number.
 
     `read_from` and `verified` are required: a number that nobody can look up is not loaded. `verified` says
@@ -124,7 +120,7 @@ class Number(_Strict):
         return self.value / 100 if self.unit == "%" else self.value
 
 
-class PublishedTable(_Strict):
+class PublishedTable(BaseModel, frozen=True, extra="forbid"):
     """One file: a source, how its numbers came about, and the numbers."""
 
     schema_version: Literal[1]
@@ -160,14 +156,26 @@ def load_published(root: Path | str | Iterable[Path | str] | None = None) -> tup
             )
         tables[table.source.id] = (path, table)
     if faults:
-        count = len(faults)
-        raise SegbenchError(
-            "SB703",
-            f"{count} {'fault' if count == 1 else 'faults'} in published numbers",
-            path=files[0].parent if files else None,
-            details=faults,
-        )
+        raise SegbenchError("SB703", _count(faults), path=files[0].parent if files else None, details=faults)
     return tuple(table for _, (_, table) in sorted(tables.items()))
+
+
+def load_table(path: Path | str) -> PublishedTable:
+    """One file of published numbers, wherever it lies.
+
+    Raises:
+        SegbenchError: SB703 with every fault of it.
+    """
+    from segbench.cards import list_model_cards
+
+    table, faults = _read(Path(path), list_model_cards())
+    if table is None:
+        raise SegbenchError("SB703", _count(faults), path=path, details=faults)
+    return table
+
+
+def _count(faults: Sequence[str]) -> str:
+    return f"{len(faults)} {'fault' if len(faults) == 1 else 'faults'} in published numbers"
 
 
 def _folders(root: Path | str | Iterable[Path | str] | None) -> list[Path]:

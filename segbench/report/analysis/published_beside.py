@@ -8,12 +8,16 @@ takes part in a test, a rank or a mark; each gets a difference and no verdict.
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Literal, NamedTuple
 
+from segbench.core.errors import SegbenchError
 from segbench.metrics.registry import METRICS
 from segbench.report.analysis.analysis import Analysis
+from segbench.report.analysis.claims import Side, chance_words, judge, side_of
+from segbench.report.analysis.columns import Mean
 from segbench.report.analysis.numbers import format_number
 from segbench.report.analysis.published import (
     Number,
@@ -60,6 +64,7 @@ class OurNumber(NamedTuple):
         regions: all regions that were scored.
         split_sha256: digest of the split.
         metric_profile: name of the metric profile.
+        side: the mean with its spreads, as a claim is judged; None when there is no mean.
     """
 
     block: str
@@ -72,6 +77,7 @@ class OurNumber(NamedTuple):
     split_sha256: str | None = None
     metric_profile: str | None = None
     empty_policy: str | None = None
+    side: Side | None = None
 
 
 def our_numbers(analysis: Analysis) -> list[OurNumber]:
@@ -95,9 +101,16 @@ def our_numbers(analysis: Analysis) -> list[OurNumber]:
                     split_sha256=_same(map(facts.split_digest, records)),
                     metric_profile=_same(facts.text(facts.metric_profile(item), "name") for item in records),
                     empty_policy=_same(map(facts.empty_policy, records)),
+                    side=_side(scores.label, column.means[scores.label]),
                 )
             )
     return found
+
+
+def _side(label: str, mean: Mean) -> Side | None:
+    if mean.value is None or not math.isfinite(mean.value):
+        return None
+    return Side(label, mean.value, mean.sd_units, mean.n, len(mean.per_seed), mean.sd_seeds)
 
 
 def _same(values: Iterable[str | None]) -> str | None:
@@ -120,6 +133,8 @@ class PublishedRow(NamedTuple):
         difference: ours minus published.
         grade: A, B or C; what differs or is unknown stands in `reasons`.
         second_hand: nobody has read the number in the primary source.
+        order_wrong: low, middle and high chance that chance alone made the order of the two; None without a
+            mean of ours, or where too little is known of the published one.
     """
 
     source: str
@@ -140,10 +155,12 @@ class PublishedRow(NamedTuple):
     second_hand: bool
     read_from: str
     comment: str
+    order_wrong: tuple[float, float, float] | None = None
 
     def as_json(self) -> dict[str, Any]:
         """The row as report.json has it."""
-        return self._asdict() | {"reasons": list(self.reasons)}
+        band = None if self.order_wrong is None else list(self.order_wrong)
+        return self._asdict() | {"reasons": list(self.reasons), "order_wrong": band}
 
 
 def family(dataset: str) -> str:
@@ -240,7 +257,22 @@ def _row(table: PublishedTable, number: Number, cell: OurNumber, *, paired: bool
         second_hand=not number.verified,
         read_from=number.read_from,
         comment=number.comment,
+        order_wrong=_order_wrong(table, number, cell, graded[0]) if paired else None,
     )
+
+
+def _order_wrong(
+    table: PublishedTable, number: Number, cell: OurNumber, grade: Grade
+) -> tuple[float, float, float] | None:
+    """The band of a claim about ours and theirs; only with grade A on the same cases."""
+    theirs = side_of(table, number)
+    if cell.side is None or theirs.n is None:
+        return None
+    try:
+        claim = judge(cell.side, theirs, number.metric, dataset=cell.dataset, same_cases=grade == "A")
+    except SegbenchError:
+        return None
+    return claim.low, claim.middle, claim.high
 
 
 def beside_sentence(analysis: Analysis, row: PublishedRow) -> str:
@@ -252,8 +284,12 @@ def beside_sentence(analysis: Analysis, row: PublishedRow) -> str:
         for number in (row.value, row.our_value, row.difference)
     )
     why = "; ".join(row.reasons) or GRADES[row.grade]
+    chance = ""
+    if row.order_wrong is not None:
+        low, _, high = map(chance_words, row.order_wrong)
+        chance = f"; order wrong by chance alone with {low} to {high} %"
     return (
         f"{row.block}, {metric.head}, {row.region}: {row.model} {value} ({row.source}), ours {ours}, "
         f"difference {less} {unit}".rstrip()
-        + f"; grade {row.grade}: {why}"
+        + f"{chance}; grade {row.grade}: {why}"
     )

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from segbench.metrics.summary import MEAN_REGION
 from segbench.report.analysis.analysis import Analysis
 from segbench.report.analysis.columns import Column
+from segbench.report.analysis.metric import Metric
 from segbench.report.analysis.numbers import format_number, format_p
 
 if TYPE_CHECKING:
@@ -59,20 +60,30 @@ def pair_sentence(analysis: Analysis, column: Column, pair: Comparison) -> str:
     if pair.p_adjusted == pair.p_adjusted and pair.verdict != "equivalent":  # withheld: the note says why
         numbers += f"adjusted p {format_p(pair.p_adjusted)}, "
     if pair.verdict == "equivalent":
-        text = f"{a} and {b} are equivalent within the declared margin: {numbers}{basis}"
+        text = f"{a} and {b} are equivalent within the {_margin(analysis, column)}: {numbers}{basis}"
     elif pair.verdict in {"better", "worse"}:
         text = f"{a} is significantly {pair.verdict} than {b}: {numbers}{basis}"
     else:
         text = f"{a} against {b} is inconclusive: {numbers}{basis}"
     if pair.claim == "weights":
         text += f"; {WEIGHTS}"
-    note = f" {_named(analysis, pair)}" if pair.note else ""
+    note = f" {_named(analysis, column, pair)}" if pair.note else ""
     return f"{text}.{note}"
 
 
-def _named(analysis: Analysis, pair: Comparison) -> str:
-    """The note of a pair with printed names in place of labels."""
-    note = pair.note
+def margin_words(metric: Metric, margin: float, *, digits: int = 2) -> str:
+    """An equivalence margin with its unit, such as `1.00 points`."""
+    return f"{format_number(margin, scale=metric.scale, digits=digits)} {metric.difference_unit}".rstrip()
+
+
+def _margin(analysis: Analysis, column: Column) -> str:
+    words = margin_words(column.metric, column.margin or 0.0, digits=analysis.options.digits)
+    return f"declared margin of {words}"
+
+
+def _named(analysis: Analysis, column: Column, pair: Comparison) -> str:
+    """The note of a pair with printed names in place of labels, and its margin with its unit."""
+    note = pair.note.replace("within the margin.", f"within the {_margin(analysis, column)}.")
     for label in sorted((pair.a, pair.b), key=len, reverse=True):
         note = note.replace(label, analysis.names[label].short)
     return note if note.endswith(".") else f"{note}."
@@ -118,7 +129,7 @@ def verdicts(analysis: Analysis, column: Column) -> list[str]:
         return [pair_answer(analysis, column, open_pairs[0])]
     if len(decided) > MOST_SENTENCES:
         lines = _verdict_lists(analysis, column, decided)
-        notes = [_named(analysis, pair) for pair in decided if pair.note]
+        notes = [_named(analysis, column, pair) for pair in decided if pair.note]
     else:
         lines = [pair_sentence(analysis, column, pair) for pair in decided]
     if open_pairs:
@@ -128,7 +139,7 @@ def verdicts(analysis: Analysis, column: Column) -> list[str]:
             f"{len(open_pairs)} of {total} comparisons are inconclusive{extra}; "
             "inconclusive does not mean equal."
         )
-        reasons = [_named(analysis, pair) for pair in open_pairs if withheld(pair)]
+        reasons = [_named(analysis, column, pair) for pair in open_pairs if withheld(pair)]
         lines += list(dict.fromkeys(reasons))[:MOST_REASONS]
     return lines + notes
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from segbench.core.errors import SegbenchError, unknown_name
+from segbench.report.analysis.analysis import UNUSABLE
 from segbench.report.analysis.entries import build_entries
 from segbench.report.analysis.identity import identity_of
 from segbench.report.analysis.options import Options
@@ -42,6 +43,9 @@ def read_sides(asked: Sequence[Path | str], folder: Path, options: Options) -> l
             "SB104", "compare needs two sides or more", found=len(asked), mend="segbench compare A B"
         )
     stock: tuple[Run, ...] | None = None  # the runs of the folder, read when the first label asks for them
+    slugs = {
+        part for item in map(str, asked) for part in (item, item.partition(" (")[0], item.partition(" [")[0])
+    }
     found: list[Side] = []
     for item in map(str, asked):
         place = Path(item).expanduser()
@@ -51,11 +55,12 @@ def read_sides(asked: Sequence[Path | str], folder: Path, options: Options) -> l
             raise SegbenchError("SB701", f"{item} does not exist or holds no run", path=place)
         else:
             if stock is None:
-                stock = read_runs([folder], allow_edited=options.allow_edited) if folder.exists() else ()
+                there = [folder] if folder.exists() else []
+                stock = read_runs(there, allow_edited=options.allow_edited, models=slugs)
             members = _labelled(item, stock, folder, options)
         if not any(run.rows is not None and run.complete for run in members):
             reasons = [f"{run.run_id}: {run.problem or run.status or 'no rows'}" for run in members[:20]]
-            raise SegbenchError("SB701", f"{item} has no usable run", details=reasons)
+            raise SegbenchError("SB701", f"{item} has no usable run", details=reasons, mend=UNUSABLE)
         found.append(Side(item, members))
     return _told_apart(found)
 
@@ -88,7 +93,7 @@ def _labelled(label: str, stock: Sequence[Run], folder: Path, options: Options) 
         raise unknown_name("model", label, known, listing="segbench list runs")
     raise SegbenchError(
         "SB701",
-        f"{label!r} is no run folder, and there are no runs to look the label up in",
+        f"{label!r} is not a run folder, and there are no runs to look the label up in",
         path=folder,
         mend="name run folders, or the folder of runs with --runs",
     )

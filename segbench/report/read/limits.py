@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -24,21 +23,13 @@ NUMBERS = (
 _SLACK = 1e-9  # of a fraction, and of a length relative to its limit: rounding of 17 digits and of sums
 
 
-class Outside(NamedTuple):
-    """A cell that no metric can give."""
-
-    row: int
-    column: str
-    allowed: str
-
-
 def first_outside(
     columns: Mapping[str, FloatArray],
     status: Sequence[str],
     diagonal_mm: FloatArray,
     empty_policy: str | None,
-) -> Outside | None:
-    """The first cell outside what its column can hold, or None.
+) -> tuple[int, str, str] | None:
+    """The first cell outside what its column can hold as row, column and why, or None.
 
     Args:
         columns: name to values; NaN is undefined and always allowed.
@@ -63,7 +54,7 @@ def first_outside(
             bad |= np.isinf(values) & ~endless
         if bad.any():
             row = int(np.argmax(bad))
-            return Outside(row, name, _words(low, float(most[row])))
+            return row, name, f"is outside {_words(low, float(most[row]))}"
     return None
 
 

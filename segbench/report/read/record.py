@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -22,28 +22,21 @@ def read_record(path: Path) -> tuple[RunRecord, str]:
     metric profile may be a name.
     """
     try:
-        content: object = parse_json(path.read_text(encoding="utf-8-sig"))
+        fields: Any = parse_json(path.read_text(encoding="utf-8-sig"))
     except (OSError, ValueError) as error:
         return unknown_record(path), f"run.json cannot be read: {type(error).__name__}"
-    if not isinstance(content, dict) or _nested(content) > MAX_NESTING:
+    if not isinstance(fields, dict) or not _shallow(fields):
         return unknown_record(path), "run.json is not a record"
-    fields: dict[str, Any] = content
     absent = [name for name in REQUIRED if fields.get(name) in (None, "")]
     if absent:
         return unknown_record(path, fields), f"run.json lacks {', '.join(absent)}"
     version = fields["schema_version"]
     if isinstance(version, int) and version > SCHEMA_VERSION:
-        return unknown_record(
-            path, fields
-        ), f"run.json has schema_version {version}, newer than {SCHEMA_VERSION}"
+        problem = f"run.json has schema_version {version}, newer than {SCHEMA_VERSION}"
+        return unknown_record(path, fields), problem
     for name in ("model", "dataset", "protocol", "metric_profile"):
         if isinstance(fields.get(name), str):
             fields[name] = {"name" if name in {"protocol", "metric_profile"} else "slug": fields[name]}
-    return _tolerant(path, fields)
-
-
-def _tolerant(path: Path, fields: dict[str, Any]) -> tuple[RunRecord, str]:
-    """The record of fields of which the required ones must be right."""
     while True:
         try:
             return RunRecord.model_validate(fields), ""
@@ -51,21 +44,18 @@ def _tolerant(path: Path, fields: dict[str, Any]) -> tuple[RunRecord, str]:
             for fault in error.errors(include_url=False, include_input=False):
                 where = [str(part) for part in fault["loc"]]
                 if where[0] in REQUIRED:
-                    return unknown_record(
-                        path, fields
-                    ), f"run.json has an unusable {where[0]}: {fault['msg']}"
-                _drop(fields, where)
+                    problem = f"run.json has an unusable {where[0]}: {fault['msg']}"
+                    return unknown_record(path, fields), problem
+                _drop(fields, *where)
 
 
-def _drop(fields: dict[str, Any], where: Sequence[str]) -> None:
+def _drop(fields: dict[str, Any], name: str, *below: str) -> None:
     """Take the innermost table entry on the way to a fault out of the fields."""
-    here, name = fields, where[0]
-    for part in where[1:]:
-        inner = here.get(name)
-        if not isinstance(inner, dict) or part not in inner:
-            break
-        here, name = inner, part
-    here.pop(name, None)
+    inner = fields.get(name)
+    if below and isinstance(inner, dict) and below[0] in inner:
+        _drop(inner, *below)
+    else:
+        fields.pop(name, None)
 
 
 def unknown_record(path: Path, fields: Mapping[str, Any] | None = None) -> RunRecord:
@@ -82,16 +72,10 @@ def unknown_record(path: Path, fields: Mapping[str, Any] | None = None) -> RunRe
     )
 
 
-def _nested(content: object) -> int:
-    """Levels of tables and lists, counted without recursion."""
-    depth, level = 0, [content]
-    while level and depth <= MAX_NESTING:
-        depth += 1
-        inner: list[object] = []
-        for item in level:
-            if isinstance(item, dict):
-                inner += item.values()
-            elif isinstance(item, list):
-                inner += item
-        level = [item for item in inner if isinstance(item, dict | list)]
-    return depth
+def _shallow(content: object) -> bool:
+    """Whether no table or list lies deeper than `MAX_NESTING` levels, counted without recursion."""
+    level: list[Any] = [content]
+    for _ in range(MAX_NESTING + 1):
+        within: list[Any] = [item.values() if isinstance(item, dict) else item for item in level]
+        level = [inner for items in within for inner in items if isinstance(inner, dict | list)]
+    return not level

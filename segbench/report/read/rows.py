@@ -62,20 +62,16 @@ class Table:
     Attributes:
         columns: name to cells, in the file's order.
         lines: place of every row among all rows of the file.
-        text: the file's text; only to find the line of a row again.
-        sha256: digest of the file's bytes.
-        size: bytes of the file.
+        data: the file's bytes, for its digest and to find the line of a row again.
     """
 
     columns: Mapping[str, Sequence[str]]
     lines: Sequence[int]
-    text: str
-    sha256: str
-    size: int
+    data: bytes
 
     def line(self, row: int) -> int:
         """The line of the file on which a row ends, counted from 1: what an editor shows."""
-        reader = csv.reader(io.StringIO(self.text, newline=""), strict=True)
+        reader = csv.reader(io.StringIO(self.data.decode("utf-8-sig"), newline=""), strict=True)
         wanted = self.lines[row] + 1  # after the head
         filled = (reader.line_num for cells in reader if cells)
         return next(number for place, number in enumerate(filled) if place == wanted)
@@ -83,7 +79,7 @@ class Table:
     def take(self, rows: Sequence[int]) -> Table:
         """The same table with some of its rows."""
         columns = {name: [cells[row] for row in rows] for name, cells in self.columns.items()}
-        return Table(columns, [self.lines[row] for row in rows], self.text, self.sha256, self.size)
+        return Table(columns, [self.lines[row] for row in rows], self.data)
 
     def refuse(self, row: int, column: str, why: str) -> UnusableRowsError:
         """The fault of one cell: line, column, value and what is wrong with it."""
@@ -109,50 +105,24 @@ def read_table(path: Path) -> Table:
         raise UnusableRowsError("is empty")
     if not text.endswith(("\n", "\r")):
         raise UnusableRowsError("is cut short: its last line has no line end")
-    header, columns = _split(text) or _parse(text)
-    _check_header(header)
-    if not columns or not columns[0]:
-        raise UnusableRowsError("has no rows")
-    rows = range(len(columns[0]))
-    named = dict(zip(header, columns, strict=True))
-    return Table(named, rows, text, hashlib.sha256(data).hexdigest(), len(data))
-
-
-def _split(text: str) -> tuple[list[str], list[Sequence[str]]] | None:
-    """Head and columns of a text without quotes and blank lines, a third of the time of `csv`; else None."""
-    if '"' in text or "\r" in text or "\n\n" in text or text.startswith("\n"):
-        return None
-    lines = text.split("\n")[:-1]
-    header = lines[0].split(",")
-    commas = len(header) - 1
-    if commas == 0 or any(line.count(",") != commas for line in lines):
-        return None  # ragged: `_parse` says where
-    cells = text[len(lines[0]) + 1 : -1].replace("\n", ",").split(",") if len(lines) > 1 else []
-    return header, [cells[place :: len(header)] for place in range(len(header))]
-
-
-def _parse(text: str) -> tuple[list[str], list[Sequence[str]]]:
-    """Head and columns of any CSV text."""
     try:
-        lines = [line for line in csv.reader(io.StringIO(text, newline=""), strict=True) if line]
+        header, *lines = (line for line in csv.reader(io.StringIO(text, newline=""), strict=True) if line)
     except csv.Error as error:
         raise UnusableRowsError(f"is cut short or not CSV: {error}") from error
-    header = lines.pop(0)
     for number, line in enumerate(lines, start=2):
         if len(line) != len(header):
             raise UnusableRowsError(
                 f"line {number} has {len(line)} cells, the head has {len(header)}: cut short?"
             )
-    return header, list(zip(*lines, strict=True))
-
-
-def _check_header(header: Sequence[str]) -> None:
     twice = sorted({name for name in header if header.count(name) > 1})
     if twice:
         raise UnusableRowsError(f"has a column twice: {', '.join(map(short, twice))}")
     absent = [name for name in REQUIRED_COLUMNS if name not in header]
     if absent:
         raise UnusableRowsError(f"lacks the columns {', '.join(absent)}")
+    if not lines:
+        raise UnusableRowsError("has no rows")
+    return Table(dict(zip(header, zip(*lines, strict=True), strict=True)), range(len(lines)), data)
 
 
 def undefused(text: str) -> str:
@@ -180,7 +150,7 @@ def case_rows(table: Table, *, empty_policy: str | None) -> CaseRows:
             metric can give; with line, column, value and allowed range.
     """
     columns = table.columns
-    case, region = ([undefused(cell) for cell in columns[name]] for name in ("case", "region"))
+    case, region = (tuple(map(undefused, columns[name])) for name in ("case", "region"))
     status = tuple(columns["status"])
     _check_names(table, case, region, status)
     numbers = {
@@ -188,21 +158,17 @@ def case_rows(table: Table, *, empty_policy: str | None) -> CaseRows:
     }
     metrics = {
         name: _floats(table, name)
-        for name in columns
-        if name not in CASE_COLUMNS and name and (name in METRICS or _all_numbers(columns[name]))
+        for name, cells in columns.items()
+        if name
+        and name not in CASE_COLUMNS
+        and (name in METRICS or all(not cell or _NUMBER.fullmatch(cell) for cell in cells))
     }
-    fault = first_outside({**numbers, **metrics}, status, numbers["diagonal_mm"], empty_policy)
+    values = {**numbers, **metrics}
+    fault = first_outside(values, status, numbers["diagonal_mm"], empty_policy)
     if fault is not None:
-        raise table.refuse(fault.row, fault.column, f"is outside {fault.allowed}")
-    return CaseRows(
-        case=tuple(case),
-        region=tuple(region),
-        status=status,
-        code=tuple(columns["code"]) if "code" in columns else ("",) * len(case),
-        numbers=numbers,
-        metrics=metrics,
-        digest=_digest(case, region, status, {**numbers, **metrics}),
-    )
+        raise table.refuse(*fault)
+    code = tuple(columns["code"]) if "code" in columns else ("",) * len(case)
+    return CaseRows(case, region, status, code, numbers, metrics, _digest(case, region, status, values))
 
 
 def _check_names(table: Table, case: Sequence[str], region: Sequence[str], status: Sequence[str]) -> None:
@@ -212,11 +178,8 @@ def _check_names(table: Table, case: Sequence[str], region: Sequence[str], statu
         raise UnusableRowsError("has an empty case or region")
     if MEAN_REGION in region:
         raise table.refuse(region.index(MEAN_REGION), "region", "a region may not be called 'mean'")
-    pairs = list(zip(case, region, strict=True))
-    if len(set(pairs)) == len(pairs):
-        return
     seen: dict[tuple[str, str], int] = {}
-    for row, pair in enumerate(pairs):
+    for row, pair in enumerate(zip(case, region, strict=True)):
         first = seen.setdefault(pair, row)
         if first != row:
             raise UnusableRowsError(
@@ -225,30 +188,20 @@ def _check_names(table: Table, case: Sequence[str], region: Sequence[str], statu
             )
 
 
-def _all_numbers(cells: Sequence[str]) -> bool:
-    """Whether a column that is nobody's metric holds numbers, so that it is taken along."""
-    return all(not cell or _NUMBER.fullmatch(cell) is not None for cell in cells)
-
-
 def _floats(table: Table, column: str) -> FloatArray:
     """A column as numbers, empty cells as NaN."""
     cells = table.columns[column]
     # Nearly every cell is digits, a point and a sign, which `float` then judges; the rest is matched singly.
-    if "".join(cells).encode().translate(None, _PLAIN):
-        for row, cell in enumerate(cells):
-            if cell and not _NUMBER.fullmatch(cell):
-                raise _no_number(table, row, column)
+    plain = not "".join(cells).encode().translate(None, _PLAIN)
     try:
-        return np.array([float(cell) if cell else np.nan for cell in cells], dtype=np.float64)
+        if plain or all(not cell or _NUMBER.fullmatch(cell) for cell in cells):
+            return np.array([float(cell) if cell else np.nan for cell in cells], dtype=np.float64)
     except ValueError:
-        row = next(row for row, cell in enumerate(cells) if cell and not _NUMBER.fullmatch(cell))
-        raise _no_number(table, row, column) from None
-
-
-def _no_number(table: Table, row: int, column: str) -> UnusableRowsError:
+        pass
+    row = next(row for row, cell in enumerate(cells) if cell and not _NUMBER.fullmatch(cell))
     kind = "text in the metric column" if column in METRICS else "text in the column"
-    return UnusableRowsError(
-        f"has {kind} {column}, line {table.line(row)}: {short(table.columns[column][row])} is not a number "
+    raise UnusableRowsError(
+        f"has {kind} {column}, line {table.line(row)}: {short(cells[row])} is not a number "
         "in plain digits (0.5, 12, 1e-05; empty where undefined)"
     )
 

@@ -6,8 +6,9 @@ something else than segbench writes, and then counts as unknown. `cases.csv` is 
 
 from __future__ import annotations
 
+import hashlib
 import os
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -71,17 +72,17 @@ class Run:
     @property
     def model(self) -> str:
         """Slug of the model, or the label of predictions from elsewhere."""
-        return facts.model_name(self.record)
+        return facts.text(self.record.model, "slug")
 
     @property
     def dataset(self) -> str:
         """Slug of the dataset."""
-        return facts.dataset_name(self.record)
+        return facts.text(self.record.dataset, "slug")
 
     @property
     def protocol(self) -> str:
         """Name of the protocol."""
-        return facts.protocol_name(self.record)
+        return facts.text(self.record.protocol, "name")
 
     @property
     def fold(self) -> int:
@@ -103,16 +104,12 @@ class Run:
         """Whether the run ended well."""
         return self.status == "complete"
 
-    @property
-    def baseline(self) -> bool:
-        """Whether this is a predictor without learning, below which nothing counts."""
-        return self.kind == "floor"
-
 
 def read_runs(
     paths: Iterable[Path | str],
     *,
     allow_edited: bool = False,
+    models: Collection[str] | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> tuple[Run, ...]:
     """Every run under the paths, sorted by dataset, protocol, model, seed, fold and id; each once.
@@ -124,6 +121,7 @@ def read_runs(
         paths: run folders, folders of runs (searched three levels deep), or `cases.csv` files.
         allow_edited: take rows that are not the ones run.json names (`Run.edited` is then true); values that
             no metric can give are never taken.
+        models: slugs of which rows are wanted; those of runs whose record names another model are not read.
         progress: called with the number of folders read and their total.
 
     Raises:
@@ -137,7 +135,7 @@ def read_runs(
             places.setdefault(place.resolve(), place)
     found: list[Run] = []
     for done, place in enumerate(places.values(), start=1):
-        found += _read_place(place, allow_edited=allow_edited)
+        found += _read_place(place, allow_edited=allow_edited, models=models)
         if progress is not None:
             progress(done, len(places))
     return _distinct(sorted(found, key=lambda run: run.key))
@@ -145,37 +143,25 @@ def read_runs(
 
 def find_run_folders(root: Path) -> list[Path]:
     """Folders that hold a run.json or a cases.csv, the named one included, sorted."""
-    if _is_run(root):
-        return [root]
     found: list[Path] = []
-    for parent, folders, _ in os.walk(root):
+    for parent, folders, files in os.walk(root):
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
         here = Path(parent)
-        depth = len(here.relative_to(root).parts)
-        keep: list[str] = []
-        for name in sorted(folders):
-            if name.startswith("."):
-                continue
-            if _is_run(here / name):
-                found.append(here / name)
-            elif depth + 1 < MAX_DEPTH:
-                keep.append(name)
-        folders[:] = keep
+        is_run = not {RUN_FILE, CASES_FILE}.isdisjoint(files)
+        if is_run:
+            found.append(here)
+        if is_run or len(here.relative_to(root).parts) >= MAX_DEPTH:
+            folders.clear()
     return sorted(found)
-
-
-def _is_run(folder: Path) -> bool:
-    return (folder / RUN_FILE).is_file() or (folder / CASES_FILE).is_file()
 
 
 def _distinct(runs: Sequence[Run]) -> tuple[Run, ...]:
     """Runs without exact copies; two different contents under one run id are refused."""
     kept: dict[tuple[object, ...], Run] = {}
     for place, run in enumerate(runs):
-        if run.rows is None:
-            kept[(place, run.problem)] = run  # told by name, each; nothing of it is used
-            continue
-        other = kept.setdefault(run.key, run)
-        if other.rows is not None and other.rows.digest != run.rows.digest:
+        # A run without rows is told by name, each; nothing of it is used.
+        other = kept.setdefault(run.key if run.rows is not None else (place, run.problem), run)
+        if run.rows is not None and other.rows is not None and other.rows.digest != run.rows.digest:
             raise SegbenchError(
                 "SB702",
                 f"two runs have the id {run.run_id} and different rows",
@@ -185,7 +171,7 @@ def _distinct(runs: Sequence[Run]) -> tuple[Run, ...]:
     return tuple(kept.values())
 
 
-def _read_place(place: Path, *, allow_edited: bool) -> list[Run]:
+def _read_place(place: Path, *, allow_edited: bool, models: Collection[str] | None) -> list[Run]:
     """The run of a folder or file; several where a bare cases.csv holds several."""
     folder = place.parent if place.is_file() else place
     bare = place.is_file() and place.name != CASES_FILE
@@ -193,6 +179,8 @@ def _read_place(place: Path, *, allow_edited: bool) -> list[Run]:
     if bare or not (folder / RUN_FILE).is_file():
         return _bare_runs(rows_file, folder)
     record, problem = read_record(folder / RUN_FILE)
+    if models is not None and _of_another(record, models):
+        return [Run(_identified(record), None, problem, folder)]
     if not problem and not rows_file.is_file():
         problem = "no cases.csv" if record.status == "complete" else ""
     elif not problem:
@@ -201,13 +189,21 @@ def _read_place(place: Path, *, allow_edited: bool) -> list[Run]:
             faults = [*_changed(table, record, folder), *_strangers(table, record)]
             if faults and not allow_edited:
                 raise UnusableRowsError(faults[0])
-            policy = facts.empty_policy(record)
             doubted = faults and parse_run_id(record.run_id) is not None
-            record = _identified(record, None if doubted else _identities(table)[0])
-            return [Run(record, case_rows(table, empty_policy=policy), "", folder, bool(faults))]
+            record = _identified(record, None if doubted else _identity(table))
+            rows = case_rows(table, empty_policy=facts.empty_policy(record))
+            return [Run(record, rows, "", folder, bool(faults))]
         except UnusableRowsError as error:
             problem = f"cases.csv {error}"
     return [Run(_identified(record), None, problem, folder)]
+
+
+def _of_another(record: RunRecord, models: Collection[str]) -> bool:
+    """Whether a record names a model that is none of these, by its slug or else in the id of the run."""
+    slug, named = facts.text(record.model, "slug"), parse_run_id(record.run_id)
+    if slug or named is None:
+        return bool(slug) and slug not in models
+    return named.model not in {safe_part(model) for model in models}
 
 
 # ---- whose rows these are
@@ -217,35 +213,33 @@ _NAMES = (("model", "slug"), ("dataset", "slug"), ("protocol", "name"))
 """Tables of a record, and the entry of each that names what the run is of."""
 
 
-def _identities(table: Table) -> list[RunIdentity]:
-    """The identities that the rows of a file state, in order of appearance."""
+def _identity(table: Table) -> RunIdentity:
+    """The identity that the first row of a file states; those of all rows are checked."""
     first: dict[tuple[str, ...], int] = {}
     for row, cells in enumerate(zip(*(table.columns[name] for name in IDENTITY), strict=True)):
         first.setdefault(cells, row)
     found: list[RunIdentity] = []
     for cells, row in first.items():
-        model, dataset, protocol = map(undefused, cells[:3])
-        for name, cell in zip(IDENTITY, (model, dataset, protocol), strict=False):
-            if not cell:
-                raise UnusableRowsError(f"line {table.line(row)} has an empty {name}")
+        names = {name: undefused(cell) for name, cell in zip(IDENTITY[:3], cells, strict=False)}
+        for name in (name for name, cell in names.items() if not cell):
+            raise UnusableRowsError(f"line {table.line(row)} has an empty {name}")
         fold, seed = (whole_number(table, row, name) for name in ("fold", "seed"))
-        found.append(RunIdentity(model, dataset, protocol, fold, seed, ""))
-    return found
+        found.append(RunIdentity(**names, fold=fold, seed=seed, digest=""))
+    return found[0]
 
 
-def _expected(record: RunRecord) -> dict[str, list[tuple[str, Callable[[str], str], str]]]:
-    """What the cells of a column must be: who says so, how a cell is written there, and the value."""
+def _expected(record: RunRecord) -> Iterator[tuple[str, str, Callable[[str], str], str]]:
+    """What the cells of a column must be: column, who says so, how a cell is written there, and the value."""
     named = parse_run_id(record.run_id)
     stated = {table: facts.text(getattr(record, table), name) for table, name in _NAMES}
-    numbers = {name: getattr(record, name) for name in ("fold", "seed")}
+    numbers = {"fold": record.fold, "seed": record.seed}
     stated |= {name: "" if value is None else str(value) for name, value in numbers.items()}
-    found: dict[str, list[tuple[str, Callable[[str], str], str]]] = {
-        name: [("run.json", str, value)] if value else [] for name, value in stated.items()
-    }
-    if named is not None:
-        for name in IDENTITY:
-            found[name].append(("the run id", safe_part, str(getattr(named, name))))
-    return {**found, "run_id": [("run.json", str, record.run_id)]}
+    for name, value in stated.items():
+        if value:
+            yield name, "run.json", str, value
+        if named is not None:
+            yield name, "the run id", safe_part, str(getattr(named, name))
+    yield "run_id", "run.json", str, record.run_id
 
 
 def _strangers(table: Table, record: RunRecord) -> list[str]:
@@ -254,32 +248,29 @@ def _strangers(table: Table, record: RunRecord) -> list[str]:
     Raises:
         UnusableRowsError: the file holds rows of several runs, and the record does not say which is its own.
     """
-    faults: list[str] = []
-    for name, expected in _expected(record).items():
-        cells = table.columns.get(name, ())
-        if name == "run_id" and not any(cells):
-            continue
-        different = dict.fromkeys(cells)
-        if not expected and len(different) > 1:
+    expected = list(_expected(record))
+    for name in IDENTITY:
+        if len(set(table.columns[name])) > 1 and name not in {column for column, *_ in expected}:
             raise UnusableRowsError(f"holds rows of several runs: column {name} has several values")
-        for who, spelled, value in expected:
-            wrong = next(
-                (cell for cell in different if value not in {undefused(cell), spelled(undefused(cell))}), None
-            )
-            if wrong is not None:
+    faults: list[str] = []
+    for name, who, spelled, value in expected:
+        cells = table.columns.get(name, ())
+        for cell in dict.fromkeys(cells) if name != "run_id" or any(cells) else ():
+            if value not in {undefused(cell), spelled(undefused(cell))}:
                 faults.append(
-                    f"line {table.line(cells.index(wrong))}, column {name}: {short(wrong)}, but {who} says "
+                    f"line {table.line(cells.index(cell))}, column {name}: {short(cell)}, but {who} says "
                     f"{short(value)}: rows of another run (fix: score the run again, or --allow-edited)"
                 )
+                break
     return faults
 
 
 def _changed(table: Table, record: RunRecord, folder: Path) -> list[str]:
     """Why the file is not the one that was recorded when the run ended."""
-    recorded = (record.digests or {}).get("cases")
-    if record.status == "complete" and recorded and recorded != table.sha256:
+    recorded, sha = (record.digests or {}).get("cases"), hashlib.sha256(table.data).hexdigest()
+    if record.status == "complete" and recorded and recorded != sha:
         return [
-            f"was changed after it was written: sha256 {table.sha256[:12]}, run.json recorded "
+            f"was changed after it was written: sha256 {sha[:12]}, run.json recorded "
             f"{recorded[:12]} (fix: restore the file or score the run again, or --allow-edited)"
         ]
     try:
@@ -287,8 +278,8 @@ def _changed(table: Table, record: RunRecord, folder: Path) -> list[str]:
         size = {item["path"]: item["bytes"] for item in outputs}.get(CASES_FILE)
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return []
-    if isinstance(size, int) and size != table.size:
-        return [f"has {table.size} bytes, its stage recorded {size}: cut short or changed"]
+    if isinstance(size, int) and size != len(table.data):
+        return [f"has {len(table.data)} bytes, its stage recorded {size}: cut short or changed"]
     return []
 
 
@@ -316,16 +307,15 @@ def _bare_runs(path: Path, folder: Path) -> list[Run]:
         runs: list[Run] = []
         for (own_id, *_), rows in groups.items():
             part = table.take(rows)
-            identity = _identities(part)[0]
-            names = (identity.model, identity.dataset, identity.protocol)
-            made = f"{'__'.join(names)}__f{identity.fold}__s{identity.seed}"
+            found = _identity(part)
+            made = f"{found.model}__{found.dataset}__{found.protocol}__f{found.fold}__s{found.seed}"
             record = RunRecord(
                 schema_version=SCHEMA_VERSION,
                 run_id=undefused(own_id) or made,
                 kind="external",
                 status="complete",
             )
-            runs.append(Run(_identified(record, identity), case_rows(part, empty_policy=None), "", folder))
+            runs.append(Run(_identified(record, found), case_rows(part, empty_policy=None), "", folder))
     except UnusableRowsError as error:
         return [Run(_identified(unknown_record(folder / RUN_FILE)), None, f"{path.name} {error}", folder)]
     return runs

@@ -5,11 +5,13 @@ from __future__ import annotations
 import csv
 import io
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from segbench.core.text import one_line
 from segbench.records.store import cell_text
 from segbench.report.analysis.analysis import Analysis
+from segbench.report.analysis.appendix import all_pairs, by_size, rank_schemes
 from segbench.report.analysis.columns import Column
 
 if TYPE_CHECKING:
@@ -28,12 +30,16 @@ COMPARISONS = (
 )  # fmt: skip
 RANKS = (
     "dataset", "block", "metric", "region", "model", "rank", "rank_low", "rank_high", "probability_best",
-    "resamples", "seed",
+    "rank_by_median", "mean_rank", "resamples", "seed",
+)  # fmt: skip
+SUBGROUPS = (
+    "dataset", "block", "metric", "region", "model", "size", "least_ml", "most_ml", "cases", "mean"
 )  # fmt: skip
 
 
 def files(analysis: Analysis) -> dict[str, bytes | str]:
-    """Scores, comparisons and seeds as `tables/*.csv`; with the appendix also ranks and single regions.
+    """Scores, comparisons and seeds as `tables/*.csv`; with the appendix also what decides nothing: single
+    regions, all pairs, ranks, and scores by the size of the reference.
 
     Differences, `shift` and intervals are the model less the other, in stored units (a Dice of 0.9, not 90).
     """
@@ -46,7 +52,10 @@ def files(analysis: Analysis) -> dict[str, bytes | str]:
     }
     if analysis.options.appendix:
         regions = [column for column in columns if not column.decided]
-        found["regions"] = _csv(COMPARISONS, _comparisons(analysis, regions))
+        every = [replace(column, comparisons=tuple(all_pairs(analysis, column))) for column in deciding]
+        for name, shown in (("regions", regions), ("pairs", every)):
+            found[name] = _csv(COMPARISONS, _comparisons(analysis, shown, decided=False))
+        found["subgroups"] = _csv(SUBGROUPS, _subgroups(analysis, deciding))
         found["ranks"] = _csv(RANKS, _ranks(analysis, deciding))
     return {f"tables/{name}.csv": text for name, text in found.items()}
 
@@ -84,18 +93,19 @@ def _seeds(analysis: Analysis, columns: Sequence[Column]) -> Iterator[Sequence[A
                 yield *_block(analysis, column), label, column.region, column.metric.name, seed, value
 
 
-def _comparisons(analysis: Analysis, columns: Sequence[Column]) -> Iterator[Sequence[Any]]:
+def _comparisons(
+    analysis: Analysis, columns: Sequence[Column], *, decided: bool = True
+) -> Iterator[Sequence[Any]]:
     for column in columns:
         for pair in column.comparisons:
             yield (
                 *_block(analysis, column), column.metric.name, column.region, column.role,
-                *_pair(column, pair),
+                *_pair(column, pair, decided=decided),
             )  # fmt: skip
 
 
-def _pair(column: Column, pair: Comparison) -> Sequence[Any]:
-    """The fields of one comparison; a column of a single region has no adjusted p and no verdict."""
-    decided = column.decided
+def _pair(column: Column, pair: Comparison, *, decided: bool) -> Sequence[Any]:
+    """The fields of one comparison; where nothing is decided there is no adjusted p and no verdict."""
     return (
         pair.a, pair.b, column.reference, pair.difference, pair.low, pair.high, pair.confidence, pair.p,
         pair.p_adjusted if decided else None, len(column.comparisons) if decided else None,
@@ -110,6 +120,7 @@ def _ranks(analysis: Analysis, columns: Sequence[Column]) -> Iterator[Sequence[A
         ranks = column.ranks
         if ranks is None:
             continue
+        schemes = rank_schemes(analysis, column)
         for place, label in enumerate(column.compared):
             yield (
                 *_block(analysis, column), column.metric.name, column.region, label,
@@ -117,5 +128,11 @@ def _ranks(analysis: Analysis, columns: Sequence[Column]) -> Iterator[Sequence[A
                     float(values[place]) if values.size else None  # one seed: an order of weights, no more
                     for values in (ranks.ranks, ranks.rank_low, ranks.rank_high, ranks.probability_best)
                 ),
-                ranks.resamples, ranks.seed,
+                *schemes[label], ranks.resamples, ranks.seed,
             )  # fmt: skip
+
+
+def _subgroups(analysis: Analysis, columns: Sequence[Column]) -> Iterator[Sequence[Any]]:
+    for column in columns:
+        for row in by_size(analysis, column):
+            yield *_block(analysis, column), column.metric.name, column.region, *row

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 
 from segbench.report.analysis.analysis import Analysis
 from segbench.report.analysis.blocks import failures
+from segbench.report.analysis.claims import chance_words
 from segbench.report.analysis.numbers import format_number
 from segbench.report.analysis.published_beside import GRADES, published_beside
 from segbench.report.analysis.sentences import where
@@ -147,11 +148,17 @@ def published_tables(analysis: Analysis) -> list[Table]:
             number(value, scale=metric.scale, digits=analysis.options.digits)
             for value in (item.value, item.our_value, item.difference)
         )
-        cells = (item.block, item.region, metric.head, item.grade, *numbers, item.source)
+        band = item.order_wrong and [chance_words(value) for value in item.order_wrong]
+        chance = ScoreCell(f"{band[0]} to {band[2]}" if band else DASH)
+        cells = (item.block, item.region, metric.head, item.grade, *numbers, chance, item.source)
         rows.append(Row(item.model, cells))
-    heads = ("Model", "Dataset", "Region", "Metric", "Grade", "Published", "Ours", "Ours less", "Source")
+    numbers_of = ("Published", "Ours", "Ours less", "Order wrong (%)")
+    heads = ("Model", "Dataset", "Region", "Metric", "Grade", *numbers_of, "Source")
     grades = "; ".join(f"{grade}: {words}" for grade, words in GRADES.items())
-    caption = f"Published numbers, in no test and no rank. {grades}."
+    caption = (
+        f"Published numbers, in no test and no rank. {grades}. Order wrong: the chance that the order of the "
+        "two comes from cases and retraining alone (segbench claim)."
+    )
     return [plain_table("table-published", caption, heads, rows)] if rows else []
 
 

@@ -43,7 +43,7 @@ def document(analysis: Analysis) -> dict[str, Any]:
             {"where": place, "sentences": list(sentences)} for place, sentences in headline(analysis)
         ],
         "columns": [_column(analysis, column) for column in analysis.columns.values()],
-        "cost": {label: plain(cost.as_json()) for label, cost in analysis.costs.items()},
+        "cost": {label: plain(cost) for label, cost in analysis.costs.items()},
         "findings": [item.as_json() for item in analysis.findings],
         "published": plain([row.as_json() for row in published_beside(analysis)]),
     }
@@ -108,23 +108,19 @@ def _column(analysis: Analysis, column: Column) -> dict[str, Any]:
         "block": analysis.blocks[column.block].name,
         "metric": column.metric.name,
         "higher_is_better": column.metric.higher_is_better,
-        "means": {label: _mean(mean) for label, mean in column.means.items()},
-        "ranks": _ranks(column),
+        "means": {
+            label: plain(mean)
+            | {"per_seed": [{"seed": seed, "mean": plain(value)} for seed, value in mean.per_seed]}
+            for label, mean in column.means.items()
+        },
+        "ranks": None if column.ranks is None else _without(plain(column.ranks), "kendall_tau"),
         "null_check": plain(column.null),
     }
 
 
-def _mean(mean: Any) -> dict[str, Any]:
-    content = plain(mean)
-    content["per_seed"] = [{"seed": seed, "mean": value} for seed, value in content["per_seed"]]
-    return content
-
-
-def _ranks(column: Column) -> dict[str, Any] | None:
-    """Ranks with their intervals; the single draws of Kendall's tau are not kept."""
-    if column.ranks is None:
-        return None
-    return {key: value for key, value in plain(column.ranks).items() if key != "kendall_tau"}
+def _without(content: dict[str, Any], name: str) -> dict[str, Any]:
+    """The content without one field; the single draws of Kendall's tau are not kept."""
+    return {key: value for key, value in content.items() if key != name}
 
 
 def plain(value: Any) -> Any:

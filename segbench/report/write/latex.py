@@ -37,17 +37,10 @@ _SPECIAL = {
 }
 _TRANSLITERATION = {
     "\N{PLUS-MINUS SIGN}": "+-",
-    "\N{EN DASH}": "-",
-    "\N{EM DASH}": "-",
     "\N{MINUS SIGN}": "-",
-    "\N{NON-BREAKING HYPHEN}": "-",
     "\N{MULTIPLICATION SIGN}": "x",
     "\N{MIDDLE DOT}": ".",
     "\N{BULLET}": "*",
-    "\N{LEFT SINGLE QUOTATION MARK}": "'",
-    "\N{RIGHT SINGLE QUOTATION MARK}": "'",
-    "\N{LEFT DOUBLE QUOTATION MARK}": '"',
-    "\N{RIGHT DOUBLE QUOTATION MARK}": '"',
     "\N{LESS-THAN OR EQUAL TO}": "<=",
     "\N{GREATER-THAN OR EQUAL TO}": ">=",
     "\N{UPWARDS ARROW}": "(up)",
@@ -63,7 +56,6 @@ _TRANSLITERATION = {
     "\N{MICRO SIGN}": "u",
     "\N{INFINITY}": "inf",
     "\N{DAGGER}": "+",
-    "\N{HORIZONTAL ELLIPSIS}": "...",
 }
 
 
@@ -85,6 +77,8 @@ def _ascii(character: str) -> str:
         return " "
     if category in {"Cf", "Mn"}:
         return ""
+    if category in {"Pd", "Pi", "Pf"}:  # dashes and quotation marks of any kind
+        return "-" if category == "Pd" else '"' if "DOUBLE" in name else "'"
     greek = re.match(r"GREEK (SMALL|CAPITAL) LETTER (\w+)", name)
     if greek is not None:
         return greek[2].capitalize() if greek[1] == "CAPITAL" else greek[2].lower()

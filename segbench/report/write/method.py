@@ -6,9 +6,10 @@ import re
 from collections.abc import Iterable, Iterator, Sequence
 from importlib.metadata import version
 
-from segbench.report.analysis.analysis import Analysis, margin_of
+from segbench.report.analysis.analysis import Analysis
 from segbench.report.analysis.columns import Column
-from segbench.report.analysis.numbers import format_number
+from segbench.report.analysis.identity import dataset_card
+from segbench.report.analysis.sentences import margin_words
 from segbench.report.read import facts
 from segbench.report.write.tables import STARS
 
@@ -41,11 +42,11 @@ def method_sentences(analysis: Analysis) -> list[str]:
 def _data(analysis: Analysis, column: Column) -> str:
     """Dataset, what it was counted in and how often each model was trained."""
     block = analysis.blocks[column.block]
-    cases = len(block.cases) - len(block.dropped_cases)
-    grouped = f" ({cases} cases; the cases of a patient are averaged first)" if block.grouped else ""
     seeds = _span([len(scores.seeds) for scores in block.models] or [1])
     runs = f"{seeds} training run{'s' if seeds != '1' else ''}"
-    count = f"n = {len(block.units)} {block.unit}{grouped}"
+    count = f"n = {block.count}"
+    if block.grouped:
+        count = f"{count.removesuffix(')')}; the cases of a patient are averaged first)"
     return f"Results on {block.name} rest on {count} and {runs} of each model."
 
 
@@ -99,12 +100,15 @@ def _span(counts: Iterable[int]) -> str:
 
 def _margins(analysis: Analysis, columns: Sequence[Column]) -> str:
     """The declared equivalence margins of the tested columns, with their units."""
+    digits = analysis.options.digits
     found: dict[str, None] = {}
     for column in columns:
-        margin = margin_of(analysis.blocks[column.block], column.metric, analysis.options)
-        if margin is not None:
-            value = format_number(margin, scale=column.metric.scale, digits=analysis.options.digits)
-            found[f"{column.metric.label} {value} {column.metric.difference_unit}".strip()] = None
+        if column.margin is not None:
+            card = dataset_card(analysis.blocks[column.block].dataset)
+            own = column.metric.name in analysis.options.margin or card is None
+            source = "" if own or card is None else f" ({card.evaluation.margin_source})"
+            words = margin_words(column.metric, column.margin, digits=digits)
+            found[f"{column.metric.label} {words}{source}"] = None
     return ", ".join(found)
 
 
@@ -113,7 +117,9 @@ def protocol_notes(analysis: Analysis) -> list[str]:
     found: dict[str, None] = {}
     for block in analysis.blocks:
         for run in block.runs:
-            notes = facts.metric_profile(run.record).get("notes") or ()
-            for note in (*facts.protocol_notes(run.record), *(str(note) for note in notes)):
-                found.setdefault(note, None)
+            stated = facts.table(run.record.protocol, "notes")
+            notes = [stated[key] for key in sorted(stated, key=str) if key != "purpose"]
+            for note in (*notes, facts.metric_profile(run.record).get("notes")):
+                lines = note if isinstance(note, list | tuple) else [note] if isinstance(note, str) else []
+                found |= dict.fromkeys(str(line) for line in lines if line)
     return list(found)

@@ -219,11 +219,11 @@ def _pictures(
                 number(item.volume_ml, digits=2),
             ),
         )
-        for item in (picture.item for picture in pictures)
+        for item in pictures
     ]
     tables: list[Table] = []
     if pictures:
-        heads = ("Case", "Model", "Seed", "Dataset", pictures[0].item.metric.head, "Reference (ml)")
+        heads = ("Case", "Model", "Seed", "Dataset", pictures[0].metric.head, "Reference (ml)")
         tables = [plain_table("table-worst", "Worst cases, at most three of one model.", heads, rows)]
         notes = [note for note in notes if note != NO_PICTURES]
     return {

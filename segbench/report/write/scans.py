@@ -6,7 +6,7 @@ where they are not, the report says so. Nothing is generated, fetched or written
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -88,19 +88,26 @@ class ScanSource:
     data_dir: str | None = None
     case_names: Mapping[str, str] = field(default_factory=dict[str, str])
     _datasets: dict[str, Dataset | None] = field(default_factory=dict[str, Any])
+    _held: dict[str, bool] = field(default_factory=dict[str, bool])
+
+    def may_hold(self, run: Run) -> bool:
+        """Whether a folder of predictions of a run is there; asked once for each run."""
+        if run.run_id not in self._held:
+            self._held[run.run_id] = any(folder.expanduser().is_dir() for folder in _folders(run))
+        return self._held[run.run_id]
 
     def load(self, run: Run, case: str) -> CaseScan | None:
         """The case as it is shown, or None when a file is absent, broken or on another grid."""
         from segbench.volumes import read_label_map, reorient_like, to_canonical
 
         real = self.case_names.get(case, case)
-        named = facts.table(run.record.external)
-        path = _find(real, run.folder and run.folder / "predictions", named.get("prediction"))
+        path = _find(real, _folders(run))
         if path is None:
             return None
         dataset = self._dataset(run.dataset, real)
+        stated = facts.text(run.record.external, "reference")
         try:
-            if (own := _find(real, named.get("reference"))) is not None:
+            if (own := _find(real, [Path(stated)] if stated else [])) is not None:
                 reference = read_label_map(own)
             elif dataset is not None:
                 reference = dataset.read_reference(real)
@@ -155,12 +162,18 @@ def _open(slug: str, data_dir: str | None) -> Dataset | None:
         return None
 
 
-def _find(case: str, *folders: object) -> Path | None:
-    """The volume of a case in the first folder that holds one; what is no path is passed over."""
+def _folders(run: Run) -> list[Path]:
+    """Where the predictions of a run may lie: in its folder, else where it was told they are."""
+    stated = facts.text(run.record.external, "prediction")
+    own = [run.folder / "predictions"] if run.folder is not None else []
+    return [*own, Path(stated)] if stated else own
+
+
+def _find(case: str, folders: Iterable[Path]) -> Path | None:
+    """The volume of a case in the first folder that holds one."""
     from segbench.volumes import VOLUME_ENDINGS
 
-    places = [Path(folder).expanduser() for folder in folders if isinstance(folder, str | Path)]
-    paths = (place / f"{case}{ending}" for place in places for ending in VOLUME_ENDINGS)
+    paths = (folder.expanduser() / f"{case}{ending}" for folder in folders for ending in VOLUME_ENDINGS)
     return next((path for path in paths if path.is_file()), None)
 
 

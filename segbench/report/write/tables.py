@@ -276,8 +276,7 @@ def _score_notes(analysis: Analysis, columns: Sequence[Column], rows: Sequence[R
     cells = [cell for row in rows for cell in row.cells if isinstance(cell, ScoreCell)]
     blocks = {column.block: analysis.blocks[column.block] for column in columns}
     counts = ", ".join(
-        f"{block.name + ': ' if len(blocks) > 1 else ''}n = {len(block.units)} {block.unit}"
-        for block in blocks.values()
+        f"{block.name + ': ' if len(blocks) > 1 else ''}n = {block.count}" for block in blocks.values()
     )
     notes = [counts] if counts else []
     if any(cell.mark for cell in cells):

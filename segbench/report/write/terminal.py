@@ -101,7 +101,7 @@ def _scores(analysis: Analysis, number: int, *, wide: bool) -> list[str]:
         ]
         for label in labels
     ]
-    title = f"{block.name}: {len(block.units)} {block.unit}, {_region(columns[0].region)}"
+    title = f"{block.name}: {block.count}, {_region(columns[0].region)}"
     return [*_wrapped(title), *_table(head, rows, left=2, wide=wide), *_legend(analysis, columns, cells)]
 
 

@@ -8,7 +8,7 @@ import hashlib
 import io
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.resources import files
 from typing import Any
 
@@ -29,8 +29,8 @@ CLASS_WORDS = {AGREE: "agree", MISSED: "missed", EXTRA: "extra"}
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class ScoredCase:
-    """A case of one training run.
+class Picture:
+    """A case of one training run and, once its volumes were found, what the page shows of it.
 
     Attributes:
         run: the training run.
@@ -40,6 +40,12 @@ class ScoredCase:
         metric: the primary metric.
         value: score of the case in the deciding column, stored units.
         volume_ml: largest reference volume of its regions, NaN where unknown.
+        title: model, dataset, case and score in words.
+        alt: what the poster shows.
+        poster: PNG data URI of three planes through the slice of largest error.
+        scan: base64 of the gzipped NIfTI image, empty when the image is not here.
+        mask: base64 of the gzipped NIfTI comparison mask.
+        step: every n-th voxel is shown.
     """
 
     run: Run
@@ -49,29 +55,12 @@ class ScoredCase:
     metric: Metric
     value: float
     volume_ml: float
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Picture:
-    """A worst case ready for the page.
-
-    Attributes:
-        item: which case.
-        title: model, dataset, case and score in words.
-        alt: what the poster shows.
-        poster: PNG data URI of three planes through the slice of largest error.
-        scan: base64 of the gzipped NIfTI image, empty when the image is not here.
-        mask: base64 of the gzipped NIfTI comparison mask.
-        step: every n-th voxel is shown.
-    """
-
-    item: ScoredCase
-    title: str
-    alt: str
-    poster: str
-    scan: str
-    mask: str
-    step: int
+    title: str = ""
+    alt: str = ""
+    poster: str = ""
+    scan: str = ""
+    mask: str = ""
+    step: int = 1
 
 
 def load_pictures(analysis: Analysis) -> list[Picture]:
@@ -80,7 +69,9 @@ def load_pictures(analysis: Analysis) -> list[Picture]:
     taken: Counter[str] = Counter()
     pictures: list[Picture] = []
     for item in worst_cases(analysis) if analysis.options.viewer_cases else ():
-        if taken[item.label] < MOST_PER_MODEL and (scan := source.load(item.run, item.case)) is not None:
+        if taken[item.label] == MOST_PER_MODEL or not source.may_hold(item.run):
+            continue
+        if (scan := source.load(item.run, item.case)) is not None:
             taken[item.label] += 1
             pictures.append(_picture(analysis, item, scan))
         if len(pictures) == analysis.options.viewer_cases:
@@ -88,9 +79,9 @@ def load_pictures(analysis: Analysis) -> list[Picture]:
     return pictures
 
 
-def worst_cases(analysis: Analysis) -> list[ScoredCase]:
+def worst_cases(analysis: Analysis) -> list[Picture]:
     """Every case with a score in the primary metric over all blocks, the worst first, once for each model."""
-    found: list[tuple[float, ScoredCase]] = []
+    found: list[tuple[float, Picture]] = []
     for column in analysis.main_columns():
         block = analysis.blocks[column.block]
         if column.metric.higher_is_better is not None:
@@ -98,27 +89,27 @@ def worst_cases(analysis: Analysis) -> list[ScoredCase]:
             items = (item for scores in block.models for item in _scored(block, scores, column))
             found += [(sign * item.value, item) for item in items]
     found.sort(key=lambda pair: (pair[0], pair[1].block.name, pair[1].label, pair[1].run.seed, pair[1].case))
-    first: dict[tuple[str, str, str], ScoredCase] = {}
+    first: dict[tuple[str, str, str], Picture] = {}
     for _, item in found:
         first.setdefault((item.block.name, item.label, item.case), item)
     return list(first.values())
 
 
-def _scored(block: Block, scores: Scores, column: Column) -> Iterator[ScoredCase]:
+def _scored(block: Block, scores: Scores, column: Column) -> Iterator[Picture]:
     """Every (training run, case) of an entry with a finite score."""
     runs = {(run.seed, run.fold): run for run in scores.entry.runs if run.rows is not None}
     known = np.isfinite(block.reference_ml)
     volumes = np.where(known.any(axis=1), np.where(known, block.reference_ml, -np.inf).max(axis=1), np.nan)
-    table = block.per_case(scores, column.region, column.metric.name)
+    table, folds = block.per_case(scores, column.region, column.metric.name), block.folds
     for seed, values in zip(scores.seeds, table, strict=True):
         for place in np.flatnonzero(np.isfinite(values)).tolist():
-            run = runs.get((seed, block.folds[place]))
+            run = runs.get((seed, folds[place]))
             if run is not None:
                 value, volume = float(values[place]), float(volumes[place])
-                yield ScoredCase(run, scores.label, block, block.cases[place], column.metric, value, volume)
+                yield Picture(run, scores.label, block, block.cases[place], column.metric, value, volume)
 
 
-def _picture(analysis: Analysis, item: ScoredCase, scan: CaseScan) -> Picture:
+def _picture(analysis: Analysis, item: Picture, scan: CaseScan) -> Picture:
     score = format_number(item.value, scale=item.metric.scale, digits=1)
     name = analysis.names[item.label].short
     title = one_line(
@@ -126,8 +117,8 @@ def _picture(analysis: Analysis, item: ScoredCase, scan: CaseScan) -> Picture:
     )
     mask = scan.comparison
     counts = ", ".join(f"{words} {int((mask == code).sum())}" for code, words in CLASS_WORDS.items())
-    return Picture(
-        item=item,
+    return replace(
+        item,
         title=title,
         alt=f"Three planes through the slice of largest error of {title}; voxels: {counts}.",
         poster="data:image/png;base64," + base64.b64encode(poster(scan)).decode(),

@@ -9,6 +9,7 @@ import warnings
 from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from segbench.report.analysis.metric import Metric
@@ -26,42 +27,6 @@ METADATA: dict[str, dict[str, Any]] = {
     "svg": {"Date": None, "Creator": None, "Format": None, "Type": None},
 }
 """Formats of figures; no date and no name of a program stands in them."""
-
-RC: dict[str, Any] = {
-    "font.family": "sans-serif",
-    "font.sans-serif": ["DejaVu Sans"],
-    "font.size": 8,
-    "axes.titlesize": 8,
-    "axes.labelsize": 8,
-    "xtick.labelsize": 7,
-    "ytick.labelsize": 7,
-    "legend.fontsize": 7,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.linewidth": 0.6,
-    "axes.edgecolor": SOFT,
-    "axes.labelcolor": INK,
-    "axes.titlecolor": INK,
-    "axes.facecolor": "none",
-    "axes.axisbelow": True,
-    "grid.color": RULE,
-    "grid.linewidth": 0.5,
-    "figure.facecolor": PAPER,
-    "savefig.facecolor": "auto",
-    "text.color": INK,
-    "xtick.color": SOFT,
-    "ytick.color": SOFT,
-    "xtick.labelcolor": INK,
-    "ytick.labelcolor": INK,
-    "xtick.major.width": 0.6,
-    "ytick.major.width": 0.6,
-    "lines.linewidth": 1.0,
-    "pdf.fonttype": 42,
-    "svg.fonttype": "path",
-    "svg.hashsalt": "segbench",
-    "text.hinting": "no_hinting",  # else the width of text differs by resolution and it leaves the picture
-    "text.parse_math": False,  # a model called $x$ is printed as it stands
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,10 +52,11 @@ class NoData(Exception):  # noqa: N818 - not an error: a figure that has nothing
 def style() -> Generator[None]:
     """The figure settings within a block, whatever the user's own; nothing is set globally."""
     import matplotlib as mpl
-    from matplotlib import rc_context
+    from matplotlib import rc_context, rc_params_from_file
 
+    own = rc_params_from_file(Path(__file__).parent / "segbench.mplstyle", use_default_template=False)
     plain = {key: value for key, value in mpl.rcParamsDefault.items() if not key.startswith("backend")}
-    settings: Any = plain | RC
+    settings: Any = plain | own
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", mpl.MatplotlibDeprecationWarning)
         # A letter that the font lacks is drawn as a box; tables and the alt text hold the name.

@@ -1,0 +1,190 @@
+"""`segbench claim`: a claimed win judged from its table alone."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from segbench.cli.common import settings
+from segbench.core import console
+from segbench.core.errors import SegbenchError
+
+if TYPE_CHECKING:
+    from segbench.report.analysis.claims import Claim
+
+NUMBERS = "A claim in numbers"
+
+
+def claim(
+    file: Annotated[
+        Path | None,
+        typer.Argument(metavar="FILE", help="Table of published numbers: a TOML as in results/published."),
+    ] = None,
+    a: Annotated[
+        float | None, typer.Option("--a", metavar="X", help="Mean of A.", rich_help_panel=NUMBERS)
+    ] = None,
+    b: Annotated[
+        float | None, typer.Option("--b", metavar="X", help="Mean of B.", rich_help_panel=NUMBERS)
+    ] = None,
+    n: Annotated[
+        int | None,
+        typer.Option("--n", metavar="N", help="Test cases, the same of both.", rich_help_panel=NUMBERS),
+    ] = None,
+    metric: Annotated[
+        str,
+        typer.Option("--metric", metavar="METRIC", help="What the means are of.", rich_help_panel=NUMBERS),
+    ] = "dice",
+    sd_a: Annotated[
+        float | None,
+        typer.Option(
+            "--sd-a",
+            metavar="X",
+            help="SD of A over cases. [default: B's, else measured ranges]",
+            rich_help_panel=NUMBERS,
+        ),
+    ] = None,
+    sd_b: Annotated[
+        float | None,
+        typer.Option(
+            "--sd-b",
+            metavar="X",
+            help="SD of B over cases. [default: A's, else measured ranges]",
+            rich_help_panel=NUMBERS,
+        ),
+    ] = None,
+    congruence: Annotated[
+        float | None,
+        typer.Option(
+            "--congruence",
+            metavar="R",
+            help="Correlation of A and B over cases. [default: a measured range]",
+            rich_help_panel=NUMBERS,
+        ),
+    ] = None,
+    seed_sd: Annotated[
+        float | None,
+        typer.Option(
+            "--seed-sd",
+            metavar="X",
+            help="SD of a mean over trainings. [default: a measured range]",
+            rich_help_panel=NUMBERS,
+        ),
+    ] = None,
+    seeds: Annotated[
+        int | None,
+        typer.Option("--seeds", metavar="N", help="Trainings of each. [default: 1]", rich_help_panel=NUMBERS),
+    ] = None,
+) -> int:
+    """How likely the order of two published means is wrong, from the table alone, retraining included.
+
+    A band, not one number: what the table does not say runs over measured ranges, which are named.
+
+    Example: segbench claim --a 91.37 --b 91.32 --n 250
+    """  # fmt: skip
+    from segbench.report.analysis.claims import CANNOT_KNOW, claims_of, contradictions
+    from segbench.report.analysis.published import load_published, load_table
+
+    given = {"--a": a, "--b": b, "--n": n}
+    if (file is None) == all(value is None for value in given.values()):
+        raise SegbenchError("SB104", "claim needs a FILE, or --a, --b and --n", mend="segbench claim --help")
+    refused: list[str] = []
+    clashes: list[str] = []
+    if file is not None:
+        table = load_table(file)
+        claims, refused = claims_of(table)
+        others = [other for other in load_published() if other.source.id != table.source.id]
+        clashes = [line for line in contradictions([table, *others]) if table.source.id in line]
+    else:
+        absent = [name for name, value in given.items() if value is None]
+        if a is None or b is None or n is None:
+            raise SegbenchError("SB104", f"claim lacks {', '.join(absent)}", mend="segbench claim --help")
+        claims = [_by_hand(metric, (a, b), (sd_a, sd_b), n, congruence, seed_sd, seeds)]
+    if settings().json:
+        console.emit_json({
+            "schema_version": 1,
+            "claims": [found.as_json() for found in claims],
+            "not_judged": refused,
+            "contradictions": clashes,
+            "cannot_know": CANNOT_KNOW,
+        })  # fmt: skip
+    else:
+        for line in claim_lines(claims, refused, clashes):
+            console.emit(line)
+    return 0
+
+
+def _by_hand(
+    metric: str,
+    means: tuple[float, float],
+    deviations: tuple[float | None, float | None],
+    n: int,
+    congruence: float | None,
+    seed_sd: float | None,
+    seeds: int | None,
+) -> Claim:
+    """The claim of numbers given as flags, in the unit of the means: Dice as 91.37 or as 0.9137.
+
+    Raises:
+        SegbenchError: SB101 an unknown metric, SB104 numbers that cannot be.
+    """
+    from segbench.core.errors import unknown_name
+    from segbench.metrics.registry import METRICS
+    from segbench.report.analysis.claims import Side, judge
+    from segbench.stats import StatsError
+
+    if metric not in METRICS:
+        raise unknown_name("metric", metric, sorted(METRICS), listing="segbench list metrics")
+    fraction = METRICS[metric].unit == "1"
+    scale = 100.0 if fraction and max(means) > 1 else 1.0
+    if fraction and not all(0 <= value <= scale for value in means):
+        raise SegbenchError(
+            "SB104", f"--a {means[0]:g}, --b {means[1]:g}: not two means of {metric}",
+            expected="both 0 to 1, or both 0 to 100",
+        )  # fmt: skip
+
+    def stored(value: float | None) -> float | None:
+        return None if value is None else value / scale
+
+    first, second = (
+        Side(name, mean / scale, stored(sd), n, seeds, stored(seed_sd))
+        for name, mean, sd in zip("AB", means, deviations, strict=True)
+    )
+    try:
+        return judge(first, second, metric, congruence=congruence)
+    except StatsError as error:
+        raise SegbenchError("SB104", f"claim: {error}", mend="segbench claim --help") from error
+
+
+def claim_lines(claims: list[Claim], refused: list[str], clashes: list[str]) -> list[str]:
+    """Claims by column of the table, what was assumed, what contradicts, and what cannot be known."""
+    import textwrap
+
+    from segbench.report.analysis.claims import CANNOT_KNOW, VERDICTS, chance_words, printed
+
+    lines: list[str] = []
+    place = None
+    for found in claims:
+        scale, unit = printed(found.metric)
+        where = ", ".join(part for part in (found.dataset, found.region, found.metric) if part)
+        if place != where:
+            lines += ["", where] if lines else [where]
+            place = where
+        difference = abs(found.a.value - found.b.value) * scale
+        band = " to ".join(dict.fromkeys(map(chance_words, (found.low, found.high))))
+        middle = chance_words(found.middle)
+        lines += textwrap.wrap(
+            f"  {found.a.name} {found.a.value * scale:.2f} over {found.b.name} {found.b.value * scale:.2f} "
+            f"(+{difference:.2f} {unit}, n {found.a.n}): wrong with {band} % (middle {middle} %): "
+            f"{found.verdict}",
+            80, subsequent_indent="    ",
+        )  # fmt: skip
+    verdicts = dict.fromkeys(found.verdict for found in claims)
+    notes = [f"{verdict}: {VERDICTS[verdict]}" for verdict in verdicts]
+    notes += [
+        f"assumed: {line}" for line in dict.fromkeys(line for found in claims for line in found.assumed)
+    ]
+    notes += [*refused, *(f"contradiction: {line}" for line in clashes), f"not in any table: {CANNOT_KNOW}"]
+    wrapped = [part for note in notes for part in textwrap.wrap(note, 80, subsequent_indent="  ")]
+    return [*lines, "", *wrapped] if lines else wrapped

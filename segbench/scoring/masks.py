@@ -1,0 +1,223 @@
+"""One mask per structure: TotalSegmentator and AbdomenAtlas write a folder per case and a file per organ.
+
+Masks may overlap, and every region is scored on its own mask. Voxels become codes, one for each set of masks
+that meet somewhere, and a region is the codes whose sets hold it: what scores label maps scores masks too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from segbench.core.errors import SegbenchError
+from segbench.scoring.rules import ScoringRules
+from segbench.volumes import Volume, compare_geometry, count_labels, read_label_map, stem_and_ending
+
+Member = int | str
+"""What a mask shows: a label value, or a region by its name."""
+
+MASK_VALUES = ({0}, {1}, {0, 1}, {255}, {0, 255})
+NOWHERE = 65535
+"""The code of a region that no mask of a case holds; codes in use stay below it."""
+HIDDEN = (".", "_")
+
+
+@dataclass(frozen=True, eq=False)
+class Masks:
+    """The masks of one case in one array.
+
+    Attributes:
+        codes: the grid of the masks, each voxel the code of the masks that hold it; 0 where none does.
+        sets: what each code stands for, by code.
+    """
+
+    codes: Volume
+    sets: tuple[frozenset[Member], ...]
+
+    def as_labels(self) -> Volume | Masks:
+        """A plain label map where every mask shows a label and none overlap; else itself."""
+        table = np.zeros(len(self.sets), dtype=np.uint16)
+        for code, members in enumerate(self.sets[1:], start=1):
+            value = next(iter(members))
+            if len(members) > 1 or isinstance(value, str):
+                return self
+            table[code] = value
+        return self.codes.with_array(_narrow(table)[self.codes.array])
+
+
+def read_masks(case: str, paths: Mapping[Member, Path], *, max_bytes: int) -> Masks:
+    """Return the masks of a case, read and checked.
+
+    Args:
+        case: its id, for messages.
+        paths: the file of each member.
+        max_bytes: largest volume that is read.
+
+    Raises:
+        SegbenchError: SB201 to SB213 as `read_label_map`, SB214 for masks on different grids, SB315 for a
+            file that is not a mask.
+    """
+    sets: dict[frozenset[Member], int] = {frozenset(): 0}
+    first: Volume | None = None
+    codes = np.zeros((1, 1, 1), dtype=np.uint16)
+    for member, path in paths.items():
+        mask = read_label_map(path, max_bytes=max_bytes)
+        values = set(count_labels(mask.array))
+        if values not in MASK_VALUES:
+            raise SegbenchError(
+                "SB315",
+                f"{path.name} is not a mask",
+                path=path,
+                case=case,
+                expected="0 and 1 (or 0 and 255)",
+                found=", ".join(str(value) for value in sorted(values)[:10]),
+            )
+        if first is None:
+            first, codes = mask, np.zeros(mask.shape_zyx, dtype=np.uint16)
+        elif not compare_geometry(first, mask).same_grid:
+            raise SegbenchError(
+                "SB214",
+                f"the masks of case {case} do not lie on one grid",
+                path=path,
+                case=case,
+                expected=f"shape {first.shape_zyx}, spacing {first.spacing_mm} mm, the same place",
+                found=f"shape {mask.shape_zyx}, spacing {mask.spacing_mm} mm",
+            )
+        inside = mask.array != 0
+        known = {code: members for members, code in sets.items()}
+        moved = np.arange(len(known), dtype=np.uint16)
+        for code in np.unique(codes[inside]):
+            moved[code] = sets.setdefault(known[int(code)] | {member}, len(sets))
+        codes[inside] = moved[codes[inside]]
+    assert first is not None
+    return Masks(first.with_array(codes), tuple(sets))
+
+
+def on_one_code(
+    rules: ScoringRules, reference: Volume | Masks, prediction: Volume | Masks | None = None
+) -> tuple[ScoringRules, Volume, Volume | None]:
+    """Return both sides as maps of the same codes, and rules whose regions name these codes.
+
+    Two label maps come back as they are, under the rules as they are.
+    """
+    if not isinstance(reference, Masks) and not isinstance(prediction, Masks):
+        return rules, reference, prediction
+    codes: dict[frozenset[Member], int] = {frozenset(): 0}
+    truth = _recoded(reference, codes)
+    guess = None if prediction is None else _recoded(prediction, codes)
+    regions = {
+        name: tuple(code for members, code in codes.items() if name in members or members & set(labels))
+        for name, labels in rules.regions.items()
+    }
+    ignored = frozenset() if rules.ignore_label is None else frozenset({rules.ignore_label})
+    return (
+        replace(
+            rules,
+            regions={name: values or (NOWHERE,) for name, values in regions.items()},
+            ignore_label=codes.get(ignored) or None,
+        ),
+        truth,
+        guess,
+    )
+
+
+def _recoded(given: Volume | Masks, codes: dict[frozenset[Member], int]) -> Volume:
+    """A map of shared codes; sets that are new get the next one."""
+    if isinstance(given, Masks):
+        volume, sets = given.codes, dict(enumerate(given.sets))
+    else:
+        volume = given
+        sets = {value: frozenset[Member]({value} if value else ()) for value in count_labels(given.array)}
+    table = np.zeros(max(sets, default=0) + 1, dtype=np.uint16)
+    for value, members in sets.items():
+        table[value] = codes.setdefault(members, len(codes))
+    return volume.with_array(_narrow(table)[volume.array])
+
+
+def _narrow(table: np.ndarray) -> np.ndarray:
+    return table.astype(np.uint8) if int(table.max(initial=0)) < 256 else table
+
+
+def mask_folders(folder: Path) -> dict[str, list[Path]]:
+    """Return the volumes below each sub-folder, by its name: how tools lay masks per structure.
+
+    Args:
+        folder: predictions or references.
+    """
+    found: dict[str, list[Path]] = {}
+    for path in sorted(folder.iterdir()):
+        if path.is_dir() and not path.name.startswith(HIDDEN):
+            files = [
+                each
+                for each in sorted(path.rglob("*"))
+                if stem_and_ending(each.name) is not None
+                and not any(part.startswith(HIDDEN) for part in each.relative_to(path).parts)
+            ]
+            if files:
+                found[path.name] = files
+    return found
+
+
+def structure(path: Path) -> str:
+    """The structure that a mask shows, by its file's name."""
+    parts = stem_and_ending(path.name)
+    return path.name if parts is None else parts[0]
+
+
+def structures_of(cases: Mapping[str, Sequence[Path]]) -> list[str]:
+    """Return the structures of a folder of masks, sorted, where nobody names them.
+
+    In each case it is the folder with most volumes that holds the masks: images and combined maps lie beside
+    or above it.
+    """
+    names: set[str] = set()
+    for files in cases.values():
+        by_folder: dict[Path, list[Path]] = {}
+        for path in files:
+            by_folder.setdefault(path.parent, []).append(path)
+        names.update(structure(path) for path in max(by_folder.values(), key=len))
+    return sorted(names)
+
+
+def named_masks(
+    case: str, files: Iterable[Path], names: Mapping[str, Member]
+) -> tuple[dict[Member, Path], list[str]]:
+    """Return the mask of each member, and the names of files that show none.
+
+    Args:
+        case: its id, for messages.
+        files: the volumes of the case.
+        names: name of a structure, in small letters -> member.
+
+    Raises:
+        SegbenchError: SB216 for two files of one structure.
+    """
+    chosen: dict[Member, Path] = {}
+    others: list[str] = []
+    for path in files:
+        member = names.get(structure(path).lower())
+        if member is None:
+            others.append(path.name)
+        elif member in chosen:
+            raise SegbenchError(
+                "SB216",
+                f"two masks of {structure(path)} for case {case}",
+                path=path.parent,
+                case=case,
+                details=[str(chosen[member]), str(path)],
+            )
+        else:
+            chosen[member] = path
+    return chosen, others
+
+
+def without_mask(regions: Mapping[str, Sequence[int]], members: Collection[Member]) -> list[str]:
+    """Return the regions that have neither a mask of their own nor one of each of their labels."""
+    return [
+        name
+        for name, labels in regions.items()
+        if name not in members and not all(label in members for label in labels)
+    ]
