@@ -13,9 +13,9 @@ if TYPE_CHECKING:
     from segbench import report
     from segbench.cards import load_dataset_card, load_model_card
     from segbench.networks import build_network
-    from segbench.pipeline.api import evaluate, run
     from segbench.report import load_results
     from segbench.report.analysis.compare import compare
+    from segbench.runs.api import evaluate, run
 
 __all__ = [
     "build_network",
@@ -31,11 +31,11 @@ __all__ = [
 _HOME = {
     "build_network": "segbench.networks",
     "compare": "segbench.report.analysis.compare",
-    "evaluate": "segbench.pipeline.api",
+    "evaluate": "segbench.runs.api",
     "load_dataset_card": "segbench.cards",
     "load_model_card": "segbench.cards",
     "load_results": "segbench.report",
-    "run": "segbench.pipeline.api",
+    "run": "segbench.runs.api",
 }
 
 

@@ -20,7 +20,7 @@ def cell(
 ) -> int:
     """Run the stages of one planned cell; idempotent, holds a lease."""
     from segbench.launch.command import stop_with_parent
-    from segbench.pipeline.runner import look_at_cell, run_cell
+    from segbench.runs.runner import look_at_cell, run_cell
 
     stop_with_parent()
     if first_look:

@@ -12,8 +12,8 @@ from segbench.core import console
 from segbench.core.environment import results_dir
 
 if TYPE_CHECKING:
-    from segbench.pipeline.matrix import Outcome
     from segbench.report import ReportResult
+    from segbench.runs.drive import Outcome
 
 MODELS = ("nnunet-tiny", "segmamba-v2-tiny")
 DATASET = "phantom-brats"
@@ -31,10 +31,10 @@ def demo(
     """
     from segbench.cards.protocol import parse_setting
     from segbench.cli.report import print_findings
-    from segbench.pipeline.context import Execution
-    from segbench.pipeline.matrix import run_plan
-    from segbench.pipeline.plan import Request, make_plan
     from segbench.report import build_report
+    from segbench.runs.cell import Execution
+    from segbench.runs.drive import run_plan
+    from segbench.runs.plan import Request, make_plan
 
     runs, data_dir = results_dir(settings().results), settings().data_dir
     request = Request(

@@ -88,7 +88,7 @@ def _metrics() -> Table:
 
 def _runs() -> Table:
     from segbench.core.environment import results_dir
-    from segbench.pipeline.status import read_status
+    from segbench.runs.status import read_status
 
     report = read_status(results_dir(settings().results))
     rows = [[cell.run_id, cell.state] for cell in report.cells]

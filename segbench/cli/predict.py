@@ -64,9 +64,9 @@ def _weights_of(names: Sequence[str], results: Path) -> list[Path]:
     Raises:
         SegbenchError: SB101 unknown run, SB104 a run without weights.
     """
-    from segbench.pipeline.build import FINAL_WEIGHTS
-    from segbench.pipeline.rerun import find_run
     from segbench.records.store import find_runs
+    from segbench.runs.build import FINAL_WEIGHTS
+    from segbench.runs.rerun import find_run
 
     folders: list[Path] = []
     for name in names:

@@ -13,10 +13,9 @@ from segbench.core.catalogue import ExitCode
 
 if TYPE_CHECKING:
     from segbench.launch import LauncherChoice
-    from segbench.pipeline.cell import Plan
-    from segbench.pipeline.context import Execution
-    from segbench.pipeline.matrix import Outcome
-    from segbench.pipeline.trial import Smoke
+    from segbench.runs.cell import Execution, Plan
+    from segbench.runs.drive import Outcome
+    from segbench.runs.trial import Smoke
 
 Text = str | None
 Texts = list[str] | None
@@ -99,9 +98,9 @@ def run(
     """
     from segbench.cli.tables.plan import print_plan, within_budget
     from segbench.launch import LauncherChoice
-    from segbench.pipeline.context import Execution
-    from segbench.pipeline.forecast import with_probes
-    from segbench.pipeline.plan import check_ranks, in_order
+    from segbench.runs.cell import Execution
+    from segbench.runs.plan import check_ranks, in_order
+    from segbench.runs.trial import with_probes
 
     choice = LauncherChoice(
         launcher, max_parallel, retries, wait, slurm=tuple(slurm or ()), ray_address=ray_address
@@ -146,9 +145,8 @@ def _plan(
     """The plan of what was asked for; says which datasets are absent and whose code has changed."""
     from segbench.cards.protocol import parse_setting
     from segbench.data.opening import in_one_table
-    from segbench.pipeline.api import make_request
-    from segbench.pipeline.code import code_news
-    from segbench.pipeline.plan import make_plan
+    from segbench.runs.api import make_request
+    from segbench.runs.plan import code_news, make_plan
 
     folds = split_list(fold) or ["0"]
     request = make_request(
@@ -176,7 +174,7 @@ def _plan(
 def _run(plan: Plan, chosen: Plan, execution: Execution, choice: LauncherChoice, fresh: str | None) -> int:
     """Run what was chosen of the plan, show how each cell ended, and give the exit status."""
     from segbench.core.environment import results_dir
-    from segbench.pipeline.matrix import run_plan
+    from segbench.runs.drive import run_plan
 
     outcome = run_plan(
         chosen,
@@ -197,7 +195,7 @@ def _run(plan: Plan, chosen: Plan, execution: Execution, choice: LauncherChoice,
 
 
 def _summary(outcome: Outcome) -> Iterator[str]:
-    from segbench.pipeline.matrix import summary_rows
+    from segbench.runs.drive import summary_rows
 
     header = ["model", "dataset", "fold", "seed", "state", "region", "cases", "Dice", "HD95 mm", "NSD"]
     yield from console.table_lines(header, summary_rows(outcome.cells), right=(6, 7, 8, 9))
@@ -214,7 +212,7 @@ def gpus_wanted(device: str, *, per_cell: int = 1) -> int:
 
 def _smoke(plan: Plan, execution: Execution) -> int:
     """Let each model overfit one case; exit 6 when one cannot."""
-    from segbench.pipeline.trial import smoke
+    from segbench.runs.trial import smoke
 
     results = smoke(plan.cells, execution)
     show({"smoke": [{**asdict(r), "passed": r.passed} for r in results]}, _smoke_lines(results))
@@ -222,7 +220,7 @@ def _smoke(plan: Plan, execution: Execution) -> int:
 
 
 def _smoke_lines(results: Sequence[Smoke]) -> Iterator[str]:
-    from segbench.pipeline.trial import SMOKE_DICE
+    from segbench.runs.trial import SMOKE_DICE
 
     rows = [
         [

@@ -122,8 +122,8 @@ def _error(code: str) -> None:
 
 
 def _run(name: str) -> None:
-    from segbench.pipeline.rerun import find_run, rerun_command
     from segbench.records import read_run
+    from segbench.runs.rerun import find_run, rerun_command
 
     folder = find_run(name, results_dir(settings().results))
     record = read_run(folder).model_dump(mode="json", by_alias=True, exclude_none=True)
@@ -131,8 +131,8 @@ def _run(name: str) -> None:
 
 
 def _difference(name: str, other: str) -> None:
-    from segbench.pipeline.rerun import deciding, difference_lines, differences, find_run
     from segbench.records import read_run
+    from segbench.runs.rerun import deciding, difference_lines, differences, find_run
 
     results = results_dir(settings().results)
     one, two = (read_run(find_run(each, results)) for each in (name, other))

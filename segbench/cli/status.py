@@ -14,7 +14,7 @@ from segbench.core.environment import results_dir
 from segbench.core.text import count
 
 if TYPE_CHECKING:
-    from segbench.pipeline.status import StatusReport
+    from segbench.runs.status import StatusReport
 
 
 def status(watch: Annotated[bool, option("--watch", "Print again every ten seconds.")] = False) -> int:
@@ -22,7 +22,7 @@ def status(watch: Annotated[bool, option("--watch", "Print again every ten secon
 
     Example: segbench status --results results/runs
     """
-    from segbench.pipeline.status import read_status
+    from segbench.runs.status import read_status
 
     while True:
         report = read_status(results_dir(settings().results))

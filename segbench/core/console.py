@@ -186,6 +186,10 @@ def _lines(title: str, unit: str) -> Callable[[Tracker, float, str], None]:
     return tell
 
 
+def _say_nothing(*_: object) -> None:
+    """A tracker that nobody watches."""
+
+
 @contextmanager
 def progress(title: str, total: float, *, unit: str = "cases", before: float = 0.0) -> Generator[Tracker]:
     """Show progress with rate and time left on stderr: a bar on a terminal, sparse lines elsewhere.

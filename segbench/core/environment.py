@@ -9,6 +9,7 @@ import subprocess
 import sys
 from collections.abc import Generator
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
 
@@ -159,6 +160,11 @@ def git_state(folder: Path) -> dict[str, object] | None:
         return None
     changes = git("status", "--porcelain", "--untracked-files=no")
     return {"commit": commit, "dirty": bool(changes)}
+
+
+def now() -> str:
+    """The time in UTC to the second, ISO 8601."""
+    return datetime.now(UTC).isoformat(timespec="seconds")
 
 
 def tilde(path: Path | str) -> str:

@@ -1,7 +1,8 @@
 """A small pool of processes that keeps order, names what a dead worker was doing, and tries that once more.
 
 `concurrent.futures` and torch's loader both answer a killed worker with "a process died": not which task, not
-which signal. Here each worker has its own pipe, so both are known. Processes are spawned, or forked from a
+which signal. Here each worker has its own pipe, so both are known. Answers are pickled: what is large goes
+through memory that both sides share (`patches.arena`). Processes are spawned, or forked from a
 clean process that was (a fork after torch has started threads can hang for ever). They ignore SIGINT (the
 parent decides), end when their pipe closes, and use one BLAS thread each.
 """
@@ -20,16 +21,13 @@ from multiprocessing.connection import wait
 from types import ModuleType
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
-
 from segbench.core.environment import BLAS_VARIABLES
 from segbench.core.errors import SegbenchError
 
-__all__ = ["ordered_map"]
+__all__ = ["TASKS_OF_A_WORKER", "ordered_map"]
 
-# Tasks a worker may be ahead of the one that is waited for.
-_AHEAD = 2
+TASKS_OF_A_WORKER = 3
+"""Tasks that are taken for each worker: the one at work, and two that are done or next."""
 _ATTEMPTS = 2
 _THREAD_VARIABLES = (*BLAS_VARIABLES, "BLOSC_NTHREADS")
 
@@ -113,7 +111,7 @@ class _Pool:
     def run(self, tasks: Iterator[Any]) -> Iterator[tuple[Any, Any, Exception | None]]:
         order: deque[_Job] = deque()
         waiting: deque[_Job] = deque()
-        limit = self.size * (1 + _AHEAD)
+        limit = self.size * TASKS_OF_A_WORKER
         exhausted = False
         while True:
             while not exhausted and len(order) < limit:
@@ -152,7 +150,6 @@ class _Pool:
             context.set_forkserver_preload([__name__, *self.preload])
         their_tasks, our_tasks = context.Pipe(duplex=False)
         our_answers, their_answers = context.Pipe(duplex=False)
-        _widen(our_answers)
         process = context.Process(
             target=_serve,
             # A fork has the environment of the process it was forked from, which may be of yesterday.
@@ -189,7 +186,7 @@ class _Pool:
             job = worker.job
             assert job is not None
             try:
-                job.result, job.error = _receive(worker.answers)
+                job.result, job.error = worker.answers.recv()
             except (EOFError, OSError):
                 self._replace_dead_worker(index, waiting)
             else:
@@ -258,13 +255,6 @@ def _main_left_out(function: Callable[[Any], Any]) -> Iterator[None]:
         sys.modules["__main__"] = main
 
 
-@dataclass(frozen=True, slots=True)
-class _Arrays:
-    """Announces arrays whose bytes follow on the pipe as they are: shape and type of each."""
-
-    headers: tuple[tuple[tuple[int, ...], str], ...]
-
-
 def _serve(tasks: Any, answers: Any, function: Callable[[Any], Any], environment: Mapping[str, str]) -> None:
     """A worker's life: take a task, answer, until the pipe closes."""
     os.environ.update(environment)
@@ -280,56 +270,9 @@ def _serve(tasks: Any, answers: Any, function: Callable[[Any], Any], environment
         except Exception as raised:  # travels to the parent, which decides
             result, error = None, raised
         try:
-            _send(answers, result, error)
+            answers.send((result, error))
         except OSError:
             return
-
-
-def _send(pipe: Any, result: Any, error: Exception | None) -> None:
-    """Answer; arrays go as raw bytes, which saves three copies of a patch on the way."""
-    plain = isinstance(result, tuple) and all(isinstance(part, np.ndarray) for part in result)
-    if not plain or not hasattr(os, "readv"):
-        pipe.send((result, error))
-        return
-    pipe.send(_Arrays(tuple((part.shape, part.dtype.str) for part in result)))
-    for part in result:
-        view = np.ascontiguousarray(part).reshape(-1).view(np.uint8).data
-        done = 0
-        while done < len(view):
-            done += os.write(pipe.fileno(), view[done:])
-
-
-def _receive(pipe: Any) -> tuple[Any, Exception | None]:
-    """What `_send` sent.
-
-    Raises:
-        EOFError: the worker died before or while it answered.
-    """
-    message = pipe.recv()
-    if not isinstance(message, _Arrays):
-        return message
-    arrays: list[npt.NDArray[Any]] = []
-    for shape, dtype in message.headers:
-        array = np.empty(shape, dtype=np.dtype(dtype))
-        view = array.reshape(-1).view(np.uint8).data
-        done = 0
-        while done < len(view):
-            count = os.readv(pipe.fileno(), [view[done:]])
-            if count == 0:
-                raise EOFError
-            done += count
-        arrays.append(array)
-    return tuple(arrays), None
-
-
-def _widen(pipe: Any) -> None:
-    """Ask for the largest pipe a user may have (1 MiB on Linux): fewer turns between writer and reader."""
-    try:
-        import fcntl
-
-        fcntl.fcntl(pipe.fileno(), fcntl.F_SETPIPE_SZ, 1 << 20)
-    except (ImportError, AttributeError, OSError):
-        return
 
 
 def _die_with_parent() -> None:

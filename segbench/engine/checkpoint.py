@@ -156,7 +156,9 @@ def restore(checkpoint: Checkpoint, network: nn.Module, optimiser: torch.optim.O
             for key, tensor in checkpoint.optimiser.items():
                 if key.startswith(prefix) and "." not in key[len(prefix) :]:
                     slot = key[len(prefix) :]
-                    slots[slot] = tensor if slot == "step" else tensor.to(parameter.device)
+                    # The count of steps stays here, unless one kernel updates everything on the device.
+                    here = slot == "step" and not group.get("fused")
+                    slots[slot] = tensor if here else tensor.to(parameter.device)
             slots |= {k[len(prefix) :]: v for k, v in scalars.items() if k.startswith(prefix)}
             if slots:
                 optimiser.state[parameter] = slots
@@ -198,6 +200,8 @@ def set_random_states(states: dict[str, Any]) -> None:
         saved = [_state_tensor(text) for text in states["torch_cuda"]]
         if len(saved) == torch.cuda.device_count():
             torch.cuda.set_rng_state_all(saved)
+        # Rank 0 wrote them, and drew on its own device; every rank draws as rank 0 does, each on its own.
+        torch.cuda.set_rng_state(saved[0])
 
 
 def _state_tensor(text: str) -> Tensor:

@@ -3,14 +3,24 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Generator
+from contextlib import contextmanager
 
 import torch
 
 from segbench.core.environment import thread_count
-from segbench.core.errors import BackendUnavailable
+from segbench.core.errors import BackendUnavailable, SegbenchError
 from segbench.engine.precision import allow_tf32
 
-__all__ = ["choose_device", "determinism_level", "prepare_device", "set_determinism"]
+__all__ = [
+    "choose_device",
+    "determinism_level",
+    "nondeterminism_as_error",
+    "prepare_device",
+    "set_determinism",
+]
+
+_NOT_DETERMINISTIC = "does not have a deterministic implementation"
 
 
 def choose_device(name: str) -> torch.device:
@@ -43,6 +53,26 @@ def set_determinism(level: str, device: torch.device) -> str:
     elif level == "none":
         torch.backends.cudnn.benchmark = True
     return level
+
+
+@contextmanager
+def nondeterminism_as_error() -> Generator[None]:
+    """Context in which an operation that the level `bitwise` does not allow is an error with a way out.
+
+    Raises:
+        SegbenchError: SB104.
+    """
+    try:
+        yield
+    except RuntimeError as error:
+        if _NOT_DETERMINISTIC not in str(error):
+            raise
+        operation = str(error).partition(_NOT_DETERMINISTIC)[0].strip()
+        raise SegbenchError(
+            "SB104",
+            f"determinism.level = bitwise: {operation} has no deterministic form on this device",
+            mend="--set determinism.level=seeded",
+        ) from error
 
 
 def determinism_level(level: str, device: torch.device) -> str:

@@ -1,6 +1,6 @@
-"""From a network's logits to labels on the grid of the scan: exact, and without the dense tensor.
+"""From a network's logits to labels on the grid of the image: exact, and without the dense tensor.
 
-Dense export makes K classes x scan voxels of floats and is what exhausts memory elsewhere. Here a voxel whose
+Dense export makes K classes x image voxels of floats, which exhausts memory elsewhere. Here a voxel whose
 2 x 2 x 2 source corners agree takes their label (an interpolated value is a convex combination, so the class
 that is largest at every corner is largest between them) and only the others, about 1 %, are interpolated.
 Logits may come plane by plane (`PlaneExporter`), so that nothing larger than the label map is ever whole.
@@ -20,19 +20,11 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from segbench.volumes import Volume
 from segbench.volumes.geometry import Orientation
 from segbench.volumes.linear import AxisTaps, decide_labels
 from segbench.volumes.resample import nearest_index
 
-__all__ = [
-    "PlaneExporter",
-    "export_case",
-    "export_grid",
-    "labels_from_logits",
-    "stored_grid",
-    "to_stored_grid",
-]
+__all__ = ["PlaneExporter", "export_grid", "labels_from_logits", "to_stored_grid"]
 
 Labels = npt.NDArray[np.uint8 | np.uint16]
 Shape = Sequence[int]
@@ -223,47 +215,14 @@ def _interpolate(
 
 
 def export_grid(properties: Mapping[str, Any]) -> tuple[tuple[int, ...], int | None]:
-    """Shape of the cropped scan before preparation resampled it, and the axis to pick planes along."""
+    """Shape of the cropped image before preparation resampled it, and the axis to pick planes along."""
     return tuple(properties["shape_before"]), properties["nearest_axis_back"]
-
-
-def export_case(
-    logits: Tensor | npt.NDArray[np.float32],
-    properties: Mapping[str, Any],
-    like: Volume | None = None,
-    *,
-    regions: Sequence[int] | None = None,
-    values: Sequence[int] | None = None,
-) -> Labels:
-    """Label map (z, y, x) on the stored grid of the case, ready for `write_label_map`.
-
-    Args:
-        logits: (K, z, y, x) on the prepared grid.
-        properties: `PreparedCase.properties` of the case.
-        like: The stored scan; when given, its shape is checked.
-        regions: See `labels_from_logits`.
-        values: Label value of each class where classes are not 0, 1, 2, ...
-
-    Raises:
-        ValueError: logits on another grid than the properties', or `like` of another shape.
-    """
-    if tuple(logits.shape[1:]) != tuple(properties["shape_after"]):
-        raise ValueError(
-            f"logits on {tuple(logits.shape[1:])}, the case was prepared on {properties['shape_after']}"
-        )
-    if like is not None and list(like.shape_zyx) != list(properties["original_shape"]):
-        raise ValueError(
-            f"scan of shape {like.shape_zyx}, the case was prepared from {properties['original_shape']}"
-        )
-    shape, nearest_axis = export_grid(properties)
-    labels = labels_from_logits(logits, shape, nearest_axis=nearest_axis, regions=regions)
-    return to_stored_grid(labels, properties, values=values)
 
 
 def to_stored_grid(
     labels: Labels, properties: Mapping[str, Any], *, values: Sequence[int] | None = None
 ) -> Labels:
-    """A label map of the cropped scan in canonical axes, back in the stored grid: pasted, then turned.
+    """A label map of the cropped image in canonical axes, back in the stored grid: pasted, then turned.
 
     Args:
         labels: (z, y, x) of `properties["shape_before"]`.
@@ -278,17 +237,3 @@ def to_stored_grid(
     axes, flips = properties["orientation"]["axes"], properties["orientation"]["flips"]
     turn = Orientation((axes[0], axes[1], axes[2]), (flips[0], flips[1], flips[2]))
     return turn.inverse.apply(whole)
-
-
-def stored_grid(properties: Mapping[str, Any]) -> Volume:
-    """The stored grid of a case without its voxels, for `write_label_map(..., like=...)`."""
-    shape = tuple(properties["original_shape"])
-    spacing = properties["original_spacing_mm"]
-    return Volume(
-        np.broadcast_to(np.uint8(0), shape),
-        (spacing[0], spacing[1], spacing[2]),
-        np.asarray(properties["affine"], dtype=np.float64),
-        sform_code=properties["sform_code"],
-        qform_code=properties["qform_code"],
-        unit=properties["unit"],
-    )

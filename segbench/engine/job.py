@@ -16,7 +16,7 @@ from segbench.core.interrupt import StopRequest
 from segbench.engine.losses import SegmentationLoss
 from segbench.engine.ranks import ALONE, Ranks
 
-__all__ = ["TrainResult", "TrainingBatch", "TrainingJob"]
+__all__ = ["TrainResult", "TrainingBatch", "TrainingJob", "check_split"]
 
 
 class TrainingBatch(Protocol):
@@ -36,7 +36,7 @@ class TrainingJob:
         build: Builds the network with its initial weights; the same every time.
         batches: `batches(first, last)` yields this rank's share of steps first..last-1, each a function of
             seed and step.
-        transform: Augments (image, labels) of a batch on the training device.
+        transform: Makes one tensor each of a batch's images and labels, augmented, where they are.
         loss: The objective.
         protocol: Resolved for the model's family.
         folder: The run folder (checkpoints/ and epochs.jsonl go there).
@@ -60,7 +60,7 @@ class TrainingJob:
 
     build: Callable[[], nn.Module]
     batches: Callable[[int, int], Iterable[TrainingBatch]]
-    transform: Callable[[Tensor, Tensor, Any], tuple[Tensor, Tensor]]
+    transform: Callable[[Any, Any, Any], tuple[Tensor, Tensor]]
     loss: SegmentationLoss
     protocol: BenchProtocol
     folder: Path
@@ -93,3 +93,20 @@ class TrainResult:
     checkpoint: Path
     step_seconds: float | None = None
     scans: frozenset[str] = frozenset()
+
+
+def check_split(protocol: BenchProtocol, ranks: Ranks) -> None:
+    """Every rank and every accumulated part must get the same share of the batch.
+
+    Raises:
+        SegbenchError: SB104.
+    """
+    batch, parts = protocol.sampling.batch_size, protocol.train.accumulate
+    pieces = parts * ranks.world
+    if batch < ranks.world or (parts > 1 and batch % pieces):
+        raise SegbenchError(
+            "SB104",
+            f"a batch of {batch} cannot be split over {ranks.world} processes and {parts} accumulated parts",
+            expected=f"a multiple of {pieces}" if parts > 1 else f"at least {ranks.world}",
+            found=batch,
+        )

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 
 import torch
 from torch import Tensor
@@ -74,10 +75,8 @@ class SegmentationLoss:
         return cross_entropy, 1 - self._dice(log_p.exp()[:, 1:], one_hot[:, 1:], keep)
 
     def _region_terms(self, logits: Tensor, labels: Tensor, keep: Tensor) -> tuple[Tensor, Tensor]:
-        target = torch.stack(
-            [torch.isin(labels, torch.tensor(c, device=labels.device)).float() for c in self.regions or ()],
-            dim=1,
-        )
+        classes = _classes_of(self.regions or (), labels.device)
+        target = torch.stack([torch.isin(labels, each).float() for each in classes], dim=1)
         bce = functional.binary_cross_entropy_with_logits(logits, target, reduction="none").mean(dim=1)
         return self._mean_over_voxels(bce, keep), 1 - self._dice(logits.sigmoid(), target, keep)
 
@@ -89,6 +88,12 @@ class SegmentationLoss:
 
     def _sum(self, own: Tensor) -> Tensor:
         return own if self.total is None else self.total(own)
+
+
+@lru_cache(maxsize=8)
+def _classes_of(regions: tuple[tuple[int, ...], ...], device: torch.device) -> tuple[Tensor, ...]:
+    """The classes of each region on a device, made once: a tensor made from numbers waits for the device."""
+    return tuple(torch.tensor(classes, device=device) for classes in regions)
 
 
 def soft_dice(
@@ -132,7 +137,7 @@ def constant_predictor_loss(loss: SegmentationLoss, labels_BDHW: Tensor, channel
         counts = counts if loss.total is None else loss.total(counts)
         logits = (counts / counts.sum()).clamp_min(1e-6).log()
     else:
-        regions = [torch.tensor(classes, device=labels.device) for classes in loss.regions]
+        regions = _classes_of(loss.regions, labels.device)
         inside = torch.stack([torch.isin(labels, classes).double().sum() for classes in regions])
         voxels = torch.tensor(float(labels.numel()), dtype=torch.float64, device=labels.device)
         if loss.total is not None:

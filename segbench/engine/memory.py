@@ -10,13 +10,14 @@ import torch
 from segbench.core.errors import SegbenchError
 from segbench.core.faults import InjectedOutOfMemory
 
-__all__ = ["out_of_memory", "peak_memory", "want_of_memory_is_a_result"]
+__all__ = ["is_out_of_memory", "oom_as_error", "out_of_memory", "peak_memory"]
 
-_WORDS = ("out of memory", "can't allocate memory")
+_WORDS = ("out of memory", "can't allocate memory", "cannot allocate memory", "not enough memory",
+          "defaultcpuallocator", "cudnn_status_alloc_failed", "cublas_status_alloc_failed")  # fmt: skip
 
 
 @contextmanager
-def want_of_memory_is_a_result(device: torch.device) -> Generator[None]:
+def oom_as_error(device: torch.device) -> Generator[None]:
     """Context in which running out of memory, on the device or in this process, is SB504.
 
     Raises:
@@ -24,12 +25,17 @@ def want_of_memory_is_a_result(device: torch.device) -> Generator[None]:
     """
     try:
         yield
-    except (torch.cuda.OutOfMemoryError, InjectedOutOfMemory, MemoryError) as error:  # its name before 2.5
-        raise out_of_memory(device) from error
-    except RuntimeError as error:  # the CPU's allocator has no type of its own
-        if any(words in str(error).lower() for words in _WORDS):
+    except (RuntimeError, InjectedOutOfMemory, MemoryError) as error:
+        if is_out_of_memory(error):
             raise out_of_memory(device) from error
         raise
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an exception means that memory ran out, by its type or by what the libraries write."""
+    if isinstance(error, MemoryError | InjectedOutOfMemory | torch.cuda.OutOfMemoryError):
+        return True  # the last under its name before torch 2.5
+    return isinstance(error, RuntimeError) and any(words in str(error).lower() for words in _WORDS)
 
 
 def out_of_memory(device: torch.device) -> SegbenchError:

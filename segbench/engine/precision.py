@@ -24,6 +24,17 @@ def usable_precision(precision: Precision, device: torch.device) -> Precision:
     return precision
 
 
+def precision_note(precision: Precision, device: torch.device) -> str | None:
+    """What to say where a device does not compute in the precision that the protocol asks for."""
+    if device.type != "cuda" or usable_precision(precision, device) == precision:
+        return None
+    card = torch.cuda.get_device_name(device)
+    return (
+        f"warning[SB502]: {card} has no {precision} units: float32 is used, with twice the memory and no "
+        "tensor cores; --set train.precision=fp16 uses them"
+    )
+
+
 def autocast(precision: Precision, device: torch.device) -> Callable[[], AbstractContextManager[Any]]:
     """A maker of contexts in which a network runs in a precision."""
     if precision == "fp32":

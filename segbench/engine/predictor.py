@@ -31,7 +31,7 @@ Axis = Literal["z", "y", "x"]
 # Planes that leave the ring at once: their normalised copy stays small.
 _PLANES_AT_ONCE = 8
 # Smallest weight of a window's corner, as a share of its centre's.
-_IMPORTANCE_FLOOR = 1e-3
+_LEAST_IMPORTANCE = 1e-3
 
 
 def window_starts(length: int, window: int, overlap: float) -> list[int]:
@@ -69,7 +69,7 @@ def importance_map(
             offsets = torch.arange(n, dtype=torch.float32, device=device) - (n - 1) / 2
             line = torch.exp(-0.5 * (offsets / (sigma_scale * n)) ** 2)
         weights = weights[..., None] * line
-    weights = weights.clamp_min(max(float(weights.min()), _IMPORTANCE_FLOOR))
+    weights = weights.clamp_min(max(float(weights.min()), _LEAST_IMPORTANCE))
     return weights / weights.max()
 
 
@@ -143,7 +143,7 @@ def predict_planes(
     members = [networks] if isinstance(networks, nn.Module) else list(networks)
     device = torch.device(device)
     images = image if isinstance(image, list | tuple) else [image] * len(members)
-    sources = [torch.as_tensor(one) for one in images]
+    sources = [_at_hand(one, device) for one in images]
     source = sources[0] if sources else torch.empty(0)
     if source.ndim != 4 or len(patch) != 3 or not members:
         raise ValueError(
@@ -157,7 +157,7 @@ def predict_planes(
     weights = importance_map(plan.window, importance=importance, sigma_scale=sigma_scale, device=device)
     flips = _flips(mirror_axes)
     rings = [_Ring(num_outputs, plan, device) for _ in members]
-    # One buffer for all planes: many short-lived ones would grow the heap with the scan.
+    # One buffer for all planes: many short-lived ones would grow the heap with the case.
     buffers = [
         torch.empty((num_outputs, planes_at_once, *plan.shape[1:]), dtype=torch.float32, device=device)
         for _ in members
@@ -185,6 +185,12 @@ def predict_planes(
         for ring in rings:
             ring.clear(z, following)
         coverage.clear(z, following)
+
+
+def _at_hand(image: Image, device: torch.device) -> Tensor:
+    """The image as a tensor; for CUDA in page-locked memory, from where a copy does not wait."""
+    tensor = torch.as_tensor(image)
+    return tensor.pin_memory() if device.type == "cuda" and not tensor.is_cuda else tensor
 
 
 def predict_logits(
@@ -270,7 +276,7 @@ def predict_case(
 
 
 class _Ring:
-    """Weighted sums (K, P_z, Y, X): plane z of the scan lies at z modulo P_z, so nothing is ever moved."""
+    """Weighted sums (K, P_z, Y, X): plane z of the image lies at z modulo P_z, so nothing is ever moved."""
 
     def __init__(self, outputs: int, plan: _Plan, device: torch.device) -> None:
         self.depth = plan.window[0]
@@ -349,9 +355,15 @@ class _Windows:
         places = [(y, x) for y in self.plan.starts[1] for x in self.plan.starts[2]]
         views = [(place, flip) for place in places for flip in self.flips]
         total: Tensor | None = None
+        at_hand: tuple[tuple[int, int], Tensor] | None = None  # a window is brought once for all its views
         for at in range(0, len(views), self.batch):
             chunk = views[at : at + self.batch]
-            stacked = torch.stack([_flipped(self._cut(z, *place), flip) for place, flip in chunk])
+            turned_views: list[Tensor] = []
+            for place, flip in chunk:
+                if at_hand is None or at_hand[0] != place:
+                    at_hand = (place, self._cut(z, *place))
+                turned_views.append(_flipped(at_hand[1], flip))
+            stacked = torch.stack(turned_views)
             for (place, flip), logits in zip(chunk, self._forward(stacked), strict=True):
                 turned = _flipped(logits, flip)
                 total = turned if total is None or flip == self.flips[0] else total + turned
@@ -359,7 +371,7 @@ class _Windows:
                     yield (*place, total)
 
     def _cut(self, z: int, y: int, x: int) -> Tensor:
-        """One window (C, *window) on the device; 0 beyond the scan."""
+        """One window (C, *window) on the device; 0 beyond the image."""
         cut, pads = [], []
         for first, length, before, extent in zip(
             (z, y, x), self.plan.window, self.plan.before, self.plan.shape, strict=True
@@ -367,7 +379,7 @@ class _Windows:
             low, high = first - before, first - before + length
             cut.append(slice(max(low, 0), min(high, extent)))
             pads.append((max(-low, 0), max(high - extent, 0)))
-        window = self.image[(slice(None), *cut)].to(self.device, torch.float32)
+        window = self.image[(slice(None), *cut)].to(self.device, torch.float32, non_blocking=True)
         if any(any(pair) for pair in pads):
             window = F.pad(window, [n for pair in reversed(pads) for n in pair])
         return window

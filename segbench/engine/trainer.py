@@ -6,7 +6,7 @@ What is special here:
 - nothing in the loop reads the clock to decide a number; checkpoint times do not change results;
 - several ranks share the global batch, and the loss is that of the global batch on each of them;
 - a non-finite loss or gradient skips the update and is counted; too many roll back once, then the cell fails;
-- where only fp16's loss scale made a gradient infinite, the update is skipped too, but that is no fault;
+- where only fp16's loss scale made a gradient infinite, the update is skipped too, but that is not a fault;
 - out of memory is a result: the batch is never changed.
 """
 
@@ -16,7 +16,7 @@ import math
 import signal
 import time
 from collections.abc import Callable
-from contextlib import nullcontext
+from contextlib import closing, nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -24,7 +24,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from segbench.cards.protocol import Protocol as BenchProtocol
 from segbench.core.atomic import atomic_write
 from segbench.core.errors import SegbenchError
 from segbench.core.faults import InjectedNaN, fault
@@ -32,12 +31,13 @@ from segbench.core.hashing import sha256_bytes
 from segbench.core.interrupt import Interrupted
 from segbench.engine.activations import checkpoint_activations
 from segbench.engine.checkpoint import Checkpoint, load_last, restore, save_checkpoint
-from segbench.engine.job import TrainingBatch, TrainingJob, TrainResult
+from segbench.engine.device import nondeterminism_as_error
+from segbench.engine.feed import DeviceBatch, feed
+from segbench.engine.job import TrainingJob, TrainResult, check_split
 from segbench.engine.losses import constant_predictor_loss
-from segbench.engine.memory import peak_memory, want_of_memory_is_a_result
+from segbench.engine.memory import oom_as_error, peak_memory
 from segbench.engine.optimiser import build_optimiser
 from segbench.engine.precision import autocast, usable_precision
-from segbench.engine.ranks import Ranks
 from segbench.engine.schedules import learning_rate, with_warmup
 from segbench.engine.state import EPOCH_SAMPLES, EpochRows, TrainingState
 from segbench.engine.watch import StepWatch
@@ -54,7 +54,7 @@ def train(job: TrainingJob) -> TrainResult:
         SegbenchError: SB402 diverged, SB504 out of memory, SB405 all checkpoints damaged, SB505 disk full,
             SB104 a batch that cannot be split as asked.
     """
-    with want_of_memory_is_a_result(job.device):
+    with oom_as_error(job.device), nondeterminism_as_error():
         run = _Run(job)
         with scans_used(run.scan) as scans:
             result = run.to_the_end()
@@ -64,7 +64,7 @@ def train(job: TrainingJob) -> TrainResult:
 class _Run:
     def __init__(self, job: TrainingJob) -> None:
         p = job.protocol
-        _check_split(p, job.ranks)
+        check_split(p, job.ranks)
         self.job = job
         self.ranks = job.ranks
         self.loss = replace(job.loss, total=job.ranks.total)
@@ -79,6 +79,7 @@ class _Run:
         self.watch = StepWatch(job.step_timeout, job.hung)
         self.state = TrainingState()
         self.saved_at_step = -1
+        self.last_saved = 0.0
         self._start()
 
     def _start(self) -> None:
@@ -160,8 +161,14 @@ class _Run:
             )
 
     def to_the_end(self) -> TrainResult:
-        began = last_saved = time.monotonic()
+        began = self.last_saved = time.monotonic()
         before, before_on_devices = self.state.seconds, self.state.device_seconds
+
+        def count_time() -> None:
+            passed = time.monotonic() - began
+            self.state.seconds = before + passed
+            self.state.device_seconds = before_on_devices + passed * self.ranks.world
+
         self.shared.train()
         with self.watch:
             if self.state.validation_due:
@@ -169,26 +176,14 @@ class _Run:
                 self._save()
             while self.state.step < self.steps:
                 self.watch.next_step("reading the first batch", counts=False)
-                for batch in self.job.batches(self.state.step, self.steps):
-                    rolled_back = self._step(batch)
-                    passed = time.monotonic() - began
-                    self.state.seconds = before + passed
-                    self.state.device_seconds = before_on_devices + passed * self.ranks.world
-                    stopping = self.ranks.any(self.job.stop.asked, self.job.device)
-                    self.state.validation_due = not rolled_back and self._must_validate()
-                    validated = self.state.validation_due and not stopping
-                    if validated:
-                        self._validate()
-                    due = time.monotonic() - last_saved >= self.job.checkpoint_minutes * 60
-                    if due or validated or stopping:
-                        self._save()
-                        last_saved = time.monotonic()
-                    if stopping:
-                        self._stop()
-                    after = f"reading the batch after step {self.state.step}"
-                    self.watch.next_step(after, counts=not validated)
-                    if rolled_back:
-                        break  # the loader starts again at the checkpoint's step
+                loader = self.job.batches(self.state.step, self.steps)
+                with closing(feed(loader, self.job.device)) as batches:
+                    for batch in batches:
+                        rolled_back = self._step(batch)
+                        count_time()
+                        self._after_step(rolled_back)
+                        if rolled_back:
+                            break  # the loader starts again at the checkpoint's step
             if self.saved_at_step != self.state.step:
                 self._save()
             self.ranks.wait()
@@ -203,12 +198,23 @@ class _Run:
             step_seconds=self.watch.step_s,
         )
 
-    def _stop(self) -> None:
-        """All ranks leave together, once the checkpoint is whole."""
-        self.ranks.wait()
-        raise Interrupted(self.job.stop.number or signal.SIGTERM)
+    def _after_step(self, rolled_back: bool) -> None:
+        """Validate, write a checkpoint and stop, each where it is due."""
+        stopping = self.ranks.any(self.job.stop.asked, self.job.device)
+        self.state.validation_due = not rolled_back and self._must_validate()
+        validated = self.state.validation_due and not stopping
+        if validated:
+            self._validate()
+        due = time.monotonic() - self.last_saved >= self.job.checkpoint_minutes * 60
+        if due or validated or stopping:
+            self._save()
+            self.last_saved = time.monotonic()
+        if stopping:  # all ranks leave together, once the checkpoint is whole
+            self.ranks.wait()
+            raise Interrupted(self.job.stop.number or signal.SIGTERM)
+        self.watch.next_step(f"reading the batch after step {self.state.step}", counts=not validated)
 
-    def _step(self, batch: TrainingBatch) -> bool:
+    def _step(self, batch: DeviceBatch) -> bool:
         """One update. True when training was rolled back instead."""
         job, p = self.job, self.job.protocol
         cases = ", ".join(str(plan.case) for plan in batch.plans)
@@ -218,9 +224,7 @@ class _Run:
             fault("step")
         except InjectedNaN:
             poisoned = True
-        image = torch.as_tensor(batch.image).to(job.device, non_blocking=True)
-        labels = torch.as_tensor(batch.labels).to(job.device, non_blocking=True)
-        image, labels = job.transform(image, labels, batch.plans)
+        image, labels = job.transform(batch.image, batch.labels, batch.plans)
         fraction = self.state.samples_seen / (self.steps * self.batch)
         rate = learning_rate(p.optimiser.lr, self.schedule, fraction) * self.state.lr_scale
         for group in self.optimiser.param_groups:
@@ -276,10 +280,11 @@ class _Run:
         self.scaler.update()
         rescaled = not finite and math.isfinite(loss) and 1.0 < scale > self.scaler.get_scale()
         if finite and self.ema is not None:
-            decay = p.train.ema_decay
-            for name, value in self.network.state_dict().items():
-                if value.is_floating_point():
-                    self.ema[name].lerp_(value.detach().float(), 1 - decay)
+            now = {k: v.detach() for k, v in self.network.state_dict().items() if v.is_floating_point()}
+            mean = [self.ema[name] for name in now]
+            torch._foreach_lerp_(  # type: ignore[attr-defined] - has no public name
+                mean, [v.float() for v in now.values()], 1 - p.train.ema_decay
+            )
         return loss, finite, rescaled
 
     def _count_non_finite(self) -> bool:
@@ -308,11 +313,11 @@ class _Run:
         if s.told_not_learning or s.step < max(100, self.steps // 50) or s.recent_loss is None:
             return
         s.told_not_learning = True
-        floor = constant_predictor_loss(self.loss, labels, self.job.channels)
+        constant = constant_predictor_loss(self.loss, labels, self.job.channels)
         loss = s.recent_loss  # the first steps of a network that does learn lie above a constant's
-        if loss >= floor:
+        if loss >= constant:
             self.job.warn(
-                f"warning[SB403]: loss {loss:.3f} after {s.samples_seen} samples, a constant {floor:.3f}"
+                f"warning[SB403]: loss {loss:.3f} after {s.samples_seen} samples, a constant {constant:.3f}"
             )
 
     def _maybe_row(self, rate: float) -> None:
@@ -419,19 +424,6 @@ class _Run:
             state=state,
             ema=self.ema,
             metadata=self.job.metadata,
-        )
-
-
-def _check_split(protocol: BenchProtocol, ranks: Ranks) -> None:
-    """Every rank and every accumulated part must get the same share of the batch."""
-    batch, parts = protocol.sampling.batch_size, protocol.train.accumulate
-    pieces = parts * ranks.world
-    if batch < ranks.world or (parts > 1 and batch % pieces):
-        raise SegbenchError(
-            "SB104",
-            f"a batch of {batch} cannot be split over {ranks.world} processes and {parts} accumulated parts",
-            expected=f"a multiple of {pieces}" if parts > 1 else f"at least {ranks.world}",
-            found=batch,
         )
 
 

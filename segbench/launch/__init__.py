@@ -7,18 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from segbench.core.errors import SegbenchError
-from segbench.launch.base import Capacity, JobRef, JobState, Launcher, Need
+from segbench.launch.base import Job, Launcher, Need
 
-__all__ = [
-    "LAUNCHERS",
-    "Capacity",
-    "JobRef",
-    "JobState",
-    "Launcher",
-    "LauncherChoice",
-    "Need",
-    "open_launcher",
-]
+__all__ = ["LAUNCHERS", "Job", "Launcher", "LauncherChoice", "Need", "open_launcher"]
 
 LAUNCHERS = ("local", "slurm", "ray")
 
@@ -74,7 +65,7 @@ def open_launcher(
         arguments: Further arguments of `segbench cell`.
 
     Raises:
-        SegbenchError: SB104 for flags that cannot be; SB502 when an extra or a cluster is absent.
+        SegbenchError: SB104 for flags that do not go together; SB502 when an extra or a cluster is absent.
     """
     choice.check()
     if choice.name == "slurm":

@@ -22,49 +22,46 @@ class Need:
         gpus: GPUs, 0 for a cell on the CPU.
         cores: Processor cores.
         threads: Threads for compute as planned; kept on workers with fewer cores, so that the numbers are.
-        memory_bytes: Memory of the host, None when nothing was measured.
         hours: Time limit to ask for (the forecast x 1.3), None when nothing was measured.
     """
 
     gpus: int = 0
     cores: int = 1
     threads: int = 1
-    memory_bytes: int | None = None
     hours: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
-class Capacity:
-    """What a launcher can run at a time: cells, GPUs for each, and the memory of the host in bytes."""
-
-    slots: int
-    devices_per_slot: int = 0
-    memory_bytes: int | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class JobRef:
-    """One started cell: its run folder and the launcher's own name for the job."""
-
-    folder: Path
-    job: str
-
-
-@dataclass(frozen=True, slots=True)
-class JobState:
-    """Where a job stands.
+class Job:
+    """One started cell, and where it stands.
 
     Attributes:
-        ref: The job.
+        folder: The run folder.
+        name: The launcher's own name for the job.
         phase: pending, running, done (the process ended by itself) or lost (killed, or its node is gone).
         reason: Why it waits or was lost, in the launcher's words.
         exit_code: Exit status of `segbench cell`, None where the launcher does not learn it.
     """
 
-    ref: JobRef
-    phase: JobPhase
+    folder: Path
+    name: str
+    phase: JobPhase = "running"
     reason: str = ""
     exit_code: int | None = None
+
+    def now(self, phase: JobPhase, reason: str = "", exit_code: int | None = None) -> Job:
+        """The same job as it stands now."""
+        return Job(self.folder, self.name, phase, reason, exit_code)
+
+    def ended(self, exit_code: int) -> Job:
+        """The same job after its process ended; a negative status means killed by that signal."""
+        if exit_code < 0:
+            return self.now("lost", f"killed by signal {-exit_code}", exit_code)
+        return self.now("done", exit_code=exit_code)
+
+
+UNLIMITED = 100_000
+"""Slots of a launcher that takes every cell at once and lets others decide how many run at a time."""
 
 
 class Launcher(Protocol):
@@ -74,24 +71,22 @@ class Launcher(Protocol):
         name: `local`, `slurm` or `ray`.
         detached: Whether jobs go on when the command that started them ends.
         poll_s: Seconds between two looks at the jobs.
+        slots: Cells that run at a time.
     """
 
     name: str
     detached: bool
     poll_s: float
+    slots: int
 
-    def capacity(self) -> Capacity:
-        """How many cells run at a time."""
-        ...
-
-    def start(self, cells: Sequence[Path], need: Need) -> list[JobRef]:
+    def start(self, cells: Sequence[Path], need: Need) -> list[Job]:
         """Start cells; those that find no place are left out and offered again later."""
         ...
 
-    def poll(self, jobs: Sequence[JobRef]) -> list[JobState]:
-        """The state of each job, in order."""
+    def poll(self, jobs: Sequence[Job]) -> list[Job]:
+        """Each job as it stands now, in order."""
         ...
 
-    def cancel(self, jobs: Sequence[JobRef]) -> None:
+    def cancel(self, jobs: Sequence[Job]) -> None:
         """Ask the jobs to write a checkpoint and stop, and wait where the launcher can."""
         ...

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Hashable, Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
@@ -19,7 +19,7 @@ from segbench.core.catalogue import ExitCode
 from segbench.core.environment import tilde
 from segbench.core.errors import SegbenchError
 from segbench.core.interrupt import Interrupted, StopRequest
-from segbench.launch.base import JobRef, JobState, Launcher, Need
+from segbench.launch.base import Job, Launcher, Need
 from segbench.records import Failure, RunRecord, read_run, write_run
 from segbench.records.lease import Lease, lease_holder
 from segbench.records.progress import progress_of
@@ -36,18 +36,89 @@ class _Try:
 
     record: bytes = b""
     progress: tuple[int, ...] = ()
-    in_vain: int = 0
+    without_progress: int = 0
 
 
-@dataclass(slots=True)
 class _Matrix:
-    waiting: list[Path]
-    title: str
-    total: int
-    active: dict[Path, JobRef] = field(default_factory=dict[Path, JobRef])
-    held: list[Path] = field(default_factory=list[Path])
-    ended: dict[Path, Ending] = field(default_factory=dict[Path, Ending])
-    tries: dict[Path, _Try] = field(default_factory=dict[Path, _Try])
+    """The cells on their way: waiting, at work, held by others, ended."""
+
+    def __init__(self, launcher: Launcher, cells: Sequence[Path], retries: int, title: str) -> None:
+        self.launcher, self.retries, self.title, self.total = launcher, retries, title, len(cells)
+        self.waiting = list(cells)
+        self.active: dict[Path, Job] = {}
+        self.held: list[Path] = []
+        self.ended: dict[Path, Ending] = {}
+        self.tries: dict[Path, _Try] = {}
+
+    def start(self, need: Callable[[Path], Need]) -> None:
+        """Start what finds a place, cells of equal need together."""
+        launcher = self.launcher
+        chosen = self.waiting[: max(0, launcher.slots - len(self.active))]
+        groups: dict[Need, list[Path]] = {}
+        for folder in chosen:
+            groups.setdefault(need(folder), []).append(folder)
+        for wanted, folders in groups.items():
+            for folder in folders:
+                attempt = self.tries.setdefault(folder, _Try())
+                attempt.record, attempt.progress = _record_bytes(folder), progress_of(folder)
+            for job in launcher.start(folders, wanted):
+                self.waiting.remove(job.folder)
+                self.active[job.folder] = job
+                if not launcher.detached:
+                    place = list(self.tries).index(job.folder) + 1
+                    console.note(f"{self.title} {place} of {self.total}: {job.folder.name}")
+        if chosen and not self.active:  # every GPU is taken by another shell
+            time.sleep(_WAIT_S)
+
+    def look(self, same_data: Callable[[Path], Hashable] | None) -> None:
+        """See how the cells at work stand; those that ended end, or wait for another start."""
+        for job in self.launcher.poll(list(self.active.values())):
+            if job.phase in {"pending", "running"}:
+                continue
+            del self.active[job.folder]
+            ending = _ending(job, self.tries[job.folder])
+            if ending is not None:
+                self._end(job.folder, ending, same_data)
+            elif job.exit_code == ExitCode.LOCKED:
+                self.held.append(job.folder)
+            elif _try_again(job, self.tries[job.folder], self.retries):
+                self.waiting.append(job.folder)
+            else:
+                self.ended[job.folder] = "failed" if self.retries else "interrupted"
+
+    def _end(self, folder: Path, ending: Ending, same_data: Callable[[Path], Hashable] | None) -> None:
+        """Note how a cell ended, and what that means for those that wait."""
+        self.ended[folder] = ending
+        record = _record(folder) if ending == "failed" else None
+        kind = None if record is None or record.failure is None else record.failure.failure_class
+        if same_data is not None and kind == "data":
+            others = [other for other in self.waiting if same_data(other) == same_data(folder)]
+            spared = spread_failure(folder, others)
+            self.waiting = [other for other in self.waiting if other not in spared]
+            self.ended |= dict.fromkeys(spared, "failed")
+        if "environment" in (ending, kind) and not self.launcher.detached:
+            console.warn("the environment is broken (see above): no further cell is started")
+            self.ended.update(dict.fromkeys(self.waiting, "not started"))
+            self.waiting.clear()
+
+    def take_up_held(self) -> None:
+        """Cells that another process has let go: finished ones are done, the others wait for a start here."""
+        for folder in [folder for folder in self.held if lease_holder(folder) is None]:
+            self.held.remove(folder)
+            record = _record(folder)
+            if record is not None and record.status in {"complete", "failed"}:
+                self.ended[folder] = "complete" if record.status == "complete" else "failed"
+            else:
+                self.waiting.append(folder)
+
+    def let_go(self) -> None:
+        """Ask the cells of this machine to stop; those elsewhere go on."""
+        jobs = list(self.active.values())
+        if not self.launcher.detached:
+            self.launcher.cancel(jobs)
+            self.launcher.poll(jobs)
+        elif jobs:
+            console.note(f"{len(jobs)} jobs go on under {self.launcher.name}; see segbench status")
 
 
 def drive(
@@ -55,7 +126,7 @@ def drive(
     cells: Sequence[Path],
     *,
     need: Callable[[Path], Need] = lambda folder: Need(),
-    akin: Callable[[Path], Hashable] | None = None,
+    same_data: Callable[[Path], Hashable] | None = None,
     retries: int = RETRIES,
     wait: bool = False,
     title: str = "cell",
@@ -66,7 +137,7 @@ def drive(
         launcher: Where they run.
         cells: Run folders with a `run.json`, in the order they are to start.
         need: What a cell needs; cells of equal need are started together.
-        akin: What cells share whose data are the same: a fault of one's data ends the others unstarted.
+        same_data: Equal for cells whose data are the same: a fault of one's data ends the others unstarted.
         retries: Starts in a row without progress after which a lost cell is given up; 0: never again here.
         wait: Wait for cells that other processes hold, and take over what they leave.
         title: What a start is called on the screen: "cell 3 of 12".
@@ -74,106 +145,55 @@ def drive(
     Raises:
         Interrupted: A signal came. Cells of this machine were asked to stop; those elsewhere go on.
     """
-    matrix = _Matrix(list(cells), title, len(cells))
+    matrix = _Matrix(launcher, cells, retries, title)
     with StopRequest() as stop:
         while matrix.waiting or matrix.active or (wait and matrix.held):
             if stop.number is not None:
-                _let_go(launcher, matrix)
+                matrix.let_go()
                 raise Interrupted(stop.number)
-            _start(launcher, matrix, need)
-            _look(launcher, matrix, retries, akin)
+            matrix.start(need)
+            matrix.look(same_data)
             if wait:
-                _take_up_held(matrix)
+                matrix.take_up_held()
             idle = not matrix.active and not matrix.waiting
             time.sleep(_WAIT_S if idle and wait else launcher.poll_s if matrix.active else 0.0)
     matrix.ended.update(dict.fromkeys(matrix.held, "locked"))
     return matrix.ended
 
 
-def _start(launcher: Launcher, matrix: _Matrix, need: Callable[[Path], Need]) -> None:
-    free = launcher.capacity().slots - len(matrix.active)
-    chosen = matrix.waiting[: max(0, free)]
-    groups: dict[Need, list[Path]] = {}
-    for folder in chosen:
-        groups.setdefault(need(folder), []).append(folder)
-    for wanted, folders in groups.items():
-        for folder in folders:
-            attempt = matrix.tries.setdefault(folder, _Try())
-            attempt.record, attempt.progress = _record_bytes(folder), progress_of(folder)
-        for ref in launcher.start(folders, wanted):
-            matrix.waiting.remove(ref.folder)
-            matrix.active[ref.folder] = ref
-            if not launcher.detached:
-                place = list(matrix.tries).index(ref.folder) + 1
-                console.note(f"{matrix.title} {place} of {matrix.total}: {ref.folder.name}")
-    if chosen and not matrix.active:  # every GPU is taken by another shell
-        time.sleep(_WAIT_S)
-
-
-def _look(launcher: Launcher, matrix: _Matrix, retries: int, akin: Callable[[Path], Hashable] | None) -> None:
-    for state in launcher.poll(list(matrix.active.values())):
-        if state.phase in {"pending", "running"}:
-            continue
-        folder = state.ref.folder
-        del matrix.active[folder]
-        ending = _ending(state, matrix.tries[folder])
-        if ending is not None:
-            matrix.ended[folder] = ending
-            if akin is not None and ending == "failed" and _class_of(folder) == "data":
-                others = [other for other in matrix.waiting if akin(other) == akin(folder)]
-                spared = spread_failure(folder, others)
-                matrix.waiting = [other for other in matrix.waiting if other not in spared]
-                matrix.ended |= dict.fromkeys(spared, "failed")
-            broken = ending == "environment" or (ending == "failed" and _class_of(folder) == "environment")
-            if broken and not launcher.detached:
-                console.warn("the environment is broken (see above): no further cell is started")
-                matrix.ended.update(dict.fromkeys(matrix.waiting, "not started"))
-                matrix.waiting.clear()
-        elif state.exit_code == ExitCode.LOCKED:
-            matrix.held.append(folder)
-        elif _try_again(state, matrix.tries[folder], retries):
-            matrix.waiting.append(folder)
-        else:
-            matrix.ended[folder] = "failed" if retries else "interrupted"
-
-
-def _ending(state: JobState, attempt: _Try) -> Ending | None:
+def _ending(job: Job, attempt: _Try) -> Ending | None:
     """How the cell ended by its own record; None when it does not say, because it was lost or held."""
-    folder = state.ref.folder
-    if state.exit_code == ExitCode.LOCKED or state.phase == "lost":
+    if job.exit_code == ExitCode.LOCKED or job.phase == "lost":
         return None
-    if state.exit_code is None and _record_bytes(folder) == attempt.record:
+    if job.exit_code is None and _record_bytes(job.folder) == attempt.record:
         return None  # the job is gone and has left no word
-    record = _record(folder)
+    record = _record(job.folder)
     if record is None:
         return "failed"
     if record.status in {"complete", "failed"}:
         return "complete" if record.status == "complete" else "failed"
-    if state.exit_code in {130, 143}:
+    if job.exit_code in {130, 143}:
         return "interrupted"
-    if state.exit_code == ExitCode.ENVIRONMENT:  # the disk took not even the record
+    if job.exit_code == ExitCode.ENVIRONMENT:  # the disk took not even the record
         return "environment"
-    return None if state.exit_code is None else "failed"
+    return None if job.exit_code is None else "failed"
 
 
-def _try_again(state: JobState, attempt: _Try, retries: int) -> bool:
+def _try_again(job: Job, attempt: _Try, retries: int) -> bool:
     """Note the loss in the record; whether the cell is to be started once more."""
-    folder = state.ref.folder
-    further = progress_of(folder) > attempt.progress
-    attempt.in_vain = 0 if further else attempt.in_vain + 1
-    reason = state.reason or "the job is gone"
-    if retries and attempt.in_vain < retries:
-        note_failure(folder, "lost", reason, status="interrupted")
-        console.warn(f"{tilde(folder)}: {reason}; started again")
-        return True
-    if retries:
-        message = f"lost {attempt.in_vain} times in a row without coming further; the last time: {reason}"
-        note_failure(folder, "no_progress", message, status="failed")
-        console.warn(f"{tilde(folder)}: {message}")
-    else:
-        note_failure(folder, "lost", reason, status="interrupted")
-        console.warn(f"{tilde(folder)}: {reason}; run the same command again to resume")
-    return False
+    further = progress_of(job.folder) > attempt.progress
+    attempt.without_progress = 0 if further else attempt.without_progress + 1
+    count, reason = attempt.without_progress, job.reason or "the job is gone"
+    kind, status, message = "lost", "interrupted", reason
+    advice = "run the same command again to resume"
+    if retries and count < retries:
+        advice = "started again"
+    elif retries:
+        message = f"lost {count} times in a row without coming further; the last time: {reason}"
+        kind, status, advice = "no_progress", "failed", ""
+    note_failure(job.folder, kind, message, status=status)
+    console.warn("; ".join(filter(None, (f"{tilde(job.folder)}: {message}", advice))))
+    return bool(retries) and count < retries
 
 
 def spread_failure(folder: Path, others: Iterable[Path]) -> list[Path]:
@@ -209,27 +229,6 @@ def _write_failure(folder: Path, failure: Failure, status: Literal["interrupted"
     return True
 
 
-def _take_up_held(matrix: _Matrix) -> None:
-    """Cells that another process has let go: finished ones are done, the others wait for a start here."""
-    for folder in [folder for folder in matrix.held if lease_holder(folder) is None]:
-        matrix.held.remove(folder)
-        record = _record(folder)
-        if record is not None and record.status in {"complete", "failed"}:
-            matrix.ended[folder] = "complete" if record.status == "complete" else "failed"
-        else:
-            matrix.waiting.append(folder)
-
-
-def _let_go(launcher: Launcher, matrix: _Matrix) -> None:
-    jobs = list(matrix.active.values())
-    if launcher.detached:
-        if jobs:
-            console.note(f"{len(jobs)} jobs go on under {launcher.name}; see segbench status")
-        return
-    launcher.cancel(jobs)
-    launcher.poll(jobs)
-
-
 def _record(folder: Path) -> RunRecord | None:
     try:
         return read_run(folder)
@@ -243,8 +242,3 @@ def _record_bytes(folder: Path) -> bytes:
         return (folder / "run.json").read_bytes()
     except OSError:
         return b""
-
-
-def _class_of(folder: Path) -> str | None:
-    record = _record(folder)
-    return None if record is None or record.failure is None else record.failure.failure_class

@@ -7,12 +7,13 @@ import shutil
 import socket
 import subprocess
 from collections.abc import Sequence
-from dataclasses import dataclass, field
-from pathlib import Path
 
 from segbench.core.environment import cache_dir
 from segbench.core.errors import SegbenchError
 from segbench.records.lease import Lease, lease_holder
+
+Place = dict[str, Lease]
+"""GPUs taken for one cell, each with the lease that says so."""
 
 
 def visible_gpus() -> list[str]:
@@ -30,53 +31,47 @@ def visible_gpus() -> list[str]:
     return [line.strip() for line in done.stdout.splitlines() if line.strip()] if done.returncode == 0 else []
 
 
-@dataclass(slots=True)
-class Place:
-    """GPUs taken for one cell, with the leases that say so."""
+def variables_of(place: Place) -> dict[str, str]:
+    """What a process must be told to see these GPUs alone.
 
-    indices: tuple[str, ...]
-    leases: list[Lease] = field(default_factory=list[Lease])
-
-    def release(self) -> None:
-        """Give the GPUs back."""
-        for lease in self.leases:
-            lease.__exit__(None, None, None)
-        self.leases.clear()
-
-
-class GpuPool:
-    """Hands out GPUs to cells; a GPU that any shell has taken is passed over.
-
-    Args:
-        gpus: Indices of what there is.
+    nvidia-smi counts in the order of the PCI bus, CUDA by default the fastest first: on a machine with unlike
+    GPUs the same number would be another device. A number that the user named is in the user's order.
     """
+    if not place:
+        return {}
+    order = {} if "CUDA_VISIBLE_DEVICES" in os.environ else {"CUDA_DEVICE_ORDER": "PCI_BUS_ID"}
+    return {"CUDA_VISIBLE_DEVICES": ",".join(place), **order}
 
-    def __init__(self, gpus: Sequence[str]) -> None:
-        self.gpus = tuple(gpus)
-        self._folder = cache_dir() / "gpus" / socket.gethostname()
-        """Where the leases of this machine's GPUs stand."""
 
-    def take(self, count: int) -> Place | None:
-        """A place with `count` GPUs, or None when there is none now."""
-        place = Place(())
-        for gpu in self.gpus:
-            if len(place.indices) == count:
-                break
-            lease = self._lease(self._folder / f"gpu-{gpu}")
-            if lease is not None:
-                place.leases.append(lease)
-                place.indices = (*place.indices, gpu)
-        if len(place.indices) < count:
-            place.release()
-            return None
-        return place
+def release(place: Place) -> None:
+    """Give the GPUs back."""
+    for lease in place.values():
+        lease.__exit__(None, None, None)
+    place.clear()
 
-    def _lease(self, folder: Path) -> Lease | None:
-        if lease_holder(folder) is not None:
-            return None
-        try:
-            return Lease(folder).__enter__()
-        except SegbenchError as error:
-            if error.code != "SB603":
-                raise
-            return None
+
+def take_gpus(gpus: Sequence[str], count: int) -> Place | None:
+    """A place with `count` of the GPUs, or None when there is none now; what any shell has is passed over."""
+    place: Place = {}
+    for gpu in gpus:
+        if len(place) == count:
+            break
+        lease = _lease(gpu)
+        if lease is not None:
+            place[gpu] = lease
+    if len(place) < count:
+        release(place)
+        return None
+    return place
+
+
+def _lease(gpu: str) -> Lease | None:
+    folder = cache_dir() / "gpus" / socket.gethostname() / f"gpu-{gpu}"
+    if lease_holder(folder) is not None:
+        return None
+    try:
+        return Lease(folder).__enter__()
+    except SegbenchError as error:
+        if error.code != "SB603":
+            raise
+        return None

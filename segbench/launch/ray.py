@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from segbench.core.errors import BackendUnavailable
-from segbench.launch.base import Capacity, JobPhase, JobRef, JobState, Need
+from segbench.launch.base import UNLIMITED, Job, Need
 from segbench.launch.command import CellCommand, cell_command, run_when_free
 
 NAMESPACE = "segbench"
@@ -113,7 +113,7 @@ class RayLauncher:
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
         self._ray = ray
         self._arguments = tuple(arguments)
-        self._slots = slots
+        self.slots = slots or UNLIMITED
         try:
             if not ray.is_initialized():
                 ray.init(address=address, namespace=NAMESPACE, log_to_driver=False, configure_logging=False)
@@ -130,11 +130,7 @@ class RayLauncher:
         )  # fmt: skip
         self._keeper = keeper.remote()
 
-    def capacity(self) -> Capacity:
-        """Ray queues what has no room yet."""
-        return Capacity(self._slots or 100_000)
-
-    def start(self, cells: Sequence[Path], need: Need) -> list[JobRef]:
+    def start(self, cells: Sequence[Path], need: Need) -> list[Job]:
         """Hand the cells to the keeper."""
         nodes = [node["Resources"] for node in self._ray.nodes() if node["Alive"]]
         if need.gpus and not any(node.get("GPU", 0) >= need.gpus for node in nodes):
@@ -143,23 +139,21 @@ class RayLauncher:
             )
         widest = max((node.get("CPU", 0) for node in nodes), default=0)
         resources: dict[str, Any] = {"num_cpus": min(need.cores, widest or 1), "num_gpus": need.gpus}
-        if need.memory_bytes:
-            resources["memory"] = need.memory_bytes
         commands = [cell_command(folder, self._arguments, threads=need.threads) for folder in cells]
         names = [self._ask("start", command, resources) for command in commands]
-        return [JobRef(folder, name) for folder, name in zip(cells, names, strict=True)]
+        return [Job(folder, name) for folder, name in zip(cells, names, strict=True)]
 
-    def poll(self, jobs: Sequence[JobRef]) -> list[JobState]:
+    def poll(self, jobs: Sequence[Job]) -> list[Job]:
         """What the keeper knows of each cell."""
         known: dict[str, tuple[str, int | None]] | None = self._ask("look")
         if known is None:
-            return [JobState(ref, "pending", "the cluster does not answer") for ref in jobs]
+            return [job.now("pending", "the cluster does not answer") for job in jobs]
         unknown = ("lost: the keeper was restarted", None)
-        return [self._state(ref, *known.get(ref.job, unknown)) for ref in jobs]
+        return [_looked_at(job, *known.get(job.name, unknown)) for job in jobs]
 
-    def cancel(self, jobs: Sequence[JobRef]) -> None:
+    def cancel(self, jobs: Sequence[Job]) -> None:
         """Take the jobs back; running cells write a checkpoint and end."""
-        self._ask("stop", [ref.job for ref in jobs])
+        self._ask("stop", [job.name for job in jobs])
 
     def _ask(self, method: str, *arguments: Any) -> Any:
         """The keeper's answer; None when it gave none for a minute (it is being moved, the network is down).
@@ -181,8 +175,11 @@ class RayLauncher:
                         "the Ray cluster does not answer", details=[str(error).splitlines()[0]]
                     ) from error
 
-    def _state(self, ref: JobRef, word: str, code: int | None) -> JobState:
-        if code is not None and code < 0:
-            return JobState(ref, "lost", f"killed by signal {-code}", code)
-        phase: JobPhase = "running" if word == "running" else "done" if word == "done" else "lost"
-        return JobState(ref, phase, word.removeprefix("lost: ") if phase == "lost" else "", code)
+
+def _looked_at(job: Job, word: str, code: int | None) -> Job:
+    """The job as the keeper tells of it."""
+    if code is not None and code < 0:
+        return job.ended(code)
+    if word in {"running", "done"}:
+        return job.now("running" if word == "running" else "done", exit_code=code)
+    return job.now("lost", word.removeprefix("lost: "), code)

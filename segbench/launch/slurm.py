@@ -21,7 +21,7 @@ from typing import Any
 from segbench.core.atomic import append_line, read_lines
 from segbench.core.errors import BackendUnavailable, SegbenchError
 from segbench.core.foreign import parse_json
-from segbench.launch.base import Capacity, JobPhase, JobRef, JobState, Need
+from segbench.launch.base import UNLIMITED, Job, Need
 from segbench.launch.command import CellCommand, ask_to_stop, cell_command, popen_cell, wait_for_cell
 from segbench.records.progress import progress_of
 
@@ -45,10 +45,10 @@ _ALIVE = {"RUNNING", "COMPLETING", "SUSPENDED", "STOPPED", "SIGNALING", "STAGE_O
 class CellJob:
     """What a Slurm job runs: the cell as a child process, and a checkpoint when Slurm takes the node away."""
 
-    def __init__(self, command: CellCommand, *, retries: int, in_vain: int = 0) -> None:
+    def __init__(self, command: CellCommand, *, retries: int, without_progress: int = 0) -> None:
         self.command = command
         self.retries = retries
-        self.in_vain = in_vain
+        self.without_progress = without_progress
         self._child: subprocess.Popen[bytes] | None = None
         self._progress: tuple[int, ...] = ()
 
@@ -70,10 +70,12 @@ class CellJob:
         if self._child is not None:
             ask_to_stop(self._child)
             _wait_without_reaping(self._child.pid, _STOP_S)
-        in_vain = 0 if progress_of(folder) > self._progress else self.in_vain + 1
-        if in_vain >= max(1, self.retries):
+        without_progress = 0 if progress_of(folder) > self._progress else self.without_progress + 1
+        if without_progress >= max(1, self.retries):
             return None
-        return DelayedSubmission(CellJob(self.command, retries=self.retries, in_vain=in_vain))
+        return DelayedSubmission(
+            CellJob(self.command, retries=self.retries, without_progress=without_progress)
+        )
 
     def __getstate__(self) -> dict[str, Any]:
         """The child stays where it runs."""
@@ -93,12 +95,14 @@ class SlurmLauncher:
 
     Raises:
         BackendUnavailable: SB502 when submitit or sbatch is not here.
-        SegbenchError: SB104 for an option that is no `KEY=VALUE`.
+        SegbenchError: SB104 for an option that is not `KEY=VALUE`.
     """
 
     name = "slurm"
     detached = True
     poll_s = 5.0
+    slots = UNLIMITED
+    """Everything may be submitted at once; an array's own limit throttles it."""
 
     def __init__(
         self,
@@ -126,7 +130,7 @@ class SlurmLauncher:
         self._folder = results.resolve() / FOLDER
         self._make: Callable[[], Any] = lambda: submitit.AutoExecutor(folder=self._folder, cluster=cluster)
         self._cluster = cluster
-        self._slots = slots
+        self._at_a_time = slots
         self._retries = retries
         self._arguments = tuple(arguments)
         self._jobs: dict[str, Any] = {}
@@ -134,15 +138,11 @@ class SlurmLauncher:
         if cluster == "local":
             self.poll_s = 0.2
 
-    def capacity(self) -> Capacity:
-        """Everything may be submitted at once; an array's own limit throttles it."""
-        return Capacity(100_000)
-
-    def start(self, cells: Sequence[Path], need: Need) -> list[JobRef]:
+    def start(self, cells: Sequence[Path], need: Need) -> list[Job]:
         """Submit one array; cells whose job of an earlier command is still queued are not submitted again."""
         known = self._submitted()
         queued = self._queue(list(known.values())) if known else {}
-        adopted = [JobRef(folder, known[folder.name]) for folder in cells if known.get(folder.name) in queued]
+        adopted = [Job(folder, known[folder.name]) for folder in cells if known.get(folder.name) in queued]
         new = [folder for folder in cells if known.get(folder.name) not in queued]
         if not new:
             return adopted
@@ -157,24 +157,24 @@ class SlurmLauncher:
                 )
                 for folder in new
             ]
-        refs = [JobRef(folder, str(job.job_id)) for folder, job in zip(new, jobs, strict=True)]
-        self._jobs |= {ref.job: job for ref, job in zip(refs, jobs, strict=True)}
+        refs = [Job(folder, str(job.job_id)) for folder, job in zip(new, jobs, strict=True)]
+        self._jobs |= {ref.name: job for ref, job in zip(refs, jobs, strict=True)}
         for ref in refs:
-            append_line(self._folder / JOBS, {"run_id": ref.folder.name, "job": ref.job})
+            append_line(self._folder / JOBS, {"run_id": ref.folder.name, "job": ref.name})
         return adopted + refs
 
-    def poll(self, jobs: Sequence[JobRef]) -> list[JobState]:
+    def poll(self, jobs: Sequence[Job]) -> list[Job]:
         """What the queue says; a job that has left it is done, and its run folder says how."""
-        queued = self._queue([ref.job for ref in jobs])
-        return [self._state(ref, queued) for ref in jobs]
+        queued = self._queue([job.name for job in jobs])
+        return [self._looked_at(job, queued) for job in jobs]
 
-    def cancel(self, jobs: Sequence[JobRef]) -> None:
+    def cancel(self, jobs: Sequence[Job]) -> None:
         """Take the jobs out of the queue; running cells get SIGTERM and write a checkpoint."""
         if self._cluster != "slurm":
-            for ref in jobs:
-                self._jobs[ref.job].cancel()
+            for job in jobs:
+                self._jobs[job.name].cancel()
         elif jobs:
-            _call(["scancel", *(ref.job for ref in jobs)])
+            _call(["scancel", *(job.name for job in jobs)])
 
     def _parameters(self, need: Need) -> dict[str, Any]:
         minutes = ceil((need.hours or _HOURS_UNKNOWN) * 60)
@@ -188,10 +188,8 @@ class SlurmLauncher:
         if self._cluster != "slurm":
             return parameters
         extra = dict(self._options)
-        if need.memory_bytes:
-            parameters["slurm_mem"] = f"{ceil(need.memory_bytes / 2**20)}M"
-        if self._slots:
-            parameters["slurm_array_parallelism"] = self._slots
+        if self._at_a_time:
+            parameters["slurm_array_parallelism"] = self._at_a_time
         # submitit counts the time-outs of a job down; here progress decides, see CellJob.checkpoint
         return {**parameters, "slurm_additional_parameters": {"requeue": True, **extra}}
 
@@ -215,17 +213,17 @@ class SlurmLauncher:
         wanted = set(jobs)
         return {job: (state, reason) for job, state, reason in rows if job in wanted}
 
-    def _state(self, ref: JobRef, queued: dict[str, tuple[str, str]]) -> JobState:
-        if ref.job in queued:
-            self._missing_since.pop(ref.job, None)
-            state, reason = queued[ref.job]
-            phase: JobPhase = "running" if state in _ALIVE else "pending"
-            return JobState(ref, phase, "" if reason == "None" else reason.lower())
+    def _looked_at(self, job: Job, queued: dict[str, tuple[str, str]]) -> Job:
+        if job.name in queued:
+            self._missing_since.pop(job.name, None)
+            state, reason = queued[job.name]
+            phase = "running" if state in _ALIVE else "pending"
+            return job.now(phase, "" if reason == "None" else reason.lower())
         # A job between two states, and a record that a shared disk has not shown yet, get a moment.
-        since = self._missing_since.setdefault(ref.job, time.monotonic())
-        if self._cluster == "slurm" and time.monotonic() - since < 2 * self.poll_s and not _final(ref.folder):
-            return JobState(ref, "pending", "not in the queue")
-        return JobState(ref, "done", "the job has left the queue without finishing the cell")
+        since = self._missing_since.setdefault(job.name, time.monotonic())
+        if self._cluster == "slurm" and time.monotonic() - since < 2 * self.poll_s and not _final(job.folder):
+            return job.now("pending", "not in the queue")
+        return job.now("done", "the job has left the queue without finishing the cell")
 
 
 def sbatch_options(options: Sequence[str]) -> dict[str, Any]:

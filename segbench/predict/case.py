@@ -14,7 +14,7 @@ from torch import nn
 
 from segbench.engine import predictor
 from segbench.engine.export import export_grid, to_stored_grid
-from segbench.engine.memory import want_of_memory_is_a_result
+from segbench.engine.memory import oom_as_error
 from segbench.engine.precision import usable_precision
 from segbench.engine.predictor import Image
 from segbench.engine.probabilities import ProbabilityWriter
@@ -49,7 +49,7 @@ def predict_case(
     """
     inference, regions = settings.inference, settings.region_labels
     shape, nearest_axis = (None, None) if properties is None else export_grid(properties)
-    with want_of_memory_is_a_result(device), ExitStack() as stack:
+    with oom_as_error(device), ExitStack() as stack:
         observe = None
         if probabilities is not None:
             assert properties is not None  # scores are told apart by the grid that they are on

@@ -24,7 +24,7 @@ from segbench.core.interrupt import StopRequest
 from segbench.core.outputs import OutputFolder
 from segbench.data import open_dataset
 from segbench.engine.device import choose_device, prepare_device
-from segbench.engine.memory import want_of_memory_is_a_result
+from segbench.engine.memory import oom_as_error
 from segbench.networks.scan import named_scans, scans_used
 from segbench.predict.case import predict_case
 from segbench.predict.members import Member, load_members, member_notes, prepared_images, run_of
@@ -183,7 +183,7 @@ def _predicted(
     stop: StopRequest,
 ) -> NDArray[Any]:
     """The label map of a case on the stored grid of its first channel."""
-    with want_of_memory_is_a_result(where):
+    with oom_as_error(where):
         images, properties = prepared_images(members, case, channels)
     return predict_case(
         [member.network for member in members],

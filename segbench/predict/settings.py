@@ -1,7 +1,7 @@
 """What a weights file says of its images and labels, checked before anything is built on it.
 
-A run writes these facts into its weights; a file may also come from elsewhere, or be damaged. What cannot be
-is refused by name (SB406), what is missing is asked for (SB103).
+A run writes these facts into its weights; a file may also come from elsewhere, or be damaged. What is not
+valid is refused by name (SB406), what is missing is asked for (SB103).
 """
 
 from __future__ import annotations
@@ -100,7 +100,7 @@ def settings_of(metadata: WeightsMetadata, path: Path, dataset: str | None = Non
         dataset: Slug of the dataset the weights were trained on, where the file does not say enough.
 
     Raises:
-        SegbenchError: SB103 for what nobody says, SB406 for what cannot be.
+        SegbenchError: SB103 for what nobody says, SB406 for what is not valid.
     """
     facts: dict[str, Any] = {"outputs": metadata.labels, **(metadata.extra or {})}
     if "normalisation" not in facts:
@@ -121,7 +121,7 @@ def settings_of(metadata: WeightsMetadata, path: Path, dataset: str | None = Non
     except ValidationError as error:
         raise SegbenchError(
             "SB406",
-            "what the weights file says of its images cannot be",
+            "what the weights file says of its images is not valid",
             path=path,
             details=fault_lines(error),
         ) from None

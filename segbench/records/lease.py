@@ -19,13 +19,13 @@ import threading
 import time
 from contextlib import suppress
 from dataclasses import asdict, dataclass
-from datetime import UTC, datetime
 from math import isfinite
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
 from segbench.core.atomic import atomic_write, make_folder, temporary_name
+from segbench.core.environment import now
 from segbench.core.errors import SegbenchError
 from segbench.core.foreign import parse_json
 from segbench.core.processes import boot_id, pid_namespace, process_start, same_process_table
@@ -39,7 +39,7 @@ def stale_after_s() -> float:
     """Seconds without a heartbeat that make a foreign lease stale (`SEGBENCH_LEASE_STALE_S` in tests).
 
     Raises:
-        SegbenchError: SB104 when the variable is no number above 0.
+        SegbenchError: SB104 when the variable is not a number above 0.
     """
     text = os.environ.get("SEGBENCH_LEASE_STALE_S", "300")
     try:
@@ -49,7 +49,7 @@ def stale_after_s() -> float:
     if not (seconds > 0 and isfinite(seconds)):
         raise SegbenchError(
             "SB104",
-            "SEGBENCH_LEASE_STALE_S is no number of seconds",
+            "SEGBENCH_LEASE_STALE_S is not a number of seconds",
             expected="a number above 0",
             found=text,
             mend="unset it; 300 is what it is without",
@@ -91,7 +91,7 @@ class Lease:
             pid=os.getpid(),
             process_start=process_start(os.getpid()),
             job=job,
-            created=datetime.now(UTC).isoformat(timespec="seconds"),
+            created=now(),
             pid_namespace=pid_namespace(),
         )
         self.taken_from: Holder | None = None

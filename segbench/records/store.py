@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
 
@@ -168,11 +168,6 @@ def read_cases(path: Path) -> list[Row]:
                 )
             rows.append(dict(zip(header, cells, strict=True)))
     return rows
-
-
-def iterate_lines(folder: Path, name: str) -> Iterator[dict[str, Any]]:
-    """Records of a line file of the run, such as `epochs.jsonl`."""
-    yield from read_lines(folder / name)
 
 
 def _jsonable(value: object) -> object:

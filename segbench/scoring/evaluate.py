@@ -11,17 +11,18 @@ from typing import Any
 
 from segbench.core import console
 from segbench.core.atomic import remove_leftovers
-from segbench.core.environment import tilde
+from segbench.core.environment import now, tilde
 from segbench.core.errors import SegbenchError
 from segbench.core.hashing import sha256_file
 from segbench.core.interrupt import Interrupted, StopRequest
 from segbench.metrics.summary import Summary, number, summarise
 from segbench.records import RunRecord, write_cases_csv, write_run
+from segbench.records.birth import failed_record
 from segbench.records.lease import Lease
 from segbench.records.store import CASE_LINES, CASES_FILE, check_run_folder
 from segbench.scoring.case import CaseResult, Row, failure_error
 from segbench.scoring.cases import TOLD, notes_by_text, notes_told_once, score_cases
-from segbench.scoring.record import as_failed, external_record, now
+from segbench.scoring.record import external_record
 from segbench.scoring.request import Job, Request, prepare
 from segbench.scoring.rules import ScoringRules
 from segbench.scoring.work import SAME_FILE
@@ -128,7 +129,7 @@ def evaluate_predictions(request: Request, *, command: Sequence[str] | None = No
             write_run(job.folder, record.model_copy(update={"status": "interrupted"}))
             raise
         except SegbenchError as error:
-            write_run(job.folder, as_failed(record, error))
+            write_run(job.folder, failed_record(record, error, "data"))
             raise
         evaluation = _evaluation(job, results, superfluous)
         table = write_cases_csv(job.folder, job.rules.columns, cases=job.cases)

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from segbench.core.atomic import atomic_write, remove_leftovers
-from segbench.core.environment import results_dir
+from segbench.core.environment import now, results_dir
 from segbench.core.errors import SegbenchError
 from segbench.core.hashing import digest_json, sha256_file
 from segbench.metrics.policies import fill, penalised
@@ -28,7 +28,7 @@ from segbench.records import write_run
 from segbench.records.identity import run_id as make_run_id
 from segbench.records.lease import Lease
 from segbench.records.store import CASE_LINES, CASES_FILE, cases_csv_text, check_run_folder
-from segbench.scoring.record import PROTOCOL, external_record, now
+from segbench.scoring.record import PROTOCOL, external_record
 from segbench.scoring.sources import is_case_id
 
 CASE_COLUMNS = ("case", "name", "case_id", "id", "subject")

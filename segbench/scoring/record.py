@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 
-from segbench.core.environment import git_state, machine, tilde, versions
-from segbench.core.errors import SegbenchError
-from segbench.records.schema import SCHEMA_VERSION, Failure, RunRecord, SplitRecord
+from segbench.records.birth import new_record, surroundings
+from segbench.records.schema import RunRecord, SplitRecord
 
 PROTOCOL = "external"
 
@@ -34,14 +30,11 @@ def external_record(
         command: the command line; None takes this process's.
         split: name of the split the cases come from.
     """
-    found = versions()
-    return RunRecord(
-        schema_version=SCHEMA_VERSION,
-        run_id=keys["run_id"],
-        kind="external",
-        status="running",
-        created=now(),
-        command=tuple(tilde(part) for part in (command if command is not None else sys.argv)),
+    return new_record(
+        keys["run_id"],
+        "external",
+        "running",
+        command=command,
         model={"slug": keys["model"]},
         dataset={"slug": keys["dataset"]},
         protocol={"name": PROTOCOL},
@@ -49,27 +42,6 @@ def external_record(
         split=SplitRecord(name=split, test=tuple(cases)),
         fold=keys["fold"],
         seed=keys["seed"],
-        segbench={
-            "version": found.get("segbench", "unknown"),
-            "git": git_state(Path(__file__).resolve().parent.parent),
-        },
-        versions=found,
-        machine=machine(),
         external=dict(external),
+        **surroundings(),
     )
-
-
-def as_failed(record: RunRecord, error: SegbenchError) -> RunRecord:
-    """Return the record of an evaluation that ended with an error."""
-    failure = Failure(
-        failure_class="data",  # type: ignore[call-arg]
-        code=error.code,
-        message="; ".join((error.message, *error.details)),
-        where=None if error.path is None else tilde(error.path),
-    )
-    return record.model_copy(update={"status": "failed", "finished": now(), "failure": failure})
-
-
-def now() -> str:
-    """Return the time in UTC, to the second."""
-    return datetime.now(UTC).isoformat(timespec="seconds")

@@ -27,13 +27,13 @@ MAY_IMPORT: dict[str, set[str]] = {
     # the report opens the scans of its overlays through the dataset's adapter
     "report": {"core", "cards", "volumes", "metrics", "stats", "records", "data"},
     "scoring": {"core", "cards", "volumes", "metrics", "stats", "records", "data"},
-    "pipeline": {
+    "runs": {
         "core", "cards", "volumes", "metrics", "stats", "networks", "data", "engine", "profiling", "records",
         "launch", "predict", "report", "scoring",
     },
     "cli": {
         "core", "cards", "volumes", "metrics", "stats", "networks", "data", "engine", "profiling", "records",
-        "launch", "pipeline", "predict", "report", "scoring",
+        "launch", "predict", "runs", "report", "scoring",
     },
 }  # fmt: skip
 

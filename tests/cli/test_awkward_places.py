@@ -104,7 +104,7 @@ def test_a_crash_file_finds_a_place(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 def test_a_cache_that_cannot_be_written_is_not_an_absent_dataset(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from segbench.pipeline import plan
+    from segbench.runs import plan
 
     def refuse(slug: str, **folders: object) -> object:
         raise SegbenchError("SB505", "read-only file system", path=tmp_path)

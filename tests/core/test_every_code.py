@@ -94,7 +94,7 @@ def external(
     folder: Path, *, prediction: np.ndarray[Any, Any] | None, reference_values: int = 1, **how: Any
 ) -> object:
     """`segbench evaluate` of one case that stops at the first unusable prediction."""
-    from segbench.pipeline.api import evaluate
+    from segbench.runs.api import evaluate
 
     labels = (np.arange(60).reshape(3, 4, 5) % 2 * reference_values).astype("u1")
     (folder / "refs").mkdir()
@@ -302,7 +302,7 @@ RAISED: dict[str, Raised] = {
     "SB604": Raised(newer, ("schema_version 99", "run.json")),
     "SB605": Raised(taken_over),
     "SB701": Raised(
-        lambda f: __import__("segbench.pipeline.status", fromlist=["x"]).read_status(f / "gone"), ("gone",)
+        lambda f: __import__("segbench.runs.status", fromlist=["x"]).read_status(f / "gone"), ("gone",)
     ),
 }
 

@@ -93,7 +93,7 @@ def test_every_reader_says_so_with_its_code(
 
 
 def test_one_hostile_run_spoils_no_list_of_runs(tmp_path: Path) -> None:
-    from segbench.pipeline.status import read_status
+    from segbench.runs.status import read_status
 
     for name, text in (("bad", DEEP), ("good", '{"run_id": "good", "status": "complete"}')):
         (tmp_path / name).mkdir()

@@ -23,7 +23,7 @@ from segbench.data.prepared.case import load_case
 from segbench.data.scan_file import write_scan
 from segbench.data.verify.api import verify
 from segbench.data.verify.report import as_text
-from segbench.pipeline.cell import classes_of
+from segbench.runs.cell import classes_of
 from segbench.volumes import Volume, read_volume, write_label_map
 from segbench.volumes.geometry import Orientation, reorient
 

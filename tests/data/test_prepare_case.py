@@ -9,6 +9,7 @@ import hypothesis.strategies as st
 import numpy as np
 import pytest
 from hypothesis import given, settings
+from round_trip import export_case, stored_grid
 from scipy import ndimage
 
 from segbench.core.errors import SegbenchError
@@ -21,7 +22,7 @@ from segbench.data.prepared.normalisation import (
 )
 from segbench.data.prepared.prepare import prepare_case
 from segbench.data.prepared.recipe import PreparationRecipe, target_spacing
-from segbench.engine.export import export_case, labels_from_logits, stored_grid, to_stored_grid
+from segbench.engine.export import labels_from_logits, to_stored_grid
 from segbench.volumes import Volume, read_label_map, to_canonical, write_label_map
 from segbench.volumes.geometry import Orientation
 

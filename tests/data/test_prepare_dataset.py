@@ -225,7 +225,7 @@ def test_forecast_counts_what_is_missing_and_the_disk_is_asked_first(dataset, tm
 
 
 def test_a_prepared_case_returns_to_the_stored_grid(dataset, tmp_path):
-    from segbench.engine.export import export_case
+    from round_trip import export_case
 
     cache = prepare_dataset(dataset, IDS, recipe(spacing="median"), tmp_path / "cache", training_ids=IDS)
     for case in IDS:

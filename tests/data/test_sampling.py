@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
+from typing import ClassVar
 
 import numpy as np
 import pytest
+import torch
 
 from segbench.core.errors import SegbenchError
+from segbench.data.patches import sampling
+from segbench.data.patches.arena import Arena
+from segbench.data.patches.augment import augment
 from segbench.data.patches.augment_parameters import AugmentationSettings
 from segbench.data.patches.sampling import PatchLoader, patch_start, plan_samples
 from segbench.data.prepared.cache import Cache, CacheDamagedError, write_case
@@ -46,7 +51,8 @@ def loader(cache, **changes):
 
 
 def digest(batch):
-    return hashlib.sha256(batch.image.tobytes() + batch.labels.tobytes()).hexdigest()
+    arrays = (*batch.image, *batch.labels)
+    return hashlib.sha256(b"".join(array.tobytes() for array in arrays)).hexdigest()
 
 
 def test_generators_are_functions_of_their_words():
@@ -73,9 +79,52 @@ def test_batches_do_not_depend_on_workers_or_on_where_a_run_resumes(cache, augme
     assert len(set(whole)) == 20
     resumed = [digest(batch) for batch in loader(cache, augmentation=augmentation, start_step=13)]
     assert resumed == whole[13:]
-    if augmentation is None:
-        for workers in (1, 4):
-            assert [digest(b) for b in loader(cache.folder, workers=workers)] == whole
+    for workers in (1, 4) if augmentation is None else (2,):
+        settings = {"workers": workers, "augmentation": augmentation}
+        assert [digest(b) for b in loader(cache.folder, **settings)] == whole
+
+
+def test_samples_are_what_the_largest_crop_of_the_batch_held(cache):
+    """What is trained on did not change when crops became as small as each sample allows."""
+    settings = AugmentationSettings(
+        mirror_axes=(), overrides={"rotation.probability": 0.5, "scale.probability": 0.5}
+    )
+    smaller = 0
+    for batch in loader(cache, augmentation=settings, stop_step=8, batch_size=4):
+        whole, maps = [], []
+        for plan in batch.plans:  # as every sample was read before: float32, one size for all
+            start = patch_start(plan, cache, plan.patch)
+            start = [s - (e - p) // 2 for s, e, p in zip(start, plan.extent, plan.patch, strict=True)]
+            whole.append(torch.from_numpy(cache.image_patch(plan.case, start, plan.extent)))
+            maps.append(torch.from_numpy(cache.labels_patch(plan.case, start, plan.extent)))
+        before = augment(torch.stack(whole), torch.stack(maps), batch.plans, settings)
+        images = [torch.from_numpy(image) for image in batch.image]
+        now = augment(images, [torch.from_numpy(labels) for labels in batch.labels], batch.plans, settings)
+        assert torch.equal(now[0], before[0])
+        assert torch.equal(now[1], before[1])
+        assert {image.dtype for image in images} == {torch.float16}
+        smaller += sum(image[0].numel() < whole[0][0].numel() for image in images)
+    assert smaller > 8
+
+
+class Watched(Arena):
+    """Notes in this process which slots are read."""
+
+    taken: ClassVar[list[tuple[int, int]]] = []
+
+    def take(self, slot, placed):
+        Watched.taken.append((self.slots, slot))
+        return super().take(slot, placed)
+
+
+def test_memory_of_the_workers_is_bounded_and_used_again(cache, monkeypatch):
+    Watched.taken.clear()
+    monkeypatch.setattr(sampling, "Arena", Watched)
+    assert len(list(loader(cache, stop_step=30, workers=1, batch_size=2))) == 30
+    slots = 2 + 3 + 1  # a batch in use, three tasks of the worker, one being handed over
+    assert {many for many, _ in Watched.taken} == {slots}
+    assert {slot for _, slot in Watched.taken} <= set(range(slots))
+    assert len(Watched.taken) == 60
 
 
 def test_world_size_changes_no_sample(cache):
@@ -98,7 +147,8 @@ def test_world_size_changes_no_sample(cache):
             for rank in range(2)
         ]
         for rank, part in enumerate(parts):
-            np.testing.assert_array_equal(part.image, whole.image[rank::2])
+            for ours, theirs in zip(part.image, whole.image[rank::2], strict=True):
+                np.testing.assert_array_equal(ours, theirs)
             assert part.plans == whole.plans[rank::2]
 
 
@@ -177,11 +227,12 @@ def test_cases_smaller_than_the_patch_are_centred_and_padded_with_zeros(cache):
             )
         )
     )
-    assert batch.image.shape == (1, 2, 16, 16, 16)
-    assert (batch.image[0, :, :3] == 0).all()
-    assert (batch.image[0, :, 13:] == 0).all()
-    assert (batch.image[0, :, 3:13, :, 4:12] != 0).all()
-    assert (batch.image[0, ..., :3] == 0).all()
+    (image,) = batch.image
+    assert image.shape == (2, 16, 16, 16)
+    assert (image[:, :3] == 0).all()
+    assert (image[:, 13:] == 0).all()
+    assert (image[:, 3:13, :, 4:12] != 0).all()
+    assert (image[..., :3] == 0).all()
 
 
 def test_case_without_foreground_gives_a_free_patch(cache):
@@ -206,11 +257,14 @@ def test_larger_crops_hold_the_patch_in_their_middle(cache):
     settings = AugmentationSettings(overrides={"rotation.probability": 1.0, "scale.probability": 1.0})
     plain, larger = loader(cache, stop_step=4), loader(cache, stop_step=4, augmentation=settings)
     for small, big in zip(plain, larger, strict=True):
-        assert max(big.image.shape[2:]) <= 24, "at most 1.5 times the patch"
         assert small.plans == big.plans
-        cut = tuple(slice((n - 16) // 2, (n - 16) // 2 + 16) for n in big.image.shape[2:])
-        np.testing.assert_array_equal(big.image[(..., *cut)], small.image)
-        np.testing.assert_array_equal(big.labels[(..., *cut)], small.labels)
+        for ours, theirs, maps, their_maps in zip(
+            small.image, big.image, small.labels, big.labels, strict=True
+        ):
+            assert max(theirs.shape[1:]) <= 24, "at most 1.5 times the patch"
+            cut = tuple(slice((n - 16) // 2, (n - 16) // 2 + 16) for n in theirs.shape[1:])
+            np.testing.assert_array_equal(theirs[(..., *cut)], ours)
+            np.testing.assert_array_equal(their_maps[cut], maps)
 
 
 def test_a_damaged_case_is_prepared_once_more_then_given_up(tmp_path):
@@ -227,7 +281,7 @@ def test_a_damaged_case_is_prepared_once_more_then_given_up(tmp_path):
     def run(repair):
         cache = Cache(tmp_path, repair=repair)
         options = {"patch": (8, 8, 8), "batch_size": 1, "seed": 0, "foreground_fraction": 0.0, "stop_step": 3}
-        return [batch.image.mean() for batch in PatchLoader(cache, ["a"], **options)]
+        return [batch.image[0].mean() for batch in PatchLoader(cache, ["a"], **options)]
 
     damage()
     with pytest.raises(CacheDamagedError):

@@ -21,7 +21,7 @@ from segbench.cli.cell import cell
 from segbench.cli.common import guarded
 from segbench.core import console, faults
 
-ROOMS = ("pipeline", "data", "engine", "networks", "metrics", "volumes", "stats", "profiling", "records")
+ROOMS = ("runs", "data", "engine", "networks", "metrics", "volumes", "stats", "profiling", "records")
 PIPE_BYTES = 2**20  # more than any cell says
 
 

@@ -29,10 +29,10 @@ from hypothesis.stateful import (
 from test_faults import FLAGS, SERVER, assert_nothing_torn, contents
 
 from segbench.core.atomic import read_lines
-from segbench.pipeline.plan import Request, make_plan
-from segbench.pipeline.status import read_status
 from segbench.records import read_run
 from segbench.records.lease import Lease
+from segbench.runs.plan import Request, make_plan
+from segbench.runs.status import read_status
 
 SEEDS = (0, 1)
 STEPS = 5

@@ -12,10 +12,10 @@ import torch
 from safetensors.torch import load_file
 
 from segbench.core.hashing import sha256_file
-from segbench.pipeline.context import Execution
-from segbench.pipeline.matrix import write_plan
-from segbench.pipeline.plan import Request, make_plan
 from segbench.records import read_run
+from segbench.runs.cell import Execution
+from segbench.runs.drive import write_plan
+from segbench.runs.plan import Request, make_plan
 
 pytestmark = pytest.mark.slow
 

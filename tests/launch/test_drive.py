@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from segbench.core.interrupt import Interrupted
-from segbench.launch.base import Capacity, JobRef, JobState, Need
+from segbench.launch.base import Job, Need
 from segbench.launch.drive import drive
 from segbench.records import RunRecord, read_run, write_run
 from segbench.records.lease import Lease
@@ -20,30 +20,27 @@ class Scripted:
 
     name, detached, poll_s = "scripted", False, 0.0
 
-    def __init__(self, act: Callable[[Path, int], JobState | tuple[str, int | None]], slots: int = 2) -> None:
+    def __init__(self, act: Callable[[Path, int], Job | tuple[str, int | None]], slots: int = 2) -> None:
         self.act, self.slots = act, slots
         self.starts: list[str] = []
         self.most = 0
         self.groups: list[tuple[Need, int]] = []
-        self.cancelled: list[JobRef] = []
+        self.cancelled: list[Job] = []
 
-    def capacity(self) -> Capacity:
-        return Capacity(self.slots)
-
-    def start(self, cells: Sequence[Path], need: Need) -> list[JobRef]:
+    def start(self, cells: Sequence[Path], need: Need) -> list[Job]:
         self.groups.append((need, len(cells)))
         self.starts += [folder.name for folder in cells]
-        return [JobRef(folder, folder.name) for folder in cells]
+        return [Job(folder, folder.name) for folder in cells]
 
-    def poll(self, jobs: Sequence[JobRef]) -> list[JobState]:
+    def poll(self, jobs: Sequence[Job]) -> list[Job]:
         self.most = max(self.most, len(jobs))
         states = []
-        for ref in jobs:
-            phase, code = self.act(ref.folder, self.starts.count(ref.job))
-            states.append(JobState(ref, phase, "its node is gone" if phase == "lost" else "", code))
+        for job in jobs:
+            phase, code = self.act(job.folder, self.starts.count(job.name))
+            states.append(job.now(phase, "its node is gone" if phase == "lost" else "", code))
         return states
 
-    def cancel(self, jobs: Sequence[JobRef]) -> None:
+    def cancel(self, jobs: Sequence[Job]) -> None:
         self.cancelled += jobs
 
 
@@ -197,7 +194,7 @@ def test_a_signal_stops_cells_of_this_machine_and_leaves_those_elsewhere(
     launcher.detached = detached
     with pytest.raises(Interrupted):
         drive(launcher, cells)
-    assert [ref.job for ref in launcher.cancelled] == ([] if detached else ["a", "b"])
+    assert [job.name for job in launcher.cancelled] == ([] if detached else ["a", "b"])
 
 
 def test_a_fault_in_the_data_ends_the_cells_that_would_meet_it(tmp_path: Path) -> None:
@@ -211,7 +208,7 @@ def test_a_fault_in_the_data_ends_the_cells_that_would_meet_it(tmp_path: Path) -
 
     launcher = Scripted(act, slots=1)
     with Lease(cells[2]):  # another process works on it: it is offered, and not written
-        ended = drive(launcher, cells, akin=lambda folder: folder.name.partition("-")[0])
+        ended = drive(launcher, cells, same_data=lambda folder: folder.name.partition("-")[0])
         assert read_run(cells[2]).status == "failed"  # by its own start here
     assert launcher.starts == ["bad-1", "bad-held", "good-1"]
     assert ended == {**dict.fromkeys(cells[:3], "failed"), cells[3]: "complete"}

@@ -14,7 +14,7 @@ import pytest
 from segbench.core.errors import SegbenchError
 from segbench.launch import LauncherChoice, Need, open_launcher
 from segbench.launch.command import PARENT, cell_command, popen_cell
-from segbench.launch.gpus import GpuPool, visible_gpus
+from segbench.launch.gpus import release, take_gpus, variables_of, visible_gpus
 from segbench.launch.local import LocalLauncher
 
 
@@ -27,30 +27,39 @@ def test_gpus_are_the_visible_ones(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_a_gpu_is_given_to_one_cell_and_another_shell_passes_it_over() -> None:
     gpus = ["0", "1"]
-    here, there = GpuPool(gpus), GpuPool(gpus)
-    first = here.take(1)
-    second = there.take(1)
+    first = take_gpus(gpus, 1)
+    second = take_gpus(gpus, 1)
     assert first is not None and second is not None
-    assert (first.indices, second.indices) == (("0",), ("1",))
-    assert here.take(1) is None
-    assert there.take(1) is None
-    first.release()
-    third = there.take(1)
-    assert third is not None and third.indices == ("0",)
-    assert here.take(2) is None
-    second.release()
-    third.release()
-    both = here.take(2)
-    assert both is not None and both.indices == ("0", "1")
-    both.release()
+    assert (list(first), list(second)) == (["0"], ["1"])
+    assert take_gpus(gpus, 1) is None
+    release(first)
+    third = take_gpus(gpus, 1)
+    assert third is not None and list(third) == ["0"]
+    assert take_gpus(gpus, 2) is None
+    release(second)
+    release(third)
+    both = take_gpus(gpus, 2)
+    assert both is not None and list(both) == ["0", "1"]
+    release(both)
+
+
+def test_numbers_of_nvidia_smi_are_told_with_their_order(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    place = take_gpus(["1"], 1)
+    assert place is not None
+    assert variables_of(place) == {"CUDA_VISIBLE_DEVICES": "1", "CUDA_DEVICE_ORDER": "PCI_BUS_ID"}
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "1,0")  # then the number is in the order of the user
+    assert variables_of(place) == {"CUDA_VISIBLE_DEVICES": "1"}
+    release(place)
+    assert variables_of({}) == {}
 
 
 def test_slots_and_threads(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1,2,3")
-    assert LocalLauncher(gpus=1).capacity().slots == 4
-    assert LocalLauncher(gpus=2).capacity().slots == 2
-    assert LocalLauncher(gpus=1, slots=3).capacity().slots == 3
-    assert LocalLauncher().capacity().slots == 1
+    assert LocalLauncher(gpus=1).slots == 4
+    assert LocalLauncher(gpus=2).slots == 2
+    assert LocalLauncher(gpus=1, slots=3).slots == 3
+    assert LocalLauncher().slots == 1
     monkeypatch.setenv("SEGBENCH_THREADS", "8")
     seen: list[dict[str, str]] = []
     monkeypatch.setattr(
@@ -78,13 +87,13 @@ def test_a_child_that_was_killed_is_lost_and_its_signal_named(
         lambda command, **kw: subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"]),
     )
     launcher = LocalLauncher()
-    (ref,) = launcher.start([tmp_path], Need())
-    assert launcher.poll([ref])[0].phase == "running"
-    os.kill(int(ref.job.partition(":")[2]), signal.SIGKILL)
-    while launcher.poll([ref])[0].phase == "running":
+    (job,) = launcher.start([tmp_path], Need())
+    assert launcher.poll([job])[0].phase == "running"
+    os.kill(int(job.name.partition(":")[2]), signal.SIGKILL)
+    while launcher.poll([job])[0].phase == "running":
         time.sleep(0.01)
-    assert launcher.poll([ref])[0].phase == "lost"
-    assert launcher.poll([ref])[0].reason == "killed by signal 9"
+    assert launcher.poll([job])[0].phase == "lost"
+    assert launcher.poll([job])[0].reason == "killed by signal 9"
 
 
 def test_a_cell_is_told_who_started_it(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

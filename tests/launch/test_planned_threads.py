@@ -14,12 +14,11 @@ from segbench.core.hashing import sha256_file
 from segbench.launch import LauncherChoice
 from segbench.launch.drive import drive
 from segbench.launch.slurm import SlurmLauncher
-from segbench.pipeline.cell import Plan
-from segbench.pipeline.context import Execution
-from segbench.pipeline.forecast import needs_of
-from segbench.pipeline.matrix import run_plan, write_plan
-from segbench.pipeline.plan import Request, make_plan
 from segbench.records import read_run
+from segbench.runs.cell import Execution, Plan
+from segbench.runs.drive import run_plan, write_plan
+from segbench.runs.forecast import needs_of
+from segbench.runs.plan import Request, make_plan
 
 ON_ONE_CORE = """
 import os, sys
@@ -28,7 +27,7 @@ if hasattr(os, "sched_setaffinity"):
 from segbench.core import console
 console.output = console.Output(quiet=True, progress=False)
 from pathlib import Path
-from segbench.pipeline.runner import run_cell
+from segbench.runs.runner import run_cell
 for folder in sys.argv[1:]:
     run_cell(Path(folder))
 """

@@ -11,7 +11,7 @@ import pytest
 
 from segbench.core.errors import SegbenchError
 from segbench.launch import Need
-from segbench.launch.base import JobRef
+from segbench.launch.base import Job
 from segbench.launch.command import CellCommand
 from segbench.launch.slurm import FOLDER, CellJob, SlurmLauncher, sbatch_options
 from segbench.records import RunRecord, write_run
@@ -41,14 +41,14 @@ def test_the_batch_file_asks_for_what_the_cell_needs(tmp_path: Path, monkeypatch
     monkeypatch.setattr("submitit.slurm.slurm.SlurmExecutor.affinity", classmethod(lambda cls: 2))
     launcher = SlurmLauncher(tmp_path, slots=7, options=["qos=low", "time=30"])
     executor = submitit.SlurmExecutor(tmp_path)
-    wanted = launcher._parameters(Need(gpus=2, cores=6, memory_bytes=5 * 2**30, hours=2.5))
+    wanted = launcher._parameters(Need(gpus=2, cores=6, hours=2.5))
     assert wanted["timeout_min"] == 150
     plain = {k.removeprefix("slurm_"): v for k, v in wanted.items()}
     plain["job_name"], plain["time"] = plain.pop("name"), plain.pop("timeout_min")
     executor.update_parameters(**plain)
     text = executor._make_submission_file_text("python job.py", "uid")
     for line in (
-        "--cpus-per-task=6", "--gpus-per-node=2", "--mem=5120M", "--qos=low", "--time=30",
+        "--cpus-per-task=6", "--gpus-per-node=2", "--qos=low", "--time=30",
         "--requeue", "--signal=USR2@90",
     ):  # fmt: skip
         assert f"#SBATCH {line}\n" in text, text
@@ -63,7 +63,7 @@ def test_the_words_of_the_queue(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     launcher.poll_s = 0.05
     answers = ["1_0|PENDING|Resources\n1_1|RUNNING|None\n1_2|REQUEUED|BeginTime\n9_0|RUNNING|None\n"]
     monkeypatch.setattr("segbench.launch.slurm._call", lambda command: answers[0])
-    jobs = [JobRef(tmp_path / str(i), f"1_{i}") for i in range(4)]
+    jobs = [Job(tmp_path / str(i), f"1_{i}") for i in range(4)]
     states = launcher.poll(jobs)
     assert [(s.phase, s.reason) for s in states] == [
         ("pending", "resources"), ("running", ""), ("pending", "begintime"), ("pending", "not in the queue"),
@@ -113,7 +113,7 @@ def test_a_pre_empted_job_is_queued_again_only_while_it_comes_further(
         "pathlib.Path(sys.argv[1], 'checkpoints', 'step-000000005').mkdir(parents=True)" if progress else ""
     )
     command = fake_cell(tmp_path, monkeypatch, PATIENT.replace("STEP", step))
-    job = CellJob(command, retries=2, in_vain=1)
+    job = CellJob(command, retries=2, without_progress=1)
     thread = threading.Thread(target=job)
     thread.start()
     while not (tmp_path / "run" / "ready").exists():
@@ -123,7 +123,7 @@ def test_a_pre_empted_job_is_queued_again_only_while_it_comes_further(
     assert not thread.is_alive()
     if progress:
         assert again is not None
-        assert again.function.in_vain == 0
+        assert again.function.without_progress == 0
         assert again.function._child is None  # a process does not travel
     else:
         assert again is None

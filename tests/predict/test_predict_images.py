@@ -25,9 +25,9 @@ from segbench.volumes import read_volume
 @pytest.fixture(scope="module")
 def cells(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[Path]]:
     """Two seeds of one small network on generated scans, with stored probabilities."""
-    from segbench.pipeline.context import Execution
-    from segbench.pipeline.matrix import run_plan
-    from segbench.pipeline.plan import Request, make_plan
+    from segbench.runs.cell import Execution
+    from segbench.runs.drive import run_plan
+    from segbench.runs.plan import Request, make_plan
 
     root = tmp_path_factory.mktemp("predict")
     request = Request(

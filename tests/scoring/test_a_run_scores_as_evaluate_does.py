@@ -12,9 +12,9 @@ from typing import Any
 
 import pytest
 
-from segbench.pipeline.api import run
-from segbench.pipeline.runner import run_cell
 from segbench.records import read_run
+from segbench.runs.api import run
+from segbench.runs.runner import run_cell
 from segbench.scoring import cases as scoring_cases
 
 POOL = (
@@ -76,7 +76,7 @@ def test_a_stage_begun_again_scores_only_what_is_left(cell: Path, monkeypatch: p
             yield task, *answer
 
     monkeypatch.setattr(scoring_cases, "ordered_map", watched)
-    monkeypatch.setattr("segbench.pipeline.runner.drop_from", lambda folder, stage: forget(folder, kept[:2]))
+    monkeypatch.setattr("segbench.runs.runner.drop_from", lambda folder, stage: forget(folder, kept[:2]))
     record = run_cell(cell, fresh="evaluate")
     assert record.status == "complete"
     assert len(kept) > 3
@@ -86,14 +86,14 @@ def test_a_stage_begun_again_scores_only_what_is_left(cell: Path, monkeypatch: p
 
 def forget(folder: Path, lines: list[str]) -> None:
     """What a run that was killed in its evaluate stage leaves."""
-    from segbench.pipeline.stages import drop_from
+    from segbench.runs.stages import drop_from
 
     drop_from(folder, "evaluate")
     (folder / "cases.jsonl").write_text("".join(line + "\n" for line in lines))
 
 
 def test_a_prediction_the_model_did_not_make_says_why(cell: Path) -> None:
-    from segbench.pipeline.scoring_stage import _predictions
+    from segbench.runs.results import _predictions
 
     manifest = cell / "predictions" / "manifest.jsonl"
     case = json.loads(manifest.read_text().splitlines()[0])["case"]

@@ -25,7 +25,7 @@ def prepare(
 
     Example: segbench data prepare msd-hippocampus --protocol standard
     """
-    from segbench.pipeline.preparation import evict_recipes, prepare_ahead
+    from segbench.runs.prepare import evict_recipes, prepare_ahead
 
     if dataset is None and evict is None:
         raise SegbenchError(

@@ -5,7 +5,6 @@ from __future__ import annotations
 import shlex
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 from segbench.cli.common import show
@@ -13,10 +12,9 @@ from segbench.core import console
 from segbench.core.catalogue import ExitCode
 from segbench.core.errors import SegbenchError
 from segbench.core.text import count
-from segbench.pipeline.cell import Plan, PlannedCell
-from segbench.pipeline.context import Execution
-from segbench.pipeline.forecast import disk_needed, fitting
-from segbench.pipeline.matrix import write_plan
+from segbench.runs.cell import Execution, Plan, PlannedCell
+from segbench.runs.drive import write_plan
+from segbench.runs.forecast import disk_needed, fitting
 
 
 def print_plan(
@@ -127,10 +125,9 @@ def _totals(plan: Plan, execution: Execution) -> str:
     known = [p.forecast_s for p in open_cells if p.forecast_s is not None]
     unknown = len(open_cells) - len(known)
     hours = sum(known) * max(1, execution.gpus_per_cell) / 3600
-    data_dir = None if execution.data_dir is None else Path(execution.data_dir)
     more = f" and {count(unknown, 'cell')} never measured (--probe)" if unknown else ""
     told = "?" if unknown == len(open_cells) > 0 else f"{hours:.2f}"
-    disk = disk_needed(plan, data_dir) / 2**30
+    disk = disk_needed(plan) / 2**30
     return f"total: {told} device hours{more}; {disk:.2f} GiB of prepared data to write"
 
 

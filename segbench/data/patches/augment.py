@@ -12,6 +12,7 @@ Source: MIC-DKFZ/batchgeneratorsv2 0.3.6, whose transforms these are, in the ord
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import reduce
 
 import torch
 import torch.nn.functional as F  # noqa: N812
@@ -29,8 +30,8 @@ _BLUR_TRUNCATION = 3.0
 
 
 def augment(
-    image: Tensor,
-    labels: Tensor,
+    image: Tensor | Sequence[Tensor],
+    labels: Tensor | Sequence[Tensor],
     plans: Sequence[SamplePlan],
     settings: AugmentationSettings | None = None,
     *,
@@ -41,8 +42,9 @@ def augment(
     """The batch after the random transforms of its plans.
 
     Args:
-        image: (B, C, D, H, W) float32, at least as large as the patch and centred on it.
-        labels: (B, D, H, W) integers on the same grid.
+        image: (B, C, D, H, W), or per sample (C, D, H, W), floats, at least as large as the patch and
+            centred on it.
+        labels: (B, D, H, W), or per sample (D, H, W), integers on the same grid.
         plans: One per sample.
         settings: Which transforms, how often, how strong; the nnU-Net default set when None.
         patch: (3,) size of the result; None: the patch in the plans (a `PatchLoader` notes it), else the
@@ -57,29 +59,58 @@ def augment(
         ValueError: shapes that do not belong together.
     """
     settings = AugmentationSettings() if settings is None else settings
-    image, labels = torch.as_tensor(image), torch.as_tensor(labels)
     if patch is None:
-        patch = plans[0].patch if plans and plans[0].patch is not None else image.shape[2:]
+        patch = plans[0].patch if plans and plans[0].patch is not None else image[0].shape[1:]
     size = tuple(int(n) for n in patch)
-    if image.ndim != 5 or labels.shape != (image.shape[0], *image.shape[2:]) or len(plans) != image.shape[0]:
-        shapes = f"{tuple(image.shape)}, {tuple(labels.shape)} and {len(plans)} plans"
-        raise ValueError(f"image (B, C, D, H, W), labels (B, D, H, W) and B plans expected, not {shapes}")
-    if any(n < p for n, p in zip(image.shape[2:], size, strict=True)):
-        raise ValueError(f"a crop of {tuple(image.shape[2:])} voxels does not hold a patch of {size}")
-    new_image = torch.empty((*image.shape[:2], *size), dtype=torch.float32, device=image.device)
-    new_labels = torch.empty((image.shape[0], *size), dtype=labels.dtype, device=labels.device)
+    _check_shapes(list(image), list(labels), len(plans), size)
+    device, channels = image[0].device, image[0].shape[0]
+    kind = reduce(torch.promote_types, [each.dtype for each in labels])
+    new_image = torch.empty((len(plans), channels, *size), dtype=torch.float32, device=device)
+    new_labels = torch.empty((len(plans), *size), dtype=kind, device=device)
     for b, plan in enumerate(plans):
-        chosen = choose(plan.augmentation, settings, patch=size, channels=image.shape[1])
+        chosen = choose(plan.augmentation, settings, patch=size, channels=channels)
         if chosen.matrix is None:
             new_image[b], new_labels[b] = centre_crop(image[b], size), centre_crop(labels[b], size)
         else:
-            new_image[b] = transform_image(image[b], chosen.matrix, size, order=settings.image_order)
-            new_labels[b] = transform_labels(labels[b], chosen.matrix, size, outside=ignore_label or 0)
+            crop = _in_extent(image[b].float(), plan.extent, 0)
+            new_image[b] = transform_image(crop, chosen.matrix, size, order=settings.image_order)
+            outside = ignore_label or 0
+            maps = _in_extent(labels[b], plan.extent, outside)
+            new_labels[b] = transform_labels(maps, chosen.matrix, size, outside=outside)
         _change_intensities(new_image[b], chosen, plan, settings, noise_on_cpu)
         if chosen.mirror:
             new_image[b] = new_image[b].flip([axis + 1 for axis in chosen.mirror])
             new_labels[b] = new_labels[b].flip(list(chosen.mirror))
     return new_image, new_labels
+
+
+def _check_shapes(
+    images: Sequence[Tensor], labels: Sequence[Tensor], count: int, size: tuple[int, ...]
+) -> None:
+    """ValueError where images, labels and plans do not belong together, or hold no patch."""
+    pairs = list(zip(images, labels, strict=False))
+    fit = all(one.ndim == 4 and two.shape == one.shape[1:] for one, two in pairs)
+    if not fit or not len(images) == len(labels) == count:
+        shapes = f"{[tuple(one.shape) for one in images]}, {[tuple(one.shape) for one in labels]}"
+        raise ValueError(
+            f"image (B, C, D, H, W), labels (B, D, H, W) and B plans expected, not {shapes} and {count} plans"
+        )
+    for one in images:
+        if any(n < p for n, p in zip(one.shape[1:], size, strict=True)):
+            raise ValueError(f"a crop of {tuple(one.shape[1:])} voxels does not hold a patch of {size}")
+
+
+def _in_extent(x: Tensor, extent: tuple[int, int, int] | None, outside: int) -> Tensor:
+    """The crop in the middle of the larger one that positions are counted in.
+
+    Nothing of what is added is looked at; but a position is the sum of an offset and the centre, and rounds
+    as the centre is large.
+    """
+    if extent is None or tuple(x.shape[-3:]) == extent:
+        return x
+    larger = torch.full((*x.shape[:-3], *extent), outside, dtype=x.dtype, device=x.device)
+    centre_crop(larger, x.shape[-3:])[...] = x
+    return larger
 
 
 def _change_intensities(

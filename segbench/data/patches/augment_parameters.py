@@ -28,6 +28,7 @@ __all__ = [
     "choose",
     "draw_augmentation",
     "extent_needed",
+    "largest_extent",
 ]
 
 Axis = Literal["z", "y", "x"]
@@ -289,6 +290,12 @@ def extent_needed(
         size = max(size, int(limit))
         sizes.append(size + (size - int(limit)) % 2)
     return sizes[0], sizes[1], sizes[2]
+
+
+def largest_extent(patch: Sequence[int]) -> tuple[int, int, int]:
+    """The largest crop that `extent_needed` can ask for."""
+    z, y, x = (int(MAX_EXTENT * n) + (int(MAX_EXTENT * n) - n) % 2 for n in patch)
+    return z, y, x
 
 
 def _matrix(

@@ -7,8 +7,9 @@ not imported.
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Generator, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal
@@ -18,19 +19,22 @@ import numpy.typing as npt
 
 from segbench.core.errors import SegbenchError
 from segbench.core.faults import fault
+from segbench.data.patches.arena import Arena, Placed
 from segbench.data.patches.augment_parameters import (
     AugmentationDraws,
     AugmentationSettings,
     draw_augmentation,
     extent_needed,
+    largest_extent,
 )
 from segbench.data.prepared.cache import Cache, CacheDamagedError
 from segbench.data.random import rng
-from segbench.data.workers import ordered_map
+from segbench.data.workers import TASKS_OF_A_WORKER, ordered_map
 
 __all__ = ["Batch", "PatchLoader", "SamplePlan", "patch_start", "plan_samples", "rng"]
 
 Array = npt.NDArray[Any]
+Size = tuple[int, int, int]
 Order = Literal["permutation", "uniform"]
 
 
@@ -47,6 +51,7 @@ class SamplePlan:
         corner_draw: Three uniforms: the corner of a patch that is not forced.
         augmentation: Numbers for every random transform.
         patch: Size (z, y, x) that is left after augmentation, once a loader has settled it.
+        extent: Size of the crop that the sample's transforms count positions in: the largest of its batch.
     """
 
     seed: int
@@ -59,23 +64,24 @@ class SamplePlan:
     corner_draw: tuple[float, float, float]
     augmentation: AugmentationDraws
     patch: tuple[int, int, int] | None = None
+    extent: tuple[int, int, int] | None = field(default=None, compare=False)
 
 
 @dataclass(frozen=True, eq=False)
 class Batch:
-    """One batch.
+    """One batch; from worker processes its arrays are only there until the next one is asked for.
 
     Attributes:
         step: Its training step.
-        image: (B, C, D, H, W) float32. With rotation or scale to come it is larger than the patch, one size
-            for the whole batch, centred on it; `augment` cuts it down.
-        labels: (B, D, H, W) uint8, or int32 where a label exceeds 255.
+        image: Per sample (C, D, H, W) in the cache's own type, float16 or float32. A sample that will be
+            rotated or scaled is larger than the patch and centred on it; `augment` cuts it down.
+        labels: Per sample (D, H, W) uint8, or int32 where a label exceeds 255.
         plans: What was drawn, one per sample.
     """
 
     step: int
-    image: npt.NDArray[np.float32]
-    labels: Array
+    image: Sequence[Array]
+    labels: Sequence[Array]
     plans: tuple[SamplePlan, ...]
 
 
@@ -187,10 +193,11 @@ def _forced_centre(
 
 @dataclass(frozen=True, slots=True)
 class _Task:
-    """One sample to read: the plan and the crop around its patch."""
+    """One sample to read: the plan, the crop around its patch, and where a worker is to leave it."""
 
     plan: SamplePlan
     size: tuple[int, int, int]
+    slot: int
 
 
 class _ReadSample:
@@ -201,25 +208,36 @@ class _ReadSample:
     ) -> None:
         self.cache, self.patch, self.regions = cache, tuple(patch), regions
         self.ignore_label, self.outside = ignore_label, ignore_label or 0
+        self.arena: Arena | None = None
         self.in_worker = False
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "in_worker": True}
 
-    def __call__(self, task: _Task) -> tuple[npt.NDArray[np.float32], Array]:
-        """Image (C, *size) and labels (*size)."""
+    def __call__(self, task: _Task) -> tuple[Array, ...] | Placed:
+        """The sample; from a worker with an arena what lies in the task's slot."""
         if self.in_worker:
             fault("worker")
+        arrays = self.sample(task)
+        if self.in_worker and self.arena is not None:
+            return self.arena.put(task.slot, arrays)
+        return arrays
+
+    def sample(self, task: _Task) -> tuple[Array, ...]:
+        """Image (C, *size) and labels (*size)."""
         plan = task.plan
         start = patch_start(plan, self.cache, self.patch, self.regions, self.ignore_label)
         # The crop has the patch's centre and its parity, so the difference is even.
         start = tuple(s - (c - p) // 2 for s, c, p in zip(start, task.size, self.patch, strict=True))
         try:
-            image = self.cache.image_patch(plan.case, start, task.size)
-            return image, self.cache.labels_patch(plan.case, start, task.size, outside=self.outside)
+            image = self.cache.stored_patch(plan.case, start, task.size)
+            labels = self.cache.labels_patch(plan.case, start, task.size, outside=self.outside)
         except CacheDamagedError:
             self.cache.forget(plan.case)  # what is open is bad; the next look must see the repaired files
             raise
+        if labels.dtype != np.uint8:
+            labels = labels.astype(np.int32)  # torch has no arithmetic for uint16
+        return image, labels
 
 
 class PatchLoader:
@@ -238,7 +256,7 @@ class PatchLoader:
         augmentation: Settings of the augmentation to come: decides how much more than the patch is read; None
             reads patches.
         regions: Label sets that centres are forced into, in place of single labels.
-        ignore_label: Value of voxels outside the scan (0 when the card has none); never a centre.
+        ignore_label: Value of voxels outside the image (0 when the card has none); never a centre.
         order: See `plan_samples`.
         rank, world: This process's share of every batch: indices rank, rank + world, ...
 
@@ -288,22 +306,49 @@ class PatchLoader:
 
     def __iter__(self) -> Generator[Batch]:
         """Batches of the steps `start_step` up to `stop_step`."""
-        samples = ordered_map(self._read, self._tasks(), self.workers, case_of=lambda task: task.plan.case)
-        gathered: list[tuple[SamplePlan, npt.NDArray[np.float32], Array]] = []
         share = len(range(self.rank, self.batch_size, self.world))
+        ahead = share + max(1, self.workers) * TASKS_OF_A_WORKER + 1
+        self._read.arena = self._arena(ahead) if self.workers > 0 and len(self) else None
+        free = deque(range(ahead))
+        samples = ordered_map(
+            self._read, self._tasks(free), self.workers, case_of=lambda task: task.plan.case
+        )
+        gathered: list[tuple[_Task, tuple[Array, ...]]] = []
         try:
             for task, result, error in samples:
-                image, labels = result if error is None else self._again(task, error)
-                gathered.append((task.plan, image, labels))
+                gathered.append(
+                    (task, self._arrays(task, result) if error is None else self._again(task, error))
+                )
                 if len(gathered) == share:
-                    yield _assemble(gathered)
+                    plans = tuple(task.plan for task, _ in gathered)
+                    images, labels = zip(*(arrays for _, arrays in gathered), strict=True)
+                    yield Batch(plans[0].step, images, labels, plans)
+                    free.extend(task.slot for task, _ in gathered)
                     gathered = []
         finally:
             samples.close()
+            self._read.arena = None
 
-    def _tasks(self) -> Iterator[_Task]:
+    def _arena(self, slots: int) -> Arena | None:
+        """Room for `slots` samples of the largest size that may come."""
+        if not Arena.possible():
+            return None
+        sizes = self.patch if self._settings is None else largest_extent(self.patch)
+        channels = self.cache.shape(self.case_ids[0])[0]
+        voxels = sizes[0] * sizes[1] * sizes[2]
+        return Arena(slots, voxels * 4 * (channels + 1) + 256)
+
+    def _arrays(self, task: _Task, result: Any) -> tuple[Array, ...]:
+        """The sample that a worker left in the arena, or gave back as it is."""
+        return result if self._read.arena is None else self._read.arena.take(task.slot, result)
+
+    @property
+    def _settings(self) -> AugmentationSettings | None:
+        """The augmentation where it may rotate or scale."""
+        return self.augmentation if self.augmentation is not None and self.augmentation.spatial else None
+
+    def _tasks(self, free: deque[int]) -> Iterator[_Task]:
         for step in range(self.start_step, self.stop_step):
-            # All crops of the *global* batch share a size, so that the world size changes no number.
             every = plan_samples(
                 self.seed,
                 step,
@@ -312,31 +357,39 @@ class PatchLoader:
                 foreground_fraction=self.foreground_fraction,
                 order=self.order,
             )
-            size = self.patch
-            settings = self.augmentation
-            if settings is not None and settings.spatial:
-                extents = [extent_needed(plan.augmentation, settings, self.patch) for plan in every]
-                largest = [max(sizes) for sizes in zip(*extents, strict=True)]
-                size = (largest[0], largest[1], largest[2])
-            for plan in every[self.rank :: self.world]:
-                yield _Task(replace(plan, patch=self.patch), size)
+            sizes, settings = [self.patch] * len(every), self._settings
+            if settings is not None:
+                sizes = [extent_needed(plan.augmentation, settings, self.patch) for plan in every]
+            # Positions count in the largest crop of the *global* batch: the world size changes no number.
+            extent = _largest(sizes)
+            for plan, own in list(zip(every, sizes, strict=True))[self.rank :: self.world]:
+                size = own if own == self.patch else self._crop(own, extent)
+                yield _Task(replace(plan, patch=self.patch, extent=extent), size, free.popleft())
 
-    def _again(self, task: _Task, error: Exception) -> tuple[npt.NDArray[np.float32], Array]:
-        """A case that a worker found damaged is read here, where the cache can mend it; else the error."""
+    def _crop(self, own: Size, extent: Size) -> Size:
+        """What is read for a sample that will be rotated or scaled.
+
+        One voxel more on each side than it reaches: a position that is rounded up still finds its neighbour.
+        A cubic spline takes something from every voxel of the crop.
+        """
+        if self._settings is not None and self._settings.image_order != 1:
+            return extent
+        z, y, x = (min(n + 2, limit) for n, limit in zip(own, extent, strict=True))
+        return z, y, x
+
+    def _again(self, task: _Task, error: Exception) -> tuple[Array, ...]:
+        """A case that a worker found damaged is read here, where the cache can repair it; else the error."""
         if not isinstance(error, CacheDamagedError):
             raise error
         self.cache.forget(task.plan.case)
         try:
-            return self._read(task)
+            return self._read.sample(task)
         except CacheDamagedError as damaged:
             raise SegbenchError(
                 "SB501", f"prepared data are damaged: {damaged.reason}", path=damaged.path, case=damaged.case
             ) from damaged
 
 
-def _assemble(gathered: Sequence[tuple[SamplePlan, npt.NDArray[np.float32], Array]]) -> Batch:
-    plans = tuple(plan for plan, _, _ in gathered)
-    labels = np.stack([labels for _, _, labels in gathered])
-    if labels.dtype != np.uint8:
-        labels = labels.astype(np.int32)  # torch has no arithmetic for uint16
-    return Batch(plans[0].step, np.stack([image for _, image, _ in gathered]), labels, plans)
+def _largest(sizes: Sequence[Size]) -> Size:
+    z, y, x = (max(lengths) for lengths in zip(*sizes, strict=True))
+    return z, y, x

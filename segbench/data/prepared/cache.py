@@ -143,7 +143,14 @@ class Cache:
         return self.labels_patch(case, (0, 0, 0), self.shape(case)[1:])
 
     def image_patch(self, case: str, start: Sequence[int], size: Sequence[int]) -> Float32:
-        """Part of the image (c, *size), float32; positions outside the scan are 0.
+        """Part of the image (c, *size), float32; see `stored_patch`."""
+        values = self.stored_patch(case, start, size)
+        return widened(values) if values.dtype == np.float16 else values.astype(np.float32, copy=False)
+
+    def stored_patch(self, case: str, start: Sequence[int], size: Sequence[int]) -> Array:
+        """Part of the image (c, *size) in the cache's own type; positions outside the image are 0.
+
+        The type is float16 or float32; float32 where a case is normalised as it is read.
 
         Args:
             case: The case's id.
@@ -159,15 +166,13 @@ class Cache:
         block = self._read(case, "image", (slice(0, shape[0]), *inside))
         if record["normalise_on_read"]:
             statistics = record["properties"]["normalisation_statistics"]
-            values = np.stack(
+            block = np.stack(
                 [normalise(b, "ct", statistics=s) for b, s in zip(block, statistics, strict=True)]
             )
-        else:
-            values = widened(block) if block.dtype == np.float16 else block.astype(np.float32)
-        if values.shape[1:] == tuple(size):
-            return values
-        patch = np.zeros((shape[0], *size), dtype=np.float32)
-        patch[(slice(None), *place)] = values
+        if block.shape[1:] == tuple(size):
+            return block
+        patch = np.zeros((shape[0], *size), dtype=block.dtype)
+        patch[(slice(None), *place)] = block
         return patch
 
     def labels_patch(

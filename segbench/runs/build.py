@@ -1,0 +1,85 @@
+"""What the stages share of a cell's network: its first and last weights, one step, its augmentation."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from segbench.runs.cell import ActiveCell
+from segbench.runs.code import check_code
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from segbench.data.patches.augment import AugmentationSettings
+
+FINAL_WEIGHTS = Path("checkpoints") / "final.safetensors"
+
+
+def build_seeded(cell: ActiveCell) -> nn.Module:
+    """The network with the initial weights that the seed gives, the same every time."""
+    import torch
+
+    from segbench.data.random import counter_seed
+    from segbench.networks import build_network
+
+    if not cell.code_loaded:
+        check_code(cell.model, cell.code, cell.folder)
+        cell.code_loaded = True
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(counter_seed(cell.seed, "init", cell.model.slug))
+        return build_network(cell.model.slug, **cell.network_arguments)
+
+
+def augmentation_of(cell: ActiveCell) -> AugmentationSettings:
+    """The random transforms of the protocol; where it leaves the axes to the card, those that it allows."""
+    from segbench.data.patches.augment import AugmentationSettings
+
+    section = cell.protocol.augment
+    axes = cell.dataset.geometry.mirror_axes if section.mirror_axes == "card" else section.mirror_axes
+    return AugmentationSettings(
+        name=section.name,
+        mirror_axes=tuple(axes),
+        overrides=dict(section.overrides),
+    )
+
+
+def try_one_step(cell: ActiveCell) -> None:
+    """Make one training step on zeros, at the cell's patch and batch; nothing is kept of it.
+
+    Raises:
+        SegbenchError: SB504 when it does not fit the device's memory.
+    """
+    import torch
+
+    from segbench.engine.activations import checkpoint_activations
+    from segbench.engine.device import choose_device, nondeterminism_as_error, prepare_device
+    from segbench.engine.losses import SegmentationLoss
+    from segbench.engine.memory import oom_as_error
+    from segbench.engine.optimiser import build_optimiser
+    from segbench.engine.precision import autocast, usable_precision
+
+    protocol = cell.protocol
+    device = choose_device(cell.execution.device)
+    prepare_device(device, level=protocol.determinism.level, tf32=protocol.train.tf32)
+    parts = protocol.train.accumulate * cell.execution.gpus_per_cell
+    batch = max(1, protocol.sampling.batch_size // parts)
+    loss = SegmentationLoss(regions=cell.classes.region_classes, ignore_class=cell.classes.ignore_class)
+    try:
+        with oom_as_error(device), nondeterminism_as_error(), torch.random.fork_rng(devices=[]):
+            network = build_seeded(cell).to(device).train()
+            if protocol.train.checkpointing:
+                checkpoint_activations(network)
+            optimiser = build_optimiser(network, protocol.optimiser)  # its state takes memory too
+            image = torch.zeros(
+                (batch, len(cell.dataset.channels.order), *protocol.patch.size), device=device
+            )
+            labels = torch.zeros((batch, *protocol.patch.size), dtype=torch.long, device=device)
+            with autocast(usable_precision(protocol.train.precision, device), device)():
+                outputs = network(image)
+            loss(outputs, labels).backward()
+            optimiser.step()
+    finally:
+        if device.type == "cuda":
+            torch.cuda.empty_cache()
+            torch.cuda.reset_peak_memory_stats(device)

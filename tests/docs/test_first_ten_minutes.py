@@ -1,0 +1,63 @@
+"""`scripts/first_ten_minutes.sh`, dry: every command it would run exists, with the options it gives."""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+SCRIPT = ROOT / "scripts" / "first_ten_minutes.sh"
+
+
+@pytest.fixture(scope="module")
+def said(tmp_path_factory: pytest.TempPathFactory) -> str:
+    if shutil.which("bash") is None:
+        pytest.skip("there is no bash here")
+    work = tmp_path_factory.mktemp("work")
+    given = {**os.environ, "DRY_RUN": "1", "DEVICE": "cpu", "WORK": str(work), "PYTHON": "python"}
+    done = subprocess.run(
+        ["bash", str(SCRIPT)], env=given, capture_output=True, text=True, check=True, cwd=ROOT, timeout=60
+    )
+    assert not any(work.iterdir()), "a dry run runs nothing"
+    return done.stdout
+
+
+def commands(said: str) -> list[list[str]]:
+    """The lines that would be run, as words."""
+    return [shlex.split(line[2:]) for line in said.splitlines() if line.startswith("$ python -m segbench")]
+
+
+def test_every_command_knows_every_option_it_gets(said: str) -> None:
+    found = commands(said)
+    assert {words[3] for words in found} == {"doctor", "demo", "profile", "run"}
+    for name in sorted({words[3] for words in found}):
+        line = [sys.executable, "-m", "segbench", name, "--help"]
+        help_text = subprocess.run(
+            line,
+            capture_output=True,
+            text=True,
+            check=True,
+            timeout=120,
+            env={**os.environ, "COLUMNS": "200"},
+        ).stdout
+        known = set(re.findall(r"--[a-z-]+", help_text))
+        given = {word for words in found if words[3] == name for word in words if word.startswith("--")}
+        assert given <= known, f"segbench {name}"
+
+
+def test_every_test_file_it_names_exists(said: str) -> None:
+    named = re.findall(r"tests/[\w/]+\.py", said)
+    assert named
+    assert all((ROOT / name).is_file() for name in named)
+
+
+def test_each_step_says_what_is_expected(said: str) -> None:
+    steps = [line for line in said.splitlines() if line.startswith("== ")]
+    assert len(steps) == said.count("   expected: ") == 8

@@ -1,0 +1,141 @@
+"""What the engine does for a device, held on a CPU where it can be: no hidden waits, errors, copies."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from test_training import batches, build, job, weights
+from torch import nn
+
+from segbench.core.errors import SegbenchError
+from segbench.core.interrupt import Interrupted, StopRequest
+from segbench.engine import precision, predictor
+from segbench.engine.device import nondeterminism_as_error
+from segbench.engine.losses import SegmentationLoss
+from segbench.engine.memory import is_out_of_memory, oom_as_error
+from segbench.engine.predictor import predict_case
+from segbench.engine.trainer import train
+
+CPU = torch.device("cpu")
+WORDS = [
+    "CUDA out of memory. Tried to allocate 2.00 GiB",
+    "cuDNN error: CUDNN_STATUS_ALLOC_FAILED",
+    "CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`",
+    "[enforce fail at alloc_cpu.cpp:124] DefaultCPUAllocator: can't allocate memory",
+    "not enough memory: you tried to allocate 1 bytes",
+]
+
+
+@pytest.mark.parametrize("words", WORDS)
+def test_every_way_of_saying_it_is_out_of_memory(words: str) -> None:
+    assert is_out_of_memory(RuntimeError(words))
+    with pytest.raises(SegbenchError) as caught, oom_as_error(CPU):
+        raise RuntimeError(words)
+    assert caught.value.code == "SB504"
+
+
+def test_other_errors_stay_what_they_are() -> None:
+    assert not is_out_of_memory(RuntimeError("an illegal memory access was encountered"))
+    with pytest.raises(RuntimeError, match="illegal"), oom_as_error(CPU), nondeterminism_as_error():
+        raise RuntimeError("an illegal memory access was encountered")
+
+
+def test_an_operation_that_bitwise_does_not_allow_is_named_with_the_way_out() -> None:
+    with pytest.raises(SegbenchError) as caught, nondeterminism_as_error():
+        raise RuntimeError(
+            "avg_pool3d_backward_cuda does not have a deterministic implementation, but you set "
+            "'torch.use_deterministic_algorithms(True)'."
+        )
+    assert caught.value.code == "SB104"
+    assert "avg_pool3d_backward_cuda" in caught.value.message
+    assert "determinism.level=seeded" in caught.value.mend
+
+
+def test_a_card_without_bf16_says_what_it_does_instead(monkeypatch: pytest.MonkeyPatch) -> None:
+    cuda = torch.device("cuda")
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation=True: False)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: "Tesla T4")
+    note = precision.precision_note("bf16", cuda)
+    assert note is not None
+    assert "Tesla T4" in note and "fp16" in note
+    assert precision.precision_note("fp16", cuda) is None
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation=True: True)
+    assert precision.precision_note("bf16", cuda) is None
+    assert precision.precision_note("bf16", CPU) is None  # there float32 is the rule, not a fallback
+
+
+def test_the_region_loss_makes_no_tensor_from_numbers_after_the_first_step(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    loss = SegmentationLoss(regions=((1, 2), (2,)))
+    logits, labels = torch.randn(1, 2, 4, 4, 4), torch.randint(0, 3, (1, 4, 4, 4))
+    first = loss(logits, labels)
+    monkeypatch.setattr(torch, "tensor", lambda *_, **__: pytest.fail("a copy that the device waits for"))
+    assert torch.equal(loss(logits, labels), first)
+
+
+def test_a_window_is_cut_once_for_all_its_views(monkeypatch: pytest.MonkeyPatch) -> None:
+    cuts: list[tuple[int, ...]] = []
+    real = predictor._Windows._cut
+
+    def counted(self: predictor._Windows, z: int, y: int, x: int) -> torch.Tensor:
+        cuts.append((z, y, x))
+        return real(self, z, y, x)
+
+    monkeypatch.setattr(predictor._Windows, "_cut", counted)
+    network = nn.Conv3d(1, 2, 3, padding=1).eval()
+    image = torch.randn(1, 20, 16, 24)
+    for at_once in (1, 3, 8):
+        cuts.clear()
+        predict_case(
+            network,
+            image,
+            patch=(16, 16, 16),
+            num_outputs=2,
+            mirror_axes=("z", "y", "x"),
+            window_batch=at_once,
+        )
+        assert len(cuts) == len(set(cuts)) == 4
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+@pytest.mark.parametrize("optimiser", ["adamw", "sgd"])
+def test_on_a_device_stopped_and_resumed_equals_undisturbed(tmp_path: Path, optimiser: str) -> None:
+    settings = {"optimiser.name": optimiser, "determinism.level": "bitwise"}
+
+    def on_device(folder: Path, stop: StopRequest | None = None):
+        return replace(
+            job(folder, stop=stop, **settings),
+            device=torch.device("cuda"),
+            transform=lambda images, labels, plans: (torch.stack(list(images)), torch.stack(list(labels))),
+        )
+
+    whole = train(on_device(tmp_path / "a"))
+    stop = StopRequest()
+
+    def stop_at_seven(samples: int, loss: float, rate: float) -> None:
+        if samples == 14:
+            stop.number = 15
+
+    halted = on_device(tmp_path / "b", stop)
+    with pytest.raises(Interrupted):
+        train(replace(halted, on_step=stop_at_seven))
+    stop.number = None
+    again = train(halted)
+    pairs = zip(weights(whole.network), weights(again.network), strict=True)
+    assert all(torch.equal(ours, theirs) for ours, theirs in pairs)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+def test_a_device_predicts_what_the_processor_does() -> None:
+    network, (batch,) = build().eval(), batches(0, 1)
+    image = torch.as_tensor(batch.image[0])
+    options = {"patch": (4, 4, 4), "num_outputs": 2, "mirror_axes": ("z", "y")}
+    here = predictor.predict_logits(network, image, **options)
+    there = predictor.predict_logits(network.to("cuda"), image, device="cuda", **options)
+    torch.testing.assert_close(there, here, atol=5e-3, rtol=5e-3)
