@@ -42,16 +42,16 @@ class Limit:
 
 
 LIMITS = {
-    "source lines": Limit(57_611, 42_000),
-    "records": Limit(261, 150),
+    "source lines": Limit(58_250, 42_000),
+    "records": Limit(255, 150),
     "import circles between files": Limit(0, 0),
-    "longest file": Limit(442, 500),
-    "longest function": Limit(96, 90),
-    "longest kernel file": Limit(564, 600),
+    "longest file": Limit(437, 500),
+    "longest function": Limit(90, 90),
+    "longest kernel file": Limit(513, 600),
     "longest kernel function": Limit(75, 90),
-    "files in one folder": Limit(27, 20),
-    "options over all commands": Limit(189, 150),
-    "tests to source": Limit(0.59, 0.55, least=True),
+    "files in one folder": Limit(24, 20),
+    "options over all commands": Limit(193, 150),
+    "tests to source": Limit(0.60, 0.55, least=True),
 }
 
 

@@ -98,7 +98,7 @@ def build_app(*, show_all: bool = False) -> typer.Typer:
             _register(groups[name], command, module, function)
     for name in OLD_NAMES_OF_SCORES:
         _register(groups["import"], name, *IMPORT_COMMANDS["scores"], hidden=True)
-    _register(app, "cell", "cell", "cell", hidden=not show_all)
+    _register(app, "cell", "run", "cell", hidden=not show_all)
     return app
 
 

@@ -1,10 +1,13 @@
-"""`segbench run`: train and evaluate models on datasets under one protocol."""
+"""`segbench run`: train and evaluate models on datasets under one protocol; and `segbench cell`, hidden."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
 
 from segbench.cli.common import settings, show, split_list, split_numbers
 from segbench.cli.options import Stage, option
@@ -251,3 +254,21 @@ def _document(outcome: Outcome) -> dict[str, Any]:
             }
         )
     return {"cells": cells, "exit_code": int(outcome.exit_code)}
+
+
+def cell(
+    folder: Annotated[Path, typer.Argument(help="Run folder with a run.json.")],
+    fresh: Annotated[Stage | None, option("--fresh", "Forget this stage and every later one first.")] = None,
+    first_look: Annotated[
+        bool, option("--first-look", "Only verify the dataset and make one training step.")
+    ] = False,
+) -> int:
+    """Run the stages of one planned cell; idempotent, holds a lease."""
+    from segbench.launch.command import stop_with_parent
+    from segbench.runs.runner import look_at_cell, run_cell
+
+    stop_with_parent()
+    if first_look:
+        return ExitCode.PARTIAL if look_at_cell(folder).status == "failed" else ExitCode.DONE
+    record = run_cell(folder, fresh=fresh)
+    return ExitCode.DONE if record.status == "complete" else ExitCode.PARTIAL

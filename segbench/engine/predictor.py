@@ -13,7 +13,7 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import combinations
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -142,7 +142,7 @@ def predict_planes(
     """
     members = [networks] if isinstance(networks, nn.Module) else list(networks)
     device = torch.device(device)
-    images = image if isinstance(image, list | tuple) else [image] * len(members)
+    images = list(image) if isinstance(image, list | tuple) else [cast("Image", image)] * len(members)
     sources = [_at_hand(one, device) for one in images]
     source = sources[0] if sources else torch.empty(0)
     if source.ndim != 4 or len(patch) != 3 or not members:

@@ -17,8 +17,8 @@ from importlib import import_module
 from pathlib import Path
 from pkgutil import walk_packages
 
-from segbench.cli.cell import cell
 from segbench.cli.common import guarded
+from segbench.cli.run import cell
 from segbench.core import console, faults
 
 ROOMS = ("runs", "data", "engine", "networks", "metrics", "volumes", "stats", "profiling", "records")
