@@ -198,10 +198,10 @@ def _run(plan: Plan, chosen: Plan, execution: Execution, choice: LauncherChoice,
 
 
 def _summary(outcome: Outcome) -> Iterator[str]:
-    from segbench.runs.drive import summary_rows
+    from segbench.runs.drive import summary_table
 
-    header = ["model", "dataset", "fold", "seed", "state", "region", "cases", "Dice", "HD95 mm", "NSD"]
-    yield from console.table_lines(header, summary_rows(outcome.cells), right=(6, 7, 8, 9))
+    header, rows = summary_table(outcome.cells)
+    yield from console.table_lines(header, rows, right=range(6, len(header)))
 
 
 def gpus_wanted(device: str, *, per_cell: int = 1) -> int:

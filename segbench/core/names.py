@@ -52,7 +52,7 @@ _ITK = "sitk.WriteImage(sitk.ReadImage({old}), {new})"
 _NIBABEL = "nibabel.save(nibabel.load({old}), {new})"
 _ARRAY = "nibabel.save(nibabel.Nifti1Image(array, affine), {new})"
 _OTHER_FORMATS: tuple[tuple[tuple[str, ...], str, str], ...] = (
-    ((".mhd",), "MetaImage with a file of its own for the voxels", _ITK),
+    ((".mhd", ".nhdr"), "MetaImage or NRRD with a file of its own for the voxels", _ITK),
     ((".hdr", ".img"), "an ANALYZE or NIfTI pair .hdr/.img", _NIBABEL),
     ((".mgz", ".mgh"), "FreeSurfer", "mri_convert {old} {new}, or " + _NIBABEL),
     ((".mnc",), "MINC", "mnc2nii {old} {new}"),

@@ -52,8 +52,10 @@ class Fill:
     at_least_diagonal: bool = False
 
     def distance_mm(self, diagonal_mm: float) -> float:
-        """Return the distance value for a grid of this diagonal."""
-        return max(self.distance, diagonal_mm) if self.at_least_diagonal else self.distance
+        """Return the distance value for a grid of this diagonal; NaN where that is not known."""
+        if not self.at_least_diagonal or diagonal_mm <= self.distance:
+            return self.distance
+        return diagonal_mm
 
 
 def _diagonal(at_least: float = 0.0) -> Fill:

@@ -42,14 +42,12 @@ class NetworkCheck:
             SegbenchError: SB110 with every fault.
         """
         if self.faults:
-            count = f"{len(self.faults)} fault{'s' * (len(self.faults) > 1)}"
             raise SegbenchError(
                 "SB110",
-                f"model '{self.model}' does not work as a network: {count}",
+                f"the network of model '{self.model}': {self.faults[0]}",
                 expected=f"logits (B, {self.out_channels}, D, H, W) for (B, {self.in_channels}, D, H, W)",
-                found=self.faults[0],
                 mend=f"change its code, then: segbench check model:{self.model}",
-                details=self.faults,
+                details=self.faults[1:],
             )
 
 

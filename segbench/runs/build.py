@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from segbench.records.progress import progress_of
 from segbench.runs.cell import ActiveCell
 from segbench.runs.code import check_code
 
@@ -23,12 +24,34 @@ def build_seeded(cell: ActiveCell) -> nn.Module:
     from segbench.data.random import counter_seed
     from segbench.networks import build_network
 
-    if not cell.code_loaded:
-        check_code(cell.model, cell.code, cell.folder)
-        cell.code_loaded = True
+    load_code(cell)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(counter_seed(cell.seed, "init", cell.model.slug))
         return build_network(cell.model.slug, **cell.network_arguments)
+
+
+def load_code(cell: ActiveCell) -> None:
+    """Import the network's code, once, as the code that the cell was planned with (SB338 otherwise)."""
+    if not cell.code_loaded:
+        check_code(cell.model, cell.code, cell.folder)
+        cell.code_loaded = True
+
+
+def check_own_network(cell: ActiveCell) -> None:
+    """Send a patch through a network of one's own before the first stage spends hours on it.
+
+    Networks of segbench and of pinned packages are tested there; a run that has begun has shown it.
+
+    Raises:
+        SegbenchError: SB110 with what is wrong: a shape, probabilities in the place of logits, NaN.
+    """
+    if not cell.trains or cell.code is None or cell.code.digest is None or any(progress_of(cell.folder)):
+        return
+    from segbench.networks.check import check_network
+
+    load_code(cell)
+    arguments = cell.network_arguments
+    check_network(cell.model.slug, patch=arguments.get("patch_size"), **arguments).raise_faults()
 
 
 def augmentation_of(cell: ActiveCell) -> AugmentationSettings:

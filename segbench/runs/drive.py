@@ -20,6 +20,7 @@ from segbench.core.errors import SegbenchError
 from segbench.launch import Launcher, LauncherChoice, Need, open_launcher
 from segbench.launch.drive import Ending, drive, spread_failure
 from segbench.metrics.profiles import load_profile
+from segbench.metrics.registry import METRICS
 from segbench.metrics.summary import summarise
 from segbench.records import RunRecord, read_cases, read_run, write_run
 from segbench.records.lease import Lease, lease_holder
@@ -151,17 +152,23 @@ def exit_code(plan: Plan, cells: Sequence[tuple[PlannedCell, RunRecord | None]],
     return ExitCode.DONE
 
 
-def summary_rows(cells: Sequence[tuple[PlannedCell, RunRecord | None]]) -> list[list[str]]:
-    """Rows of the closing table: model, dataset, fold, seed, state, region, cases, headline means."""
+def summary_table(
+    cells: Sequence[tuple[PlannedCell, RunRecord | None]],
+) -> tuple[list[str], list[list[str]]]:
+    """Head and rows of the closing table; its last columns are the metrics that the protocol's profile has.
+
+    Cells of one command share a protocol, so the first cell's stands for all.
+    """
+    profile = load_profile(cells[0][0].cell.protocol.metrics.profile)
+    headline = [m for m in ("dice", "hd95", "nsd") if m in profile.columns] or list(profile.headline[:3])
+    titles = [f"{METRICS[m].title}{' mm' if METRICS[m].unit == 'mm' else ''}" for m in headline]
     rows: list[list[str]] = []
     for planned, record in cells:
         cell = planned.cell
         head = [cell.model.slug, cell.dataset.slug, str(cell.fold), str(cell.seed)]
         if record is None or record.status != "complete":
-            rows.append([*head, _state(planned, record), "", "", "", "", ""])
+            rows.append([*head, _state(planned, record), "", "", *("" for _ in headline)])
             continue
-        profile = load_profile(cell.protocol.metrics.profile)
-        headline = [m for m in ("dice", "hd95", "nsd") if m in profile.columns] or list(profile.headline[:3])
         cases = read_cases(cell.folder)
         means = {
             (s.region, s.metric): s
@@ -174,7 +181,7 @@ def summary_rows(cells: Sequence[tuple[PlannedCell, RunRecord | None]]) -> list[
             values = [f"{s.mean:.3f}" if s is not None else "" for s in found]
             rows.append([*head, "done", region, n, *values])
             head = ["", "", "", ""]
-    return rows
+    return ["model", "dataset", "fold", "seed", "state", "region", "cases", *titles], rows
 
 
 def _numbers(cases: Sequence[dict[str, str]], metrics: Sequence[str]) -> list[dict[str, object]]:

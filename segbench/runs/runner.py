@@ -27,7 +27,7 @@ from segbench.records import Leaks, RunRecord, SplitRecord, read_run, write_run
 from segbench.records.birth import failed_record, new_record, surroundings
 from segbench.records.lease import Lease
 from segbench.records.schema import FailureClass
-from segbench.runs.build import FINAL_WEIGHTS
+from segbench.runs.build import FINAL_WEIGHTS, check_own_network
 from segbench.runs.cell import ActiveCell, Cell, Execution, active_cell, card_settings, log_line
 from segbench.runs.prepare import open_prepared, prepare_stage, verify_stage
 from segbench.runs.results import evaluate_stage, predict_stage, profile_stage
@@ -221,6 +221,7 @@ def _give_up(record: RunRecord, folder: Path, lease: Lease, error: SegbenchError
 
 def _run_stages(cell: ActiveCell) -> None:
     """Run what is left of the cell."""
+    check_own_network(cell)
     for stage in CELL_STAGES:
         if stage.networks_only and not cell.trains:
             continue

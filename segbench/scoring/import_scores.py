@@ -22,7 +22,7 @@ from segbench.core.environment import now, results_dir
 from segbench.core.errors import SegbenchError
 from segbench.core.hashing import digest_json, sha256_file
 from segbench.metrics.policies import fill, penalised
-from segbench.metrics.registry import METRICS, REGION_METRICS, value_range
+from segbench.metrics.registry import REGION_METRICS, value_range
 from segbench.metrics.summary import MEAN_REGION, summarise
 from segbench.records import write_run
 from segbench.records.identity import run_id as make_run_id
@@ -325,9 +325,8 @@ def _table_rows(tables: Tables, present: Mapping[tuple[str, str], bool]) -> list
         status = "ok" if here else "missing" if somewhere else "both_empty"
         by_policy: set[str] = set()
         if status == "missing":
+            # How far a distance could be nobody knows without the grid: it stays NaN.
             values = fill(tuple(tables), status, policy="nan", diagonal_mm=math.nan)
-            # How far a distance could be nobody knows without the grid.
-            values |= {name: math.nan for name in tables if METRICS[name].family == "distance"}
             by_policy = set(penalised(tuple(tables), status))
         row = {"case": case, "region": region, "status": status, "code": "SB215" if by_policy else ""}
         rows.append(row | {"penalised": ";".join(name for name in tables if name in by_policy), **values})

@@ -185,10 +185,9 @@ def test_index_names_every_page() -> None:
 def test_where_is_what_names_every_room_and_no_file_that_is_gone() -> None:
     text = (ROOT / "docs" / "where-is-what.md").read_text(encoding="utf-8")
     package = ROOT / "segbench"
-    moved = {"runs": "pipeline"} if (package / "pipeline").is_dir() else {}
     rooms = {path.parent.name for path in package.glob("*/__init__.py") if path.parent.name != "_cards"}
     rows = re.findall(r"^\| `([a-z]+)/`[^|]*\|[^|]*\|([^|]*)\|", text, flags=re.MULTILINE)
-    told = {moved.get(room, room) for room, _ in rows}
+    told = {room for room, _ in rows}
     assert told - {"protocols"} == rooms
     files = [f"{room}/{file}" for room, files in rows for file in re.findall(r"`([^`(]+)`", files)]
     asked = text.split("## The usual questions")[1]
@@ -196,4 +195,4 @@ def test_where_is_what_names_every_room_and_no_file_that_is_gone() -> None:
     assert len(files) > 30
     for file in files:
         room, _, rest = file.partition("/")
-        assert (package / moved.get(room, room) / rest).exists(), f"where-is-what.md names {file}"
+        assert (package / room / rest).exists(), f"where-is-what.md names {file}"

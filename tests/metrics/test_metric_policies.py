@@ -149,3 +149,10 @@ def test_a_failure_never_improves_a_mean(seed, policy, count):
             assert summary.mean <= old + 1e-12
         else:
             assert summary.mean >= old - 1e-9
+
+
+@given(st.sampled_from(sorted(POLICIES)), st.sampled_from(sorted(FAILED)), st.sampled_from(DISTANCE))
+def test_a_distance_on_an_unknown_grid_is_never_better_than_on_a_known_one(policy, status, metric):
+    """Without a grid nobody knows how far a failure could be: NaN, or what the policy says of every grid."""
+    unknown = filled_value(metric, status, policy=policy, diagonal_mm=NAN)
+    assert math.isnan(unknown) or unknown >= filled_value(metric, status, policy=policy, diagonal_mm=1e4)

@@ -213,3 +213,29 @@ def test_a_run_of_before_code_was_recorded(here: Path, monkeypatch: pytest.Monke
     Path("lone_net_old.py").write_text(NETWORK)
     _, told = segbench(*FLAGS, "--model", "mine", "--seed", "0,1", "--dry-run")
     assert f"the code of lone_net_old was not recorded in run {old.run_id}: new run" in told
+
+
+@pytest.mark.parametrize(
+    ("end", "words"),
+    [
+        ("self.layer(x).softmax(1)", "gives probabilities"),
+        ("self.layer(x)[:, :1]", "the last layer takes its channels from out_channels"),
+        ("[self.layer(x)]", "gives a list"),
+        ("self.layer(x) / 0 * 0", "NaN"),
+    ],
+)
+def test_a_network_that_cannot_work_ends_before_the_first_stage(
+    here: Path, monkeypatch: pytest.MonkeyPatch, end: str, words: str
+) -> None:
+    name = f"lone_net_wrong_{abs(hash(end))}"
+    card("mine", f"{name}:Net")
+    Path(f"{name}.py").write_text(NETWORK.replace("return self.layer(x)", f"return {end}"))
+    monkeypatch.syspath_prepend(str(here))
+    segbench(*FLAGS, "--model", "mine", "--plan-only")
+    (folder,) = (path.parent for path in Path("runs").glob("*/run.json"))
+    record = run_cell(folder)
+    assert record.status == "failed"
+    assert record.failure is not None
+    assert record.failure.code == "SB110"
+    assert words in record.failure.message
+    assert not list((folder / "stages").glob("*.json"))

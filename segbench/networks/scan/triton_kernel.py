@@ -2,7 +2,9 @@
 
 A program is one warp that walks the steps of one chunk for D adjacent channels. Its tiles are (N, D) with the
 states first: that lays all states of a channel into one thread, so the recurrence and the sums over states
-need no exchange between threads, and every row of tokens is read by adjacent threads. Sequences are cut into
+need no exchange between threads, and every row of tokens is read by adjacent threads. (In `gradients`, which
+sums over channels too, Triton lays four states of four channels into a thread, and threads do exchange sums.)
+Sequences are cut into
 chunks of T steps that run in parallel: end states of all chunks from a zero state; the states carried from
 chunk to chunk; the output from the right start states. Backward the same with adjoints, then one pass that
 walks each chunk once more: forwards, leaving the state of every S-th step, then backwards by S steps at a
