@@ -123,7 +123,7 @@ def test_a_missing_or_damaged_fingerprint_is_named(tmp_path, monkeypatch):
         fp.check_fingerprint("nnunet-tiny")
     assert caught.value.code == "SB110"
     (tmp_path / fp.FILE).write_text("{")
-    with pytest.raises(SegbenchError, match="no JSON"):
+    with pytest.raises(SegbenchError, match="is not JSON"):
         fp.check_fingerprint("nnunet-tiny")
     (tmp_path / fp.FILE).write_text('{"schema": "other"}')
     with pytest.raises(SegbenchError, match="schema other"):

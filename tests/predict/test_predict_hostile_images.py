@@ -199,5 +199,5 @@ def test_weights_whose_tensors_are_not_the_networks_are_refused(tmp_path: Path, 
         predict_images(path, [scan(tmp_path / "x.nii.gz")], tmp_path / "out")
     assert caught.value.code == "SB406"
     save_file(tensors, path, {**words, "arguments": "[1]"})
-    with pytest.raises(SegbenchError, match="arguments is no dict"):
+    with pytest.raises(SegbenchError, match="arguments is not a dict"):
         predict_images(path, [scan(tmp_path / "x.nii.gz")], tmp_path / "out")
