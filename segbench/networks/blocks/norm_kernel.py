@@ -8,6 +8,7 @@ order: results repeat to the bit.
 # Triton reads no annotations: arguments that end in _ptr are pointers, capitals are compile-time constants.
 # ruff: noqa: ANN001, ANN201, ANN202
 # pyright: reportMissingImports=false, reportPossiblyUnboundVariable=false
+# pyright: reportGeneralTypeIssues=false, reportOperatorIssue=false, reportAssignmentType=false
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """Backend `triton`: launches the kernels of `triton_kernel` on torch tensors."""
 
-# pyright: reportMissingImports=false, reportIndexIssue=false
+# pyright: reportMissingImports=false
 
 from __future__ import annotations
 
@@ -12,10 +12,13 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from segbench.networks.scan import triton_kernel as kernel
+from segbench.networks.scan import triton_kernel
 from segbench.networks.scan.arguments import CHUNK, ScanInputs, as_token_major, chunks, compute_dtype
 
 __all__ = ["backward", "forward"]
+
+kernel: Any = triton_kernel
+"""Kernels are Triton's own language: how they are launched means nothing to a type checker."""
 
 WARPS = 1
 """A warp alone: its tiles of (states, channels) then hold all states of a channel in one thread."""
@@ -126,7 +129,7 @@ def backward(grad: Tensor, inputs: ScanInputs, states: Tensor) -> tuple[Tensor, 
             for like in (u, delta, u if z is None else z)
         )
         g_A, g_D, g_bias = run.states(), run.sums(), run.sums()
-        tiles = triton.cdiv(run.u.shape[2], GRADIENT_CHANNELS)
+        tiles = math.ceil(run.u.shape[2] / GRADIENT_CHANNELS)
         g_B, g_C = (run.rate.new_empty((tiles, *run.B.shape)) for _ in range(2))
         programs = min(PROGRAMS, run.lines * tiles)
         size = (programs, STRIDE, run.constants["N"], GRADIENT_CHANNELS)

@@ -22,6 +22,7 @@ writing again, since threads may read other parts than they wrote.
 # Triton reads no annotations: arguments that end in _ptr are pointers, capitals are compile-time constants.
 # ruff: noqa: ANN001, ANN201, ANN202, SIM108, SIM300
 # pyright: reportMissingImports=false, reportPossiblyUnboundVariable=false
+# pyright: reportGeneralTypeIssues=false, reportOperatorIssue=false, reportAssignmentType=false
 
 from __future__ import annotations
 
