@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from segbench.cards.dataset_card import DatasetCard
 
 TOLERANCE = 1e-12
+"""Largest difference between our Dice and nnU-Net's, which both come from the same counts."""
 SUMMARY_METRICS = ("dice", "iou")
 MAX_BYTES = 512 * 2**20
 
@@ -61,10 +62,10 @@ def import_summary(
         SegbenchError: SB602 when the file is not a summary, SB306 for a case twice, SB339 for a case name
             that is not an id.
     """
-    document = _load(path)
+    document = read_summary(path)
     cases: dict[str, Mapping[str, Any]] = {}
     for entry in document["metric_per_case"]:
-        case = _case_id(entry, path)
+        case = case_of(entry, path)
         if case in cases:
             raise SegbenchError("SB306", "a case stands twice in the summary", path=path, case=case)
         cases[case] = entry
@@ -109,8 +110,12 @@ def import_summary(
     return replace(run, refused=refused, compared=compared, theirs=theirs)
 
 
-def _load(path: Path) -> Mapping[str, Any]:
-    """Return the document; nnU-Net writes NaN, which python reads."""
+def read_summary(path: Path) -> Mapping[str, Any]:
+    """Return a `summary.json` of nnU-Net v2; it writes NaN, which python reads.
+
+    Raises:
+        SegbenchError: SB602 when it cannot be read or is not one.
+    """
     try:
         if path.stat().st_size > MAX_BYTES:
             raise SegbenchError("SB602", f"the summary is larger than {MAX_BYTES >> 20} MiB", path=path)
@@ -133,7 +138,8 @@ def _load(path: Path) -> Mapping[str, Any]:
     return cast("Mapping[str, Any]", document)
 
 
-def _case_id(entry: Mapping[str, Any], path: Path) -> str:
+def case_of(entry: Mapping[str, Any], path: Path) -> str:
+    """Return the case of an entry of `metric_per_case`, by its file's name on any system (else SB339)."""
     name = str(entry.get("prediction_file") or entry.get("reference_file") or "").replace("\\", "/")
     name = name.rpartition("/")[2]
     parts = stem_and_ending(name)

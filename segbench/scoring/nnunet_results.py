@@ -20,12 +20,10 @@ from segbench.core.errors import SegbenchError
 from segbench.core.foreign import parse_json
 from segbench.scoring.case import Row
 from segbench.scoring.evaluate import Evaluation, evaluate_predictions
+from segbench.scoring.import_summary import TOLERANCE, case_of, read_summary
 from segbench.scoring.request import Request, prepare
 from segbench.scoring.sources import labelling_of_json
 from segbench.volumes import stem_and_ending
-
-TOLERANCE = 1e-12
-"""Largest difference between our Dice and nnU-Net's, which both come from the same counts."""
 
 _CONFIGURATION = re.compile(r"(?P<trainer>[^_].*?)__(?P<plans>.+?)__(?P<configuration>.+)")
 _FOLD = re.compile(r"fold_(\d+)")
@@ -91,10 +89,10 @@ class NnunetFold:
         if not path.is_file():
             return 0, []
         theirs: dict[tuple[str, tuple[int, ...]], float] = {}
-        for entry in _entries(_document(path), path):
+        for entry in read_summary(path)["metric_per_case"]:
             for key, values in entry["metrics"].items():
                 members = tuple(sorted(int(number) for number in re.findall(r"\d+", key)))
-                theirs[case_of(entry), members] = float(values.get("Dice", math.nan))
+                theirs[case_of(entry, path), members] = float(values.get("Dice", math.nan))
         compared, wrong = 0, list[str]()
         for row in rows:
             value = theirs.get((row["case"], tuple(sorted(labels[row["region"]]))))
@@ -133,7 +131,7 @@ def find_folds(root: Path) -> list[NnunetFold]:
         }
         summary = validation / "summary.json"
         if summary.is_file():
-            names.update(case_of(entry) for entry in _entries(_document(summary), summary))
+            names.update(case_of(entry, summary) for entry in read_summary(summary)["metric_per_case"])
         if names:
             folder = place.parent
             folds.append(NnunetFold(folder, int(number.group(1)), validation, tuple(sorted(names))))
@@ -148,29 +146,6 @@ def find_folds(root: Path) -> list[NnunetFold]:
             mend="name the results folder; what fold_all predicts is scored by segbench evaluate",
         )
     return folds
-
-
-def case_of(entry: Mapping[str, Any]) -> str:
-    """Return the case of an entry of `summary.json`, by the name of its file."""
-    name = str(entry.get("prediction_file") or entry.get("reference_file") or "")
-    name = name.replace("\\\\", "/").rpartition("/")[2]
-    parts = stem_and_ending(name)
-    return name if parts is None else parts[0]
-
-
-def _entries(document: Mapping[str, Any], path: Path) -> list[Mapping[str, Any]]:
-    entries = document.get("metric_per_case")
-    if not isinstance(entries, list) or not all(
-        isinstance(entry, dict) and isinstance(entry.get("metrics"), dict)
-        for entry in cast("list[Any]", entries)
-    ):
-        raise SegbenchError(
-            "SB602",
-            "this is not a summary.json of nnU-Net v2",
-            path=path,
-            expected="metric_per_case: [{metrics, prediction_file, reference_file}]",
-        )
-    return cast("list[Mapping[str, Any]]", entries)
 
 
 def _document(path: Path) -> Mapping[str, Any]:

@@ -195,13 +195,5 @@ def _of_prediction(inputs: Mapping[str, Any]) -> list[Stamp]:
 
 def _named(error: SegbenchError, case: str) -> SegbenchError:
     """Return the error of a reference, naming its case and saying whose fault it is."""
-    return SegbenchError(
-        error.code,
-        error.message if error.message.startswith("reference") else f"reference: {error.message}",
-        path=error.path,
-        case=error.case or case,
-        expected=error.expected,
-        found=error.found,
-        mend=error.mend,
-        details=error.details,
-    )
+    message = error.message if error.message.startswith("reference") else f"reference: {error.message}"
+    return error.with_details(message=message, case=error.case or case)

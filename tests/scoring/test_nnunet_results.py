@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from test_external_evaluate import blob, fresh_settings, save, segbench
 
+from segbench.core.errors import SegbenchError
 from segbench.records import read_run
 from segbench.scoring.nnunet_results import find_folds
 
@@ -134,3 +135,25 @@ def test_joined_folders_and_unfinished_folds_are_left_out(tree):
         (0, ("case0", "case1")),
         (1, ("case2", "case3")),
     ]
+
+
+def renamed(tree: Path, name: str) -> None:
+    """Every entry of the first fold's summary with this file, `{}` for the case."""
+    path = tree / "Dataset007_Toy" / CONFIGURATION / "fold_0" / "validation" / "summary.json"
+    document = json.loads(path.read_text())
+    for number, entry in enumerate(document["metric_per_case"]):
+        entry["prediction_file"] = entry["reference_file"] = name.format(f"case{number}")
+    path.write_text(json.dumps(document))
+
+
+def test_a_summary_of_a_windows_machine_names_the_same_cases(tree):
+    before = find_folds(tree)
+    renamed(tree, "D:\\nnUNet_results\\fold_0\\validation\\{}.nii.gz")
+    assert find_folds(tree) == before
+
+
+@pytest.mark.parametrize("name", ["..", "x/..nii.gz", "a\u202eb.nii.gz", ""])
+def test_a_name_in_the_summary_that_is_not_a_case_is_refused(tree, name):
+    renamed(tree, name)
+    with pytest.raises(SegbenchError, match="SB339"):
+        find_folds(tree)
