@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from segbench.report import ReportResult
     from segbench.runs.drive import Outcome
 
-MODELS = ("nnunet-tiny", "segmamba-v2-tiny")
+MODELS = ("segmamba-v2-tiny", "nnunet-tiny")
 DATASET = "phantom-brats"
 
 

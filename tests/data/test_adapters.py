@@ -616,6 +616,22 @@ class TestNnunet:
         (finding,) = found
         assert finding.severity == "error" and told in finding.mend and ending in finding.message
 
+    def test_masks_per_structure_in_the_place_of_label_maps_are_named_with_the_way_out(
+        self, root: Path
+    ) -> None:
+        self.write(root, {"background": 0, "one": 1, "two": 2})
+        labels = sorted((root / "labelsTr").iterdir())
+        for path in labels:
+            folder = path.with_name(path.name.removesuffix(".nii.gz"))
+            folder.mkdir()
+            (folder / "one.nii.gz").write_bytes(path.read_bytes())
+            path.rename(folder / "two.nii.gz")
+        findings = open_dataset(root).layout_findings
+        (finding,) = [f for f in findings if f.code == "SB202"]
+        assert f"{len(labels)} folders" in finding.message and "one, two" in finding.message
+        assert "layout.form.structures" in finding.mend and "evaluate" in finding.mend
+        assert not [f for f in findings if f.code == "SB303" and "imagesTr" in (f.file or "")]
+
     def test_two_formats_in_one_json_are_ambiguous(self, root: Path) -> None:
         self.write(root, {"background": 0, "a": 1}, modality={"0": "CT"})
         error = code_of(lambda: open_dataset(root))
