@@ -69,9 +69,14 @@ def open_dataset(
 
 
 def find_root(card: DatasetCard, data_dir: Path | str | None = None) -> Path | None:
-    """The first of the card's folder names that exists under the data directory, or None."""
+    """The first of the card's folder names that exists under the data directory, or None.
+
+    A data directory that has such a name itself is the dataset's own folder.
+    """
     base = resolve_data_dir(data_dir)
-    return next((base / name for name in card.location.folders if (base / name).is_dir()), None)
+    found = next((base / name for name in card.location.folders if (base / name).is_dir()), None)
+    own = base.is_dir() and base.resolve().name in card.location.folders
+    return base if found is None and own else found
 
 
 def _resolve(dataset: str | Path | DatasetCard) -> tuple[DatasetCard, Path | None, Path | None]:
@@ -114,8 +119,6 @@ def absent(card: DatasetCard, *, looked: list[Path], base: Path | None) -> Segbe
     kind, mend = phantom_kind(card), f"see segbench show dataset:{card.slug}"
     if kind is not None:
         mend = f"to try the same layout without it: segbench data phantom {kind} DIR"
-    if base is not None and base.resolve().name in card.location.folders:
-        mend = f"{_as_typed(base)} seems to be the dataset's own folder: --data-dir is the folder above it"
     return SegbenchError(
         "SB301", f"dataset {card.slug} is not here", details=[line for line in lines if line], mend=mend
     )
