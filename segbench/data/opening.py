@@ -9,6 +9,7 @@ from pathlib import Path
 
 from segbench.cards import find_card_folder, list_dataset_cards, load_dataset_card
 from segbench.cards.dataset_card import SLUG, DatasetCard
+from segbench.core import console
 from segbench.core.environment import data_dir as resolve_data_dir
 from segbench.core.errors import SegbenchError
 from segbench.data.adapters import discover
@@ -124,6 +125,15 @@ def absent(card: DatasetCard, *, looked: list[Path], base: Path | None) -> Segbe
     )
 
 
+_WAYS = {
+    "public": "free, download by hand",
+    "registration": "after registration",
+    "on-request": "from its authors, on request",
+    "private": "not public",
+    "phantom": "generated when it is used",
+}
+
+
 def availability(slugs: Sequence[str], data_dir: Path | str | None = None) -> list[list[str]]:
     """One row for each dataset, those of the mission first: name, how to get it, size, whether it is here."""
     rows: list[list[str]] = []
@@ -132,11 +142,9 @@ def availability(slugs: Sequence[str], data_dir: Path | str | None = None) -> li
         card = load_dataset_card(slug)
         sizes = [download.bytes for download in card.availability.download]
         size = _megabytes(sum(s for s in sizes if s)) if sizes and all(sizes) else ""
-        kind, how = card.availability.kind, card.availability.homepage
+        how = _WAYS[card.availability.kind]
         if card.availability.download:
             how = f"segbench data fetch {slug}"
-        elif kind != "public":
-            how = f"{kind}: {how}" if how else kind
         rows.append([slug, how, size, "here" if find_root(card, data_dir) else "not here"])
     return rows
 
@@ -148,16 +156,15 @@ def in_one_table(
     absent = [error for error in errors if error.code == "SB301"]
     if len(absent) <= 2:
         return list(errors)
-    rows = [["dataset", "how to get it", "size", "state"], *availability(slugs, data_dir)]
-    wide = [max(len(row[column]) for row in rows) for column in range(4)]
-    lines = ["  ".join(cell.ljust(w) for cell, w in zip(row, wide, strict=True)).rstrip() for row in rows]
+    header = ["dataset", "how to get it", "size", "state"]
+    lines = [line[2:] for line in console.table_lines(header, availability(slugs, data_dir))]
     base = resolve_data_dir(data_dir)
     told = SegbenchError(
         "SB301",
         f"{len(absent)} of {len(slugs)} datasets are not here",
         path=base,
         details=lines,
-        mend="more on one: segbench show dataset:NAME; stand-ins for four: segbench data phantom all DIR",
+        mend="where: segbench show dataset:NAME; stand-ins for four: segbench data phantom all DIR",
     )
     return [*(error for error in errors if error.code != "SB301"), told]
 

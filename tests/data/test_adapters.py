@@ -827,11 +827,14 @@ class TestAbsence:
         assert f"segbench show dataset:{slug}" in error.mend
         assert describe_dataset(load_dataset_card(slug))["layout"]["try it on phantoms"] is None
 
-    def test_a_data_directory_one_level_too_deep_is_told(self, own_tree: Tree) -> None:
+    def test_a_data_directory_one_level_too_deep_is_the_datasets_own(self, own_tree: Tree) -> None:
         root = own_tree("crc", "CRC-2000")
-        error = code_of(lambda: open_dataset("crc-2000", data_dir=root))
-        assert "the folder above it" in error.mend
-        assert open_dataset("crc-2000", data_dir=root.parent).case_ids
+        assert open_dataset("crc-2000", data_dir=root).case_ids
+        assert (
+            open_dataset("crc-2000", data_dir=root).root
+            == open_dataset("crc-2000", data_dir=root.parent).root
+        )
+        assert code_of(lambda: open_dataset("aiib2023", data_dir=root)).code == "SB301"
 
     def test_what_can_be_had_is_one_row_each_the_mission_first(self, own_tree: Tree, tmp_path: Path) -> None:
         own_tree("crc", "CRC-2000")

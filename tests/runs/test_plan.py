@@ -10,7 +10,6 @@ from typing import Any
 import pytest
 
 from segbench.core.errors import SegbenchError
-from segbench.data import open_dataset
 from segbench.data.opening import MISSION, in_one_table
 from segbench.records import RunRecord, write_run
 from segbench.runs.plan import Request, expanded, make_plan
@@ -193,12 +192,3 @@ def test_datasets_that_are_not_here_are_one_table(tmp_path: Path) -> None:
     assert len(lines) == len(asked.datasets) + 1
     assert [line.split()[0] for line in lines[1:5]] == list(MISSION)
     assert in_one_table(plan.absent[:2], asked.datasets[:2], tmp_path) == list(plan.absent[:2])
-
-
-def test_the_datasets_own_folder_may_stand_for_the_folder_above_it(data: Path) -> None:
-    above = open_dataset("phantom-brats", data_dir=data)
-    own = next(path for path in (above.root, *above.root.parents) if path.parent == data)
-    assert open_dataset("phantom-brats", data_dir=own).case_ids == above.case_ids
-    with pytest.raises(SegbenchError) as caught:
-        open_dataset("crc-2000", data_dir=own)
-    assert caught.value.code == "SB301"
