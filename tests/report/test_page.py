@@ -253,7 +253,7 @@ def test_ranks_and_seeds_only_where_seeds_are(runs: Any, no_figure: None) -> Non
         assert seeds[label] == [f"{100 * (value or 0):.2f}" for _, value in mean.per_seed]
     assert column.ranks is not None
     best = {row[0]: float(row[3]) for row in two.tables["table-ranks-0"][1:]}
-    expected = dict(zip(column.compared, column.ranks.probability_best.tolist(), strict=True))
+    expected = dict(zip(column.order, column.ranks.probability_best.tolist(), strict=True))
     assert best == {label: round(value, 2) for label, value in expected.items()}
 
 

@@ -67,8 +67,7 @@ def rank_tables(analysis: Analysis) -> list[Table]:
         if ranks is None or not ranks.rank_low.size:
             continue
         rows: list[Row] = []
-        for label in column.order:
-            place = column.compared.index(label)
+        for place, label in enumerate(column.order):
             low, high = int(ranks.rank_low[place]), int(ranks.rank_high[place])
             best = number(float(ranks.probability_best[place]), digits=2)
             cells = (number(float(ranks.ranks[place])), ScoreCell(f"{low} to {high}"), best)
