@@ -281,8 +281,9 @@ def test_published_numbers_are_one_folded_table(
 ) -> None:
     runs.run("alpha", cases=6)
     row = SimpleNamespace(
-        block="phantom-brats", region="mean", metric="dice", grade="C", model="Alpha", source="paper2024",
-        value=0.9, our_value=0.8, difference=-0.1, order_wrong=(0.0001, 0.01, 0.12),
+        ours=SimpleNamespace(block="phantom-brats", region="mean", metric="dice"), grade="C", our_value=0.8,
+        number=SimpleNamespace(model="Alpha", stored=0.9), difference=-0.1,
+        table=SimpleNamespace(source=SimpleNamespace(id="paper2024")), order_wrong=(0.0001, 0.01, 0.12),
     )  # fmt: skip
     other = SimpleNamespace(**{**vars(row), "our_value": None})
     monkeypatch.setattr(details, "published_beside", lambda analysis: (row, other))
