@@ -11,6 +11,7 @@ import numpy as np
 from segbench.core.errors import SegbenchError
 from segbench.metrics.registry import METRICS
 from segbench.metrics.summary import regions_in_mean
+from segbench.records import facts
 from segbench.report.analysis.blocks import Block, Scores, failures
 from segbench.report.analysis.comparable import comparable
 from segbench.report.analysis.entries import Entry
@@ -25,7 +26,6 @@ from segbench.report.analysis.missing import (
     failed,
     fill,
 )
-from segbench.report.read import facts
 from segbench.report.read.rows import CaseRows
 from segbench.report.read.runs import Run
 

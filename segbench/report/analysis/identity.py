@@ -15,8 +15,8 @@ import numpy as np
 
 from segbench.core.errors import SegbenchError
 from segbench.core.hashing import digest_json
+from segbench.records import facts
 from segbench.records.schema import RunRecord
-from segbench.report.read import facts
 from segbench.report.read.runs import Run
 
 if TYPE_CHECKING:

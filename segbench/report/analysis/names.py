@@ -8,9 +8,9 @@ from dataclasses import dataclass, replace
 from segbench.cards.bibtex import parse_bibtex
 from segbench.core.errors import SegbenchError
 from segbench.core.text import one_line
+from segbench.records import facts
 from segbench.records.schema import SplitRecord
 from segbench.report.analysis.entries import Entry
-from segbench.report.read import facts
 from segbench.report.read.runs import Run
 
 FAMILIES: Mapping[str, str] = {
