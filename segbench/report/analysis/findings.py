@@ -10,9 +10,9 @@ import numpy as np
 
 from segbench.core.text import one_line
 from segbench.records import facts
+from segbench.records.conditions import UNKNOWN
 from segbench.report.analysis.blocks import Block, Scores, failures
 from segbench.report.analysis.entries import Entry
-from segbench.report.analysis.identity import UNKNOWN
 from segbench.report.analysis.numbers import value_words
 from segbench.report.read.runs import Run
 

@@ -9,7 +9,7 @@ from importlib.metadata import version
 from segbench.records import facts
 from segbench.report.analysis.analysis import Analysis
 from segbench.report.analysis.columns import Column
-from segbench.report.analysis.identity import dataset_card
+from segbench.report.analysis.data import dataset_card
 from segbench.report.analysis.sentences import margin_words
 from segbench.report.write.tables import STARS
 
