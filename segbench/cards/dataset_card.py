@@ -25,7 +25,7 @@ from pydantic_core import InitErrorDetails, PydanticCustomError
 
 from segbench.cards.dataset_faults import faults_between, pattern_groups
 from segbench.cards.fault_lines import fault_lines
-from segbench.cards.layout import Layout, Section, Template
+from segbench.cards.layout import Layout, Section, Template, with_templates
 from segbench.core.errors import SegbenchError
 from segbench.core.foreign import parse_toml
 
@@ -233,8 +233,9 @@ class DatasetCard(Section):
     def _all_at_once(cls, data: Any, handler: ModelWrapValidatorHandler[DatasetCard]) -> DatasetCard:
         """Faults between tables are reported beside the faults inside them, not after they are mended."""
         raw: object = data.model_dump() if isinstance(data, DatasetCard) else data
+        raw = with_templates(cast("Mapping[str, Any]", raw)) if isinstance(raw, Mapping) else raw
         between = list(faults_between(raw))
-        data = with_named_patients(data)
+        data = with_named_patients(raw)
         card: DatasetCard | None = None
         details: list[InitErrorDetails] = []
         try:

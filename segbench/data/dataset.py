@@ -103,16 +103,18 @@ class Dataset:
     def patient_of(self, case: str) -> str:
         """The patient a case belongs to: by the card's group, by its table, else the case itself.
 
-        A case that is not here (a split file may name it) is told by its name alone.
+        A case that is not here (a split file may name it) is told by its name alone. The rows of a table are
+        of cases or, as in participants.tsv of BIDS, of the subjects that the pattern of the ids names.
         """
-        group = self.card.patient.group
-        if not isinstance(group, str):
-            return self._patients.get(case, case)
         files = self.discovery.cases.get(case)
-        if files is not None:
-            return files.patient
         match = re.fullmatch(self.card.layout.case_pattern, case)
-        return match.groupdict().get(group) or case if match else case
+        told = match.groupdict() if match else {}
+        group = self.card.patient.group
+        if isinstance(group, str):
+            return files.patient if files is not None else told.get(group) or case
+        subject = told.get("subject") or told.get("patient")
+        names = (case, *((subject, f"sub-{subject}") if subject else ()))
+        return next((self._patients[name] for name in names if name in self._patients), case)
 
     def read_image(self, case: str) -> Volume:
         """The image of a case on its stored grid: (C, z, y, x) float32, channels in the card's order.

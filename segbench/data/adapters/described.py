@@ -1,43 +1,44 @@
 """Folders with a `dataset.json`: MSD's lists the files (channels in one 4D file), nnU-Net's says their names.
 
+Where nnU-Net's file lists no files, its names are templates like any other, and the tree reads them.
+
 Source: MIC-DKFZ/nnUNet documentation/dataset_format.md, region_based_training.md, ignore_label.md.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
 from pathlib import Path
 
 from segbench.cards.dataset_card import DatasetCard
-from segbench.cards.layout import MsdLayout, NnunetLayout
+from segbench.cards.layout import Form, Layout
 from segbench.core.errors import SegbenchError
 from segbench.core.names import is_safe_case
 from segbench.data.adapters.base import (
     CaseFiles,
     Discovery,
-    Listing,
     entries,
     inside,
-    missing_references,
     named,
+    stem_of,
     whose,
     wrapped,
 )
 from segbench.data.adapters.dataset_json import DatasetJson, Entry, read_dataset_json
+from segbench.data.adapters.tree import Tree
 from segbench.volumes import stem_and_ending
 
 FOLDERS = ("imagesTr", "labelsTr", "imagesTs", "labelsTs")
 
 
-def discover(card: DatasetCard, layout: MsdLayout | NnunetLayout, root: Path) -> Discovery:
+def discover(card: DatasetCard, layout: Layout, root: Path) -> Discovery:
     """The cases of the folder that holds `dataset.json`; listed but absent is SB303, surplus SB304.
 
     Raises:
         SegbenchError: SB302 without a dataset.json of the layout's format, SB331 when it breaks the format,
             or when its channels or labels are not the card's.
     """
-    msd = isinstance(layout, MsdLayout)
+    msd = layout.adapter == "msd"
     folder = next((f for f in wrapped(root, 1) if (f / "dataset.json").is_file()), None)
     if folder is None:
         expected = "a dataset in the layout of MSD" if msd else "a raw dataset of nnU-Net v2"
@@ -55,7 +56,7 @@ def discover(card: DatasetCard, layout: MsdLayout | NnunetLayout, root: Path) ->
     else:
         if len(description.channels) != len(card.channels.order):
             raise _other_channels(card, description, file)
-        _Nnunet(card, layout, folder, discovery).read(description)
+        _nnunet(card, layout, folder, discovery, description)
     return discovery
 
 
@@ -118,9 +119,9 @@ def _stacked(card: DatasetCard, description: DatasetJson, file: Path) -> tuple[s
 class _Msd:
     """Reads the cases that MSD's `dataset.json` lists."""
 
-    def __init__(self, card: DatasetCard, layout: MsdLayout, folder: Path, discovery: Discovery) -> None:
+    def __init__(self, card: DatasetCard, layout: Layout, folder: Path, discovery: Discovery) -> None:
         self.card, self.layout, self.folder, self.discovery = card, layout, folder, discovery
-        self.listing = Listing()
+        self.listing = discovery.listing
         self.listed: set[Path] = set()
 
     def read(self, description: DatasetJson, stacked: tuple[str, ...]) -> None:
@@ -179,11 +180,8 @@ class _Msd:
         path = next(iter(self.listing.with_any_ending(self.folder, name)), None)
         if path is None:
             missing.append(inside(self.folder / name, self.discovery.root))
-            folder, file = (self.folder / name).parent, Path(name).name
-            wanted = (stem_and_ending(file) or (file,))[0]
-            if wanted in {stem for stem, _, _ in self.discovery.other_formats(folder).values()}:
-                self.discovery.tell_other_formats(folder, read=(), wanted=wanted.__eq__)
-            else:
+            wanted = self.folder / Path(name).parent, stem_of(Path(name).name)
+            if not self.discovery.tell_other_formats({wanted[0]: {wanted[1]}}):
                 message = f"listed in dataset.json, but the {what} is absent"
                 self.discovery.tell("SB303", message, missing[-1], case=case)
         else:
@@ -191,83 +189,50 @@ class _Msd:
         return path
 
 
-class _Nnunet:
-    """Reads `imagesTr/{case}_{XXXX}{ending}`, `labelsTr/{case}{ending}`, the same of Ts, or the listed."""
-
-    def __init__(self, card: DatasetCard, layout: NnunetLayout, folder: Path, discovery: Discovery) -> None:
-        self.card, self.layout, self.folder, self.discovery = card, layout, folder, discovery
-
-    def read(self, description: DatasetJson) -> None:
-        if description.training is None:
-            self._part("Tr", description.ending)
-        else:
-            for entry in description.training:
-                self._listed(entry)
-        self._part("Ts", description.ending)
-
-    def _part(self, part: str, ending: str) -> None:
-        images: dict[str, dict[int, Path]] = {}
-        image_folder, label_folder = self.folder / f"images{part}", self.folder / f"labels{part}"
-        for stem, path in self._volumes(image_folder, ending, "case_XXXX"):
-            match = re.fullmatch(r"(.+)_(\d{4})", stem)
-            if match:
-                images.setdefault(match[1], {})[int(match[2])] = path
-            else:
-                self.discovery.tell("SB304", f"not named case_XXXX{ending}", path)
-        labels = dict(self._volumes(label_folder, ending, "case"))
-        read = {f"{case}_{index:04d}" for case, channels in images.items() for index in channels}
-        self.discovery.tell_other_formats(
-            image_folder, read=read, wanted=lambda stem: re.fullmatch(r".+_\d{4}", stem) is not None
+def _nnunet(
+    card: DatasetCard, layout: Layout, folder: Path, discovery: Discovery, description: DatasetJson
+) -> None:
+    """`imagesTr/{case}_{XXXX}{ending}`, `labelsTr/{case}{ending}`, the same of Ts, or the files listed."""
+    parts = ("Tr", "Ts") if description.training is None else ("Ts",)
+    order = list(enumerate(card.channels.order))
+    forms = tuple(
+        Form(
+            name="nnunet",
+            images={name: f"images{part}/{{case}}_{i:04d}{description.ending}" for i, name in order},
+            labels=f"labels{part}/{{case}}{description.ending}",
         )
-        self.discovery.tell_other_formats(label_folder, read=labels, wanted=images.__contains__)
-        cases: list[CaseFiles] = []
-        for case, channels in images.items():
-            files = self._case(case, channels, labels.pop(case, None))
-            if files is not None:
-                self.discovery.add(files)
-                cases.append(files)
-                if part == "Tr":
-                    self.discovery.in_training.add(case)
-        missing_references(self.discovery, [(f"images{part}", cases)])
-        for case, path in sorted(labels.items()):
-            self.discovery.tell("SB304", "a label without its image", path, case=case)
+        for part in parts
+    )
+    for entry in description.training or ():
+        _listed(card, layout, folder, discovery, entry)
+    Tree(card, layout.model_copy(update={"form": forms}), discovery, description.ending).read(folder)
+    if description.training is None:
+        training = folder / "imagesTr"
+        cases = discovery.cases.values()
+        discovery.in_training |= {
+            f.case for f in cases if any(p.parent == training for p in f.images.values())
+        }
 
-    def _volumes(self, folder: Path, ending: str, pattern: str) -> Iterator[tuple[str, Path]]:
-        """(stem, file) of the files with dataset.json's ending, in small or capital letters."""
-        for path in entries(folder):
-            parts = stem_and_ending(path.name)
-            if parts is not None and parts[1].lower() == ending:
-                yield parts[0], path
-            elif parts is not None:
-                self.discovery.tell("SB304", f"not named {pattern}{ending}", path)
 
-    def _listed(self, entry: Entry) -> None:
-        assert entry.case is not None and entry.label is not None
-        channels = {index: self.folder / name for index, name in enumerate(entry.images)}
-        label = self.folder / entry.label
-        absent = [path for path in (*channels.values(), label) if not path.exists()]
-        for path in absent:
-            self.discovery.tell("SB303", "listed in dataset.json, but absent", path, case=entry.case)
-        present = {index: path for index, path in channels.items() if path not in absent}
-        files = self._case(entry.case, present, None if label in absent else label, told=True)
-        if files is not None and files.files:
-            self.discovery.add(files)
-            self.discovery.in_training.add(entry.case)
-
-    def _case(
-        self, case: str, channels: dict[int, Path], label: Path | None, *, told: bool = False
-    ) -> CaseFiles | None:
-        match = re.fullmatch(self.layout.case_pattern, case)
-        if match is None or not is_safe_case(case):
-            self.discovery.tell_unsafe(case, next(iter(channels.values()), None))
-            return None
-        order = self.card.channels.order
-        missing = [f"{case}_{index:04d}" for index in range(len(order)) if index not in channels]
-        for name in missing if not told else ():
-            self.discovery.tell("SB303", f"channel {order[int(name[-4:])]} is absent", name, case=case)
-        for index in sorted(set(channels) - set(range(len(order)))):
-            message = f"dataset.json declares {len(order)} channel{'s' * (len(order) > 1)}"
-            self.discovery.tell("SB304", message, channels[index], case=case)
-        images = {name: channels[index] for index, name in enumerate(order) if index in channels}
-        whom = whose(self.card, case, named(match))
-        return CaseFiles(case, *whom, images, label, "nnunet", missing=tuple(missing))
+def _listed(card: DatasetCard, layout: Layout, folder: Path, discovery: Discovery, entry: Entry) -> None:
+    """Take a case whose files nnU-Net's dataset.json lists."""
+    assert entry.case is not None and entry.label is not None
+    case, order = entry.case, card.channels.order
+    match = re.fullmatch(layout.case_pattern, case)
+    files = [folder / name for name in (*entry.images, entry.label)]
+    if match is None or not is_safe_case(case):
+        discovery.tell_unsafe(case, files[0])
+        return
+    absent = [path for path in files if not path.exists()]
+    for path in absent:
+        discovery.tell("SB303", "listed in dataset.json, but absent", path, case=case)
+    for path in files[len(order) : -1]:
+        message = f"dataset.json declares {len(order)} channel{'s' * (len(order) > 1)}"
+        discovery.tell("SB304", message, path, case=case)
+    images = {name: path for name, path in zip(order, files[:-1], strict=False) if path not in absent}
+    label = None if files[-1] in absent else files[-1]
+    missing = tuple(f"{case}_{i:04d}" for i, name in enumerate(order) if name not in images)
+    if images or label is not None:
+        whom = whose(card, case, named(match))
+        discovery.add(CaseFiles(case, *whom, images, label, "nnunet", missing=missing))
+        discovery.in_training.add(case)
