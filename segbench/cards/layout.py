@@ -15,7 +15,9 @@ from collections.abc import Mapping
 from pathlib import PurePosixPath
 from typing import Annotated, Any, Literal, cast
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, Field
+
+from segbench.cards.section import Section
 
 SAFE_CASE = r".{1,128}"
 """Any name; what may be a case id is the business of `core.names.is_safe_case` alone."""
@@ -23,12 +25,6 @@ ANY_CASE = f"(?P<case>{SAFE_CASE})"
 PSEUDO_LABELS = "semi|pseudo"
 FREE_FIELDS = ("subject", "session")
 """Fields that a template may name though the case pattern has no such group."""
-
-
-class Section(BaseModel):
-    """A table of a card: frozen, and a key that nobody knows is a fault."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
 
 def _pattern(text: str) -> str:
