@@ -6,14 +6,13 @@ Source: bids-specification 1.9, sections on file names (entities, suffixes) and 
 
 from __future__ import annotations
 
-import csv
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from segbench.core.errors import SegbenchError
-from segbench.core.foreign import parse_json
+from segbench.core.foreign import parse_json, parse_table
 from segbench.data.adapters.base import Listing, stem_of
 from segbench.volumes import read_header
 
@@ -169,9 +168,10 @@ def _labels(root: Path, kind: str) -> dict[int, str]:
         return {1: name}
     tables = [*sorted(root.glob("*dseg.tsv")), *sorted(root.glob("derivatives/**/*dseg.tsv"))]
     try:
-        rows = list(csv.DictReader(tables[0].read_text(encoding="utf-8-sig").splitlines(), delimiter="\t"))
-        labels = {int(row["index"]): str(row["name"]) for row in rows if int(row["index"]) != 0}
-    except (IndexError, KeyError, TypeError, ValueError, OSError, csv.Error) as error:
+        head, *lines = parse_table(tables[0].read_text(encoding="utf-8-sig"))
+        index, name = head.index("index"), head.index("name")
+        labels = {int(line[index]): line[name] for line in lines if line and int(line[index]) != 0}
+    except (IndexError, ValueError, OSError) as error:
         raise SegbenchError(
             "SB302",
             "the labels of a _dseg need a table dseg.tsv with the columns index and name",

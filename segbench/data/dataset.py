@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import csv
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from itertools import zip_longest
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from segbench.cards.dataset_card import DatasetCard
 from segbench.core.errors import SegbenchError, about_case
+from segbench.core.foreign import parse_table
 from segbench.data.adapters import CaseFiles, Discovery
 from segbench.data.finding import Finding, finding
 from segbench.data.grids import on_grid_of
@@ -188,18 +189,15 @@ class Dataset:
         """
         path = self.root / name
         try:
-            text = path.read_text(encoding="utf-8-sig")
-            head = text.partition("\n")[0]
-            reader = csv.DictReader(text.splitlines(), delimiter=max(",;\t", key=head.count), restval="")
-            known, rows = list(reader.fieldnames or ()), list(reader)
-        except (OSError, ValueError, csv.Error) as error:  # ValueError: no UTF-8, or no name for a file
+            known, *lines = parse_table(path.read_text(encoding="utf-8-sig")) or [[]]
+        except (OSError, ValueError) as error:  # ValueError: no UTF-8, no table, or no name for a file
             message = f"the table {name!r} is needed to tell patients or splits apart and cannot be read"
             raise SegbenchError("SB303", message, path=self.root) from error
         absent = [column for column in columns if column not in known]
         if absent:
             message = f"the table {name!r} has no column {', '.join(map(repr, absent))}"
             raise SegbenchError("SB303", message, path=path, expected=columns, found=known)
-        return rows
+        return [dict(zip_longest(known, line[: len(known)], fillvalue="")) for line in lines if line]
 
     @cached_property
     def _patients(self) -> dict[str, str]:

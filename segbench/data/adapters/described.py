@@ -52,7 +52,9 @@ def discover(card: DatasetCard, layout: Layout, root: Path) -> Discovery:
         discovery.tell("SB331", fault, file)
     if msd:
         _compare_labels(card, description, file, discovery)
-        _Msd(card, layout, folder, discovery).read(description, _stacked(card, description, file))
+        lists = _Lists(card, layout, folder, discovery)
+        lists.read(description, _stacked(card, description, file))
+        lists.tell_unlisted()
     else:
         if len(description.channels) != len(card.channels.order):
             raise _other_channels(card, description, file)
@@ -116,15 +118,15 @@ def _stacked(card: DatasetCard, description: DatasetJson, file: Path) -> tuple[s
     return tuple(known)
 
 
-class _Msd:
-    """Reads the cases that MSD's `dataset.json` lists."""
+class _Lists:
+    """Reads the cases that a `dataset.json` lists file by file."""
 
     def __init__(self, card: DatasetCard, layout: Layout, folder: Path, discovery: Discovery) -> None:
         self.card, self.layout, self.folder, self.discovery = card, layout, folder, discovery
         self.listing = discovery.listing
         self.listed: set[Path] = set()
 
-    def read(self, description: DatasetJson, stacked: tuple[str, ...]) -> None:
+    def read(self, description: DatasetJson, stacked: tuple[str, ...] = ()) -> None:
         training = description.training or ()
         for index, entry in enumerate((*training, *description.unlabelled)):
             files = self._case(entry, stacked if len(stacked) > 1 else ())
@@ -132,6 +134,8 @@ class _Msd:
                 self.discovery.add(files)
                 if index < len(training):
                     self.discovery.in_training.add(files.case)
+
+    def tell_unlisted(self) -> None:
         for name in FOLDERS:
             for path in entries(self.folder / name):
                 parts = stem_and_ending(path.name)
@@ -140,15 +144,20 @@ class _Msd:
 
     def _case(self, entry: Entry, stacked: tuple[str, ...]) -> CaseFiles | None:
         name = Path(entry.images[0]).name
-        parts = stem_and_ending(name)
-        match = re.fullmatch(self.layout.case_pattern, parts[0]) if parts else None
-        if match is None or not is_safe_case(match["case"]):
-            self.discovery.tell_unsafe(name, self.folder / entry.images[0])
+        match = re.fullmatch(self.layout.case_pattern, entry.case or stem_of(name))
+        if match is None or not is_safe_case(match["case"]) or not (entry.case or stem_and_ending(name)):
+            self.discovery.tell_unsafe(entry.case or name, self.folder / entry.images[0])
             return None
         case, missing = match["case"], list[str]()
         order = stacked or self.card.channels.order
-        images, form = self._channel_files(entry.images[0], order), "nnunet-v1"
-        if images:
+        form, images = "nnunet-v1", self._channel_files(entry.images[0], order)
+        if entry.case is not None:
+            form, files = "nnunet", [self._present(image, "image", case, missing) for image in entry.images]
+            images = {channel: path for channel, path in zip(order, files, strict=False) if path is not None}
+            for path in filter(None, files[len(order) :]):
+                message = f"dataset.json declares {len(order)} channel{'s' * (len(order) > 1)}"
+                self.discovery.tell("SB304", message, path, case=case)
+        elif images:
             for index, channel in enumerate(order):
                 if channel not in images:
                     missing.append(f"{case}_{index:04d}")
@@ -159,7 +168,7 @@ class _Msd:
             form = "msd"
         label = None if entry.label is None else self._present(entry.label, "label", case, missing)
         if not images and label is None:
-            return None  # nothing of the case is here; the findings name both files
+            return None  # nothing of the case is here; the findings name the files
         stacked, whom = stacked if form == "msd" else (), whose(self.card, case, named(match))
         return CaseFiles(case, *whom, images, label, form, stacked=stacked, missing=tuple(missing))
 
@@ -203,8 +212,7 @@ def _nnunet(
         )
         for part in parts
     )
-    for entry in description.training or ():
-        _listed(card, layout, folder, discovery, entry)
+    _Lists(card, layout, folder, discovery).read(description)
     Tree(card, layout.model_copy(update={"form": forms}), discovery, description.ending).read(folder)
     if description.training is None:
         training = folder / "imagesTr"
@@ -212,27 +220,3 @@ def _nnunet(
         discovery.in_training |= {
             f.case for f in cases if any(p.parent == training for p in f.images.values())
         }
-
-
-def _listed(card: DatasetCard, layout: Layout, folder: Path, discovery: Discovery, entry: Entry) -> None:
-    """Take a case whose files nnU-Net's dataset.json lists."""
-    assert entry.case is not None and entry.label is not None
-    case, order = entry.case, card.channels.order
-    match = re.fullmatch(layout.case_pattern, case)
-    files = [folder / name for name in (*entry.images, entry.label)]
-    if match is None or not is_safe_case(case):
-        discovery.tell_unsafe(case, files[0])
-        return
-    absent = [path for path in files if not path.exists()]
-    for path in absent:
-        discovery.tell("SB303", "listed in dataset.json, but absent", path, case=case)
-    for path in files[len(order) : -1]:
-        message = f"dataset.json declares {len(order)} channel{'s' * (len(order) > 1)}"
-        discovery.tell("SB304", message, path, case=case)
-    images = {name: path for name, path in zip(order, files[:-1], strict=False) if path not in absent}
-    label = None if files[-1] in absent else files[-1]
-    missing = tuple(f"{case}_{i:04d}" for i, name in enumerate(order) if name not in images)
-    if images or label is not None:
-        whom = whose(card, case, named(match))
-        discovery.add(CaseFiles(case, *whom, images, label, "nnunet", missing=missing))
-        discovery.in_training.add(case)
