@@ -78,11 +78,12 @@ def _faults_of_layout(raw: Table, values: set[int]) -> Iterator[Fault]:
     channels = set(map(str, _as_list(_table(raw, "channels").get("order"))))
     groups = pattern_groups(layout)
     if (layout.get("adapter") == "tree") != bool(layout.get("form")):
-        yield (
-            ("layout", "form"),
-            layout.get("form"),
-            "a tree has at least one form, and only a tree has forms",
-        )
+        message = "a tree has at least one form, and only a tree has forms"
+        yield ("layout", "form"), layout.get("form"), message
+    pattern = str(layout.get("case_pattern") or "(?P<case>)")
+    if layout.get("adapter") == "tree" and not (pattern.startswith("(?P<case>") and pattern.endswith(")")):
+        message = "the group case spans the pattern; what stands around an id belongs into the templates"
+        yield ("layout", "case_pattern"), pattern, message
     for index, form in enumerate(_as_list(layout.get("form"))):
         for where, found, message in _faults_of_form(_as_table(form), channels, groups, values):
             yield ("layout", "form", index, *where), found, message

@@ -19,12 +19,14 @@ from segbench.data.adapters.described import channel_name
 from segbench.data.bids import DESCRIPTION, bids_document
 
 LABEL_MAP = "segbench_label_map.json"
-_REAL_CARD = {
-    "crc": "crc-2000",
-    "brats": "brats2023-gli",
-    "aiib": "aiib2023",
-    "abdomenatlas": "abdomenatlas-1.0-mini",
+PHANTOM_OF = {
+    "crc-2000": "crc",
+    "brats2023-gli": "brats",
+    "aiib2023": "aiib",
+    "abdomenatlas-1.0-mini": "abdomenatlas",
 }
+"""The kind of phantom that has a dataset's layout; beside these every dataset of MSD."""
+_REAL_CARD = {kind: slug for slug, kind in PHANTOM_OF.items()}
 _NORMALISATION = {
     "ct": "ct", "nonorm": "none", "rescale_to_0_1": "rescale01", "rescaleto01": "rescale01",
     "rgb_to_0_1": "rescale01", "zscore": "zscore",
