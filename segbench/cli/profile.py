@@ -147,7 +147,8 @@ def _show(document: ProfileDocument, output_format: str, *, as_json: bool) -> No
     else:
         header, lines = _table(document.rows)
         console.emit(CONVENTION)
-        console.emit_table(header, lines, right=range(3, len(header) - 1))
+        for line in console.table_lines(header, lines, right=range(3, len(header) - 1)):
+            console.emit(line)
     for row in document.rows:
         if row.status != "ok":
             console.note(f"{row.model}: {row.status}: {row.reason}")
