@@ -39,7 +39,7 @@ Seed = Annotated[int, option("--seed", "Seed of the training.", WHAT, min=0)]
 _PROFILE = "Metric profile. Default: the card's, else honest."
 Profile = Annotated[str | None, option("--profile", _PROFILE, HOW, "NAME|FILE")]
 EmptyPolicy = Annotated[
-    Literal["worst", "paper", "brats", "nan", "inf"] | None,
+    Literal["worst", "paper", "brats", "brats2026", "nan", "inf"] | None,
     option("--empty-policy", "Score when prediction or reference is empty.", HOW),
 ]
 _TOLERANCE = "Tolerance of the NSD in mm."

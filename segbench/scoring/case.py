@@ -22,11 +22,12 @@ from segbench.core.errors import SegbenchError
 from segbench.core.hashing import canonical_json
 from segbench.metrics import evaluate_case
 from segbench.metrics.inputs import diagonal_mm
-from segbench.metrics.policies import fill, filled_value, penalised
+from segbench.metrics.policies import failed_lesion_mm, fill, penalised
+from segbench.metrics.profiles import LESION_RULES
 from segbench.metrics.registry import METRICS
 from segbench.scoring.masks import Masks, Member, on_one_code, read_masks, without_mask
 from segbench.scoring.mirrored import mirror_hint
-from segbench.scoring.rules import LESION_PARAMETERS, ScoringRules
+from segbench.scoring.rules import ScoringRules
 from segbench.volumes import Volume, compare_geometry, count_labels, read_label_map
 from segbench.volumes.geometry import reorient, unit_mend
 from segbench.volumes.volume import UNIT_NAMES, UNITS_MM
@@ -35,6 +36,8 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from numpy.typing import NDArray
+
+    from segbench.metrics.scores import CaseScores
 
     Labels = NDArray[np.unsignedinteger[Any]]
 
@@ -385,9 +388,8 @@ def failed_values(rules: ScoringRules, status: str, diagonal: float) -> dict[str
         info = METRICS[name]
         if info.descriptive:
             values[name] = float("nan")
-        elif info.group == "lesionwise" and info.family == "distance":
-            # 374 mm is the set's own penalty; the diagonal keeps a failure from beating a very far miss.
-            values[name] = filled_value("hd95_max", status, policy="brats", diagonal_mm=diagonal)
+        elif info.needs == "lesions" and info.family == "distance":
+            values[name] = failed_lesion_mm(policy, diagonal)
         else:
             assert isinstance(info.worst, float)
             values[name] = info.worst
@@ -402,21 +404,9 @@ def _extra_sets(
         name: ({}, frozenset()) for name in rules.regions
     }
     if rules.lesionwise is not None:
-        from segbench.metrics.lesionwise import evaluate_lesions
-
-        iterations, minimum = LESION_PARAMETERS[rules.lesionwise]
-        lesions = evaluate_lesions(
-            reference,
-            prediction,
-            spacing_mm=spacing_mm,
-            regions=rules.regions,
-            dilation_iterations=iterations,
-            minimum_volume_mm3=minimum,
-        )
-        for region, scores in lesions.items():
-            values, from_policy = found[region]
-            values.update({name: float(value) for name, value in scores.items()})
-            found[region] = values, from_policy | scores.penalised
+        for region, scores in _lesion_scores(reference, prediction, spacing_mm, rules).items():
+            found[region][0].update({name: scores[name] for name in rules.columns if name in scores})
+            found[region] = found[region][0], found[region][1] | scores.penalised
     if rules.airway:
         from segbench.metrics.airway import evaluate_airway
 
@@ -431,6 +421,18 @@ def _extra_sets(
             values.update({f"airway_{name}": float(value) for name, value in scores.items()})
             found[region] = values, from_policy | {f"airway_{name}" for name in scores.penalised}
     return found
+
+
+def _lesion_scores(
+    reference: Labels, prediction: Labels, spacing_mm: tuple[float, float, float], rules: ScoringRules
+) -> dict[str, CaseScores]:
+    assert rules.lesionwise is not None
+    if rules.lesionwise.startswith("brats2026"):
+        from segbench.metrics.matched_lesions import evaluate_matched_lesions as evaluate
+    else:
+        from segbench.metrics.lesionwise import evaluate_lesions as evaluate
+    options: Mapping[str, Any] = LESION_RULES[rules.lesionwise]
+    return evaluate(reference, prediction, spacing_mm=spacing_mm, regions=rules.regions, **options)
 
 
 def _joined(rules: ScoringRules, names: frozenset[str]) -> str:
