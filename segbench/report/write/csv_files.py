@@ -8,11 +8,14 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from segbench.core.text import one_line
+from segbench.metrics.summary import MEAN_REGION
 from segbench.records.store import cell_text
 from segbench.report.analysis.analysis import Analysis
-from segbench.report.analysis.appendix import all_pairs, by_size, rank_schemes
-from segbench.report.analysis.columns import Column
+from segbench.report.analysis.blocks import nan_mean
+from segbench.report.analysis.columns import Column, without_verdict
 
 if TYPE_CHECKING:
     from segbench.stats import Comparison
@@ -32,6 +35,7 @@ RANKS = (
     "dataset", "block", "metric", "region", "model", "rank", "rank_low", "rank_high", "probability_best",
     "rank_by_median", "mean_rank", "resamples", "seed",
 )  # fmt: skip
+SIZES = ("small", "middle", "large")
 SUBGROUPS = (
     "dataset", "block", "metric", "region", "model", "size", "least_ml", "most_ml", "cases", "mean"
 )  # fmt: skip
@@ -56,7 +60,7 @@ def files(analysis: Analysis) -> dict[str, bytes | str]:
         for name, shown in (("regions", regions), ("pairs", every)):
             found[name] = _csv(COMPARISONS, _comparisons(analysis, shown, decided=False))
         found["subgroups"] = _csv(SUBGROUPS, _subgroups(analysis, deciding))
-        found["ranks"] = _csv(RANKS, _ranks(analysis, deciding))
+        found["ranks"] = _csv(RANKS, _rank_rows(analysis, deciding))
     return {f"tables/{name}.csv": text for name, text in found.items()}
 
 
@@ -115,7 +119,7 @@ def _pair(column: Column, pair: Comparison, *, decided: bool) -> Sequence[Any]:
     )  # fmt: skip
 
 
-def _ranks(analysis: Analysis, columns: Sequence[Column]) -> Iterator[Sequence[Any]]:
+def _rank_rows(analysis: Analysis, columns: Sequence[Column]) -> Iterator[Sequence[Any]]:
     for column in columns:
         ranks = column.ranks
         if ranks is None:
@@ -136,3 +140,52 @@ def _subgroups(analysis: Analysis, columns: Sequence[Column]) -> Iterator[Sequen
     for column in columns:
         for row in by_size(analysis, column):
             yield *_block(analysis, column), column.metric.name, column.region, *row
+
+
+# ---- what only the appendix says; nothing here is a verdict
+
+
+def all_pairs(column: Column) -> list[Comparison]:
+    """Every pair of the compared models as an estimate with its interval, the better mean first."""
+    return [
+        without_verdict(pair, "an estimate; verdicts stand in comparisons.csv") for pair in column.pairs()
+    ]
+
+
+def rank_schemes(column: Column) -> list[tuple[float, float]]:
+    """Of each compared model the rank by medians over patients, and the mean over patients of its ranks."""
+    sign = -1.0 if column.metric.higher_is_better else 1.0
+    # (models, patients)
+    scores = np.array([sign * table.mean(axis=0) for table in column.tables.values()]).round(12)
+    each = np.array([_ranks(patient) for patient in scores.T]).mean(axis=0)
+    medians = _ranks(np.array([np.median(row) for row in scores]))
+    return [(float(median), float(mean)) for median, mean in zip(medians, each, strict=True)]
+
+
+def _ranks(values: np.ndarray[tuple[int, ...], np.dtype[np.float64]]) -> list[int]:
+    """Ranks of values of which the smallest is best; ties share the smaller rank."""
+    return [1 + int(np.sum(values < value)) for value in values]
+
+
+def by_size(analysis: Analysis, column: Column) -> Iterator[tuple[str, str, float, float, int, float]]:
+    """Label, size, smallest and largest reference volume (ml), cases and mean score.
+
+    Sizes are thirds of the cases with a known reference volume, of the regions that the column averages
+    together; nothing where fewer than six cases have one.
+    """
+    block = analysis.blocks[column.block]
+    wanted = block.mean_regions if column.region == MEAN_REGION else (column.region,)
+    places = [list(block.regions).index(name) for name in wanted]
+    volumes = block.reference_ml[:, places].sum(axis=1)
+    known = np.flatnonzero(np.isfinite(volumes))
+    if known.size < 2 * len(SIZES):
+        return
+    thirds = np.array_split(known[np.argsort(volumes[known], kind="stable")], len(SIZES))
+    for scores in block.scores:
+        if scores.label in column.means and column.means[scores.label].value is not None:
+            values = nan_mean(block.per_case(scores, column.region, column.metric.name), axis=0)
+            for size, cases in zip(SIZES, thirds, strict=True):
+                mine = values[cases][~np.isnan(values[cases])]
+                mean = float(mine.mean()) if mine.size else float("nan")
+                ends = float(volumes[cases].min()), float(volumes[cases].max())
+                yield scores.label, size, *ends, int(mine.size), mean
