@@ -51,8 +51,8 @@ class PatchSection(_Section):
     size: Triple
     """Voxels z, y, x. A dataset card's `[geometry] patch` lowers it, for every model alike."""
     card_up_to: Count = 0
-    """Above 0: the card's patch is taken in place of `size`, at most this many voxels an axis. What a run used
-    stands in its `size`."""
+    """Above 0: the card's patch is taken in place of `size`, at most this many voxels an axis. What a run
+    used stands in its `size`."""
     divisible_by: Literal["model"] | Positive = "model"
     """Lengths must be multiples of this; "model": of the divisor of every model's card."""
 

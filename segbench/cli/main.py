@@ -66,7 +66,7 @@ GROUPS: tuple[tuple[str, str, str, dict[str, tuple[str, str]]], ...] = (
 
 
 class Page(TyperCommand):
-    """A command that names all it misses at once, and whose help page leaves out the flags of every command."""
+    """A command that names at once all that it misses; its help page leaves out the flags of all commands."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         """Read the command line; what is missing is named together, with the command's example."""
@@ -83,7 +83,7 @@ class Page(TyperCommand):
             if each.required and each.value_is_missing(each.consume_value(ctx, found)[0])
         ]
         example = (self.help or "").rpartition("Example: ")[2].partition("\n")[0]
-        ctx.fail(f"Missing: {', '.join(missing)}. For example: {example}")
+        return ctx.fail(f"Missing: {', '.join(missing)}. For example: {example}")
 
     def format_help(self, ctx: Any, formatter: Any) -> None:
         """Write the help page."""

@@ -103,7 +103,7 @@ def _models(names: list[str]) -> list[str]:
     from segbench.cards import list_model_cards
     from segbench.networks import list_networks
     from segbench.networks.registry import network_card
-    from segbench.runs.api import expand_names
+    from segbench.runs.plan import expand_names
 
     networks = list_networks()
     for name in set(names) & set(list_model_cards()):

@@ -54,7 +54,9 @@ def dataset(
     console.note(f"use it: segbench data verify {card.slug} --cards {output}")
     if card.geometry.patch is not None:
         size = "x".join(map(str, card.geometry.patch))
-        console.note(f"every protocol takes the card's patch, which fits its scans: {size} (demo: at most 64)")
+        console.note(
+            f"every protocol takes the card's patch, which fits its scans: {size} (demo: at most 64)"
+        )
     return 0
 
 

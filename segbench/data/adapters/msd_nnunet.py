@@ -132,6 +132,7 @@ class _Msd:
                 if index < len(training):
                     self.discovery.in_training.add(files.case)
         for name in FOLDERS:
+            self.discovery.tell_masks(self.folder / name, self.discovery.cases.__contains__)
             for path in entries(self.folder / name):
                 parts = stem_and_ending(path.name)
                 if parts is not None and path not in self.listed:
@@ -177,6 +178,9 @@ class _Msd:
 
     def _present(self, name: str, what: str, case: str, missing: list[str]) -> Path | None:
         path = next(iter(self.listing.with_any_ending(self.folder, name)), None)
+        if path is not None and path.is_dir():  # masks, told of once for all
+            missing.append(inside(path, self.discovery.root))
+            return None
         if path is None:
             missing.append(inside(self.folder / name, self.discovery.root))
             folder, file = (self.folder / name).parent, Path(name).name
@@ -228,7 +232,9 @@ class _Nnunet:
                 cases.append(files)
                 if part == "Tr":
                     self.discovery.in_training.add(case)
-        missing_references(self.discovery, [(f"images{part}", cases)])
+        masks = self.discovery.tell_masks(label_folder, images.__contains__)
+        unlabelled = [files for files in cases if files.case not in masks]
+        missing_references(self.discovery, [(f"images{part}", unlabelled)])
         for case, path in sorted(labels.items()):
             self.discovery.tell("SB304", "a label without its image", path, case=case)
 
