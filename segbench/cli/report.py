@@ -53,7 +53,7 @@ _OUTPUT = "Folder of the report. [default: report beside the results folder]"
 Output = Annotated[Path | None, option("--output", _OUTPUT, metavar="DIR")]
 _FORMATS = "html, markdown, latex, csv, json. [default: all but json]"
 Formats = Annotated[Texts, option("--format", _FORMATS, metavar="NAMES")]
-_APPENDIX = "Also all pairs, ranks, regions, subgroups and figures as files."
+_APPENDIX = "Also all pairs, ranks, regions and subgroups as tables."
 Appendix = Annotated[bool, option("--appendix", _APPENDIX)]
 Wide = Annotated[bool, option("--wide", "Every region and metric on the terminal, wider than 80 columns.")]
 Cells = Annotated[Literal["mean-ci", "mean-sd", "mean"], option("--cells", "What stands in a cell.", TABLES)]

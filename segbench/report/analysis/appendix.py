@@ -13,7 +13,7 @@ import numpy as np
 from segbench.metrics.summary import MEAN_REGION
 from segbench.report.analysis.analysis import Analysis
 from segbench.report.analysis.blocks import nan_mean
-from segbench.report.analysis.columns import Column, bounds_of, family_of, without_verdict
+from segbench.report.analysis.columns import Column, without_verdict
 
 if TYPE_CHECKING:
     from segbench.stats import Comparison
@@ -21,38 +21,21 @@ if TYPE_CHECKING:
 SIZES = ("small", "middle", "large")
 
 
-def all_pairs(analysis: Analysis, column: Column) -> list[Comparison]:
+def all_pairs(column: Column) -> list[Comparison]:
     """Every pair of the compared models as an estimate with its interval, the better mean first."""
-    from segbench.stats import compare_models
-
-    block, options = analysis.blocks[column.block], analysis.options
-    family, _ = family_of(block, column.region, column.metric, column.means, options)
-    tables = {label: family[label] for label in column.order if label in family}
-    if len(tables) < 2:
-        return []
-    pairs = compare_models(
-        tables,
-        higher_is_better=bool(column.metric.higher_is_better),
-        alpha=options.alpha,
-        confidence=options.confidence,
-        bounds=bounds_of(column.metric, block, tables.values()),
-    )
-    return [without_verdict(pair, "an estimate; verdicts stand in comparisons.csv") for pair in pairs]
+    return [
+        without_verdict(pair, "an estimate; verdicts stand in comparisons.csv") for pair in column.pairs()
+    ]
 
 
-def rank_schemes(analysis: Analysis, column: Column) -> dict[str, tuple[float, float]]:
-    """By label the rank by medians over patients and the mean over patients of the ranks on each of them."""
-    family, _ = family_of(
-        analysis.blocks[column.block], column.region, column.metric, column.means, analysis.options
-    )
+def rank_schemes(column: Column) -> list[tuple[float, float]]:
+    """Of each compared model the rank by medians over patients, and the mean over patients of its ranks."""
     sign = -1.0 if column.metric.higher_is_better else 1.0
     # (models, patients)
-    scores = np.array([sign * table.mean(axis=0) for table in family.values()]).round(12)
+    scores = np.array([sign * table.mean(axis=0) for table in column.tables.values()]).round(12)
     each = np.array([_ranks(patient) for patient in scores.T]).mean(axis=0)
     medians = _ranks(np.array([np.median(row) for row in scores]))
-    return {
-        label: (float(median), float(mean)) for label, median, mean in zip(family, medians, each, strict=True)
-    }
+    return [(float(median), float(mean)) for median, mean in zip(medians, each, strict=True)]
 
 
 def _ranks(values: np.ndarray[tuple[int, ...], np.dtype[np.float64]]) -> list[int]:

@@ -26,7 +26,7 @@ class Options:
 
     Attributes:
         formats: which files are written.
-        appendix: also write what a statistician may ask for: ranks, single regions, figures.
+        appendix: also write what a statistician may ask for: pairs, ranks, single regions, subgroups.
         metrics: metrics in order; empty: the headline of the metric profile and columns no registry knows.
         primary: the metric whose mean over regions decides; None takes the first.
         regions: regions in order; empty: all of each dataset.

@@ -116,7 +116,7 @@ def answers(analysis: Analysis, column: Column) -> list[str]:
 
 def verdicts(analysis: Analysis, column: Column) -> list[str]:
     """The verdicts of a family: decided pairs in a sentence each, best model first; the others counted."""
-    if len(column.compared) < 2:
+    if len(column.order) < 2:
         return [_nothing_to_compare(analysis, column)]
     place = {label: index for index, label in enumerate(column.order)}
     decided = sorted(
@@ -159,7 +159,7 @@ def context(analysis: Analysis, column: Column) -> list[str]:
             f"calls {column.null.significant} different."
         )
     whole = not all(pair.degenerate for pair in column.comparisons)  # else no error could be estimated
-    if column.omnibus is not None and len(column.compared) > 2 and whole:
+    if column.omnibus is not None and len(column.order) > 2 and whole:
         what = "the models" if column.omnibus.claim == "method" else "these trained weights"
         shows = "show" if column.omnibus.p < analysis.options.alpha else "do not show"
         lines.append(f"The data {shows} that {what} differ (p {format_p(column.omnibus.p)}).")
@@ -224,7 +224,7 @@ def rank_sentence(analysis: Analysis, column: Column) -> str:
     ranks = column.ranks
     if ranks is None:
         return ""
-    first = dict(zip(column.compared, ranks.probability_best.tolist(), strict=True))
+    first = dict(zip(column.order, ranks.probability_best.tolist(), strict=True))
     if any(value != value for value in first.values()):
         return (
             "With one training run of a model there is only the order of these weights, no chance of ranks."

@@ -52,7 +52,7 @@ def files(analysis: Analysis) -> dict[str, bytes | str]:
     }
     if analysis.options.appendix:
         regions = [column for column in columns if not column.decided]
-        every = [replace(column, comparisons=tuple(all_pairs(analysis, column))) for column in deciding]
+        every = [replace(column, comparisons=tuple(all_pairs(column))) for column in deciding]
         for name, shown in (("regions", regions), ("pairs", every)):
             found[name] = _csv(COMPARISONS, _comparisons(analysis, shown, decided=False))
         found["subgroups"] = _csv(SUBGROUPS, _subgroups(analysis, deciding))
@@ -120,15 +120,15 @@ def _ranks(analysis: Analysis, columns: Sequence[Column]) -> Iterator[Sequence[A
         ranks = column.ranks
         if ranks is None:
             continue
-        schemes = rank_schemes(analysis, column)
-        for place, label in enumerate(column.compared):
+        schemes = rank_schemes(column)
+        for place, label in enumerate(column.order):
             yield (
                 *_block(analysis, column), column.metric.name, column.region, label,
                 *(
                     float(values[place]) if values.size else None  # one seed: an order of weights, no more
                     for values in (ranks.ranks, ranks.rank_low, ranks.rank_high, ranks.probability_best)
                 ),
-                *schemes[label], ranks.resamples, ranks.seed,
+                *schemes[place], ranks.resamples, ranks.seed,
             )  # fmt: skip
 
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from typing import Any
 
 from segbench.report.analysis.analysis import Analysis
@@ -16,13 +17,14 @@ from segbench.report.write.figures.style import (
     REFERENCE,
     SOFT,
     WIDTHS,
-    NoData,
     Sketch,
     axis_words,
     limits,
     name_rows,
     new_figure,
+    rendered,
     short_names,
+    style,
 )
 from segbench.report.write.tables import STARS
 
@@ -30,15 +32,19 @@ MOST_COLUMNS = 3
 ROW = 0.19  # inches
 
 
-def draw(analysis: Analysis) -> Sketch:
-    """One panel for each block, models in the order of Table 1, the baselines below them.
+@lru_cache(maxsize=1)  # page and paper show the same figure
+def figure_files(analysis: Analysis) -> tuple[Sketch | None, Mapping[str, bytes]]:
+    """Figure 1 and its files by path, `figures/models.pdf` and `.svg`; None when no model has a mean."""
+    with style():
+        sketch = draw(analysis)
+        return sketch, {} if sketch is None else rendered(sketch.figure, "figures/models")
 
-    Raises:
-        NoData: no model has a mean in the primary metric.
-    """
+
+def draw(analysis: Analysis) -> Sketch | None:
+    """One panel for each block, models in the order of Table 1, the baselines below them."""
     columns = [column for column in analysis.main_columns() if _rows(analysis, column)]
     if not columns:
-        raise NoData("no model has a mean in the primary metric")
+        return None
     rows = [_rows(analysis, column) for column in columns]
     shared = all(set(labels) == set(rows[0]) for labels in rows)
     across = min(len(columns), MOST_COLUMNS if shared else 2)
