@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any
 from segbench.core.text import one_line
 from segbench.records.store import cell_text
 from segbench.report.analysis.analysis import Analysis
-from segbench.report.analysis.appendix import all_pairs, by_size, rank_schemes
+from segbench.report.analysis.appendix import all_pairs, rank_schemes
 from segbench.report.analysis.columns import Column
+from segbench.report.analysis.slices import slice_rows, slices
 
 if TYPE_CHECKING:
     from segbench.stats import Comparison
@@ -33,7 +34,8 @@ RANKS = (
     "rank_by_median", "mean_rank", "resamples", "seed",
 )  # fmt: skip
 SUBGROUPS = (
-    "dataset", "block", "metric", "region", "model", "size", "least_ml", "most_ml", "cases", "mean"
+    "dataset", "block", "metric", "region", "model", "slice", "group", "least", "most", "n", "mean", "p",
+    "p_adjusted",
 )  # fmt: skip
 
 
@@ -55,8 +57,9 @@ def files(analysis: Analysis) -> dict[str, bytes | str]:
         every = [replace(column, comparisons=tuple(all_pairs(column))) for column in deciding]
         for name, shown in (("regions", regions), ("pairs", every)):
             found[name] = _csv(COMPARISONS, _comparisons(analysis, shown, decided=False))
-        found["subgroups"] = _csv(SUBGROUPS, _subgroups(analysis, deciding))
         found["ranks"] = _csv(RANKS, _ranks(analysis, deciding))
+    if analysis.options.appendix or analysis.slices:
+        found["subgroups"] = _csv(SUBGROUPS, _subgroups(analysis, deciding))
     return {f"tables/{name}.csv": text for name, text in found.items()}
 
 
@@ -134,5 +137,7 @@ def _ranks(analysis: Analysis, columns: Sequence[Column]) -> Iterator[Sequence[A
 
 def _subgroups(analysis: Analysis, columns: Sequence[Column]) -> Iterator[Sequence[Any]]:
     for column in columns:
-        for row in by_size(analysis, column):
+        block = analysis.blocks[column.block]
+        sizes = analysis.options.appendix
+        for row in slice_rows(slices(block, column, analysis.slices, analysis.case_names, sizes=sizes)):
             yield *_block(analysis, column), column.metric.name, column.region, *row
