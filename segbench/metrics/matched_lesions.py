@@ -30,6 +30,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from segbench.metrics._plain import region_mask
 from segbench.metrics.boxes import box_of, boxes_of, connected, label, union_of
 from segbench.metrics.evaluate import measure
 from segbench.metrics.inputs import check_pair, check_regions, check_spacing
@@ -90,7 +91,7 @@ def evaluate_matched_lesions(
         box = box_of(truth_map, guess_map) if status != "both_empty" else None
         lesions, nsd, false = [], [], 0
         if box is not None:
-            truth, guess = (np.isin(labelled[box], values) for labelled in (truth_map, guess_map))
+            truth, guess = (region_mask(labelled[box], values) for labelled in (truth_map, guess_map))
             lesions, nsd, false = _lesions(truth, guess, spacing)
         lesions = [_kept(lesion, large_mm3) for lesion in lesions]
         scores = _totals(lesions, nsd, false, found_dice, penalised=large_mm3 is not None)
@@ -111,11 +112,14 @@ def _kept(lesion: Lesion, large_mm3: float | None) -> Lesion:
 
 def _lesions(truth: Mask, guess: Mask, spacing: Spacing) -> tuple[list[Lesion], list[float], int]:
     """The lesions in raster order, the NSD of each (0 when unmatched), the components without a lesion."""
+    box = box_of(truth, guess)
+    truth, guess = truth[box], guess[box]
     owners, n_lesions = label(truth, connected(3))
     parts, n_parts = label(guess, connected(3))
-    sizes = np.bincount(owners.ravel(), minlength=n_lesions + 1)
-    part_sizes = np.bincount(parts.ravel(), minlength=n_parts + 1)
-    partner = _matched(owners, parts, sizes, part_sizes)
+    sizes = np.bincount(owners[truth], minlength=n_lesions + 1)
+    both = truth & guess
+    index = owners[both].astype(np.int64) * (n_parts + 1) + parts[both]
+    partner = _matched(index, sizes, np.bincount(parts[guess], minlength=n_parts + 1))
     boxes, part_boxes = boxes_of(owners), boxes_of(parts)
     voxel_mm3 = float(np.prod(spacing))
     lesions: list[Lesion] = []
@@ -143,21 +147,24 @@ def _lesions(truth: Mask, guess: Mask, spacing: Spacing) -> tuple[list[Lesion], 
 
 
 def _matched(
-    owners: NDArray[np.int32],
-    parts: NDArray[np.int32],
-    sizes: NDArray[np.int64],
-    part_sizes: NDArray[np.int64],
+    index: NDArray[np.int64], sizes: NDArray[np.int64], part_sizes: NDArray[np.int64]
 ) -> dict[int, int]:
-    """Lesion -> component of the one-to-one matching with the largest sum of Dice."""
+    """Lesion -> component of the one-to-one matching with the largest sum of Dice.
+
+    Args:
+        index: of every voxel that both sides have, its lesion x components + its component.
+        sizes: voxels of each lesion; the first is the background.
+        part_sizes: of each component.
+    """
     from scipy.optimize import linear_sum_assignment
 
-    both = (owners > 0) & (parts > 0)
-    pairs, common = np.unique(np.stack((owners[both], parts[both])), axis=1, return_counts=True)
+    pairs, common = np.unique(index, return_counts=True)
     if not common.size:
         return {}
-    numbers, row = np.unique(pairs[0], return_inverse=True)
-    components, column = np.unique(pairs[1], return_inverse=True)
-    overlap = 2.0 * common / (sizes[pairs[0]] + part_sizes[pairs[1]])
+    lesion, part = np.divmod(pairs, part_sizes.size)
+    numbers, row = np.unique(lesion, return_inverse=True)
+    components, column = np.unique(part, return_inverse=True)
+    overlap = 2.0 * common / (sizes[lesion] + part_sizes[part])
     cost = np.full((numbers.size, components.size), 1.0 + LEAST_DICE)
     counts = overlap >= LEAST_DICE
     cost[row[counts], column[counts]] = 1.0 - overlap[counts]

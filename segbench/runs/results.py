@@ -24,7 +24,7 @@ from segbench.runs.build import FINAL_WEIGHTS, build_seeded
 from segbench.runs.cell import ActiveCell
 from segbench.runs.prepare import open_prepared
 from segbench.runs.stages import StageResult
-from segbench.scoring.cases import notes_told_once, score_cases
+from segbench.scoring.cases import median_spacing, notes_told_once, score_cases
 from segbench.scoring.rules import rules_for
 from segbench.scoring.sources import DatasetReferences, Predictions
 from segbench.volumes import write_label_map
@@ -215,6 +215,7 @@ def evaluate_stage(cell: ActiveCell) -> StageResult:
             "n_failed": failed,
             "n_scored": len(cases) - failed,
             "references": {result.case: result.reference for result in results},
+            "spacing_mm": median_spacing(results),
         },
     )
 

@@ -61,6 +61,7 @@ class CaseResult:
         inputs: stamps of the files and the digest of the rules that the rows were computed from.
         failure: why there was no usable prediction, as `SegbenchError.as_dict`, with `status`; else None.
         notes: what may hold of many cases, (text, example) each: said once, with the number of cases.
+        spacing_mm: voxel size (z, y, x) that distances were measured with; None in lines of older versions.
     """
 
     case: str
@@ -69,6 +70,7 @@ class CaseResult:
     inputs: dict[str, Any] = field(default_factory=dict[str, Any])
     failure: dict[str, Any] | None = None
     notes: tuple[Note, ...] = ()
+    spacing_mm: tuple[float, ...] | None = None
 
     @classmethod
     def of_line(cls, line: Mapping[str, Any]) -> CaseResult:
@@ -80,6 +82,7 @@ class CaseResult:
             inputs=line.get("inputs") or {},
             failure=line.get("failure"),
             notes=tuple((text, example) for text, example in line.get("notes") or ()),
+            spacing_mm=tuple(line["spacing_mm"]) if line.get("spacing_mm") else None,
         )
 
     def as_line(self) -> dict[str, Any]:
@@ -89,6 +92,7 @@ class CaseResult:
             "reference": self.reference,
             "failure": self.failure,
             "notes": [list(note) for note in self.notes],
+            "spacing_mm": self.spacing_mm,
         }
 
 
@@ -110,7 +114,7 @@ def score_file(
         absent: why there is none, where that is known.
     """
     coded, truth, _ = on_one_code(rules, reference)
-    digest = reference_digest(truth)
+    digest, spacing = reference_digest(truth), rules.scoring_spacing(truth.spacing_mm)
     try:
         read = _read_prediction(rules, case, prediction, absent)
         coded, truth, guess = on_one_code(rules, reference, read)
@@ -122,7 +126,9 @@ def score_file(
         rows = score_failure(coded, case, truth, error)
         failure = {**error.as_dict(), "case": case, "status": failure_status(error.code)}
         notes = _header_notes(case, [truth])
-        return CaseResult(case=case, rows=rows, reference=digest, failure=failure, notes=notes)
+        return CaseResult(
+            case=case, rows=rows, reference=digest, failure=failure, notes=notes, spacing_mm=spacing
+        )
     rows = score_case(coded, case, truth, volume.array)
     notes = (*placed, *_header_notes(case, [truth, guess]))
     hint = mirror_hint(truth.array, volume.array, coded.regions, rows)
@@ -135,7 +141,9 @@ def score_file(
         failure = {**error.as_dict(), "case": case, "status": failure_status(error.code)}
         failed = {row["region"]: row for row in score_failure(coded, case, truth, error)}
         rows = [failed[row["region"]] if row["region"] in lacking else row for row in rows]
-    return CaseResult(case=case, rows=rows, reference=digest, failure=failure, notes=notes)
+    return CaseResult(
+        case=case, rows=rows, reference=digest, failure=failure, notes=notes, spacing_mm=spacing
+    )
 
 
 def _read_prediction(
