@@ -47,6 +47,9 @@ class PatchSection(Section):
 
     size: Triple
     """Voxels z, y, x. A dataset card's `[geometry] patch` lowers it, for every model alike."""
+    card_up_to: Count = 0
+    """Above 0: the card's patch is taken in place of `size`, at most this many voxels an axis. What a run
+    used stands in its `size`."""
     divisible_by: Literal["model"] | Positive = "model"
     """Lengths must be multiples of this; "model": of the divisor of every model's card."""
 
@@ -257,6 +260,8 @@ class Protocol(Section):
             del content["train"]["checkpointing"]
         if self.augment.mirror_axes == "card":
             del content["augment"]["mirror_axes"]
+        if not self.patch.card_up_to:
+            del content["patch"]["card_up_to"]
         return content
 
     def digest(self) -> str:
@@ -365,6 +370,8 @@ def _set(content: dict[str, Any], key: str, value: object) -> None:
         hint = f"did you mean {' or '.join(near)}?" if near else "see segbench show protocol:NAME"
         raise SegbenchError("SB101", f"no protocol field called '{key}'", found=key, mend=hint)
     at[parts[-1]] = value
+    if parts == ["patch", "size"]:
+        at["card_up_to"] = 0  # what was set by hand holds, whatever the card says
     # What a family has of its own gives way too: what was set by hand holds for every model.
     for own in cast("dict[str, Any]", content["family"]).values():
         section = own.get(parts[0])

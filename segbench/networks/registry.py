@@ -42,7 +42,7 @@ RESERVED = frozenset({"self", "in_channels", "out_channels", "spatial_dims"})
 """Parameters of a constructor that are no overrides: segbench sets them itself."""
 SIZES = frozenset(
     {"features", "depths", "hidden", "blocks", "strides", "kernel_sizes", "kernel_size", "patch_size"}
-    | {"slices", "dw_kernel", "mlp_expansion"}
+    | {"slices", "dw_kernel", "mlp_expansion", "heads", "head_width", "map_codes", "projected"}
 )
 """Overrides that count something: channels, layers, voxels. None of them can be less than 1."""
 

@@ -141,6 +141,8 @@ class RunRecord(_Part):
     """Digest over everything in the rules of scoring that moves a number, as it was really used."""
     references: dict[str, str] | None = None
     """Case id to sha256 over voxels and grid of the reference label map that was scored."""
+    spacing_mm: tuple[float, float, float] | None = None
+    """Median voxel size (z, y, x) of the references that were scored, as distances were measured with."""
     split: SplitRecord | None = None
     """The split this cell used."""
     fold: int | None = None

@@ -250,6 +250,7 @@ def _outcome(cell: ActiveCell) -> dict[str, Any]:
         "degraded": train.get("degraded"),
         "code": None if cell.code is None else cell.code.model_copy(update=train.get("structure", {})),
         "references": scored.get("references"),
+        "spacing_mm": scored.get("spacing_mm"),
         "determinism": train.get("determinism"),
         "machine": {**machine(), **train.get("accelerator", {})},
         "normalisation_statistics": cell.facts.get("prepare", {}).get("normalisation_statistics"),

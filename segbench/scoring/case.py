@@ -22,11 +22,12 @@ from segbench.core.errors import SegbenchError
 from segbench.core.hashing import canonical_json
 from segbench.metrics import evaluate_case
 from segbench.metrics.inputs import diagonal_mm
-from segbench.metrics.policies import fill, filled_value, penalised
+from segbench.metrics.policies import failed_lesion_mm, fill, penalised
+from segbench.metrics.profiles import LESION_RULES
 from segbench.metrics.registry import METRICS
 from segbench.scoring.masks import Masks, Member, on_one_code, read_masks, region_faults
 from segbench.scoring.mirrored import mirror_hint
-from segbench.scoring.rules import LESION_PARAMETERS, ScoringRules
+from segbench.scoring.rules import ScoringRules
 from segbench.volumes import Volume, compare_geometry, count_labels, read_label_map
 from segbench.volumes.geometry import reorient, unit_mend
 from segbench.volumes.volume import UNIT_NAMES, UNITS_MM
@@ -35,6 +36,8 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from numpy.typing import NDArray
+
+    from segbench.metrics.scores import CaseScores
 
     Labels = NDArray[np.unsignedinteger[Any]]
 
@@ -58,6 +61,7 @@ class CaseResult:
         inputs: stamps of the files and the digest of the rules that the rows were computed from.
         failure: why there was no usable prediction, as `SegbenchError.as_dict`, with `status`; else None.
         notes: what may hold of many cases, (text, example) each: said once, with the number of cases.
+        spacing_mm: voxel size (z, y, x) that distances were measured with; None in lines of older versions.
     """
 
     case: str
@@ -66,6 +70,7 @@ class CaseResult:
     inputs: dict[str, Any] = field(default_factory=dict[str, Any])
     failure: dict[str, Any] | None = None
     notes: tuple[Note, ...] = ()
+    spacing_mm: tuple[float, ...] | None = None
 
     @classmethod
     def of_line(cls, line: Mapping[str, Any]) -> CaseResult:
@@ -77,6 +82,7 @@ class CaseResult:
             inputs=line.get("inputs") or {},
             failure=line.get("failure"),
             notes=tuple((text, example) for text, example in line.get("notes") or ()),
+            spacing_mm=tuple(line["spacing_mm"]) if line.get("spacing_mm") else None,
         )
 
     def as_line(self) -> dict[str, Any]:
@@ -86,6 +92,7 @@ class CaseResult:
             "reference": self.reference,
             "failure": self.failure,
             "notes": [list(note) for note in self.notes],
+            "spacing_mm": self.spacing_mm,
         }
 
 
@@ -107,7 +114,7 @@ def score_file(
         absent: why there is none, where that is known.
     """
     coded, truth, _ = on_one_code(rules, reference)
-    digest = reference_digest(truth)
+    digest, spacing = reference_digest(truth), rules.scoring_spacing(truth.spacing_mm)
     broken: dict[Member, SegbenchError] = {}
     try:
         read = _read_prediction(rules, case, prediction, absent, truth, broken)
@@ -120,7 +127,9 @@ def score_file(
         rows = score_failure(coded, case, truth, error)
         failure = {**error.as_dict(), "case": case, "status": failure_status(error.code)}
         notes = _header_notes(case, [truth])
-        return CaseResult(case=case, rows=rows, reference=digest, failure=failure, notes=notes)
+        return CaseResult(
+            case=case, rows=rows, reference=digest, failure=failure, notes=notes, spacing_mm=spacing
+        )
     rows = score_case(coded, case, truth, volume.array)
     notes = (*placed, *_header_notes(case, [truth, guess]))
     hint = mirror_hint(truth.array, volume.array, coded.regions, rows)
@@ -137,7 +146,9 @@ def score_file(
             failed[id(why[row["region"]])][place] if row["region"] in why else row
             for place, row in enumerate(rows)
         ]
-    return CaseResult(case=case, rows=rows, reference=digest, failure=failure, notes=notes)
+    return CaseResult(
+        case=case, rows=rows, reference=digest, failure=failure, notes=notes, spacing_mm=spacing
+    )
 
 
 def _read_prediction(
@@ -380,9 +391,8 @@ def failed_values(rules: ScoringRules, status: str, diagonal: float) -> dict[str
         info = METRICS[name]
         if info.descriptive:
             values[name] = float("nan")
-        elif info.group == "lesionwise" and info.family == "distance":
-            # 374 mm is the set's own penalty; the diagonal keeps a failure from beating a very far miss.
-            values[name] = filled_value("hd95_max", status, policy="brats", diagonal_mm=diagonal)
+        elif info.needs == "lesions" and info.family == "distance":
+            values[name] = failed_lesion_mm(policy, diagonal)
         else:
             assert isinstance(info.worst, float)
             values[name] = info.worst
@@ -397,21 +407,9 @@ def _extra_sets(
         name: ({}, frozenset()) for name in rules.regions
     }
     if rules.lesionwise is not None:
-        from segbench.metrics.lesionwise import evaluate_lesions
-
-        iterations, minimum = LESION_PARAMETERS[rules.lesionwise]
-        lesions = evaluate_lesions(
-            reference,
-            prediction,
-            spacing_mm=spacing_mm,
-            regions=rules.regions,
-            dilation_iterations=iterations,
-            minimum_volume_mm3=minimum,
-        )
-        for region, scores in lesions.items():
-            values, from_policy = found[region]
-            values.update({name: float(value) for name, value in scores.items()})
-            found[region] = values, from_policy | scores.penalised
+        for region, scores in _lesion_scores(reference, prediction, spacing_mm, rules).items():
+            found[region][0].update({name: scores[name] for name in rules.columns if name in scores})
+            found[region] = found[region][0], found[region][1] | scores.penalised
     if rules.airway:
         from segbench.metrics.airway import evaluate_airway
 
@@ -426,6 +424,18 @@ def _extra_sets(
             values.update({f"airway_{name}": float(value) for name, value in scores.items()})
             found[region] = values, from_policy | {f"airway_{name}" for name in scores.penalised}
     return found
+
+
+def _lesion_scores(
+    reference: Labels, prediction: Labels, spacing_mm: tuple[float, float, float], rules: ScoringRules
+) -> dict[str, CaseScores]:
+    assert rules.lesionwise is not None
+    if rules.lesionwise.startswith("brats2026"):
+        from segbench.metrics.matched_lesions import evaluate_matched_lesions as evaluate
+    else:
+        from segbench.metrics.lesionwise import evaluate_lesions as evaluate
+    options: Mapping[str, Any] = LESION_RULES[rules.lesionwise]
+    return evaluate(reference, prediction, spacing_mm=spacing_mm, regions=rules.regions, **options)
 
 
 def _joined(rules: ScoringRules, names: frozenset[str]) -> str:

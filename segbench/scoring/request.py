@@ -67,6 +67,7 @@ class Request:
         data_dir: folder of datasets.
         max_bytes: largest volume that is read.
         origin: what else the record says of where the predictions come from.
+        rules: taken as they are, in place of those that follow from the other fields.
         gated: metrics that the profile must have, because their means will be compared with a limit.
     """
 
@@ -93,6 +94,7 @@ class Request:
     data_dir: Path | None = None
     max_bytes: int = DEFAULT_MAX_BYTES
     origin: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    rules: ScoringRules | None = None
     gated: tuple[str, ...] = ()
 
 
@@ -138,7 +140,7 @@ def prepare(request: Request) -> Job:
     labelling = None
     if request.dataset_json is not None:
         labelling = labelling_of_json(request.dataset_json)
-    elif card is None and request.regions is None:
+    elif card is None and request.regions is None and request.rules is None:
         labelling = found_labelling(
             request.reference,
             request.prediction,
@@ -146,7 +148,7 @@ def prepare(request: Request) -> Job:
             label_names=request.label_names,
             max_bytes=request.max_bytes,
         )
-    rules = _rules(request, card, labelling)
+    rules = request.rules or _rules(request, card, labelling)
     _check_names(rules, request.gated)
     structures = _structures(rules, card)
     if request.reference is not None:

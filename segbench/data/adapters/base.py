@@ -127,6 +127,22 @@ class Discovery:
         self._unread |= told
         return told
 
+    def tell_masks(self, folder: Path, cases: Collection[str]) -> set[str]:
+        """SB202, once, where cases have folders of masks in the place of label maps; gives these cases."""
+        held = {name: list(self.listing.volumes(folder / name)) for name in self.listing.folders(folder)}
+        found = {case: names for case, names in held.items() if names and case in cases}
+        for case, names in list(found.items())[:1]:
+            several = f"{len(found)} folders such as {case} hold" if len(found) > 1 else f"{case} holds"
+            self.tell(
+                "SB202",
+                f"{several} one mask per structure ({', '.join(names[:4])}), where a label map is expected",
+                folder / case,
+                expected=f"{case}.nii.gz, one label map",
+                mend="write the masks of a case into one label map, or name them in a card of your own, as "
+                "abdomenatlas-1.0-mini does; segbench evaluate takes such folders as they are",
+            )
+        return set(found)
+
     def tell_ambiguous(self, case: str, files: list[Path]) -> None:
         """SB306 where more than one file could be meant."""
         if len(files) > 1:

@@ -137,6 +137,7 @@ class _Lists:
 
     def tell_unlisted(self) -> None:
         for name in FOLDERS:
+            self.discovery.tell_masks(self.folder / name, self.discovery.cases)
             for path in entries(self.folder / name):
                 parts = stem_and_ending(path.name)
                 if parts is not None and path not in self.listed:
@@ -189,8 +190,9 @@ class _Lists:
         path = next(iter(self.listing.with_any_ending(self.folder, name)), None)
         if path is None:
             missing.append(inside(self.folder / name, self.discovery.root))
-            wanted = self.folder / Path(name).parent, stem_of(Path(name).name)
-            if not self.discovery.tell_other_formats({wanted[0]: {wanted[1]}}):
+            folder, stem = self.folder / Path(name).parent, stem_of(Path(name).name)
+            masks = stem in self.listing.folders(folder)  # told of once for all
+            if not masks and not self.discovery.tell_other_formats({folder: {stem}}):
                 message = f"listed in dataset.json, but the {what} is absent"
                 self.discovery.tell("SB303", message, missing[-1], case=case)
         else:

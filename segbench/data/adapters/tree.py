@@ -102,10 +102,17 @@ class Tree:
                 folder = place / _fixed(next(iter(best.form.images.values())))
                 groups.setdefault(inside(folder, self.discovery.root), []).append(files)
         self.discovery.tell_other_formats(unread)
-        missing_references(
-            self.discovery, [(name, [f for f in files if not f.missing]) for name, files in groups.items()]
-        )
         known = [fields for fields, _ in attempts]
+        masks = set[str]()
+        for folder in {place / _fixed(template) for template in self.labels if _is_flat(template)}:
+            masks |= self.discovery.tell_masks(folder, {fields["case"] for fields in known})
+        missing_references(
+            self.discovery,
+            [
+                (name, [f for f in files if not f.missing and f.case not in masks])
+                for name, files in groups.items()
+            ],
+        )
         self._strangers(place, known, unread)
         self._mislaid(place, [files for group in groups.values() for files in group])
         return self._taken(place, known)
