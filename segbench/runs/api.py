@@ -43,7 +43,7 @@ def run(
         data_dir: Folder of datasets.
         results: Folder of runs.
         device: "auto", "cpu" or "cuda".
-        workers: Data workers.
+        workers: Processes that load data.
 
     Returns:
         Every cell with its record, and the exit code the command would have.

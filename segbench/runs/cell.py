@@ -46,7 +46,7 @@ class Execution:
 
     Attributes:
         device: "cpu" or "cuda"; "auto" takes CUDA where there is one.
-        workers: Data workers.
+        workers: Processes that load data.
         data_dir: Folder of datasets, None for the usual place.
         checkpoint_minutes: Time between checkpoints; 0: after every step.
         save_probabilities: Also keep class probabilities.

@@ -177,10 +177,11 @@ def check_fit(protocol: Protocol, model: ModelCard) -> SegbenchError | None:
     patch, smallest = protocol.patch.size, model.input.minimum
     if all(n % divisor == 0 and n >= smallest for n in patch):
         return None
+    wanted = f"multiples of {divisor}, at least {smallest}"
     return SegbenchError(
         "SB104",
-        f"{model.slug} cannot take patches of {'x'.join(map(str, patch))} voxels",
-        expected=f"multiples of {divisor}, at least {smallest}",
+        f"{model.slug} cannot take patches of {'x'.join(map(str, patch))} voxels, but {wanted}",
+        expected=wanted,
         mend=f"--set patch.size={max(smallest, -(-max(patch) // divisor) * divisor)}",
     )
 

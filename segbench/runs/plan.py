@@ -24,6 +24,7 @@ from segbench.cards import (
 )
 from segbench.core.catalogue import ExitCode
 from segbench.core.errors import SegbenchError, unknown_name
+from segbench.core.text import count
 from segbench.data import open_dataset
 from segbench.data.digest import content_digest
 from segbench.data.opening import MISSION
@@ -296,7 +297,7 @@ def _folds(asked: Sequence[int] | str, splits: Sequence[Split]) -> list[int]:
         if fold not in there:
             raise SegbenchError(
                 "SB104",
-                f"--fold {fold}: the split '{splits[0].name}' has {len(splits)} fold(s)",
+                f"--fold {fold}: the split '{splits[0].name}' has {count(len(splits), 'fold')}",
                 expected=f"{there[0]} to {there[-1]}" if len(there) > 1 else f"{there[0]}",
                 found=fold,
                 mend="use --split folds-5 for a cross-validation",

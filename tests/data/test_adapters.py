@@ -630,7 +630,7 @@ class TestNnunet:
         findings = open_dataset(root).layout_findings
         (finding,) = [f for f in findings if f.code == "SB202"]
         assert f"{len(labels)} folders" in finding.message and "one, two" in finding.message
-        assert "abdomenatlas" in finding.mend and "evaluate" in finding.mend
+        assert "totalsegmentator" in finding.mend and "evaluate" in finding.mend
         assert not [f for f in findings if f.code == "SB303" and "imagesTr" in (f.file or "")]
 
     def test_two_formats_in_one_json_are_ambiguous(self, root: Path) -> None:

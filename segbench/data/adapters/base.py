@@ -137,9 +137,9 @@ class Discovery:
                 "SB202",
                 f"{several} one mask per structure ({', '.join(names[:4])}), where a label map is expected",
                 folder / case,
-                expected=f"{case}.nii.gz, one label map",
-                mend="write the masks of a case into one label map, or name them in a card of your own, as "
-                "abdomenatlas-1.0-mini does; segbench evaluate takes such folders as they are",
+                expected=f"{case}.nii.gz with the label values of dataset.json",
+                mend="write the masks of a case into one label map, or copy the card of totalsegmentator, "
+                "which has a file for each structure; segbench evaluate takes such folders as they are",
             )
         return set(found)
 
