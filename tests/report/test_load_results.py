@@ -202,6 +202,15 @@ def test_failures_take_the_worst_whatever_is_stored(status: str) -> None:
     assert math.isnan(filled(status, 3.0, metric="relative_volume_error"))
 
 
+def test_what_brats_2026_leaves_undefined_is_not_a_failure() -> None:
+    nan = math.nan
+    assert filled("missing", 373.0, metric="lesionwise_hd95", policy="brats2026", diagonal=nan) == 373.0
+    assert math.isnan(filled("ok", nan, metric="lesionwise_dice", policy="brats2026"))
+    assert filled("ok", nan, metric="lesionwise_dice", policy="brats") == 0.0
+    assert filled("ok", nan, metric="dice", policy="brats2026") == 0.0
+    assert filled("ok", math.inf, metric="lesionwise_hd95", policy="brats2026") == 373.0
+
+
 def test_one_side_empty_keeps_a_finite_value() -> None:
     for status in ("prediction_empty", "reference_empty"):
         assert filled(status, 50.0, metric="hd95") == 50.0

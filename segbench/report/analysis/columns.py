@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
+from segbench.metrics.grid_floor import grid_floor
 from segbench.report.analysis.blocks import Block, Scores, nan_mean
 from segbench.report.analysis.metric import Metric
 from segbench.report.analysis.missing import FloatArray
@@ -74,6 +75,7 @@ class Column:
         margin: equivalence margin in stored units, None where none is declared or nothing is decided.
         comparisons: of the models, each against the reference or all pairs: one family. A column of a single
             region has estimates and intervals, and no verdict counts there.
+        floor: below this a difference says nothing, because of the grid; 0 where the spacing is not known.
         null: pairs of retrainings of one model that the usual one-run test calls different.
         omnibus: whether the models differ at all.
     """
@@ -91,6 +93,7 @@ class Column:
     reference: str | None = None
     margin: float | None = None
     comparisons: tuple[Comparison, ...] = ()
+    floor: float = 0.0
     null: NullCheck | None = None
     omnibus: Omnibus | None = None
 
@@ -141,6 +144,7 @@ class Column:
             margin=margin,
             reference=reference,
             bounds=self.bounds,
+            resolution=self.floor,
         )
 
     def against_reference(self, label: str) -> Comparison | None:
@@ -191,7 +195,10 @@ def decide(
         scores.label: mean_of(block, scores, region, metric, tables[scores.label], bounds, options)
         for scores in asked
     }
-    column = Column(number, region, metric, role, block.unit, options, means, bounds)
+    floor = 0.0
+    if metric.unit == "mm" and block.spacing_mm is not None:
+        floor = grid_floor(block.spacing_mm).get(metric.name, 0.0)
+    column = Column(number, region, metric, role, block.unit, options, means, bounds, floor=floor)
     if metric.higher_is_better is None:
         return column
     contenders = [scores for scores in block.contenders(options.baselines) if scores.label in means]

@@ -18,6 +18,7 @@ from segbench.core.text import one_line
 from segbench.records.conditions import UNKNOWN, VERSIONED, Identity, identity_of, rules
 from segbench.report.analysis.data import data_facts
 from segbench.report.analysis.numbers import value_words
+from segbench.report.read import facts
 from segbench.report.read.runs import Run
 
 LABEL_FIELDS = 3  # differences named in a label before the digest of the run id stands in their place
@@ -55,6 +56,11 @@ class Entry:
     def baseline(self) -> bool:
         """Whether this is a predictor without learning: shown in a line of its own, never ranked."""
         return self.identity.kind == "floor"
+
+    @property
+    def reader(self) -> bool:
+        """Whether this is another person's segmentation: a ceiling above the models, never ranked."""
+        return facts.table(self.runs[0].record.external).get("reader") is True
 
 
 def build_entries(runs: Iterable[Run], *, select: Sequence[str] = ()) -> tuple[Entry, ...]:

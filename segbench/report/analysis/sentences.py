@@ -152,6 +152,7 @@ def context(analysis: Analysis, column: Column) -> list[str]:
         what = "the models" if column.omnibus.claim == "method" else "these trained weights"
         shows = "show" if column.omnibus.p < analysis.options.alpha else "do not show"
         lines.append(f"The data {shows} that {what} differ (p {format_p(column.omnibus.p)}).")
+    lines += ceiling_sentences(analysis, column)
     least, most = column.metric.bounds(analysis.blocks[column.block].diagonal_mm)
     gains = sorted(pair.detectable_difference for pair in column.comparisons if _finite(pair))
     gain = gains[len(gains) // 2] if gains else math.inf
@@ -161,6 +162,34 @@ def context(analysis: Analysis, column: Column) -> list[str]:
             f"A true difference of {middle} {column.metric.difference_unit}".rstrip()
             + " would be found in 80 % of repeats (first step of the correction, estimated from these data)."
         )
+    return lines
+
+
+def ceiling_sentences(analysis: Analysis, column: Column) -> list[str]:
+    """How far the best model is on the way from the best baseline to each second reader."""
+    block, sign = analysis.blocks[column.block], 1.0 if column.metric.higher_is_better else -1.0
+    reached = {label: mean.value for label, mean in column.means.items() if mean.value is not None}
+    models = [scores.label for scores in block.models if scores.label in reached]
+    floors = [scores.label for scores in block.baselines if scores.label in reached]
+    lines: list[str] = []
+    for reader in (scores.label for scores in block.readers if scores.label in reached and models):
+        best = max(models, key=lambda label: sign * reached[label])
+        name, ceiling = analysis.names[best].short, analysis.names[reader].short
+        mean = column.means[reader]
+        value, low, high = (
+            ""
+            if end is None
+            else format_number(end, scale=column.metric.scale, digits=analysis.options.digits)
+            for end in (mean.value, mean.low, mean.high)
+        )
+        ends = f" [{low}, {high}]" if low and high else ""
+        lines.append(f"Readers agree at {value}{ends} ({ceiling}, {mean.n} {column.unit})")
+        floor = max(floors, key=lambda label: sign * reached[label], default=None)
+        way = sign * (reached[reader] - reached[floor]) if floor is not None else 0.0
+        if floor is not None and way > 0:
+            share = format_number(sign * (reached[best] - reached[floor]) / way, scale=100.0, digits=0)
+            lines[-1] += f": {name} is {share} % of the way from {analysis.names[floor].short} to {ceiling}"
+        lines[-1] += "."
     return lines
 
 

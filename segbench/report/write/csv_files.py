@@ -11,11 +11,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from segbench.core.text import one_line
-from segbench.metrics.summary import MEAN_REGION
 from segbench.records.store import cell_text
 from segbench.report.analysis.analysis import Analysis
-from segbench.report.analysis.blocks import nan_mean
 from segbench.report.analysis.columns import Column, without_verdict
+from segbench.report.analysis.slices import slice_rows, slices
 
 if TYPE_CHECKING:
     from segbench.stats import Comparison
@@ -35,9 +34,9 @@ RANKS = (
     "dataset", "block", "metric", "region", "model", "rank", "rank_low", "rank_high", "probability_best",
     "rank_by_median", "mean_rank", "resamples", "seed",
 )  # fmt: skip
-SIZES = ("small", "middle", "large")
 SUBGROUPS = (
-    "dataset", "block", "metric", "region", "model", "size", "least_ml", "most_ml", "cases", "mean"
+    "dataset", "block", "metric", "region", "model", "slice", "group", "least", "most", "n", "mean", "p",
+    "p_adjusted",
 )  # fmt: skip
 
 
@@ -59,8 +58,9 @@ def files(analysis: Analysis) -> dict[str, bytes | str]:
         every = [replace(column, comparisons=tuple(all_pairs(column))) for column in deciding]
         for name, shown in (("regions", regions), ("pairs", every)):
             found[name] = _csv(COMPARISONS, _comparisons(analysis, shown, decided=False))
-        found["subgroups"] = _csv(SUBGROUPS, _subgroups(analysis, deciding))
         found["ranks"] = _csv(RANKS, _rank_rows(analysis, deciding))
+    if analysis.options.appendix or analysis.slices:
+        found["subgroups"] = _csv(SUBGROUPS, _subgroups(analysis, deciding))
     return {f"tables/{name}.csv": text for name, text in found.items()}
 
 
@@ -138,7 +138,9 @@ def _rank_rows(analysis: Analysis, columns: Sequence[Column]) -> Iterator[Sequen
 
 def _subgroups(analysis: Analysis, columns: Sequence[Column]) -> Iterator[Sequence[Any]]:
     for column in columns:
-        for row in by_size(analysis, column):
+        block = analysis.blocks[column.block]
+        sizes = analysis.options.appendix
+        for row in slice_rows(slices(block, column, analysis.slices, analysis.case_names, sizes=sizes)):
             yield *_block(analysis, column), column.metric.name, column.region, *row
 
 
@@ -165,27 +167,3 @@ def rank_schemes(column: Column) -> list[tuple[float, float]]:
 def _ranks(values: np.ndarray[tuple[int, ...], np.dtype[np.float64]]) -> list[int]:
     """Ranks of values of which the smallest is best; ties share the smaller rank."""
     return [1 + int(np.sum(values < value)) for value in values]
-
-
-def by_size(analysis: Analysis, column: Column) -> Iterator[tuple[str, str, float, float, int, float]]:
-    """Label, size, smallest and largest reference volume (ml), cases and mean score.
-
-    Sizes are thirds of the cases with a known reference volume, of the regions that the column averages
-    together; nothing where fewer than six cases have one.
-    """
-    block = analysis.blocks[column.block]
-    wanted = block.mean_regions if column.region == MEAN_REGION else (column.region,)
-    places = [list(block.regions).index(name) for name in wanted]
-    volumes = block.reference_ml[:, places].sum(axis=1)
-    known = np.flatnonzero(np.isfinite(volumes))
-    if known.size < 2 * len(SIZES):
-        return
-    thirds = np.array_split(known[np.argsort(volumes[known], kind="stable")], len(SIZES))
-    for scores in block.scores:
-        if scores.label in column.means and column.means[scores.label].value is not None:
-            values = nan_mean(block.per_case(scores, column.region, column.metric.name), axis=0)
-            for size, cases in zip(SIZES, thirds, strict=True):
-                mine = values[cases][~np.isnan(values[cases])]
-                mean = float(mine.mean()) if mine.size else float("nan")
-                ends = float(volumes[cases].min()), float(volumes[cases].max())
-                yield scores.label, size, *ends, int(mine.size), mean

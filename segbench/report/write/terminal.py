@@ -18,7 +18,7 @@ from segbench.report.analysis.findings import SEVERITY_WORDS, Finding
 from segbench.report.analysis.numbers import format_number, format_p
 from segbench.report.analysis.published_beside import GRADES, beside_sentence, published_beside
 from segbench.report.analysis.sentences import WEIGHTS, difference_words, headline
-from segbench.report.write.tables import STARS, ScoreCell, score_cell, star_notes
+from segbench.report.write.tables import STARS, ScoreCell, floor_notes, score_cell, star_notes
 
 if TYPE_CHECKING:
     from segbench.report.analysis.compare import ComparedPair, CompareResult
@@ -142,6 +142,7 @@ def _legend(analysis: Analysis, columns: Sequence[Column], cells: dict[str, list
     for note in star_notes(analysis, columns[:1], first):
         sign, _, words = note.partition(":")
         notes.append(f"{_ASCII.get(sign, sign)}:{words}")
+    notes += floor_notes(analysis, columns)
     if any(cell.failed for cell in first):
         notes.append("failed: cases without a usable prediction, scored worst")
     return [line for note in notes for line in _wrapped(f"  {note}", "    ")]

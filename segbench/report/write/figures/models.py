@@ -41,7 +41,7 @@ def figure_files(analysis: Analysis) -> tuple[Sketch | None, Mapping[str, bytes]
 
 
 def draw(analysis: Analysis) -> Sketch | None:
-    """One panel for each block, models in the order of Table 1, the baselines below them."""
+    """One panel for each block, in the order of Table 1: readers, models, baselines."""
     columns = [column for column in analysis.main_columns() if _rows(analysis, column)]
     if not columns:
         return None
@@ -79,19 +79,20 @@ def _finite(value: float | None) -> bool:
 
 def _panel(axis: Any, analysis: Analysis, column: Column, labels: Sequence[str], *, named: bool) -> None:
     scale = column.metric.scale
-    baselines = {scores.label for scores in analysis.blocks[column.block].baselines}
+    block = analysis.blocks[column.block]
+    apart = {scores.label for scores in (*block.readers, *block.baselines)}
     spans = {label: _span(column, label) for label in labels}
-    models = [label for label in labels if label not in baselines]
+    models = [label for label in labels if label not in apart]
     low, high = limits(column.metric, [value * scale for label in models or labels for value in spans[label]])
     axis.set_xlim(low, high)
     name_rows(axis, short_names(analysis, labels) if named else [""] * len(labels))
     for place, label in enumerate(labels):
-        if label in baselines:
-            _baseline(axis, (column.means[label].value or 0.0) * scale, place, analysis.options.digits)
+        if label in apart:
+            _line(axis, (column.means[label].value or 0.0) * scale, place, analysis.options.digits)
         else:
             _model(axis, column, label, place)
     for tick, label in zip(axis.get_yticklabels(), labels, strict=True):
-        if label in baselines:
+        if label in apart:
             tick.set(color=SOFT, style="italic")
         elif label == column.reference:
             tick.set(color=REFERENCE)
@@ -127,7 +128,7 @@ def _model(axis: Any, column: Column, label: str, place: int) -> None:
         )
 
 
-def _baseline(axis: Any, value: float, place: int, digits: int) -> None:
+def _line(axis: Any, value: float, place: int, digits: int) -> None:
     """A line through the panel, or where it lies beyond the models' range its number at that edge."""
     low, high = axis.get_xlim()
     if low <= value <= high:
@@ -161,6 +162,8 @@ def _caption(analysis: Analysis, columns: Sequence[Column]) -> str:
         parts.append(f"diamond: reference ({analysis.names[reference].short})")
     if any(analysis.blocks[column.block].baselines for column in columns):
         parts.append("grey: baselines")
+    if any(analysis.blocks[column.block].readers for column in columns):
+        parts.append("grey, above the models: a second reader")
     return f"{columns[0].metric.label} of each model; {'; '.join(parts)}."
 
 
