@@ -20,6 +20,7 @@ from segbench.report.analysis.entries import Entry, build_entries
 from segbench.report.analysis.findings import Finding
 from segbench.report.analysis.gates import Gate, judge
 from segbench.report.analysis.options import Options, make_options
+from segbench.report.analysis.published_beside import PublishedRow, published_beside
 from segbench.report.analysis.sentences import pair_sentence
 from segbench.report.read.runs import Run, find_run_folders, read_runs
 
@@ -94,6 +95,11 @@ class CompareResult:
     def lacking(self) -> list[tuple[str, str, str, str]]:
         """(block, model, case, status) of every case for which a model has no usable prediction."""
         return [(block.name, *item) for block in self.analysis.blocks for item in failures(block)]
+
+    @property
+    def published(self) -> tuple[PublishedRow, ...]:
+        """Published numbers beside ours, when asked for."""
+        return published_beside(self.analysis)
 
     @property
     def findings(self) -> tuple[Finding, ...]:
