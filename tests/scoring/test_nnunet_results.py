@@ -152,8 +152,15 @@ def test_each_folder_that_is_not_scored_is_told_with_its_reason(tree, tmp_path):
         "fold_all": "it was trained on the cases that it predicts",
         "ensemble___a___b___0_1": "segbench evaluate scores its label maps",
     }
-    code, _, err = taken_in(tmp_path, tree / "Dataset007_Toy" / CONFIGURATION / "fold_0")
-    assert code == 0 and "not scored" not in err, "one fold was asked for"
+    for one in ("fold_0", "fold_0/validation"):
+        code, _, err = taken_in(tmp_path, tree / "Dataset007_Toy" / CONFIGURATION / one)
+        assert code == 0 and "not scored" not in err, "one fold was asked for"
+
+
+@pytest.mark.parametrize("place", ["fold_all", "crossval_results_folds_0_1"])
+def test_a_folder_of_all_folds_is_for_evaluate(tree, tmp_path, place):
+    code, _, err = taken_in(tmp_path, tree / "Dataset007_Toy" / CONFIGURATION / place)
+    assert code == 4 and "SB311" in err and "segbench evaluate" in err
 
 
 def renamed(tree: Path, name: str) -> None:
