@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from segbench.report.analysis.analysis import Analysis, analyse
     from segbench.report.analysis.frame import load_results
-    from segbench.report.analysis.identity import identity_of
     from segbench.report.write.build import ReportResult, build_report
     from segbench.report.write.latex import escape_latex
 
@@ -25,7 +24,6 @@ __all__ = [
     "analyse",
     "build_report",
     "escape_latex",
-    "identity_of",
     "load_results",
 ]
 
@@ -35,7 +33,6 @@ _HOME = {
     "analyse": "analysis.analysis",
     "build_report": "write.build",
     "escape_latex": "write.latex",
-    "identity_of": "analysis.identity",
     "load_results": "analysis.frame",
 }
 

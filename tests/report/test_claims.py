@@ -17,8 +17,7 @@ from typer.testing import CliRunner
 
 from segbench.cli.main import build_app
 from segbench.core.errors import SegbenchError
-from segbench.report import analyse
-from segbench.report.analysis.claims import (
+from segbench.published.claims import (
     CASE_SD,
     CASE_SD_ELSEWHERE,
     CONGRUENCE,
@@ -28,8 +27,9 @@ from segbench.report.analysis.claims import (
     contradictions,
     judge,
 )
+from segbench.published.tables import PublishedTable, load_published
+from segbench.report import analyse
 from segbench.report.analysis.options import make_options
-from segbench.report.analysis.published import PublishedTable, load_published
 from segbench.report.analysis.published_beside import published_beside
 from segbench.report.read.runs import read_runs
 from segbench.report.write.document import document, schema

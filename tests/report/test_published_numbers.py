@@ -6,14 +6,14 @@ import pytest
 
 from segbench.cards.locate import cards_root
 from segbench.core.errors import SegbenchError
-from segbench.report import analyse
-from segbench.report.analysis.options import make_options
-from segbench.report.analysis.published import (
+from segbench.published.tables import (
     COST_METRICS,
     Number,
     PublishedTable,
     load_published,
 )
+from segbench.report import analyse
+from segbench.report.analysis.options import make_options
 from segbench.report.analysis.published_beside import (
     OurNumber,
     beside,

@@ -13,9 +13,9 @@ from segbench.report.analysis.arrays import build_blocks
 from segbench.report.analysis.blocks import Block
 from segbench.report.analysis.columns import Column, Role, comparable_tables, decide
 from segbench.report.analysis.cost import Cost, cost_of
+from segbench.report.analysis.data import dataset_card
 from segbench.report.analysis.entries import Entry, build_entries
 from segbench.report.analysis.findings import Finding, find_all, leaks
-from segbench.report.analysis.identity import dataset_card
 from segbench.report.analysis.metric import (
     Metric,
     boundary_metric,

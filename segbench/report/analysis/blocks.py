@@ -34,7 +34,6 @@ class Scores:
         unknown: same shape; True where a distance penalty is due and no diagonal is known.
         status: (seeds, cases, regions) codes of `missing.STATUS_CODE`, `NOT_RUN` where no run covers the
             case or the region was not asked for.
-        prediction_ml: (seeds, cases, regions) predicted volumes, NaN where unknown.
     """
 
     entry: Entry
@@ -44,7 +43,6 @@ class Scores:
     values: FloatArray
     unknown: BoolArray
     status: StatusArray
-    prediction_ml: FloatArray
 
     @property
     def label(self) -> str:

@@ -9,11 +9,11 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from segbench.core.text import one_line
+from segbench.records import facts
+from segbench.records.conditions import UNKNOWN
 from segbench.report.analysis.blocks import Block, Scores, failures
 from segbench.report.analysis.entries import Entry
-from segbench.report.analysis.identity import UNKNOWN
 from segbench.report.analysis.numbers import value_words
-from segbench.report.read import facts
 from segbench.report.read.runs import Run
 
 SEVERITY_WORDS = {"error": "error", "warn": "warning", "info": "note"}

@@ -15,17 +15,17 @@ from typing import Any, Literal, NamedTuple
 
 from segbench.core.errors import SegbenchError
 from segbench.metrics.registry import METRICS
-from segbench.report.analysis.analysis import Analysis
-from segbench.report.analysis.claims import Side, chance_words, judge, side_of
-from segbench.report.analysis.columns import Mean
-from segbench.report.analysis.numbers import format_number
-from segbench.report.analysis.published import (
+from segbench.published.claims import Side, chance_words, judge, side_of
+from segbench.published.tables import (
     Number,
     PublishedProtocol,
     PublishedTable,
     load_published,
 )
-from segbench.report.read import facts
+from segbench.records import facts
+from segbench.report.analysis.analysis import Analysis
+from segbench.report.analysis.columns import Mean
+from segbench.report.analysis.numbers import format_number
 
 Grade = Literal["A", "B", "C"]
 GRADES: Mapping[Grade, str] = {

@@ -21,17 +21,6 @@ MOST_SENTENCES = 2  # decided pairs that have a sentence each; more are listed
 WEIGHTS = "these trained weights only"
 
 
-def verdict_words(column: Column, pair: Comparison) -> str:
-    """The verdict of a pair as tables print it; empty in a column of a single region, which has none."""
-    if not column.decided:
-        return ""
-    return (
-        f"{pair.verdict} ({WEIGHTS})"
-        if pair.claim == "weights" and pair.verdict != "inconclusive"
-        else pair.verdict
-    )
-
-
 def difference_words(column: Column, pair: Comparison, *, digits: int = 2) -> str:
     """The difference of a pair with its interval and unit, such as `+0.85 points [0.49, 1.21]`."""
     metric = column.metric

@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from segbench.core.errors import SegbenchError
-from segbench.report.read import facts
+from segbench.records import facts
 from segbench.report.read.runs import Run
 
 if TYPE_CHECKING:

@@ -7,13 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from segbench.published.claims import chance_words
+from segbench.records import facts
 from segbench.report.analysis.analysis import Analysis
 from segbench.report.analysis.blocks import failures
-from segbench.report.analysis.claims import chance_words
 from segbench.report.analysis.numbers import format_number
 from segbench.report.analysis.published_beside import GRADES, published_beside
 from segbench.report.analysis.sentences import where
-from segbench.report.read import facts
 from segbench.report.write.document import versions
 from segbench.report.write.tables import DASH, Head, Row, ScoreCell, Table, score_table, table_columns
 
