@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import ndimage
 
-from segbench.metrics.matched_lesions import evaluate_matched_lesions
+from segbench.metrics.lesions.matched import evaluate_matched_lesions
 from segbench.metrics.policies import failed_lesion_mm
 
 R = {"r": (1,)}

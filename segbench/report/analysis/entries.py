@@ -15,10 +15,10 @@ from dataclasses import dataclass
 from segbench.core.errors import SegbenchError, unknown_name
 from segbench.core.hashing import digest_json
 from segbench.core.text import one_line
+from segbench.records import facts
 from segbench.records.conditions import UNKNOWN, VERSIONED, Identity, identity_of, rules
 from segbench.report.analysis.data import data_facts
 from segbench.report.analysis.numbers import value_words
-from segbench.report.read import facts
 from segbench.report.read.runs import Run
 
 LABEL_FIELDS = 3  # differences named in a label before the digest of the run id stands in their place
