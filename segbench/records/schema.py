@@ -16,7 +16,17 @@ SCHEMA_VERSION = 1
 RunKind = Literal["trained", "external", "floor"]
 RunStatus = Literal["planned", "running", "complete", "failed", "interrupted"]
 FailureClass = Literal[
-    "data", "oom", "diverged", "lost", "no_progress", "environment", "bug", "lost_lease", "locked", "hang"
+    "data",
+    "oom",
+    "diverged",
+    "lost",
+    "no_progress",
+    "environment",
+    "bug",
+    "lost_lease",
+    "locked",
+    "hang",
+    "network",
 ]
 
 CASE_COLUMNS: tuple[str, ...] = (

@@ -36,6 +36,7 @@ from segbench.runs.trial import first_step
 from segbench.scoring.rules import rules_for
 
 _CLASS_BY_CODE: dict[str, FailureClass] = {
+    "SB110": "network",
     "SB402": "diverged",
     "SB404": "hang",
     "SB405": "environment",

@@ -24,7 +24,7 @@ from segbench.metrics.inputs import diagonal_mm
 from segbench.metrics.policies import failed_lesion_mm, fill, penalised
 from segbench.metrics.registry import METRICS
 from segbench.scoring.extra_sets import extra_sets
-from segbench.scoring.masks import Masks, Member, on_one_code, read_masks, without_mask
+from segbench.scoring.masks import Masks, Member, on_one_code, read_masks, region_faults
 from segbench.scoring.mirrored import mirror_hint
 from segbench.scoring.rules import ScoringRules
 from segbench.volumes import Volume, compare_geometry, count_labels, read_label_map
@@ -112,8 +112,9 @@ def score_file(
     """
     coded, truth, _ = on_one_code(rules, reference)
     digest, spacing = reference_digest(truth), rules.scoring_spacing(truth.spacing_mm)
+    broken: dict[Member, SegbenchError] = {}
     try:
-        read = _read_prediction(rules, case, prediction, absent)
+        read = _read_prediction(rules, case, prediction, absent, truth, broken)
         coded, truth, guess = on_one_code(rules, reference, read)
         assert guess is not None
         path = prediction if isinstance(prediction, Path) else None
@@ -133,42 +134,36 @@ def score_file(
         what = f"{hint[0]} the prediction would fit much better: was its array turned under its header?"
         notes = (*notes, (what, f"{case}: {hint[1]}"))
     failure = None
-    if isinstance(prediction, Mapping) and (lacking := without_mask(rules.regions, prediction)):
-        error = _no_mask(case, lacking, rules, prediction)
-        failure = {**error.as_dict(), "case": case, "status": failure_status(error.code)}
-        failed = {row["region"]: row for row in score_failure(coded, case, truth, error)}
-        rows = [failed[row["region"]] if row["region"] in lacking else row for row in rows]
+    why = region_faults(rules, case, prediction, broken) if isinstance(prediction, Mapping) else {}
+    if why:
+        failure = {**next(iter(why.values())).as_dict(), "case": case}
+        failure["status"] = failure_status(failure["code"])
+        failed = {id(error): score_failure(coded, case, truth, error) for error in why.values()}
+        rows = [
+            failed[id(why[row["region"]])][place] if row["region"] in why else row
+            for place, row in enumerate(rows)
+        ]
     return CaseResult(
         case=case, rows=rows, reference=digest, failure=failure, notes=notes, spacing_mm=spacing
     )
 
 
 def _read_prediction(
-    rules: ScoringRules, case: str, prediction: Path | Mapping[Member, Path] | None, absent: str | None
+    rules: ScoringRules,
+    case: str,
+    prediction: Path | Mapping[Member, Path] | None,
+    absent: str | None,
+    reference: Volume,
+    broken: dict[Member, SegbenchError],
 ) -> Volume | Masks:
-    """The prediction as a label map, or as masks."""
+    """The prediction as a label map, or as masks; faults of single masks go to `broken`."""
     if isinstance(prediction, Mapping):
-        return read_masks(case, prediction, max_bytes=rules.max_bytes)
+        size = rules.max_bytes
+        return read_masks(case, prediction, max_bytes=size, reference=reference, broken=broken)
     if prediction is None or not os.path.lexists(prediction):
         what = f"no prediction for case {case}" if absent is None else f"no prediction: {absent}"
         raise SegbenchError("SB215", what, case=case, path=prediction)
     return read_label_map(prediction, labels=rules.labels, max_bytes=rules.max_bytes)
-
-
-def _no_mask(
-    case: str, lacking: Sequence[str], rules: ScoringRules, masks: Mapping[Member, Path]
-) -> SegbenchError:
-    """SB215 for a case with masks, but not of every region: those are failures, the others are scored."""
-    more = f" and {len(lacking) - 5} more" if len(lacking) > 5 else ""
-    return SegbenchError(
-        "SB215",
-        f"no mask of {', '.join(lacking[:5])}{more} for case {case}",
-        case=case,
-        path=next(iter(masks.values())).parent,
-        expected=f"a mask of each of {len(rules.regions)} regions",
-        found=f"masks of {len(rules.regions) - len(lacking)}",
-        mend="write the masks, empty ones too, or name the regions to score with --region",
-    )
 
 
 def _header_notes(case: str, read: Sequence[Volume]) -> tuple[Note, ...]:

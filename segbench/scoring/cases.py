@@ -46,7 +46,7 @@ def score_cases(
     *,
     keys: Mapping[str, Any],
     stop: StopRequest,
-    tell: Callable[[CaseResult], None],
+    tell: Callable[[CaseResult], object] = lambda result: None,
     title: str,
     stop_at_failure: bool = False,
 ) -> list[CaseResult]:

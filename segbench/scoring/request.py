@@ -10,7 +10,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from segbench.cards.layout import CaseFolderLayout
 from segbench.core.environment import results_dir
 from segbench.core.errors import SegbenchError
 from segbench.metrics.profiles import load_profile
@@ -244,8 +243,7 @@ def _structures(rules: ScoringRules, card: DatasetCard | None) -> dict[str, Memb
     """Return what a mask shows by its file's name in small letters: a region, or a label of the card."""
     found: dict[str, Member] = {}
     if card is not None:
-        forms = card.layout.form if isinstance(card.layout, CaseFolderLayout) else ()
-        templates = [(value, text) for form in forms for value, text in form.structures.items()]
+        templates = [(value, text) for form in card.layout.form for value, text in form.structures.items()]
         found = {structure(Path(text)).lower(): value for value, text in templates}
         found |= {name.lower(): value for value, name in card.labels.items() if value}
     for name, labels in rules.regions.items():
