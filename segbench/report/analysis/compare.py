@@ -145,7 +145,7 @@ def compare(
             `published` numbers stand beside ours only when asked for.
 
     Raises:
-        SegbenchError: SB101 unknown label, metric or region, SB104 an option that cannot be, SB701 a side
+        SegbenchError: SB101 unknown label, metric or region, SB104 an option that is not valid, SB701 a side
             without a usable run, SB702 two runs of one entry, fold and seed, SB703 published file invalid,
             SB705 no common dataset or case, SB215 under `missing="error"`.
     """
