@@ -21,8 +21,7 @@ from segbench.core.errors import SegbenchError
 from segbench.core.hashing import canonical_json
 from segbench.metrics import evaluate_case
 from segbench.metrics.inputs import diagonal_mm
-from segbench.metrics.policies import failed_lesion_mm, fill, penalised
-from segbench.metrics.registry import METRICS
+from segbench.metrics.policies import fill, penalised
 from segbench.scoring.extra_sets import extra_sets
 from segbench.scoring.masks import Masks, Member, on_one_code, read_masks, region_faults
 from segbench.scoring.mirrored import mirror_hint
@@ -335,7 +334,7 @@ def score_failure(rules: ScoringRules, case: str, reference: Volume, error: Segb
     status = failure_status(error.code)
     spacing = rules.scoring_spacing(reference.spacing_mm)
     diagonal = diagonal_mm(reference.shape_zyx, spacing)
-    values = failed_values(rules, status, diagonal)
+    values = fill(rules.columns, status, policy=rules.profile.empty_policy, diagonal_mm=diagonal)
     voxel_ml = float(np.prod(reference.spacing_mm)) / 1000.0
     counts = count_labels(reference.array)
     rows: list[Row] = []
@@ -376,24 +375,6 @@ def failure_error(failure: Mapping[str, Any], *details: str) -> SegbenchError:
 def failure_status(code: str) -> str:
     """Return the status that goes with the code of a failed prediction."""
     return {MISSING: "missing", GEOMETRY_MISMATCH: "geometry_mismatch"}.get(code, "unreadable")
-
-
-def failed_values(rules: ScoringRules, status: str, diagonal: float) -> dict[str, float]:
-    """Return what every column of a failed case holds: the worst there is, descriptive ones undefined."""
-    policy = rules.profile.empty_policy
-    values = fill(rules.metrics, status, policy=policy, diagonal_mm=diagonal)
-    for name in rules.columns:
-        if name in values:
-            continue
-        info = METRICS[name]
-        if info.descriptive:
-            values[name] = float("nan")
-        elif info.needs == "lesions" and info.family == "distance":
-            values[name] = failed_lesion_mm(policy, diagonal)
-        else:
-            assert isinstance(info.worst, float)
-            values[name] = info.worst
-    return values
 
 
 def _joined(rules: ScoringRules, names: frozenset[str]) -> str:
