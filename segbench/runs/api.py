@@ -29,6 +29,8 @@ def run(
     split: str | None = None,
     limit: int = 0,
     set: Mapping[str, object] | None = None,
+    init: Path | str | None = None,
+    acknowledge: bool = False,
     data_dir: Path | str | None = None,
     results: Path | str | None = None,
     device: str = "auto",
@@ -45,6 +47,8 @@ def run(
         split: Split by name or file.
         limit: Cases per part, 0 for all.
         set: Protocol fields to override, e.g. {"budget.samples": 64}.
+        init: A .safetensors file that the networks start from.
+        acknowledge: Start from it though test cases are, or may be, among what it was trained on.
         data_dir: Folder of datasets.
         results: Folder of runs.
         device: "auto", "cpu" or "cuda".
@@ -58,7 +62,7 @@ def run(
     """
     request = make_request(
         model, dataset, protocol=protocol, fold=fold, seed=seed, split=split, limit=limit, overrides=set,
-        data_dir=data_dir, results=results,
+        init=init, acknowledge=acknowledge, data_dir=data_dir, results=results,
     )  # fmt: skip
     execution = Execution(
         device=device, workers=workers, data_dir=None if data_dir is None else str(data_dir)
@@ -76,6 +80,8 @@ def make_request(
     split: str | None = None,
     limit: int = 0,
     overrides: Mapping[str, object] | None = None,
+    init: Path | str | None = None,
+    acknowledge: bool = False,
     data_dir: Path | str | None = None,
     results: Path | str | None = None,
 ) -> Request:
@@ -100,6 +106,8 @@ def make_request(
         split=split,
         limit=limit,
         data_dir=None if data_dir is None else Path(data_dir),
+        init=None if init is None else Path(init),
+        acknowledge=acknowledge,
     )
 
 
