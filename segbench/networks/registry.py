@@ -17,7 +17,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from segbench.cards import list_model_cards, load_model_card
 from segbench.cards.model_card import ModelCard
-from segbench.core.errors import SegbenchError
+from segbench.core.errors import SegbenchError, unknown_name
 from segbench.networks.blocks.inputs import InputError, check_volume
 from segbench.networks.implementation import check_override_words, resolve_implementation
 
@@ -57,19 +57,11 @@ def network_card(name: str) -> ModelCard:
     """The card of a network (not of a baseline): all that is known without building it; imports no torch.
 
     Raises:
-        SegbenchError: SB101 for a slug that no card has, with the three nearest ones; SB104 for a floor.
+        SegbenchError: SB101 for a slug that no card has; SB104 for a floor.
     """
     known = list_model_cards()
     if name not in known:
-        near = get_close_matches(name.lower(), known, n=3, cutoff=0.0)
-        hint = f"did you mean {', '.join(near[:-1])} or {near[-1]}?   " if len(near) > 1 else ""
-        raise SegbenchError(
-            "SB101",
-            f"no model called '{name}'",
-            found=name,
-            expected=near,
-            mend=f"{hint}all: segbench list models",
-        )
+        raise unknown_name("model", name, known, listing="segbench list models")
     card = load_model_card(name)
     if card.kind != "network":
         raise SegbenchError(

@@ -18,9 +18,8 @@ from segbench.networks import build_network, build_on_meta, export_official_weig
 from segbench.networks.weights import load_start
 from segbench.records.schema import StartRecord, TrainedOn
 from segbench.runs import start
-from segbench.runs.api import make_request
 from segbench.runs.cell import Execution
-from segbench.runs.plan import make_plan
+from segbench.runs.plan import Request, expanded, make_plan
 from segbench.runs.rerun import rerun_command
 from segbench.runs.runner import plan_run
 
@@ -44,10 +43,9 @@ def weights(tmp_path: Path) -> Path:
 
 
 def planned(data: Path, tmp_path: Path, **asked: object):
-    request = make_request(
-        asked.pop("model", "nnunet-tiny"), "phantom-msd", data_dir=data, results=tmp_path / "r", **asked
-    )
-    return make_plan(request).cells
+    models, results = [asked.pop("model", "nnunet-tiny")], tmp_path / "r"
+    request = Request(models, ["phantom-msd"], results, data_dir=data, **asked)
+    return make_plan(expanded(request)).cells
 
 
 def test_weights_are_part_of_the_run_id_and_without_them_it_stays(data, tmp_path, weights):

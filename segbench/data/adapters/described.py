@@ -1,43 +1,44 @@
 """Folders with a `dataset.json`: MSD's lists the files (channels in one 4D file), nnU-Net's says their names.
 
+Where nnU-Net's file lists no files, its names are templates like any other, and the tree reads them.
+
 Source: MIC-DKFZ/nnUNet documentation/dataset_format.md, region_based_training.md, ignore_label.md.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
 from pathlib import Path
 
 from segbench.cards.dataset_card import DatasetCard
-from segbench.cards.layout import MsdLayout, NnunetLayout
+from segbench.cards.layout import Form, Layout
 from segbench.core.errors import SegbenchError
 from segbench.core.names import is_safe_case
 from segbench.data.adapters.base import (
     CaseFiles,
     Discovery,
-    Listing,
     entries,
     inside,
-    missing_references,
     named,
+    stem_of,
     whose,
     wrapped,
 )
 from segbench.data.adapters.dataset_json import DatasetJson, Entry, read_dataset_json
+from segbench.data.adapters.tree import Tree
 from segbench.volumes import stem_and_ending
 
 FOLDERS = ("imagesTr", "labelsTr", "imagesTs", "labelsTs")
 
 
-def discover(card: DatasetCard, layout: MsdLayout | NnunetLayout, root: Path) -> Discovery:
+def discover(card: DatasetCard, layout: Layout, root: Path) -> Discovery:
     """The cases of the folder that holds `dataset.json`; listed but absent is SB303, surplus SB304.
 
     Raises:
         SegbenchError: SB302 without a dataset.json of the layout's format, SB331 when it breaks the format,
             or when its channels or labels are not the card's.
     """
-    msd = isinstance(layout, MsdLayout)
+    msd = layout.adapter == "msd"
     folder = next((f for f in wrapped(root, 1) if (f / "dataset.json").is_file()), None)
     if folder is None:
         expected = "a dataset in the layout of MSD" if msd else "a raw dataset of nnU-Net v2"
@@ -51,11 +52,13 @@ def discover(card: DatasetCard, layout: MsdLayout | NnunetLayout, root: Path) ->
         discovery.tell("SB331", fault, file)
     if msd:
         _compare_labels(card, description, file, discovery)
-        _Msd(card, layout, folder, discovery).read(description, _stacked(card, description, file))
+        lists = _Lists(card, layout, folder, discovery)
+        lists.read(description, _stacked(card, description, file))
+        lists.tell_unlisted()
     else:
         if len(description.channels) != len(card.channels.order):
             raise _other_channels(card, description, file)
-        _Nnunet(card, layout, folder, discovery).read(description)
+        _nnunet(card, layout, folder, discovery, description)
     return discovery
 
 
@@ -115,15 +118,15 @@ def _stacked(card: DatasetCard, description: DatasetJson, file: Path) -> tuple[s
     return tuple(known)
 
 
-class _Msd:
-    """Reads the cases that MSD's `dataset.json` lists."""
+class _Lists:
+    """Reads the cases that a `dataset.json` lists file by file."""
 
-    def __init__(self, card: DatasetCard, layout: MsdLayout, folder: Path, discovery: Discovery) -> None:
+    def __init__(self, card: DatasetCard, layout: Layout, folder: Path, discovery: Discovery) -> None:
         self.card, self.layout, self.folder, self.discovery = card, layout, folder, discovery
-        self.listing = Listing()
+        self.listing = discovery.listing
         self.listed: set[Path] = set()
 
-    def read(self, description: DatasetJson, stacked: tuple[str, ...]) -> None:
+    def read(self, description: DatasetJson, stacked: tuple[str, ...] = ()) -> None:
         training = description.training or ()
         for index, entry in enumerate((*training, *description.unlabelled)):
             files = self._case(entry, stacked if len(stacked) > 1 else ())
@@ -131,7 +134,10 @@ class _Msd:
                 self.discovery.add(files)
                 if index < len(training):
                     self.discovery.in_training.add(files.case)
+
+    def tell_unlisted(self) -> None:
         for name in FOLDERS:
+            self.discovery.tell_masks(self.folder / name, self.discovery.cases)
             for path in entries(self.folder / name):
                 parts = stem_and_ending(path.name)
                 if parts is not None and path not in self.listed:
@@ -139,15 +145,20 @@ class _Msd:
 
     def _case(self, entry: Entry, stacked: tuple[str, ...]) -> CaseFiles | None:
         name = Path(entry.images[0]).name
-        parts = stem_and_ending(name)
-        match = re.fullmatch(self.layout.case_pattern, parts[0]) if parts else None
-        if match is None or not is_safe_case(match["case"]):
-            self.discovery.tell_unsafe(name, self.folder / entry.images[0])
+        match = re.fullmatch(self.layout.case_pattern, entry.case or stem_of(name))
+        if match is None or not is_safe_case(match["case"]) or not (entry.case or stem_and_ending(name)):
+            self.discovery.tell_unsafe(entry.case or name, self.folder / entry.images[0])
             return None
         case, missing = match["case"], list[str]()
         order = stacked or self.card.channels.order
-        images, form = self._channel_files(entry.images[0], order), "nnunet-v1"
-        if images:
+        form, images = "nnunet-v1", self._channel_files(entry.images[0], order)
+        if entry.case is not None:
+            form, files = "nnunet", [self._present(image, "image", case, missing) for image in entry.images]
+            images = {channel: path for channel, path in zip(order, files, strict=False) if path is not None}
+            for path in filter(None, files[len(order) :]):
+                message = f"dataset.json declares {len(order)} channel{'s' * (len(order) > 1)}"
+                self.discovery.tell("SB304", message, path, case=case)
+        elif images:
             for index, channel in enumerate(order):
                 if channel not in images:
                     missing.append(f"{case}_{index:04d}")
@@ -158,7 +169,7 @@ class _Msd:
             form = "msd"
         label = None if entry.label is None else self._present(entry.label, "label", case, missing)
         if not images and label is None:
-            return None  # nothing of the case is here; the findings name both files
+            return None  # nothing of the case is here; the findings name the files
         stacked, whom = stacked if form == "msd" else (), whose(self.card, case, named(match))
         return CaseFiles(case, *whom, images, label, form, stacked=stacked, missing=tuple(missing))
 
@@ -179,11 +190,9 @@ class _Msd:
         path = next(iter(self.listing.with_any_ending(self.folder, name)), None)
         if path is None:
             missing.append(inside(self.folder / name, self.discovery.root))
-            folder, file = (self.folder / name).parent, Path(name).name
-            wanted = (stem_and_ending(file) or (file,))[0]
-            if wanted in {stem for stem, _, _ in self.discovery.other_formats(folder).values()}:
-                self.discovery.tell_other_formats(folder, read=(), wanted=wanted.__eq__)
-            else:
+            folder, stem = self.folder / Path(name).parent, stem_of(Path(name).name)
+            masks = stem in self.listing.folders(folder)  # told of once for all
+            if not masks and not self.discovery.tell_other_formats({folder: {stem}}):
                 message = f"listed in dataset.json, but the {what} is absent"
                 self.discovery.tell("SB303", message, missing[-1], case=case)
         else:
@@ -191,83 +200,25 @@ class _Msd:
         return path
 
 
-class _Nnunet:
-    """Reads `imagesTr/{case}_{XXXX}{ending}`, `labelsTr/{case}{ending}`, the same of Ts, or the listed."""
-
-    def __init__(self, card: DatasetCard, layout: NnunetLayout, folder: Path, discovery: Discovery) -> None:
-        self.card, self.layout, self.folder, self.discovery = card, layout, folder, discovery
-
-    def read(self, description: DatasetJson) -> None:
-        if description.training is None:
-            self._part("Tr", description.ending)
-        else:
-            for entry in description.training:
-                self._listed(entry)
-        self._part("Ts", description.ending)
-
-    def _part(self, part: str, ending: str) -> None:
-        images: dict[str, dict[int, Path]] = {}
-        image_folder, label_folder = self.folder / f"images{part}", self.folder / f"labels{part}"
-        for stem, path in self._volumes(image_folder, ending, "case_XXXX"):
-            match = re.fullmatch(r"(.+)_(\d{4})", stem)
-            if match:
-                images.setdefault(match[1], {})[int(match[2])] = path
-            else:
-                self.discovery.tell("SB304", f"not named case_XXXX{ending}", path)
-        labels = dict(self._volumes(label_folder, ending, "case"))
-        read = {f"{case}_{index:04d}" for case, channels in images.items() for index in channels}
-        self.discovery.tell_other_formats(
-            image_folder, read=read, wanted=lambda stem: re.fullmatch(r".+_\d{4}", stem) is not None
+def _nnunet(
+    card: DatasetCard, layout: Layout, folder: Path, discovery: Discovery, description: DatasetJson
+) -> None:
+    """`imagesTr/{case}_{XXXX}{ending}`, `labelsTr/{case}{ending}`, the same of Ts, or the files listed."""
+    parts = ("Tr", "Ts") if description.training is None else ("Ts",)
+    order = list(enumerate(card.channels.order))
+    forms = tuple(
+        Form(
+            name="nnunet",
+            images={name: f"images{part}/{{case}}_{i:04d}{description.ending}" for i, name in order},
+            labels=f"labels{part}/{{case}}{description.ending}",
         )
-        self.discovery.tell_other_formats(label_folder, read=labels, wanted=images.__contains__)
-        cases: list[CaseFiles] = []
-        for case, channels in images.items():
-            files = self._case(case, channels, labels.pop(case, None))
-            if files is not None:
-                self.discovery.add(files)
-                cases.append(files)
-                if part == "Tr":
-                    self.discovery.in_training.add(case)
-        missing_references(self.discovery, [(f"images{part}", cases)])
-        for case, path in sorted(labels.items()):
-            self.discovery.tell("SB304", "a label without its image", path, case=case)
-
-    def _volumes(self, folder: Path, ending: str, pattern: str) -> Iterator[tuple[str, Path]]:
-        """(stem, file) of the files with dataset.json's ending, in small or capital letters."""
-        for path in entries(folder):
-            parts = stem_and_ending(path.name)
-            if parts is not None and parts[1].lower() == ending:
-                yield parts[0], path
-            elif parts is not None:
-                self.discovery.tell("SB304", f"not named {pattern}{ending}", path)
-
-    def _listed(self, entry: Entry) -> None:
-        assert entry.case is not None and entry.label is not None
-        channels = {index: self.folder / name for index, name in enumerate(entry.images)}
-        label = self.folder / entry.label
-        absent = [path for path in (*channels.values(), label) if not path.exists()]
-        for path in absent:
-            self.discovery.tell("SB303", "listed in dataset.json, but absent", path, case=entry.case)
-        present = {index: path for index, path in channels.items() if path not in absent}
-        files = self._case(entry.case, present, None if label in absent else label, told=True)
-        if files is not None and files.files:
-            self.discovery.add(files)
-            self.discovery.in_training.add(entry.case)
-
-    def _case(
-        self, case: str, channels: dict[int, Path], label: Path | None, *, told: bool = False
-    ) -> CaseFiles | None:
-        match = re.fullmatch(self.layout.case_pattern, case)
-        if match is None or not is_safe_case(case):
-            self.discovery.tell_unsafe(case, next(iter(channels.values()), None))
-            return None
-        order = self.card.channels.order
-        missing = [f"{case}_{index:04d}" for index in range(len(order)) if index not in channels]
-        for name in missing if not told else ():
-            self.discovery.tell("SB303", f"channel {order[int(name[-4:])]} is absent", name, case=case)
-        for index in sorted(set(channels) - set(range(len(order)))):
-            message = f"dataset.json declares {len(order)} channel{'s' * (len(order) > 1)}"
-            self.discovery.tell("SB304", message, channels[index], case=case)
-        images = {name: channels[index] for index, name in enumerate(order) if index in channels}
-        whom = whose(self.card, case, named(match))
-        return CaseFiles(case, *whom, images, label, "nnunet", missing=tuple(missing))
+        for part in parts
+    )
+    _Lists(card, layout, folder, discovery).read(description)
+    Tree(card, layout.model_copy(update={"form": forms}), discovery, description.ending).read(folder)
+    if description.training is None:
+        training = folder / "imagesTr"
+        cases = discovery.cases.values()
+        discovery.in_training |= {
+            f.case for f in cases if any(p.parent == training for p in f.images.values())
+        }

@@ -16,7 +16,7 @@ from segbench.core.errors import SegbenchError
 from segbench.metrics.registry import METRICS
 
 if TYPE_CHECKING:
-    from segbench.report.analysis.published import Number, PublishedTable
+    from segbench.published.tables import Number, PublishedTable
 
 LEVEL = 0.05
 SUPPORTED, UNSUPPORTED, OPEN = "supported", "not supported", "open"

@@ -6,8 +6,9 @@ where they are not, the report says so. Nothing is generated, fetched or written
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,14 +16,13 @@ import numpy as np
 import numpy.typing as npt
 
 from segbench.core.errors import SegbenchError
-from segbench.report.read import facts
+from segbench.records import facts
 from segbench.report.read.runs import Run
 
 if TYPE_CHECKING:
     from segbench.data import Dataset
     from segbench.volumes import Volume
 
-FloatArray = npt.NDArray[np.float64]
 LabelArray = npt.NDArray[np.uint8]
 
 AGREE, MISSED, EXTRA = 1, 2, 3  # classes of the comparison mask
@@ -30,108 +30,70 @@ BORDER = 16  # voxels around reference and prediction that are kept
 LONGEST = 192  # voxels of a crop's longest side; larger crops are shown at every n-th voxel
 CT_WINDOW = (-160.0, 240.0)
 LUNG_WINDOW = (-1000.0, 200.0)
-BEST_CHANNELS = (
-    "t2f",
-    "flair",
-    "FLAIR",
-    "t1c",
-)  # show most of a lesion
+BEST_CHANNELS = ("t2f", "flair", "FLAIR", "t1c")  # show most of a lesion
 
 
 @dataclass(frozen=True, eq=False)
-class CaseScan:
+class CaseVolumes:
     """A case as it is shown: cropped, in canonical orientation, z y x.
 
     Attributes:
         image: 8-bit, windowed by modality; None when only the label maps are at hand.
-        reference: label values, clipped to 8 bits.
-        prediction: label values.
+        mask: classes of the comparison: agree, missed (or wrong label), extra; 0 elsewhere.
         spacing_mm: z, y, x, of the voxels shown.
         step: every n-th voxel is shown.
     """
 
     image: LabelArray | None
-    reference: LabelArray
-    prediction: LabelArray
+    mask: LabelArray
     spacing_mm: tuple[float, float, float]
     step: int
 
-    @property
-    def comparison(self) -> LabelArray:
-        """Mask of classes: agree, missed (or wrong label), extra."""
-        reference, prediction = self.reference, self.prediction
-        mask = np.zeros(reference.shape, dtype=np.uint8)
-        mask[(prediction > 0) & (reference == 0)] = EXTRA
-        mask[(reference > 0) & (prediction != reference)] = MISSED
-        mask[(reference > 0) & (prediction == reference)] = AGREE
-        return mask
-
     def worst_slices(self) -> tuple[int, int, int]:
         """Per axis the slice with most voxels in error; without errors the one with most reference."""
-        mask = self.comparison
-        wrong = mask >= MISSED
-        shown = wrong if wrong.any() else mask > 0
+        wrong = self.mask >= MISSED
+        shown = wrong if wrong.any() else self.mask > 0
         axes = ((1, 2), (0, 2), (0, 1))
         z, y, x = (int(np.argmax(shown.sum(axis=other))) for other in axes)
         return z, y, x
 
 
-@dataclass(slots=True)
-class ScanSource:
-    """Finds and reads the volumes of runs.
+def load_case(run: Run, case: str, data_dir: str | None = None) -> CaseVolumes | None:
+    """A case as it is shown, or None when a file is absent, broken or on another grid.
 
-    Attributes:
+    Args:
+        run: whose prediction it is.
+        case: real case id, not a pseudonym.
         data_dir: folder of datasets, None for the environment's.
-        case_names: real case id by pseudonym.
     """
+    from segbench.volumes import read_label_map, reorient_like, to_canonical
 
-    data_dir: str | None = None
-    case_names: Mapping[str, str] = field(default_factory=dict[str, str])
-    _datasets: dict[str, Dataset | None] = field(default_factory=dict[str, Any])
-    _held: dict[str, bool] = field(default_factory=dict[str, bool])
-
-    def may_hold(self, run: Run) -> bool:
-        """Whether a folder of predictions of a run is there; asked once for each run."""
-        if run.run_id not in self._held:
-            self._held[run.run_id] = any(folder.expanduser().is_dir() for folder in _folders(run))
-        return self._held[run.run_id]
-
-    def load(self, run: Run, case: str) -> CaseScan | None:
-        """The case as it is shown, or None when a file is absent, broken or on another grid."""
-        from segbench.volumes import read_label_map, reorient_like, to_canonical
-
-        real = self.case_names.get(case, case)
-        path = _find(real, _folders(run))
-        if path is None:
+    path = _find(case, prediction_folders(run))
+    if path is None:
+        return None
+    dataset = _open(run.dataset, data_dir)
+    if dataset is not None and case not in dataset.case_ids:
+        dataset = None
+    stated = facts.text(run.record.external, "reference")
+    try:
+        if (own := _find(case, [Path(stated)] if stated else [])) is not None:
+            reference = read_label_map(own)
+        elif dataset is not None:
+            reference = dataset.read_reference(case)
+        else:
             return None
-        dataset = self._dataset(run.dataset, real)
-        stated = facts.text(run.record.external, "reference")
-        try:
-            if (own := _find(real, [Path(stated)] if stated else [])) is not None:
-                reference = read_label_map(own)
-            elif dataset is not None:
-                reference = dataset.read_reference(real)
-            else:
-                return None
-            prediction = reorient_like(read_label_map(path), reference)
-            if prediction is None or prediction.array.shape != reference.array.shape:
-                return None
-            image = None if dataset is None else _image(dataset, real, reference)
-            return shown_case(
-                None if image is None else to_canonical(image).array,
-                to_canonical(reference),
-                to_canonical(prediction).array,
-                window=None if dataset is None else _window(dataset),
-            )
-        except (SegbenchError, OSError, ValueError):
+        prediction = reorient_like(read_label_map(path), reference)
+        if prediction is None or prediction.array.shape != reference.array.shape:
             return None
-
-    def _dataset(self, slug: str, case: str) -> Dataset | None:
-        """The dataset of a case where it lies under the data folder; a phantom is never made."""
-        if slug not in self._datasets:
-            self._datasets[slug] = _open(slug, self.data_dir)
-        dataset = self._datasets[slug]
-        return dataset if dataset is not None and case in dataset.case_ids else None
+        image = None if dataset is None else _image(dataset, case, reference)
+        return shown_case(
+            None if image is None else to_canonical(image).array,
+            to_canonical(reference),
+            to_canonical(prediction).array,
+            window=None if dataset is None else _window(dataset),
+        )
+    except (SegbenchError, OSError, ValueError):
+        return None
 
 
 def _image(dataset: Dataset, case: str, reference: Volume) -> Volume | None:
@@ -150,7 +112,9 @@ def _window(dataset: Dataset) -> tuple[float, float] | None:
     return LUNG_WINDOW if dataset.card.evaluation.tree else CT_WINDOW
 
 
+@lru_cache(maxsize=8)
 def _open(slug: str, data_dir: str | None) -> Dataset | None:
+    """A dataset where it lies under the data folder; a phantom is never made."""
     from segbench.cards import load_dataset_card
     from segbench.data.opening import find_root, open_dataset
 
@@ -162,11 +126,12 @@ def _open(slug: str, data_dir: str | None) -> Dataset | None:
         return None
 
 
-def _folders(run: Run) -> list[Path]:
-    """Where the predictions of a run may lie: in its folder, else where it was told they are."""
+def prediction_folders(run: Run) -> list[Path]:
+    """Folders of predictions of a run that are there: its own, and the one it was told of."""
     stated = facts.text(run.record.external, "prediction")
     own = [run.folder / "predictions"] if run.folder is not None else []
-    return [*own, Path(stated)] if stated else own
+    folders = [folder.expanduser() for folder in ([*own, Path(stated)] if stated else own)]
+    return [folder for folder in folders if folder.is_dir()]
 
 
 def _find(case: str, folders: Iterable[Path]) -> Path | None:
@@ -183,7 +148,7 @@ def shown_case(
     prediction: npt.NDArray[Any],
     *,
     window: tuple[float, float] | None,
-) -> CaseScan | None:
+) -> CaseVolumes | None:
     """Crop to reference or prediction with a border, window to 8 bits, thin out what is too large to show.
 
     Args:
@@ -201,11 +166,12 @@ def shown_case(
     box = _box(both)
     step = max(1, -(-max(part.stop - part.start for part in box) // LONGEST))
     thin = tuple(slice(part.start, part.stop, step) for part in box)
+    ours, truth = prediction[thin], reference.array[thin]
+    right, wrong = (truth > 0) & (ours == truth), (truth > 0) & (ours != truth)
     z, y, x = (length * step for length in reference.spacing_mm)
-    return CaseScan(
+    return CaseVolumes(
         image=None if image is None else _windowed(image[thin], window),
-        reference=np.minimum(reference.array[thin], 255).astype(np.uint8),
-        prediction=np.minimum(prediction[thin], 255).astype(np.uint8),
+        mask=np.select([right, wrong, ours > 0], [AGREE, MISSED, EXTRA], 0).astype(np.uint8),
         spacing_mm=(z, y, x),
         step=step,
     )

@@ -1,26 +1,19 @@
 """The identity of a run: everything that decides its numbers except fold and seed, as one type.
 
-Runs of different identity are never averaged and never tested as one. The parts are read from the record of
-the run alone; what it does not say is `UNKNOWN`.
+Runs of different identity are never averaged and never tested as one. What a record does not say
+is `UNKNOWN`.
 """
 
 from __future__ import annotations
 
-import re
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Mapping
 from dataclasses import dataclass, fields
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-import numpy as np
-
-from segbench.core.errors import SegbenchError
 from segbench.core.hashing import digest_json
+from segbench.records import facts
 from segbench.records.schema import RunRecord
-from segbench.report.read import facts
-from segbench.report.read.runs import Run
-
-if TYPE_CHECKING:
-    from segbench.cards import DatasetCard
 
 UNKNOWN = "unknown"
 VERSIONED = ("monai",)
@@ -68,19 +61,18 @@ class Identity:
         return digest_json({item.name: getattr(self, item.name) for item in fields(self)})
 
 
-def identity_of(run: Run) -> Identity:
-    """The identity of one run, from its record alone."""
-    record = run.record
+def identity_of(record: RunRecord) -> Identity:
+    """The identity of a run, from its record alone."""
     implementation = facts.text(record.model, "card", "implementation") or UNKNOWN
     return Identity(
-        model=run.model,
-        kind=run.kind,
+        model=facts.text(record.model, "slug"),
+        kind=record.kind,
         implementation=implementation,
         arguments=plain(arguments(record)),
-        code=_code(run, implementation),
+        code=_code(record, implementation),
         recipe=plain(_recipe(record)) or UNKNOWN,
-        dataset=run.dataset,
-        content=_content(run),
+        dataset=facts.text(record.dataset, "slug"),
+        content=_content(record),
         split=_split(record),
         rules=plain(rules(record) | _rules_as_used(record)) or UNKNOWN,
         settings=plain(_settings(record)) or UNKNOWN,
@@ -105,11 +97,11 @@ def _settings(record: RunRecord) -> dict[str, Any]:
     return facts.flat({name: table for name, table in found.items() if table})
 
 
-def _content(run: Run) -> str:
+def _content(record: RunRecord) -> str:
     """The digest of the dataset's files; of predictions of another tool only whether references are known."""
-    if run.kind == "external":
-        return "" if run.record.references else UNKNOWN
-    return facts.text(run.record.dataset, "digest") or UNKNOWN
+    if record.kind == "external":
+        return "" if record.references else UNKNOWN
+    return facts.text(record.dataset, "digest") or UNKNOWN
 
 
 def _recipe(record: RunRecord) -> dict[str, Any]:
@@ -124,14 +116,14 @@ def _split(record: RunRecord) -> str:
     return name if facts.split_digest(record) is not None else f"{name}, digest {UNKNOWN}"
 
 
-def _code(run: Run, implementation: str) -> str:
-    if run.record.code is not None and run.record.code.digest:
-        return run.record.code.digest
+def _code(record: RunRecord, implementation: str) -> str:
+    if record.code is not None and record.code.digest:
+        return record.code.digest
     package = implementation.partition(":")[0].split(".")[0]
     if package in VERSIONED:
-        version = (run.record.versions or {}).get(package)
+        version = (record.versions or {}).get(package)
         return f"{package} {version}" if version else ""
-    return "" if implementation == UNKNOWN or package == "segbench" else f"{UNKNOWN}, {run.run_id}"
+    return "" if implementation == UNKNOWN or package == "segbench" else f"{UNKNOWN}, {record.run_id}"
 
 
 def arguments(record: RunRecord) -> dict[str, Any]:
@@ -176,79 +168,4 @@ def plain(value: Any) -> Any:
         return [plain(item) for item in value]
     if value is None or isinstance(value, str | bool | int):
         return value
-    return value if isinstance(value, float) and np.isfinite(value) else repr(value)
-
-
-def data_facts(run: Run) -> dict[tuple[str, ...], object]:
-    """What a run was split and scored on, as far as is known: two runs that give one key two values differ.
-
-    Keys are (what, where): the split of a fold, the reference label map of a case, and the volume of a
-    reference region by its name and labels, which shows other references where digests are not recorded.
-    """
-    record = run.record
-    found: dict[tuple[str, ...], object] = {}
-    if facts.split_digest(record) is not None:
-        found["split", f"fold {run.fold}"] = facts.split_digest(record)
-    for case, digest in (record.references or {}).items():
-        found["reference label map", case] = digest
-    if run.rows is not None:
-        labels = facts.region_labels(record) or {}
-        volumes = run.rows.numbers["reference_volume_ml"].tolist()
-        for case, region, volume in zip(run.rows.case, run.rows.region, volumes, strict=True):
-            if volume == volume:
-                found["reference volume", case, region, str(labels.get(region, ""))] = round(volume, 9)
-    return found
-
-
-def conflict(a: Mapping[tuple[str, ...], object], b: Mapping[tuple[str, ...], object]) -> str:
-    """The first key that two sets of facts give different values, as words; empty when there is none."""
-    for key in sorted(a.keys() & b.keys()):
-        if a[key] != b[key]:
-            return " of ".join(part for part in key[:3] if part)
-    return ""
-
-
-def patients_of(
-    runs: Sequence[Run], cases: Sequence[str], names: Mapping[str, str]
-) -> tuple[str, ...] | None:
-    """The patient of each case by the card in the records, else the card of the dataset's name; None where
-    each case is its own patient.
-
-    Args:
-        runs: runs of one dataset.
-        cases: case ids.
-        names: real case id by pseudonym, empty without pseudonyms.
-    """
-    recorded = next(filter(None, (_grouping(facts.table(run.record.dataset, "card")) for run in runs)), None)
-    card = dataset_card(runs[0].dataset)
-    grouping = recorded or (_grouping(card.model_dump(include={"layout", "patient"})) if card else None)
-    if grouping is None or grouping[1] == "case":
-        return None
-    pattern, group = grouping
-    try:
-        compiled = re.compile(pattern)
-    except re.error:  # a record of another tool may hold anything
-        return None
-    found: list[str] = []
-    for case in cases:
-        match = compiled.fullmatch(names.get(case, case))
-        if match is None or not match.groupdict().get(group):
-            return None
-        found.append(str(match.groupdict()[group]))
-    return tuple(found)
-
-
-def _grouping(card: Mapping[str, Any]) -> tuple[str, str] | None:
-    """The pattern of case ids and the group in it that names the patient, where a card declares them."""
-    pattern, group = facts.text(card, "layout", "case_pattern"), facts.text(card, "patient", "group")
-    return (pattern, group) if pattern and group else None
-
-
-def dataset_card(slug: str) -> DatasetCard | None:
-    """The suite's card of a dataset, None where it has none that can be read."""
-    from segbench.cards import load_dataset_card
-
-    try:
-        return load_dataset_card(slug)
-    except SegbenchError:
-        return None
+    return value if isinstance(value, float) and math.isfinite(value) else repr(value)

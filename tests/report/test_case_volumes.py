@@ -12,7 +12,8 @@ from segbench.records.schema import RunRecord
 from segbench.report.analysis.analysis import analyse
 from segbench.report.analysis.options import make_options
 from segbench.report.read.runs import Run
-from segbench.report.write.scans import AGREE, EXTRA, MISSED, ScanSource, shown_case
+from segbench.report.write import viewer
+from segbench.report.write.case_volumes import AGREE, EXTRA, MISSED, load_case, shown_case
 from segbench.report.write.viewer import load_pictures, worst_cases
 from segbench.volumes import Volume
 
@@ -47,8 +48,8 @@ def test_the_crop_keeps_a_border_and_the_classes() -> None:
     image = np.linspace(0, 1000, reference.size).reshape(reference.shape)
     scan = shown_case(image, volume(reference), prediction, window=(0.0, 1000.0))
     assert scan is not None
-    assert scan.reference.shape == (33, 33, 47)
-    mask = scan.comparison
+    assert scan.mask.shape == (33, 33, 47)
+    mask = scan.mask
     assert [int((mask == code).sum()) for code in (AGREE, MISSED, EXTRA)] == [4, 6, 5]
     assert scan.worst_slices()[:2] == (16, 16)
     assert scan.image is not None
@@ -62,21 +63,20 @@ def test_a_large_crop_is_thinned_and_an_empty_case_is_none() -> None:
     scan = shown_case(None, volume(reference), reference, window=None)
     assert scan is not None
     assert (scan.step, scan.spacing_mm) == (3, (9.0, 3.0, 3.0))
-    assert max(scan.reference.shape) <= 192
+    assert max(scan.mask.shape) <= 192
     assert shown_case(None, volume(reference * 0), reference * 0, window=None) is None
 
 
 def test_absent_volumes_are_none(tmp_path: Path) -> None:
     run = a_run(tmp_path, "no-such-dataset")
-    source = ScanSource(str(tmp_path))
-    assert source.load(run, "case") is None
+    assert load_case(run, "case", str(tmp_path)) is None
 
 
 def test_a_phantom_that_is_not_there_is_not_generated(tmp_path: Path) -> None:
     run = a_run(tmp_path, "phantom-brats", kind="trained")
     (tmp_path / "predictions").mkdir()
     (tmp_path / "predictions" / "BraTS-GLI-90000-000.nii.gz").write_bytes(b"")
-    assert ScanSource(str(tmp_path / "data")).load(run, "BraTS-GLI-90000-000") is None
+    assert load_case(run, "BraTS-GLI-90000-000", str(tmp_path / "data")) is None
     assert not (tmp_path / "data").exists()
 
 
@@ -84,8 +84,7 @@ def test_a_broken_prediction_is_none(tmp_path: Path) -> None:
     (tmp_path / "p").mkdir()
     (tmp_path / "p" / "c.nii.gz").write_bytes(b"not a volume")
     run = a_run(tmp_path, "x", external={"prediction": str(tmp_path / "p"), "reference": str(tmp_path / "p")})
-    source = ScanSource()
-    assert source.load(run, "c") is None
+    assert load_case(run, "c") is None
 
 
 @pytest.mark.real_data
@@ -95,16 +94,16 @@ def test_real_scans_are_shown_with_their_image(real_data: Path, tmp_path: Path) 
     case = sorted(path.name for path in labels.glob("hippocampus_*.nii.gz"))[0].removesuffix(".nii.gz")
     external = {"prediction": str(labels), "reference": str(labels)}
     run = a_run(tmp_path, "msd-hippocampus", external=external)
-    scan = ScanSource(str(real_data)).load(run, case)
+    scan = load_case(run, case, str(real_data))
     assert scan is not None
     assert scan.image is not None
-    assert scan.image.shape == scan.reference.shape
+    assert scan.image.shape == scan.mask.shape
     assert np.ptp(scan.image) > 200
-    assert set(np.unique(scan.comparison).tolist()) == {0, AGREE}
+    assert set(np.unique(scan.mask).tolist()) == {0, AGREE}
 
 
 def test_worst_cases_come_worst_first_and_at_most_three_of_a_model(
-    runs: Any, monkeypatch: pytest.MonkeyPatch
+    runs: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for model, skill in (("alpha", 0.6), ("beta", 0.9)):
         for seed in (0, 1):
@@ -112,9 +111,10 @@ def test_worst_cases_come_worst_first_and_at_most_three_of_a_model(
     ball = np.zeros((4, 4, 4), dtype=np.uint8)
     ball[1:3, 1:3, 1:3] = 1
     scan = shown_case(None, volume(ball), ball, window=None)
-    monkeypatch.setattr(ScanSource, "may_hold", lambda self, run: True)
-    monkeypatch.setattr(ScanSource, "load", lambda self, run, case: scan if case != "case-0003" else None)
-    monkeypatch.setattr(ScanSource, "may_hold", lambda self, run: True)
+    monkeypatch.setattr(viewer, "prediction_folders", lambda run: [tmp_path])
+    monkeypatch.setattr(
+        viewer, "load_case", lambda run, case, data_dir: scan if case != "case-0003" else None
+    )
     analysis = analyse([runs.root], make_options(metrics="hd95", resamples=100, viewer="worst:10"))
     found = load_pictures(analysis)
     assert [item.label for item in found] == ["alpha"] * 3 + ["beta"] * 3
