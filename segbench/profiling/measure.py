@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from segbench.networks import build_network, network_facts
+from segbench.networks import build_network, network_card
 from segbench.networks.registry import build_on_meta
 from segbench.networks.scan import chosen_backend
 from segbench.profiling.flops import count_cost, count_parameters, mean_of
@@ -25,7 +25,8 @@ LEARNING_RATE = 1e-6  # a step is timed, nothing is learned
 
 def overrides_of(request: ProfileRequest) -> dict[str, Any]:
     """The request's overrides; a network of fixed size gets the patch it is asked for."""
-    fixed = {"patch_size": request.patch} if network_facts(request.model).fixed_size else {}
+    needs = network_card(request.model).input
+    fixed = {"patch_size": request.patch} if needs is not None and needs.fixed_size else {}
     return {**fixed, **request.overrides}
 
 

@@ -118,6 +118,7 @@ WALK: dict[str, list[str]] = {
                 "--output", "new/predicted", "--device", "cpu"],
     "weights import": ["w.safetensors", "--model", "nnunet-tiny", "--output", "new/in.safetensors"],
     "weights export": ["w.safetensors", "--model", "nnunet-tiny", "--output", "new/out.pt"],
+    "weights card": ["w.safetensors"],
     "profile": ["--model", "nnunet-tiny", "--input", "1x1x32x32x32", "--device", "meta",
                 "--output", "new/cost.csv"],
     "run": ["--model", "empty", "--dataset", "phantom-msd", "--protocol", "demo", "--device", "cpu"],

@@ -53,6 +53,20 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory, data: Path) -> dict[st
     return fingerprint(folder)
 
 
+@pytest.mark.slow
+def test_a_start_from_weights_resumes_in_the_same_bytes(tmp_path: Path, data: Path) -> None:
+    assert run(tmp_path / "first", data).returncode == 0
+    (weights,) = (tmp_path / "first").glob("*/checkpoints/final.safetensors")
+    start = ("--init", str(weights), "--checkpoint-minutes", "0")
+    assert run(tmp_path / "once", data, *start).returncode == 0
+    assert run(tmp_path / "killed", data, *start, fault="step:3").returncode != 0
+    weights.unlink()  # the run keeps what it starts from
+    (kept,) = (tmp_path / "killed").glob("*/init.safetensors")
+    assert run(tmp_path / "killed", data, "--init", str(kept), *start[2:], "--acknowledge").returncode == 0
+    assert fingerprint(tmp_path / "killed") == fingerprint(tmp_path / "once")
+    assert fingerprint(tmp_path / "once") != fingerprint(tmp_path / "first")
+
+
 @pytest.mark.parametrize(
     ("fault", "flags"),
     [
