@@ -18,11 +18,11 @@ from torch import Tensor
 from torch.nn import functional
 
 from segbench.core.hashing import sha256_bytes
-from segbench.engine.device import choose_device, prepare_device, set_determinism
+from segbench.engine.device import choose_device, prepare_device
 from segbench.engine.feed import CudaCopier, feed
 from segbench.engine.job import TrainingBatch
 from segbench.engine.memory import is_out_of_memory
-from segbench.engine.precision import Precision, allow_tf32, autocast
+from segbench.engine.precision import Precision, autocast
 from segbench.networks import build_network
 from segbench.networks.scan import chosen_backend
 from segbench.networks.tensor_bytes import tensor_bytes
@@ -51,7 +51,7 @@ def check_device(name: str) -> list[Finding]:
     """
     device = choose_device(name)
     named = torch.cuda.get_device_name(device) if device.type == "cuda" else "processor"
-    prepare_device(device, level="seeded", tf32=True)
+    prepare_device(device, level="none", tf32=True)  # as a training by the default protocol
     found = [Finding("device", device.type, named), convolution(device, "conv3d", TF32_LIMIT)]
     if device.type == "cuda":
         found += cuda_findings(device)
@@ -155,11 +155,11 @@ def _memory(device: torch.device) -> Finding:
 
 def _without_tf32(device: torch.device) -> Finding:
     """A protocol with `tf32 = false` gets float32."""
-    allow_tf32(False)
+    prepare_device(device, level="none", tf32=False)
     try:
         return convolution(device, "float32", 1e-5, channels=16)
     finally:
-        allow_tf32(True)
+        prepare_device(device, level="none", tf32=True)
 
 
 def _bf16(device: torch.device) -> Finding:
@@ -205,7 +205,7 @@ def _nccl() -> Finding:
 
 
 def _repeats(device: torch.device) -> Finding:
-    level = set_determinism("bitwise", device)
+    level = prepare_device(device, level="bitwise", tf32=True)
     same = _short_training(device) == _short_training(device)
     state = "repeats to the bit" if same else "DOES NOT REPEAT"
     return Finding("determinism", state, f"20 steps twice under level {level}", same)

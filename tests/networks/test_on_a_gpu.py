@@ -8,6 +8,7 @@ from scan_cases import relative_errors, run_scan, scan_inputs
 
 from segbench.networks import build_network
 from segbench.networks.blocks import norm_act as norms
+from segbench.networks.blocks.fast import WAYS
 from segbench.networks.scan import chosen_backend, selective_scan
 
 pytestmark = [
@@ -77,11 +78,12 @@ def test_fused_norms_agree_with_the_composition(dtype: torch.dtype) -> None:
         assert error <= (2e-5 if dtype == torch.float32 else 1e-2)
 
 
-def test_the_option_changes_a_network_by_rounding_only(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("way", WAYS)
+def test_a_fast_way_changes_a_network_by_rounding_only(way: str, monkeypatch: pytest.MonkeyPatch) -> None:
     outputs = []
     x = torch.randn(1, 1, 64, 64, 64, generator=torch.Generator().manual_seed(0)).cuda()
-    for option in ("0", "1"):
-        monkeypatch.setenv("SEGBENCH_FUSED_NORM", option)
+    for option in ("", way):
+        monkeypatch.setenv("SEGBENCH_FAST", option)
         torch.manual_seed(0)
         network = build_network("segmamba-v2-tiny", 1, 2).cuda().eval()
         with torch.no_grad():

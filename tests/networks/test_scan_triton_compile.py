@@ -66,7 +66,7 @@ def test_compiles_without_spills(
     for name, launch in launches(monkeypatch, dtype).items():
         compiled = compile_launch(launch, capability, tmp_path)
         assert compiled.spilled == 0, name
-        assert compiled.registers <= (255 if name == "gradients" else 144), name
+        assert compiled.registers <= (168 if name == "gradients" else 144), name
         assert compiled.shared <= 4096, name
 
 
@@ -84,7 +84,10 @@ def test_there_are_far_fewer_instructions_than_in_the_scanning_kernels(
         compiled = compile_launch(launch, 90, tmp_path)
         assert "atom" not in compiled.ptx
         if name != "carry":  # once a chunk, not once a step
-            # One walk, or in the gradients three, each once over the steps.
-            assert len(compiled.loop_instructions()) == (3 if name == "gradients" else 1)
-            total += sum(compiled.loop_instructions()) / launch.constants["D"]
+            loops = compiled.loop_instructions()
+            if name == "gradients":  # several steps at once, three walks, several steps at once
+                before, *walks, after = loops
+                assert len(walks) == 3
+                loops = [*walks, (before + after) / (launch.constants["S"] // 2)]
+            total += sum(loops) / launch.constants["D"]
     assert total <= WARP_INSTRUCTIONS_BEFORE / FEWER_THAN_BEFORE

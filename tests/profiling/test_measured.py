@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from segbench.profiling.latency import Timing, measure_latency, summarise
-from segbench.profiling.memory import bytes_of, is_out_of_memory, tensor_bytes
+from segbench.profiling.memory import bytes_of, tensor_bytes
 from segbench.profiling.rows import largest_patch
 from segbench.profiling.schema import (
     CostFacts,
@@ -20,6 +20,7 @@ from segbench.profiling.schema import (
     ProfileRow,
     parse_shape,
 )
+from segbench.profiling.worker import _failure
 
 CPU = torch.device("cpu")
 
@@ -79,7 +80,7 @@ def test_a_slow_call_is_timed_at_least_once() -> None:
     ],
 )
 def test_out_of_memory_is_known_by_type_and_message(error: Exception, is_memory: bool) -> None:
-    assert is_out_of_memory(error) is is_memory
+    assert (_failure(error)["status"] == "oom") is is_memory
 
 
 def test_bytes() -> None:
