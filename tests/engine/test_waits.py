@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import sys
+import warnings
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
@@ -168,3 +169,35 @@ def test_augmentation_on_a_device_waits_once_for_the_labels_of_a_turned_sample()
         spatial._labels_on_device(labels, matrix, size, 0)
         spatial._grid(matrix, labels.shape, size, labels.device)
     assert waits.seen == {"nonzero": 1}
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+def test_a_step_on_a_device_waits_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same by torch's own word: with its debug mode every wait is a warning."""
+    real, waits = trainer._Run._step, []
+
+    def watched(run: Any, batch: Any) -> bool:
+        if run.state.step == 0:
+            return real(run, batch)
+        torch.cuda.set_sync_debug_mode("warn")
+        try:
+            with warnings.catch_warnings(record=True) as seen:
+                warnings.simplefilter("always")
+                result = real(run, batch)
+        finally:
+            torch.cuda.set_sync_debug_mode("default")
+        waits.append([str(each.message) for each in seen if "synchroniz" in str(each.message)])
+        return result
+
+    monkeypatch.setattr(trainer._Run, "_step", watched)
+    begun = replace(
+        job(tmp_path, **{"budget.samples": 8, "train.ema_decay": 0.9}),
+        device=torch.device("cuda"),
+        build=lambda: build_network("segmamba-v2-tiny", 1, 2),
+        loss=SegmentationLoss(regions=((1,), (1,))),
+        batches=lambda first, last: large(batches(first, last)),
+        transform=lambda images, labels, plans: (torch.stack(list(images)), torch.stack(list(labels))),
+    )
+    train(begun)
+    assert [len(each) for each in waits] == [1] * 3, waits
