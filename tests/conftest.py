@@ -62,7 +62,7 @@ def own_folders(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.Mo
         "SEGBENCH_CARDS",
         "SEGBENCH_FAULT",
         "SEGBENCH_SCAN",
-        "SEGBENCH_FUSED_NORM",
+        "SEGBENCH_FAST",
     ):
         monkeypatch.delenv(variable, raising=False)
     monkeypatch.setenv("SEGBENCH_CACHE", str(tmp_path_factory.getbasetemp() / "cache"))
