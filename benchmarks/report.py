@@ -34,7 +34,9 @@ TASKS = {
     "report, default formats": "from segbench.report import build_report; build_report(sys.argv[1], sys.argv[2])",
     "report, json alone": "from segbench.report import build_report; "
     "build_report(sys.argv[1], sys.argv[2], format='json')",
-    "compare of two models": "from segbench import compare; compare('model-0', 'model-1', runs=sys.argv[1])",
+    "compare of two models": "from segbench import compare; "
+    "from segbench.report.write.terminal import compare_lines; "
+    "compare_lines(compare('model-0', 'model-1', runs=sys.argv[1]))",
 }
 CHILD = """
 import json, resource, sys, time

@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any, cast
 
-from segbench.cards.layout import template_fields
+from segbench.cards.layout import FREE_FIELDS, template_fields
 
 Where = tuple[str | int, ...]
 Fault = tuple[Where, object, str]
@@ -66,20 +66,24 @@ def _faults_of_channels(channels: Table) -> Iterator[Fault]:
 
 
 def pattern_groups(layout: Table) -> set[str]:
-    """The named groups of a layout's patterns; `case` is always one."""
-    groups = {"case"}
-    for key in ("case_pattern", "folder_pattern"):
-        try:
-            groups |= set(re.compile(str(layout.get(key) or "")).groupindex)
-        except re.error:
-            continue
-    return groups
+    """The named groups of a layout's pattern; `case` is always one."""
+    try:
+        return {"case", *re.compile(str(layout.get("case_pattern") or "")).groupindex}
+    except re.error:
+        return {"case"}
 
 
 def _faults_of_layout(raw: Table, values: set[int]) -> Iterator[Fault]:
     layout = _table(raw, "layout")
     channels = set(map(str, _as_list(_table(raw, "channels").get("order"))))
     groups = pattern_groups(layout)
+    if (layout.get("adapter") == "tree") != bool(layout.get("form")):
+        message = "a tree has at least one form, and only a tree has forms"
+        yield ("layout", "form"), layout.get("form"), message
+    pattern = str(layout.get("case_pattern") or "(?P<case>)")
+    if layout.get("adapter") == "tree" and not (pattern.startswith("(?P<case>") and pattern.endswith(")")):
+        message = "the group case spans the pattern; what stands around an id belongs into the templates"
+        yield ("layout", "case_pattern"), pattern, message
     for index, form in enumerate(_as_list(layout.get("form"))):
         for where, found, message in _faults_of_form(_as_table(form), channels, groups, values):
             yield ("layout", "form", index, *where), found, message
@@ -89,26 +93,36 @@ def _faults_of_layout(raw: Table, values: set[int]) -> Iterator[Fault]:
 
 
 def _faults_of_form(form: Table, channels: set[str], groups: set[str], values: set[int]) -> Iterator[Fault]:
+    known = groups | set(FREE_FIELDS)
     for where, template in _templates_of(form):
         try:
-            unknown = template_fields(template) - groups
+            fields = template_fields(template)
         except ValueError as error:
             yield where, template, str(error)
             continue
-        if unknown:
-            yield where, template, f"placeholders are the groups {', '.join(sorted(groups))}"
+        if fields - known:
+            yield where, template, f"placeholders are {', '.join(sorted(known))}; {_SHORT_FORMS}"
+        elif where[0] == "images" and not fields & {"case", "subject"}:
+            yield where, template, "the template of an image must name {case}, or {subject}"
     images = form.get("images")
     named = set(_as_table(images))
     if named and channels and named != channels:
         message = f"must name each channel of [channels] order ({', '.join(sorted(channels))})"
         yield ("images",), sorted(named), message
     if isinstance(images, str) and len(channels) > 1:
-        yield ("images",), images, "several channels need { channel = folder }"
+        yield (
+            ("images",),
+            images,
+            "several channels need {channel} in the template, or { channel = template }",
+        )
     for value in _table(form, "structures"):
         if not value.isdecimal() or int(value) not in values - {0}:
             yield ("structures", value), value, "a structure is named by a declared foreground label value"
     if form.get("labels") and form.get("structures"):
         yield (), "labels and structures", "either a label map or masks"
+
+
+_SHORT_FORMS = "{channel} stands in one template of images, {structure} in one of structures"
 
 
 def _templates_of(form: Table) -> Iterator[tuple[Where, str]]:

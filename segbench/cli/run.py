@@ -147,23 +147,24 @@ def _plan(
 ) -> Plan:
     """The plan of what was asked for; says which datasets are absent and whose code has changed."""
     from segbench.cards.protocol import parse_setting
+    from segbench.core.environment import results_dir
     from segbench.data.opening import in_one_table
-    from segbench.runs.api import make_request
-    from segbench.runs.plan import code_news, make_plan
+    from segbench.runs.plan import Request, code_news, expanded, make_plan
 
     folds = split_list(fold) or ["0"]
-    request = make_request(
-        split_list(model),
-        split_list(dataset),
+    asked = Request(
+        models=split_list(model),
+        datasets=split_list(dataset),
+        results=results_dir(settings().results),
         protocol=protocol,
-        fold="all" if folds == ["all"] else split_numbers(folds, what="fold"),
-        seed=None if seed is None else split_numbers(seed, what="seed"),
+        overrides=dict(parse_setting(text) for text in set_ or ()),
+        folds="all" if folds == ["all"] else split_numbers(folds, what="fold"),
+        seeds=None if seed is None else split_numbers(seed, what="seed"),
         split=split,
         limit=limit,
-        overrides=dict(parse_setting(text) for text in set_ or ()),
         data_dir=settings().data_dir,
-        results=settings().results,
     )
+    request = expanded(asked)
     plan = make_plan(request)
     for error in in_one_table(plan.absent, request.datasets, settings().data_dir):
         console.fail(error)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import asdict
@@ -138,8 +137,9 @@ def _difference(name: str, other: str) -> None:
     one, two = (read_run(find_run(each, results)) for each in (name, other))
     rows = differences(deciding(one), deciding(two))
     document = [{"field": field, "a": a, "b": b} for field, a, b in rows]
-    width = max(40, shutil.get_terminal_size().columns)
-    common.show({"differences": document}, difference_lines(rows, (one.run_id, two.run_id), width))
+    common.show(
+        {"differences": document}, difference_lines(rows, (one.run_id, two.run_id), console.line_width())
+    )
 
 
 def _config(_: str) -> None:

@@ -5,7 +5,8 @@ last column (`failed`) never depends on the policy being kind: a prediction that
 scores worst even where the reference region is empty, so deleting a prediction can never improve a mean.
 
 Source: Metrics Reloaded (`worst`); ge-xing/SegMamba-V2 5_compute_metrics.py (`paper`);
-rachitsaluja/BraTS-2023-Metrics (`brats`); nnU-Net and MONAI (`nan`); panoptica, BraTS 2025 (`inf`).
+rachitsaluja/BraTS-2023-Metrics (`brats`);
+brats-evaluation 0.0.10 (`brats2026`); nnU-Net and MONAI (`nan`); panoptica, BraTS 2025 (`inf`).
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ STATUSES: tuple[Status, ...] = get_args(Status)
 FAILED: frozenset[str] = frozenset(("missing", "unreadable", "geometry_mismatch"))
 """Statuses of a case without a usable prediction."""
 
-EmptyPolicy = Literal["worst", "paper", "brats", "nan", "inf"]
+EmptyPolicy = Literal["worst", "paper", "brats", "brats2026", "nan", "inf"]
 
 NAN = math.nan
 INF = math.inf
@@ -81,6 +82,12 @@ POLICIES: Mapping[str, Mapping[str, Fill]] = MappingProxyType(
             "reference_empty": Fill(0.0, 374.0),
             "prediction_empty": Fill(0.0, 374.0),
             "failed": _diagonal(374.0),
+        },
+        "brats2026": {
+            "both_empty": Fill(NAN, NAN),
+            "reference_empty": Fill(0.0, 373.0),
+            "prediction_empty": Fill(0.0, 373.0),
+            "failed": _diagonal(373.0),
         },
         "nan": {
             "both_empty": Fill(NAN, NAN),
@@ -135,6 +142,24 @@ def filled_value(metric: str, status: str, *, policy: str, diagonal_mm: float) -
     undefined = (metric, status) in (("precision", "prediction_empty"), ("recall", "reference_empty"))
     # nnU-Net's habit made visible: 0/0 is not 0 under `nan`.
     return NAN if policy == "nan" and undefined else fill.overlap
+
+
+def failed_lesion_mm(policy: str | None, diagonal_mm: float) -> float:
+    """Return what a lesion-wise distance of a case without a usable prediction costs, in mm.
+
+    374 mm by the rules of 2023. 373 mm by those of 2026, which is the diagonal of the BraTS grid in whole
+    millimetres: larger grids cost theirs, so that a failure never beats a very far miss.
+    """
+    rules = "brats2026" if policy == "brats2026" else "brats"
+    penalty = POLICIES[rules]["prediction_empty"].distance
+    if math.isnan(diagonal_mm):
+        return penalty
+    return max(penalty, float(math.floor(diagonal_mm)) if rules == "brats2026" else diagonal_mm)
+
+
+def may_be_undefined(metric: str, policy: str | None) -> bool:
+    """Tell whether a metric can be undefined although both sides are there: no large lesion (`brats2026`)."""
+    return policy == "brats2026" and METRICS[metric].needs == "lesions"
 
 
 def fill(metrics: Iterable[str], status: str, *, policy: str, diagonal_mm: float) -> dict[str, float]:

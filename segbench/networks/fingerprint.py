@@ -191,7 +191,8 @@ def set_pcg64_weights(network: nn.Module, seed: int) -> None:
     """
     with torch.no_grad():
         for i, (name, parameter) in enumerate(sorted(network.named_parameters())):
-            parameter.copy_(torch.from_numpy(_pcg64_values(name, tuple(parameter.shape), seed + i)))
+            values = _pcg64_values(name, tuple(parameter.shape), seed + i)
+            parameter.copy_(torch.from_numpy(np.asarray(values)))  # one number is not an array to numpy
 
 
 def pcg64_input(shape: Sequence[int], seed: int) -> Tensor:

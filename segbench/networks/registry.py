@@ -18,7 +18,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from segbench.cards import list_model_cards, load_model_card
 from segbench.cards.model_card import ModelCard
-from segbench.core.errors import SegbenchError
+from segbench.core.errors import SegbenchError, unknown_name
 from segbench.networks.blocks.inputs import InputError, check_volume
 from segbench.networks.implementation import check_override_words, resolve_implementation
 
@@ -42,7 +42,7 @@ RESERVED = frozenset({"self", "in_channels", "out_channels", "spatial_dims"})
 """Parameters of a constructor that are no overrides: segbench sets them itself."""
 SIZES = frozenset(
     {"features", "depths", "hidden", "blocks", "strides", "kernel_sizes", "kernel_size", "patch_size"}
-    | {"slices", "dw_kernel", "mlp_expansion"}
+    | {"slices", "dw_kernel", "mlp_expansion", "heads", "head_width", "map_codes", "projected"}
 )
 """Overrides that count something: channels, layers, voxels. None of them can be less than 1."""
 
@@ -110,19 +110,11 @@ def network_card(name: str) -> ModelCard:
     """The card of a network (not of a floor).
 
     Raises:
-        SegbenchError: SB101 for a slug that no card has, with the three nearest ones; SB104 for a floor.
+        SegbenchError: SB101 for a slug that no card has; SB104 for a floor.
     """
     known = list_model_cards()
     if name not in known:
-        near = get_close_matches(name.lower(), known, n=3, cutoff=0.0)
-        hint = f"did you mean {', '.join(near[:-1])} or {near[-1]}?   " if len(near) > 1 else ""
-        raise SegbenchError(
-            "SB101",
-            f"no model called '{name}'",
-            found=name,
-            expected=near,
-            mend=f"{hint}all: segbench list models",
-        )
+        raise unknown_name("model", name, known, listing="segbench list models")
     card = load_model_card(name)
     if card.kind != "network":
         raise SegbenchError(

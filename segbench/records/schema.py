@@ -16,7 +16,17 @@ SCHEMA_VERSION = 1
 RunKind = Literal["trained", "external", "floor"]
 RunStatus = Literal["planned", "running", "complete", "failed", "interrupted"]
 FailureClass = Literal[
-    "data", "oom", "diverged", "lost", "no_progress", "environment", "bug", "lost_lease", "locked", "hang"
+    "data",
+    "oom",
+    "diverged",
+    "lost",
+    "no_progress",
+    "environment",
+    "bug",
+    "lost_lease",
+    "locked",
+    "hang",
+    "network",
 ]
 
 CASE_COLUMNS: tuple[str, ...] = (
@@ -141,6 +151,8 @@ class RunRecord(_Part):
     """Digest over everything in the rules of scoring that moves a number, as it was really used."""
     references: dict[str, str] | None = None
     """Case id to sha256 over voxels and grid of the reference label map that was scored."""
+    spacing_mm: tuple[float, float, float] | None = None
+    """Median voxel size (z, y, x) of the references that were scored, as distances were measured with."""
     split: SplitRecord | None = None
     """The split this cell used."""
     fold: int | None = None

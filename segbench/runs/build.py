@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,6 +15,8 @@ if TYPE_CHECKING:
 
     from segbench.data.patches.augment import AugmentationSettings
 
+MOST_CHECKED = 64**3
+"""Voxels of the largest patch at which a network of one's own is tried; else the card's smallest is taken."""
 FINAL_WEIGHTS = Path("checkpoints") / "final.safetensors"
 
 
@@ -50,8 +53,11 @@ def check_own_network(cell: ActiveCell) -> None:
     from segbench.networks.check import check_network
 
     load_code(cell)
-    arguments = cell.network_arguments
-    check_network(cell.model.slug, patch=arguments.get("patch_size"), **arguments).raise_faults()
+    arguments, patch = cell.network_arguments, cell.protocol.patch.size
+    small = prod(patch) <= MOST_CHECKED  # a larger one takes the memory of a training, here on the CPU
+    check_network(
+        cell.model.slug, patch=patch if small else arguments.get("patch_size"), **arguments
+    ).raise_faults()
 
 
 def augmentation_of(cell: ActiveCell) -> AugmentationSettings:

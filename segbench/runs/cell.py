@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
 from pathlib import Path
@@ -18,9 +18,12 @@ from segbench.core.environment import now, planned_threads
 from segbench.core.errors import SegbenchError
 from segbench.core.hashing import digest_json
 from segbench.core.interrupt import StopRequest
+from segbench.core.text import one_line
 from segbench.data import open_dataset
 from segbench.data.digest import content_digest
+from segbench.data.finding import finding
 from segbench.data.splits import Split
+from segbench.data.verify.report import grouped
 from segbench.launch.command import JOB, LAUNCHER, NODE
 from segbench.metrics.profiles import load_profile
 from segbench.records import RunRecord
@@ -32,6 +35,8 @@ from segbench.runs.fit import Classes, classes_of
 if TYPE_CHECKING:
     from segbench.data import Dataset
 
+TOLD = "SEGBENCH_TOLD"
+"""Names the file in which the cells of one command note what they have warned of."""
 CellState = Literal["planned", "resumable", "running", "done", "failed", "blocked"]
 
 
@@ -41,7 +46,7 @@ class Execution:
 
     Attributes:
         device: "cpu" or "cuda"; "auto" takes CUDA where there is one.
-        workers: Data workers.
+        workers: Processes that load data.
         data_dir: Folder of datasets, None for the usual place.
         checkpoint_minutes: Time between checkpoints; 0: after every step.
         save_probabilities: Also keep class probabilities.
@@ -238,8 +243,14 @@ class ActiveCell(Cell):
         if text not in self.warnings:
             self.warnings.append(text)
             if not self.quiet:
-                console.warn(text)
+                if not told_before(text):
+                    console.warn(text)
                 self.log(text)
+
+    def warn_of_cases(self, faults: Iterable[tuple[str, str, str]], outcome: str) -> None:
+        """Warn of (code, case, message), once for each code, with three cases and a count of the others."""
+        for line in grouped(finding(code, "error", text, case=case) for code, case, text in faults):
+            self.warn(f"{line}; {outcome}")
 
     def log(self, text: str) -> None:
         """Append a line to the run's log."""
@@ -302,6 +313,19 @@ def active_cell(
             mend=again,
         )
     return ActiveCell(cell, where, stop, check_lease=check)
+
+
+def told_before(text: str) -> bool:
+    """Whether a cell of the same command has said it already; where `TOLD` names no file, never."""
+    try:
+        told = Path(os.environ.get(TOLD, ""))
+        if one_line(text) in told.read_text(encoding="utf-8").splitlines():
+            return True
+        with told.open("a", encoding="utf-8") as stream:
+            stream.write(one_line(text) + "\n")
+    except OSError:  # no such file: the command is gone, or on another machine
+        pass
+    return False
 
 
 def log_line(folder: Path, text: str) -> None:

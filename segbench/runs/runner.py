@@ -36,6 +36,7 @@ from segbench.runs.trial import first_step
 from segbench.scoring.rules import rules_for
 
 _CLASS_BY_CODE: dict[str, FailureClass] = {
+    "SB110": "network",
     "SB402": "diverged",
     "SB404": "hang",
     "SB405": "environment",
@@ -250,6 +251,7 @@ def _outcome(cell: ActiveCell) -> dict[str, Any]:
         "degraded": train.get("degraded"),
         "code": None if cell.code is None else cell.code.model_copy(update=train.get("structure", {})),
         "references": scored.get("references"),
+        "spacing_mm": scored.get("spacing_mm"),
         "determinism": train.get("determinism"),
         "machine": {**machine(), **train.get("accelerator", {})},
         "normalisation_statistics": cell.facts.get("prepare", {}).get("normalisation_statistics"),

@@ -22,11 +22,12 @@ from segbench.core.errors import SegbenchError
 from segbench.core.hashing import canonical_json
 from segbench.metrics import evaluate_case
 from segbench.metrics.inputs import diagonal_mm
-from segbench.metrics.policies import fill, filled_value, penalised
+from segbench.metrics.policies import failed_lesion_mm, fill, penalised
+from segbench.metrics.profiles import LESION_RULES
 from segbench.metrics.registry import METRICS
-from segbench.scoring.masks import Masks, Member, on_one_code, read_masks, without_mask
+from segbench.scoring.masks import Masks, Member, on_one_code, read_masks, region_faults
 from segbench.scoring.mirrored import mirror_hint
-from segbench.scoring.rules import LESION_PARAMETERS, ScoringRules
+from segbench.scoring.rules import ScoringRules
 from segbench.volumes import Volume, compare_geometry, count_labels, read_label_map
 from segbench.volumes.geometry import reorient, unit_mend
 from segbench.volumes.volume import UNIT_NAMES, UNITS_MM
@@ -35,6 +36,8 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from numpy.typing import NDArray
+
+    from segbench.metrics.scores import CaseScores
 
     Labels = NDArray[np.unsignedinteger[Any]]
 
@@ -58,6 +61,7 @@ class CaseResult:
         inputs: stamps of the files and the digest of the rules that the rows were computed from.
         failure: why there was no usable prediction, as `SegbenchError.as_dict`, with `status`; else None.
         notes: what may hold of many cases, (text, example) each: said once, with the number of cases.
+        spacing_mm: voxel size (z, y, x) that distances were measured with; None in lines of older versions.
     """
 
     case: str
@@ -66,6 +70,7 @@ class CaseResult:
     inputs: dict[str, Any] = field(default_factory=dict[str, Any])
     failure: dict[str, Any] | None = None
     notes: tuple[Note, ...] = ()
+    spacing_mm: tuple[float, ...] | None = None
 
     @classmethod
     def of_line(cls, line: Mapping[str, Any]) -> CaseResult:
@@ -77,6 +82,7 @@ class CaseResult:
             inputs=line.get("inputs") or {},
             failure=line.get("failure"),
             notes=tuple((text, example) for text, example in line.get("notes") or ()),
+            spacing_mm=tuple(line["spacing_mm"]) if line.get("spacing_mm") else None,
         )
 
     def as_line(self) -> dict[str, Any]:
@@ -86,6 +92,7 @@ class CaseResult:
             "reference": self.reference,
             "failure": self.failure,
             "notes": [list(note) for note in self.notes],
+            "spacing_mm": self.spacing_mm,
         }
 
 
@@ -107,9 +114,10 @@ def score_file(
         absent: why there is none, where that is known.
     """
     coded, truth, _ = on_one_code(rules, reference)
-    digest = reference_digest(truth)
+    digest, spacing = reference_digest(truth), rules.scoring_spacing(truth.spacing_mm)
+    broken: dict[Member, SegbenchError] = {}
     try:
-        read = _read_prediction(rules, case, prediction, absent)
+        read = _read_prediction(rules, case, prediction, absent, truth, broken)
         coded, truth, guess = on_one_code(rules, reference, read)
         assert guess is not None
         path = prediction if isinstance(prediction, Path) else None
@@ -119,7 +127,9 @@ def score_file(
         rows = score_failure(coded, case, truth, error)
         failure = {**error.as_dict(), "case": case, "status": failure_status(error.code)}
         notes = _header_notes(case, [truth])
-        return CaseResult(case=case, rows=rows, reference=digest, failure=failure, notes=notes)
+        return CaseResult(
+            case=case, rows=rows, reference=digest, failure=failure, notes=notes, spacing_mm=spacing
+        )
     rows = score_case(coded, case, truth, volume.array)
     notes = (*placed, *_header_notes(case, [truth, guess]))
     hint = mirror_hint(truth.array, volume.array, coded.regions, rows)
@@ -127,40 +137,36 @@ def score_file(
         what = f"{hint[0]} the prediction would fit much better: was its array turned under its header?"
         notes = (*notes, (what, f"{case}: {hint[1]}"))
     failure = None
-    if isinstance(prediction, Mapping) and (lacking := without_mask(rules.regions, prediction)):
-        error = _no_mask(case, lacking, rules, prediction)
-        failure = {**error.as_dict(), "case": case, "status": failure_status(error.code)}
-        failed = {row["region"]: row for row in score_failure(coded, case, truth, error)}
-        rows = [failed[row["region"]] if row["region"] in lacking else row for row in rows]
-    return CaseResult(case=case, rows=rows, reference=digest, failure=failure, notes=notes)
+    why = region_faults(rules, case, prediction, broken) if isinstance(prediction, Mapping) else {}
+    if why:
+        failure = {**next(iter(why.values())).as_dict(), "case": case}
+        failure["status"] = failure_status(failure["code"])
+        failed = {id(error): score_failure(coded, case, truth, error) for error in why.values()}
+        rows = [
+            failed[id(why[row["region"]])][place] if row["region"] in why else row
+            for place, row in enumerate(rows)
+        ]
+    return CaseResult(
+        case=case, rows=rows, reference=digest, failure=failure, notes=notes, spacing_mm=spacing
+    )
 
 
 def _read_prediction(
-    rules: ScoringRules, case: str, prediction: Path | Mapping[Member, Path] | None, absent: str | None
+    rules: ScoringRules,
+    case: str,
+    prediction: Path | Mapping[Member, Path] | None,
+    absent: str | None,
+    reference: Volume,
+    broken: dict[Member, SegbenchError],
 ) -> Volume | Masks:
-    """The prediction as a label map, or as masks."""
+    """The prediction as a label map, or as masks; faults of single masks go to `broken`."""
     if isinstance(prediction, Mapping):
-        return read_masks(case, prediction, max_bytes=rules.max_bytes)
+        size = rules.max_bytes
+        return read_masks(case, prediction, max_bytes=size, reference=reference, broken=broken)
     if prediction is None or not os.path.lexists(prediction):
         what = f"no prediction for case {case}" if absent is None else f"no prediction: {absent}"
         raise SegbenchError("SB215", what, case=case, path=prediction)
     return read_label_map(prediction, labels=rules.labels, max_bytes=rules.max_bytes)
-
-
-def _no_mask(
-    case: str, lacking: Sequence[str], rules: ScoringRules, masks: Mapping[Member, Path]
-) -> SegbenchError:
-    """SB215 for a case with masks, but not of every region: those are failures, the others are scored."""
-    more = f" and {len(lacking) - 5} more" if len(lacking) > 5 else ""
-    return SegbenchError(
-        "SB215",
-        f"no mask of {', '.join(lacking[:5])}{more} for case {case}",
-        case=case,
-        path=next(iter(masks.values())).parent,
-        expected=f"a mask of each of {len(rules.regions)} regions",
-        found=f"masks of {len(rules.regions) - len(lacking)}",
-        mend="write the masks, empty ones too, or name the regions to score with --region",
-    )
 
 
 def _header_notes(case: str, read: Sequence[Volume]) -> tuple[Note, ...]:
@@ -385,9 +391,8 @@ def failed_values(rules: ScoringRules, status: str, diagonal: float) -> dict[str
         info = METRICS[name]
         if info.descriptive:
             values[name] = float("nan")
-        elif info.group == "lesionwise" and info.family == "distance":
-            # 374 mm is the set's own penalty; the diagonal keeps a failure from beating a very far miss.
-            values[name] = filled_value("hd95_max", status, policy="brats", diagonal_mm=diagonal)
+        elif info.needs == "lesions" and info.family == "distance":
+            values[name] = failed_lesion_mm(policy, diagonal)
         else:
             assert isinstance(info.worst, float)
             values[name] = info.worst
@@ -402,21 +407,9 @@ def _extra_sets(
         name: ({}, frozenset()) for name in rules.regions
     }
     if rules.lesionwise is not None:
-        from segbench.metrics.lesionwise import evaluate_lesions
-
-        iterations, minimum = LESION_PARAMETERS[rules.lesionwise]
-        lesions = evaluate_lesions(
-            reference,
-            prediction,
-            spacing_mm=spacing_mm,
-            regions=rules.regions,
-            dilation_iterations=iterations,
-            minimum_volume_mm3=minimum,
-        )
-        for region, scores in lesions.items():
-            values, from_policy = found[region]
-            values.update({name: float(value) for name, value in scores.items()})
-            found[region] = values, from_policy | scores.penalised
+        for region, scores in _lesion_scores(reference, prediction, spacing_mm, rules).items():
+            found[region][0].update({name: scores[name] for name in rules.columns if name in scores})
+            found[region] = found[region][0], found[region][1] | scores.penalised
     if rules.airway:
         from segbench.metrics.airway import evaluate_airway
 
@@ -431,6 +424,18 @@ def _extra_sets(
             values.update({f"airway_{name}": float(value) for name, value in scores.items()})
             found[region] = values, from_policy | {f"airway_{name}" for name in scores.penalised}
     return found
+
+
+def _lesion_scores(
+    reference: Labels, prediction: Labels, spacing_mm: tuple[float, float, float], rules: ScoringRules
+) -> dict[str, CaseScores]:
+    assert rules.lesionwise is not None
+    if rules.lesionwise.startswith("brats2026"):
+        from segbench.metrics.matched_lesions import evaluate_matched_lesions as evaluate
+    else:
+        from segbench.metrics.lesionwise import evaluate_lesions as evaluate
+    options: Mapping[str, Any] = LESION_RULES[rules.lesionwise]
+    return evaluate(reference, prediction, spacing_mm=spacing_mm, regions=rules.regions, **options)
 
 
 def _joined(rules: ScoringRules, names: frozenset[str]) -> str:

@@ -8,6 +8,7 @@ reference is the user's data: all are listed and nothing is scored.
 
 from __future__ import annotations
 
+import statistics
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -45,7 +46,7 @@ def score_cases(
     *,
     keys: Mapping[str, Any],
     stop: StopRequest,
-    tell: Callable[[CaseResult], None],
+    tell: Callable[[CaseResult], object] = lambda result: None,
     title: str,
     stop_at_failure: bool = False,
 ) -> list[CaseResult]:
@@ -117,6 +118,15 @@ def notes_told_once(results: Sequence[CaseResult]) -> list[str]:
         f"{len(examples)} of {len(results)} cases: {text} (such as {'; '.join(examples[:TOLD])})"
         for text, examples in notes_by_text(results).items()
     ]
+
+
+def median_spacing(results: Sequence[CaseResult]) -> tuple[float, float, float] | None:
+    """Return the median voxel size (z, y, x) that distances were measured with; None where none is known."""
+    known = [result.spacing_mm for result in results if result.spacing_mm is not None]
+    if not known:
+        return None
+    z, y, x = (statistics.median_low(steps) for steps in zip(*known, strict=True))
+    return z, y, x
 
 
 def _kept(folder: Path, *, repair: bool = False) -> dict[str, CaseResult]:

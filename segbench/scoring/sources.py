@@ -15,7 +15,15 @@ from typing import TYPE_CHECKING, Any, Protocol
 from segbench.core.errors import SegbenchError
 from segbench.core.foreign import parse_json
 from segbench.core.names import CASE_RULE, is_safe_case
-from segbench.scoring.masks import Masks, Member, mask_folders, named_masks, read_masks, without_mask
+from segbench.scoring.masks import (
+    Masks,
+    Member,
+    mask_folders,
+    named_masks,
+    read_masks,
+    unread_masks,
+    without_mask,
+)
 from segbench.volumes import DEFAULT_MAX_BYTES, VOLUME_ENDINGS, Volume, read_label_map, stem_and_ending
 from segbench.volumes.endings import conversion, unread_ending
 
@@ -262,11 +270,12 @@ def find_predictions(
     for case in without:
         if case in unread:
             paths[case] = unread[case]
-        elif case in masks:
-            chosen, others = named_masks(case, masks[case], structures or {})
+        else:
+            chosen, others = named_masks(case, masks.get(case, ()), structures or {})
+            chosen = {**unread_masks(folder / case, structures or {}), **chosen}
             if chosen:
                 paths[case] = chosen
-            else:
+            elif others:
                 seen = ", ".join(others[:3])
                 absent[case] = f"the folder {case} has no mask that is named like a region, but {seen}"
     have_reference = {*cases, *known}

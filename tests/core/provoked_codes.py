@@ -229,7 +229,7 @@ def nothing_common(folder: Path) -> object:
 
 
 def bad_published(folder: Path) -> object:
-    from segbench.report.analysis.published import load_published
+    from segbench.published.tables import load_published
 
     (folder / "theirs.toml").write_text("[source]\nid = 'x'\n")
     return load_published(folder)

@@ -44,7 +44,7 @@ def test_unknown_network_names_the_three_nearest():
     assert "segbench list models" in caught.value.mend
     with pytest.raises(SegbenchError) as caught:
         network_facts("!?")
-    assert len(caught.value.expected) == 3
+    assert "--cards" in caught.value.mend
 
 
 def test_a_floor_is_no_network():
@@ -133,7 +133,8 @@ SUPERVISED = [s for s in list_networks() if network_facts(s).deep_supervision]
 
 @pytest.mark.parametrize("slug", [case(s) for s in SUPERVISED])
 def test_deep_supervision_is_a_list_in_training_and_one_tensor_otherwise(slug):
-    network = build_on_meta(slug, 2, 3, deep_supervision=True).train()
+    fixed = {"patch_size": (64, 64, 64)} if network_facts(slug).fixed_size else {}
+    network = build_on_meta(slug, 2, 3, deep_supervision=True, **fixed).train()
     x = torch.empty((1, 2, 64, 64, 64), device="meta")
     logits = network(x)
     assert isinstance(logits, list)
@@ -142,7 +143,7 @@ def test_deep_supervision_is_a_list_in_training_and_one_tensor_otherwise(slug):
     assert sides[0] == 64
     assert all(y.shape[1] == 3 for y in logits)
     assert network.eval()(x).shape == (1, 3, 64, 64, 64)
-    assert build_on_meta(slug, 2, 3).train()(x).shape == (1, 3, 64, 64, 64)
+    assert build_on_meta(slug, 2, 3, **fixed).train()(x).shape == (1, 3, 64, 64, 64)
 
 
 def test_anisotropic_strides_change_what_a_size_must_be_a_multiple_of():

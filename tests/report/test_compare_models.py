@@ -161,9 +161,7 @@ def test_a_missing_case_is_named_and_scored_worst(runs: Any) -> None:
     runs.write([row for row in rows if row["case"] != "case-0007"])
     runs.run("beta")
     result = compare("beta", "alpha", runs=runs.root, metrics=["dice"])
-    assert [(item.model, item.case, item.status) for item in result.lacking] == [
-        ("alpha", "case-0007", "missing")
-    ]
+    assert [item[1:] for item in result.lacking] == [("alpha", "case-0007", "missing")]
     item = pair_of(result)
     assert item.pair.n == 30
     assert (item.drops[0].case, item.drops[0].a) == ("case-0007", 0.0)

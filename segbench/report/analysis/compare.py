@@ -18,13 +18,13 @@ from segbench.report.analysis.entries import Entry, build_entries
 from segbench.report.analysis.findings import Finding
 from segbench.report.analysis.gates import Gate, judge
 from segbench.report.analysis.options import make_options
-from segbench.report.analysis.published_beside import PublishedRow, published_beside
 from segbench.report.analysis.sentences import pair_sentence
 from segbench.report.analysis.sides import Side, read_sides
 
 if TYPE_CHECKING:
     from segbench.stats import Comparison
 
+LACKING = ("block", "model", "case", "status")
 MOST_CASES = 5  # largest gains and losses that are listed
 
 
@@ -72,15 +72,6 @@ class ComparedPair:
         }
 
 
-class Lacking(NamedTuple):
-    """A case for which a model has no usable prediction; `block` is the name of the comparable runs."""
-
-    block: str
-    model: str
-    case: str
-    status: str
-
-
 @dataclass(frozen=True)
 class CompareResult:
     """The result of `compare`.
@@ -89,17 +80,18 @@ class CompareResult:
         analysis: everything that is said of the runs, as a report of the same runs has it.
         sides: labels in the order given; the first is what the gates judge.
         pairs: the comparisons of every deciding column, the primary metric first.
-        lacking: cases without a usable prediction.
-        published: published numbers beside ours, when asked for.
         gates: conditions and whether they held.
     """
 
     analysis: Analysis
     sides: tuple[str, ...]
     pairs: tuple[ComparedPair, ...]
-    lacking: tuple[Lacking, ...]
-    published: tuple[PublishedRow, ...]
     gates: tuple[Gate, ...]
+
+    @property
+    def lacking(self) -> list[tuple[str, str, str, str]]:
+        """(block, model, case, status) of every case for which a model has no usable prediction."""
+        return [(block.name, *item) for block in self.analysis.blocks for item in failures(block)]
 
     @property
     def findings(self) -> tuple[Finding, ...]:
@@ -117,14 +109,15 @@ class CompareResult:
         """The document of `segbench compare --json`; `report` is the report.json of the same runs."""
         from segbench.report.write.document import document
 
+        report = document(self.analysis)
         return {
             "schema_version": 2,
             "sides": list(self.sides),
             "cases": [item.as_json() for item in self.pairs],
-            "lacking": [item._asdict() for item in self.lacking],
-            "published": [row.as_json() for row in self.published],
+            "lacking": [dict(zip(LACKING, item, strict=True)) for item in self.lacking],
             "gates": [gate._asdict() for gate in self.gates],
-            "report": document(self.analysis),
+            "report": report,
+            "published": report["published"],
         }
 
 
@@ -173,8 +166,6 @@ def compare(
             for column in analysis.main_columns(metric)
             for pair in column.comparisons
         ),
-        lacking=tuple(Lacking(block.name, *item) for block in analysis.blocks for item in failures(block)),
-        published=published_beside(analysis),
         gates=judge(fail_under or {}, no_worse_than, _labels(found[0], entries), analysis),
     )
 

@@ -9,11 +9,11 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from segbench.core.text import one_line
+from segbench.records import facts
+from segbench.records.conditions import UNKNOWN
 from segbench.report.analysis.blocks import Block, Scores, failures
 from segbench.report.analysis.entries import Entry
-from segbench.report.analysis.identity import UNKNOWN
 from segbench.report.analysis.numbers import value_words
-from segbench.report.read import facts
 from segbench.report.read.runs import Run
 
 SEVERITY_WORDS = {"error": "error", "warn": "warning", "info": "note"}
@@ -33,6 +33,7 @@ SEVERITY: Mapping[str, str] = {
     "cases-differ": "warn",
     "regions-differ": "warn",
     "below-baseline": "warn",
+    "slices-differ": "warn",
     "single-seed": "warn",
     "two-seeds": "warn",
     "few-cases": "warn",
@@ -93,6 +94,7 @@ def find_all(
     *,
     metrics: Sequence[str],
     below: Sequence[tuple[Block, str, str]],
+    unlike: Sequence[tuple[Block, str]] = (),
     short: Short,
 ) -> tuple[Finding, ...]:
     """Every finding over the runs and blocks, errors first, then by code and dataset.
@@ -102,6 +104,7 @@ def find_all(
         blocks: comparable entries.
         metrics: shown metrics.
         below: (block, model, baseline) where a model is not significantly better than a baseline.
+        unlike: (block, words) where models do not compare alike on all groups of patients.
         short: printed name of each label.
     """
     found = _records(runs, blocks)
@@ -112,6 +115,8 @@ def find_all(
     for block, model, baseline in below:
         words = f"{short[model]} is not significantly better than the baseline {short[baseline]}"
         found.append(finding("below-baseline", f"{block.name}: {words}", dataset=block.dataset))
+    for block, words in unlike:
+        found.append(finding("slices-differ", f"{block.name}: {words}", dataset=block.dataset))
     codes = list(SEVERITY)
     return tuple(sorted(set(found), key=lambda item: (codes.index(item.code), item.dataset, item.message)))
 

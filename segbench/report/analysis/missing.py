@@ -5,12 +5,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 
 import numpy as np
 import numpy.typing as npt
 
-from segbench.metrics.policies import FAILED, POLICIES, STATUSES
+from segbench.metrics.policies import FAILED, POLICIES, STATUSES, failed_lesion_mm, may_be_undefined
 from segbench.metrics.registry import METRICS
 
 FloatArray = npt.NDArray[np.float64]
@@ -46,7 +47,8 @@ def worst_values(metric: str, diagonal: FloatArray, empty_policy: str | None) ->
     if info is None or info.worst is None:
         return None
     if info.worst != "diagonal":
-        return np.full(diagonal.shape, float(info.worst))
+        worst = failed_lesion_mm(empty_policy, math.nan) if info.unit == "mm" else float(info.worst)
+        return np.full(diagonal.shape, worst)
     if empty_policy is not None and empty_policy in POLICIES:
         penalty = POLICIES[empty_policy]["failed"]
         if np.isinf(penalty.distance):
@@ -97,6 +99,8 @@ def fill(
             higher = METRICS[metric].direction == "higher"
             limit = np.broadcast_to(worst[:, None], column.shape)
             needs = other & ~np.isfinite(column)
+            if may_be_undefined(metric, empty_policy):
+                needs &= ~np.isnan(column)
             beyond = column <= limit if higher else (column >= limit) | np.isposinf(column)
             keep = broken & ~np.isnan(column) & beyond
             out = np.where(needs | (broken & ~keep), limit, out)

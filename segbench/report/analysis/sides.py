@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 from segbench.core.errors import SegbenchError, unknown_name
+from segbench.records.conditions import identity_of
 from segbench.report.analysis.analysis import UNUSABLE
 from segbench.report.analysis.entries import build_entries
-from segbench.report.analysis.identity import identity_of
 from segbench.report.analysis.options import Options
 from segbench.report.read.runs import Run, find_run_folders, read_runs
 
@@ -101,7 +101,7 @@ def _labelled(label: str, stock: Sequence[Run], folder: Path, options: Options) 
 
 def _told_apart(sides: Sequence[Side]) -> list[Side]:
     """The sides; those that share an identity with another one are renamed, so that they stay apart."""
-    identities = [{identity_of(run).digest for run in side.runs} for side in sides]
+    identities = [{identity_of(run.record).digest for run in side.runs} for side in sides]
     taken: set[str] = set()
     found: list[Side] = []
     for place, side in enumerate(sides):

@@ -6,11 +6,11 @@ import re
 from collections.abc import Iterable, Iterator, Sequence
 from importlib.metadata import version
 
+from segbench.records import facts
 from segbench.report.analysis.analysis import Analysis
 from segbench.report.analysis.columns import Column
-from segbench.report.analysis.identity import dataset_card
+from segbench.report.analysis.data import dataset_card
 from segbench.report.analysis.sentences import margin_words
-from segbench.report.read import facts
 from segbench.report.write.tables import STARS
 
 CITATION = re.compile(r" \[@(segbench|satterthwaite1946|smyth2004|holm1979|shaffer1986|schuirmann1987)\]")
