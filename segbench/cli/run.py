@@ -34,6 +34,10 @@ Seeds = Annotated[Texts, option("--seed", "Seeds: 0,1,2 or 0-9. Default: the pro
 Split = Annotated[Text, option("--split", "Split by name or file.", WHAT)]
 Limit = Annotated[int, option("--limit", "First N cases of each part; 0: all.", WHAT, min=0)]
 Set = Annotated[Texts, option("--set", "Override a protocol field.", WHAT, metavar="KEY=VALUE")]
+_INIT = "Start from these weights (.safetensors)."
+Init = Annotated[Path | None, option("--init", _INIT, WHAT, metavar="FILE")]
+_KNOWN = "Start from --init though test cases may be among what it was trained on; marked."
+Acknowledge = Annotated[bool, option("--acknowledge", _KNOWN, WHAT)]
 _FRESH = "Forget this stage (verify, prepare, train, predict, evaluate, profile) and later ones."
 Fresh = Annotated[Stage | None, option("--fresh", _FRESH, WHAT, metavar="STAGE")]
 CheckOutputs = Annotated[bool, option("--check-outputs", "Hash finished outputs again.", WHAT)]
@@ -75,6 +79,8 @@ def run(
     split: Split = None,
     limit: Limit = 0,
     set_: Set = None,
+    init: Init = None,
+    acknowledge: Acknowledge = False,
     fresh: Fresh = None,
     check_outputs: CheckOutputs = False,
     dry_run: DryRun = False,
@@ -124,6 +130,8 @@ def run(
             seeds=None if seed is None else split_numbers(seed, what="seed"),
             split=split,
             limit=limit,
+            init=init,
+            acknowledge=acknowledge,
             data_dir=data_dir,
         )
     )

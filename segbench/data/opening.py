@@ -15,16 +15,9 @@ from segbench.core.errors import SegbenchError
 from segbench.data.adapters import discover
 from segbench.data.dataset import Dataset
 from segbench.data.finding import Finding
-from segbench.data.recognise import describe_folder
+from segbench.data.recognise import PHANTOM_OF, describe_folder
 from segbench.volumes.volume import DEFAULT_MAX_BYTES
 
-PHANTOM_OF = {
-    "crc-2000": "crc",
-    "brats2023-gli": "brats",
-    "aiib2023": "aiib",
-    "abdomenatlas-1.0-mini": "abdomenatlas",
-}
-"""The kind of phantom that has a dataset's layout; beside these every dataset of MSD."""
 MISSION = tuple(PHANTOM_OF)
 """The four datasets of the README, for which `--dataset mission` stands."""
 

@@ -13,7 +13,7 @@ from segbench.core.text import count
 
 
 def dataset(
-    folder: Annotated[Path, typer.Argument(metavar="DIR", help="A dataset of MSD or nnU-Net v2.")],
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="A dataset of MSD, nnU-Net v2 or BIDS.")],
     output: Annotated[
         Path, typer.Option(metavar="CARDS_DIR", help="Receives datasets/<slug>/card.toml and splits.")
     ],
