@@ -7,7 +7,7 @@ Source: bids-specification 1.9, sections on file names (entities, suffixes) and 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -75,7 +75,7 @@ def bids_document(root: Path, slug: str) -> dict[str, Any]:
         "layout": {"adapter": "tree", "case_pattern": _CASE.format(session=session), "form": forms},
         "channels": {"order": order, "normalisation": ["ct" if ct else "zscore"]},
         "labels": {0: "background", **labels},
-        "regions": {_name(name): [value] for value, name in labels.items()},
+        "regions": dict(zip(unique_names(map(_name, labels.values())), ([v] for v in labels), strict=True)),
         "patient": {"group": "subject"},
     }
 
@@ -198,3 +198,13 @@ def _plain(name: str) -> str:
 def _name(text: str) -> str:
     name = re.sub(r"[^A-Za-z0-9]+", "_", text).strip("_")[:32]
     return name if name[:1].isalpha() else f"r_{name}"[:32]
+
+
+def unique_names(names: Iterable[str]) -> list[str]:
+    """Names made distinct by a number: nnU-Net allows two channels called "zscore"."""
+    seen: dict[str, int] = {}
+    distinct: list[str] = []
+    for name in names:
+        seen[name] = seen.get(name, 0) + 1
+        distinct.append(name if seen[name] == 1 else f"{name}_{seen[name]}")
+    return distinct

@@ -160,7 +160,7 @@ class Tree:
         for name, read in names.items():
             match = regex.fullmatch(name)
             more = {} if match is None else {**named(match), **fields}
-            if match is None or not _agree(named(match), fields) or part.format(**more) != name:
+            if match is None or not _agree(named(match), fields) or _filled(part, more) != name:
                 continue
             if rest:
                 yield from self._walk(folder / name, rest, more, is_file=is_file)
