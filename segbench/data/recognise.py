@@ -9,11 +9,10 @@ from typing import Any
 
 from segbench.cards import list_dataset_cards, load_dataset_card
 from segbench.cards.dataset_card import SLUG, DatasetCard, parse_dataset_card
-from segbench.cards.layout import ANY_CASE
 from segbench.core.errors import SegbenchError
 from segbench.core.foreign import parse_json
-from segbench.data.adapters import discover
-from segbench.data.adapters.base import entries
+from segbench.data.adapters import tree
+from segbench.data.adapters.base import Listing, entries
 from segbench.data.adapters.dataset_json import DatasetJson, read_dataset_json
 from segbench.data.adapters.described import channel_name
 from segbench.data.bids import DESCRIPTION, bids_document, unique_names
@@ -93,10 +92,17 @@ def described_document(folder: Path, slug: str | None = None) -> dict[str, Any]:
 
 def _likely_card(root: Path) -> str | None:
     """A hint at the shipped card that finds cases here."""
+    listing = Listing()
     for slug in list_dataset_cards():
         card = load_dataset_card(slug)
-        by_name = card.layout.adapter == "tree" and card.layout.case_pattern != ANY_CASE
-        if by_name and not card.is_phantom and discover(card, root).cases:
+        any_name = re.fullmatch(card.layout.case_pattern, "anyname")  # such ids tell nothing
+        if card.layout.adapter != "tree" or any_name or card.is_phantom:
+            continue
+        try:
+            found = tree.discover(card, card.layout, root, listing).cases
+        except SegbenchError:  # a folder below that may not be read: there is no hint, and no other harm
+            return None
+        if found:
             return f"this looks like {slug}: name it, and give the folder with --path {root}"
     return None
 
