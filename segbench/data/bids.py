@@ -1,6 +1,6 @@
 """The card of a BIDS dataset that describes itself: images of subjects, masks beside them or in derivatives.
 
-Source: bids-specification 1.9, sections on file names (entities, suffixes) and on derivatives of imaging data
+Source: bids-specification, sections on file names (entities, suffixes) and on derivatives of imaging data
 (`_mask`, `_dseg` with a table of its labels).
 """
 
@@ -34,7 +34,7 @@ def bids_document(root: Path, slug: str) -> dict[str, Any]:
         slug: Slug of the card.
 
     Raises:
-        SegbenchError: SB331 for a description that is no JSON object; SB302 where no mask is found, or more
+        SegbenchError: SB331 for a description that is not a JSON object; SB302 where no mask is found, or more
             than one kind, or labels without a table: a card must say what is meant.
     """
     about = _description(root / DESCRIPTION)
