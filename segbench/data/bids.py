@@ -34,8 +34,8 @@ def bids_document(root: Path, slug: str) -> dict[str, Any]:
         slug: Slug of the card.
 
     Raises:
-        SegbenchError: SB331 for a description that is not a JSON object; SB302 where no mask is found, or more
-            than one kind, or labels without a table: a card must say what is meant.
+        SegbenchError: SB331 for a description that is not a JSON object; SB302 where no mask is found, or
+            more than one kind, or labels without a table: a card must say what is meant.
     """
     about = _description(root / DESCRIPTION)
     found: dict[str, set[str]] = {}
