@@ -51,6 +51,8 @@ def dataset(
         return 0
     count = len(card.channels.order)
     console.emit(f"{file}: {count} channel{'s' * (count > 1)}, regions {', '.join(card.regions)}")
+    for note in card.notes:
+        console.warn(note)
     console.note(f"use it: segbench data verify {card.slug} --cards {output}")
     if card.geometry.patch is not None:
         size = "x".join(map(str, card.geometry.patch))
