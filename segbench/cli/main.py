@@ -57,11 +57,12 @@ OLD_NAMES_OF_SCORES = ("nnunet-summary", "touchstone")
 WEIGHTS_COMMANDS: dict[str, tuple[str, str]] = {
     "import": ("weights", "import_weights"),
     "export": ("weights", "export_weights"),
+    "card": ("weights", "weights_card"),
 }
 GROUPS: tuple[tuple[str, str, str, dict[str, tuple[str, str]]], ...] = (
     ("", "data", "Fetch, verify, prepare, split, generate, import and export datasets.", DATA_COMMANDS),
     ("data", "import", "Take in datasets, predictions and scores of other tools.", IMPORT_COMMANDS),
-    ("", "weights", "Convert weights: .pt to safetensors, and official names back.", WEIGHTS_COMMANDS),
+    ("", "weights", "Convert weights, and say what they were trained on.", WEIGHTS_COMMANDS),
 )
 
 

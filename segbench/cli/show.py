@@ -83,12 +83,13 @@ def _model(name: str) -> None:
 def _check(name: str) -> int:
     from segbench.cards import load_model_card
     from segbench.core.catalogue import ExitCode
-    from segbench.networks.fingerprint import check_fingerprint
+    from segbench.networks.fingerprint import check_fingerprint, fingerprint_lines
 
     load_model_card(name)
-    result = check_fingerprint(name)
-    common.show({"model": name, "matches": result.ok, "lines": list(result.lines)}, result.lines)
-    return ExitCode.DONE if result.ok else ExitCode.GATE
+    found = check_fingerprint(name)
+    lines = fingerprint_lines(name, found)
+    common.show({"model": name, "matches": not found, "lines": lines}, lines)
+    return ExitCode.GATE if found else ExitCode.DONE
 
 
 def _dataset(name: str) -> None:
@@ -168,6 +169,7 @@ def _config(_: str) -> None:
         ("cards", cards, origin("cards", "" if given.cards else "SEGBENCH_CARDS")),
         ("threads", thread_count(), origin("threads", "SEGBENCH_THREADS")),
         ("scan backend", os.environ.get("SEGBENCH_SCAN", "auto"), origin("scan", "SEGBENCH_SCAN")),
+        ("fast", os.environ.get("SEGBENCH_FAST", ""), origin("fast", "SEGBENCH_FAST")),
         ("max-volume", given.max_volume, origin("max-volume")),
     ]
     rows = [[name, str(value), place] for name, value, place in settled] + _in_files(held)

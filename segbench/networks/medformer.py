@@ -17,8 +17,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from segbench.networks.blocks.inputs import check_arguments, check_volume
-from segbench.networks.blocks.residual import SqueezeExcite, instance_norm
-from segbench.networks.blocks.unet import Plan, Triple, leave_unused_heads, make_plan
+from segbench.networks.blocks.residual import SqueezeExcite, instance_norm, norm_gelu
+from segbench.networks.blocks.unet import Plan, Triple, folded, leave_unused_heads, make_plan, same_conv
 
 __all__ = ["MedFormer"]
 
@@ -33,21 +33,11 @@ class Level(NamedTuple):
     head_width: int
 
 
-def activated(x: Tensor) -> Tensor:
-    """GELU of the instance norm, before a convolution."""
-    return functional.gelu(instance_norm(x))
-
-
-def conv(in_channels: int, out_channels: int, kernel: Triple, *, groups: int = 1) -> nn.Conv3d:
-    """A convolution that keeps the size, without bias."""
-    padding = (kernel[0] // 2, kernel[1] // 2, kernel[2] // 2)
-    return nn.Conv3d(in_channels, out_channels, kernel, padding=padding, groups=groups, bias=False)
-
-
 def separable(in_channels: int, out_channels: int, kernel: Triple) -> nn.Sequential:
     """A depth-wise convolution, then a pointwise one."""
     return nn.Sequential(
-        conv(in_channels, in_channels, kernel, groups=in_channels), conv(in_channels, out_channels, (1, 1, 1))
+        same_conv(in_channels, in_channels, kernel, groups=in_channels),
+        same_conv(in_channels, out_channels, 1),
     )
 
 
@@ -56,15 +46,15 @@ class ConvBlock(nn.Module):
 
     def __init__(self, in_channels: int, out_channels: int, kernel: Triple) -> None:
         super().__init__()
-        self.conv1 = conv(in_channels, out_channels, kernel)
-        self.conv2 = conv(out_channels, out_channels, kernel)
-        self.shortcut = None if in_channels == out_channels else conv(in_channels, out_channels, kernel)
+        self.conv1 = same_conv(in_channels, out_channels, kernel)
+        self.conv2 = same_conv(out_channels, out_channels, kernel)
+        self.shortcut = None if in_channels == out_channels else same_conv(in_channels, out_channels, kernel)
 
     def forward(self, x_BCDHW: Tensor) -> Tensor:
         """(B, in, D, H, W) -> (B, out, D, H, W)."""
-        x = activated(x_BCDHW)
+        x = norm_gelu(x_BCDHW)
         kept = x_BCDHW if self.shortcut is None else self.shortcut(x)
-        return kept + self.conv2(activated(self.conv1(x)))
+        return kept + self.conv2(norm_gelu(self.conv1(x)))
 
 
 class InvertedBlock(nn.Module):
@@ -73,15 +63,15 @@ class InvertedBlock(nn.Module):
     def __init__(self, channels: int, kernel: Triple) -> None:
         super().__init__()
         wide = EXPANSION * channels
-        self.expand = conv(channels, wide, (1, 1, 1))
-        self.depthwise = conv(wide, wide, kernel, groups=wide)
+        self.expand = same_conv(channels, wide, (1, 1, 1))
+        self.depthwise = same_conv(wide, wide, kernel, groups=wide)
         self.gate = SqueezeExcite(wide, reduction=4)
-        self.reduce = conv(wide, channels, (1, 1, 1))
+        self.reduce = same_conv(wide, channels, (1, 1, 1))
 
     def forward(self, x_BCDHW: Tensor) -> Tensor:
         """(B, C, D, H, W) -> the same shape."""
-        y = self.gate(self.depthwise(activated(self.expand(activated(x_BCDHW)))))
-        return x_BCDHW + self.reduce(activated(y))
+        y = self.gate(self.depthwise(norm_gelu(self.expand(norm_gelu(x_BCDHW)))))
+        return x_BCDHW + self.reduce(norm_gelu(y))
 
 
 class BothWays(nn.Module):
@@ -104,7 +94,7 @@ class BothWays(nn.Module):
         self.features_out = separable(out_channels, out_channels, kernel)
         self.map_in = nn.Conv1d(out_channels, 2 * out_channels, 1, bias=False)
         self.map_out = nn.Conv1d(out_channels, out_channels, 1, bias=False) if map_out else None
-        self.shortcut = conv(channels, out_channels, (1, 1, 1)) if channels != out_channels else None
+        self.shortcut = same_conv(channels, out_channels, (1, 1, 1)) if channels != out_channels else None
         self.feed = InvertedBlock(out_channels, kernel)
 
     def forward(self, x_BCDHW: Tensor, map_BCM: Tensor) -> tuple[Tensor, Tensor]:
@@ -116,7 +106,7 @@ class BothWays(nn.Module):
         # (B, heads, L, M): every place against every code.
         products = q.transpose(-2, -1) @ map_q * q.shape[-2] ** -0.5
         y = (map_v @ products.softmax(-1).transpose(-2, -1)).flatten(1, 2)
-        kept = x_BCDHW if self.shortcut is None else self.shortcut(activated(x_BCDHW))
+        kept = x_BCDHW if self.shortcut is None else self.shortcut(norm_gelu(x_BCDHW))
         y = self.feed(kept + self.features_out(y.unflatten(2, x_BCDHW.shape[2:])))
         if self.map_out is not None:
             map_BCM = map_BCM + self.map_out((v @ products.softmax(-2)).flatten(1, 2))
@@ -128,8 +118,8 @@ class MakeMap(nn.Module):
 
     def __init__(self, channels: int, codes: int, kernel: Triple) -> None:
         super().__init__()
-        self.what = conv(channels, channels, kernel)
-        self.where = conv(channels, codes, kernel)
+        self.what = same_conv(channels, channels, kernel)
+        self.where = same_conv(channels, codes, kernel)
 
     def forward(self, x_BCDHW: Tensor) -> Tensor:
         """(B, C, D, H, W) -> (B, C, codes)."""
@@ -147,10 +137,7 @@ class Merge(nn.Module):
 
     def forward(self, x_BCDHW: Tensor) -> Tensor:
         """(B, in, D, H, W) -> (B, channels, D/stride, H/stride, W/stride)."""
-        y = x_BCDHW
-        for axis, step in zip((2, 4, 6), self.stride, strict=True):
-            y = y.unflatten(axis, (-1, step))
-        return self.reduce(instance_norm(y.permute(0, 1, 3, 5, 7, 2, 4, 6).flatten(1, 4)))
+        return self.reduce(instance_norm(folded(x_BCDHW, self.stride)))
 
 
 class Down(nn.Module):
@@ -293,7 +280,9 @@ class MedFormer(nn.Module):
         steps = range(1, len(levels))
         widths, kernels = plan.features, plan.kernels
         first = widths[0]
-        self.stem = nn.Sequential(conv(in_channels, first, kernels[0]), ConvBlock(first, first, kernels[0]))
+        self.stem = nn.Sequential(
+            same_conv(in_channels, first, kernels[0]), ConvBlock(first, first, kernels[0])
+        )
         self.downs = nn.ModuleList(
             Down(widths[i - 1], widths[i], plan.strides[i], kernels[i], levels[i], map_codes) for i in steps
         )

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from difflib import get_close_matches
 from functools import partial
 from typing import TYPE_CHECKING, Any, get_type_hints
@@ -26,7 +25,6 @@ if TYPE_CHECKING:
     from torch import nn
 
 __all__ = [
-    "NetworkFacts",
     "UnknownOverrideError",
     "allowed_overrides",
     "build_network",
@@ -34,7 +32,6 @@ __all__ = [
     "check_overrides",
     "list_networks",
     "network_card",
-    "network_facts",
     "resolve_implementation",
 ]
 
@@ -51,63 +48,13 @@ class UnknownOverrideError(SegbenchError, TypeError):
     """An override that the network does not know (SB104); also a TypeError."""
 
 
-@dataclass(frozen=True)
-class NetworkFacts:
-    """What is known of a network without building it.
-
-    `divisor` and `minimum` are in voxels per axis; `parameters` counts them with 4 inputs and 4 outputs;
-    `gmacs` is at 1x4x128x128x128, convolutions and matrix products. What is not known is None or empty.
-    """
-
-    slug: str
-    title: str
-    family: str
-    provenance: str
-    divisor: int
-    minimum: int
-    fixed_size: bool
-    deep_supervision: bool
-    licence: str
-    source: str
-    official_keys: bool
-    parameters: int | None
-    gmacs: float | None
-
-
 def list_networks() -> tuple[str, ...]:
     """Slugs of all networks, sorted; floors are models but no networks."""
     return tuple(slug for slug in list_model_cards() if load_model_card(slug).kind == "network")
 
 
-def network_facts(name: str) -> NetworkFacts:
-    """The facts of a network's card; imports no torch.
-
-    Raises:
-        SegbenchError: SB101 for an unknown slug, with the three nearest ones.
-    """
-    card = network_card(name)
-    assert (
-        card.input is not None and card.source is not None and card.fidelity is not None
-    )  # the card's schema
-    return NetworkFacts(
-        slug=card.slug,
-        title=card.title,
-        family=card.family,
-        provenance=card.provenance,
-        divisor=card.input.divisor,
-        minimum=card.input.minimum,
-        fixed_size=card.input.fixed_size,
-        deep_supervision=card.deep_supervision,
-        licence=card.source.licence,
-        source=f"{card.source.code}@{card.source.commit}" if card.source.commit else card.source.code,
-        official_keys=card.fidelity.official_keys,
-        parameters=card.fidelity.parameters,
-        gmacs=card.fidelity.gmacs,
-    )
-
-
 def network_card(name: str) -> ModelCard:
-    """The card of a network (not of a floor).
+    """The card of a network (not of a baseline): all that is known without building it; imports no torch.
 
     Raises:
         SegbenchError: SB101 for a slug that no card has; SB104 for a floor.
@@ -162,9 +109,9 @@ def build_network(name: str, in_channels: int, out_channels: int, **overrides: A
     if not hasattr(network, "divisor"):
         fixed = arguments[card.overrides["patch_size"]] if card.input and card.input.fixed_size else None
         _add_contract(network, card, in_channels, (fixed,) * 3 if isinstance(fixed, int) else fixed)
-    from segbench.networks.blocks.norm_act import channels_last_where_wanted
+    from segbench.networks.blocks.fast import made_fast
 
-    return channels_last_where_wanted(network)
+    return made_fast(network)
 
 
 def _add_contract(

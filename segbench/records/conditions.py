@@ -129,7 +129,8 @@ def _code(record: RunRecord, implementation: str) -> str:
 def arguments(record: RunRecord) -> dict[str, Any]:
     """Arguments of the card and of the network as built, dotted names."""
     card, built = facts.table(record.model, "card", "arguments"), facts.table(record.model, "arguments")
-    return facts.flat({**card, **built})
+    start = {} if record.init is None else {"init": record.init.sha256}
+    return facts.flat({**card, **built, **start})
 
 
 def rules(record: RunRecord) -> dict[str, Any]:

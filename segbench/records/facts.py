@@ -66,6 +66,7 @@ def leaked(record: RunRecord) -> dict[str, int]:
         "share a patient with training": (parts.leaks or Leaks()).test_cases,
         "are in the training list": len(test & set(parts.train or ())),
         "were used to select the weights": len(test & set(parts.validation or ())),
+        "were seen by the weights it started from": 0 if record.init is None else len(record.init.overlap),
     }
 
 

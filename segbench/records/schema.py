@@ -114,6 +114,30 @@ class CodeRecord(_Part):
     """Parameters of the network as built."""
 
 
+class TrainedOn(_Part):
+    """A case that weights were trained or selected on."""
+
+    case: str = ""
+    """Its id; empty where only its image is known."""
+    dataset: str = ""
+    """Slug of its dataset, where known."""
+    images: tuple[str, ...] = ()
+    """sha256 over the voxels of its images, where known."""
+
+
+class StartRecord(_Part):
+    """The weights that training started from (`--init`)."""
+
+    name: str = ""
+    """Name of the file; a copy lies in the run folder as `init.safetensors`."""
+    sha256: str
+    """Digest of the file; part of the run id."""
+    trained_on: tuple[TrainedOn, ...] | None = None
+    """What its card says it was trained on; absent where it has none."""
+    overlap: tuple[str, ...] = ()
+    """Test cases among these: the run was marked with `--acknowledge`."""
+
+
 class RunRecord(_Part):
     """`run.json` of one cell."""
 
@@ -139,6 +163,8 @@ class RunRecord(_Part):
     """slug, card (whole), arguments as built."""
     code: CodeRecord | None = None
     """Of networks that are not segbench's own: what the code was."""
+    init: StartRecord | None = None
+    """The weights that training started from; absent where it started from the seed alone."""
     dataset: dict[str, Any] | None = None
     """slug, card (whole), digest of the content."""
     protocol: dict[str, Any] | None = None

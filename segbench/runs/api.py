@@ -24,6 +24,8 @@ def run(
     split: str | None = None,
     limit: int = 0,
     set: Mapping[str, object] | None = None,
+    init: Path | str | None = None,
+    acknowledge: bool = False,
     data_dir: Path | str | None = None,
     results: Path | str | None = None,
     device: str = "auto",
@@ -40,6 +42,8 @@ def run(
         split: Split by name or file.
         limit: Cases per part, 0 for all.
         set: Protocol fields to override, e.g. {"budget.samples": 64}.
+        init: A .safetensors file that the networks start from.
+        acknowledge: Start from it though test cases are, or may be, among what it was trained on.
         data_dir: Folder of datasets.
         results: Folder of runs.
         device: "auto", "cpu" or "cuda".
@@ -62,6 +66,8 @@ def run(
         split=split,
         limit=limit,
         data_dir=None if data_dir is None else Path(data_dir),
+        init=None if init is None else Path(init),
+        acknowledge=acknowledge,
     )
     execution = Execution(
         device=device, workers=workers, data_dir=None if data_dir is None else str(data_dir)

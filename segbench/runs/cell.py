@@ -28,9 +28,10 @@ from segbench.launch.command import JOB, LAUNCHER, NODE
 from segbench.metrics.profiles import load_profile
 from segbench.records import RunRecord
 from segbench.records.identity import run_id
-from segbench.records.schema import SCHEMA_VERSION, CodeRecord
+from segbench.records.schema import SCHEMA_VERSION, CodeRecord, StartRecord
 from segbench.runs.code import changed_code, code_of
 from segbench.runs.fit import Classes, classes_of
+from segbench.runs.start import START_WEIGHTS
 
 if TYPE_CHECKING:
     from segbench.data import Dataset
@@ -132,6 +133,8 @@ class Cell:
         run_id: Identity; the same id means the same experiment.
         folder: The run folder.
         code: The code of a network that is not segbench's own, else None.
+        init: The weights that training starts from; None for those that the seed gives.
+        init_file: Where they lie.
     """
 
     model: ModelCard
@@ -145,6 +148,8 @@ class Cell:
     run_id: str
     folder: Path
     code: CodeRecord | None = None
+    init: StartRecord | None = None
+    init_file: Path | None = None
 
     @cached_property
     def classes(self) -> Classes:
@@ -188,6 +193,7 @@ class Cell:
             dataset_digest=self.dataset_digest,
             split_digest=self.split.digest,
             code_digest=code_digest,
+            init=self.init,
         )
         return run_id(
             self.model.slug,
@@ -299,6 +305,8 @@ def active_cell(
         run_id=record.run_id,
         folder=folder,
         code=code_of(model),
+        init=record.init,
+        init_file=None if record.init is None else folder / START_WEIGHTS,
     )
     expected = cell.id_with(None if cell.code is None else cell.code.digest)
     if expected != record.run_id and record.code is not None and cell.code != record.code:
@@ -383,6 +391,7 @@ def identify(
     dataset_digest: str,
     split_digest: str,
     code_digest: str | None,
+    init: StartRecord | None = None,
 ) -> dict[str, Any]:
     """Everything that changes numbers, as hashed into the run id (fold and seed stand in the id itself).
 
@@ -393,15 +402,18 @@ def identify(
         dataset_digest: Digest of the dataset's content.
         split_digest: Digest of the fold's lists.
         code_digest: Digest of the code of a network that is not segbench's own, else None.
+        init: The weights that training starts from, where not those of the seed.
     """
-    network = {
+    network: dict[str, Any] = {
         "implementation": model.implementation,
         "card_arguments": model.model_dump(mode="json", include={"arguments"})["arguments"],
         "arguments": network_arguments(model, card, protocol),
     }
+    network |= {} if code_digest is None else {"code": code_digest}
+    network |= {} if init is None else {"init": init.sha256}
     return {
         "schema_version": SCHEMA_VERSION,
-        "model": network if code_digest is None else {**network, "code": code_digest},
+        "model": network,
         "protocol": protocol.digest(),
         "metric_profile": load_profile(protocol.metrics.profile).digest(),
         "dataset": dataset_digest,

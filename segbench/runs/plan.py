@@ -39,6 +39,7 @@ from segbench.runs.cell import Cell, CellState, Execution, Plan, PlannedCell, id
 from segbench.runs.code import code_of
 from segbench.runs.fit import check_fit, check_selection, classes_of, protocol_for, usable_splits
 from segbench.runs.forecast import with_finished
+from segbench.runs.start import check_start, overlap, start_of
 
 if TYPE_CHECKING:
     from segbench.data import Dataset
@@ -60,6 +61,8 @@ class Request:
         limit: Cases per part, 0 for all.
         data_dir: Folder of datasets (None: the usual place).
         results: Folder of runs.
+        init: Weights that the networks start from.
+        acknowledge: Start from them though test cases are, or may be, among what they were trained on.
     """
 
     models: Sequence[str]
@@ -72,6 +75,8 @@ class Request:
     split: str | None = None
     limit: int = 0
     data_dir: Path | None = None
+    init: Path | None = None
+    acknowledge: bool = False
 
 
 def expanded(request: Request) -> Request:
@@ -213,7 +218,9 @@ def _cells_of(
     cells: list[PlannedCell] = []
     splits: list[Split] | None = None
     digest = content_digest(dataset)
+    start = None if request.init is None else start_of(request.init)
     for model in models:
+        init = start if model.kind == "network" else None
         own = protocol_for(protocol, model, dataset.card)
         if splits is None:
             name = None if own.split.name == "card" else own.split.name
@@ -227,6 +234,10 @@ def _cells_of(
         for fold in _folds(request.folds, splits):
             split = by_fold[fold]
             wrong = problem or check_selection(own, split)
+            if init is not None and request.acknowledge:
+                init = init.model_copy(update={"overlap": overlap(init, dataset, split.test)})
+            elif init is not None:
+                wrong = wrong or check_start(init, dataset, split.test)
             content = identify(
                 model,
                 dataset.card,
@@ -234,6 +245,7 @@ def _cells_of(
                 dataset_digest=digest,
                 split_digest=split.digest,
                 code_digest=None if code is None else code.digest,
+                init=init,
             )
             for seed in request.seeds if request.seeds is not None else own.seeds.default:
                 identity = run_id(
@@ -241,7 +253,7 @@ def _cells_of(
                 )
                 cell = Cell(
                     model, dataset.card, dataset, digest, own, split, fold, seed, identity,
-                    request.results / identity, code,
+                    request.results / identity, code, init, None if init is None else request.init,
                 )  # fmt: skip
                 state, note = cell_state(cell.folder)
                 if wrong is not None and state != "done":

@@ -32,6 +32,7 @@ from segbench.runs.cell import ActiveCell, Cell, Execution, active_cell, card_se
 from segbench.runs.prepare import open_prepared, prepare_stage, verify_stage
 from segbench.runs.results import evaluate_stage, predict_stage, profile_stage
 from segbench.runs.stages import Stage, StageResult, drop_from, execute
+from segbench.runs.start import keep_start
 from segbench.runs.trial import first_step
 from segbench.scoring.rules import rules_for
 
@@ -53,6 +54,8 @@ _CLASS_BY_CODE: dict[str, FailureClass] = {
 
 def plan_run(cell: Cell, execution: Execution) -> RunRecord:
     """Write `run.json` of a cell with status `planned`, unless the run exists already; give the record."""
+    if cell.init_file is not None:
+        keep_start(cell.init_file, cell.folder)
     if (cell.folder / "run.json").is_file():
         return read_run(cell.folder)
     leaks = count_leaks(cell.split, patient_of=cell.data.patient_of)
@@ -67,6 +70,7 @@ def plan_run(cell: Cell, execution: Execution) -> RunRecord:
             "arguments": cell.network_arguments,
         },
         code=cell.code,
+        init=cell.init,
         dataset={
             "slug": cell.dataset.slug,
             "card": cell.dataset.model_dump(mode="json", exclude_none=True),
@@ -241,7 +245,7 @@ def _outcome(cell: ActiveCell) -> dict[str, Any]:
         digests["predictions"] = predict["manifest_sha256"]
     execution = {
         **cell.execution.as_dict(),
-        **{k: train[k] for k in ("scan_backend", "device") if k in train},
+        **{k: train[k] for k in ("scan_backend", "device", "fast") if k in train},
         **({"predict_scan_backend": predict["scan_backend"]} if "scan_backend" in predict else {}),
     }
     return {

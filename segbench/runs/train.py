@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING, Any
 
 from segbench.core import console
 from segbench.core.hashing import sha256_file
-from segbench.runs.build import FINAL_WEIGHTS, augmentation_of, build_seeded
+from segbench.runs.build import FINAL_WEIGHTS, augmentation_of, build_at_start
 from segbench.runs.cell import ActiveCell
 from segbench.runs.code import structure_of
 from segbench.runs.forecast import known_probe
 from segbench.runs.prepare import recipe_of
+from segbench.runs.start import cases_of, write_card
 
 if TYPE_CHECKING:
     import torch
@@ -61,7 +62,7 @@ def training_job(
     total = -(-protocol.budget.samples // batch) * batch
     with console.progress(f"train {cell.run_id}", total, unit="samples") as bar:
         yield TrainingJob(
-            build=lambda: build_seeded(cell),
+            build=lambda: build_at_start(cell),
             batches=lambda first, last: _batches(cell, cache, first, last, ranks),
             transform=_transform(cell, device, repeatable=level == "bitwise"),
             loss=loss,
@@ -94,11 +95,13 @@ def train_here(cell: ActiveCell, cache: Cache, *, ranks: Ranks | None = None) ->
     from segbench.engine.precision import precision_note, usable_precision
     from segbench.engine.ranks import ALONE
     from segbench.engine.trainer import train
+    from segbench.networks.blocks.fast import named_ways
     from segbench.networks.scan import named_scans
 
     ranks = ranks or ALONE
     # For networks that draw in training (dropout): from the cell's seed, whatever ran in this process before.
-    torch.manual_seed(counter_seed(cell.seed, "train", cell.model.slug))
+    place = (ranks.rank,) if ranks.rank else ()  # each rank drops out other voxels
+    torch.manual_seed(counter_seed(cell.seed, "train", cell.model.slug, *place))
     with training_job(cell, cache, ranks=ranks) as job:
         if (note := precision_note(cell.protocol.train.precision, job.device)) is not None:
             cell.warn(note)
@@ -109,6 +112,10 @@ def train_here(cell: ActiveCell, cache: Cache, *, ranks: Ranks | None = None) ->
         _compare_with_forecast(cell, result.step_seconds)
     device = job.device
     final = keep_final(cell, result.network, result.checkpoint, job.metadata)
+    before = () if cell.init is None else cell.init.trained_on
+    if before is not None:  # of weights from nobody knows what, nothing can be said
+        own = cases_of(cell.data, sorted({*cell.split.train, *cell.split.validation}))
+        write_card(final, [*own, *before])
     facts: dict[str, Any] = {
         "samples_seen": result.samples_seen,
         "degraded": result.degraded,
@@ -122,6 +129,8 @@ def train_here(cell: ActiveCell, cache: Cache, *, ranks: Ranks | None = None) ->
         "weights_sha256": sha256_file(final),
         "structure": structure_of(result.network),
     }
+    if (fast := named_ways()) is not None:
+        facts["fast"] = fast
     if device.type == "cuda":
         facts["accelerator"] = {
             "gpu": torch.cuda.get_device_name(device),

@@ -27,7 +27,7 @@ from segbench.scoring.masks import Masks, Member, on_one_code, read_masks, regio
 from segbench.scoring.mirrored import mirror_hint
 from segbench.scoring.rules import ScoringRules
 from segbench.volumes import Volume, compare_geometry, count_labels, read_label_map
-from segbench.volumes.geometry import reorient, unit_mend
+from segbench.volumes.geometry import reorient, shape_mend, unit_mend
 from segbench.volumes.volume import UNIT_NAMES, UNITS_MM
 
 if TYPE_CHECKING:
@@ -255,14 +255,14 @@ def on_reference_grid(
         how = "stored with a flipped or swapped axis; reoriented to the reference grid without interpolation"
         notes.append((how, case))
         return reorient(prediction, compared.orientation), tuple(notes)
-    mend = None
     if not compared.shape_equal:
         what, expected, found = "shape (z, y, x)", reference.shape_zyx, prediction.shape_zyx
+        mend = shape_mend(reference, prediction)
     elif not compared.spacing_equal:
         what, expected, found = "spacing (z, y, x) in mm", reference.spacing_mm, prediction.spacing_mm
         mend = unit_mend(reference, prediction)
     else:
-        what, expected = "position", "corners within half a voxel"
+        what, expected, mend = "position", "corners within half a voxel", None
         found = f"{compared.displacement_voxels:.3g} voxels apart"
     raise SegbenchError(
         "SB214",

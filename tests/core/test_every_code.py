@@ -295,6 +295,7 @@ RAISED: dict[str, Raised] = {
     "SB339": Raised(unsafe_case, ("a?b",)),
     "SB405": Raised(ruined_checkpoints, ("checkpoints",)),
     "SB406": Raised(pickled_weights, ("evil.pt",)),
+    "SB407": Raised(provoked.seen_test_case, ("phantom_000", "w.safetensors")),
     "SB410": Raised(hot_value, ("hot",)),
     "SB505": Raised(full_disk, ("big.bin",)),
     "SB508": Raised(other_threads, ("SEGBENCH_THREADS=",)),

@@ -5,7 +5,7 @@ import pytest
 import torch
 from meta_networks import meta_network
 
-from segbench.networks import build_on_meta, export_official_weights, list_networks, network_facts
+from segbench.networks import build_on_meta, export_official_weights, list_networks, network_card
 from segbench.networks.fingerprint import gmacs, gmacs_at_128, read_fingerprint
 
 TABLE = {
@@ -59,10 +59,10 @@ def count(network):
 def test_own_networks_meet_the_table(slug):
     parameters, cost, keys = TABLE[slug]
     network = meta_network(slug, 4, 4)
-    assert count(network) == parameters == network_facts(slug).parameters
+    assert count(network) == parameters == network_card(slug).fidelity.parameters
     if cost is not None:
         assert gmacs_at_128(network) == pytest.approx(cost, rel=2e-3)
-        assert network_facts(slug).gmacs == cost
+        assert network_card(slug).fidelity.gmacs == cost
     if keys is not None:
         assert len(export_official_weights(network)) == keys
 
@@ -79,12 +79,12 @@ def test_monai_networks_meet_the_table(slug, kernel):
     assert count(network) == parameters
     assert gmacs_at_128(network) == pytest.approx(cost, rel=2e-3)
     if kernel in (None, 3):
-        assert network_facts(slug).parameters == parameters
+        assert network_card(slug).fidelity.parameters == parameters
 
 
 @pytest.mark.parametrize("slug", list_networks())
 def test_cards_say_what_their_fingerprint_counted(slug):
-    stored, facts = read_fingerprint(slug), network_facts(slug)
+    stored, facts = read_fingerprint(slug), network_card(slug).fidelity
     assert facts.parameters == stored["parameters"]["full"]
     assert facts.gmacs == pytest.approx(stored["gmacs_128"], rel=2e-3)
 
@@ -119,7 +119,7 @@ def test_segmamba_v2_with_one_input_and_two_classes():
     ],
 )
 def test_tiny_variants_are_small_and_train_on_a_small_volume(slug, size):
-    fixed = {"patch_size": (size,) * 3} if network_facts(slug).fixed_size else {}
+    fixed = {"patch_size": (size,) * 3} if network_card(slug).input.fixed_size else {}
     network = build_on_meta(slug, 1, 2, **fixed)
     assert count(network) <= 1_500_000
     assert gmacs(network, (1, 1, size, size, size)) < 30

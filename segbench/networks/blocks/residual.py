@@ -24,6 +24,7 @@ __all__ = [
     "UpBlock",
     "check_stages",
     "instance_norm",
+    "norm_gelu",
 ]
 
 NEGATIVE_SLOPE = 0.01
@@ -32,6 +33,11 @@ NEGATIVE_SLOPE = 0.01
 def instance_norm(x_BCDHW: Tensor) -> Tensor:
     """Instance norm without affine parameters, eps 1e-5."""
     return norm_act(x_BCDHW)
+
+
+def norm_gelu(x_BCDHW: Tensor) -> Tensor:
+    """GELU of the instance norm."""
+    return functional.gelu(instance_norm(x_BCDHW))
 
 
 class ChannelNorm(nn.LayerNorm):

@@ -277,6 +277,8 @@ def _known(entry: Entry) -> dict[tuple[str, ...], object]:
     for run in entry.runs:
         found |= data_facts(run)
     found |= {("rule", name): str(value) for name, value in rules(entry.runs[0].record).items()}
+    if entry.identity.kind == "trained":  # with pretraining and without: two questions, two tables
+        found["rule", "start"] = "from scratch" if entry.runs[0].record.init is None else "pretrained"
     content = entry.identity.content
     if content not in ("", UNKNOWN) and not any(run.record.references for run in entry.runs):
         found["dataset files", entry.dataset] = content

@@ -25,6 +25,7 @@ SEVERITY: Mapping[str, str] = {
     "missing-cases": "error",
     "penalty-unknown": "error",
     "unusable-run": "error",
+    "start-differs": "warn",
     "recipe-differs": "warn",
     "inference-differs": "warn",
     "budget-differs": "warn",
@@ -127,7 +128,8 @@ def _not_comparable(block: Block, short: Short) -> Iterator[Said]:
             f"{_names(block.scores, short)} cannot be compared with the other results on {block.dataset}, "
             f"shown apart: {'; '.join(block.differs[:MOST_FIELDS])}"
         )
-        yield "not-comparable", words, block.runs
+        apart = all(line.startswith("start is ") for line in block.differs)
+        yield "start-differs" if apart else "not-comparable", words, block.runs
 
 
 def _runs_of(scores: Iterable[Scores]) -> list[Run]:
@@ -236,6 +238,8 @@ def leaks(entry: Entry) -> list[str]:
         found |= {f"{count} of {total} test cases {text}" for text, count in leaked if count}
         if not found and facts.split(record).acknowledged_leaks:
             found.add("the split is known to leak between test and training")
+        if record.init is not None and record.init.trained_on is None:
+            found.add("it is not known what the weights it started from were trained on")
     return sorted(found)
 
 
