@@ -55,7 +55,9 @@ def build_at_start(cell: ActiveCell) -> nn.Module:
             found=found if cell.init_file.is_file() else "no file",
             mend="plan it again with segbench run --init FILE; the new run gets its own id",
         )
-    cell.log(load_start(network, cell.init_file))
+    said = load_start(network, cell.init_file)
+    if cell.folder.is_dir():  # a probe of a plan writes nothing
+        cell.log(said)
     return network
 
 
