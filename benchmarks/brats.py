@@ -25,8 +25,8 @@ import nibabel as nib
 import numpy as np
 from scipy import ndimage
 
+from segbench.metrics.lesions.surfels import surfel_hd95
 from segbench.metrics.profiles import load_profile
-from segbench.metrics.surfels import surfel_hd95
 
 TASKS = {"gli": "gli", "met": "mets", "ped": "ped", "men": "MenPre", "men-rt": "MenRT", "goat": "GoAT"}
 COLUMNS = {

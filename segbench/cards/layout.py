@@ -17,7 +17,7 @@ from typing import Annotated, Any, Literal, cast
 
 from pydantic import AfterValidator, Field
 
-from segbench.cards.section import Section
+from segbench.cards.section import Section, as_list, as_table
 
 SAFE_CASE = r".{1,128}"
 """Any name; what may be a case id is the business of `core.names.is_safe_case` alone."""
@@ -108,7 +108,9 @@ def with_templates(document: Mapping[str, Any]) -> Mapping[str, Any]:
     if older in ("case-folder", "paired-folders"):
         given["adapter"] = "tree"
     inner = "{subject}" if older == "case-folder" and given.pop("folder_pattern", None) else "{case}"
-    order, labels = _names(document, "channels", "order"), _labels(document)
+    order = [str(name) for name in as_list(as_table(document.get("channels")).get("order"))]
+    ignored = ("0", str(as_table(document.get("evaluation")).get("ignore_label")))
+    labels = {v: str(n) for v, n in as_table(document.get("labels")).items() if v not in ignored}
     given["form"] = [
         _written_out(_older(dict(form), str(older), inner), order, labels)
         if isinstance(form, Mapping)
@@ -143,24 +145,10 @@ def _below(folder: Any, name: Any) -> Any:
     return f"{folder}/{name}".removeprefix("./") if both else name
 
 
-def _written_out(form: dict[str, Any], order: list[str], labels: dict[Any, str]) -> dict[str, Any]:
+def _written_out(form: dict[str, Any], order: list[str], labels: dict[str, str]) -> dict[str, Any]:
     images, structures = form.get("images"), form.get("structures")
     if isinstance(images, str) and ("{channel}" in images or len(order) == 1):
         form["images"] = {name: images.replace("{channel}", name) for name in order}
     if isinstance(structures, str) and "{structure}" in structures:
         form["structures"] = {v: structures.replace("{structure}", name) for v, name in labels.items()}
     return form
-
-
-def _names(document: Mapping[str, Any], table: str, key: str) -> list[str]:
-    section = document.get(table)
-    names = cast("Mapping[str, Any]", section).get(key) if isinstance(section, Mapping) else None
-    return [str(name) for name in cast("list[Any]", names)] if isinstance(names, list | tuple) else []
-
-
-def _labels(document: Mapping[str, Any]) -> dict[Any, str]:
-    """Names of the foreground labels by value, as they stand in the document."""
-    labels, evaluation = document.get("labels"), document.get("evaluation")
-    ignored = evaluation.get("ignore_label") if isinstance(evaluation, Mapping) else None
-    table = cast("Mapping[Any, Any]", labels) if isinstance(labels, Mapping) else {}
-    return {value: str(name) for value, name in table.items() if str(value) not in ("0", str(ignored))}

@@ -48,7 +48,6 @@ Geometry = Annotated[Literal["strict", "shape"] | None, option("--geometry", "Ho
 OtherLabels = Annotated[
     Literal["error", "background"], option("--other-labels", "Labels nobody declared.", HOW)
 ]
-Backend = Annotated[str, option("--backend", "", HOW, hidden=True)]
 
 _WORKERS = "Processes. Default: cores, as memory allows."
 Workers = Annotated[int | None, option("--workers", _WORKERS, RUN, min=1)]
@@ -78,7 +77,6 @@ def evaluate(
     nsd_tolerance: Tolerance = None,
     geometry: Geometry = None,
     other_labels: OtherLabels = "error",
-    backend: Backend = "native",
     workers: Workers = None,
     on_error: OnError = "score",
     fail_under: FailUnder = None,
@@ -95,12 +93,6 @@ def evaluate(
     from segbench.scoring.readers import evaluate_with_readers
     from segbench.scoring.sources import parse_regions
 
-    if backend != "native":
-        raise SegbenchError(
-            "SB104",
-            f"--backend {backend}: evaluate scores with its own engine alone",
-            mend="segbench doctor --metrics compares it with medpy and MONAI on your machine",
-        )
     prediction, references = _folders(folders or [], prediction, reference or [])
     gates = parse_numbers(fail_under, "--fail-under", "dice=0.80")
     request = Request(

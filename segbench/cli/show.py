@@ -169,6 +169,7 @@ def _config(_: str) -> None:
         ("cards", cards, origin("cards", "" if given.cards else "SEGBENCH_CARDS")),
         ("threads", thread_count(), origin("threads", "SEGBENCH_THREADS")),
         ("scan backend", os.environ.get("SEGBENCH_SCAN", "auto"), origin("scan", "SEGBENCH_SCAN")),
+        ("fast", os.environ.get("SEGBENCH_FAST", ""), origin("fast", "SEGBENCH_FAST")),
         ("max-volume", given.max_volume, origin("max-volume")),
     ]
     rows = [[name, str(value), place] for name, value, place in settled] + _in_files(held)

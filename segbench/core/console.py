@@ -100,7 +100,7 @@ def table_lines(
         widths[widest] -= 1
     lines = [f"  {line}" for line in textwrap.wrap(", ".join(said), limit - 2)]
     for row in cells:
-        folded = [textwrap.wrap(row[i], widths[i] or 1) or [""] for i in shown]  # a column may be empty
+        folded = [textwrap.wrap(row[i], max(1, widths[i])) or [""] for i in shown]
         for parts in itertools.zip_longest(*folded, fillvalue=""):
             aligned = [
                 part.rjust(widths[i]) if i in right else part.ljust(widths[i])

@@ -46,7 +46,7 @@ def bids_document(root: Path, slug: str) -> dict[str, Any]:
     if len(kinds) != 1:
         raise SegbenchError(
             "SB302",
-            f"a BIDS dataset with {len(kinds) or 'no'} kind{'s' * (len(kinds) != 1)} of mask",
+            f"a BIDS dataset with {f'{len(kinds)} kinds of' if kinds else 'no'} mask",
             path=root,
             expected="one file per scan that ends in _mask, _msk or _dseg, in derivatives or beside images",
             found=", ".join(kinds[:5]) or "none",

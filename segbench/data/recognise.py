@@ -82,7 +82,11 @@ def described_document(folder: Path, slug: str | None = None) -> dict[str, Any]:
         SegbenchError: SB302 or SB331 as `read_dataset_json` and `bids_document`.
     """
     if not (folder / "dataset.json").is_file():
-        return bids_document(folder, slug or slug_of(folder.resolve().name))
+        try:
+            return bids_document(folder, slug or slug_of(folder.resolve().name))
+        except SegbenchError as error:
+            error.mend = _likely_card(folder) or error.mend
+            raise
     description = read_dataset_json(folder / "dataset.json")
     return card_document(description, folder, slug or slug_of(description.name or _folder_name(folder)))
 

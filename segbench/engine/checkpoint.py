@@ -144,8 +144,10 @@ def optimiser_state(
     return tensors, scalars
 
 
-def restore(checkpoint: Checkpoint, network: nn.Module, optimiser: torch.optim.Optimizer) -> None:
-    """Put weights, optimiser and random states back as they were."""
+def restore(
+    checkpoint: Checkpoint, network: nn.Module, optimiser: torch.optim.Optimizer, *, rank: int = 0
+) -> None:
+    """Put weights, optimiser and random states back as they were on that rank."""
     network.load_state_dict(checkpoint.weights)
     names = optimiser_names(network, optimiser)
     scalars = checkpoint.state["optimiser_scalars"]
@@ -162,7 +164,11 @@ def restore(checkpoint: Checkpoint, network: nn.Module, optimiser: torch.optim.O
             slots |= {k[len(prefix) :]: v for k, v in scalars.items() if k.startswith(prefix)}
             if slots:
                 optimiser.state[parameter] = slots
-    set_random_states(checkpoint.state["random"])
+    others = checkpoint.state.get("random_of_ranks", [])
+    if 0 < rank <= len(others):
+        set_random_states(others[rank - 1], own_device=rank)
+    else:  # rank 0 itself, or a rank that was not there before
+        set_random_states(checkpoint.state["random"])
 
 
 def random_states() -> dict[str, Any]:
@@ -186,8 +192,8 @@ def random_states() -> dict[str, Any]:
     return states
 
 
-def set_random_states(states: dict[str, Any]) -> None:
-    """Put the generators back, those that were recorded."""
+def set_random_states(states: dict[str, Any], *, own_device: int = 0) -> None:
+    """Put the generators back, those that were recorded; `own_device` is the one that was drawn on."""
     torch.set_rng_state(_state_tensor(states["torch_cpu"]))
     if "python" in states:
         own = states["python"]
@@ -200,8 +206,7 @@ def set_random_states(states: dict[str, Any]) -> None:
         saved = [_state_tensor(text) for text in states["torch_cuda"]]
         if len(saved) == torch.cuda.device_count():
             torch.cuda.set_rng_state_all(saved)
-        # Rank 0 wrote them, and drew on its own device; every rank draws as rank 0 does, each on its own.
-        torch.cuda.set_rng_state(saved[0])
+        torch.cuda.set_rng_state(saved[min(own_device, len(saved) - 1)])
 
 
 def _state_tensor(text: str) -> Tensor:

@@ -10,15 +10,8 @@ import torch
 
 from segbench.core.environment import thread_count
 from segbench.core.errors import BackendUnavailable, SegbenchError
-from segbench.engine.precision import allow_tf32
 
-__all__ = [
-    "choose_device",
-    "determinism_level",
-    "nondeterminism_as_error",
-    "prepare_device",
-    "set_determinism",
-]
+__all__ = ["choose_device", "determinism_level", "nondeterminism_as_error", "prepare_device"]
 
 _NOT_DETERMINISTIC = "does not have a deterministic implementation"
 
@@ -37,21 +30,25 @@ def choose_device(name: str) -> torch.device:
 
 
 def prepare_device(device: torch.device, *, level: str, tf32: bool) -> str:
-    """Put a protocol's arithmetic in force, for training and prediction alike; the determinism level."""
-    allow_tf32(tf32)
-    return set_determinism(level, device)
+    """Put a protocol's arithmetic in force, whatever was before: all that computes on a device calls this.
 
+    Args:
+        device: Where.
+        level: `bitwise` allows no operation that does not repeat, `none` lets cuDNN choose by a race.
+        tf32: Let CUDA round the inputs of float32 products and convolutions to TF32.
 
-def set_determinism(level: str, device: torch.device) -> str:
-    """Put the determinism level in force and say which one it is; a CPU is always bitwise."""
+    Returns:
+        The determinism level in force: a CPU is always bitwise.
+    """
     torch.set_num_threads(thread_count())
+    torch.backends.cuda.matmul.allow_tf32 = tf32
+    torch.backends.cudnn.allow_tf32 = tf32
     level = determinism_level(level, device)
-    if level == "bitwise":
+    if device.type == "cuda":
+        # Read once, at the first product: a later cell of this process may be bitwise.
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-        torch.use_deterministic_algorithms(True, warn_only=False)
-        torch.backends.cudnn.benchmark = False
-    elif level == "none":
-        torch.backends.cudnn.benchmark = True
+    torch.use_deterministic_algorithms(level == "bitwise")
+    torch.backends.cudnn.benchmark = level == "none"
     return level
 
 

@@ -41,9 +41,3 @@ def autocast(precision: Precision, device: torch.device) -> Callable[[], Abstrac
         return nullcontext
     dtype = torch.bfloat16 if precision == "bf16" else torch.float16
     return lambda: torch.autocast(device.type, dtype=dtype)
-
-
-def allow_tf32(allowed: bool) -> None:
-    """Let CUDA round the inputs of float32 matrix products and convolutions to TF32, or forbid it."""
-    torch.backends.cuda.matmul.allow_tf32 = allowed
-    torch.backends.cudnn.allow_tf32 = allowed

@@ -7,7 +7,7 @@ for the order of sums. Only rank 0 writes.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -40,13 +40,13 @@ class Ranks:
         """Sum of a tensor over the ranks, for the loss; None when alone."""
         return None if self.world == 1 else total_over_ranks
 
-    def any(self, flag: bool, device: torch.device) -> bool:
-        """Whether the flag is set on any rank; the same answer on all of them."""
+    def any(self, flags: Sequence[bool], device: torch.device) -> list[bool]:
+        """Whether each flag is set on any rank; the same answers on all of them."""
         if self.world == 1:
-            return flag
-        seen = torch.tensor([int(flag)], device=device)
+            return list(flags)
+        seen = torch.tensor([int(flag) for flag in flags], device=device)
         dist.all_reduce(seen, op=dist.ReduceOp.MAX)
-        return bool(seen.item())
+        return [bool(flag) for flag in seen.tolist()]
 
     def largest(self, value: int, device: torch.device) -> int:
         """The largest value of all ranks."""
@@ -63,6 +63,13 @@ class Ranks:
         values = [value]
         dist.broadcast_object_list(values, src=0)
         return values[0]
+
+    def every(self, value: dict[str, Any]) -> list[dict[str, Any]]:
+        """The values of all ranks in order, on every rank."""
+        values = [value] * self.world
+        if self.world > 1:
+            dist.all_gather_object(values, value)
+        return values
 
     def wait(self) -> None:
         """Come together: nobody goes on before everybody is here."""

@@ -15,7 +15,6 @@ from __future__ import annotations
 import math
 import signal
 import time
-from collections.abc import Callable
 from contextlib import closing, nullcontext
 from dataclasses import replace
 from pathlib import Path
@@ -30,7 +29,7 @@ from segbench.core.faults import InjectedNaN, fault
 from segbench.core.hashing import sha256_bytes
 from segbench.core.interrupt import Interrupted
 from segbench.engine.activations import checkpoint_activations
-from segbench.engine.checkpoint import Checkpoint, load_last, restore, save_checkpoint
+from segbench.engine.checkpoint import Checkpoint, load_last, random_states, restore, save_checkpoint
 from segbench.engine.device import nondeterminism_as_error
 from segbench.engine.feed import DeviceBatch, feed
 from segbench.engine.job import TrainingJob, TrainResult, check_split
@@ -41,9 +40,10 @@ from segbench.engine.precision import autocast, usable_precision
 from segbench.engine.schedules import learning_rate, with_warmup
 from segbench.engine.state import EPOCH_SAMPLES, EpochRows, TrainingState
 from segbench.engine.watch import StepWatch
+from segbench.networks.blocks.fast import named_ways
 from segbench.networks.scan import chosen_backend, scans_used
 
-__all__ = ["TrainResult", "TrainingJob", "load_network", "train"]
+__all__ = ["TrainResult", "TrainingJob", "train"]
 
 
 def train(job: TrainingJob) -> TrainResult:
@@ -78,6 +78,7 @@ class _Run:
         self.scaler = torch.amp.GradScaler(job.device.type, enabled=precision == "fp16")
         self.watch = StepWatch(job.step_timeout, job.hung)
         self.state = TrainingState()
+        self.random_of_ranks: list[dict[str, Any]] = []
         self.saved_at_step = -1
         self.last_saved = 0.0
         self._start()
@@ -96,8 +97,7 @@ class _Run:
         self.scan = self._decide_scan(None if checkpoint is None else checkpoint.state.get("scan_backend"))
         if checkpoint is not None:
             self._check_same_machine(checkpoint.state)
-            self._check_same_inputs(checkpoint.state)
-            restore(checkpoint, self.network, self.optimiser)
+            restore(checkpoint, self.network, self.optimiser, rank=self.ranks.rank)
             if self.ema is not None and checkpoint.ema is not None:
                 self.ema = {k: v.to(job.device) for k, v in checkpoint.ema.items()}
             if checkpoint.state["scaler"]:  # empty where the run was begun without one
@@ -136,28 +136,28 @@ class _Run:
         return scan
 
     def _check_same_machine(self, state: dict[str, Any]) -> None:
-        """A sum over other threads rounds otherwise; resume with the number the run was begun with."""
+        """Refuse another number of threads, sums round otherwise; say what else differs."""
         world, threads = state.get("world_size", 1), state.get("threads")
-        if world != self.ranks.world:
-            if self.ranks.writes:
-                found = self.ranks.world
-                self.job.warn(f"begun with {world} processes, resumed with {found}: sums round otherwise")
-            return
-        if self.job.device.type != "cpu" or threads in (None, torch.get_num_threads()):
-            return
-        raise SegbenchError(
-            "SB508",
-            f"the checkpoint was made with {threads} threads, this process has {torch.get_num_threads()}",
-            mend=f"set SEGBENCH_THREADS={threads * world}",
-        )
-
-    def _check_same_inputs(self, state: dict[str, Any]) -> None:
-        """Say it when what is trained on is not what the checkpoint was trained on."""
+        ranks, begun, fast = self.ranks.world, state.get("fast"), named_ways()
         known, ours = state.get("inputs_digest"), self.job.inputs_digest
-        if known is not None and ours is not None and known != ours and self.ranks.writes:
-            self.job.warn(
+        told: list[str] = []
+        if world != ranks:
+            told.append(f"begun with {world} processes, resumed with {ranks}: sums round otherwise")
+        if begun != fast:
+            told.append(f"begun with SEGBENCH_FAST={begun}, resumed with {fast}: sums round otherwise")
+        if None not in (known, ours) and known != ours:
+            told.append(
                 f"the checkpoint of step {state['step']} was made from other inputs or by another version; "
                 "--fresh train begins anew"
+            )
+        for line in told if self.ranks.writes else ():
+            self.job.warn(line)
+        moved = self.job.device.type != "cpu" or world != ranks
+        if not moved and threads not in (None, torch.get_num_threads()):
+            raise SegbenchError(
+                "SB508",
+                f"the checkpoint was made with {threads} threads, this process has {torch.get_num_threads()}",
+                mend=f"set SEGBENCH_THREADS={threads * world}",
             )
 
     def to_the_end(self) -> TrainResult:
@@ -185,6 +185,7 @@ class _Run:
                         if rolled_back:
                             break  # the loader starts again at the checkpoint's step
             if self.saved_at_step != self.state.step:
+                self._note_random()
                 self._save()
             self.ranks.wait()
         self.epochs.close()
@@ -200,12 +201,14 @@ class _Run:
 
     def _after_step(self, rolled_back: bool) -> None:
         """Validate, write a checkpoint and stop, each where it is due."""
-        stopping = self.ranks.any(self.job.stop.asked, self.job.device)
+        late = time.monotonic() - self.last_saved >= self.job.checkpoint_minutes * 60
+        stopping, due = self.ranks.any((self.job.stop.asked, late), self.job.device)
         self.state.validation_due = not rolled_back and self._must_validate()
         validated = self.state.validation_due and not stopping
+        if due or validated or stopping:
+            self._note_random()
         if validated:
             self._validate()
-        due = time.monotonic() - self.last_saved >= self.job.checkpoint_minutes * 60
         if due or validated or stopping:
             self._save()
             self.last_saved = time.monotonic()
@@ -303,7 +306,7 @@ class _Run:
         self._start()
         self.state.rolled_back, self.state.lr_scale, self.state.non_finite = True, scale, []
         self.shared.train()
-        self.ranks.wait()  # nobody still reads the checkpoint that the next line replaces
+        self._note_random()  # all come together: nobody still reads the checkpoint that is replaced
         self._save()  # so that a kill from here on resumes after the roll-back, not before it
         self.job.warn(f"training rolled back to step {self.state.step}, learning rate halved from here")
 
@@ -396,6 +399,10 @@ class _Run:
             self.network.load_state_dict(load(data))
         return self.network
 
+    def _note_random(self) -> None:
+        """What the generators of the other ranks stand at, for the next checkpoint; all ranks come here."""
+        self.random_of_ranks = self.ranks.every(random_states())[1:]
+
     def _save(self) -> None:
         self.saved_at_step = self.state.step
         if not self.ranks.writes:
@@ -415,6 +422,8 @@ class _Run:
             "world_size": self.ranks.world,
             "determinism": self.job.determinism,
             "scan_backend": self.scan,
+            "fast": named_ways(),
+            "random_of_ranks": self.random_of_ranks,
             "inputs_digest": self.job.inputs_digest,
         }
         save_checkpoint(
@@ -425,10 +434,3 @@ class _Run:
             ema=self.ema,
             metadata=self.job.metadata,
         )
-
-
-def load_network(build: Callable[[], nn.Module], weights: dict[str, Tensor]) -> nn.Module:
-    """A network with given weights, in evaluation mode."""
-    network = build()
-    network.load_state_dict(weights)
-    return network.eval()

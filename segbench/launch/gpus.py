@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import socket
 import subprocess
@@ -16,19 +17,30 @@ Place = dict[str, Lease]
 """GPUs taken for one cell, each with the lease that says so."""
 
 
+_GPU, _SLICE = re.compile(r"GPU (\d+):"), re.compile(r"\s+MIG .*\(UUID: (MIG-[^)]+)\)")
+
+
 def visible_gpus() -> list[str]:
-    """Indices of the GPUs this process may use, as in CUDA_VISIBLE_DEVICES, else of the driver; no torch."""
+    """The GPUs this process may use, as in CUDA_VISIBLE_DEVICES, else of the driver; no torch.
+
+    Of the driver: indices, and the identities of the slices of a GPU that is shared out (MIG).
+    """
     named = os.environ.get("CUDA_VISIBLE_DEVICES")
     if named is not None:
         return [part.strip() for part in named.split(",") if part.strip() not in {"", "-1"}]
     if not shutil.which("nvidia-smi"):
         return []
-    query = ["nvidia-smi", "--query-gpu=index", "--format=csv,noheader,nounits"]
     try:
-        done = subprocess.run(query, capture_output=True, text=True, timeout=20, check=False)
+        done = subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True, timeout=20, check=False)
     except (OSError, subprocess.TimeoutExpired):
         return []
-    return [line.strip() for line in done.stdout.splitlines() if line.strip()] if done.returncode == 0 else []
+    found: list[list[str]] = []
+    for line in done.stdout.splitlines() if done.returncode == 0 else ():
+        if gpu := _GPU.match(line):
+            found.append([gpu[1]])
+        elif (part := _SLICE.match(line)) and found:
+            found[-1] = [name for name in found[-1] if name.startswith("MIG-")] + [part[1]]
+    return [name for names in found for name in names]
 
 
 def variables_of(place: Place) -> dict[str, str]:

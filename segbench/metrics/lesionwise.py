@@ -5,7 +5,7 @@ that touches its dilated self, and is scored against those components whole; a c
 lesion is a false positive, whatever its size. Lesions of at most `minimum_volume_mm3` are left out of the
 sums, but what touches them is not a false positive.
 
-HD95 is the challenge's own, weighted by surface area (`surfels.py`).
+HD95 is the challenge's own, weighted by surface area (`lesions/surfels.py`).
 
 Source: rachitsaluja/BraTS-2023-Metrics metrics.py (definition; no code); Saluja et al., BraTS 2023 cluster of
 challenges.
@@ -23,8 +23,8 @@ from numpy.typing import NDArray
 from segbench.metrics.boxes import Mask, box_of, boxes_of, connected, dilate, label, union_of
 from segbench.metrics.evaluate import evaluate_case
 from segbench.metrics.inputs import check_pair, check_regions, check_spacing
+from segbench.metrics.lesions.surfels import surfel_hd95
 from segbench.metrics.scores import CaseScores, Lesion
-from segbench.metrics.surfels import surfel_hd95
 
 
 def evaluate_lesions(

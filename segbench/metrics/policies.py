@@ -123,29 +123,35 @@ def status_of(reference_voxels: int, prediction_voxels: int) -> Status:
 
 
 def filled_value(metric: str, status: str, *, policy: str, diagonal_mm: float) -> float:
-    """Return the number that stands in for a region metric where nothing could be measured.
+    """Return the number that stands in for a metric where nothing could be measured.
 
     Args:
-        metric: name of a region metric.
+        metric: name of a region metric; of a lesion-wise or airway one where the prediction failed.
         status: any status but `ok`.
         policy: name of the empty policy.
-        diagonal_mm: physical diagonal of the scored grid in mm.
+        diagonal_mm: physical diagonal of the scored grid in mm; NaN where it is not known.
     """
-    failed = status in FAILED
+    info, failed = METRICS[metric], status in FAILED
     if metric == "relative_volume_error":
         if status == "prediction_empty":
             return -1.0
         return 0.0 if status == "both_empty" and policy != "nan" else NAN
+    if info.descriptive:
+        return NAN
+    if info.needs == "lesions" and info.family == "distance":
+        return _failed_lesion_mm(policy, diagonal_mm)
+    if isinstance(info.worst, float) and failed:
+        return info.worst
     fill = POLICIES[policy]["failed" if failed else status]
-    if METRICS[metric].family == "distance":
+    if info.family == "distance":
         return fill.distance_mm(diagonal_mm)
     undefined = (metric, status) in (("precision", "prediction_empty"), ("recall", "reference_empty"))
     # nnU-Net's habit made visible: 0/0 is not 0 under `nan`.
     return NAN if policy == "nan" and undefined else fill.overlap
 
 
-def failed_lesion_mm(policy: str | None, diagonal_mm: float) -> float:
-    """Return what a lesion-wise distance of a case without a usable prediction costs, in mm.
+def _failed_lesion_mm(policy: str, diagonal_mm: float) -> float:
+    """What a lesion-wise distance of a case without a usable prediction costs, in mm.
 
     374 mm by the rules of 2023. 373 mm by those of 2026, which is the diagonal of the BraTS grid in whole
     millimetres: larger grids cost theirs, so that a failure never beats a very far miss.

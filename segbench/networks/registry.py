@@ -109,9 +109,9 @@ def build_network(name: str, in_channels: int, out_channels: int, **overrides: A
     if not hasattr(network, "divisor"):
         fixed = arguments[card.overrides["patch_size"]] if card.input and card.input.fixed_size else None
         _add_contract(network, card, in_channels, (fixed,) * 3 if isinstance(fixed, int) else fixed)
-    from segbench.networks.blocks.norm_act import channels_last_where_wanted
+    from segbench.networks.blocks.fast import made_fast
 
-    return channels_last_where_wanted(network)
+    return made_fast(network)
 
 
 def _add_contract(

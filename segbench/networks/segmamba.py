@@ -28,6 +28,8 @@ class GatedConv(nn.Module):
     Every convolution carries a bias and is followed by instance norm and ReLU.
     """
 
+    before_norm = ("proj", "proj2", "proj3", "proj4")
+
     def __init__(self, channels: int) -> None:
         super().__init__()
         self.proj = nn.Conv3d(channels, channels, 3, padding=1)

@@ -30,6 +30,8 @@ class ConvUnit(nn.Module):
     The bias stands directly before a norm that removes it; it is kept because released weights carry it.
     """
 
+    before_norm = ("conv",)
+
     def __init__(self, channels: int, kernel: int, *, dilation: int = 1) -> None:
         super().__init__()
         padding = dilation * (kernel // 2)

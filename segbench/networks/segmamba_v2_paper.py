@@ -63,6 +63,7 @@ class DepthwiseBlock(nn.Module):
         super().__init__()
         self.depthwise = nn.Conv3d(channels, channels, kernel, padding=kernel // 2, groups=channels)
         self.norm = nn.LayerNorm(channels, eps=1e-5) if norm == "layer" else None
+        self.before_norm = ("depthwise",) if norm == "instance" else ()
         self.expand = nn.Conv3d(channels, 4 * channels, 1)
         self.reduce = nn.Conv3d(4 * channels, channels, 1)
 
@@ -92,6 +93,7 @@ class GatedConv(nn.Module):
         self.beside = nn.Conv3d(channels, channels, 1)
         self.last = nn.Conv3d(channels, channels, last_kernel, padding=last_kernel // 2)
         self.gate, self.norm_first = gate, norm_first
+        self.before_norm = () if norm_first else ("deep1", "deep2", "beside", "last")
 
     def forward(self, x_BCDHW: Tensor) -> Tensor:
         """(B, C, D, H, W) -> the same shape."""

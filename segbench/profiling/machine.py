@@ -62,24 +62,32 @@ def hazards_of(network: nn.Module, dtype: str, device: torch.device, shape: tupl
     return found
 
 
-def _driver(device: torch.device) -> tuple[Any, Any]:
-    """NVML and the handle of a GPU, or (None, None) where they cannot be had."""
+def _driver(device: torch.device) -> tuple[Any, Any, str | None]:
+    """NVML, the handle of a GPU or of a slice of one (MIG), and why there is none."""
     if device.type != "cuda":
-        return None, None
+        return None, None, "no energy counter is read on this kind of device"
     try:
         # Of the extra `gpu`; torch does not bring it.
         import pynvml  # pyright: ignore[reportMissingImports]
-
+    except ImportError:
+        return None, None, "NVML cannot be asked: pip install 'segbench[gpu]' (nvidia-ml-py)"
+    identity, failure = "", ""
+    try:
         pynvml.nvmlInit()
         identity = str(torch.cuda.get_device_properties(device).uuid)
-        return pynvml, pynvml.nvmlDeviceGetHandleByUUID(f"GPU-{identity}".encode())
-    except Exception:  # any missing driver, library or right means: nothing is told
-        return None, None
+        for kind in ("GPU", "MIG"):
+            try:
+                return pynvml, pynvml.nvmlDeviceGetHandleByUUID(f"{kind}-{identity}".encode()), None
+            except pynvml.NVMLError as error:
+                failure = str(error)
+    except Exception as error:  # any missing driver or right means: nothing is told
+        failure = f"{type(error).__name__}: {error}"
+    return None, None, f"NVML does not know the device {identity}: {failure}"
 
 
 def _told(device: torch.device, question: str, *arguments: Any) -> Any:
     """What the driver says of a device; None where it cannot be asked or does not tell."""
-    nvml, handle = _driver(device)
+    nvml, handle, _ = _driver(device)
     if nvml is None:
         return None
     try:
@@ -115,11 +123,7 @@ class EnergyCounter:
     def __init__(self, device: torch.device) -> None:
         self._device = device
         self._begin: float | None = None
-        self.reason: str | None = None
-        if device.type != "cuda":
-            self.reason = "no energy counter is read on this kind of device"
-        elif _driver(device)[0] is None:
-            self.reason = "NVML cannot be reached: pip install 'segbench[gpu]' (nvidia-ml-py)"
+        self.reason = _driver(device)[2]
 
     def start(self) -> None:
         """Take the level from which is counted."""
@@ -135,5 +139,5 @@ class EnergyCounter:
             return None
         millijoules = _told(self._device, "nvmlDeviceGetTotalEnergyConsumption")
         if millijoules is None:
-            self.reason = "the driver gives no total energy"
+            self.reason = "the driver gives no total energy of this device (a MIG slice has none of its own)"
         return None if millijoules is None else millijoules / 1e3

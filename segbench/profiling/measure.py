@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import time
-from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
 from torch import nn
 
+from segbench.core.errors import BackendUnavailable
+from segbench.engine.device import prepare_device
+from segbench.engine.precision import autocast, precision_note
 from segbench.networks import build_network, network_card
 from segbench.networks.registry import build_on_meta
-from segbench.networks.scan import chosen_backend
+from segbench.networks.scan import chosen_backend, named_scans, scans_used
 from segbench.profiling.flops import count_cost, count_parameters, mean_of
 from segbench.profiling.latency import measure_latency, synchronise
 from segbench.profiling.machine import EnergyCounter, environment_facts, hazards_of, other_processes
@@ -54,16 +56,15 @@ def measure_row(request: ProfileRequest) -> ProfileRow:
     static = static_row(request)
     if request.device == "meta":
         return static
-    device = torch.device(request.device)
-    if device.type == "cpu":
-        limit_address_space()
+    device = _prepared(request)
     subject = _Subject(request, device)
-    # Probing and compiling the scan is neither memory nor time of the network.
-    backend = chosen_backend(device) if _scans(subject.network) else None
+    if _scans(subject.network):
+        chosen_backend(device)  # probing and compiling the scan is neither memory nor time of the network
     probe = MemoryProbe(device)
     probe.start()
     begin = time.perf_counter()
-    subject.call()
+    with scans_used() as scans:
+        subject.call()
     synchronise(device)
     first_call_s = time.perf_counter() - begin
     gradients = subject.gradients_bytes
@@ -78,7 +79,7 @@ def measure_row(request: ProfileRequest) -> ProfileRow:
     each = None if joules is None else joules / (subject.calls - calls_before)
     return static.model_copy(
         update={
-            "scan_backend": backend,
+            "scan_backend": named_scans(scans),
             "latency": latency,
             "memory": memory,
             "throughput": ThroughputFacts(windows_per_s=request.input_shape[0] / latency.median_s),
@@ -91,13 +92,27 @@ def measure_row(request: ProfileRequest) -> ProfileRow:
 
 def runs_at_all(request: ProfileRequest) -> None:
     """One call (two steps in training) without measuring: what `--max-patch` asks of a size."""
-    device = torch.device(request.device)
-    if device.type == "cpu":
-        limit_address_space()
+    device = _prepared(request)
     subject = _Subject(request, device)
     for _ in range(2 if request.mode == "train" else 1):
         subject.call()
     synchronise(device)
+
+
+def _prepared(request: ProfileRequest) -> torch.device:
+    """The device, computing as a training by the default protocol does; a row of fp32 is without TF32.
+
+    Raises:
+        BackendUnavailable: SB502 for a type that the device does not compute in.
+    """
+    device = torch.device(request.device)
+    note = precision_note(request.dtype, device)
+    if note is not None:
+        raise BackendUnavailable(note.partition(": ")[2], mend="profile --dtype fp16 or fp32 there")
+    prepare_device(device, level="none", tf32=request.dtype != "fp32")
+    if device.type == "cpu":
+        limit_address_space()
+    return device
 
 
 def _scans(network: nn.Module) -> bool:
@@ -114,7 +129,7 @@ class _Subject:
         ).to(device)
         self.network.train(request.mode == "train")
         self.x = torch.randn(request.input_shape, device=device)
-        self.request, self.device, self.calls = request, device, 0
+        self.precision, self.calls = autocast(request.dtype, device), 0
         self.gradients_bytes: int | None = None
         self.optimiser: torch.optim.Optimizer | None = None
         if request.mode == "train":
@@ -124,19 +139,13 @@ class _Subject:
         """One forward pass in inference mode, or one training step."""
         self.calls += 1
         if self.optimiser is None:
-            with torch.inference_mode(), self._precision():
+            with torch.inference_mode(), self.precision():
                 self.network(self.x)
             return
-        with self._precision():
+        with self.precision():
             loss = mean_of(self.network(self.x))
         loss.backward()
         if self.gradients_bytes is None:
             self.gradients_bytes = tensor_bytes(p.grad for p in self.network.parameters())
         self.optimiser.step()
         self.optimiser.zero_grad(set_to_none=True)
-
-    def _precision(self) -> AbstractContextManager[Any]:
-        if self.request.dtype == "fp32":
-            return nullcontext()
-        sixteen = torch.bfloat16 if self.request.dtype == "bf16" else torch.float16
-        return torch.autocast(self.device.type, dtype=sixteen)

@@ -14,17 +14,7 @@ from torch import Tensor, nn
 from segbench.profiling.machine import process_bytes
 from segbench.profiling.schema import MemoryFacts
 
-__all__ = ["MemoryProbe", "bytes_of", "is_out_of_memory", "limit_address_space", "tensor_bytes"]
-
-_MESSAGES = ("out of memory", "can't allocate memory", "cannot allocate memory", "not enough memory",
-             "defaultcpuallocator", "cudnn_status_alloc_failed", "cublas_status_alloc_failed")  # fmt: skip
-
-
-def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an exception means that memory ran out, by its type or by what the libraries write."""
-    if isinstance(error, MemoryError | torch.cuda.OutOfMemoryError):
-        return True
-    return isinstance(error, RuntimeError) and any(text in str(error).lower() for text in _MESSAGES)
+__all__ = ["MemoryProbe", "bytes_of", "limit_address_space", "tensor_bytes"]
 
 
 def tensor_bytes(tensors: Iterable[Tensor | None]) -> int:

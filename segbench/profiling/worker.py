@@ -29,7 +29,7 @@ def answer(question: dict[str, Any]) -> dict[str, Any]:
 
 def _failure(error: Exception) -> dict[str, Any]:
     from segbench.core.errors import SegbenchError
-    from segbench.profiling.memory import is_out_of_memory
+    from segbench.engine.memory import is_out_of_memory
 
     text = (
         error.message if isinstance(error, SegbenchError) else f"{type(error).__name__}: {error}".rstrip(": ")

@@ -142,7 +142,8 @@ def prepare_stage(cell: ActiveCell) -> StageResult:
     from segbench.data.prepared.prepare import forecast_preparation
 
     recipe, training = recipe_of(cell), cell.split.train
-    if forecast_preparation(cell.data, cell.cases, recipe, prepared_root(), training_ids=training).cases:
+    missing, _ = forecast_preparation(cell.data, cell.cases, recipe, prepared_root(), training_ids=training)
+    if missing:
         try_one_step(cell)
     with console.progress(f"prepare {cell.dataset.slug}", len(cell.cases)) as bar:
         cache = open_prepared(cell, tell=lambda case: bar.advance(note=case))

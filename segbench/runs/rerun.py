@@ -37,7 +37,10 @@ def find_run(name: str, results: Path) -> Path:
         return matches[0]
     if matches:
         raise SegbenchError(
-            "SB104", f"'{name}' is the beginning of {len(matches)} run ids", mend="write more of it"
+            "SB104",
+            f"'{name}' is the beginning of {len(matches)} run ids",
+            found=", ".join(folder.name for folder in matches[:3]) + (", ..." if len(matches) > 3 else ""),
+            mend="write more of it",
         )
     near = nearest_names(name, list(folders))
     raise SegbenchError(

@@ -92,15 +92,19 @@ def _with_network(cell: ActiveCell, cases: Sequence[str], source: str) -> dict[s
     """Predict with the trained network; gives the kernels and threads it ran on, for the record."""
     import torch
 
+    from segbench.networks.blocks.fast import named_ways
     from segbench.networks.scan import named_scans, scans_used
 
     predict = network_predictor(cell)
-    trained = cell.facts.get("train", {}).get("scan_backend")
+    train = cell.facts.get("train", {})
+    trained = train.get("scan_backend")
     with scans_used(trained) as scans:
         _predict_all(cell, cases, predict, source)
     scan = named_scans(scans)
     if trained not in (None, scan):
         cell.warn(f"trained with the scan backend {trained}, predicted with {scan}: sums round otherwise")
+    if (begun := train.get("fast")) != (fast := named_ways()):
+        cell.warn(f"trained with SEGBENCH_FAST={begun}, predicted with {fast}: sums round otherwise")
     return {"scan_backend": scan, "threads": torch.get_num_threads()}
 
 
@@ -141,7 +145,6 @@ def network_predictor(cell: ActiveCell) -> Callable[[str], NDArray[Any]]:
 
     from segbench.engine.device import choose_device, prepare_device
     from segbench.engine.memory import oom_as_error
-    from segbench.engine.trainer import load_network
     from segbench.predict import metadata_of, predict_case, settings_of
 
     device = choose_device(cell.execution.device)
@@ -149,7 +152,9 @@ def network_predictor(cell: ActiveCell) -> Callable[[str], NDArray[Any]]:
     prepare_device(device, level=protocol.determinism.level, tf32=protocol.train.tf32)
     cache = open_prepared(cell)
     weights = cell.folder / FINAL_WEIGHTS
-    network = load_network(lambda: build_seeded(cell), load_file(weights)).to(device)
+    network = build_seeded(cell)
+    network.load_state_dict(load_file(weights))
+    network.eval().to(device)
     settings = settings_of(metadata_of(weights), weights)
 
     def predict(case: str) -> NDArray[Any]:

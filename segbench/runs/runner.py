@@ -245,7 +245,7 @@ def _outcome(cell: ActiveCell) -> dict[str, Any]:
         digests["predictions"] = predict["manifest_sha256"]
     execution = {
         **cell.execution.as_dict(),
-        **{k: train[k] for k in ("scan_backend", "device") if k in train},
+        **{k: train[k] for k in ("scan_backend", "device", "fast") if k in train},
         **({"predict_scan_backend": predict["scan_backend"]} if "scan_backend" in predict else {}),
     }
     return {

@@ -95,11 +95,13 @@ def train_here(cell: ActiveCell, cache: Cache, *, ranks: Ranks | None = None) ->
     from segbench.engine.precision import precision_note, usable_precision
     from segbench.engine.ranks import ALONE
     from segbench.engine.trainer import train
+    from segbench.networks.blocks.fast import named_ways
     from segbench.networks.scan import named_scans
 
     ranks = ranks or ALONE
     # For networks that draw in training (dropout): from the cell's seed, whatever ran in this process before.
-    torch.manual_seed(counter_seed(cell.seed, "train", cell.model.slug))
+    place = (ranks.rank,) if ranks.rank else ()  # each rank drops out other voxels
+    torch.manual_seed(counter_seed(cell.seed, "train", cell.model.slug, *place))
     with training_job(cell, cache, ranks=ranks) as job:
         if (note := precision_note(cell.protocol.train.precision, job.device)) is not None:
             cell.warn(note)
@@ -127,6 +129,8 @@ def train_here(cell: ActiveCell, cache: Cache, *, ranks: Ranks | None = None) ->
         "weights_sha256": sha256_file(final),
         "structure": structure_of(result.network),
     }
+    if (fast := named_ways()) is not None:
+        facts["fast"] = fast
     if device.type == "cuda":
         facts["accelerator"] = {
             "gpu": torch.cuda.get_device_name(device),

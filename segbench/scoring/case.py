@@ -17,27 +17,23 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from segbench.core.environment import cache_dir
 from segbench.core.errors import SegbenchError
 from segbench.core.hashing import canonical_json
 from segbench.metrics import evaluate_case
 from segbench.metrics.inputs import diagonal_mm
-from segbench.metrics.policies import failed_lesion_mm, fill, penalised
-from segbench.metrics.profiles import LESION_RULES
-from segbench.metrics.registry import METRICS
+from segbench.metrics.policies import fill, penalised
+from segbench.scoring.extra_sets import extra_sets
 from segbench.scoring.masks import Masks, Member, on_one_code, read_masks, region_faults
 from segbench.scoring.mirrored import mirror_hint
 from segbench.scoring.rules import ScoringRules
 from segbench.volumes import Volume, compare_geometry, count_labels, read_label_map
-from segbench.volumes.geometry import reorient, unit_mend
+from segbench.volumes.geometry import reorient, shape_mend, unit_mend
 from segbench.volumes.volume import UNIT_NAMES, UNITS_MM
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from numpy.typing import NDArray
-
-    from segbench.metrics.scores import CaseScores
 
     Labels = NDArray[np.unsignedinteger[Any]]
 
@@ -259,14 +255,14 @@ def on_reference_grid(
         how = "stored with a flipped or swapped axis; reoriented to the reference grid without interpolation"
         notes.append((how, case))
         return reorient(prediction, compared.orientation), tuple(notes)
-    mend = None
     if not compared.shape_equal:
         what, expected, found = "shape (z, y, x)", reference.shape_zyx, prediction.shape_zyx
+        mend = shape_mend(reference, prediction)
     elif not compared.spacing_equal:
         what, expected, found = "spacing (z, y, x) in mm", reference.spacing_mm, prediction.spacing_mm
         mend = unit_mend(reference, prediction)
     else:
-        what, expected = "position", "corners within half a voxel"
+        what, expected, mend = "position", "corners within half a voxel", None
         found = f"{compared.displacement_voxels:.3g} voxels apart"
     raise SegbenchError(
         "SB214",
@@ -308,7 +304,7 @@ def score_case(rules: ScoringRules, case: str, reference: Volume, prediction: La
         nsd_tolerance_mm=rules.tolerances_mm,
         empty_policy=rules.profile.empty_policy,
     )
-    extra = _extra_sets(truth, prediction, spacing, rules)
+    extra = extra_sets(truth, prediction, spacing, rules)
     diagonal = diagonal_mm(truth.shape, spacing)
     voxel_ml = float(np.prod(spacing_mm)) / 1000.0
     rows: list[Row] = []
@@ -338,7 +334,7 @@ def score_failure(rules: ScoringRules, case: str, reference: Volume, error: Segb
     status = failure_status(error.code)
     spacing = rules.scoring_spacing(reference.spacing_mm)
     diagonal = diagonal_mm(reference.shape_zyx, spacing)
-    values = failed_values(rules, status, diagonal)
+    values = fill(rules.columns, status, policy=rules.profile.empty_policy, diagonal_mm=diagonal)
     voxel_ml = float(np.prod(reference.spacing_mm)) / 1000.0
     counts = count_labels(reference.array)
     rows: list[Row] = []
@@ -379,63 +375,6 @@ def failure_error(failure: Mapping[str, Any], *details: str) -> SegbenchError:
 def failure_status(code: str) -> str:
     """Return the status that goes with the code of a failed prediction."""
     return {MISSING: "missing", GEOMETRY_MISMATCH: "geometry_mismatch"}.get(code, "unreadable")
-
-
-def failed_values(rules: ScoringRules, status: str, diagonal: float) -> dict[str, float]:
-    """Return what every column of a failed case holds: the worst there is, descriptive ones undefined."""
-    policy = rules.profile.empty_policy
-    values = fill(rules.metrics, status, policy=policy, diagonal_mm=diagonal)
-    for name in rules.columns:
-        if name in values:
-            continue
-        info = METRICS[name]
-        if info.descriptive:
-            values[name] = float("nan")
-        elif info.needs == "lesions" and info.family == "distance":
-            values[name] = failed_lesion_mm(policy, diagonal)
-        else:
-            assert isinstance(info.worst, float)
-            values[name] = info.worst
-    return values
-
-
-def _extra_sets(
-    reference: Labels, prediction: Labels, spacing_mm: tuple[float, float, float], rules: ScoringRules
-) -> dict[str, tuple[dict[str, float], frozenset[str]]]:
-    """Return the lesion-wise and airway columns of each region, and which of them are not measured."""
-    found: dict[str, tuple[dict[str, float], frozenset[str]]] = {
-        name: ({}, frozenset()) for name in rules.regions
-    }
-    if rules.lesionwise is not None:
-        for region, scores in _lesion_scores(reference, prediction, spacing_mm, rules).items():
-            found[region][0].update({name: scores[name] for name in rules.columns if name in scores})
-            found[region] = found[region][0], found[region][1] | scores.penalised
-    if rules.airway:
-        from segbench.metrics.airway import evaluate_airway
-
-        for region, labels in rules.regions.items():
-            scores = evaluate_airway(
-                np.isin(reference, labels),
-                np.isin(prediction, labels),
-                spacing_mm=spacing_mm,
-                cache=cache_dir() / "airway",
-            )
-            values, from_policy = found[region]
-            values.update({f"airway_{name}": float(value) for name, value in scores.items()})
-            found[region] = values, from_policy | {f"airway_{name}" for name in scores.penalised}
-    return found
-
-
-def _lesion_scores(
-    reference: Labels, prediction: Labels, spacing_mm: tuple[float, float, float], rules: ScoringRules
-) -> dict[str, CaseScores]:
-    assert rules.lesionwise is not None
-    if rules.lesionwise.startswith("brats2026"):
-        from segbench.metrics.matched_lesions import evaluate_matched_lesions as evaluate
-    else:
-        from segbench.metrics.lesionwise import evaluate_lesions as evaluate
-    options: Mapping[str, Any] = LESION_RULES[rules.lesionwise]
-    return evaluate(reference, prediction, spacing_mm=spacing_mm, regions=rules.regions, **options)
 
 
 def _joined(rules: ScoringRules, names: frozenset[str]) -> str:

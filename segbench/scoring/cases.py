@@ -182,11 +182,11 @@ def _all_faults(faults: Sequence[SegbenchError]) -> SegbenchError:
     found = [f" (found {fault.found})" if fault.found is not None else "" for fault in faults]
     return SegbenchError(
         first.code,
-        f"{len(faults)} references cannot be used, nothing was scored",
+        f"{len(faults)} references are not usable, nothing was scored",
         path=None if first.path is None else first.path.parent,
         expected=first.expected if alike else None,
         details=[line + what for line, what in zip(lines, found, strict=True)],
-        mend=first.mend if alike else "mend the references: scores against damaged ones would mean nothing",
+        mend=first.mend if alike else "fix the references: scores against damaged ones would mean nothing",
     )
 
 

@@ -107,7 +107,7 @@ class NnunetFold:
 
 
 def find_folds(root: Path) -> list[NnunetFold]:
-    """Return the folds below a folder: of results, of a dataset, of a configuration, or of one fold.
+    """Return the folds below a folder: of results, of a dataset, of a configuration, of one fold.
 
     Left out are `fold_all`, trainings that run, ensembles and joined folders, as `left_out` tells.
 
@@ -116,7 +116,7 @@ def find_folds(root: Path) -> list[NnunetFold]:
     """
     if not root.is_dir():
         raise SegbenchError("SB201", "no such folder", path=root, expected="a results folder of nnU-Net v2")
-    root = root.resolve()
+    root = root.resolve().parent if root.name == "validation" else root.resolve()
     places = [root] if _FOLD.fullmatch(root.name) else sorted(root.glob("fold_*"))
     for depth in ("*/fold_*", "*/*/fold_*"):
         places = places or sorted(root.glob(depth))
@@ -142,7 +142,8 @@ def find_folds(root: Path) -> list[NnunetFold]:
             path=root,
             expected="DatasetNNN_NAME/Trainer__Plans__Configuration/fold_K/validation/*.nii.gz",
             found=seen or "an empty folder",
-            mend="name the results folder; what fold_all predicts is scored by segbench evaluate",
+            mend="name the results folder; label maps of fold_all, ensembles and joined folds are scored by "
+            "segbench evaluate --prediction DIR --dataset NAME",
         )
     return folds
 
@@ -154,7 +155,7 @@ def left_out(root: Path, folds: Sequence[NnunetFold]) -> list[str]:
         root: as `find_folds`; beside a single fold nothing is looked for.
         folds: those found below it.
     """
-    if _FOLD.fullmatch(root.resolve().name):
+    if _FOLD.fullmatch(root.resolve().name) or root.name == "validation":
         return []
     scored = {fold.validation.parent for fold in folds}
     told: list[str] = []

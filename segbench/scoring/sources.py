@@ -199,7 +199,7 @@ def volumes_by_case(folder: Path, *, role: str) -> dict[str, list[Path]]:
     except OSError as error:
         raise SegbenchError(
             "SB201",
-            f"the {role} folder cannot be listed: {(error.strerror or str(error)).lower()}",
+            f"the {role} folder is not readable: {(error.strerror or str(error)).lower()}",
             path=folder,
         ) from error
     found: dict[str, list[Path]] = {}
@@ -342,7 +342,7 @@ def _read_names(path: Path) -> list[str]:
     try:
         text = path.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
-        raise SegbenchError("SB104", f"the list of cases cannot be read: {error}", path=path) from error
+        raise SegbenchError("SB104", f"the list of cases is not readable: {error}", path=path) from error
     if not text.lstrip().startswith("["):
         lines = (line.partition("#")[0].strip() for line in text.splitlines())
         return [line for line in lines if line]

@@ -111,7 +111,7 @@ def compare_models(
         confidence: level of the intervals.
         margin: the largest difference that is practically nothing; None asks for no equivalence.
         reference: a model to which all others are compared; None compares all pairs.
-        patients: (cases,) labels; the scans of a patient are averaged first. None: a case is a patient.
+        patients: (cases,) labels; the images of a patient are averaged first. None: a case is a patient.
         bounds: lowest and highest value of the metric; no interval of a difference leaves their distance.
         resolution: differences below this are never called better: the measurement does not resolve them.
 

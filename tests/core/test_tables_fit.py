@@ -41,6 +41,10 @@ def test_a_cell_that_only_a_failed_row_lacks_is_not_said_for_all() -> None:
     assert any("0.123" in line and "done" in line for line in lines)
 
 
+def test_a_column_without_a_name_or_a_cell_is_no_trouble() -> None:
+    assert console.table_lines(["", "a"], [["", "1"]]) == ["    a", "    1"]
+
+
 def test_a_narrow_table_stays_as_it_is() -> None:
     assert console.table_lines(["a", "n"], [["x", "1"], ["x", "22"]], right=[1]) == [
         "  a   n", "  x   1", "  x  22",

@@ -258,9 +258,9 @@ class TestNotAsDocumented:
         return findings(open_dataset(slug, path=root))
 
     def test_an_image_without_its_label_in_the_other_tree(self, root: Path) -> None:
-        (root / "derivatives/sub-strokecase0002/ses-0001/sub-strokecase0002_ses-0001_msk.nii.gz").unlink()
-        (only,) = self.told(root)
-        assert only[:2] == ("SB303", "error")
+        name = "derivatives/sub-strokecase0002/ses-0001/sub-strokecase0002_ses-0001_msk.nii.gz"
+        (root / name).unlink()
+        assert self.told(root) == [("SB303", "error", name)]
         assert open_dataset("isles22", path=root).case_ids == ("sub-strokecase0001_ses-0001",)
 
     def test_a_label_without_its_image(self, root: Path) -> None:
@@ -309,7 +309,7 @@ class TestNotAsDocumented:
         write(tmp_path, "segmentations/expert/notes on DUKE.nii.gz", 1)
         told = findings(open_dataset("mama-mia", path=tmp_path))
         assert [(code, file) for code, _, file in told] == [
-            ("SB303", "images"),
+            ("SB303", "segmentations/expert/DUKE_001.nii.gz"),
             ("SB304", "segmentations/expert/DUKE_777.nii.gz"),
             ("SB304", "segmentations/expert/notes on DUKE.nii.gz"),
         ]
@@ -376,11 +376,19 @@ class TestBidsWithoutACard:
         assert dict(dataset.card.regions) == {"grey_matter": (1,), "white_matter": (2,)}
         assert dataset.case_ids == ("sub-01", "sub-02")
 
+    def test_a_tree_that_a_card_reads_is_named(self, tmp_path: Path) -> None:
+        atlas_v2(tmp_path)
+        error = code_of(lambda: open_dataset(tmp_path))
+        assert error.code == "SB302" and "atlas-v2" in error.mend
+
     def test_two_kinds_of_mask_are_not_guessed_between(self, tmp_path: Path) -> None:
-        isles22(tmp_path)
-        write(tmp_path, "derivatives/sub-strokecase0001/ses-0001/sub-strokecase0001_ses-0001_mask.nii.gz", 1)
+        write(tmp_path, "sub-01/anat/sub-01_T1w.nii.gz")
+        for kind in ("brain", "lesion"):
+            write(tmp_path, f"derivatives/sub-01/anat/sub-01_label-{kind}_mask.nii.gz", 1)
+        (tmp_path / "dataset_description.json").write_text("{}")
         error = code_of(lambda: open_dataset(tmp_path))
         assert error.code == "SB302" and "2 kinds of mask" in error.message and "card" in error.mend
+        assert "label-brain" in str(error.found) and "label-lesion" in str(error.found)
 
     @pytest.mark.parametrize(("text", "code"), [("[]", "SB331"), ("{", "SB331"), ("{}", "SB302")])
     def test_a_description_alone_is_refused(self, tmp_path: Path, text: str, code: str) -> None:

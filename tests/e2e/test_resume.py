@@ -5,16 +5,16 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
-import sys
 from pathlib import Path
 
+import preloaded
 import pytest
 
 from segbench.core.hashing import sha256_file
 from segbench.records import read_run
 
 RUN = [
-    sys.executable, "-m", "segbench", "run", "--model", "nnunet-tiny", "--dataset", "phantom-brats",
+    "-m", "segbench", "run", "--model", "nnunet-tiny", "--dataset", "phantom-brats",
     "--protocol", "demo",
     "--set", "budget.samples=8", "--device", "cpu", "--retries", "0", "--no-progress",
 ]  # fmt: skip
@@ -23,8 +23,7 @@ RUN = [
 def run(folder: Path, data: Path, *flags: str, fault: str = "") -> subprocess.CompletedProcess[str]:
     """`segbench run` of one small cell, with a fault injected into the cell's process."""
     environment = {**os.environ, "SEGBENCH_THREADS": "1", "SEGBENCH_FAULT": fault}
-    command = [*RUN, "--data-dir", str(data), "--results", str(folder), *flags]
-    return subprocess.run(command, capture_output=True, text=True, timeout=300, check=False, env=environment)
+    return preloaded.run(*RUN, "--data-dir", str(data), "--results", str(folder), *flags, env=environment)
 
 
 def fingerprint(folder: Path) -> dict[str, str]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,10 +12,11 @@ import torch
 from test_training import batches, build, job, weights
 from torch import nn
 
+import segbench
 from segbench.core.errors import SegbenchError
 from segbench.core.interrupt import Interrupted, StopRequest
 from segbench.engine import precision, predictor
-from segbench.engine.device import nondeterminism_as_error
+from segbench.engine.device import nondeterminism_as_error, prepare_device
 from segbench.engine.losses import SegmentationLoss
 from segbench.engine.memory import is_out_of_memory, oom_as_error
 from segbench.engine.predictor import predict_case
@@ -52,6 +55,58 @@ def test_an_operation_that_bitwise_does_not_allow_is_named_with_the_way_out() ->
     assert caught.value.code == "SB104"
     assert "avg_pool3d_backward_cuda" in caught.value.message
     assert "determinism.level=seeded" in caught.value.mend
+
+
+@pytest.fixture
+def flags() -> Iterator[Callable[[], tuple[bool, ...]]]:
+    """What decides a device's arithmetic: TF32 twice, cuDNN's race, determinism; put back afterwards."""
+    cuda, cudnn = torch.backends.cuda.matmul, torch.backends.cudnn
+
+    def now() -> tuple[bool, ...]:
+        deterministic = torch.are_deterministic_algorithms_enabled()
+        return cuda.allow_tf32, cudnn.allow_tf32, cudnn.benchmark, deterministic
+
+    before = now()
+    yield now
+    cuda.allow_tf32, cudnn.allow_tf32, cudnn.benchmark = before[:3]
+    torch.use_deterministic_algorithms(before[3])
+
+
+def test_all_of_a_protocols_arithmetic_is_put_in_force_whatever_was_before(
+    flags: Callable[[], tuple[bool, ...]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("CUBLAS_WORKSPACE_CONFIG", raising=False)
+    expected = {
+        ("none", True): (True, True, True, False),
+        ("bitwise", False): (False, False, False, True),
+        ("seeded", True): (True, True, False, False),
+        ("none", False): (False, False, True, False),
+    }
+    for (level, tf32), found in expected.items():
+        assert prepare_device(torch.device("cuda"), level=level, tf32=tf32) == level
+        assert flags() == found
+        # cuBLAS reads it once, at the first product, which may be of an earlier level.
+        assert os.environ["CUBLAS_WORKSPACE_CONFIG"] == ":4096:8"
+    assert prepare_device(CPU, level="none", tf32=True) == "bitwise"
+    assert flags() == (True, True, False, True)
+
+
+def test_nobody_else_sets_what_decides_a_devices_arithmetic() -> None:
+    words = ("allow_tf32 =", "cudnn.benchmark =", "use_deterministic_algorithms(", "set_float32_matmul")
+    package = Path(segbench.__file__).parent
+    setting = {
+        path.relative_to(package).as_posix()
+        for path in package.rglob("*.py")
+        if any(word in path.read_text(encoding="utf-8") for word in words)
+    }
+    assert setting == {"engine/device.py"}
+    calling = {
+        path.relative_to(package).as_posix()
+        for path in package.rglob("*.py")
+        if "prepare_device(" in path.read_text(encoding="utf-8")
+    }
+    entries = {"runs/train.py", "runs/results.py", "runs/build.py", "runs/device_check.py"}
+    assert {*entries, "predict/images.py", "profiling/measure.py"} <= calling
 
 
 def test_a_card_without_bf16_says_what_it_does_instead(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -15,7 +15,7 @@ from torch import nn
 
 from segbench.cards import load_protocol
 from segbench.core.errors import SegbenchError
-from segbench.core.interrupt import StopRequest
+from segbench.core.interrupt import Interrupted, StopRequest
 from segbench.engine.losses import SegmentationLoss
 from segbench.engine.ranks import ALONE, Ranks
 from segbench.engine.trainer import TrainingJob, train
@@ -45,6 +45,14 @@ def batches(ranks: Ranks):
             yield _Batch(step, image[mine], labels[mine])
 
     return some
+
+
+def build_dropping() -> nn.Module:
+    """A network that draws in training; every rank draws otherwise."""
+    torch.manual_seed(0)
+    network = nn.Sequential(nn.Conv3d(1, 4, 3, padding=1), nn.Dropout(0.5), nn.Conv3d(4, 2, 1))
+    torch.manual_seed(7 + dist.get_rank())
+    return network
 
 
 def build() -> nn.Module:
@@ -92,11 +100,27 @@ def _one_rank(rank: int, world: int, port: int, folder: str) -> None:
         result = train(job(Path(folder) / name, Ranks(rank, world), losses, overrides, batch_dice))
         weights = {key: value.clone() for key, value in result.network.state_dict().items()}
         found[name] = {"losses": losses, "weights": weights}
+    found["dropout"] = [_dropping(Path(folder) / f"dropout-{stopped}", rank, stopped) for stopped in (0, 1)]
     torch.save(found, Path(folder) / f"rank-{rank}.pt")
     dist.destroy_process_group()
 
 
-def test_two_ranks_give_the_numbers_of_one(tmp_path: Path) -> None:
+def _dropping(folder: Path, rank: int, stopped: int) -> dict[str, torch.Tensor]:
+    """Weights and next draw after a training, or after one that rank 1 stops after its first step."""
+    begun = replace(job(folder, Ranks(rank, 2), [], {}, True), build=build_dropping)
+
+    def stop_now(samples: int, loss: float, rate: float) -> None:
+        begun.stop.number = 15 if rank else None
+
+    if stopped:
+        with pytest.raises(Interrupted):
+            train(replace(begun, on_step=stop_now))
+        begun.stop.number = None
+        torch.manual_seed(99)
+    return {**train(begun).network.state_dict(), "draw": torch.rand(3)}
+
+
+def test_two_ranks_give_the_numbers_of_one_and_resume_with_their_own_random_states(tmp_path: Path) -> None:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -115,6 +139,12 @@ def test_two_ranks_give_the_numbers_of_one(tmp_path: Path) -> None:
             torch.testing.assert_close(first["weights"][key], value, rtol=1e-6, atol=1e-8)
             assert torch.equal(first["weights"][key], second["weights"][key])
         assert len(list((tmp_path / name / "checkpoints").glob("step-*"))) == 1
+
+    whole, resumed = zip(*(found["dropout"] for found in ranks), strict=True)
+    assert not torch.equal(whole[0]["draw"], whole[1]["draw"])
+    for rank in range(2):
+        for key, value in whole[rank].items():
+            assert torch.equal(resumed[rank][key], value), (rank, key)
 
 
 def test_a_batch_smaller_than_the_ranks_is_refused(tmp_path: Path) -> None:

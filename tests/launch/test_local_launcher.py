@@ -43,6 +43,29 @@ def test_a_gpu_is_given_to_one_cell_and_another_shell_passes_it_over() -> None:
     release(both)
 
 
+NVIDIA_SMI = """\
+GPU 0: NVIDIA H200 (UUID: GPU-5c1a2b3d-0000-1111-2222-333344445555)
+GPU 1: NVIDIA A100-SXM4-40GB (UUID: GPU-aaaaaaaa-0000-1111-2222-333344445555)
+  MIG 3g.20gb     Device  0: (UUID: MIG-11111111-0000-1111-2222-333344445555)
+  MIG 3g.20gb     Device  1: (UUID: MIG-22222222-0000-1111-2222-333344445555)
+GPU 2: NVIDIA A100-SXM4-40GB (UUID: GPU-bbbbbbbb-0000-1111-2222-333344445555)
+"""
+
+
+def test_a_gpu_that_is_shared_out_counts_as_its_slices(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    command = tmp_path / "nvidia-smi"
+    command.write_text(f"#!/bin/sh\ncat <<'END'\n{NVIDIA_SMI}END\n")
+    command.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    first, second = (f"MIG-{digit * 8}-0000-1111-2222-333344445555" for digit in "12")
+    assert visible_gpus() == ["0", first, second, "2"]
+    command.write_text("#!/bin/sh\nexit 9\n")
+    assert visible_gpus() == []
+
+
 def test_numbers_of_nvidia_smi_are_told_with_their_order(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     place = take_gpus(["1"], 1)

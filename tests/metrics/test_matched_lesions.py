@@ -15,8 +15,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import ndimage
 
-from segbench.metrics.matched_lesions import evaluate_matched_lesions
-from segbench.metrics.policies import failed_lesion_mm
+from segbench.metrics.lesions.matched import evaluate_matched_lesions
+from segbench.metrics.policies import filled_value
 
 R = {"r": (1,)}
 MEANS = ("lesionwise_dice", "lesionwise_hd95", "lesionwise_nsd")
@@ -75,10 +75,15 @@ def test_empty_sides(large: float | None):
 
 
 def test_a_missing_case_costs_what_the_package_says_on_the_brats_grid():
-    diagonal = math.dist((0, 0, 0), (155, 240, 240))
-    assert failed_lesion_mm("brats2026", diagonal) == failed_lesion_mm("brats2026", math.nan) == 373.0
-    assert failed_lesion_mm("brats2026", 900.5) == 900.0
-    assert failed_lesion_mm("brats", 900.5) == 900.5
+    grid = math.dist((0, 0, 0), (155, 240, 240))
+    for policy, diagonal, cost in (
+        ("brats2026", grid, 373),
+        ("brats2026", math.nan, 373),
+        ("brats2026", 900.5, 900),
+        ("brats", 900.5, 900.5),
+    ):
+        found = filled_value("lesionwise_hd95", "missing", policy=policy, diagonal_mm=diagonal)
+        assert found == cost
 
 
 def literal(truth: np.ndarray, guess: np.ndarray, spacing: tuple[float, ...]) -> dict[str, float]:

@@ -40,7 +40,7 @@ def composition(x, weight, bias, residual, slope):
 @pytest.mark.parametrize("slope", [None, 0, 0.01])
 @pytest.mark.parametrize("added", [False, True])
 def test_without_the_option_it_is_the_composition_number_for_number(slope, added, monkeypatch) -> None:
-    monkeypatch.delenv("SEGBENCH_FUSED_NORM", raising=False)
+    monkeypatch.delenv("SEGBENCH_FAST", raising=False)
     x, weight, bias, residual = leaves(dtype=torch.float32)
     kept = residual if added else None
     found = norm_act(x, weight, bias, residual=kept, slope=slope)
@@ -50,17 +50,17 @@ def test_without_the_option_it_is_the_composition_number_for_number(slope, added
 
 
 def test_with_the_option_a_cpu_computes_the_composition(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("SEGBENCH_FUSED_NORM", "1")
+    monkeypatch.setenv("SEGBENCH_FAST", "fused-norm")
     x, weight, bias, residual = leaves(dtype=torch.float32)
     found = norm_act(x, weight, bias, residual=residual, slope=0.01)
     assert torch.equal(found, composition(x, weight, bias, residual, 0.01))
 
 
 def test_the_option_builds_networks_channels_last_with_the_same_weights(monkeypatch) -> None:
-    monkeypatch.delenv("SEGBENCH_FUSED_NORM", raising=False)
+    monkeypatch.delenv("SEGBENCH_FAST", raising=False)
     torch.manual_seed(0)
     plain = build_network("segmamba-v2-nomamba-tiny", 1, 2).eval()
-    monkeypatch.setenv("SEGBENCH_FUSED_NORM", "1")
+    monkeypatch.setenv("SEGBENCH_FAST", "fused-norm")
     torch.manual_seed(0)
     last = build_network("segmamba-v2-nomamba-tiny", 1, 2).eval()
     for (name, a), (other, b) in zip(plain.state_dict().items(), last.state_dict().items(), strict=True):

@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+
 import pytest
 import torch
 from scan_cases import relative_errors, run_scan, scan_inputs
 
-from segbench.networks import build_network
+from segbench.engine.device import prepare_device
+from segbench.engine.precision import Precision, autocast
+from segbench.networks import build_network, list_networks
 from segbench.networks.blocks import norm_act as norms
+from segbench.networks.blocks.fast import WAYS
 from segbench.networks.scan import chosen_backend, selective_scan
+from segbench.profiling.measure import measure_row
+from segbench.profiling.schema import ProfileRequest
 
 pytestmark = [
     pytest.mark.gpu,
@@ -77,11 +85,12 @@ def test_fused_norms_agree_with_the_composition(dtype: torch.dtype) -> None:
         assert error <= (2e-5 if dtype == torch.float32 else 1e-2)
 
 
-def test_the_option_changes_a_network_by_rounding_only(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("way", WAYS)
+def test_a_fast_way_changes_a_network_by_rounding_only(way: str, monkeypatch: pytest.MonkeyPatch) -> None:
     outputs = []
     x = torch.randn(1, 1, 64, 64, 64, generator=torch.Generator().manual_seed(0)).cuda()
-    for option in ("0", "1"):
-        monkeypatch.setenv("SEGBENCH_FUSED_NORM", option)
+    for option in ("", way):
+        monkeypatch.setenv("SEGBENCH_FAST", option)
         torch.manual_seed(0)
         network = build_network("segmamba-v2-tiny", 1, 2).cuda().eval()
         with torch.no_grad():
@@ -96,3 +105,46 @@ def test_a_network_with_average_pooling_trains_deterministically() -> None:
         network(torch.randn(1, 1, 16, 16, 16, device="cuda")).mean().backward()
     finally:
         torch.use_deterministic_algorithms(False)
+
+
+def test_a_process_that_predicts_first_finds_the_fused_scan() -> None:
+    code = (
+        "import torch; from segbench.engine.predictor import predict_case\n"
+        "from segbench.networks import build_network; from segbench.networks.scan import scans_used\n"
+        "network = build_network('segmamba-v2-tiny', 1, 2).cuda().eval()\n"
+        "with scans_used() as used:\n"
+        "    image, options = torch.zeros(1, 32, 32, 32), {'patch': (32, 32, 32), 'num_outputs': 2}\n"
+        "    predict_case(network, image, device='cuda', **options)\n"
+        "print(*used)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.split() in (["triton"], ["mamba_ssm"])
+
+
+@pytest.mark.parametrize("slug", [name for name in list_networks() if name.endswith("-tiny")])
+@pytest.mark.parametrize("precision", ["fp32", "fp16", "bf16"])
+def test_every_small_network_makes_a_step_at_both_levels(slug: str, precision: Precision) -> None:
+    device = torch.device("cuda")
+    steps = []
+    for level in ("none", "bitwise", "bitwise"):
+        prepare_device(device, level=level, tf32=True)
+        torch.manual_seed(0)
+        network = build_network(slug, 1, 2).to(device).train()
+        x = torch.randn(1, 1, 32, 32, 32, generator=torch.Generator().manual_seed(0)).to(device)
+        with autocast(precision, device)():
+            loss = network(x).float().square().mean()
+        loss.backward()
+        steps.append([p.grad.clone() for p in network.parameters() if p.grad is not None])
+        assert torch.isfinite(loss)
+    prepare_device(device, level="none", tf32=True)
+    assert all(torch.equal(a, b) for a, b in zip(steps[1], steps[2], strict=True))
+
+
+def test_a_profile_on_the_device_has_what_only_a_device_can_tell() -> None:
+    row = measure_row(ProfileRequest(model="segmamba-v2-tiny", mode="train", dtype="bf16", device="cuda",
+                                     input_shape=(1, 1, 32, 32, 32)))  # fmt: skip
+    assert row.scan_backend in {"triton", "mamba_ssm"}
+    assert row.memory is not None and row.memory.allocated_peak_bytes
+    assert row.energy is not None
+    assert (row.energy.joules_per_iteration is None) == (row.energy.reason is not None)
+    assert row.environment["gpu"] == torch.cuda.get_device_name()

@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 from importlib.util import find_spec
 
+import numpy as np
 import pytest
 import torch
 from scan_cases import relative_errors, run_scan, scan_inputs
@@ -115,6 +116,23 @@ def test_views_are_not_copied_and_read_by_their_strides() -> None:
     tensors = [halves[0], delta, A, B, C, D, halves[1], bias]
     found = run_scan(tensors, backend="triton")
     assert max(relative_errors(found, run_scan(tensors, backend="torch"))) < 1e-11
+
+
+def test_offsets_beyond_32_bits() -> None:
+    """A batch entry 2^30 elements after the other; only the few pages that are touched are there."""
+    if GPU:
+        pytest.skip("a device has no memory that is there only when it is touched")
+    far = torch.from_numpy(np.empty(2**31 + 64, dtype=np.float16)).as_strided((3, 5, 2), (2**30, 2, 1))
+    tensors = [t.to(torch.float16) for t in scan_inputs(3, 2, 1, 5)]
+    far.copy_(tensors[0].transpose(1, 2))
+    near, *rest = ScanInputs(*tensors, True)
+    results = []
+    for u in (near, far.transpose(1, 2)):
+        inputs = ScanInputs(u, *rest)
+        assert triton_backend._Launch(inputs).u.data_ptr() == u.data_ptr()  # read where it is
+        y, states = triton_backend.forward(inputs, True)
+        results.append([y, *triton_backend.backward(near, inputs, states)])
+    assert all(torch.equal(a, b) for a, b in zip(*results, strict=True))
 
 
 def test_repeats_to_the_bit() -> None:

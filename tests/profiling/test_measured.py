@@ -5,21 +5,27 @@ from __future__ import annotations
 import subprocess
 import sys
 import time
+from types import ModuleType, SimpleNamespace
 
 import pytest
 import torch
 
+from segbench.core.errors import BackendUnavailable
+from segbench.profiling import measure
 from segbench.profiling.latency import Timing, measure_latency, summarise
-from segbench.profiling.memory import bytes_of, is_out_of_memory, tensor_bytes
+from segbench.profiling.machine import EnergyCounter
+from segbench.profiling.memory import bytes_of, tensor_bytes
 from segbench.profiling.rows import largest_patch
 from segbench.profiling.schema import (
     CostFacts,
+    Dtype,
     ParameterFacts,
     ProfileDocument,
     ProfileRequest,
     ProfileRow,
     parse_shape,
 )
+from segbench.profiling.worker import _failure
 
 CPU = torch.device("cpu")
 
@@ -79,7 +85,7 @@ def test_a_slow_call_is_timed_at_least_once() -> None:
     ],
 )
 def test_out_of_memory_is_known_by_type_and_message(error: Exception, is_memory: bool) -> None:
-    assert is_out_of_memory(error) is is_memory
+    assert (_failure(error)["status"] == "oom") is is_memory
 
 
 def test_bytes() -> None:
@@ -157,3 +163,63 @@ def test_the_document_validates_and_knows_no_other_fields() -> None:
 def test_requests_survive_the_way_to_another_process() -> None:
     request = ProfileRequest(model="nnunet", overrides={"features": (8, 16), "a": 1.5})
     assert ProfileRequest.model_validate(request.model_dump(mode="json")) == request
+
+
+class FakeNvml(ModuleType):
+    """NVML that knows one identity and counts millijoules."""
+
+    class NVMLError(Exception):
+        """As NVML's own."""
+
+    def __init__(self, known: str) -> None:
+        super().__init__("pynvml")
+        self.known, self.level = known, 0
+
+    def nvmlInit(self) -> None:
+        """Nothing."""
+
+    def nvmlDeviceGetHandleByUUID(self, uuid: bytes) -> str:
+        """The identity itself."""
+        if uuid.decode() != self.known:
+            raise self.NVMLError("Not Found")
+        return self.known
+
+    def nvmlDeviceGetTotalEnergyConsumption(self, handle: str) -> int:
+        """2.5 J more each time."""
+        self.level += 2500
+        return self.level
+
+
+@pytest.mark.parametrize(
+    ("known", "joules", "reason"),
+    [
+        ("GPU-abc", 2.5, None),
+        ("MIG-abc", 2.5, None),
+        ("GPU-other", None, "NVML does not know the device abc: Not Found"),
+        (None, None, "NVML cannot be asked: pip install 'segbench[gpu]' (nvidia-ml-py)"),
+    ],
+)
+def test_energy_is_read_or_says_why_not(
+    known: str | None, joules: float | None, reason: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "pynvml", None if known is None else FakeNvml(known))
+    properties = SimpleNamespace(uuid="abc")
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device: properties)
+    counter = EnergyCounter(torch.device("cuda"))
+    counter.start()
+    assert (counter.joules(), counter.reason) == (joules, reason)
+    assert EnergyCounter(CPU).reason == "no energy counter is read on this kind of device"
+
+
+@pytest.mark.parametrize(("dtype", "tf32"), [("fp32", False), ("bf16", True)])
+def test_a_row_of_fp32_is_measured_without_tf32(dtype: Dtype, tf32: bool) -> None:
+    measure._prepared(ProfileRequest(model="nnunet-tiny", dtype=dtype))
+    assert torch.backends.cudnn.allow_tf32 is tf32
+    assert torch.backends.cuda.matmul.allow_tf32 is tf32
+
+
+def test_a_row_in_a_type_that_the_card_has_no_units_for_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation=True: False)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: "Tesla T4")
+    with pytest.raises(BackendUnavailable, match="Tesla T4 has no bf16 units"):
+        measure._prepared(ProfileRequest(model="nnunet-tiny", dtype="bf16", device="cuda"))

@@ -51,13 +51,45 @@ def test_batches_that_change_on_the_way_are_seen(monkeypatch: pytest.MonkeyPatch
     assert not input_path(CPU).ok
 
 
+@pytest.mark.parametrize(("dtype", "limit"), [(torch.float32, 1e-5), (torch.bfloat16, 2e-2)])
+def test_a_scan_that_is_right_agrees_and_one_that_is_wrong_does_not(
+    dtype: torch.dtype, limit: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shape = {"length": 70, "channels": 4}
+    found = device_check.scan_agrees(CPU, dtype, limit, **shape)
+    assert found.ok
+    assert " ms" in found.detail
+    real = device_check.selective_scan
+
+    def wrong(*tensors: torch.Tensor, backend: str, **others: Any) -> torch.Tensor:
+        y = real(*tensors, backend=backend, **others)
+        return y if backend == "torch" else y * 1.1
+
+    monkeypatch.setattr(device_check, "selective_scan", wrong)
+    assert not device_check.scan_agrees(CPU, dtype, limit, **shape).ok
+
+
+def test_a_network_that_bitwise_does_not_allow_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(device_check, "list_networks", lambda: ["nnunet-tiny", "nnunet"])
+    assert device_check.networks_step(CPU).detail == "a step of each of 1 small networks under level bitwise"
+
+    class Refused(torch.nn.Conv3d):
+        def forward(self, input: torch.Tensor) -> torch.Tensor:
+            raise RuntimeError("upsample_trilinear3d_backward does not have a deterministic implementation")
+
+    monkeypatch.setattr(device_check, "build_network", lambda *_: Refused(1, 2, 1))
+    found = device_check.networks_step(CPU)
+    assert not found.ok
+    assert "nnunet-tiny: determinism.level = bitwise: upsample_trilinear3d_backward" in found.detail
+
+
 def test_a_check_that_cannot_run_is_a_finding_not_an_end() -> None:
     if torch.cuda.is_available():
         pytest.skip("here the checks can run")
     found = {each.what: each for each in cuda_findings(torch.device("cuda"))}
     assert not found["build"].ok
     assert found["build"].state == "FAILS"
-    assert len(found) == 12
+    assert len(found) == 16
 
 
 def test_the_exit_status_says_whether_all_of_it_holds(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,9 +10,9 @@ import pytest
 from segbench.cards import load_dataset_card
 from segbench.core.errors import SegbenchError
 from segbench.metrics import evaluate_case, load_profile
+from segbench.metrics.policies import fill
 from segbench.metrics.registry import METRICS
 from segbench.scoring.case import (
-    failed_values,
     on_reference_grid,
     score_case,
     score_failure,
@@ -123,10 +123,11 @@ def test_every_column_of_a_failed_case_is_the_worst_there_is(profile):
 
 def test_lesionwise_failures_cost_at_least_the_challenges_penalty():
     rules = rules_for(None, load_profile("brats2023"), regions={"WT": (1,)})
-    values = failed_values(rules, "missing", 240.0)
+    policy = rules.profile.empty_policy
+    values = fill(rules.columns, "missing", policy=policy, diagonal_mm=240.0)
     assert values["lesionwise_hd95"] == values["legacy_hd95"] == 374.0
     assert values["lesionwise_dice"] == values["legacy_dice"] == 0.0
-    assert failed_values(rules, "missing", 900.0)["lesionwise_hd95"] == 900.0
+    assert fill(rules.columns, "missing", policy=policy, diagonal_mm=900.0)["lesionwise_hd95"] == 900.0
 
 
 @pytest.mark.parametrize("profile", ["brats2023", "brats2026", "aiib2023"])

@@ -269,12 +269,17 @@ def wrapped(root: Path, depth: int = 2) -> Iterator[Path]:
                 yield from wrapped(folder, depth - 1)
 
 
-def missing_references(discovery: Discovery, groups: Iterable[tuple[str, list[CaseFiles]]]) -> None:
+def missing_references(
+    discovery: Discovery,
+    groups: Iterable[tuple[str, list[CaseFiles]]],
+    wanted: Mapping[str, str] | None = None,
+) -> None:
     """Say which cases have no reference: an error beside labelled cases, a mere note where none has one.
 
     Args:
         discovery: Receives the findings.
         groups: (folder, its cases): the unit in which either all or none are expected to be labelled.
+        wanted: The file that a case lacks, where the layout names it.
     """
     for folder, cases in groups:
         without = [files for files in cases if files.references is None]
@@ -287,4 +292,4 @@ def missing_references(discovery: Discovery, groups: Iterable[tuple[str, list[Ca
             continue
         for files in without:
             message = "no reference, though the cases beside it have one"
-            discovery.tell("SB303", message, folder, case=files.case)
+            discovery.tell("SB303", message, (wanted or {}).get(files.case, folder), case=files.case)

@@ -96,22 +96,27 @@ class Tree:
             attempts = []  # folders of any name that hold nothing are folders on the way
         groups: dict[str, list[CaseFiles]] = {}
         refused: set[Path] = set()
+        told: set[str] = set()
         for fields, best in attempts:
-            files = self._case(place, fields, best, refused)
+            files = self._case(place, fields, best, refused, told)
             if files is not None:
                 folder = place / _fixed(next(iter(best.form.images.values())))
                 groups.setdefault(inside(folder, self.discovery.root), []).append(files)
         self.discovery.tell_other_formats(unread)
         known = [fields for fields, _ in attempts]
-        masks = set[str]()
         for folder in {place / _fixed(template) for template in self.labels if _is_flat(template)}:
-            masks |= self.discovery.tell_masks(folder, {fields["case"] for fields in known})
+            told |= self.discovery.tell_masks(folder, {fields["case"] for fields in known})
         missing_references(
             self.discovery,
             [
-                (name, [f for f in files if not f.missing and f.case not in masks])
+                (name, [f for f in files if not f.missing and f.case not in told])
                 for name, files in groups.items()
             ],
+            {
+                fields["case"]: inside(place / best.absent_labels[0], self.discovery.root)
+                for fields, best in attempts
+                if best.absent_labels
+            },
         )
         self._strangers(place, known, unread)
         self._mislaid(place, [files for group in groups.values() for files in group])
@@ -235,7 +240,10 @@ class Tree:
         present = {channel: path for channel, path in images.items() if path is not None}
         return _Attempt(form, present, references, combined, absent_images, absent_labels, tuple(ambiguous))
 
-    def _case(self, place: Path, fields: Fields, best: _Attempt, refused: set[Path]) -> CaseFiles | None:
+    def _case(
+        self, place: Path, fields: Fields, best: _Attempt, refused: set[Path], told: set[str]
+    ) -> CaseFiles | None:
+        """Take a case; places of predictions go to `refused`, cases whose label is not read to `told`."""
         case, discovery = fields["case"], self.discovery
         for files in best.ambiguous:
             discovery.tell_ambiguous(case, files)
@@ -245,6 +253,8 @@ class Tree:
         for name in (*best.absent_images, *best.absent_labels):
             wanted.setdefault((place / name).parent, set()).add(stem_of(Path(name).name))
         unread = discovery.tell_other_formats(wanted)
+        if any((place / name).parent / stem_of(Path(name).name) in unread for name in best.absent_labels):
+            told.add(case)
         for name in needed:
             kind = "image" if name in best.absent_images else "label"
             if (place / name).parent / stem_of(Path(name).name) not in unread:

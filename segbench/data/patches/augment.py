@@ -140,7 +140,7 @@ def _add_noise(x_CDHW: Tensor, std: float, plan: SamplePlan, on_cpu: bool) -> No
     generator = torch.Generator(device=device)
     generator.manual_seed(counter_seed(plan.seed, "noise", plan.step, plan.index))
     noise = torch.empty(x_CDHW.shape, device=device).normal_(0.0, std, generator=generator)
-    x_CDHW += noise.to(x_CDHW.device)
+    x_CDHW += noise.to(x_CDHW.device, non_blocking=True)
 
 
 def _blur(x_DHW: Tensor, sigmas: Sequence[float]) -> None:
@@ -188,7 +188,7 @@ def upsample(x_DHW: Tensor, shape: Sequence[int], order: int) -> Tensor:
     for axis, n in enumerate(shape):
         if x_DHW.shape[axis] != n:
             operator = torch.from_numpy(axis_operator(x_DHW.shape[axis], n, 3).copy())
-            operator = operator.to(x_DHW.device, x_DHW.dtype)
+            operator = operator.to(x_DHW.device, x_DHW.dtype, non_blocking=True)
             moved = torch.movedim(x_DHW, axis, -1) @ operator.T
             x_DHW = torch.movedim(moved, -1, axis)
     return x_DHW.clamp(low, high)

@@ -8,6 +8,7 @@ classes meet.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F  # noqa: N812
@@ -62,7 +63,7 @@ def _labels_on_device(x_DHW: Tensor, matrix: Matrix, size: Sequence[int], outsid
     # One voxel of `outside` all around stands for everything beyond.
     padded = F.pad(x_DHW.to(torch.int32)[None, None], (1,) * 6, value=outside)[0, 0]
     place = _positions(matrix, x_DHW.shape, size, x_DHW.device)
-    limits = torch.tensor([n + 1 for n in x_DHW.shape], device=x_DHW.device, dtype=torch.float32)
+    limits = _numbers([n + 1 for n in x_DHW.shape], x_DHW.device)
     place = torch.minimum((place + 1.0).clamp_min_(0.0), limits)  # voxel -1 of the source is voxel 0 here
     nearest = _take(padded, torch.round(place).long())
     base = torch.minimum(place.floor(), limits - 1.0).clamp_min_(0.0)
@@ -78,8 +79,8 @@ def _majority(labels: Tensor, base_N3: Tensor, weight_N3: Tensor, nearest_N: Ten
     """Class with the largest sum of corner weights at each of N places."""
     corners, shares = [], []
     for corner in range(8):
-        bits = torch.tensor([corner >> 2 & 1, corner >> 1 & 1, corner & 1], device=base_N3.device)
-        corners.append(_take(labels, base_N3 + bits))
+        bits = _numbers([corner >> 2 & 1, corner >> 1 & 1, corner & 1], base_N3.device)
+        corners.append(_take(labels, base_N3 + bits.long()))
         shares.append(torch.where(bits.bool(), weight_N3, 1.0 - weight_N3).prod(dim=1))
     corner_N8, share_N8 = torch.stack(corners, dim=1), torch.stack(shares, dim=1)
     best = torch.zeros_like(share_N8[:, 0])
@@ -111,19 +112,23 @@ def _take(x_DHW: Tensor, index_N3: Tensor) -> Tensor:
     return x_DHW.reshape(-1)[(index_N3[:, 0] * h + index_N3[:, 1]) * w + index_N3[:, 2]]
 
 
+def _numbers(values: Sequence[Any], device: torch.device) -> Tensor:
+    """A few numbers on a device, float32: made there from Python they would make this thread wait for it."""
+    return torch.tensor(values, dtype=torch.float32).to(device, non_blocking=True)
+
+
 def _positions(matrix: Matrix, source: Sequence[int], size: Sequence[int], device: torch.device) -> Tensor:
     """Source positions (N, 3) in voxels, z y x, of every output voxel; 0 is the centre of the first voxel."""
     axes = [torch.arange(n, device=device, dtype=torch.float32) - (n - 1) / 2 for n in size]
     offsets = torch.stack(torch.meshgrid(*axes, indexing="ij"), dim=-1).reshape(-1, 3)
-    turn = torch.tensor(matrix, device=device, dtype=torch.float32)
-    centre = torch.tensor([(n - 1) / 2 for n in source], device=device, dtype=torch.float32)
+    turn, centre = _numbers(matrix, device), _numbers([(n - 1) / 2 for n in source], device)
     return offsets @ turn.T + centre
 
 
 def _grid(matrix: Matrix, source: Sequence[int], size: Sequence[int], device: torch.device) -> Tensor:
     """The same positions as `grid_sample` wants them: (*size, 3) in [-1, 1], x y z."""
     place = _positions(matrix, source, size, device)
-    scale = torch.tensor([2.0 / n for n in source], device=device)
+    scale = _numbers([2.0 / n for n in source], device)
     return ((place + 0.5) * scale - 1.0).flip(-1).reshape(*size, 3)
 
 
@@ -185,7 +190,7 @@ def _bspline(distance: Tensor) -> Tensor:
 
 def _cubic(x_CDHW: Tensor, matrix: Matrix, size: Sequence[int]) -> Tensor:
     """Order 3 with scipy's spline, on the CPU: the published recipes of the first batchgenerators."""
-    from typing import Any, cast
+    from typing import cast
 
     import numpy as np
     from scipy import ndimage

@@ -36,7 +36,7 @@ LESION_RULES: Mapping[str, Mapping[str, float]] = MappingProxyType(
     }
 )
 """What a card or a profile may name as its lesion-wise rules, and the arguments of each: those of 2023 are
-`lesionwise.evaluate_lesions`, those of 2026 `matched_lesions.evaluate_matched_lesions`."""
+`lesionwise.evaluate_lesions`, those of 2026 `lesions.matched.evaluate_matched_lesions`."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -107,7 +107,7 @@ def load_profile(name: str | Path) -> MetricProfile:
         try:
             content = path.read_text(encoding="utf-8")
         except (OSError, UnicodeDecodeError) as error:
-            raise SegbenchError("SB110", f"profile file cannot be read: {error}", path=path) from error
+            raise SegbenchError("SB110", f"profile file is not readable: {error}", path=path) from error
         return _parse(content, path.stem, str(path))
     known = list_profiles()
     if text not in known:

@@ -1,25 +1,26 @@
 """Instance norm, then a sum, then LeakyReLU: one call, so that a GPU can do it in one pass over memory.
 
 Without the option, and on everything but channels-last volumes on CUDA, it is the composition of torch's own
-operations, number for number. With `SEGBENCH_FUSED_NORM=1` networks are built channels-last and the Triton
+operations, number for number. With `SEGBENCH_FAST=fused-norm` networks are built channels-last and the Triton
 kernels of `norm_kernel` take over where they can. Results then differ by rounding: sums of float32 instead of
 what the library does (1e-5 relative in float32; in 16 bits what rounding the output gives).
 """
 
 from __future__ import annotations
 
-import os
 from functools import cache
 from importlib import import_module
 from importlib.util import find_spec
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
-__all__ = ["channels_last_where_wanted", "fused_norm_wanted", "norm_act"]
+from segbench.networks.blocks.fast import fast_ways
+
+__all__ = ["norm_act"]
 
 EPS = 1e-5
 KERNELS = "segbench.networks.blocks.norm_kernel"
@@ -27,20 +28,6 @@ KERNELS = "segbench.networks.blocks.norm_kernel"
 PART, ROWS, COLUMNS = 1024, 32, 64
 """Voxels of a program, and the tile that it holds."""
 _TYPES = (torch.float32, torch.float16, torch.bfloat16)
-
-
-def fused_norm_wanted() -> bool:
-    """Whether the option is set."""
-    return os.environ.get("SEGBENCH_FUSED_NORM", "") not in ("", "0")
-
-
-def channels_last_where_wanted(network: nn.Module) -> nn.Module:
-    """With the option, the network's convolutions channels-last in memory: what they give then is so too."""
-    if fused_norm_wanted():
-        for parameter in network.parameters():
-            if parameter.ndim == 5:
-                parameter.data = parameter.data.to(memory_format=torch.channels_last_3d)
-    return network
 
 
 def norm_act(
@@ -60,7 +47,7 @@ def norm_act(
         residual: Added before the activation; the shape of x.
         slope: Of the activation below 0; 0 is ReLU, None leaves it out.
     """
-    if not torch.compiler.is_compiling() and fused_norm_wanted() and _can_be_fused(x_BCDHW, residual):
+    if not torch.compiler.is_compiling() and x_BCDHW.is_cuda and _can_be_fused(x_BCDHW, residual):
         return fused(x_BCDHW, weight, bias, residual, slope)
     y = functional.instance_norm(x_BCDHW, weight=weight, bias=bias, eps=EPS)
     if residual is not None:
@@ -76,10 +63,11 @@ def _triton_is_there() -> bool:
 
 
 def _can_be_fused(x: Tensor, residual: Tensor | None) -> bool:
-    """Volumes on CUDA, channels-last (the residual too, in the same type), more than a voxel each."""
+    """Wanted, and volumes on CUDA, channels-last (the residual too, of the same type), of several voxels."""
     volumes = [x] if residual is None else [x, residual]
     return (
-        all(v.is_cuda and v.shape == x.shape and v.dtype == x.dtype for v in volumes)
+        "fused-norm" in fast_ways()
+        and all(v.is_cuda and v.shape == x.shape and v.dtype == x.dtype for v in volumes)
         and x.dtype in _TYPES
         and x[0, 0].numel() > 1
         and all(v.is_contiguous(memory_format=torch.channels_last_3d) for v in volumes)

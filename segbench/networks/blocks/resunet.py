@@ -28,6 +28,8 @@ class BasicBlock(nn.Module):
         project: Whether the shortcut is a convolution; without it the widths must agree.
     """
 
+    before_norm = ("conv1", "conv2")
+
     def __init__(
         self,
         in_channels: int,

@@ -177,6 +177,8 @@ def leave_unused_heads(network: nn.Module, heads: str, *, deep_supervision: bool
 class ConvNormAct(nn.Module):
     """Convolution, affine instance norm and, unless switched off, LeakyReLU."""
 
+    before_norm = ("conv",)
+
     def __init__(
         self,
         in_channels: int,

@@ -25,6 +25,8 @@ WARPS = 1
 TILE_CHANNELS, GRADIENT_CHANNELS = 64, 32
 """Channels of a program: two for each thread; one in the gradients' pass, which holds more of them."""
 CARRIED, CARRY_WARPS = 128, 4
+REGISTERS = 168
+"""Of a thread in the gradients' pass: twelve warps a multiprocessor, where the compiler alone takes eight."""
 STRIDE = math.isqrt(CHUNK)
 """Steps between the states that the gradients' pass leaves on its way."""
 PROGRAMS = 2048
@@ -132,13 +134,17 @@ def backward(grad: Tensor, inputs: ScanInputs, states: Tensor) -> tuple[Tensor, 
         tiles = math.ceil(run.u.shape[2] / GRADIENT_CHANNELS)
         g_B, g_C = (run.rate.new_empty((tiles, *run.B.shape)) for _ in range(2))
         programs = min(PROGRAMS, run.lines * tiles)
-        size = (programs, STRIDE, run.constants["N"], GRADIENT_CHANNELS)
-        marks, trail = run.rate.new_empty(size), run.rate.new_empty(size)
-        steps = run.rate.new_empty((programs, CHUNK, GRADIENT_CHANNELS))
+        scratch = run.rate.new_empty(
+            (programs, CHUNK // STRIDE + STRIDE, run.constants["N"], GRADIENT_CHANNELS)
+        )
+        rows = run.rate.new_empty((programs, CHUNK, 6, GRADIENT_CHANNELS))
         constants = {**run.constants, **run.gate, **run.direct, "D": GRADIENT_CHANNELS, "S": STRIDE}
+        if run.rate.dtype != torch.float64:
+            constants["maxnreg"] = REGISTERS
         kernel.gradients[(programs,)](
-            outer, run.u, run.delta, run.bias, run.rate, run.B, run.C, run.D, run.z, states, incoming,
-            marks, trail, steps, g_u, g_delta, g_z, g_A, g_B, g_C, g_D, g_bias,
+            outer, run.u, run.delta, run.bias, run.rate.t().contiguous(), run.B, run.C, run.D, run.z,
+            states, incoming,
+            scratch, rows, g_u, g_delta, g_z, g_A, g_B, g_C, g_D, g_bias,
             *run.sizes, run.lines, tiles,
             *_strides(outer), *_strides(run.u), *_strides(run.delta), *_strides(run.z), **constants,
         )  # fmt: skip

@@ -1,22 +1,22 @@
-"""The selective scan on a CUDA device, in Triton: a thread owns channels, with all their states in registers.
+"""The selective scan on a CUDA device, in Triton: tiles of (states, channels) that walk through the steps.
 
-A program is one warp that walks the steps of one chunk for D adjacent channels. Its tiles are (N, D) with the
-states first: that lays all states of a channel into one thread, so the recurrence and the sums over states
-need no exchange between threads, and every row of tokens is read by adjacent threads. (In `gradients`, which
-sums over channels too, Triton lays four states of four channels into a thread, and threads do exchange sums.)
-Sequences are cut into
-chunks of T steps that run in parallel: end states of all chunks from a zero state; the states carried from
-chunk to chunk; the output from the right start states. Backward the same with adjoints, then one pass that
-walks each chunk once more: forwards, leaving the state of every S-th step, then backwards by S steps at a
-time, whose states it makes again.
+A program is one warp that walks the steps of one chunk for D adjacent channels, with all their states in its
+registers: no products are scanned, and every row of tokens is read by adjacent threads. Sequences are cut
+into chunks of T steps that run in parallel: end states of all chunks from a zero state; the states carried
+from chunk to chunk; the output from the right start states. Backward the same with adjoints, then
+`gradients`, which goes over each chunk five times: step sizes and gates of R steps at once; a walk that
+leaves the state before every S-th step; then, S steps at a time from the end, a walk that leaves every state
+and the walk back; at last what is left to do for each token, R steps at once.
 
 Gradients of B and C are sums over channels: a program sums its own channels and writes one partial sum per
 tile, and the tiles are added in a fixed order; nothing is added atomically, so results repeat to the bit.
 
-Legend: b batch, l steps, d channels, n states; T, S, D, N are sizes (powers of two). Tensors of tokens are
-(b, l, d) with adjacent channels, states (b, chunks, n, d), A is (n, d). Scratch of a program in `gradients`:
-marks (T / S, N, D), trail (S, N, D), steps (T, D); a barrier stands between writing and reading, and before
-writing again, since threads may read other parts than they wrote.
+Legend: b batch, l steps, d channels, n states; T, S, R, D, N are sizes (powers of two). Tensors of tokens are
+(b, l, d) with adjacent channels, states (b, chunks, n, d), A is (n, d), in `gradients` (d, n). Scratch of a
+program in `gradients`: states (T / S marks, then a trail of S; D, N) and rows (T, 6, D) of each step: step
+size, the same times u, gradient before the gate, and three sums over states. There states lie adjacent:
+Triton then gives a thread 4 states of 4 channels, the cheapest shape for sums over both. A barrier stands
+between writing and reading, and before writing again: threads may read other parts than they wrote.
 """
 
 # Triton reads no annotations: arguments that end in _ptr are pointers, capitals are compile-time constants.
@@ -211,112 +211,134 @@ def outputs(
 
 
 @triton.jit
-def _leave_marks(
-    h, rate, bias, u_row, delta_row, B_row, marks_ptr, steps_ptr, own, d, n, count, channels, states, u_t,
-    delta_t, SOFTPLUS: tl.constexpr, KIND: tl.constexpr, S: tl.constexpr, D: tl.constexpr, N: tl.constexpr,
-):  # fmt: skip
-    """Walk a chunk from its start state: the state before every S-th step, and all step sizes, to scratch."""
-    tl.debug_barrier()
-    for t in range(count):
-        if t % S == 0:
-            tl.store(marks_ptr + t // S * N * D + own, h)
-        dt, _ = _step(delta_row + t * delta_t, bias, d, channels, SOFTPLUS, KIND)
-        tl.store(steps_ptr + t * D, dt)
-        u = _row(u_row + t * u_t, d, channels, KIND)
-        B = _column(B_row + t * states, n, states, KIND)
-        h = tl.exp2(dt[None, :] * rate) * h + (dt * u)[None, :] * B[:, None]
+def _rows(ptr, batch_stride, step_stride, batch, first, steps, d, count, channels, KIND: tl.constexpr):
+    """A tile (steps, D) of tokens, 0 beyond the chunk's end and for channels that do not exist."""
+    inside = (steps < count)[:, None] & (d < channels)[None, :]
+    places = (first + steps)[:, None] * step_stride + d[None, :]
+    return tl.load(ptr + batch * batch_stride + places, mask=inside, other=0.0).to(KIND)
 
 
 @triton.jit
-def _leave_trail(
-    rate, u_row, B_row, marks_ptr, trail_ptr, steps_ptr, own, d, n, begin, stop, channels, states, u_t,
-    KIND: tl.constexpr, S: tl.constexpr, D: tl.constexpr, N: tl.constexpr,
+def _leave_rows(
+    grad, z, raw, u, steps, lane, rows_ptr,
+    SOFTPLUS: tl.constexpr, GATE: tl.constexpr, KIND: tl.constexpr, D: tl.constexpr,
 ):  # fmt: skip
-    """The state before each of the steps from a mark on, to scratch."""
-    tl.debug_barrier()
-    h = tl.load(marks_ptr + begin // S * N * D + own)
-    for t in range(begin, stop):
-        tl.store(trail_ptr + (t - begin) * N * D + own, h)
-        dt = tl.load(steps_ptr + t * D)
-        u = _row(u_row + t * u_t, d, channels, KIND)
-        B = _column(B_row + t * states, n, states, KIND)
-        h = tl.exp2(dt[None, :] * rate) * h + (dt * u)[None, :] * B[:, None]
-    tl.debug_barrier()
+    """Step size, step size times u, and the gradient before the gate, of a few steps, to scratch."""
+    dt = _softplus(raw, KIND) if SOFTPLUS else raw
+    place = steps[:, None] * (6 * D) + lane[None, :]
+    tl.store(rows_ptr + place, dt)
+    tl.store(rows_ptr + D + place, dt * u)
+    tl.store(rows_ptr + 2 * D + place, grad * z * _sigmoid(z) if GATE else grad)
 
 
 @triton.jit
 def gradients(
     grad_ptr, u_ptr, delta_ptr, bias_ptr, A_ptr, B_ptr, C_ptr, D_ptr, z_ptr, starts_ptr, incoming_ptr,
-    marks_ptr, trail_ptr, steps_ptr,
+    states_ptr, rows_ptr,
     g_u_ptr, g_delta_ptr, g_z_ptr, g_A_ptr, g_B_ptr, g_C_ptr, g_D_ptr, g_bias_ptr,
     length, channels, states, chunks, lines, tiles, grad_b, grad_t, u_b, u_t, delta_b, delta_t, z_b, z_t,
     SOFTPLUS: tl.constexpr, BIAS: tl.constexpr, DIRECT: tl.constexpr, GATE: tl.constexpr, KIND: tl.constexpr,
     T: tl.constexpr, S: tl.constexpr, D: tl.constexpr, N: tl.constexpr,
 ):  # fmt: skip
     """All gradients of every chunk; a program takes one (chunk, tile of channels) after the other."""
+    R: tl.constexpr = S // 2
     program = tl.program_id(0).to(tl.int64)
     lane, n = tl.arange(0, D), tl.arange(0, N)
-    own = n[:, None] * D + lane[None, :]
-    marks_ptr += program * (T // S) * N * D
-    trail_ptr += program * S * N * D
-    steps_ptr += program * T * D + lane
+    own = n[:, None] + lane[None, :] * N
+    marks_ptr = states_ptr + program * (T // S + S) * N * D
+    trail_ptr = marks_ptr + T // S * N * D
+    rows_ptr += program * T * 6 * D
     for item in range(program, lines * tiles, tl.num_programs(0)):
         line, tile = item // tiles, item % tiles
         batch, first = line // chunks, line % chunks * T
-        count = tl.minimum(T, length - first)
+        count = tl.minimum(T, length - first).to(tl.int32)  # steps inside a chunk count in 32 bits
         d = (tile * D + lane).to(tl.int32)
-        rate = _tile(A_ptr, d, n, channels, states)
         bias = _bias(bias_ptr, d, channels, BIAS, KIND)
-        direct = _bias(D_ptr, d, channels, DIRECT, KIND)
-        u_row, delta_row = u_ptr + batch * u_b + first * u_t, delta_ptr + batch * delta_b + first * delta_t
-        grad_row, z_row = grad_ptr + batch * grad_b + first * grad_t, z_ptr + batch * z_b + first * z_t
         token = batch * length + first
         B_row, C_row = B_ptr + token * states, C_ptr + token * states
-        start = _tile(starts_ptr + line * states * channels, d, n, channels, states)
-        _leave_marks(
-            start, rate, bias, u_row, delta_row, B_row, marks_ptr, steps_ptr, own, d, n, count,
-            channels, states, u_t, delta_t, SOFTPLUS, KIND, S, D, N,
-        )  # fmt: skip
+        partial = (tile * (lines // chunks) * length + token) * states + n
+        blocks = tl.cdiv(count, S)
+        tl.debug_barrier()
+        tl.store(marks_ptr + own, _tile(starts_ptr + line * states * channels, d, n, channels, states))
+        tl.store(trail_ptr + own, _tile(incoming_ptr + line * states * channels, d, n, channels, states))
+        for block in range(tl.cdiv(count, R)):
+            steps = block * R + tl.arange(0, R)
+            u = _rows(u_ptr, u_b, u_t, batch, first, steps, d, count, channels, KIND)
+            raw = _rows(delta_ptr, delta_b, delta_t, batch, first, steps, d, count, channels, KIND)
+            outer = _rows(grad_ptr, grad_b, grad_t, batch, first, steps, d, count, channels, KIND)
+            z = _rows(z_ptr, z_b, z_t, batch, first, steps, d, count, channels, KIND) if GATE else outer
+            _leave_rows(outer, z, raw + bias[None, :], u, steps, lane, rows_ptr, SOFTPLUS, GATE, KIND, D)
+        tl.debug_barrier()
+        real = (n < states)[:, None] & (d < channels)[None, :]
+        rate = tl.load(A_ptr + n[:, None] + d[None, :] * states, mask=real, other=0.0)
+        h = tl.load(marks_ptr + own)
+        flowing = tl.load(trail_ptr + own)
+        for block in range(blocks - 1):
+            for t in range(block * S, block * S + S):
+                row = rows_ptr + t * 6 * D + lane
+                dt, dt_u = tl.load(row), tl.load(row + D)
+                B = _column(B_row + t * states, n, states, KIND)
+                h = tl.exp2(dt[None, :] * rate) * h + dt_u[None, :] * B[:, None]
+            tl.store(marks_ptr + (block + 1) * N * D + own, h)
         # g_t = C_t gy_t + exp(dt_{t+1} A) g_{t+1}; `flowing` is the second part, which comes in at the end.
-        flowing = _tile(incoming_ptr + line * states * channels, d, n, channels, states)
-        g_A, g_D, g_bias = tl.zeros((N, D), KIND), tl.zeros((D,), KIND), tl.zeros((D,), KIND)
-        for back in range(tl.cdiv(count, S)):
-            begin = (tl.cdiv(count, S) - 1 - back) * S
+        g_A = tl.zeros((N, D), KIND)
+        for back in range(blocks):
+            begin = (blocks - 1 - back) * S
             stop = tl.minimum(begin + S, count)
-            _leave_trail(
-                rate, u_row, B_row, marks_ptr, trail_ptr, steps_ptr, own, d, n, begin, stop, channels, states,
-                u_t, KIND, S, D, N,
-            )  # fmt: skip
+            tl.debug_barrier()
+            h = tl.load(marks_ptr + begin // S * N * D + own)
+            for t in range(begin, stop):
+                tl.store(trail_ptr + (t - begin) * N * D + own, h)
+                row = rows_ptr + t * 6 * D + lane
+                dt, dt_u = tl.load(row), tl.load(row + D)
+                B = _column(B_row + t * states, n, states, KIND)
+                h = tl.exp2(dt[None, :] * rate) * h + dt_u[None, :] * B[:, None]
+            tl.debug_barrier()
             for ahead in range(stop - begin):
                 t = stop - 1 - ahead
-                before, dt = tl.load(trail_ptr + (t - begin) * N * D + own), tl.load(steps_ptr + t * D)
-                u = _row(u_row + t * u_t, d, channels, KIND)
-                B, C = (
-                    _column(B_row + t * states, n, states, KIND),
-                    _column(C_row + t * states, n, states, KIND),
-                )
-                outer, grad, z, gate = _gated(grad_row + t * grad_t, z_row + t * z_t, d, channels, GATE, KIND)
+                before = tl.load(trail_ptr + (t - begin) * N * D + own)
+                row = rows_ptr + t * 6 * D + lane
+                dt, dt_u, grad = tl.load(row), tl.load(row + D), tl.load(row + 2 * D)
+                B = _column(B_row + t * states, n, states, KIND)
+                C = _column(C_row + t * states, n, states, KIND)
                 decay = tl.exp2(dt[None, :] * rate)
-                h = decay * before + (dt * u)[None, :] * B[:, None]
+                before = decay * before
+                h = before + dt_u[None, :] * B[:, None]
                 g = grad[None, :] * C[:, None] + flowing
-                partial = ((tile * (lines // chunks) + batch) * length + first + t) * states + n
-                tl.store(g_B_ptr + partial, tl.sum(g * (dt * u)[None, :], 1), mask=n < states)
-                tl.store(g_C_ptr + partial, tl.sum(h * grad[None, :], 1), mask=n < states)
-                g_dtu = tl.sum(g * B[:, None], 0)
                 flowing = g * decay
-                q = flowing * before
+                q = g * before
                 g_A += q * dt[None, :]
-                g_dt = tl.sum(q * rate, 0) * 0.6931471805599453 + u * g_dtu  # `rate` is A log2(e)
-                if SOFTPLUS:
-                    g_dt = g_dt * _sigmoid(_row(delta_row + t * delta_t, d, channels, KIND) + bias)
-                target = (token + t) * channels + d
-                tl.store(g_u_ptr + target, g_dtu * dt + grad * direct, mask=d < channels)
-                tl.store(g_delta_ptr + target, g_dt, mask=d < channels)
+                tl.store(row + 4 * D, tl.sum(q * rate, 0))
+                tl.store(row + 3 * D, tl.sum(g * B[:, None], 0))
+                tl.store(g_B_ptr + partial + t * states, tl.sum(g * dt_u[None, :], 1), mask=n < states)
+                tl.store(g_C_ptr + partial + t * states, tl.sum(h * grad[None, :], 1), mask=n < states)
                 if GATE:
-                    g_z = outer * (tl.sum(h * C[:, None], 0) + u * direct) * gate * (1.0 + z * (1.0 - gate))
-                    tl.store(g_z_ptr + target, g_z, mask=d < channels)
-                g_D += grad * u
-                g_bias += g_dt
+                    tl.store(row + 5 * D, tl.sum(h * C[:, None], 0))
         _put_tile(g_A_ptr + line * states * channels, g_A, d, n, channels, states)
-        tl.store(g_D_ptr + line * channels + d, g_D, mask=d < channels)
-        tl.store(g_bias_ptr + line * channels + d, g_bias, mask=d < channels)
+        direct = _bias(D_ptr, d, channels, DIRECT, KIND)
+        g_D, g_bias = tl.zeros((R, D), KIND), tl.zeros((R, D), KIND)
+        tl.debug_barrier()
+        for block in range(tl.cdiv(count, R)):
+            steps = block * R + tl.arange(0, R)
+            place = steps[:, None] * (6 * D) + lane[None, :]
+            inside = (steps < count)[:, None] & (d < channels)[None, :]
+            u = _rows(u_ptr, u_b, u_t, batch, first, steps, d, count, channels, KIND)
+            dt, grad = tl.load(rows_ptr + place), tl.load(rows_ptr + 2 * D + place)
+            g_dtu, g_dt = tl.load(rows_ptr + 3 * D + place), tl.load(rows_ptr + 4 * D + place)
+            g_dt = g_dt * 0.6931471805599453 + u * g_dtu  # `rate` is A log2(e)
+            if SOFTPLUS:
+                raw = _rows(delta_ptr, delta_b, delta_t, batch, first, steps, d, count, channels, KIND)
+                g_dt = g_dt * _sigmoid(raw + bias[None, :])
+            here = (token + steps)[:, None] * channels + d[None, :]
+            tl.store(g_u_ptr + here, g_dtu * dt + grad * direct[None, :], mask=inside)
+            tl.store(g_delta_ptr + here, g_dt, mask=inside)
+            if GATE:
+                outer = _rows(grad_ptr, grad_b, grad_t, batch, first, steps, d, count, channels, KIND)
+                z = _rows(z_ptr, z_b, z_t, batch, first, steps, d, count, channels, KIND)
+                gate = _sigmoid(z)
+                y = tl.load(rows_ptr + 5 * D + place) + u * direct[None, :]
+                tl.store(g_z_ptr + here, outer * y * gate * (1.0 + z * (1.0 - gate)), mask=inside)
+            g_D += tl.where(inside, grad * u, 0.0)
+            g_bias += tl.where(inside, g_dt, 0.0)
+        tl.store(g_D_ptr + line * channels + d, tl.sum(g_D, 0), mask=d < channels)
+        tl.store(g_bias_ptr + line * channels + d, tl.sum(g_bias, 0), mask=d < channels)

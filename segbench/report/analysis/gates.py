@@ -84,7 +84,7 @@ def _compared(name: str, bound: float, metrics: Sequence[Metric]) -> Metric:
             mend=f"add it with --metrics {name}",
         )
     if known[name].higher_is_better is None:
-        raise SegbenchError("SB104", f"a gate on {name} cannot be: it has no better direction")
+        raise SegbenchError("SB104", f"a gate on {name} is not valid: the metric has no better direction")
     if not np.isfinite(bound):
         raise SegbenchError("SB104", f"the gate on {name} is not a number", found=bound)
     return known[name]

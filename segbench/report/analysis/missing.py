@@ -5,13 +5,12 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 
 import numpy as np
 import numpy.typing as npt
 
-from segbench.metrics.policies import FAILED, POLICIES, STATUSES, failed_lesion_mm, may_be_undefined
+from segbench.metrics.policies import FAILED, POLICIES, STATUSES, filled_value, may_be_undefined
 from segbench.metrics.registry import METRICS
 
 FloatArray = npt.NDArray[np.float64]
@@ -46,15 +45,10 @@ def worst_values(metric: str, diagonal: FloatArray, empty_policy: str | None) ->
     info = METRICS.get(metric)
     if info is None or info.worst is None:
         return None
-    if info.worst != "diagonal":
-        worst = failed_lesion_mm(empty_policy, math.nan) if info.unit == "mm" else float(info.worst)
-        return np.full(diagonal.shape, worst)
-    if empty_policy is not None and empty_policy in POLICIES:
-        penalty = POLICIES[empty_policy]["failed"]
-        if np.isinf(penalty.distance):
-            return np.full(diagonal.shape, penalty.distance)
-        return np.maximum(penalty.distance, diagonal)  # NaN stays NaN
-    return diagonal.copy()
+    policy = empty_policy if empty_policy is not None and empty_policy in POLICIES else "worst"
+    return np.array(
+        [filled_value(metric, "missing", policy=policy, diagonal_mm=each) for each in diagonal.tolist()]
+    )
 
 
 def fill(

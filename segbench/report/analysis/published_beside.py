@@ -35,7 +35,7 @@ GRADES: Mapping[Grade, str] = {
 }
 """What a grade means, in words."""
 
-# Slugs that name different releases or copies of one collection of scans
+# Slugs that name different releases or copies of one collection of images
 FAMILIES: Mapping[str, str] = {
     r"brats(20\d\d)?(-gli)?|msd-brain-tumour": "brats-glioma",
     r"btcv|synapse": "btcv",
@@ -168,7 +168,7 @@ class PublishedRow(NamedTuple):
 
 
 def family(dataset: str) -> str:
-    """The collection of scans a slug belongs to, such as brats-glioma for brats2021 and brats2023-gli."""
+    """The collection of images a slug belongs to, such as brats-glioma for brats2021 and brats2023-gli."""
     for pattern, name in FAMILIES.items():
         if re.fullmatch(pattern, dataset):
             return name

@@ -283,8 +283,9 @@ def _score_notes(analysis: Analysis, columns: Sequence[Column], rows: Sequence[R
         f"{block.name + ': ' if len(blocks) > 1 else ''}n = {block.count}" for block in blocks.values()
     )
     notes = [counts] if counts else []
-    if any(cell.mark for cell in cells):
-        notes.append("bold: best, underlined: second")
+    words = {"best": "bold: best", "second": "underlined: second"}
+    marks = [text for mark, text in words.items() if any(cell.mark == mark for cell in cells)]
+    notes += [", ".join(marks)] if marks else []
     notes += star_notes(analysis, columns, cells)
     if analysis.options.cells == "mean-sd":
         notes.append(f"standard deviation over seeds; over {columns[0].unit} where there is one seed")

@@ -16,7 +16,7 @@ from segbench.report.analysis.analysis import Analysis
 from segbench.report.analysis.columns import Column
 from segbench.report.analysis.findings import SEVERITY_WORDS, Finding
 from segbench.report.analysis.numbers import format_number, format_p
-from segbench.report.analysis.published_beside import GRADES, beside_sentence, published_beside
+from segbench.report.analysis.published_beside import GRADES, beside_sentence
 from segbench.report.analysis.sentences import WEIGHTS, difference_words, headline
 from segbench.report.write.tables import STARS, ScoreCell, floor_notes, score_cell, star_notes
 
@@ -244,7 +244,7 @@ def _number(analysis: Analysis, column: Column, value: float) -> str:
 
 def _published(result: CompareResult) -> list[str]:
     """Published numbers beside ours: a grade and a difference, no verdict."""
-    published = published_beside(result.analysis)
+    published = result.published
     if not published:
         return []
     title = f"published: {'; '.join(f'{grade}: {words}' for grade, words in GRADES.items())}"
