@@ -26,8 +26,8 @@ import numpy as np
 from scipy.special import ndtr
 
 from segbench.core.errors import SegbenchError
+from segbench.published.claims import LEVEL, OPEN, SUPPORTED, Side, judge
 from segbench.report import analyse
-from segbench.report.analysis.claims import LEVEL, OPEN, SUPPORTED, Side, judge
 from segbench.report.analysis.options import make_options
 from segbench.stats import two_level_test
 

@@ -19,7 +19,7 @@ TOLERANCE = 2e-3
 def main() -> int:
     begin = time.process_time()
     from segbench.core.errors import SegbenchError
-    from segbench.networks import list_networks, network_facts
+    from segbench.networks import list_networks, network_card
     from segbench.profiling import ProfileRequest
     from segbench.profiling.measure import static_row
 
@@ -35,7 +35,8 @@ def main() -> int:
         assert row.params is not None
         assert row.cost is not None
         counted += 1
-        facts = network_facts(slug)
+        facts = network_card(slug).fidelity
+        assert facts is not None
         taken = time.process_time() - start
         print(f"{slug:28}{row.params.total:12,}{row.cost.gmacs:10.1f} GMAC {taken:6.2f} CPU-s")
         if facts.parameters is not None and facts.parameters != row.params.total:

@@ -2,7 +2,7 @@
 
 import sys
 
-from segbench.report.analysis.claims import Side, judge
+from segbench.published.claims import Side, judge
 
 for name, changes in {
     "as printed": {},

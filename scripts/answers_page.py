@@ -216,9 +216,7 @@ def _order(columns: Columns) -> list[str]:
         (board, analysis, column) for board, analysis, column in columns if column.ranks is not None
     ]
     models = list(
-        dict.fromkeys(
-            _name(analysis, label) for _, analysis, column in with_ranks for label in column.compared
-        )
+        dict.fromkeys(_name(analysis, label) for _, analysis, column in with_ranks for label in column.order)
     )
     rows = [
         [model, *(_rank(analysis, column, model) for _, analysis, column in with_ranks)] for model in models
@@ -266,7 +264,7 @@ def _name(analysis: Analysis, label: str) -> str:
 
 
 def _rank(analysis: Analysis, column: Column, model: str) -> str:
-    names = [_name(analysis, label) for label in column.compared]
+    names = [_name(analysis, label) for label in column.order]
     if column.ranks is None or model not in names:
         return DASH
     place = names.index(model)
@@ -308,7 +306,7 @@ def _scores(columns: Columns) -> list[str]:
 
 
 def _seeds(column: Column) -> str:
-    counts = sorted({len(column.means[label].per_seed) for label in column.compared or column.means})
+    counts = sorted({len(column.means[label].per_seed) for label in column.order or column.means})
     return f"{DASH.join(map(str, dict.fromkeys((counts[0], counts[-1]))))} seeds"
 
 

@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from board import Board, Files, Question, machine_words, pipe_table, recipe_words, split_words
 
 from segbench.report import Analysis, ReportResult, build_report
-from segbench.report.analysis.columns import Column, turned
+from segbench.report.analysis.columns import Column
 from segbench.report.analysis.findings import SEVERITY_WORDS
 from segbench.report.analysis.sentences import answers, pair_answer, rank_sentence
 from segbench.report.write.details import seed_tables
 from segbench.report.write.markdown import pipes
 from segbench.report.write.tables import Table, score_tables
+from segbench.stats import Comparison
 
 TABLES = ("paper.tex", "references.bib")
 """Files of the report that are kept beside its CSV tables."""
@@ -119,6 +121,24 @@ def asked_pairs(question: Question, analysis: Analysis, *, primary: bool = False
         for pair in column.comparisons
         if {slugs[pair.a], slugs[pair.b]} == {question.first, question.second}
     ]
+
+
+def turned(pair: Comparison) -> Comparison:
+    """The same comparison told of the other model: b against a."""
+    swapped = {"better": "worse", "worse": "better"}
+    return replace(
+        pair,
+        a=pair.b,
+        b=pair.a,
+        difference=-pair.difference,
+        low=-pair.high,
+        high=-pair.low,
+        verdict=swapped.get(pair.verdict, pair.verdict),
+        seeds_a=pair.seeds_b,
+        seeds_b=pair.seeds_a,
+        shift=-pair.shift,
+        wins=1.0 - pair.wins,
+    )
 
 
 def _question(question: Question, analysis: Analysis) -> str:

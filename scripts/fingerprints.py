@@ -15,7 +15,13 @@ from segbench.cards import find_card_folder
 from segbench.core.atomic import atomic_write_json
 from segbench.core.console import emit, fail
 from segbench.core.errors import ExitCode, SegbenchError
-from segbench.networks.fingerprint import FILE, check_fingerprint, read_fingerprint, take_fingerprint
+from segbench.networks.fingerprint import (
+    FILE,
+    check_fingerprint,
+    fingerprint_lines,
+    read_fingerprint,
+    take_fingerprint,
+)
 from segbench.networks.registry import list_networks, network_card
 
 
@@ -72,14 +78,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
             if chosen.write:
                 emit(str(write_fingerprint(slug, force=chosen.force, verified_against=verified)))
                 continue
-            result = check_fingerprint(slug)
+            found = check_fingerprint(slug)
         except SegbenchError as error:
             fail(error)
             code = code or error.exit_code
             continue
-        for line in result.lines:
+        for line in fingerprint_lines(slug, found):
             emit(line)
-        code = code or (0 if result.ok else ExitCode.GATE)
+        code = code or (ExitCode.GATE if found else 0)
     return int(code)
 
 

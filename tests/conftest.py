@@ -21,6 +21,7 @@ hypothesis.settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "same"))
 
 # One thread a process: results do not depend on it, and the suite runs beside others on two cores.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # and those that ask for more do not wait by spinning
 
 
 def _refuse_other_machines(event: str, arguments: tuple[object, ...]) -> None:

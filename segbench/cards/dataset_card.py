@@ -7,7 +7,6 @@ key and evaluation from it, so the stand-in can never drift from what it stands 
 from __future__ import annotations
 
 import re
-import tomllib
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, cast
@@ -24,10 +23,8 @@ from pydantic.functional_validators import ModelWrapValidatorHandler
 from pydantic_core import InitErrorDetails, PydanticCustomError
 
 from segbench.cards.dataset_faults import faults_between, pattern_groups
-from segbench.cards.fault_lines import fault_lines
-from segbench.cards.layout import Layout, Section, Template
-from segbench.core.errors import SegbenchError
-from segbench.core.foreign import parse_toml
+from segbench.cards.layout import Layout, Template, with_templates
+from segbench.cards.section import Section, checked, read_table
 
 SLUG = r"[a-z0-9][a-z0-9.-]{0,63}"
 REGION_NAME = r"[A-Za-z][A-Za-z0-9_]{0,31}"
@@ -233,8 +230,9 @@ class DatasetCard(Section):
     def _all_at_once(cls, data: Any, handler: ModelWrapValidatorHandler[DatasetCard]) -> DatasetCard:
         """Faults between tables are reported beside the faults inside them, not after they are mended."""
         raw: object = data.model_dump() if isinstance(data, DatasetCard) else data
+        raw = with_templates(cast("Mapping[str, Any]", raw)) if isinstance(raw, Mapping) else raw
         between = list(faults_between(raw))
-        data = with_named_patients(data)
+        data = with_named_patients(raw)
         card: DatasetCard | None = None
         details: list[InitErrorDetails] = []
         try:
@@ -321,25 +319,11 @@ def parse_dataset_card(
         else:
             model = load_like(like).model_dump(mode="python", exclude_unset=True)
             merged.update({key: model[key] for key in INHERITED if key in model})
-    try:
-        card = DatasetCard.model_validate(merged)
-    except ValidationError as error:
-        faults += fault_lines(error)
-        card = None
-    if faults or card is None:
-        where = "dataset card" if path is None else Path(path).as_posix()
-        count = f"{len(faults)} fault{'' if len(faults) == 1 else 's'}"
-        raise SegbenchError("SB110", f"{where} has {count}", path=path, found=len(faults), details=faults)
-    return card
+    return checked(DatasetCard, merged, what="dataset card", path=path, faults=faults)
 
 
 def read_dataset_card(
     path: Path | str, *, load_like: Callable[[str], DatasetCard] | None = None
 ) -> DatasetCard:
     """The card in a file. Raises SB110 as `parse_dataset_card`, also when the file is no TOML."""
-    path = Path(path)
-    try:
-        document = parse_toml(path.read_text(encoding="utf-8"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise SegbenchError("SB110", f"{path.as_posix()} is no TOML: {error}", path=path) from error
-    return parse_dataset_card(document, path=path, load_like=load_like)
+    return parse_dataset_card(read_table(path), path=path, load_like=load_like)

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
-from typing import Any, cast
+from typing import Any
 
-from segbench.cards.layout import template_fields
+from segbench.cards.layout import FREE_FIELDS, template_fields
+from segbench.cards.section import as_list, as_table
 
 Where = tuple[str | int, ...]
 Fault = tuple[Where, object, str]
@@ -20,45 +21,45 @@ Table = Mapping[str, Any]
 
 def faults_between(document: object) -> Iterator[Fault]:
     """All faults between the tables of an unchecked document."""
-    raw = _as_table(document)
-    labels = _table(raw, "labels")
+    raw = as_table(document)
+    labels = as_table(raw.get("labels"))
     values = {int(key) for key in labels if key.isdecimal()}
-    evaluation, regions = _table(raw, "evaluation"), _table(raw, "regions")
+    evaluation, regions = as_table(raw.get("evaluation")), as_table(raw.get("regions"))
     ignored = evaluation.get("ignore_label")
     foreground = values - {0} - ({ignored} if isinstance(ignored, int) else set())
     if 0 not in values:
         yield ("labels",), sorted(values), "label 0 must be declared: it is the background"
     for name, members in regions.items():
-        unknown = sorted({m for m in _as_list(members) if isinstance(m, int)} - foreground)
+        unknown = sorted({m for m in as_list(members) if isinstance(m, int)} - foreground)
         if unknown:
             known = ", ".join(map(str, sorted(foreground)))
             yield ("regions", name), unknown, f"a region is a union of declared foreground labels ({known})"
     if isinstance(ignored, int) and ignored not in values:
         yield ("evaluation", "ignore_label"), ignored, "must be a declared label"
     yield from _faults_of_evaluation(evaluation, set(regions))
-    yield from _faults_of_channels(_table(raw, "channels"))
+    yield from _faults_of_channels(as_table(raw.get("channels")))
     yield from _faults_of_layout(raw, values)
     yield from _faults_of_availability(raw)
 
 
 def _faults_of_evaluation(evaluation: Table, regions: set[str]) -> Iterator[Fault]:
     for key, allowed in (("nsd_tolerance_mm", regions | {"default"}), ("size_bins_ml", regions)):
-        for name in _table(evaluation, key):
+        for name in as_table(evaluation.get(key)):
             if name not in allowed:
                 yield ("evaluation", key, name), name, f"allowed: {', '.join(sorted(allowed))}"
-    unknown = sorted(set(map(str, _as_list(evaluation.get("mean_regions")))) - regions)
+    unknown = sorted(set(map(str, as_list(evaluation.get("mean_regions")))) - regions)
     if unknown:
         yield ("evaluation", "mean_regions"), unknown, f"allowed: {', '.join(sorted(regions))}"
-    if _table(evaluation, "margin") and not evaluation.get("margin_source"):
+    if as_table(evaluation.get("margin")) and not evaluation.get("margin_source"):
         yield ("evaluation", "margin"), "a margin without source", "say where it comes from in margin_source"
-    for name, bounds in _table(evaluation, "size_bins_ml").items():
-        listed = [bound for bound in _as_list(bounds) if isinstance(bound, int | float)]
+    for name, bounds in as_table(evaluation.get("size_bins_ml")).items():
+        listed = [bound for bound in as_list(bounds) if isinstance(bound, int | float)]
         if listed != sorted(set(listed)):
             yield ("evaluation", "size_bins_ml", name), bounds, "bounds must ascend"
 
 
 def _faults_of_channels(channels: Table) -> Iterator[Fault]:
-    order, rules = _as_list(channels.get("order")), _as_list(channels.get("normalisation"))
+    order, rules = as_list(channels.get("order")), as_list(channels.get("normalisation"))
     if len(set(map(str, order))) != len(order):
         yield ("channels", "order"), order, "each channel once"
     if order and len(rules) > 1 and len(rules) != len(order):
@@ -66,49 +67,63 @@ def _faults_of_channels(channels: Table) -> Iterator[Fault]:
 
 
 def pattern_groups(layout: Table) -> set[str]:
-    """The named groups of a layout's patterns; `case` is always one."""
-    groups = {"case"}
-    for key in ("case_pattern", "folder_pattern"):
-        try:
-            groups |= set(re.compile(str(layout.get(key) or "")).groupindex)
-        except re.error:
-            continue
-    return groups
+    """The named groups of a layout's pattern; `case` is always one."""
+    try:
+        return {"case", *re.compile(str(layout.get("case_pattern") or "")).groupindex}
+    except re.error:
+        return {"case"}
 
 
 def _faults_of_layout(raw: Table, values: set[int]) -> Iterator[Fault]:
-    layout = _table(raw, "layout")
-    channels = set(map(str, _as_list(_table(raw, "channels").get("order"))))
+    layout = as_table(raw.get("layout"))
+    channels = set(map(str, as_list(as_table(raw.get("channels")).get("order"))))
     groups = pattern_groups(layout)
-    for index, form in enumerate(_as_list(layout.get("form"))):
-        for where, found, message in _faults_of_form(_as_table(form), channels, groups, values):
+    if (layout.get("adapter") == "tree") != bool(layout.get("form")):
+        message = "a tree has at least one form, and only a tree has forms"
+        yield ("layout", "form"), layout.get("form"), message
+    pattern = str(layout.get("case_pattern") or "(?P<case>)")
+    if layout.get("adapter") == "tree" and not (pattern.startswith("(?P<case>") and pattern.endswith(")")):
+        message = "the group case spans the pattern; what stands around an id belongs into the templates"
+        yield ("layout", "case_pattern"), pattern, message
+    for index, form in enumerate(as_list(layout.get("form"))):
+        for where, found, message in _faults_of_form(as_table(form), channels, groups, values):
             yield ("layout", "form", index, *where), found, message
-    group = _table(raw, "patient").get("group")
+    group = as_table(raw.get("patient")).get("group")
     if isinstance(group, str) and group != "case" and group not in groups:
         yield ("patient", "group"), group, f"allowed: a group of case_pattern ({', '.join(sorted(groups))})"
 
 
 def _faults_of_form(form: Table, channels: set[str], groups: set[str], values: set[int]) -> Iterator[Fault]:
+    known = groups | set(FREE_FIELDS)
     for where, template in _templates_of(form):
         try:
-            unknown = template_fields(template) - groups
+            fields = template_fields(template)
         except ValueError as error:
             yield where, template, str(error)
             continue
-        if unknown:
-            yield where, template, f"placeholders are the groups {', '.join(sorted(groups))}"
+        if fields - known:
+            yield where, template, f"placeholders are {', '.join(sorted(known))}; {_SHORT_FORMS}"
+        elif where[0] == "images" and not fields & {"case", "subject"}:
+            yield where, template, "the template of an image must name {case}, or {subject}"
     images = form.get("images")
-    named = set(_as_table(images))
+    named = set(as_table(images))
     if named and channels and named != channels:
         message = f"must name each channel of [channels] order ({', '.join(sorted(channels))})"
         yield ("images",), sorted(named), message
     if isinstance(images, str) and len(channels) > 1:
-        yield ("images",), images, "several channels need { channel = folder }"
-    for value in _table(form, "structures"):
+        yield (
+            ("images",),
+            images,
+            "several channels need {channel} in the template, or { channel = template }",
+        )
+    for value in as_table(form.get("structures")):
         if not value.isdecimal() or int(value) not in values - {0}:
             yield ("structures", value), value, "a structure is named by a declared foreground label value"
     if form.get("labels") and form.get("structures"):
         yield (), "labels and structures", "either a label map or masks"
+
+
+_SHORT_FORMS = "{channel} stands in one template of images, {structure} in one of structures"
 
 
 def _templates_of(form: Table) -> Iterator[tuple[Where, str]]:
@@ -116,30 +131,15 @@ def _templates_of(form: Table) -> Iterator[tuple[Where, str]]:
     for key, value in form.items():
         if key != "name" and isinstance(value, str):
             yield (key,), value
-        for inner, template in _as_table(value).items():
+        for inner, template in as_table(value).items():
             if isinstance(template, str):
                 yield (key, inner), template
 
 
 def _faults_of_availability(raw: Table) -> Iterator[Fault]:
-    availability = _table(raw, "availability")
+    availability = as_table(raw.get("availability"))
     kind = availability.get("kind")
     if availability.get("download") and kind != "public":
         yield ("availability", "download"), kind, 'only for kind = "public"'
     if (kind == "phantom") != (raw.get("phantom") is not None):
         yield ("phantom",), kind, 'a [phantom] table goes with availability kind "phantom", and only with it'
-
-
-def _table(raw: Table, key: str) -> Table:
-    return _as_table(raw.get(key))
-
-
-def _as_table(value: object) -> Table:
-    """The mapping with its keys as text, or an empty one."""
-    if not isinstance(value, Mapping):
-        return {}
-    return {str(key): item for key, item in cast("Mapping[object, Any]", value).items()}
-
-
-def _as_list(value: object) -> list[Any]:
-    return list(cast("list[Any] | tuple[Any, ...]", value)) if isinstance(value, list | tuple) else []

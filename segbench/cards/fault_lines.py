@@ -9,8 +9,6 @@ from pydantic import ValidationError
 __all__ = ["fault_lines"]
 
 KNOWN = {"Field required": "this key is required", "Extra inputs are not permitted": "no such key"}
-LAYOUT_TAGS = ("case-folder", "paired-folders", "msd", "nnunet")
-"""Tags of the union of layouts: pydantic's names, not keys of the file."""
 
 
 def fault_lines(error: ValidationError) -> list[str]:
@@ -29,9 +27,8 @@ def _found(kind: str, value: object) -> str:
 
 
 def _key_path(where: Sequence[str | int]) -> str:
-    parts = [p for i, p in enumerate(where) if not (i == 1 and where[0] == "layout" and p in LAYOUT_TAGS)]
     text = ""
-    for part in parts:
+    for part in where:
         text += f"[{part}]" if isinstance(part, int) else f".{part}" if text else str(part)
     return text.replace(".[key]", "") or "(card)"
 

@@ -1,25 +1,30 @@
-"""How the files of a dataset lie on disk: one model per adapter, the `[layout]` table of a dataset card.
+"""How the files of a dataset lie on disk: the `[layout]` table of a dataset card.
 
-A template such as `{case}-t1c.nii.gz` is filled with the named groups of `case_pattern`. An ending `.nii.gz`
+A template such as `{case}/{case}-t1c.nii.gz` is relative to the dataset's root. `{case}` and the other named
+groups of `case_pattern` stand for what they match, `{subject}` and `{session}` for any name where the pattern
+has no such group; without `{case}` the id is their values, joined by `_`. `{channel}` in `images` is filled
+with the name of each channel, `{structure}` in `structures` with the name of each label. An ending `.nii.gz`
 in a template also accepts `.nii` (and the reverse): archives of the same data are handed on both ways.
 """
 
+from __future__ import annotations
+
 import re
 import string
+from collections.abc import Mapping
 from pathlib import PurePosixPath
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal, cast
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, Field
+
+from segbench.cards.section import Section, as_list, as_table
 
 SAFE_CASE = r".{1,128}"
 """Any name; what may be a case id is the business of `core.names.is_safe_case` alone."""
+ANY_CASE = f"(?P<case>{SAFE_CASE})"
 PSEUDO_LABELS = "semi|pseudo"
-
-
-class Section(BaseModel):
-    """A table of a card: frozen, and a key that nobody knows is a fault."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
+FREE_FIELDS = ("subject", "session")
+"""Fields that a template may name though the case pattern has no such group."""
 
 
 def _pattern(text: str) -> str:
@@ -49,8 +54,8 @@ Template = Annotated[str, AfterValidator(_relative)]
 FormName = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]{0,63}$")]
 
 
-class CaseFolderForm(Section):
-    """One way in which the folder of a case is laid out.
+class Form(Section):
+    """One way in which the files of a case lie under the root: a template for each.
 
     Either `labels` names one label map, or `structures` one mask per label value (nonzero = inside, painted
     in the order of the card, later wins); `combined` is then a label map that is only compared with them.
@@ -65,64 +70,85 @@ class CaseFolderForm(Section):
     """The masks overlap by their nature, as airways run in lungs: SB326 is a note then, no warning."""
 
 
-class PairedFoldersForm(Section):
-    """A folder of images beside a folder of labels.
+class Layout(Section):
+    """How a dataset lies: by templates (`tree`), or as its `dataset.json` says (`msd`, `nnunet`).
 
-    `images` is the folder of the only channel, or {channel: folder}. The stem of an image's name is matched
-    with `case_pattern`; `label_name` makes the stem of its label from the groups. The two folders may be one.
+    MSD's dataset.json lists the files, several channels in one 4D file; nnU-Net v2 names them
+    `imagesTr/{case}_{XXXX}{ending}` and `labelsTr/{case}{ending}`.
     """
 
-    name: FormName
-    images: Template | dict[str, Template]
-    labels: Template | None = None
-    label_name: Template = "{case}"
-
-
-class _Layout(Section):
+    adapter: Literal["tree", "msd", "nnunet"]
+    case_pattern: CasePattern = ANY_CASE
+    """Matches whole case ids; its groups are fields of the templates, and one of them may be the patient."""
     pseudo_labels: Pattern = PSEUDO_LABELS
     """Folders (root, its parent, folders on the way to the files) whose name matches hold no reference."""
-
-
-class CaseFolderLayout(_Layout):
-    """One folder per case, at most two folders below the root.
-
-    With `folder_pattern` several cases share a folder (ACDC: the frames of a patient): folders match
-    `folder_pattern`, cases are then found by matching `case_pattern` with the names of the image files.
-    """
-
-    adapter: Literal["case-folder"]
-    case_pattern: CasePattern
-    folder_pattern: Pattern | None = None
-    form: tuple[CaseFolderForm, ...] = Field(min_length=1)
-
-
-class PairedFoldersLayout(_Layout):
-    """Images in one folder, labels in another, same names or names told apart by templates."""
-
-    adapter: Literal["paired-folders"]
-    case_pattern: CasePattern = f"(?P<case>{SAFE_CASE})"
-    form: tuple[PairedFoldersForm, ...] = Field(min_length=1)
-
-
-class MsdLayout(_Layout):
-    """Medical Segmentation Decathlon: `dataset.json` lists the files; several channels are one 4D file."""
-
-    adapter: Literal["msd"]
-    case_pattern: CasePattern = f"(?P<case>{SAFE_CASE})"
-
-
-class NnunetLayout(_Layout):
-    """nnU-Net v2 raw: `imagesTr/{case}_{XXXX}{ending}`, `labelsTr/{case}{ending}`, `dataset.json`."""
-
-    adapter: Literal["nnunet"]
-    case_pattern: CasePattern = f"(?P<case>{SAFE_CASE})"
-
-
-Layout = Annotated[
-    CaseFolderLayout | PairedFoldersLayout | MsdLayout | NnunetLayout, Field(discriminator="adapter")
-]
+    form: tuple[Form, ...] = ()
+    """Of a tree, at least one; the first that fits a case is used."""
 
 
 def template_fields(template: str) -> frozenset[str]:
     """The placeholders of a template: {"case"} of `"{case}-t1c.nii.gz"`. ValueError on a stray brace."""
     return frozenset(field for _, field, _, _ in string.Formatter().parse(template) if field is not None)
+
+
+def with_templates(document: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The document of a card with one template for each channel and structure, whatever was written short.
+
+    The two older adapters are short forms too: `case-folder`, whose templates are relative to the folder of a
+    case, and `paired-folders`, which names a folder of images and one of labels. What is malformed stays as
+    it is, for the fields to say.
+    """
+    layout = document.get("layout")
+    if not isinstance(layout, Mapping):
+        return document
+    given = dict(cast("Mapping[str, Any]", layout))
+    forms, older = given.get("form"), given.get("adapter")
+    if not isinstance(forms, list | tuple):
+        return document
+    if older in ("case-folder", "paired-folders"):
+        given["adapter"] = "tree"
+    inner = "{subject}" if older == "case-folder" and given.pop("folder_pattern", None) else "{case}"
+    order = [str(name) for name in as_list(as_table(document.get("channels")).get("order"))]
+    ignored = ("0", str(as_table(document.get("evaluation")).get("ignore_label")))
+    labels = {v: str(n) for v, n in as_table(document.get("labels")).items() if v not in ignored}
+    given["form"] = [
+        _written_out(_older(dict(form), str(older), inner), order, labels)
+        if isinstance(form, Mapping)
+        else form
+        for form in cast("list[Any]", forms)
+    ]
+    return {**document, "layout": given}
+
+
+def _older(form: dict[str, Any], adapter: str, folder: str) -> dict[str, Any]:
+    """The form of an older adapter with templates relative to the root."""
+    if adapter == "case-folder":
+        return {key: _below(folder, value) if key in _FILES else value for key, value in form.items()}
+    if adapter == "paired-folders":
+        label = form.pop("label_name", "{case}")
+        for key, name in (("images", "{case}"), ("labels", label)):
+            if key in form:
+                form[key] = _below(form[key], name)
+    return form
+
+
+_FILES = ("images", "labels", "structures", "combined")
+
+
+def _below(folder: Any, name: Any) -> Any:
+    """`folder/name`, where either may be a table of them."""
+    if isinstance(folder, Mapping):
+        return {key: _below(each, name) for key, each in cast("Mapping[Any, Any]", folder).items()}
+    if isinstance(name, Mapping):
+        return {key: _below(folder, each) for key, each in cast("Mapping[Any, Any]", name).items()}
+    both = isinstance(folder, str) and isinstance(name, str)
+    return f"{folder}/{name}".removeprefix("./") if both else name
+
+
+def _written_out(form: dict[str, Any], order: list[str], labels: dict[str, str]) -> dict[str, Any]:
+    images, structures = form.get("images"), form.get("structures")
+    if isinstance(images, str) and ("{channel}" in images or len(order) == 1):
+        form["images"] = {name: images.replace("{channel}", name) for name in order}
+    if isinstance(structures, str) and "{structure}" in structures:
+        form["structures"] = {v: structures.replace("{structure}", name) for v, name in labels.items()}
+    return form

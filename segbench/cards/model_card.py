@@ -8,26 +8,20 @@ a card only.
 
 from __future__ import annotations
 
-import tomllib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, cast
 
 from pydantic import (
     AfterValidator,
-    BaseModel,
     BeforeValidator,
-    ConfigDict,
     Field,
     StringConstraints,
-    ValidationError,
     model_validator,
 )
 
 from segbench.cards.bibtex import parse_bibtex
-from segbench.cards.fault_lines import fault_lines
-from segbench.core.errors import SegbenchError
-from segbench.core.foreign import parse_toml
+from segbench.cards.section import Section, checked, read_table
 
 __all__ = [
     "Fidelity",
@@ -39,9 +33,6 @@ __all__ = [
     "parse_model_card",
     "read_model_card",
 ]
-
-CARD_BYTES = 1_000_000
-"""A card larger than this is refused before it is parsed."""
 
 
 def _plain(value: object) -> object:
@@ -68,11 +59,7 @@ Positive = Annotated[int, Field(gt=0)]
 DottedName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*$")]
 
 
-class _Card(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class ModelInput(_Card):
+class ModelInput(Section):
     """Sizes the network takes: each spatial length a multiple of `divisor`, at least `minimum`."""
 
     divisor: Positive
@@ -89,7 +76,7 @@ class ModelInput(_Card):
         return self
 
 
-class Paper(_Card):
+class Paper(Section):
     """Where the network was published."""
 
     title: Line
@@ -99,7 +86,7 @@ class Paper(_Card):
     """DOI or arXiv identifier; empty where none is known."""
 
 
-class Source(_Card):
+class Source(Section):
     """Where its authors' code lives, and under which licence."""
 
     code: Line
@@ -110,7 +97,7 @@ class Source(_Card):
     """Licence of the authors' code; "none" where the repository carries no licence file."""
 
 
-class Fidelity(_Card):
+class Fidelity(Section):
     """What the implementation reproduces, how far, and by which numbers that can be checked."""
 
     reproduces: Line
@@ -129,7 +116,7 @@ class Fidelity(_Card):
     """Entries of the authors' state_dict, aliases included."""
 
 
-class PublishedRecipe(_Card):
+class PublishedRecipe(Section):
     """What the authors trained with. A field left out is not known."""
 
     source: Line
@@ -159,7 +146,7 @@ class PublishedRecipe(_Card):
     notes: tuple[Line, ...] = ()
 
 
-class ModelCard(_Card):
+class ModelCard(Section):
     """One model as its card describes it: identity, implementation, sizes, sources, fidelity, limits."""
 
     schema_version: Literal[1] = 1
@@ -230,13 +217,7 @@ def parse_model_card(content: Mapping[str, Any], *, path: Path | str | None = No
     Raises:
         SegbenchError: SB110 with every fault at once, one line each: key path, what is wrong, what was found.
     """
-    try:
-        return ModelCard.model_validate(content)
-    except ValidationError as error:
-        details = fault_lines(error)
-        count = f"{len(details)} fault{'s' if len(details) != 1 else ''}"
-        name = path or content.get("slug", "the model card")
-        raise SegbenchError("SB110", f"{name} has {count}", path=path, details=details) from None
+    return checked(ModelCard, content, what=str(content.get("slug", "the model card")), path=path)
 
 
 def read_model_card(path: Path | str) -> ModelCard:
@@ -245,15 +226,4 @@ def read_model_card(path: Path | str) -> ModelCard:
     Raises:
         SegbenchError: SB110 where the file cannot be read, is too large, is not TOML, or breaks the schema.
     """
-    path = Path(path)
-    try:
-        raw = path.read_bytes()
-    except OSError as error:
-        raise SegbenchError("SB110", f"{path} cannot be read: {error.strerror or error}", path=path) from None
-    if len(raw) > CARD_BYTES:
-        raise SegbenchError("SB110", f"{path} is larger than {CARD_BYTES:,} bytes", path=path, found=len(raw))
-    try:
-        content = parse_toml(raw.decode("utf-8"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise SegbenchError("SB110", f"{path} is not valid TOML: {error}", path=path) from None
-    return parse_model_card(content, path=path)
+    return parse_model_card(read_table(path), path=path)

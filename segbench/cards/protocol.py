@@ -12,9 +12,10 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, cast
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import Field, ValidationError, field_validator, model_validator
 
 from segbench.cards.fault_lines import fault_lines
+from segbench.cards.section import Section, checked, read_table
 from segbench.core.errors import SegbenchError, nearest_names, unknown_name
 from segbench.core.foreign import parse_toml
 from segbench.core.hashing import digest_json
@@ -30,11 +31,7 @@ Switch = Annotated[bool, Field(strict=True)]
 Triple = tuple[Positive, Positive, Positive]
 
 
-class _Section(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
-
-
-class DataSection(_Section):
+class DataSection(Section):
     """What the scans are turned into before a patch is drawn."""
 
     spacing: Literal["card", "median", "native"] | tuple[PositiveNumber, PositiveNumber, PositiveNumber] = (
@@ -45,11 +42,14 @@ class DataSection(_Section):
     cache_dtype: Literal["float16", "float32"] = "float16"
 
 
-class PatchSection(_Section):
+class PatchSection(Section):
     """What the network sees at once."""
 
     size: Triple
     """Voxels z, y, x. A dataset card's `[geometry] patch` lowers it, for every model alike."""
+    card_up_to: Count = 0
+    """Above 0: the card's patch is taken in place of `size`, at most this many voxels an axis. What a run
+    used stands in its `size`."""
     divisible_by: Literal["model"] | Positive = "model"
     """Lengths must be multiples of this; "model": of the divisor of every model's card."""
 
@@ -59,7 +59,7 @@ class PatchSection(_Section):
         return (value, value, value) if isinstance(value, int) and not isinstance(value, bool) else value
 
 
-class SamplingSection(_Section):
+class SamplingSection(Section):
     """Which patches are drawn."""
 
     batch_size: Positive = 2
@@ -68,7 +68,7 @@ class SamplingSection(_Section):
     order: Literal["permutation", "uniform"] = "permutation"
 
 
-class AugmentSection(_Section):
+class AugmentSection(Section):
     """Random transforms of the training patches."""
 
     name: Literal["none", "mirror-brightness", "nnunet"] = "nnunet"
@@ -77,14 +77,14 @@ class AugmentSection(_Section):
     overrides: dict[str, float | tuple[float, float]] = Field(default_factory=dict)
 
 
-class BudgetSection(_Section):
+class BudgetSection(Section):
     """How much is trained, in samples seen: steps and epochs follow from it."""
 
     samples: Positive
     warmup_samples: Count = 0
 
 
-class OptimiserSection(_Section):
+class OptimiserSection(Section):
     """The update rule."""
 
     name: Literal["sgd", "adamw"] = "sgd"
@@ -101,7 +101,7 @@ class OptimiserSection(_Section):
         return self
 
 
-class ScheduleSection(_Section):
+class ScheduleSection(Section):
     """Learning rate over the fraction of samples seen."""
 
     name: Literal["poly", "cosine", "constant"] = "poly"
@@ -110,7 +110,7 @@ class ScheduleSection(_Section):
     warmup_fraction: Share = 0.0
 
 
-class LossSection(_Section):
+class LossSection(Section):
     """The training objective."""
 
     terms: dict[Literal["ce", "dice"], NonNegative] = Field(default_factory=lambda: {"ce": 1.0, "dice": 1.0})
@@ -127,7 +127,7 @@ class LossSection(_Section):
         return terms
 
 
-class TrainSection(_Section):
+class TrainSection(Section):
     """Numerics of the training loop."""
 
     precision: Literal["bf16", "fp16", "fp32"] = "bf16"
@@ -140,7 +140,7 @@ class TrainSection(_Section):
     """Recompute the activations of each block in the backward pass: less memory, the same gradients."""
 
 
-class ValidationSection(_Section):
+class ValidationSection(Section):
     """Whole validation cases; never the test split."""
 
     every_samples: Count = 0
@@ -149,7 +149,7 @@ class ValidationSection(_Section):
     selection: Literal["last", "ema", "best_validation"] = "last"
 
 
-class InferenceSection(_Section):
+class InferenceSection(Section):
     """How a whole case is predicted."""
 
     overlap: ShareBelowOne = 0.5
@@ -160,13 +160,13 @@ class InferenceSection(_Section):
     ensemble: Literal["none", "folds", "seeds"] = "none"
 
 
-class DeterminismSection(_Section):
+class DeterminismSection(Section):
     """The promise about repeated runs; on a CPU it is always bitwise."""
 
     level: Literal["bitwise", "seeded", "none"] = "none"
 
 
-class SplitSection(_Section):
+class SplitSection(Section):
     """Which cases train, validate and test."""
 
     name: str = "card"
@@ -175,19 +175,19 @@ class SplitSection(_Section):
     """Only the first N cases of each part in split-hash order; 0: all."""
 
 
-class MetricsSection(_Section):
+class MetricsSection(Section):
     """How predictions are scored."""
 
     profile: str = "honest"
 
 
-class SeedsSection(_Section):
+class SeedsSection(Section):
     """Seeds used when the command names none."""
 
     default: Annotated[tuple[Count, ...], Field(min_length=1)] = (0,)
 
 
-class NotesSection(_Section):
+class NotesSection(Section):
     """Printed verbatim in every report."""
 
     purpose: str = ""
@@ -195,14 +195,14 @@ class NotesSection(_Section):
     leakage: tuple[str, ...] = ()
 
 
-class FamilySection(_Section):
+class FamilySection(Section):
     """What differs for one family of models, as written in the protocol."""
 
     optimiser: OptimiserSection | None = None
     schedule: ScheduleSection | None = None
 
 
-class Protocol(_Section):
+class Protocol(Section):
     """One protocol, resolved and whole."""
 
     schema_version: Literal[1] = 1
@@ -260,6 +260,8 @@ class Protocol(_Section):
             del content["train"]["checkpointing"]
         if self.augment.mirror_axes == "card":
             del content["augment"]["mirror_axes"]
+        if not self.patch.card_up_to:
+            del content["patch"]["card_up_to"]
         return content
 
     def digest(self) -> str:
@@ -287,28 +289,13 @@ def load_protocol(name: str | Path, overrides: Mapping[str, object] | None = Non
     Raises:
         SegbenchError: SB101 unknown name or field, SB104 value that cannot be, SB110 invalid file.
     """
-    text = str(name)
-    if text.endswith(".toml"):
-        path = Path(text)
-        if not path.is_file():
-            raise SegbenchError("SB110", "protocol file does not exist", path=path)
-        source, content = path.read_text(encoding="utf-8"), path
-    else:
+    path = Path(name)
+    if not str(name).endswith(".toml"):
         known = list_protocols()
-        if text not in known:
-            raise unknown_name("protocol", text, known, listing="segbench list protocols")
-        resource = files("segbench").joinpath("protocols", f"{text}.toml")
-        source, content = resource.read_text(encoding="utf-8"), Path(str(resource))
-    try:
-        table = parse_toml(source)
-    except tomllib.TOMLDecodeError as error:
-        raise SegbenchError("SB110", f"not valid TOML: {error}", path=content) from error
-    try:
-        protocol = Protocol.model_validate(table)
-    except ValidationError as error:
-        raise SegbenchError(
-            "SB110", f"protocol has {error.error_count()} faults", path=content, details=fault_lines(error)
-        ) from error
+        if str(name) not in known:
+            raise unknown_name("protocol", str(name), known, listing="segbench list protocols")
+        path = Path(str(files("segbench").joinpath("protocols", f"{name}.toml")))
+    protocol = checked(Protocol, read_table(path), what="protocol", path=path)
     return with_overrides(protocol, overrides or {})
 
 
@@ -383,6 +370,8 @@ def _set(content: dict[str, Any], key: str, value: object) -> None:
         hint = f"did you mean {' or '.join(near)}?" if near else "see segbench show protocol:NAME"
         raise SegbenchError("SB101", f"no protocol field called '{key}'", found=key, mend=hint)
     at[parts[-1]] = value
+    if parts == ["patch", "size"]:
+        at["card_up_to"] = 0  # what was set by hand holds, whatever the card says
     # What a family has of its own gives way too: what was set by hand holds for every model.
     for own in cast("dict[str, Any]", content["family"]).values():
         section = own.get(parts[0])

@@ -16,7 +16,8 @@ def check(
     channels: Annotated[int, typer.Option(min=1, help="Input channels.")] = 1,
     classes: Annotated[int, typer.Option(min=1, help="Output channels.")] = 2,
     patch: Annotated[
-        str | None, typer.Option(metavar="DxHxW", help="Size of the patch. Default: the card's smallest.")
+        str | None,
+        typer.Option(metavar="DxHxW", help="Size of the patch. Default: the card's smallest, at least 8."),
     ] = None,
 ) -> int:
     """Build a network and send one patch through it, forward and backward, on the CPU.

@@ -12,7 +12,7 @@ from segbench.cli.options import option
 from segbench.core.errors import SegbenchError
 
 if TYPE_CHECKING:
-    from segbench.report.analysis.claims import Claim
+    from segbench.published.claims import Claim
 
 NUMBERS = "A claim in numbers"
 _FILE = "Table of published numbers: a TOML as in results/published."
@@ -50,7 +50,7 @@ def claim(
 
     Example: segbench claim --a 91.37 --b 91.32 --n 250
     """  # fmt: skip
-    from segbench.report.analysis.claims import CANNOT_KNOW, claims_of, contradictions
+    from segbench.published.claims import CANNOT_KNOW, claims_of, contradictions
 
     given = {"--a": a, "--b": b, "--n": n}
     if (file is None) == all(value is None for value in given.values()):
@@ -58,7 +58,7 @@ def claim(
     refused: list[str] = []
     clashes: list[str] = []
     if file is not None:
-        from segbench.report.analysis.published import load_published, load_table
+        from segbench.published.tables import load_published, load_table
 
         table = load_table(file)
         claims, refused = claims_of(table)
@@ -95,7 +95,7 @@ def _by_hand(
     """
     from segbench.core.errors import unknown_name
     from segbench.metrics.registry import METRICS
-    from segbench.report.analysis.claims import Side, judge
+    from segbench.published.claims import Side, judge
     from segbench.stats import StatsError
 
     if metric not in METRICS:
@@ -125,7 +125,7 @@ def claim_lines(claims: list[Claim], refused: list[str], clashes: list[str]) -> 
     """Claims by column of the table, what was assumed, what contradicts, and what cannot be known."""
     import textwrap
 
-    from segbench.report.analysis.claims import CANNOT_KNOW, VERDICTS, chance_words, printed
+    from segbench.published.claims import CANNOT_KNOW, VERDICTS, chance_words, printed
 
     lines: list[str] = []
     place = None

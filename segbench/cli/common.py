@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import functools
 import inspect
 import os
@@ -128,16 +127,17 @@ def everywhere(*more: inspect.Parameter) -> Callable[..., None]:
     return begin
 
 
-def _shared_parameters() -> list[inspect.Parameter]:
-    parameters = [
+@functools.cache
+def _shared_parameters() -> tuple[inspect.Parameter, ...]:
+    parameters = tuple(
         inspect.Parameter(
             name,
             inspect.Parameter.KEYWORD_ONLY,
             default=False if get_args(kind)[0] is bool else None,
-            annotation=copy.deepcopy(kind),
+            annotation=kind,
         )
         for name, kind in SHARED.items()
-    ]
+    )
     for parameter in parameters:
         _escape_brackets(parameter)
     return parameters

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
     from segbench.report import ReportResult
     from segbench.runs.drive import Outcome
 
-MODELS = ("nnunet-tiny", "segmamba-v2-tiny")
+MODELS = ("segmamba-v2-tiny", "nnunet-tiny")
 DATASET = "phantom-brats"
 
 
@@ -36,6 +37,8 @@ def demo(
     from segbench.runs.drive import run_plan
     from segbench.runs.plan import Request, make_plan
 
+    # As fast as numba's scan at this size, with 100 MB less, and nothing to compile at the first start.
+    os.environ.setdefault("SEGBENCH_SCAN", "torch")
     runs, data_dir = results_dir(settings().results), settings().data_dir
     request = Request(
         models=MODELS,

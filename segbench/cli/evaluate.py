@@ -21,8 +21,8 @@ WHAT, HOW, RUN = "What", "How", "Run"
 _FOLDERS = "In place of --prediction and --reference."
 Folders = Annotated[list[Path] | None, typer.Argument(metavar="[PREDICTIONS [REFERENCES]]", help=_FOLDERS)]
 Prediction = Annotated[Path | None, option("--prediction", "Folder of predictions.", WHAT)]
-_REFERENCE = "Folder of references. Default: the dataset's own."
-Reference = Annotated[Path | None, option("--reference", _REFERENCE, WHAT)]
+_REFERENCE = "References. Default: the dataset's own. Repeat for a second reader."
+Reference = Annotated[list[Path] | None, option("--reference", _REFERENCE, WHAT, "DIR")]
 DatasetName = Annotated[str | None, option("--dataset", "Dataset: regions, tolerances.", WHAT, "NAME|FOLDER")]
 _JSON = "nnU-Net or MSD dataset.json: regions."
 DatasetJson = Annotated[Path | None, option("--dataset-json", _JSON, WHAT, "FILE")]
@@ -39,7 +39,7 @@ Seed = Annotated[int, option("--seed", "Seed of the training.", WHAT, min=0)]
 _PROFILE = "Metric profile. Default: the card's, else honest."
 Profile = Annotated[str | None, option("--profile", _PROFILE, HOW, "NAME|FILE")]
 EmptyPolicy = Annotated[
-    Literal["worst", "paper", "brats", "nan", "inf"] | None,
+    Literal["worst", "paper", "brats", "brats2026", "nan", "inf"] | None,
     option("--empty-policy", "Score when prediction or reference is empty.", HOW),
 ]
 _TOLERANCE = "Tolerance of the NSD in mm."
@@ -48,7 +48,6 @@ Geometry = Annotated[Literal["strict", "shape"] | None, option("--geometry", "Ho
 OtherLabels = Annotated[
     Literal["error", "background"], option("--other-labels", "Labels nobody declared.", HOW)
 ]
-Backend = Annotated[str, option("--backend", "", HOW, hidden=True)]
 
 _WORKERS = "Processes. Default: cores, as memory allows."
 Workers = Annotated[int | None, option("--workers", _WORKERS, RUN, min=1)]
@@ -78,7 +77,6 @@ def evaluate(
     nsd_tolerance: Tolerance = None,
     geometry: Geometry = None,
     other_labels: OtherLabels = "error",
-    backend: Backend = "native",
     workers: Workers = None,
     on_error: OnError = "score",
     fail_under: FailUnder = None,
@@ -91,20 +89,15 @@ def evaluate(
     Example: segbench evaluate preds labelsTs --region tumour=1
     """
     from segbench.cli.tables.evaluation import evaluation_lines
-    from segbench.scoring.evaluate import Request, evaluate_predictions
+    from segbench.scoring.evaluate import Request
+    from segbench.scoring.readers import evaluate_with_readers
     from segbench.scoring.sources import parse_regions
 
-    if backend != "native":
-        raise SegbenchError(
-            "SB104",
-            f"--backend {backend}: evaluate scores with its own engine alone",
-            mend="segbench doctor --metrics compares it with medpy and MONAI on your machine",
-        )
-    prediction, reference = _folders(folders or [], prediction, reference)
+    prediction, references = _folders(folders or [], prediction, reference or [])
     gates = parse_numbers(fail_under, "--fail-under", "dice=0.80")
     request = Request(
         prediction=prediction,
-        reference=reference,
+        reference=references[0] if references else None,
         dataset=dataset,
         dataset_json=dataset_json,
         regions=parse_regions(region or []) or None,
@@ -127,20 +120,20 @@ def evaluate(
         gated=tuple(gates),
     )
     try:
-        evaluation = evaluate_predictions(request)
+        evaluation, readers = evaluate_with_readers(request, references[1:])
     except Interrupted as stop:
         console.warn("stopped; finished cases are kept, the same command goes on")
         return stop.exit_code
-    show(evaluation.as_json(), evaluation_lines(evaluation))
+    show(evaluation.as_json(readers), evaluation_lines(evaluation, readers))
     if not passes(evaluation, gates):
         return ExitCode.GATE
     return ExitCode.PARTIAL if evaluation.failures else ExitCode.DONE
 
 
-def _folders(given: list[Path], prediction: Path | None, reference: Path | None) -> tuple[Path, Path | None]:
-    """The folders of predictions and references, named by place or by option."""
-    named = [path for path in (prediction, reference) if path is not None]
-    if len(given) > 2 or (given and prediction is not None) or (len(given) == 2 and reference is not None):
+def _folders(given: list[Path], prediction: Path | None, references: list[Path]) -> tuple[Path, list[Path]]:
+    """The folder of predictions and those of references, named by place or by option."""
+    named = [path for path in (prediction, *references) if path is not None]
+    if len(given) > 2 or (given and prediction is not None) or (len(given) == 2 and references):
         raise SegbenchError(
             "SB104",
             "the folders are named twice",
@@ -151,7 +144,7 @@ def _folders(given: list[Path], prediction: Path | None, reference: Path | None)
         raise SegbenchError(
             "SB104", "no predictions are named", mend="segbench evaluate PREDICTIONS REFERENCES"
         )
-    return given[0] if given else named[0], given[1] if len(given) == 2 else reference
+    return given[0] if given else named[0], given[1:] or references
 
 
 def _label_names(text: str | None) -> dict[int, str]:

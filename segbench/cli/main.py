@@ -57,16 +57,34 @@ OLD_NAMES_OF_SCORES = ("nnunet-summary", "touchstone")
 WEIGHTS_COMMANDS: dict[str, tuple[str, str]] = {
     "import": ("weights", "import_weights"),
     "export": ("weights", "export_weights"),
+    "card": ("weights", "weights_card"),
 }
 GROUPS: tuple[tuple[str, str, str, dict[str, tuple[str, str]]], ...] = (
     ("", "data", "Fetch, verify, prepare, split, generate, import and export datasets.", DATA_COMMANDS),
     ("data", "import", "Take in datasets, predictions and scores of other tools.", IMPORT_COMMANDS),
-    ("", "weights", "Convert weights: .pt to safetensors, and official names back.", WEIGHTS_COMMANDS),
+    ("", "weights", "Convert weights, and say what they were trained on.", WEIGHTS_COMMANDS),
 )
 
 
 class Page(TyperCommand):
-    """A command whose help page leaves out the flags that stand on the page of `segbench --help`."""
+    """A command that names at once all that it misses; its help page leaves out the flags of all commands."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Read the command line; what is missing is named together, with the command's example."""
+        given = list(args)
+        try:
+            return super().parse_args(ctx, args)
+        except typer.BadParameter as error:
+            if not hasattr(error, "param_type"):  # a value that is not valid; one that is missing has a type
+                raise
+        found, _, _ = self.make_parser(ctx).parse_args(args=given)
+        missing = [
+            each.opts[0] if each.param_type_name == "option" else (each.metavar or str(each.name)).upper()
+            for each in self.get_params(ctx)
+            if each.required and each.value_is_missing(each.consume_value(ctx, found)[0])
+        ]
+        example = (self.help or "").rpartition("Example: ")[2].partition("\n")[0]
+        return ctx.fail(f"Missing: {', '.join(missing)}. For example: {example}")
 
     def format_help(self, ctx: Any, formatter: Any) -> None:
         """Write the help page."""

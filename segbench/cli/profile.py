@@ -103,7 +103,7 @@ def _models(names: list[str]) -> list[str]:
     from segbench.cards import list_model_cards
     from segbench.networks import list_networks
     from segbench.networks.registry import network_card
-    from segbench.runs.api import expand_names
+    from segbench.runs.plan import expand_names
 
     networks = list_networks()
     for name in set(names) & set(list_model_cards()):
@@ -147,7 +147,8 @@ def _show(document: ProfileDocument, output_format: str, *, as_json: bool) -> No
     else:
         header, lines = _table(document.rows)
         console.emit(CONVENTION)
-        console.emit_table(header, lines, right=range(3, len(header) - 1))
+        for line in console.table_lines(header, lines, right=range(3, len(header) - 1)):
+            console.emit(line)
     for row in document.rows:
         if row.status != "ok":
             console.note(f"{row.model}: {row.status}: {row.reason}")

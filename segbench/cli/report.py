@@ -53,7 +53,7 @@ _OUTPUT = "Folder of the report. [default: report beside the results folder]"
 Output = Annotated[Path | None, option("--output", _OUTPUT, metavar="DIR")]
 _FORMATS = "html, markdown, latex, csv, json. [default: all but json]"
 Formats = Annotated[Texts, option("--format", _FORMATS, metavar="NAMES")]
-_APPENDIX = "Also all pairs, ranks, regions, subgroups and figures as files."
+_APPENDIX = "Also all pairs, ranks, regions and subgroups as tables."
 Appendix = Annotated[bool, option("--appendix", _APPENDIX)]
 Wide = Annotated[bool, option("--wide", "Every region and metric on the terminal, wider than 80 columns.")]
 Cells = Annotated[Literal["mean-ci", "mean-sd", "mean"], option("--cells", "What stands in a cell.", TABLES)]
@@ -66,6 +66,8 @@ Resamples = Annotated[int, option("--resamples", "Bootstrap draws of the ranks."
 BootstrapSeed = Annotated[int, option("--seed", "Random seed of the bootstrap.", STATISTICS, "N")]
 _UNFINISHED = "Take unfinished runs; absent cases are missing."
 Unfinished = Annotated[bool, option("--include-unfinished", _UNFINISHED, RECORDS)]
+_SLICES = "Do models compare alike over these columns? A row for each case or patient."
+Slices = Annotated[str | None, option("--slices", _SLICES, STATISTICS, "FILE:COLUMNS")]
 Published = Annotated[bool, option("--published/--no-published", "Published numbers beside ours.", PAGE)]
 Viewer = Annotated[str, option("--viewer", "Worst cases in 3D: none or worst:K.", PAGE, "CASES")]
 MaxSize = Annotated[str, option("--max-size", "Largest report.html.", PAGE, "SIZE")]
@@ -89,6 +91,7 @@ def report(
     resamples: Resamples = 10_000,
     seed: BootstrapSeed = 0,
     missing: Missing = "worst",
+    slices: Slices = None,
     select: Select = None,
     allow_edited: AllowEdited = False,
     include_unfinished: Unfinished = False,
@@ -123,6 +126,7 @@ def report(
         resamples=resamples,
         seed=seed,
         missing=missing,
+        slices=slices,
         select=split_list(select),
         allow_edited=allow_edited,
         include_unfinished=include_unfinished,

@@ -33,6 +33,10 @@ Seeds = Annotated[Texts, option("--seed", "Seeds: 0,1,2 or 0-9. Default: the pro
 Split = Annotated[Text, option("--split", "Split by name or file.", WHAT)]
 Limit = Annotated[int, option("--limit", "First N cases of each part; 0: all.", WHAT, min=0)]
 Set = Annotated[Texts, option("--set", "Override a protocol field.", WHAT, metavar="KEY=VALUE")]
+_INIT = "Start from these weights (.safetensors)."
+Init = Annotated[Path | None, option("--init", _INIT, WHAT, metavar="FILE")]
+_KNOWN = "Start from --init though test cases may be among what it was trained on; marked."
+Acknowledge = Annotated[bool, option("--acknowledge", _KNOWN, WHAT)]
 _FRESH = "Forget this stage (verify, prepare, train, predict, evaluate, profile) and later ones."
 Fresh = Annotated[Stage | None, option("--fresh", _FRESH, WHAT, metavar="STAGE")]
 CheckOutputs = Annotated[bool, option("--check-outputs", "Hash finished outputs again.", WHAT)]
@@ -74,6 +78,8 @@ def run(
     split: Split = None,
     limit: Limit = 0,
     set_: Set = None,
+    init: Init = None,
+    acknowledge: Acknowledge = False,
     fresh: Fresh = None,
     check_outputs: CheckOutputs = False,
     dry_run: DryRun = False,
@@ -109,7 +115,7 @@ def run(
         launcher, max_parallel, retries, wait, slurm=tuple(slurm or ()), ray_address=ray_address
     )
     choice.check()
-    plan = _plan(model, dataset, protocol, fold, seed, split, limit, set_)
+    plan = _plan(model, dataset, protocol, fold, seed, split, limit, set_, init, acknowledge)
     data_dir = settings().data_dir
     execution = Execution(
         device=device,
@@ -144,26 +150,31 @@ def _plan(
     split: str | None,
     limit: int,
     set_: Texts,
+    init: Path | None,
+    acknowledge: bool,
 ) -> Plan:
     """The plan of what was asked for; says which datasets are absent and whose code has changed."""
     from segbench.cards.protocol import parse_setting
+    from segbench.core.environment import results_dir
     from segbench.data.opening import in_one_table
-    from segbench.runs.api import make_request
-    from segbench.runs.plan import code_news, make_plan
+    from segbench.runs.plan import Request, code_news, expanded, make_plan
 
     folds = split_list(fold) or ["0"]
-    request = make_request(
-        split_list(model),
-        split_list(dataset),
+    asked = Request(
+        models=split_list(model),
+        datasets=split_list(dataset),
+        results=results_dir(settings().results),
         protocol=protocol,
-        fold="all" if folds == ["all"] else split_numbers(folds, what="fold"),
-        seed=None if seed is None else split_numbers(seed, what="seed"),
+        overrides=dict(parse_setting(text) for text in set_ or ()),
+        folds="all" if folds == ["all"] else split_numbers(folds, what="fold"),
+        seeds=None if seed is None else split_numbers(seed, what="seed"),
         split=split,
         limit=limit,
-        overrides=dict(parse_setting(text) for text in set_ or ()),
+        init=init,
+        acknowledge=acknowledge,
         data_dir=settings().data_dir,
-        results=settings().results,
     )
+    request = expanded(asked)
     plan = make_plan(request)
     for error in in_one_table(plan.absent, request.datasets, settings().data_dir):
         console.fail(error)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import asdict
@@ -84,12 +83,13 @@ def _model(name: str) -> None:
 def _check(name: str) -> int:
     from segbench.cards import load_model_card
     from segbench.core.catalogue import ExitCode
-    from segbench.networks.fingerprint import check_fingerprint
+    from segbench.networks.fingerprint import check_fingerprint, fingerprint_lines
 
     load_model_card(name)
-    result = check_fingerprint(name)
-    common.show({"model": name, "matches": result.ok, "lines": list(result.lines)}, result.lines)
-    return ExitCode.DONE if result.ok else ExitCode.GATE
+    found = check_fingerprint(name)
+    lines = fingerprint_lines(name, found)
+    common.show({"model": name, "matches": not found, "lines": lines}, lines)
+    return ExitCode.GATE if found else ExitCode.DONE
 
 
 def _dataset(name: str) -> None:
@@ -138,8 +138,9 @@ def _difference(name: str, other: str) -> None:
     one, two = (read_run(find_run(each, results)) for each in (name, other))
     rows = differences(deciding(one), deciding(two))
     document = [{"field": field, "a": a, "b": b} for field, a, b in rows]
-    width = max(40, shutil.get_terminal_size().columns)
-    common.show({"differences": document}, difference_lines(rows, (one.run_id, two.run_id), width))
+    common.show(
+        {"differences": document}, difference_lines(rows, (one.run_id, two.run_id), console.line_width())
+    )
 
 
 def _config(_: str) -> None:

@@ -42,3 +42,33 @@ def export_weights(
     count = len(weights.export_weights(file, model, output))
     lines = [f"{count} tensors in official names -> {output}"]
     show({"output": str(output), "tensors": count}, lines)
+
+
+def weights_card(
+    file: Annotated[Path, typer.Argument(help="A .safetensors file.")],
+    trained_on: Annotated[
+        Path | None,
+        option(
+            "--trained-on", "Text file: a line is a case id or sha256:DIGEST of an image.", metavar="FILE"
+        ),
+    ] = None,
+) -> None:
+    """Show what weights were trained on, or write it: FILE.card.json beside them.
+
+    Example: segbench weights card model.safetensors --trained-on cases.txt
+    """
+    from segbench.core.outputs import check_targets
+    from segbench.runs.start import card_path, read_list, start_of, write_card
+
+    if trained_on is not None:
+        cases = read_list(trained_on)
+        check_targets([card_path(file)], inputs=[file, trained_on])
+        if file.suffix == ".safetensors" and file.is_file():
+            write_card(file, cases)
+    known = start_of(file).trained_on
+    listed = [case.case or f"sha256:{case.images[0]}" for case in known or ()]
+    many = "not known" if known is None else f"{len(listed)} cases"
+    show(
+        {"weights": str(file), "trained_on": None if known is None else listed},
+        [f"trained on: {many}", *listed],
+    )

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import errno
+import itertools
 import json
 import os
 import re
+import shutil
 import sys
+import textwrap
 import time
 from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
@@ -59,31 +62,51 @@ def emit_raw(text: str) -> None:
     _write(sys.stdout, text)
 
 
-def emit_table(header: Sequence[str], rows: Sequence[Sequence[str]], *, right: Sequence[int] = ()) -> None:
-    """Print an aligned plain-text table to stdout; as `table_lines`."""
-    for line in table_lines(header, rows, right=right):
-        emit(line)
+def line_width() -> int:
+    """Columns that a line may take: those of the terminal, 80 where the output goes elsewhere."""
+    return shutil.get_terminal_size().columns if sys.stdout is not None and sys.stdout.isatty() else 80
 
 
 def table_lines(
     header: Sequence[str], rows: Sequence[Sequence[str]], *, right: Sequence[int] = ()
 ) -> list[str]:
-    """The lines of an aligned plain-text table.
+    """The lines of an aligned plain-text table, none wider than `line_width`.
+
+    Where it is too wide, a column that says the same in every row is said once above it; then the widest
+    cells go on in further lines.
 
     Args:
         header: Column names.
-        rows: Cells as text.
+        rows: Cells as text; in a row whose first cell is empty, empty cells repeat those above.
         right: Indices of columns aligned to the right.
     """
     cells = [[one_line(str(cell)) for cell in row] for row in (header, *rows)]
     widths = [max(len(row[i]) for row in cells) for i in range(len(header))]
-    lines: list[str] = []
+    shown, said = list(range(len(header))), list[str]()
+    limit = max(40, line_width())
+
+    def too_wide() -> int:
+        return 2 * len(shown) + sum(widths[i] for i in shown) - limit
+
+    for i in list(shown):
+        values = {row[i] for row in cells[1:] if row[i] or row[0]}
+        if too_wide() > 0 and i not in right and len(shown) > 1 and len(values) == 1 and "" not in values:
+            shown.remove(i)
+            said.append(f"{header[i]}: {values.pop()}")
+    while too_wide() > 0:
+        widest = max(shown, key=lambda i: (widths[i] > 12 and i not in right, widths[i]))
+        if widths[widest] <= 4:
+            break
+        widths[widest] -= 1
+    lines = [f"  {line}" for line in textwrap.wrap(", ".join(said), limit - 2)]
     for row in cells:
-        parts = [
-            cell.rjust(width) if i in right else cell.ljust(width)
-            for i, (cell, width) in enumerate(zip(row, widths, strict=True))
-        ]
-        lines.append("  " + "  ".join(parts).rstrip())
+        folded = [textwrap.wrap(row[i], max(1, widths[i])) or [""] for i in shown]
+        for parts in itertools.zip_longest(*folded, fillvalue=""):
+            aligned = [
+                part.rjust(widths[i]) if i in right else part.ljust(widths[i])
+                for i, part in zip(shown, parts, strict=True)
+            ]
+            lines.append("  " + "  ".join(aligned).rstrip())
     return lines
 
 

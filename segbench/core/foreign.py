@@ -1,7 +1,8 @@
-"""Reading JSON and TOML of others: a text that is none is a ValueError, however it was made."""
+"""Reading JSON, TOML and tables of others: a text that is none is a ValueError, however it was made."""
 
 from __future__ import annotations
 
+import csv
 import json
 import tomllib
 from typing import Any
@@ -30,3 +31,16 @@ def parse_toml(text: str) -> dict[str, Any]:
         return tomllib.loads(text)
     except RecursionError:
         raise tomllib.TOMLDecodeError("nested too deeply") from None
+
+
+def parse_table(text: str) -> list[list[str]]:
+    """The cells of a table, line by line; comma, semicolon or tab between them, as its first line has most.
+
+    Raises:
+        ValueError: It is not a table.
+    """
+    first = text.partition("\n")[0]
+    try:
+        return list(csv.reader(text.splitlines(), delimiter=max(",;\t", key=first.count)))
+    except csv.Error as error:
+        raise ValueError(str(error)) from None

@@ -1,4 +1,4 @@
-"""Case ids become file names, on any system: what may be one, and the path it gives; names of other formats.
+"""Case ids become file names, on any system: what may be one; names of other formats.
 
 Ids come from foreign folders, tables and JSON files. One could leave the folder of results, hide a file, or
 name a device on Windows, where results of a cluster are opened later. Letters of every script are letters.
@@ -8,9 +8,6 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from pathlib import Path
-
-from segbench.core.errors import SegbenchError
 
 CASE_RULE = (
     "a letter or digit of any script, then letters, digits, blanks and any of ._-+,()[]&=@, at most 128 "
@@ -76,30 +73,3 @@ def other_format(name: str) -> tuple[str, str, str] | None:
             stem = name[: -len(ending)]
             return stem, what, how.format(old=repr(name), new=repr(f"{stem}.nii.gz"))
     return None
-
-
-def case_path(folder: Path, case: str, ending: str) -> Path:
-    """The file of a case in a folder.
-
-    Args:
-        folder: where the file lies.
-        case: its id.
-        ending: what follows the id, such as `.nii.gz`.
-
-    Raises:
-        SegbenchError: SB339 for an id that is not safe, or a folder in which a link leads elsewhere.
-    """
-    if not is_safe_case(case):
-        raise SegbenchError(
-            "SB339",
-            "a case has a name that may not be a file name",
-            path=folder,
-            expected=CASE_RULE,
-            found=repr(case),
-        )
-    path = folder / f"{case}{ending}"
-    if path.resolve().parent != folder.resolve():
-        raise SegbenchError(
-            "SB339", "the file of the case would lie outside its folder", path=path, case=case
-        )
-    return path

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import csv
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from itertools import zip_longest
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from segbench.cards.dataset_card import DatasetCard
 from segbench.core.errors import SegbenchError, about_case
+from segbench.core.foreign import parse_table
 from segbench.data.adapters import CaseFiles, Discovery
 from segbench.data.finding import Finding, finding
 from segbench.data.grids import on_grid_of
@@ -103,16 +104,18 @@ class Dataset:
     def patient_of(self, case: str) -> str:
         """The patient a case belongs to: by the card's group, by its table, else the case itself.
 
-        A case that is not here (a split file may name it) is told by its name alone.
+        A case that is not here (a split file may name it) is told by its name alone. The rows of a table are
+        of cases or, as in participants.tsv of BIDS, of the subjects that the pattern of the ids names.
         """
-        group = self.card.patient.group
-        if not isinstance(group, str):
-            return self._patients.get(case, case)
         files = self.discovery.cases.get(case)
-        if files is not None:
-            return files.patient
         match = re.fullmatch(self.card.layout.case_pattern, case)
-        return match.groupdict().get(group) or case if match else case
+        told = match.groupdict() if match else {}
+        group = self.card.patient.group
+        if isinstance(group, str):
+            return files.patient if files is not None else told.get(group) or case
+        subject = told.get("subject") or told.get("patient")
+        names = (case, *((subject, f"sub-{subject}") if subject else ()))
+        return next((self._patients[name] for name in names if name in self._patients), case)
 
     def read_image(self, case: str) -> Volume:
         """The image of a case on its stored grid: (C, z, y, x) float32, channels in the card's order.
@@ -186,18 +189,15 @@ class Dataset:
         """
         path = self.root / name
         try:
-            text = path.read_text(encoding="utf-8-sig")
-            head = text.partition("\n")[0]
-            reader = csv.DictReader(text.splitlines(), delimiter=max(",;\t", key=head.count), restval="")
-            known, rows = list(reader.fieldnames or ()), list(reader)
-        except (OSError, ValueError, csv.Error) as error:  # ValueError: no UTF-8, or no name for a file
+            known, *lines = parse_table(path.read_text(encoding="utf-8-sig")) or [[]]
+        except (OSError, ValueError) as error:  # ValueError: no UTF-8, no table, or no name for a file
             message = f"the table {name!r} is needed to tell patients or splits apart and cannot be read"
             raise SegbenchError("SB303", message, path=self.root) from error
         absent = [column for column in columns if column not in known]
         if absent:
             message = f"the table {name!r} has no column {', '.join(map(repr, absent))}"
             raise SegbenchError("SB303", message, path=path, expected=columns, found=known)
-        return rows
+        return [dict(zip_longest(known, line[: len(known)], fillvalue="")) for line in lines if line]
 
     @cached_property
     def _patients(self) -> dict[str, str]:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
 from segbench.cards import DatasetCard, find_card_folder
-from segbench.cards.layout import CaseFolderLayout, PairedFoldersLayout
 from segbench.core.foreign import parse_json
 from segbench.data.opening import how_to_get, phantom_kind
 
@@ -53,15 +53,10 @@ def describe_dataset(card: DatasetCard) -> dict[str, Any]:
 def example_tree(card: DatasetCard) -> list[str]:
     """A few paths as they lie under the dataset's folder, the card's first form."""
     layout, root = card.layout, card.location.folders[0]
-    if isinstance(layout, CaseFolderLayout):
+    if layout.adapter == "tree":
         form = layout.form[0]
         files = [*form.images.values(), *((form.labels,) if form.labels else ()), *form.structures.values()]
-        return [f"{root}/<case>/{name.replace('{case}', '<case>')}" for name in files]
-    if isinstance(layout, PairedFoldersLayout):
-        form = layout.form[0]
-        folders = [form.images] if isinstance(form.images, str) else list(form.images.values())
-        folders += [form.labels] if form.labels else []
-        return [f"{root}/{folder}/<case>.nii.gz" for folder in folders]
+        return [re.sub(r"{([a-z]+)}", r"<\1>", f"{root}/{name}") for name in files]
     if layout.adapter == "msd":
         return [f"{root}/dataset.json", f"{root}/imagesTr/<case>.nii.gz", f"{root}/labelsTr/<case>.nii.gz"]
     return [f"{root}/dataset.json", f"{root}/imagesTr/<case>_0000.nii.gz", f"{root}/labelsTr/<case>.nii.gz"]

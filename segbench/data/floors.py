@@ -1,5 +1,10 @@
-"""The name under which cards, and with them run ids, know the classes of `segbench.data.baselines`."""
+"""The names under which cards, and with them run ids, know the baselines of `segbench.data.baselines`."""
 
-from segbench.data.baselines import AtlasIntensity, Empty, Intensity, MeanAtlas
+from segbench.data.baselines import BASELINES
 
 __all__ = ["AtlasIntensity", "Empty", "Intensity", "MeanAtlas"]
+
+Empty = BASELINES["empty"]
+MeanAtlas = BASELINES["mean-atlas"]
+Intensity = BASELINES["intensity"]
+AtlasIntensity = BASELINES["atlas-intensity"]

@@ -9,21 +9,15 @@ from pathlib import Path
 
 from segbench.cards import find_card_folder, list_dataset_cards, load_dataset_card
 from segbench.cards.dataset_card import SLUG, DatasetCard
+from segbench.core import console
 from segbench.core.environment import data_dir as resolve_data_dir
 from segbench.core.errors import SegbenchError
 from segbench.data.adapters import discover
 from segbench.data.dataset import Dataset
 from segbench.data.finding import Finding
-from segbench.data.recognise import describe_folder
+from segbench.data.recognise import PHANTOM_OF, describe_folder
 from segbench.volumes.volume import DEFAULT_MAX_BYTES
 
-PHANTOM_OF = {
-    "crc-2000": "crc",
-    "brats2023-gli": "brats",
-    "aiib2023": "aiib",
-    "abdomenatlas-1.0-mini": "abdomenatlas",
-}
-"""The kind of phantom that has a dataset's layout; beside these every dataset of MSD."""
 MISSION = tuple(PHANTOM_OF)
 """The four datasets of the README, for which `--dataset mission` stands."""
 
@@ -69,9 +63,14 @@ def open_dataset(
 
 
 def find_root(card: DatasetCard, data_dir: Path | str | None = None) -> Path | None:
-    """The first of the card's folder names that exists under the data directory, or None."""
+    """The first of the card's folder names that exists under the data directory, or None.
+
+    A data directory that has such a name itself is the dataset's own folder.
+    """
     base = resolve_data_dir(data_dir)
-    return next((base / name for name in card.location.folders if (base / name).is_dir()), None)
+    found = next((base / name for name in card.location.folders if (base / name).is_dir()), None)
+    own = base.is_dir() and base.resolve().name in card.location.folders
+    return base if found is None and own else found
 
 
 def _resolve(dataset: str | Path | DatasetCard) -> tuple[DatasetCard, Path | None, Path | None]:
@@ -114,11 +113,18 @@ def absent(card: DatasetCard, *, looked: list[Path], base: Path | None) -> Segbe
     kind, mend = phantom_kind(card), f"see segbench show dataset:{card.slug}"
     if kind is not None:
         mend = f"to try the same layout without it: segbench data phantom {kind} DIR"
-    if base is not None and base.resolve().name in card.location.folders:
-        mend = f"{_as_typed(base)} seems to be the dataset's own folder: --data-dir is the folder above it"
     return SegbenchError(
         "SB301", f"dataset {card.slug} is not here", details=[line for line in lines if line], mend=mend
     )
+
+
+_WAYS = {
+    "public": "free, download by hand",
+    "registration": "after registration",
+    "on-request": "from its authors, on request",
+    "private": "not public",
+    "phantom": "generated when it is used",
+}
 
 
 def availability(slugs: Sequence[str], data_dir: Path | str | None = None) -> list[list[str]]:
@@ -129,11 +135,9 @@ def availability(slugs: Sequence[str], data_dir: Path | str | None = None) -> li
         card = load_dataset_card(slug)
         sizes = [download.bytes for download in card.availability.download]
         size = _megabytes(sum(s for s in sizes if s)) if sizes and all(sizes) else ""
-        kind, how = card.availability.kind, card.availability.homepage
+        how = _WAYS[card.availability.kind]
         if card.availability.download:
             how = f"segbench data fetch {slug}"
-        elif kind != "public":
-            how = f"{kind}: {how}" if how else kind
         rows.append([slug, how, size, "here" if find_root(card, data_dir) else "not here"])
     return rows
 
@@ -145,16 +149,15 @@ def in_one_table(
     absent = [error for error in errors if error.code == "SB301"]
     if len(absent) <= 2:
         return list(errors)
-    rows = [["dataset", "how to get it", "size", "state"], *availability(slugs, data_dir)]
-    wide = [max(len(row[column]) for row in rows) for column in range(4)]
-    lines = ["  ".join(cell.ljust(w) for cell, w in zip(row, wide, strict=True)).rstrip() for row in rows]
+    header = ["dataset", "how to get it", "size", "state"]
+    lines = [line[2:] for line in console.table_lines(header, availability(slugs, data_dir))]
     base = resolve_data_dir(data_dir)
     told = SegbenchError(
         "SB301",
         f"{len(absent)} of {len(slugs)} datasets are not here",
         path=base,
         details=lines,
-        mend="more on one: segbench show dataset:NAME; stand-ins for four: segbench data phantom all DIR",
+        mend="where: segbench show dataset:NAME; stand-ins for four: segbench data phantom all DIR",
     )
     return [*(error for error in errors if error.code != "SB301"), told]
 

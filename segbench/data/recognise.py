@@ -1,4 +1,4 @@
-"""The card of a folder that describes itself: MSD, nnU-Net v2, AbdomenAtlas, a tree of phantoms."""
+"""The card of a folder that describes itself: MSD, nnU-Net v2, BIDS, AbdomenAtlas, a tree of phantoms."""
 
 from __future__ import annotations
 
@@ -9,20 +9,24 @@ from typing import Any
 
 from segbench.cards import list_dataset_cards, load_dataset_card
 from segbench.cards.dataset_card import SLUG, DatasetCard, parse_dataset_card
-from segbench.cards.layout import CaseFolderLayout
+from segbench.cards.layout import ANY_CASE
 from segbench.core.errors import SegbenchError
 from segbench.core.foreign import parse_json
+from segbench.data.adapters import discover
 from segbench.data.adapters.base import entries
 from segbench.data.adapters.dataset_json import DatasetJson, read_dataset_json
-from segbench.data.adapters.msd_nnunet import channel_name
+from segbench.data.adapters.described import channel_name
+from segbench.data.bids import DESCRIPTION, bids_document
 
 LABEL_MAP = "segbench_label_map.json"
-_REAL_CARD = {
-    "crc": "crc-2000",
-    "brats": "brats2023-gli",
-    "aiib": "aiib2023",
-    "abdomenatlas": "abdomenatlas-1.0-mini",
+PHANTOM_OF = {
+    "crc-2000": "crc",
+    "brats2023-gli": "brats",
+    "aiib2023": "aiib",
+    "abdomenatlas-1.0-mini": "abdomenatlas",
 }
+"""The kind of phantom that has a dataset's layout; beside these every dataset of MSD."""
+_REAL_CARD = {kind: slug for slug, kind in PHANTOM_OF.items()}
 _NORMALISATION = {
     "ct": "ct", "nonorm": "none", "rescale_to_0_1": "rescale01", "rescaleto01": "rescale01",
     "rgb_to_0_1": "rescale01", "zscore": "zscore",
@@ -33,7 +37,8 @@ def describe_folder(root: Path, *, slug: str | None = None) -> DatasetCard:
     """The card that a folder's own description makes.
 
     Args:
-        root: The folder; it, or one below it, holds `dataset.json`, `BDMAP_*` folders or `phantom.json`.
+        root: The folder; it, or one below it, holds `dataset.json`, `dataset_description.json` (BIDS),
+            `BDMAP_*` folders or `phantom.json`.
         slug: Slug of the card; by default the name in dataset.json, else the folder's name.
 
     Raises:
@@ -43,7 +48,7 @@ def describe_folder(root: Path, *, slug: str | None = None) -> DatasetCard:
     kind = _phantom_kind(root)
     if kind in _REAL_CARD:
         return load_dataset_card(_REAL_CARD[kind])
-    described = next((p for p in (root, *entries(root)) if (p / "dataset.json").is_file()), None)
+    described = described_folder(root)
     atlas = _looks_like_atlas(root)
     if described is not None and atlas:
         raise SegbenchError(
@@ -56,25 +61,43 @@ def describe_folder(root: Path, *, slug: str | None = None) -> DatasetCard:
             "SB302",
             f"no layout is recognised in {root}",
             path=root,
-            expected="dataset.json (MSD, nnU-Net v2), BDMAP_* folders (AbdomenAtlas), or phantom.json",
+            expected="dataset.json (MSD, nnU-Net v2), dataset_description.json (BIDS), BDMAP_* folders "
+            "(AbdomenAtlas), or phantom.json",
             found=", ".join(p.name for p in entries(root)[:8]) or "an empty folder",
             mend=_likely_card(root) or "name the dataset's slug and give the folder with --path",
         )
-    description = read_dataset_json(described / "dataset.json")
-    name = slug or slug_of(description.name or _folder_name(described))
-    return parse_dataset_card(card_document(description, described, name), path=described / "dataset.json")
+    return parse_dataset_card(described_document(described, slug), path=described)
+
+
+def described_folder(root: Path) -> Path | None:
+    """The folder that describes itself: this one or one below it; None where none does."""
+    files = ("dataset.json", DESCRIPTION)
+    return next((p for p in (root, *entries(root)) if any((p / name).is_file() for name in files)), None)
+
+
+def described_document(folder: Path, slug: str | None = None) -> dict[str, Any]:
+    """The card's document of a folder with a `dataset.json`, or of BIDS.
+
+    Raises:
+        SegbenchError: SB302 or SB331 as `read_dataset_json` and `bids_document`.
+    """
+    if not (folder / "dataset.json").is_file():
+        try:
+            return bids_document(folder, slug or slug_of(folder.resolve().name))
+        except SegbenchError as error:
+            error.mend = _likely_card(folder) or error.mend
+            raise
+    description = read_dataset_json(folder / "dataset.json")
+    return card_document(description, folder, slug or slug_of(description.name or _folder_name(folder)))
 
 
 def _likely_card(root: Path) -> str | None:
-    """A hint at the shipped card whose case folders these look like."""
-    names = [p.name for level in (root, *entries(root)[:20]) for p in entries(level)[:50] if p.is_dir()]
+    """A hint at the shipped card that finds cases here."""
     for slug in list_dataset_cards():
         card = load_dataset_card(slug)
-        layout = card.layout
-        if not card.is_phantom and isinstance(layout, CaseFolderLayout):
-            pattern = layout.folder_pattern or layout.case_pattern
-            if any(re.fullmatch(pattern, name) for name in names):
-                return f"this looks like {slug}: name it, and give the folder with --path {root}"
+        by_name = card.layout.adapter == "tree" and card.layout.case_pattern != ANY_CASE
+        if by_name and not card.is_phantom and discover(card, root).cases:
+            return f"this looks like {slug}: name it, and give the folder with --path {root}"
     return None
 
 

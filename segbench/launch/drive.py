@@ -97,7 +97,7 @@ class _Matrix:
             self.waiting = [other for other in self.waiting if other not in spared]
             self.ended |= dict.fromkeys(spared, "failed")
         if "environment" in (ending, kind) and not self.launcher.detached:
-            console.warn("the environment is broken (see above): no further cell is started")
+            console.warn("what failed (see above) would meet every cell here: no further cell is started")
             self.ended.update(dict.fromkeys(self.waiting, "not started"))
             self.waiting.clear()
 

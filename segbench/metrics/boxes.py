@@ -6,6 +6,7 @@ needs to look at it.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -67,3 +68,13 @@ def dilate(mask: Mask, structure: Mask, steps: int) -> Mask:
     if steps == 0:
         return mask
     return np.asarray(ndimage.binary_dilation(mask, structure, iterations=steps), dtype=np.bool_)
+
+
+def union_of(boxes: Sequence[Box | None]) -> Box:
+    """The smallest box that holds several; None is a number that does not occur."""
+    known = [box for box in boxes if box is not None]
+    z, y, x = (
+        slice(min(box[axis].start for box in known), max(box[axis].stop for box in known))
+        for axis in range(3)
+    )
+    return z, y, x

@@ -51,7 +51,7 @@ def evaluate_case(
         metrics: names of region metrics (`registry.REGION_METRICS`); None means all but `cldice`.
         nsd_tolerance_mm: tolerance of `nsd` in mm, one number or region -> number (`default` covers the
             rest). A distance equal to the tolerance is inside: the comparison is `d <= t * (1 + 1e-12)`.
-        empty_policy: `worst`, `paper`, `brats`, `nan` or `inf` (`policies.py`).
+        empty_policy: a name in `policies.POLICIES`.
 
     Returns:
         Region name -> `CaseScores`, in the order of `regions`. The same arrays give the same bits, whatever

@@ -71,7 +71,7 @@ def check_tolerance(tolerance_mm: float | Mapping[str, float], regions: Regions)
         for name in tolerance_mm:
             if name not in regions and name != "default":
                 raise ValueError(
-                    f"nsd_tolerance_mm names {name!r}, which is no region{suggestions(name, regions)}"
+                    f"nsd_tolerance_mm names {name!r}, which is not a region{suggestions(name, regions)}"
                 )
         missing = [name for name in regions if name not in tolerance_mm]
         if missing and "default" not in tolerance_mm:

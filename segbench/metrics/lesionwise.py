@@ -3,10 +3,9 @@
 Reference fragments that meet after dilation are one lesion. A lesion is matched by every predicted component
 that touches its dilated self, and is scored against those components whole; a component that touches no
 lesion is a false positive, whatever its size. Lesions of at most `minimum_volume_mm3` are left out of the
-sums, but what touches them is no false positive.
+sums, but what touches them is not a false positive.
 
-HD95 here is the larger of the two directed percentiles (`hd95_max`). The challenge weighs surface elements
-by their area, so its HD95 is close to this one and not equal to it.
+HD95 is the challenge's own, weighted by surface area (`lesions/surfels.py`).
 
 Source: rachitsaluja/BraTS-2023-Metrics metrics.py (definition; no code); Saluja et al., BraTS 2023 cluster of
 challenges.
@@ -21,9 +20,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from segbench.metrics.boxes import Box, Mask, box_of, boxes_of, connected, dilate, label
+from segbench.metrics.boxes import Mask, box_of, boxes_of, connected, dilate, label, union_of
 from segbench.metrics.evaluate import evaluate_case
 from segbench.metrics.inputs import check_pair, check_regions, check_spacing
+from segbench.metrics.lesions.surfels import surfel_hd95
 from segbench.metrics.scores import CaseScores, Lesion
 
 
@@ -49,12 +49,13 @@ def evaluate_lesions(
         penalty_mm: HD95 of a missed or a false lesion.
 
     Raises:
-        ValueError: As `evaluate_case`; steps, volume or penalty negative or no finite number.
+        ValueError: As `evaluate_case`; steps, volume or penalty negative or not a finite number.
     """
     _check_rules(dilation_iterations, minimum_volume_mm3, penalty_mm)
     spacing = check_spacing(spacing_mm)
     labels = check_regions(regions)
     truth_map, guess_map = check_pair(reference, prediction)
+    # Of the whole regions: Dice, and what stands in for HD95 where a side is empty.
     legacy = evaluate_case(
         truth_map,
         guess_map,
@@ -72,7 +73,7 @@ def evaluate_lesions(
         whole = legacy[name]
         scores = _totals(lesions, false, penalty_mm) | {
             "legacy_dice": whole["dice"],
-            "legacy_hd95": whole["hd95_max"],
+            "legacy_hd95": surfel_hd95(truth, guess, spacing) if whole.status == "ok" else whole["hd95_max"],
         }
         ranked = ("lesionwise_dice", "lesionwise_hd95", "legacy_dice", "legacy_hd95")
         penalised = frozenset(ranked) if whole.status != "ok" else frozenset[str]()
@@ -151,14 +152,8 @@ def _lesions(
         size = int(part_sizes[matched].sum())
         common = int(cover[number, matched].sum())
         dice = 2 * common / (int(sizes[number]) + size)
-        union = _union_of([boxes[number - 1], *(part_boxes[part - 1] for part in matched)])
-        hd95 = evaluate_case(
-            owner[union] == number,
-            np.isin(parts[union], matched),
-            spacing_mm=spacing,
-            regions={"lesion": (1,)},
-            metrics=["hd95_max"],
-        )["lesion"]["hd95_max"]
+        union = union_of([boxes[number - 1], *(part_boxes[part - 1] for part in matched)])
+        hd95 = surfel_hd95(owner[union] == number, np.isin(parts[union], matched), spacing)
         lesions.append(Lesion(volume, len(matched), dice, hd95, kept))
     return tuple(lesions), n_parts - len(touched)
 
@@ -167,12 +162,3 @@ def _joint(a: NDArray[np.int32], b: NDArray[np.int32], n_a: int, n_b: int) -> ND
     """How many voxels carry number i in `a` and j in `b`; row 0 and column 0 are the background."""
     index = a.ravel().astype(np.int64) * (n_b + 1) + b.ravel()
     return np.bincount(index, minlength=(n_a + 1) * (n_b + 1)).reshape(n_a + 1, n_b + 1)
-
-
-def _union_of(boxes: Sequence[Box | None]) -> Box:
-    known = [box for box in boxes if box is not None]
-    parts = [
-        slice(min(box[axis].start for box in known), max(box[axis].stop for box in known))
-        for axis in range(3)
-    ]
-    return parts[0], parts[1], parts[2]

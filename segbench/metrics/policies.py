@@ -5,7 +5,8 @@ last column (`failed`) never depends on the policy being kind: a prediction that
 scores worst even where the reference region is empty, so deleting a prediction can never improve a mean.
 
 Source: Metrics Reloaded (`worst`); ge-xing/SegMamba-V2 5_compute_metrics.py (`paper`);
-rachitsaluja/BraTS-2023-Metrics (`brats`); nnU-Net and MONAI (`nan`); panoptica, BraTS 2025 (`inf`).
+rachitsaluja/BraTS-2023-Metrics (`brats`);
+brats-evaluation 0.0.10 (`brats2026`); nnU-Net and MONAI (`nan`); panoptica, BraTS 2025 (`inf`).
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ STATUSES: tuple[Status, ...] = get_args(Status)
 FAILED: frozenset[str] = frozenset(("missing", "unreadable", "geometry_mismatch"))
 """Statuses of a case without a usable prediction."""
 
-EmptyPolicy = Literal["worst", "paper", "brats", "nan", "inf"]
+EmptyPolicy = Literal["worst", "paper", "brats", "brats2026", "nan", "inf"]
 
 NAN = math.nan
 INF = math.inf
@@ -82,6 +83,12 @@ POLICIES: Mapping[str, Mapping[str, Fill]] = MappingProxyType(
             "prediction_empty": Fill(0.0, 374.0),
             "failed": _diagonal(374.0),
         },
+        "brats2026": {
+            "both_empty": Fill(NAN, NAN),
+            "reference_empty": Fill(0.0, 373.0),
+            "prediction_empty": Fill(0.0, 373.0),
+            "failed": _diagonal(373.0),
+        },
         "nan": {
             "both_empty": Fill(NAN, NAN),
             "reference_empty": Fill(0.0, NAN),
@@ -116,25 +123,49 @@ def status_of(reference_voxels: int, prediction_voxels: int) -> Status:
 
 
 def filled_value(metric: str, status: str, *, policy: str, diagonal_mm: float) -> float:
-    """Return the number that stands in for a region metric where nothing could be measured.
+    """Return the number that stands in for a metric where nothing could be measured.
 
     Args:
-        metric: name of a region metric.
+        metric: name of a region metric; of a lesion-wise or airway one where the prediction failed.
         status: any status but `ok`.
         policy: name of the empty policy.
-        diagonal_mm: physical diagonal of the scored grid in mm.
+        diagonal_mm: physical diagonal of the scored grid in mm; NaN where it is not known.
     """
-    failed = status in FAILED
+    info, failed = METRICS[metric], status in FAILED
     if metric == "relative_volume_error":
         if status == "prediction_empty":
             return -1.0
         return 0.0 if status == "both_empty" and policy != "nan" else NAN
+    if info.descriptive:
+        return NAN
+    if info.needs == "lesions" and info.family == "distance":
+        return _failed_lesion_mm(policy, diagonal_mm)
+    if isinstance(info.worst, float) and failed:
+        return info.worst
     fill = POLICIES[policy]["failed" if failed else status]
-    if METRICS[metric].family == "distance":
+    if info.family == "distance":
         return fill.distance_mm(diagonal_mm)
     undefined = (metric, status) in (("precision", "prediction_empty"), ("recall", "reference_empty"))
     # nnU-Net's habit made visible: 0/0 is not 0 under `nan`.
     return NAN if policy == "nan" and undefined else fill.overlap
+
+
+def _failed_lesion_mm(policy: str, diagonal_mm: float) -> float:
+    """What a lesion-wise distance of a case without a usable prediction costs, in mm.
+
+    374 mm by the rules of 2023. 373 mm by those of 2026, which is the diagonal of the BraTS grid in whole
+    millimetres: larger grids cost theirs, so that a failure never beats a very far miss.
+    """
+    rules = "brats2026" if policy == "brats2026" else "brats"
+    penalty = POLICIES[rules]["prediction_empty"].distance
+    if math.isnan(diagonal_mm):
+        return penalty
+    return max(penalty, float(math.floor(diagonal_mm)) if rules == "brats2026" else diagonal_mm)
+
+
+def may_be_undefined(metric: str, policy: str | None) -> bool:
+    """Tell whether a metric can be undefined although both sides are there: no large lesion (`brats2026`)."""
+    return policy == "brats2026" and METRICS[metric].needs == "lesions"
 
 
 def fill(metrics: Iterable[str], status: str, *, policy: str, diagonal_mm: float) -> dict[str, float]:

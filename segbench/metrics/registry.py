@@ -17,7 +17,7 @@ from typing import Literal
 
 Direction = Literal["higher", "lower", "near-zero"]
 Needs = Literal["counts", "distances", "skeleton", "lesions", "airway"]
-Group = Literal["region", "lesionwise", "airway"]
+Group = Literal["region", "lesionwise", "lesion-nsd", "small-lesions", "airway"]
 Family = Literal["overlap", "distance", "descriptive"]
 
 
@@ -37,7 +37,7 @@ class MetricInfo:
         version: raised with every change that moves a value.
         source: paper or repository path of the definition.
         title: the words of a table head.
-        group: the set it belongs to: region metrics, lesion-wise, airway.
+        group: the set it belongs to: region metrics, one of the lesion-wise sets, airway.
         family: how empty regions are filled (`policies.py`).
         definition: the formula in one line.
     """
@@ -89,10 +89,20 @@ def _distance(name: str, title: str, definition: str, source: str) -> MetricInfo
     )
 
 
-def _lesion(name: str, title: str, unit: str, direction: Direction, definition: str) -> MetricInfo:
-    ranked = name in ("lesionwise_dice", "lesionwise_hd95", "legacy_dice", "legacy_hd95")
+def _lesion(
+    name: str,
+    title: str,
+    unit: str,
+    direction: Direction,
+    definition: str,
+    *,
+    group: Group = "lesionwise",
+    version: int = 1,
+) -> MetricInfo:
+    ranked = name.startswith(("lesionwise_", "legacy_"))
     higher = direction == "higher"
     worst = (0.0 if higher else 374.0) if ranked else None
+    sources = ["rachitsaluja/BraTS-2023-Metrics metrics.py"] if group == "lesionwise" else []
     return MetricInfo(
         name=name,
         title=title,
@@ -101,10 +111,11 @@ def _lesion(name: str, title: str, unit: str, direction: Direction, definition: 
         best=1.0 if ranked and higher else 0.0,
         worst=worst,
         needs="lesions",
-        group="lesionwise",
+        group=group,
         family=("overlap" if higher else "distance") if ranked else "descriptive",
         descriptive=not ranked,
-        source="rachitsaluja/BraTS-2023-Metrics metrics.py",
+        version=version,
+        source="; ".join([*sources, "brats-evaluation 0.0.10"]),
         definition=definition,
     )
 
@@ -186,16 +197,60 @@ _ENTRIES: tuple[MetricInfo, ...] = (
         "Shit et al. 2021, arXiv:2003.07311",
         needs="skeleton",
     ),
-    _lesion("lesionwise_dice", "Lesion-wise Dice", "1", "higher", "sum over kept lesions / (kept + FP)"),
-    _lesion("lesionwise_hd95", "Lesion-wise HD95", "mm", "lower", "sum, 374 per FP / (kept + FP)"),
+    _lesion(
+        "lesionwise_dice",
+        "Lesion-wise Dice",
+        "1",
+        "higher",
+        "2023: sum over kept lesions / (kept + FP); 2026: mean over matched lesions",
+    ),
+    _lesion(
+        "lesionwise_hd95",
+        "Lesion-wise HD95",
+        "mm",
+        "lower",
+        "2023: likewise, over surfel area, 374 per miss and FP; 2026: mean, pooled, 373 without a match",
+        version=2,
+    ),
     _lesion("lesions_tp", "Lesions found", "count", "higher", "kept lesions that are matched"),
     _lesion("lesions_fn", "Lesions missed", "count", "lower", "kept lesions that are not matched"),
-    _lesion("lesions_fp", "False positive lesions", "count", "lower", "components of P that touch no lesion"),
+    _lesion("lesions_fp", "False positive lesions", "count", "lower", "components of P without a lesion"),
     _lesion(
-        "lesions_ignored", "Lesions ignored", "count", "near-zero", "lesions of at most the minimum volume"
+        "lesions_ignored", "Lesions ignored", "count", "near-zero", "lesions too small to enter the means"
     ),
-    _lesion("legacy_dice", "Dice (legacy)", "1", "higher", "Dice of the whole region, policy brats"),
-    _lesion("legacy_hd95", "HD95 (legacy)", "mm", "lower", "hd95_max of the whole region, policy brats"),
+    _lesion("legacy_dice", "Dice (legacy)", "1", "higher", "Dice of the whole region"),
+    _lesion(
+        "legacy_hd95",
+        "HD95 (legacy)",
+        "mm",
+        "lower",
+        "of the whole region; 2023: over surfel area; 2026: pooled, in voxels",
+        version=2,
+    ),
+    _lesion(
+        "lesionwise_nsd",
+        "Lesion-wise NSD",
+        "1",
+        "higher",
+        "mean over matched lesions, tolerance the smallest spacing, both surfaces alike",
+        group="lesion-nsd",
+    ),
+    _lesion(
+        "legacy_nsd",
+        "NSD (legacy)",
+        "1",
+        "higher",
+        "of the whole region in voxels, tolerance 0.5",
+        group="lesion-nsd",
+    ),
+    _lesion(
+        "small_lesions_found",
+        "Small lesions found",
+        "count",
+        "higher",
+        "lesions too small for the means that a component meets with Dice >= 0.1",
+        group="small-lesions",
+    ),
     _airway("iou", "Airway IoU", "higher", "#(P'∩R) / #(P'∪R)"),
     _airway("dlr", "Tree length detected", "higher", "#(P'∩S) / #S"),
     _airway("dbr", "Branches detected", "higher", "detected / n"),

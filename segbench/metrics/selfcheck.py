@@ -123,7 +123,7 @@ def run_selfcheck() -> SelfCheck:
 
 
 def limit_of(name: str, metric: str) -> float:
-    """Return the largest difference to another implementation that is no fault."""
+    """Return the largest difference to another implementation that is not a fault."""
     if name == "monai":
         # It interpolates its percentile in float32 too: the position in a long list is rounded, not only the
         # values.

@@ -8,12 +8,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from segbench.networks.registry import (
-    NetworkFacts,
     allowed_overrides,
     build_network,
     build_on_meta,
     list_networks,
-    network_facts,
+    network_card,
 )
 
 if TYPE_CHECKING:
@@ -22,7 +21,6 @@ if TYPE_CHECKING:
 
 __all__ = [
     "LoadReport",
-    "NetworkFacts",
     "allowed_overrides",
     "build_network",
     "build_on_meta",
@@ -30,7 +28,7 @@ __all__ = [
     "export_official_weights",
     "list_networks",
     "load_official_weights",
-    "network_facts",
+    "network_card",
 ]
 
 _LATER = {

@@ -20,9 +20,10 @@ from segbench.networks.blocks.residual import (
     SqueezeExcite,
     UpBlock,
     check_stages,
-    instance_norm,
+    norm_gelu,
 )
 from segbench.networks.blocks.tri_oriented_mamba import ORIENTATIONS, from_tokens, oriented_tokens
+from segbench.networks.blocks.unet import folded, same_conv
 
 __all__ = ["BiSegMamba", "Fusion", "OrientedLayer", "SpatialMixer"]
 
@@ -32,18 +33,8 @@ BIDIRECTIONAL_STAGE = 2
 FORWARD_STAGE = 3
 
 
-def _conv(in_channels: int, out_channels: int, kernel: int, *, stride: int = 1, groups: int = 1) -> nn.Conv3d:
-    return nn.Conv3d(
-        in_channels, out_channels, kernel, stride, padding=kernel // 2, groups=groups, bias=False
-    )
-
-
 def _norm_relu(x_BCDHW: Tensor) -> Tensor:
     return norm_act(x_BCDHW, slope=0)
-
-
-def _norm_gelu(x_BCDHW: Tensor) -> Tensor:
-    return functional.gelu(instance_norm(x_BCDHW))
 
 
 class Stem(nn.Module):
@@ -51,17 +42,17 @@ class Stem(nn.Module):
 
     def __init__(self, in_channels: int, width: int, channels: int) -> None:
         super().__init__()
-        self.conv1 = _conv(in_channels, width, 5)
-        self.conv2 = _conv(width, width, 3)
-        self.down1 = _conv(width, width, 3, stride=2)
-        self.refine = _conv(width, width, 3, groups=width)
-        self.down2 = _conv(width, channels, 3, stride=2)
+        self.conv1 = same_conv(in_channels, width, 5)
+        self.conv2 = same_conv(width, width, 3)
+        self.down1 = same_conv(width, width, 3, stride=2)
+        self.refine = same_conv(width, width, 3, groups=width)
+        self.down2 = same_conv(width, channels, 3, stride=2)
 
     def forward(self, x_BCDHW: Tensor) -> tuple[Tensor, Tensor]:
         """(B, in, D, H, W) -> (B, channels, D/4, H/4, W/4) and the skip (B, width, D, H, W)."""
         skip = _norm_relu(self.conv2(_norm_relu(self.conv1(x_BCDHW))))
         y = _norm_relu(self.down1(skip))
-        y = y + _norm_gelu(self.refine(y))
+        y = y + norm_gelu(self.refine(y))
         return _norm_relu(self.down2(y)), skip
 
 
@@ -75,10 +66,7 @@ class SpaceToChannel(nn.Module):
 
     def forward(self, x_BCDHW: Tensor) -> Tensor:
         """(B, in, D, H, W) -> (B, channels, D/2, H/2, W/2)."""
-        b, c, d, h, w = x_BCDHW.shape
-        cells = x_BCDHW.reshape(b, c, d // 2, 2, h // 2, 2, w // 2, 2).permute(0, 1, 3, 5, 7, 2, 4, 6)
-        folded = cells.reshape(b, 8 * c, d // 2, h // 2, w // 2)
-        return functional.gelu(self.norm(self.reduction(folded)))
+        return functional.gelu(self.norm(self.reduction(folded(x_BCDHW, (2, 2, 2)))))
 
 
 class SpatialMixer(nn.Module):
@@ -91,23 +79,23 @@ class SpatialMixer(nn.Module):
 
     def __init__(self, channels: int, *, in_plane: bool) -> None:
         super().__init__()
-        self.dw3 = _conv(channels, channels, 3, groups=channels)
-        self.dw5 = _conv(channels, channels, 5, groups=channels)
+        self.dw3 = same_conv(channels, channels, 3, groups=channels)
+        self.dw5 = same_conv(channels, channels, 5, groups=channels)
         self.dwd = nn.Conv3d(channels, channels, 3, padding=2, dilation=2, groups=channels, bias=False)
         self.dwa = (
             nn.Conv3d(channels, channels, (1, 5, 5), padding=(0, 2, 2), groups=channels, bias=False)
             if in_plane
             else None
         )
-        self.refine = _conv(channels, channels, 3, groups=channels)
+        self.refine = same_conv(channels, channels, 3, groups=channels)
         self.gate = SqueezeExcite(channels)
         self.gamma = nn.Parameter(torch.full((channels, 1, 1, 1), SMALL))
 
     def forward(self, x_BCDHW: Tensor) -> Tensor:
         """(B, C, D, H, W) -> the same shape."""
         convs = (self.dw3, self.dw5, self.dwd, self.dwa)
-        y = sum(_norm_gelu(conv(x_BCDHW)) for conv in convs if conv is not None)
-        return x_BCDHW + self.gamma * self.gate(_norm_gelu(self.refine(y)))
+        y = sum(norm_gelu(conv(x_BCDHW)) for conv in convs if conv is not None)
+        return x_BCDHW + self.gamma * self.gate(norm_gelu(self.refine(y)))
 
 
 class DirectionGate(nn.Module):
@@ -139,7 +127,7 @@ class Fusion(nn.Module):
     def forward(self, scans: list[Tensor]) -> Tensor:
         """Three times (B, C, D, H, W) -> (B, C, D, H, W)."""
         together = torch.cat(scans, dim=1)
-        return self.gamma * self.scale(_norm_gelu(self.mix(together * self.gate(together))))
+        return self.gamma * self.scale(norm_gelu(self.mix(together * self.gate(together))))
 
 
 class OrientedLayer(nn.Module):
@@ -206,12 +194,12 @@ class Refine(nn.Module):
 
     def __init__(self, channels: int) -> None:
         super().__init__()
-        self.depthwise = _conv(channels, channels, 3, groups=channels)
-        self.pointwise = _conv(channels, channels, 1)
+        self.depthwise = same_conv(channels, channels, 3, groups=channels)
+        self.pointwise = same_conv(channels, channels, 1)
 
     def forward(self, x_BCDHW: Tensor) -> Tensor:
         """(B, C, D, H, W) -> the same shape."""
-        return x_BCDHW + self.pointwise(self.depthwise(_norm_gelu(x_BCDHW)))
+        return x_BCDHW + self.pointwise(self.depthwise(norm_gelu(x_BCDHW)))
 
 
 class Rise(nn.Module):
@@ -223,8 +211,8 @@ class Rise(nn.Module):
         self.refine1 = Refine(channels)
         self.up2 = nn.ConvTranspose3d(channels, channels, 2, stride=2, bias=False)
         self.refine2 = Refine(channels)
-        self.fuse = _conv(channels + skip_channels, channels, 1)
-        self.last = _conv(channels, channels, 3)
+        self.fuse = same_conv(channels + skip_channels, channels, 1)
+        self.last = same_conv(channels, channels, 3)
 
     def forward(self, x_BCDHW: Tensor, skip_BCDHW: Tensor) -> Tensor:
         """(B, in, D/4, ...) and skip (B, S, D, H, W) -> (B, channels, D, H, W)."""

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 __all__ = ["NetworkCheck", "check_network"]
 
+ENOUGH = 8
+"""Voxels an axis: the few values of a smaller patch lie between 0 and 1 by chance."""
 SUMS_TO_ONE = 1e-3
 BATCH = 2
 """Patches in the batch: a network that mixes up batch and channels shows it."""
@@ -65,7 +67,7 @@ def check_network(
         model: Slug of a model card of kind `network`.
         in_channels: Channels of the image.
         out_channels: Classes (or regions) of the logits.
-        patch: (D, H, W); None for the smallest that the card allows.
+        patch: (D, H, W); None for the smallest that the card allows, of 8 voxels an axis or more.
         **overrides: As for `build_network`.
 
     Raises:
@@ -76,7 +78,8 @@ def check_network(
 
     card = network_card(model)
     assert card.input is not None  # the schema of network cards
-    size = tuple(patch) if patch is not None else (card.input.minimum,) * 3
+    least, divisor = max(card.input.minimum, ENOUGH), card.input.divisor
+    size = tuple(patch) if patch is not None else (-(-least // divisor) * divisor,) * 3
     if card.input.fixed_size:
         overrides = {"patch_size": size, **overrides}
     with torch.random.fork_rng(devices=[]):

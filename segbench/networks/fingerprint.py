@@ -16,7 +16,6 @@ import hashlib
 import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -31,8 +30,8 @@ from segbench.networks.official import export_official_weights
 from segbench.networks.registry import build_network, build_on_meta, network_card
 
 __all__ = [
-    "FingerprintResult",
     "check_fingerprint",
+    "fingerprint_lines",
     "gmacs",
     "gmacs_at_128",
     "keys_digest",
@@ -54,26 +53,8 @@ COUNTED = ("convolution", "mm", "addmm", "bmm", "baddbmm", "attention")
 """Parts of the names of the operations that count."""
 
 
-@dataclass(frozen=True)
-class FingerprintResult:
-    """Whether a network still has its fingerprint.
-
-    `differences` has one line per field that differs; it is empty when `ok`.
-    """
-
-    slug: str
-    ok: bool
-    differences: tuple[str, ...]
-
-    @property
-    def lines(self) -> tuple[str, ...]:
-        """The result for people: the verdict, then the differences."""
-        verdict = "as stored" if self.ok else f"differs in {len(self.differences)} fields"
-        return (f"{self.slug}: {verdict}", *(f"  {line}" for line in self.differences))
-
-
-def check_fingerprint(slug: str, *, full: bool = True) -> FingerprintResult:
-    """Rebuild a network from its card and compare it with its stored fingerprint.
+def check_fingerprint(slug: str, *, full: bool = True) -> tuple[str, ...]:
+    """Rebuild a network from its card and compare it with its stored fingerprint; a line for each difference.
 
     Args:
         slug: A network's slug.
@@ -85,10 +66,14 @@ def check_fingerprint(slug: str, *, full: bool = True) -> FingerprintResult:
     stored = read_fingerprint(slug)
     fresh = take_fingerprint(slug, stored=stored, full=full)
     skipped = {"verified_against", "tolerance"} if full else {"verified_against", "tolerance", "gmacs_128"}
-    lines = list(
-        _differences(stored, fresh, tolerance=float(stored["tolerance"]["float64"]), skipped=skipped)
-    )
-    return FingerprintResult(slug, not lines, tuple(lines))
+    tolerance = float(stored["tolerance"]["float64"])
+    return tuple(_differences(stored, fresh, tolerance=tolerance, skipped=skipped))
+
+
+def fingerprint_lines(slug: str, differences: Sequence[str]) -> list[str]:
+    """The result of `check_fingerprint` for people: the verdict, then the differences."""
+    verdict = f"differs in {len(differences)} fields" if differences else "as stored"
+    return [f"{slug}: {verdict}", *(f"  {line}" for line in differences)]
 
 
 def read_fingerprint(slug: str) -> dict[str, Any]:
@@ -191,7 +176,8 @@ def set_pcg64_weights(network: nn.Module, seed: int) -> None:
     """
     with torch.no_grad():
         for i, (name, parameter) in enumerate(sorted(network.named_parameters())):
-            parameter.copy_(torch.from_numpy(_pcg64_values(name, tuple(parameter.shape), seed + i)))
+            values = _pcg64_values(name, tuple(parameter.shape), seed + i)
+            parameter.copy_(torch.from_numpy(np.asarray(values)))  # one number is not an array to numpy
 
 
 def pcg64_input(shape: Sequence[int], seed: int) -> Tensor:

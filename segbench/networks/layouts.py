@@ -199,7 +199,7 @@ BISEGMAMBA = Layout(
 
 # nnU-Net registers a convolution and its norm a second time in a Sequential called all_modules, and the
 # encoder a second time inside the decoder.
-_CONV_OR_NORM = re.compile(r"(?P<block>.+)\.(?P<part>conv|norm)\.(?P<leaf>weight|bias)")
+_CONV_OR_NORM = re.compile(r"(?P<block>(?!eva\.).+)\.(?P<part>conv|norm)\.(?P<leaf>weight|bias)")
 _REPEATED = re.compile(r"(?P<block>.+)\.all_modules\.(?P<index>[01])\.(?P<leaf>weight|bias)")
 _PARTS = {"conv": "0", "norm": "1"}
 

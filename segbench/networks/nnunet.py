@@ -29,7 +29,7 @@ from segbench.networks.blocks.unet import (
     stage_sizes,
 )
 
-__all__ = ["PlainUNet", "ResidualBlock", "ResidualUNet"]
+__all__ = ["PlainUNet", "ResidualBlock", "ResidualStage", "ResidualUNet"]
 
 FEATURES = (32, 64, 128, 256, 320, 320)
 
@@ -139,11 +139,17 @@ class ResidualBlock(nn.Module):
     """
 
     def __init__(
-        self, in_channels: int, out_channels: int, kernel: Triple, *, stride: Triple = (1, 1, 1)
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel: Triple,
+        *,
+        stride: Triple = (1, 1, 1),
+        bias: bool = True,
     ) -> None:
         super().__init__()
-        self.conv1 = ConvNormAct(in_channels, out_channels, kernel, stride=stride)
-        self.conv2 = ConvNormAct(out_channels, out_channels, kernel, act=False)
+        self.conv1 = ConvNormAct(in_channels, out_channels, kernel, stride=stride, bias=bias)
+        self.conv2 = ConvNormAct(out_channels, out_channels, kernel, bias=bias, act=False)
         skip: list[nn.Module] = []
         if stride != (1, 1, 1):
             skip.append(MeanPool(stride, stride))
@@ -161,12 +167,19 @@ class ResidualStage(nn.Module):
     """Residual blocks, the first one strided."""
 
     def __init__(
-        self, count: int, in_channels: int, out_channels: int, kernel: Triple, stride: Triple
+        self,
+        count: int,
+        in_channels: int,
+        out_channels: int,
+        kernel: Triple,
+        stride: Triple,
+        *,
+        bias: bool = True,
     ) -> None:
         super().__init__()
         self.blocks = nn.Sequential(
-            ResidualBlock(in_channels, out_channels, kernel, stride=stride),
-            *(ResidualBlock(out_channels, out_channels, kernel) for _ in range(count - 1)),
+            ResidualBlock(in_channels, out_channels, kernel, stride=stride, bias=bias),
+            *(ResidualBlock(out_channels, out_channels, kernel, bias=bias) for _ in range(count - 1)),
         )
 
     def forward(self, x_BCDHW: Tensor) -> Tensor:

@@ -54,18 +54,6 @@ class LoadReport:
     ignored_aliases: tuple[str, ...]
 
 
-@dataclass
-class _Match:
-    """The tensors of a file that fit, by our name, and everything that does not."""
-
-    tensors: dict[str, Tensor]
-    unexpected: list[str]
-    aliases: list[str]
-    reshaped: dict[str, str]
-    """Our name to the file's, where only the shape differs; also among the unexpected."""
-    faults: list[str]
-
-
 def load_official_weights(
     network: nn.Module, weights: Mapping[str, object] | Path | str, *, strict: bool = True
 ) -> LoadReport:
@@ -86,9 +74,8 @@ def load_official_weights(
     given = read_weights(weights) if isinstance(weights, str | Path) else weights
     found = plain_weights(given)
     own = network.state_dict()
-    match = _match(own, found, layout_of(network))
-    missing = [name for name in own if name not in match.tensors]
-    faults = match.faults + _unfit_values(own, match) + (_lines(own, found, missing, match) if strict else [])
+    tensors, report, reshaped, faults = _match(own, found, layout_of(network))
+    faults += _unfit_values(own, tensors) + (_lines(own, found, report, reshaped) if strict else [])
     if faults:
         raise SegbenchError(
             "SB406",
@@ -100,14 +87,9 @@ def load_official_weights(
             details=faults,
         )
     with torch.no_grad():
-        for name, tensor in match.tensors.items():
+        for name, tensor in tensors.items():
             own[name].copy_(tensor)
-    return LoadReport(
-        loaded=tuple(match.tensors),
-        missing=tuple(missing),
-        unexpected=tuple(match.unexpected),
-        ignored_aliases=tuple(match.aliases),
-    )
+    return report
 
 
 def export_official_weights(network: nn.Module) -> dict[str, Tensor]:
@@ -151,20 +133,20 @@ def plain_weights(weights: Mapping[str, object]) -> dict[str, Tensor]:
 
 
 def _lines(
-    own: Mapping[str, Tensor], found: Mapping[str, Tensor], missing: list[str], match: _Match
+    own: Mapping[str, Tensor], found: Mapping[str, Tensor], report: LoadReport, reshaped: Mapping[str, str]
 ) -> list[str]:
     """One line for each tensor that strict loading does not allow."""
-    reshaped = match.reshaped.items()
+    known = {*reshaped, *reshaped.values()}
     return [
         *(
             f"wrong shape: {theirs} {tuple(found[theirs].shape)}, expected {tuple(own[ours].shape)}"
-            for ours, theirs in reshaped
+            for ours, theirs in reshaped.items()
         ),
-        *(f"missing: {name} {tuple(own[name].shape)}" for name in missing if name not in match.reshaped),
+        *(f"missing: {name} {tuple(own[name].shape)}" for name in report.missing if name not in reshaped),
         *(
             f"unexpected: {name} {tuple(found[name].shape)}"
-            for name in match.unexpected
-            if name not in match.reshaped.values()
+            for name in report.unexpected
+            if name not in known
         ),
     ]
 
@@ -175,10 +157,10 @@ def _without_prefixes(name: str) -> str:
     return name
 
 
-def _unfit_values(own: Mapping[str, Tensor], match: _Match) -> list[str]:
+def _unfit_values(own: Mapping[str, Tensor], tensors: Mapping[str, Tensor]) -> list[str]:
     """What a copy would lose or carry on silently: another kind of number, values that are none."""
     faults = []
-    for name, tensor in match.tensors.items():
+    for name, tensor in tensors.items():
         if tensor.is_floating_point() != own[name].is_floating_point() or tensor.is_complex():
             faults.append(f"kind of numbers: {name} is {tensor.dtype}, expected {own[name].dtype}")
         elif tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
@@ -186,30 +168,41 @@ def _unfit_values(own: Mapping[str, Tensor], match: _Match) -> list[str]:
     return faults
 
 
-def _match(own: Mapping[str, Tensor], found: Mapping[str, Tensor], layout: Layout) -> _Match:
-    match = _Match({}, [], [], {}, [])
+def _match(
+    own: Mapping[str, Tensor], found: Mapping[str, Tensor], layout: Layout
+) -> tuple[dict[str, Tensor], LoadReport, dict[str, str], list[str]]:
+    """The tensors of a file that fit, by our name, and everything that does not.
+
+    Returns:
+        Those tensors; the report; our name to the file's where only the shape differs (these are missing and
+        unexpected too); a line for each alias that repeats other values.
+    """
+    tensors: dict[str, Tensor] = {}
+    reshaped: dict[str, str] = {}
+    unexpected, aliases, faults = list[str](), list[str](), list[str]()
     repeated: list[tuple[str, str]] = []
     for name, tensor in found.items():
         ours = name if name in own else layout.to_ours(name)
-        if ours is not None and ours in own and ours not in match.tensors and tensor.shape == own[ours].shape:
-            match.tensors[ours] = tensor
-            continue
-        if ours is not None and ours in own and ours not in match.tensors:
-            match.reshaped[ours] = name
+        if ours is not None and ours in own and ours not in tensors:
+            if tensor.shape == own[ours].shape:
+                tensors[ours] = tensor
+                continue
+            reshaped[ours] = name
         canonical = layout.canonical(name)
-        if canonical is not None and canonical != name:
+        if canonical != name:
             repeated.append((name, canonical))
         else:
-            match.unexpected.append(name)
+            unexpected.append(name)
     for name, canonical in repeated:
         ours = layout.to_ours(canonical) or canonical
-        if ours not in match.tensors:
-            match.unexpected.append(name)
-        elif torch.equal(found[name], match.tensors[ours]):
-            match.aliases.append(name)
+        if ours not in tensors:
+            unexpected.append(name)
+        elif torch.equal(found[name], tensors[ours]):
+            aliases.append(name)
         else:
-            match.faults.append(f"alias differs: {name} repeats {canonical} with other values")
-    return match
+            faults.append(f"alias differs: {name} repeats {canonical} with other values")
+    missing = tuple(name for name in own if name not in tensors)
+    return tensors, LoadReport(tuple(tensors), missing, tuple(unexpected), tuple(aliases)), reshaped, faults
 
 
 def read_weights(path: Path | str) -> dict[str, Any]:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from difflib import get_close_matches
 from functools import partial
 from typing import TYPE_CHECKING, Any, get_type_hints
@@ -18,7 +17,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from segbench.cards import list_model_cards, load_model_card
 from segbench.cards.model_card import ModelCard
-from segbench.core.errors import SegbenchError
+from segbench.core.errors import SegbenchError, unknown_name
 from segbench.networks.blocks.inputs import InputError, check_volume
 from segbench.networks.implementation import check_override_words, resolve_implementation
 
@@ -26,7 +25,6 @@ if TYPE_CHECKING:
     from torch import nn
 
 __all__ = [
-    "NetworkFacts",
     "UnknownOverrideError",
     "allowed_overrides",
     "build_network",
@@ -34,7 +32,6 @@ __all__ = [
     "check_overrides",
     "list_networks",
     "network_card",
-    "network_facts",
     "resolve_implementation",
 ]
 
@@ -42,7 +39,7 @@ RESERVED = frozenset({"self", "in_channels", "out_channels", "spatial_dims"})
 """Parameters of a constructor that are no overrides: segbench sets them itself."""
 SIZES = frozenset(
     {"features", "depths", "hidden", "blocks", "strides", "kernel_sizes", "kernel_size", "patch_size"}
-    | {"slices", "dw_kernel", "mlp_expansion"}
+    | {"slices", "dw_kernel", "mlp_expansion", "heads", "head_width", "map_codes", "projected"}
 )
 """Overrides that count something: channels, layers, voxels. None of them can be less than 1."""
 
@@ -51,78 +48,20 @@ class UnknownOverrideError(SegbenchError, TypeError):
     """An override that the network does not know (SB104); also a TypeError."""
 
 
-@dataclass(frozen=True)
-class NetworkFacts:
-    """What is known of a network without building it.
-
-    `divisor` and `minimum` are in voxels per axis; `parameters` counts them with 4 inputs and 4 outputs;
-    `gmacs` is at 1x4x128x128x128, convolutions and matrix products. What is not known is None or empty.
-    """
-
-    slug: str
-    title: str
-    family: str
-    provenance: str
-    divisor: int
-    minimum: int
-    fixed_size: bool
-    deep_supervision: bool
-    licence: str
-    source: str
-    official_keys: bool
-    parameters: int | None
-    gmacs: float | None
-
-
 def list_networks() -> tuple[str, ...]:
     """Slugs of all networks, sorted; floors are models but no networks."""
     return tuple(slug for slug in list_model_cards() if load_model_card(slug).kind == "network")
 
 
-def network_facts(name: str) -> NetworkFacts:
-    """The facts of a network's card; imports no torch.
-
-    Raises:
-        SegbenchError: SB101 for an unknown slug, with the three nearest ones.
-    """
-    card = network_card(name)
-    assert (
-        card.input is not None and card.source is not None and card.fidelity is not None
-    )  # the card's schema
-    return NetworkFacts(
-        slug=card.slug,
-        title=card.title,
-        family=card.family,
-        provenance=card.provenance,
-        divisor=card.input.divisor,
-        minimum=card.input.minimum,
-        fixed_size=card.input.fixed_size,
-        deep_supervision=card.deep_supervision,
-        licence=card.source.licence,
-        source=f"{card.source.code}@{card.source.commit}" if card.source.commit else card.source.code,
-        official_keys=card.fidelity.official_keys,
-        parameters=card.fidelity.parameters,
-        gmacs=card.fidelity.gmacs,
-    )
-
-
 def network_card(name: str) -> ModelCard:
-    """The card of a network (not of a floor).
+    """The card of a network (not of a baseline): all that is known without building it; imports no torch.
 
     Raises:
-        SegbenchError: SB101 for a slug that no card has, with the three nearest ones; SB104 for a floor.
+        SegbenchError: SB101 for a slug that no card has; SB104 for a floor.
     """
     known = list_model_cards()
     if name not in known:
-        near = get_close_matches(name.lower(), known, n=3, cutoff=0.0)
-        hint = f"did you mean {', '.join(near[:-1])} or {near[-1]}?   " if len(near) > 1 else ""
-        raise SegbenchError(
-            "SB101",
-            f"no model called '{name}'",
-            found=name,
-            expected=near,
-            mend=f"{hint}all: segbench list models",
-        )
+        raise unknown_name("model", name, known, listing="segbench list models")
     card = load_model_card(name)
     if card.kind != "network":
         raise SegbenchError(

@@ -8,13 +8,13 @@ convolution, tri-oriented Mamba, MLP); the skips pass a feature-level uncertaint
 
 from __future__ import annotations
 
-from typing import Literal, get_args
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from segbench.networks.blocks.inputs import InputError, check_volume
+from segbench.networks.blocks.inputs import check_volume
 from segbench.networks.blocks.mamba import Mamba
 from segbench.networks.blocks.residual import ResBlock, UpBlock, check_stages, instance_norm
 from segbench.networks.blocks.tri_oriented_mamba import ORIENTATIONS, from_tokens, to_tokens
@@ -247,20 +247,6 @@ class SegMambaV2Paper(nn.Module):
     ) -> None:
         super().__init__()
         check_stages(features, depths)
-        for name, value, allowed in (
-            ("downsampling", downsampling, Downsampling),
-            ("fusion", fusion, Fusion),
-            ("dw_norm", dw_norm, Norm),
-            ("toom_weights", toom_weights, Weights),
-            ("toom_directions", toom_directions, Literal[1, 2]),
-            ("toom_merge", toom_merge, Merge),
-            ("gsc_gate", gsc_gate, Gate),
-            ("gsc_last_kernel", gsc_last_kernel, Literal[1, 3]),
-            ("fue", fue, Uncertainty),
-        ):
-            _check_choice(name, value, get_args(allowed))
-        if dw_kernel % 2 == 0:
-            raise InputError("SB104", f"dw_kernel must be odd; found {dw_kernel}", found=dw_kernel)
         self.in_channels = in_channels
         self.divisor, self.minimum = 16, 32
         self.fue: Uncertainty = fue
@@ -309,14 +295,3 @@ class SegMambaV2Paper(nn.Module):
             y = block(y, kept.pop())
         y = self.rise(y) if stem is None else self.rise(y, stem)
         return self.head(self.refine(y))
-
-
-def _check_choice(name: str, value: object, allowed: tuple[object, ...]) -> None:
-    if value not in allowed:
-        raise InputError(
-            "SB104",
-            f"{name} is one of {', '.join(map(str, allowed))}; found {value!r}",
-            expected=list(allowed),
-            found=value,
-            mend=f"choose {name} among {', '.join(map(str, allowed))}",
-        )

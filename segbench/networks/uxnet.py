@@ -10,20 +10,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from segbench.networks.blocks.residual import UShape
+from segbench.networks.blocks.residual import ChannelNorm, UShape
 
 __all__ = ["UXNet", "UXNetBlock"]
-
-
-class ChannelNorm(nn.LayerNorm):
-    """Layer norm over the channels of a volume, eps 1e-6."""
-
-    def __init__(self, channels: int) -> None:
-        super().__init__(channels, eps=1e-6)
-
-    def forward(self, input: Tensor) -> Tensor:
-        """(B, C, D, H, W) -> the same shape."""
-        return super().forward(input.movedim(1, -1)).movedim(-1, 1)
 
 
 class UXNetBlock(nn.Module):

@@ -12,7 +12,6 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
 from torch import Tensor, nn
 from torch.nn.modules.module import (
     register_module_buffer_registration_hook,
@@ -32,12 +31,14 @@ from segbench.networks.official import (
     unreadable,
 )
 from segbench.networks.registry import build_network, build_on_meta, network_card
+from segbench.networks.tensor_bytes import tensor_bytes
 
 __all__ = [
     "WeightsMetadata",
     "build_for_file",
     "export_weights",
     "import_weights",
+    "load_start",
     "read_metadata",
     "write_weights",
 ]
@@ -118,8 +119,8 @@ def write_weights(path: Path | str, tensors: Mapping[str, Tensor], metadata: Wei
 
     Tensors that share memory are stored once each under every name.
     """
-    whole = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
-    atomic_write(Path(path), save(whole, metadata=metadata.as_strings()))
+    apart = {name: tensor.detach().clone() for name, tensor in tensors.items()}
+    atomic_write(Path(path), tensor_bytes(apart, metadata.as_strings()))
 
 
 def build_for_file(
@@ -206,6 +207,37 @@ def import_weights(
     metadata = WeightsMetadata(model, inputs, outputs, overrides, tuple(channels), tuple(labels))
     write_weights(output, network.state_dict(), metadata)
     return report
+
+
+def load_start(network: nn.Module, file: Path | str) -> str:
+    """Copy what fits of a weights file into a network that is about to be trained; gives one line about it.
+
+    Heads of other classes and first convolutions of other channels stay as they were, and so does what the
+    file does not hold (an encoder alone).
+
+    Raises:
+        SegbenchError: SB406 where less than half of the file's numbers fit: it belongs to another network.
+    """
+    weights = plain_weights(read_weights(file))
+    report = load_official_weights(network, weights, strict=False)
+    own = network.state_dict()
+    loaded = sum(own[name].numel() for name in report.loaded)
+    unused = sum(weights[name].numel() for name in report.unexpected)
+    left = f"fresh: {', '.join(report.missing[:6])}{', ...' if len(report.missing) > 6 else ''}"
+    if loaded <= unused:
+        raise SegbenchError(
+            "SB406",
+            f"only {loaded:,} of {loaded + unused:,} numbers in the file fit {type(network).__name__}",
+            path=file,
+            expected="weights of this model, or of its encoder",
+            found=f"{len(report.unexpected)} tensors that do not fit, the first called {report.unexpected[0]}"
+            if report.unexpected
+            else "no tensor",
+            mend="name the model these weights belong to",
+            details=report.unexpected,
+        )
+    count = len(report.loaded)
+    return f"init: {count} of {len(own)} tensors from {Path(file).name}; {left if report.missing else 'all'}"
 
 
 def export_weights(file: Path | str, model: str, output: Path | str) -> tuple[str, ...]:

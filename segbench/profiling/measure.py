@@ -11,7 +11,7 @@ from torch import nn
 from segbench.core.errors import BackendUnavailable
 from segbench.engine.device import prepare_device
 from segbench.engine.precision import autocast, precision_note
-from segbench.networks import build_network, network_facts
+from segbench.networks import build_network, network_card
 from segbench.networks.registry import build_on_meta
 from segbench.networks.scan import chosen_backend, named_scans, scans_used
 from segbench.profiling.flops import count_cost, count_parameters, mean_of
@@ -27,7 +27,8 @@ LEARNING_RATE = 1e-6  # a step is timed, nothing is learned
 
 def overrides_of(request: ProfileRequest) -> dict[str, Any]:
     """The request's overrides; a network of fixed size gets the patch it is asked for."""
-    fixed = {"patch_size": request.patch} if network_facts(request.model).fixed_size else {}
+    needs = network_card(request.model).input
+    fixed = {"patch_size": request.patch} if needs is not None and needs.fixed_size else {}
     return {**fixed, **request.overrides}
 
 

@@ -84,11 +84,12 @@ def _row(answer: dict[str, Any], request: ProfileRequest) -> ProfileRow:
 
 
 def _with_largest_patch(row: ProfileRow, request: ProfileRequest) -> ProfileRow:
-    from segbench.networks import network_facts
+    from segbench.networks import network_card
 
-    facts = network_facts(request.model)
+    needs = network_card(request.model).input
+    assert needs is not None  # the schema of network cards
     edge, note = largest_patch(
-        lambda n: _tries(request, n), step=facts.divisor, least=facts.minimum, most=LARGEST_CUBE
+        lambda n: _tries(request, n), step=needs.divisor, least=needs.minimum, most=LARGEST_CUBE
     )
     memory = row.memory.model_dump() if row.memory else dict.fromkeys(MemoryFacts.model_fields)
     if memory["weights_bytes"] is None:

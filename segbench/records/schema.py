@@ -16,7 +16,17 @@ SCHEMA_VERSION = 1
 RunKind = Literal["trained", "external", "floor"]
 RunStatus = Literal["planned", "running", "complete", "failed", "interrupted"]
 FailureClass = Literal[
-    "data", "oom", "diverged", "lost", "no_progress", "environment", "bug", "lost_lease", "locked", "hang"
+    "data",
+    "oom",
+    "diverged",
+    "lost",
+    "no_progress",
+    "environment",
+    "bug",
+    "lost_lease",
+    "locked",
+    "hang",
+    "network",
 ]
 
 CASE_COLUMNS: tuple[str, ...] = (
@@ -104,6 +114,30 @@ class CodeRecord(_Part):
     """Parameters of the network as built."""
 
 
+class TrainedOn(_Part):
+    """A case that weights were trained or selected on."""
+
+    case: str = ""
+    """Its id; empty where only its image is known."""
+    dataset: str = ""
+    """Slug of its dataset, where known."""
+    images: tuple[str, ...] = ()
+    """sha256 over the voxels of its images, where known."""
+
+
+class StartRecord(_Part):
+    """The weights that training started from (`--init`)."""
+
+    name: str = ""
+    """Name of the file; a copy lies in the run folder as `init.safetensors`."""
+    sha256: str
+    """Digest of the file; part of the run id."""
+    trained_on: tuple[TrainedOn, ...] | None = None
+    """What its card says it was trained on; absent where it has none."""
+    overlap: tuple[str, ...] = ()
+    """Test cases among these: the run was marked with `--acknowledge`."""
+
+
 class RunRecord(_Part):
     """`run.json` of one cell."""
 
@@ -129,6 +163,8 @@ class RunRecord(_Part):
     """slug, card (whole), arguments as built."""
     code: CodeRecord | None = None
     """Of networks that are not segbench's own: what the code was."""
+    init: StartRecord | None = None
+    """The weights that training started from; absent where it started from the seed alone."""
     dataset: dict[str, Any] | None = None
     """slug, card (whole), digest of the content."""
     protocol: dict[str, Any] | None = None
@@ -141,6 +177,8 @@ class RunRecord(_Part):
     """Digest over everything in the rules of scoring that moves a number, as it was really used."""
     references: dict[str, str] | None = None
     """Case id to sha256 over voxels and grid of the reference label map that was scored."""
+    spacing_mm: tuple[float, float, float] | None = None
+    """Median voxel size (z, y, x) of the references that were scored, as distances were measured with."""
     split: SplitRecord | None = None
     """The split this cell used."""
     fold: int | None = None

@@ -14,35 +14,25 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from segbench.report.analysis.analysis import Analysis, analyse
-    from segbench.report.analysis.entries import Entry, build_entries
     from segbench.report.analysis.frame import load_results
-    from segbench.report.analysis.identity import Identity, identity_of
     from segbench.report.write.build import ReportResult, build_report
     from segbench.report.write.latex import escape_latex
 
 __all__ = [
     "Analysis",
-    "Entry",
-    "Identity",
     "ReportResult",
     "analyse",
-    "build_entries",
     "build_report",
     "escape_latex",
-    "identity_of",
     "load_results",
 ]
 
 _HOME = {
     "Analysis": "analysis.analysis",
-    "Entry": "analysis.entries",
-    "Identity": "analysis.identity",
     "ReportResult": "write.build",
     "analyse": "analysis.analysis",
-    "build_entries": "analysis.entries",
     "build_report": "write.build",
     "escape_latex": "write.latex",
-    "identity_of": "analysis.identity",
     "load_results": "analysis.frame",
 }
 

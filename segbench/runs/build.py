@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from segbench.core.errors import SegbenchError
+from segbench.core.hashing import sha256_file
 from segbench.records.progress import progress_of
 from segbench.runs.cell import ActiveCell
 from segbench.runs.code import check_code
@@ -14,6 +17,8 @@ if TYPE_CHECKING:
 
     from segbench.data.patches.augment import AugmentationSettings
 
+MOST_CHECKED = 64**3
+"""Voxels of the largest patch at which a network of one's own is tried; else the card's smallest is taken."""
 FINAL_WEIGHTS = Path("checkpoints") / "final.safetensors"
 
 
@@ -28,6 +33,31 @@ def build_seeded(cell: ActiveCell) -> nn.Module:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(counter_seed(cell.seed, "init", cell.model.slug))
         return build_network(cell.model.slug, **cell.network_arguments)
+
+
+def build_at_start(cell: ActiveCell) -> nn.Module:
+    """The network as training starts: the weights of the seed, with `--init` those of the file that fit.
+
+    Raises:
+        SegbenchError: SB406 for another file than was planned, or one that is not for this network.
+    """
+    network = build_seeded(cell)
+    if cell.init is None or cell.init_file is None:
+        return network
+    from segbench.networks.weights import load_start
+
+    found = sha256_file(cell.init_file) if cell.init_file.is_file() else "no file"
+    if found != cell.init.sha256:
+        raise SegbenchError(
+            "SB406",
+            f"the weights {cell.init.name} that the run starts from are gone or have changed",
+            path=cell.init_file,
+            expected=cell.init.sha256,
+            found=found,
+            mend="plan it again with segbench run --init FILE; the new run gets its own id",
+        )
+    cell.log(load_start(network, cell.init_file))
+    return network
 
 
 def load_code(cell: ActiveCell) -> None:
@@ -50,8 +80,11 @@ def check_own_network(cell: ActiveCell) -> None:
     from segbench.networks.check import check_network
 
     load_code(cell)
-    arguments = cell.network_arguments
-    check_network(cell.model.slug, patch=arguments.get("patch_size"), **arguments).raise_faults()
+    arguments, patch = cell.network_arguments, cell.protocol.patch.size
+    small = prod(patch) <= MOST_CHECKED  # a larger one takes the memory of a training, here on the CPU
+    check_network(
+        cell.model.slug, patch=patch if small else arguments.get("patch_size"), **arguments
+    ).raise_faults()
 
 
 def augmentation_of(cell: ActiveCell) -> AugmentationSettings:
@@ -90,7 +123,7 @@ def try_one_step(cell: ActiveCell) -> None:
     loss = SegmentationLoss(regions=cell.classes.region_classes, ignore_class=cell.classes.ignore_class)
     try:
         with oom_as_error(device), nondeterminism_as_error(), torch.random.fork_rng(devices=[]):
-            network = build_seeded(cell).to(device).train()
+            network = build_at_start(cell).to(device).train()
             if protocol.train.checkpointing:
                 checkpoint_activations(network)
             optimiser = build_optimiser(network, protocol.optimiser)  # its state takes memory too

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
 from pathlib import Path
@@ -18,20 +18,26 @@ from segbench.core.environment import now, planned_threads
 from segbench.core.errors import SegbenchError
 from segbench.core.hashing import digest_json
 from segbench.core.interrupt import StopRequest
+from segbench.core.text import one_line
 from segbench.data import open_dataset
 from segbench.data.digest import content_digest
+from segbench.data.finding import finding
 from segbench.data.splits import Split
+from segbench.data.verify.report import grouped
 from segbench.launch.command import JOB, LAUNCHER, NODE
 from segbench.metrics.profiles import load_profile
 from segbench.records import RunRecord
 from segbench.records.identity import run_id
-from segbench.records.schema import SCHEMA_VERSION, CodeRecord
+from segbench.records.schema import SCHEMA_VERSION, CodeRecord, StartRecord
 from segbench.runs.code import changed_code, code_of
 from segbench.runs.fit import Classes, classes_of
+from segbench.runs.start import START_WEIGHTS
 
 if TYPE_CHECKING:
     from segbench.data import Dataset
 
+TOLD = "SEGBENCH_TOLD"
+"""Names the file in which the cells of one command note what they have warned of."""
 CellState = Literal["planned", "resumable", "running", "done", "failed", "blocked"]
 
 
@@ -41,7 +47,7 @@ class Execution:
 
     Attributes:
         device: "cpu" or "cuda"; "auto" takes CUDA where there is one.
-        workers: Data workers.
+        workers: Processes that load data.
         data_dir: Folder of datasets, None for the usual place.
         checkpoint_minutes: Time between checkpoints; 0: after every step.
         save_probabilities: Also keep class probabilities.
@@ -127,6 +133,8 @@ class Cell:
         run_id: Identity; the same id means the same experiment.
         folder: The run folder.
         code: The code of a network that is not segbench's own, else None.
+        init: The weights that training starts from; None for those that the seed gives.
+        init_file: Where they lie.
     """
 
     model: ModelCard
@@ -140,6 +148,8 @@ class Cell:
     run_id: str
     folder: Path
     code: CodeRecord | None = None
+    init: StartRecord | None = None
+    init_file: Path | None = None
 
     @cached_property
     def classes(self) -> Classes:
@@ -183,6 +193,7 @@ class Cell:
             dataset_digest=self.dataset_digest,
             split_digest=self.split.digest,
             code_digest=code_digest,
+            init=self.init,
         )
         return run_id(
             self.model.slug,
@@ -238,8 +249,14 @@ class ActiveCell(Cell):
         if text not in self.warnings:
             self.warnings.append(text)
             if not self.quiet:
-                console.warn(text)
+                if not told_before(text):
+                    console.warn(text)
                 self.log(text)
+
+    def warn_of_cases(self, faults: Iterable[tuple[str, str, str]], outcome: str) -> None:
+        """Warn of (code, case, message), once for each code, with three cases and a count of the others."""
+        for line in grouped(finding(code, "error", text, case=case) for code, case, text in faults):
+            self.warn(f"{line}; {outcome}")
 
     def log(self, text: str) -> None:
         """Append a line to the run's log."""
@@ -288,6 +305,8 @@ def active_cell(
         run_id=record.run_id,
         folder=folder,
         code=code_of(model),
+        init=record.init,
+        init_file=None if record.init is None else folder / START_WEIGHTS,
     )
     expected = cell.id_with(None if cell.code is None else cell.code.digest)
     if expected != record.run_id and record.code is not None and cell.code != record.code:
@@ -302,6 +321,19 @@ def active_cell(
             mend=again,
         )
     return ActiveCell(cell, where, stop, check_lease=check)
+
+
+def told_before(text: str) -> bool:
+    """Whether a cell of the same command has said it already; where `TOLD` names no file, never."""
+    try:
+        told = Path(os.environ.get(TOLD, ""))
+        if one_line(text) in told.read_text(encoding="utf-8").splitlines():
+            return True
+        with told.open("a", encoding="utf-8") as stream:
+            stream.write(one_line(text) + "\n")
+    except OSError:  # no such file: the command is gone, or on another machine
+        pass
+    return False
 
 
 def log_line(folder: Path, text: str) -> None:
@@ -359,6 +391,7 @@ def identify(
     dataset_digest: str,
     split_digest: str,
     code_digest: str | None,
+    init: StartRecord | None = None,
 ) -> dict[str, Any]:
     """Everything that changes numbers, as hashed into the run id (fold and seed stand in the id itself).
 
@@ -369,15 +402,18 @@ def identify(
         dataset_digest: Digest of the dataset's content.
         split_digest: Digest of the fold's lists.
         code_digest: Digest of the code of a network that is not segbench's own, else None.
+        init: The weights that training starts from, where not those of the seed.
     """
-    network = {
+    network: dict[str, Any] = {
         "implementation": model.implementation,
         "card_arguments": model.model_dump(mode="json", include={"arguments"})["arguments"],
         "arguments": network_arguments(model, card, protocol),
     }
+    network |= {} if code_digest is None else {"code": code_digest}
+    network |= {} if init is None else {"init": init.sha256}
     return {
         "schema_version": SCHEMA_VERSION,
-        "model": network if code_digest is None else {**network, "code": code_digest},
+        "model": network,
         "protocol": protocol.digest(),
         "metric_profile": load_profile(protocol.metrics.profile).digest(),
         "dataset": dataset_digest,

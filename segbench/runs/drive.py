@@ -9,7 +9,10 @@ and into the cells that would fail alike.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Sequence
+import os
+import tempfile
+from collections.abc import Callable, Generator, Hashable, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -25,7 +28,7 @@ from segbench.metrics.summary import summarise
 from segbench.records import RunRecord, read_cases, read_run, write_run
 from segbench.records.lease import Lease, lease_holder
 from segbench.records.progress import last_step
-from segbench.runs.cell import Execution, Plan, PlannedCell
+from segbench.runs.cell import TOLD, Execution, Plan, PlannedCell
 from segbench.runs.forecast import needs_of
 from segbench.runs.plan import cell_state
 from segbench.runs.runner import plan_run, run_cell
@@ -77,11 +80,12 @@ def run_plan(
     _write_planned(todo, execution)
     append_blocked(plan)
     ended: dict[Path, Ending] = {}
-    if in_process:
-        for planned in todo:
-            _here(planned.cell.folder, fresh, ended)
-    else:
-        ended = drive_cells(plan.cells, todo, execution, choice, gpus=gpus, fresh=fresh)
+    with each_warning_once():
+        if in_process:
+            for planned in todo:
+                _here(planned.cell.folder, fresh, ended)
+        else:
+            ended = drive_cells(plan.cells, todo, execution, choice, gpus=gpus, fresh=fresh)
     locked = {folder for folder, ending in ended.items() if ending == "locked"}
     broken = "environment" in ended.values()
     cells = tuple(
@@ -89,6 +93,17 @@ def run_plan(
         for planned in plan.cells
     )
     return Outcome(cells, ExitCode.ENVIRONMENT if broken else exit_code(plan, cells, locked))
+
+
+@contextmanager
+def each_warning_once() -> Generator[None]:
+    """What several cells would say alike, such as what is odd about their dataset, is said once."""
+    with tempfile.NamedTemporaryFile(prefix="segbench-told-") as told:
+        os.environ[TOLD] = told.name
+        try:
+            yield
+        finally:
+            del os.environ[TOLD]
 
 
 def write_plan(plan: Plan, execution: Execution) -> None:
@@ -169,7 +184,7 @@ def summary_table(
         if record is None or record.status != "complete":
             rows.append([*head, _state(planned, record), "", "", *("" for _ in headline)])
             continue
-        cases = read_cases(cell.folder)
+        head, cases = [*head, "done"], read_cases(cell.folder)
         means = {
             (s.region, s.metric): s
             for s in summarise(_numbers(cases, headline), headline, expected=len(cell.split.test))
@@ -179,8 +194,8 @@ def summary_table(
             count = next((s for s in found if s is not None), None)
             n = f"{count.n_scored}/{count.n_expected}" if count else ""
             values = [f"{s.mean:.3f}" if s is not None else "" for s in found]
-            rows.append([*head, "done", region, n, *values])
-            head = ["", "", "", ""]
+            rows.append([*head, region, n, *values])
+            head = ["", "", "", "", ""]
     return ["model", "dataset", "fold", "seed", "state", "region", "cases", *titles], rows
 
 

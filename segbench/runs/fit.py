@@ -79,10 +79,10 @@ def protocol_for(protocol: Protocol, model: ModelCard, card: DatasetCard) -> Pro
     own = protocol.for_family(model.family)
     if own.published:
         own = with_published_recipe(own, model)
-    patch = own.patch.size
+    patch, most = own.patch.size, own.patch.card_up_to
     if card.geometry.patch is not None:
-        lowered = [min(a, b) for a, b in zip(patch, card.geometry.patch, strict=True)]
-        patch = (lowered[0], lowered[1], lowered[2])
+        z, y, x = (min(most or ours, theirs) for ours, theirs in zip(patch, card.geometry.patch, strict=True))
+        patch = (z, y, x)
     spacing = own.data.spacing
     if spacing == "card":
         spacing = card.geometry.spacing_mm or "median"
@@ -90,7 +90,7 @@ def protocol_for(protocol: Protocol, model: ModelCard, card: DatasetCard) -> Pro
     mirror = card.geometry.mirror_axes if mirror == "card" else () if mirror == "none" else mirror
     updates = {
         "data": own.data.model_copy(update={"spacing": spacing}),
-        "patch": own.patch.model_copy(update={"size": patch}),
+        "patch": own.patch.model_copy(update={"size": patch, "card_up_to": 0}),
         "inference": own.inference.model_copy(update={"mirror_axes": tuple(mirror)}),
         "metrics": own.metrics.model_copy(
             update={
@@ -177,10 +177,11 @@ def check_fit(protocol: Protocol, model: ModelCard) -> SegbenchError | None:
     patch, smallest = protocol.patch.size, model.input.minimum
     if all(n % divisor == 0 and n >= smallest for n in patch):
         return None
+    wanted = f"multiples of {divisor}, at least {smallest}"
     return SegbenchError(
         "SB104",
-        f"{model.slug} cannot take patches of {'x'.join(map(str, patch))} voxels",
-        expected=f"multiples of {divisor}, at least {smallest}",
+        f"{model.slug} cannot take patches of {'x'.join(map(str, patch))} voxels, but {wanted}",
+        expected=wanted,
         mend=f"--set patch.size={max(smallest, -(-max(patch) // divisor) * divisor)}",
     )
 

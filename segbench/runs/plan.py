@@ -7,16 +7,27 @@ nothing.
 from __future__ import annotations
 
 import glob
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
-from segbench.cards import ModelCard, Protocol, load_dataset_card, load_model_card, load_protocol
+from segbench.cards import (
+    ModelCard,
+    Protocol,
+    list_dataset_cards,
+    list_model_cards,
+    load_dataset_card,
+    load_model_card,
+    load_protocol,
+)
 from segbench.core.catalogue import ExitCode
-from segbench.core.errors import SegbenchError
+from segbench.core.errors import SegbenchError, unknown_name
+from segbench.core.text import count
 from segbench.data import open_dataset
 from segbench.data.digest import content_digest
+from segbench.data.opening import MISSION
 from segbench.data.splits import Split
 from segbench.metrics.profiles import load_profile
 from segbench.networks.implementation import obstacle
@@ -28,17 +39,20 @@ from segbench.runs.cell import Cell, CellState, Execution, Plan, PlannedCell, id
 from segbench.runs.code import code_of
 from segbench.runs.fit import check_fit, check_selection, classes_of, protocol_for, usable_splits
 from segbench.runs.forecast import with_finished
+from segbench.runs.start import check_start, overlap, start_of
 
 if TYPE_CHECKING:
     from segbench.data import Dataset
 
+Card = TypeVar("Card")
+
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """What the command asked for; lists already expanded.
+    """What the command asked for.
 
     Attributes:
-        models, datasets: Slugs.
+        models, datasets: Slugs; globs, groups and "all" as well until `expanded`.
         protocol: Name or file; None: standard, and demo on generated images.
         overrides: `--set`.
         folds: Fold indices, or "all".
@@ -47,6 +61,8 @@ class Request:
         limit: Cases per part, 0 for all.
         data_dir: Folder of datasets (None: the usual place).
         results: Folder of runs.
+        init: Weights that the networks start from.
+        acknowledge: Start from them though test cases are, or may be, among what they were trained on.
     """
 
     models: Sequence[str]
@@ -59,6 +75,70 @@ class Request:
     split: str | None = None
     limit: int = 0
     data_dir: Path | None = None
+    init: Path | None = None
+    acknowledge: bool = False
+
+
+def expanded(request: Request) -> Request:
+    """The request with globs, groups and "all" resolved.
+
+    Raises:
+        SegbenchError: SB101 for names that no card has.
+    """
+    models, datasets = list_model_cards(), list_dataset_cards()
+    networks = [slug for slug in models if not _is(slug, load_model_card, lambda card: card.kind == "floor")]
+    real = [slug for slug in datasets if not _is(slug, load_dataset_card, lambda card: card.is_phantom)]
+    groups = {"mission": MISSION}
+    return replace(
+        request,
+        models=expand_names(request.models, models, what="model", everything=networks),
+        datasets=expand_names(request.datasets, datasets, what="dataset", everything=real, groups=groups),
+    )
+
+
+def _is(slug: str, load: Callable[[str], Card], what: Callable[[Card], bool]) -> bool:
+    """Whether a card is of a kind; a broken one is not known to be, and is told when it is asked for."""
+    try:
+        return what(load(slug))
+    except SegbenchError as error:
+        if error.code != "SB110":
+            raise
+        return False
+
+
+def expand_names(
+    names: Sequence[str],
+    known: Sequence[str],
+    *,
+    what: str,
+    everything: Sequence[str],
+    groups: Mapping[str, Sequence[str]] | None = None,
+) -> list[str]:
+    """Names with "all", groups and globs replaced, in order, without repeats.
+
+    Raises:
+        SegbenchError: SB101 with suggestions for an unknown name or a glob that fits nothing.
+    """
+    found: list[str] = []
+    for name in names:
+        if name == "all":
+            matches: Sequence[str] = everything
+        elif groups and name in groups:
+            matches = groups[name]
+        elif any(character in name for character in "*?["):
+            matches = [candidate for candidate in known if fnmatchcase(candidate, name)]
+        else:
+            matches = [name] if name in known else []
+        if not matches and what == "dataset" and Path(name).is_dir():
+            raise SegbenchError(
+                "SB101",
+                f"{name} is a folder, not the name of a dataset",
+                mend=f"segbench data import dataset {name} --output cards, then its slug with --cards cards",
+            )
+        if not matches:
+            raise unknown_name(what, name, known, listing=f"segbench list {what}s")
+        found.extend(matches)
+    return list(dict.fromkeys(found))
 
 
 def make_plan(request: Request) -> Plan:
@@ -138,7 +218,9 @@ def _cells_of(
     cells: list[PlannedCell] = []
     splits: list[Split] | None = None
     digest = content_digest(dataset)
+    start = None if request.init is None else start_of(request.init)
     for model in models:
+        init = start if model.kind == "network" else None
         own = protocol_for(protocol, model, dataset.card)
         if splits is None:
             name = None if own.split.name == "card" else own.split.name
@@ -152,6 +234,10 @@ def _cells_of(
         for fold in _folds(request.folds, splits):
             split = by_fold[fold]
             wrong = problem or check_selection(own, split)
+            if init is not None and request.acknowledge:
+                init = init.model_copy(update={"overlap": overlap(init, dataset, split.test)})
+            elif init is not None:
+                wrong = wrong or check_start(init, dataset, split.test)
             content = identify(
                 model,
                 dataset.card,
@@ -159,6 +245,7 @@ def _cells_of(
                 dataset_digest=digest,
                 split_digest=split.digest,
                 code_digest=None if code is None else code.digest,
+                init=init,
             )
             for seed in request.seeds if request.seeds is not None else own.seeds.default:
                 identity = run_id(
@@ -166,7 +253,7 @@ def _cells_of(
                 )
                 cell = Cell(
                     model, dataset.card, dataset, digest, own, split, fold, seed, identity,
-                    request.results / identity, code,
+                    request.results / identity, code, init, None if init is None else request.init,
                 )  # fmt: skip
                 state, note = cell_state(cell.folder)
                 if wrong is not None and state != "done":
@@ -222,7 +309,7 @@ def _folds(asked: Sequence[int] | str, splits: Sequence[Split]) -> list[int]:
         if fold not in there:
             raise SegbenchError(
                 "SB104",
-                f"--fold {fold}: the split '{splits[0].name}' has {len(splits)} fold(s)",
+                f"--fold {fold}: the split '{splits[0].name}' has {count(len(splits), 'fold')}",
                 expected=f"{there[0]} to {there[-1]}" if len(there) > 1 else f"{there[0]}",
                 found=fold,
                 mend="use --split folds-5 for a cross-validation",

@@ -15,7 +15,9 @@ from segbench.core.environment import cache_dir
 from segbench.core.errors import SegbenchError
 from segbench.data import open_dataset
 from segbench.data.digest import content_digest
+from segbench.data.finding import finding
 from segbench.data.prepared.eviction import evict
+from segbench.data.verify.report import grouped
 from segbench.runs.build import try_one_step
 from segbench.runs.cell import ActiveCell
 from segbench.runs.fit import usable_splits
@@ -33,7 +35,6 @@ def verify_stage(cell: ActiveCell) -> StageResult:
         SegbenchError: The first error that concerns the split, the others as details.
     """
     from segbench.data.verify.api import verify
-    from segbench.data.verify.report import grouped
 
     with ExitStack() as bars:
 
@@ -141,7 +142,8 @@ def prepare_stage(cell: ActiveCell) -> StageResult:
     from segbench.data.prepared.prepare import forecast_preparation
 
     recipe, training = recipe_of(cell), cell.split.train
-    if forecast_preparation(cell.data, cell.cases, recipe, prepared_root(), training_ids=training).cases:
+    missing, _ = forecast_preparation(cell.data, cell.cases, recipe, prepared_root(), training_ids=training)
+    if missing:
         try_one_step(cell)
     with console.progress(f"prepare {cell.dataset.slug}", len(cell.cases)) as bar:
         cache = open_prepared(cell, tell=lambda case: bar.advance(note=case))
@@ -201,8 +203,8 @@ def prepare_ahead(
             progress=lambda case: bar.advance(note=case),
             on_error="collect",
         )
-    for case, error in cache.failures.items():
-        console.warn(f"{error.code}: case {case}: {error.message}")
+    for line in grouped(finding(e.code, "error", e.message, case=case) for case, e in cache.failures.items()):
+        console.warn(line)
     failures = {case: error.code for case, error in cache.failures.items()}
     return Prepared(opened.card.slug, len(cases) - len(failures), Path(cache.folder), failures)
 

@@ -5,8 +5,8 @@ rank per GPU (on a CPU: per process). Each rank reads its share of the global ba
 leaves a JSON file that says how it ended. A stop asked of the cell is passed on; ranks whose cell dies write
 a checkpoint and end.
 
-`python -m segbench.runs.ranks start N FOLDER EXCHANGE` is torchrun on this machine alone;
-`... rank rank FOLDER EXCHANGE` is one rank of it.
+`python -m segbench.runs.ranks start` is asked to run torchrun on this machine alone;
+`... ranks rank FOLDER EXCHANGE` is one rank of it.
 """
 
 from __future__ import annotations
@@ -14,10 +14,8 @@ from __future__ import annotations
 import json
 import os
 import signal
-import subprocess
 import sys
 import tempfile
-import time
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -28,6 +26,7 @@ from segbench.core.catalogue import ExitCode
 from segbench.core.environment import BLAS_VARIABLES, THREADS, thread_count
 from segbench.core.errors import BackendUnavailable, SegbenchError
 from segbench.core.interrupt import Interrupted, StopRequest
+from segbench.core.processes import Child, ChildEnded, answer_questions
 from segbench.launch.command import PARENT, stop_with_parent
 from segbench.records.lease import read_lease
 from segbench.runs.cell import ActiveCell, Execution, active_cell
@@ -50,7 +49,7 @@ def train_on_ranks(cell: ActiveCell) -> dict[str, Any]:
     _check_devices(cell.execution.device, count)
     with tempfile.TemporaryDirectory(prefix="segbench-ranks-") as exchange:
         _write_order(Path(exchange), cell)
-        code = _supervise(_start(count, cell.folder, exchange), cell.stop)
+        code = _ranks(count, cell.folder, exchange, cell.stop)
         endings = [_ending(Path(exchange), rank) for rank in range(count)]
     return _outcome(cell, code, endings)
 
@@ -81,32 +80,31 @@ def _write_order(exchange: Path, cell: ActiveCell) -> None:
     )
 
 
-def _start(count: int, folder: Path, exchange: str) -> subprocess.Popen[bytes]:
-    environment = {
-        **os.environ,
-        **dict.fromkeys((THREADS, *BLAS_VARIABLES), str(max(1, thread_count() // count))),
-        "TORCH_ELASTIC_SHUTDOWN_TIMEOUT": str(GRACE_S),
-        "LOGLEVEL": "CRITICAL",  # torchrun's own words; what ranks have to say stands in their files
-        PARENT: str(os.getpid()),
-    }
-    line = [sys.executable, "-m", "segbench.runs.ranks", "start", str(count), str(folder), exchange]
-    # A session of its own: Ctrl-C reaches the cell alone, which passes one request on.
-    return subprocess.Popen(line, env=environment, start_new_session=True)
+def _ranks(count: int, folder: Path, exchange: str, stop: StopRequest) -> int:
+    """Let torchrun start the ranks, and wait for them; a stop is passed on, once. Gives its status."""
+    child = Child(
+        "segbench.runs.ranks",
+        "start",
+        environment={
+            **dict.fromkeys((THREADS, *BLAS_VARIABLES), str(max(1, thread_count() // count))),
+            "TORCH_ELASTIC_SHUTDOWN_TIMEOUT": str(GRACE_S),
+            "LOGLEVEL": "CRITICAL",  # torchrun's own words; what ranks have to say stands in their files
+            PARENT: str(os.getpid()),
+        },
+    )
+    asked: list[int] = []
 
+    def pass_on() -> None:
+        if stop.asked and not asked:
+            child.process.send_signal(signal.SIGTERM)
+            asked.append(signal.SIGTERM)
 
-def _supervise(torchrun: subprocess.Popen[bytes], stop: StopRequest) -> int:
-    asked = False
     try:
-        while (code := torchrun.poll()) is None:
-            if stop.asked and not asked:
-                torchrun.send_signal(signal.SIGTERM)
-                asked = True
-            time.sleep(0.05)
-    except BaseException:
-        torchrun.kill()  # its ranks are asked to stop by the system
-        torchrun.wait()
-        raise
-    return code
+        return child.ask([count, str(folder), exchange], between=pass_on)
+    except ChildEnded as ended:
+        return ended.code
+    finally:
+        child.stop()
 
 
 def _ending(exchange: Path, rank: int) -> dict[str, Any] | None:
@@ -138,9 +136,9 @@ def _outcome(cell: ActiveCell, code: int, endings: list[dict[str, Any] | None]) 
     )
 
 
-def _torchrun(count: str, folder: str, exchange: str) -> int:
+def _torchrun(order: list[Any]) -> int:
     """Start the ranks and wait for them; what they have to say stands in their files."""
-    stop_with_parent()
+    count, folder, exchange = map(str, order)
     os.environ[PARENT] = str(os.getpid())
     from torch.distributed.run import main
 
@@ -155,7 +153,6 @@ def _torchrun(count: str, folder: str, exchange: str) -> int:
 
 def _rank(folder: Path, exchange: Path) -> int:
     """Train as one rank, and leave a file that says how it ended."""
-    stop_with_parent()
     rank = int(os.environ["RANK"])
     order = json.loads((exchange / "order.json").read_text(encoding="utf-8"))
     console.output = console.Output(**order["output"])
@@ -229,12 +226,9 @@ def _train(folder: Path, order: dict[str, Any], ending: Path) -> dict[str, Any]:
     return {"facts": facts, "warnings": cell.warnings}
 
 
-def main(arguments: list[str]) -> int:
-    """Entry of both kinds of process."""
-    if arguments[0] == "start":
-        return _torchrun(*arguments[1:])
-    return _rank(Path(arguments[1]), Path(arguments[2]))
-
-
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    stop_with_parent()
+    if sys.argv[1] == "start":
+        answer_questions(_torchrun)
+    else:
+        sys.exit(_rank(Path(sys.argv[2]), Path(sys.argv[3])))

@@ -17,6 +17,7 @@ from segbench.core.hashing import digest_json
 from segbench.records.schema import RunRecord
 from segbench.records.store import RUN_FILE, find_runs
 from segbench.runs.fit import protocol_for
+from segbench.runs.start import START_WEIGHTS
 
 
 def find_run(name: str, results: Path) -> Path:
@@ -36,7 +37,10 @@ def find_run(name: str, results: Path) -> Path:
         return matches[0]
     if matches:
         raise SegbenchError(
-            "SB104", f"'{name}' is the beginning of {len(matches)} run ids", mend="write more of it"
+            "SB104",
+            f"'{name}' is the beginning of {len(matches)} run ids",
+            found=", ".join(folder.name for folder in matches[:3]) + (", ..." if len(matches) > 3 else ""),
+            mend="write more of it",
         )
     near = nearest_names(name, list(folders))
     raise SegbenchError(
@@ -70,8 +74,16 @@ def rerun_command(record: dict[str, Any], folder: Path | None = None) -> str:
             parts += [] if limit is None else ["--limit", limit]
         parts += [word for field, value in changed.items() for word in ("--set", f"{field}={value}")]
     parts += _split_flag(record, folder)
+    if record.get("init"):
+        kept = START_WEIGHTS if folder is None else str(folder / START_WEIGHTS)
+        parts += ["--init", kept, *(["--acknowledge"] if _acknowledged(record["init"]) else [])]
     parts += ["--fold", str(record.get("fold", 0)), "--seed", str(record.get("seed", 0))]
     return shlex.join(parts)
+
+
+def _acknowledged(init: dict[str, Any]) -> bool:
+    """Whether the start was marked: test cases among what it was trained on, or not known what that was."""
+    return bool(init.get("overlap")) or init.get("trained_on") is None
 
 
 def _settings(protocol: dict[str, Any], shipped: dict[str, Any]) -> dict[str, str]:
@@ -119,7 +131,18 @@ def deciding(record: RunRecord) -> dict[str, Any]:
     return kept
 
 
-_DECIDING = ("kind", "code", "rules_digest", "references", "split", "fold", "seed", "versions", "determinism")
+_DECIDING = (
+    "kind",
+    "code",
+    "init",
+    "rules_digest",
+    "references",
+    "split",
+    "fold",
+    "seed",
+    "versions",
+    "determinism",
+)
 _DATASET_FIELDS = ("channels", "labels", "regions", "geometry", "evaluation")
 _TITLES = frozenset(("name", "notes", "seeds", "schema_version"))
 _SOURCES = frozenset(

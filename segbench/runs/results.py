@@ -24,8 +24,7 @@ from segbench.runs.build import FINAL_WEIGHTS, build_seeded
 from segbench.runs.cell import ActiveCell
 from segbench.runs.prepare import open_prepared
 from segbench.runs.stages import StageResult
-from segbench.scoring.case import CaseResult
-from segbench.scoring.cases import notes_told_once, score_cases
+from segbench.scoring.cases import median_spacing, notes_told_once, score_cases
 from segbench.scoring.rules import rules_for
 from segbench.scoring.sources import DatasetReferences, Predictions
 from segbench.volumes import write_label_map
@@ -63,6 +62,8 @@ def predict_stage(cell: ActiveCell) -> StageResult:
         canonical_json([{k: line.get(k) for k in ("case", "sha256")} for line in lines]).encode()
     )
     failed = [line["case"] for line in lines if "error" in line]
+    faults = [(line["code"], line["case"], line["error"]) for line in lines if "error" in line]
+    cell.warn_of_cases(faults, "could not be predicted")
     return StageResult(
         artefact=digest,
         outputs=[prediction_file(folder, line["case"]) for line in lines if "error" not in line],
@@ -124,7 +125,6 @@ def _one(cell: ActiveCell, case: str, predict: Callable[[str], NDArray[Any]]) ->
     except SegbenchError as error:
         if error.code in {"SB504", "SB505", "SB605"}:
             raise
-        cell.warn(f"{error.code}: case {case} could not be predicted: {error.message}")
         path.unlink(missing_ok=True)
         return {"case": case, "error": error.message, "code": error.code}
     write_label_map(path, labels, reference)
@@ -187,11 +187,6 @@ def evaluate_stage(cell: ActiveCell) -> StageResult:
     rules = rules_for(cell.dataset, load_profile(cell.protocol.metrics.profile))
     cases = cell.split.test
 
-    def tell(result: CaseResult) -> None:
-        if result.failure is not None:
-            what = f"{result.failure['code']}: case {result.case}: {result.failure['message']}"
-            cell.warn(f"{what}; scored worst, not left out")
-
     results = score_cases(
         cases,
         DatasetReferences(cell.data),
@@ -207,8 +202,11 @@ def evaluate_stage(cell: ActiveCell) -> StageResult:
             "seed": cell.seed,
         },
         stop=cell.stop,
-        tell=tell,
         title=f"evaluate {cell.run_id}",
+    )
+    cell.warn_of_cases(
+        [(r.failure["code"], r.case, r.failure["message"]) for r in results if r.failure is not None],
+        "scored worst, not left out",
     )
     for text in notes_told_once(results):
         cell.warn(text)
@@ -222,6 +220,7 @@ def evaluate_stage(cell: ActiveCell) -> StageResult:
             "n_failed": failed,
             "n_scored": len(cases) - failed,
             "references": {result.case: result.reference for result in results},
+            "spacing_mm": median_spacing(results),
         },
     )
 

@@ -32,10 +32,12 @@ from segbench.runs.cell import ActiveCell, Cell, Execution, active_cell, card_se
 from segbench.runs.prepare import open_prepared, prepare_stage, verify_stage
 from segbench.runs.results import evaluate_stage, predict_stage, profile_stage
 from segbench.runs.stages import Stage, StageResult, drop_from, execute
+from segbench.runs.start import keep_start
 from segbench.runs.trial import first_step
 from segbench.scoring.rules import rules_for
 
 _CLASS_BY_CODE: dict[str, FailureClass] = {
+    "SB110": "network",
     "SB402": "diverged",
     "SB404": "hang",
     "SB405": "environment",
@@ -52,6 +54,8 @@ _CLASS_BY_CODE: dict[str, FailureClass] = {
 
 def plan_run(cell: Cell, execution: Execution) -> RunRecord:
     """Write `run.json` of a cell with status `planned`, unless the run exists already; give the record."""
+    if cell.init_file is not None:
+        keep_start(cell.init_file, cell.folder)
     if (cell.folder / "run.json").is_file():
         return read_run(cell.folder)
     leaks = count_leaks(cell.split, patient_of=cell.data.patient_of)
@@ -66,6 +70,7 @@ def plan_run(cell: Cell, execution: Execution) -> RunRecord:
             "arguments": cell.network_arguments,
         },
         code=cell.code,
+        init=cell.init,
         dataset={
             "slug": cell.dataset.slug,
             "card": cell.dataset.model_dump(mode="json", exclude_none=True),
@@ -250,6 +255,7 @@ def _outcome(cell: ActiveCell) -> dict[str, Any]:
         "degraded": train.get("degraded"),
         "code": None if cell.code is None else cell.code.model_copy(update=train.get("structure", {})),
         "references": scored.get("references"),
+        "spacing_mm": scored.get("spacing_mm"),
         "determinism": train.get("determinism"),
         "machine": {**machine(), **train.get("accelerator", {})},
         "normalisation_statistics": cell.facts.get("prepare", {}).get("normalisation_statistics"),

@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING, Any
 
 from segbench.core import console
 from segbench.core.hashing import sha256_file
-from segbench.runs.build import FINAL_WEIGHTS, augmentation_of, build_seeded
+from segbench.runs.build import FINAL_WEIGHTS, augmentation_of, build_at_start
 from segbench.runs.cell import ActiveCell
 from segbench.runs.code import structure_of
 from segbench.runs.forecast import known_probe
 from segbench.runs.prepare import recipe_of
+from segbench.runs.start import cases_of, write_card
 
 if TYPE_CHECKING:
     import torch
@@ -61,7 +62,7 @@ def training_job(
     total = -(-protocol.budget.samples // batch) * batch
     with console.progress(f"train {cell.run_id}", total, unit="samples") as bar:
         yield TrainingJob(
-            build=lambda: build_seeded(cell),
+            build=lambda: build_at_start(cell),
             batches=lambda first, last: _batches(cell, cache, first, last, ranks),
             transform=_transform(cell, device, repeatable=level == "bitwise"),
             loss=loss,
@@ -111,6 +112,10 @@ def train_here(cell: ActiveCell, cache: Cache, *, ranks: Ranks | None = None) ->
         _compare_with_forecast(cell, result.step_seconds)
     device = job.device
     final = keep_final(cell, result.network, result.checkpoint, job.metadata)
+    before = () if cell.init is None else cell.init.trained_on
+    if before is not None:  # of weights from nobody knows what, nothing can be said
+        own = cases_of(cell.data, sorted({*cell.split.train, *cell.split.validation}))
+        write_card(final, [*own, *before])
     facts: dict[str, Any] = {
         "samples_seen": result.samples_seen,
         "degraded": result.degraded,

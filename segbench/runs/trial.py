@@ -3,18 +3,15 @@
 `first_step` shows in seconds that a cell can train at all. `probe` times a few steps on made-up patches (3 to
 warm up, ten that count) in a process of its own, so that the memory is the cell's; what it saw is kept per
 machine, model and shape. `smoke` lets each model overfit one case: a network that cannot learn one case will
-not learn a hundred. `python -m segbench.runs.trial FILE` is the process of a probe.
+not learn a hundred. `python -m segbench.runs.trial` is the process of a probe.
 """
 
 from __future__ import annotations
 
-import json
-import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from itertools import pairwise
 from pathlib import Path
 from statistics import median
@@ -28,6 +25,7 @@ from segbench.core.errors import SegbenchError
 from segbench.core.foreign import parse_json
 from segbench.core.hashing import digest_json
 from segbench.core.interrupt import StopRequest
+from segbench.core.processes import ChildEnded, answer_questions, ask
 from segbench.data import open_dataset
 from segbench.data.splits import Split
 from segbench.records.progress import last_step
@@ -127,27 +125,18 @@ def probe(cell: Cell, execution: Execution) -> Measured:
     known = known_probe(cell, execution)
     if known is not None:
         return known
-    with tempfile.TemporaryDirectory(prefix="segbench-probe-") as folder:
-        order = Path(folder) / "order.json"
-        atomic_write_json(
-            order,
-            {
-                "model": cell.model.slug,
-                "dataset": cell.dataset.slug,
-                "protocol": cell.protocol.resolved(),
-                "cases": list(cell.split.train[:8]),
-                "execution": execution.as_dict(),
-            },
-        )
-        command = [sys.executable, "-m", "segbench.runs.trial", str(order)]
-        done = subprocess.run(command, stdout=subprocess.DEVNULL, check=False)
-        try:
-            found = Measured(**json.loads((Path(folder) / "result.json").read_text(encoding="utf-8")))
-        except (OSError, ValueError, TypeError):
-            return Measured(None, None, f"the probe ended with status {done.returncode}")
-    atomic_write_json(
-        probe_file(cell, execution), {name: getattr(found, name) for name in Measured.__slots__}
-    )
+    order = {
+        "model": cell.model.slug,
+        "dataset": cell.dataset.slug,
+        "protocol": cell.protocol.resolved(),
+        "cases": list(cell.split.train[:8]),
+        "execution": execution.as_dict(),
+    }
+    try:
+        found = Measured(**ask("segbench.runs.trial", order))
+    except ChildEnded as ended:
+        return Measured(None, None, f"the probe ended with {ended}")
+    atomic_write_json(probe_file(cell, execution), asdict(found))
     return found
 
 
@@ -312,16 +301,6 @@ def _overfit(cell: Cell, execution: Execution, stop: StopRequest) -> Smoke:
     return Smoke(cell.model.slug, cell.dataset.slug, case, dice, SMOKE_STEPS)
 
 
-def main(order_file: Path) -> int:
-    """Measure what the order says; the result stands beside it."""
-    console.output.progress = False
-    order = json.loads(order_file.read_text(encoding="utf-8"))
-    found = _measure(order)
-    atomic_write_json(
-        order_file.with_name("result.json"), {name: getattr(found, name) for name in Measured.__slots__}
-    )
-    return 0
-
-
 if __name__ == "__main__":
-    sys.exit(main(Path(sys.argv[1])))
+    console.output.progress = False
+    answer_questions(lambda order: asdict(_measure(order)))

@@ -17,18 +17,17 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from segbench.core.environment import cache_dir
 from segbench.core.errors import SegbenchError
 from segbench.core.hashing import canonical_json
 from segbench.metrics import evaluate_case
 from segbench.metrics.inputs import diagonal_mm
-from segbench.metrics.policies import fill, filled_value, penalised
-from segbench.metrics.registry import METRICS
-from segbench.scoring.masks import Masks, Member, on_one_code, read_masks, without_mask
+from segbench.metrics.policies import fill, penalised
+from segbench.scoring.extra_sets import extra_sets
+from segbench.scoring.masks import Masks, Member, on_one_code, read_masks, region_faults
 from segbench.scoring.mirrored import mirror_hint
-from segbench.scoring.rules import LESION_PARAMETERS, ScoringRules
+from segbench.scoring.rules import ScoringRules
 from segbench.volumes import Volume, compare_geometry, count_labels, read_label_map
-from segbench.volumes.geometry import reorient, unit_mend
+from segbench.volumes.geometry import reorient, shape_mend, unit_mend
 from segbench.volumes.volume import UNIT_NAMES, UNITS_MM
 
 if TYPE_CHECKING:
@@ -58,6 +57,7 @@ class CaseResult:
         inputs: stamps of the files and the digest of the rules that the rows were computed from.
         failure: why there was no usable prediction, as `SegbenchError.as_dict`, with `status`; else None.
         notes: what may hold of many cases, (text, example) each: said once, with the number of cases.
+        spacing_mm: voxel size (z, y, x) that distances were measured with; None in lines of older versions.
     """
 
     case: str
@@ -66,6 +66,7 @@ class CaseResult:
     inputs: dict[str, Any] = field(default_factory=dict[str, Any])
     failure: dict[str, Any] | None = None
     notes: tuple[Note, ...] = ()
+    spacing_mm: tuple[float, ...] | None = None
 
     @classmethod
     def of_line(cls, line: Mapping[str, Any]) -> CaseResult:
@@ -77,6 +78,7 @@ class CaseResult:
             inputs=line.get("inputs") or {},
             failure=line.get("failure"),
             notes=tuple((text, example) for text, example in line.get("notes") or ()),
+            spacing_mm=tuple(line["spacing_mm"]) if line.get("spacing_mm") else None,
         )
 
     def as_line(self) -> dict[str, Any]:
@@ -86,6 +88,7 @@ class CaseResult:
             "reference": self.reference,
             "failure": self.failure,
             "notes": [list(note) for note in self.notes],
+            "spacing_mm": self.spacing_mm,
         }
 
 
@@ -107,9 +110,10 @@ def score_file(
         absent: why there is none, where that is known.
     """
     coded, truth, _ = on_one_code(rules, reference)
-    digest = reference_digest(truth)
+    digest, spacing = reference_digest(truth), rules.scoring_spacing(truth.spacing_mm)
+    broken: dict[Member, SegbenchError] = {}
     try:
-        read = _read_prediction(rules, case, prediction, absent)
+        read = _read_prediction(rules, case, prediction, absent, truth, broken)
         coded, truth, guess = on_one_code(rules, reference, read)
         assert guess is not None
         path = prediction if isinstance(prediction, Path) else None
@@ -119,7 +123,9 @@ def score_file(
         rows = score_failure(coded, case, truth, error)
         failure = {**error.as_dict(), "case": case, "status": failure_status(error.code)}
         notes = _header_notes(case, [truth])
-        return CaseResult(case=case, rows=rows, reference=digest, failure=failure, notes=notes)
+        return CaseResult(
+            case=case, rows=rows, reference=digest, failure=failure, notes=notes, spacing_mm=spacing
+        )
     rows = score_case(coded, case, truth, volume.array)
     notes = (*placed, *_header_notes(case, [truth, guess]))
     hint = mirror_hint(truth.array, volume.array, coded.regions, rows)
@@ -127,40 +133,36 @@ def score_file(
         what = f"{hint[0]} the prediction would fit much better: was its array turned under its header?"
         notes = (*notes, (what, f"{case}: {hint[1]}"))
     failure = None
-    if isinstance(prediction, Mapping) and (lacking := without_mask(rules.regions, prediction)):
-        error = _no_mask(case, lacking, rules, prediction)
-        failure = {**error.as_dict(), "case": case, "status": failure_status(error.code)}
-        failed = {row["region"]: row for row in score_failure(coded, case, truth, error)}
-        rows = [failed[row["region"]] if row["region"] in lacking else row for row in rows]
-    return CaseResult(case=case, rows=rows, reference=digest, failure=failure, notes=notes)
+    why = region_faults(rules, case, prediction, broken) if isinstance(prediction, Mapping) else {}
+    if why:
+        failure = {**next(iter(why.values())).as_dict(), "case": case}
+        failure["status"] = failure_status(failure["code"])
+        failed = {id(error): score_failure(coded, case, truth, error) for error in why.values()}
+        rows = [
+            failed[id(why[row["region"]])][place] if row["region"] in why else row
+            for place, row in enumerate(rows)
+        ]
+    return CaseResult(
+        case=case, rows=rows, reference=digest, failure=failure, notes=notes, spacing_mm=spacing
+    )
 
 
 def _read_prediction(
-    rules: ScoringRules, case: str, prediction: Path | Mapping[Member, Path] | None, absent: str | None
+    rules: ScoringRules,
+    case: str,
+    prediction: Path | Mapping[Member, Path] | None,
+    absent: str | None,
+    reference: Volume,
+    broken: dict[Member, SegbenchError],
 ) -> Volume | Masks:
-    """The prediction as a label map, or as masks."""
+    """The prediction as a label map, or as masks; faults of single masks go to `broken`."""
     if isinstance(prediction, Mapping):
-        return read_masks(case, prediction, max_bytes=rules.max_bytes)
+        size = rules.max_bytes
+        return read_masks(case, prediction, max_bytes=size, reference=reference, broken=broken)
     if prediction is None or not os.path.lexists(prediction):
         what = f"no prediction for case {case}" if absent is None else f"no prediction: {absent}"
         raise SegbenchError("SB215", what, case=case, path=prediction)
     return read_label_map(prediction, labels=rules.labels, max_bytes=rules.max_bytes)
-
-
-def _no_mask(
-    case: str, lacking: Sequence[str], rules: ScoringRules, masks: Mapping[Member, Path]
-) -> SegbenchError:
-    """SB215 for a case with masks, but not of every region: those are failures, the others are scored."""
-    more = f" and {len(lacking) - 5} more" if len(lacking) > 5 else ""
-    return SegbenchError(
-        "SB215",
-        f"no mask of {', '.join(lacking[:5])}{more} for case {case}",
-        case=case,
-        path=next(iter(masks.values())).parent,
-        expected=f"a mask of each of {len(rules.regions)} regions",
-        found=f"masks of {len(rules.regions) - len(lacking)}",
-        mend="write the masks, empty ones too, or name the regions to score with --region",
-    )
 
 
 def _header_notes(case: str, read: Sequence[Volume]) -> tuple[Note, ...]:
@@ -253,14 +255,14 @@ def on_reference_grid(
         how = "stored with a flipped or swapped axis; reoriented to the reference grid without interpolation"
         notes.append((how, case))
         return reorient(prediction, compared.orientation), tuple(notes)
-    mend = None
     if not compared.shape_equal:
         what, expected, found = "shape (z, y, x)", reference.shape_zyx, prediction.shape_zyx
+        mend = shape_mend(reference, prediction)
     elif not compared.spacing_equal:
         what, expected, found = "spacing (z, y, x) in mm", reference.spacing_mm, prediction.spacing_mm
         mend = unit_mend(reference, prediction)
     else:
-        what, expected = "position", "corners within half a voxel"
+        what, expected, mend = "position", "corners within half a voxel", None
         found = f"{compared.displacement_voxels:.3g} voxels apart"
     raise SegbenchError(
         "SB214",
@@ -302,7 +304,7 @@ def score_case(rules: ScoringRules, case: str, reference: Volume, prediction: La
         nsd_tolerance_mm=rules.tolerances_mm,
         empty_policy=rules.profile.empty_policy,
     )
-    extra = _extra_sets(truth, prediction, spacing, rules)
+    extra = extra_sets(truth, prediction, spacing, rules)
     diagonal = diagonal_mm(truth.shape, spacing)
     voxel_ml = float(np.prod(spacing_mm)) / 1000.0
     rows: list[Row] = []
@@ -332,7 +334,7 @@ def score_failure(rules: ScoringRules, case: str, reference: Volume, error: Segb
     status = failure_status(error.code)
     spacing = rules.scoring_spacing(reference.spacing_mm)
     diagonal = diagonal_mm(reference.shape_zyx, spacing)
-    values = failed_values(rules, status, diagonal)
+    values = fill(rules.columns, status, policy=rules.profile.empty_policy, diagonal_mm=diagonal)
     voxel_ml = float(np.prod(reference.spacing_mm)) / 1000.0
     counts = count_labels(reference.array)
     rows: list[Row] = []
@@ -373,64 +375,6 @@ def failure_error(failure: Mapping[str, Any], *details: str) -> SegbenchError:
 def failure_status(code: str) -> str:
     """Return the status that goes with the code of a failed prediction."""
     return {MISSING: "missing", GEOMETRY_MISMATCH: "geometry_mismatch"}.get(code, "unreadable")
-
-
-def failed_values(rules: ScoringRules, status: str, diagonal: float) -> dict[str, float]:
-    """Return what every column of a failed case holds: the worst there is, descriptive ones undefined."""
-    policy = rules.profile.empty_policy
-    values = fill(rules.metrics, status, policy=policy, diagonal_mm=diagonal)
-    for name in rules.columns:
-        if name in values:
-            continue
-        info = METRICS[name]
-        if info.descriptive:
-            values[name] = float("nan")
-        elif info.group == "lesionwise" and info.family == "distance":
-            # 374 mm is the set's own penalty; the diagonal keeps a failure from beating a very far miss.
-            values[name] = filled_value("hd95_max", status, policy="brats", diagonal_mm=diagonal)
-        else:
-            assert isinstance(info.worst, float)
-            values[name] = info.worst
-    return values
-
-
-def _extra_sets(
-    reference: Labels, prediction: Labels, spacing_mm: tuple[float, float, float], rules: ScoringRules
-) -> dict[str, tuple[dict[str, float], frozenset[str]]]:
-    """Return the lesion-wise and airway columns of each region, and which of them are not measured."""
-    found: dict[str, tuple[dict[str, float], frozenset[str]]] = {
-        name: ({}, frozenset()) for name in rules.regions
-    }
-    if rules.lesionwise is not None:
-        from segbench.metrics.lesionwise import evaluate_lesions
-
-        iterations, minimum = LESION_PARAMETERS[rules.lesionwise]
-        lesions = evaluate_lesions(
-            reference,
-            prediction,
-            spacing_mm=spacing_mm,
-            regions=rules.regions,
-            dilation_iterations=iterations,
-            minimum_volume_mm3=minimum,
-        )
-        for region, scores in lesions.items():
-            values, from_policy = found[region]
-            values.update({name: float(value) for name, value in scores.items()})
-            found[region] = values, from_policy | scores.penalised
-    if rules.airway:
-        from segbench.metrics.airway import evaluate_airway
-
-        for region, labels in rules.regions.items():
-            scores = evaluate_airway(
-                np.isin(reference, labels),
-                np.isin(prediction, labels),
-                spacing_mm=spacing_mm,
-                cache=cache_dir() / "airway",
-            )
-            values, from_policy = found[region]
-            values.update({f"airway_{name}": float(value) for name, value in scores.items()})
-            found[region] = values, from_policy | {f"airway_{name}" for name in scores.penalised}
-    return found
 
 
 def _joined(rules: ScoringRules, names: frozenset[str]) -> str:

@@ -8,6 +8,7 @@ reference is the user's data: all are listed and nothing is scored.
 
 from __future__ import annotations
 
+import statistics
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -45,7 +46,7 @@ def score_cases(
     *,
     keys: Mapping[str, Any],
     stop: StopRequest,
-    tell: Callable[[CaseResult], None],
+    tell: Callable[[CaseResult], object] = lambda result: None,
     title: str,
     stop_at_failure: bool = False,
 ) -> list[CaseResult]:
@@ -119,6 +120,15 @@ def notes_told_once(results: Sequence[CaseResult]) -> list[str]:
     ]
 
 
+def median_spacing(results: Sequence[CaseResult]) -> tuple[float, float, float] | None:
+    """Return the median voxel size (z, y, x) that distances were measured with; None where none is known."""
+    known = [result.spacing_mm for result in results if result.spacing_mm is not None]
+    if not known:
+        return None
+    z, y, x = (statistics.median_low(steps) for steps in zip(*known, strict=True))
+    return z, y, x
+
+
 def _kept(folder: Path, *, repair: bool = False) -> dict[str, CaseResult]:
     """Return what `cases.jsonl` holds; lines of older versions, which lack references, are left out."""
     lines = read_case_lines(folder, repair=repair)
@@ -172,11 +182,11 @@ def _all_faults(faults: Sequence[SegbenchError]) -> SegbenchError:
     found = [f" (found {fault.found})" if fault.found is not None else "" for fault in faults]
     return SegbenchError(
         first.code,
-        f"{len(faults)} references cannot be used, nothing was scored",
+        f"{len(faults)} references are not usable, nothing was scored",
         path=None if first.path is None else first.path.parent,
         expected=first.expected if alike else None,
         details=[line + what for line, what in zip(lines, found, strict=True)],
-        mend=first.mend if alike else "mend the references: scores against damaged ones would mean nothing",
+        mend=first.mend if alike else "fix the references: scores against damaged ones would mean nothing",
     )
 
 

@@ -21,7 +21,7 @@ from segbench.records.birth import failed_record
 from segbench.records.lease import Lease
 from segbench.records.store import CASE_LINES, CASES_FILE, check_run_folder
 from segbench.scoring.case import CaseResult, Row, failure_error
-from segbench.scoring.cases import TOLD, notes_by_text, notes_told_once, score_cases
+from segbench.scoring.cases import TOLD, median_spacing, notes_by_text, notes_told_once, score_cases
 from segbench.scoring.record import external_record
 from segbench.scoring.request import Job, Request, prepare
 from segbench.scoring.rules import ScoringRules
@@ -63,8 +63,8 @@ class Evaluation:
         rows = sorted(self.rows, key=lambda row: order[row["region"]])
         return summarise(rows, self.rules.columns, self.cases, self.rules.mean_regions)
 
-    def as_json(self) -> dict[str, Any]:
-        """Return the document of `segbench evaluate --json`."""
+    def as_json(self, readers: Sequence[Evaluation] = ()) -> dict[str, Any]:
+        """Return the document of `segbench evaluate --json`, with one for each further reader."""
         failed = [
             {key: failure.get(key) for key in ("case", "status", "code", "message")}
             for failure in self.failures
@@ -82,6 +82,7 @@ class Evaluation:
             "extra_predictions": list(self.extra_predictions),
             "failures": failed,
             "summary": [summary.as_json() for summary in self.summaries],
+            **({"readers": [reader.as_json() for reader in readers]} if readers else {}),
         }
 
 
@@ -138,6 +139,7 @@ def evaluate_predictions(request: Request, *, command: Sequence[str] | None = No
             "finished": now(),
             "warnings": evaluation.warnings,
             "references": {result.case: result.reference for result in results},
+            "spacing_mm": median_spacing(results),
             "digests": {"cases": sha256_file(table)},
             "external": {**(record.external or {}), **_equal(evaluation.notes)},
         }

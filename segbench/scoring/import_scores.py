@@ -10,7 +10,6 @@ Source: MrGiovanni/Touchstone README.md, section "Analyze Benchmark Results" (la
 
 from __future__ import annotations
 
-import csv
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -20,6 +19,7 @@ from typing import Any
 from segbench.core.atomic import atomic_write, remove_leftovers
 from segbench.core.environment import now, results_dir
 from segbench.core.errors import SegbenchError
+from segbench.core.foreign import parse_table
 from segbench.core.hashing import digest_json, sha256_file
 from segbench.metrics.policies import fill, penalised
 from segbench.metrics.registry import REGION_METRICS, value_range
@@ -270,10 +270,8 @@ def read_long_table(path: Path, columns: Mapping[str, str]) -> Tables:
 def _lines(path: Path) -> tuple[list[str], list[tuple[int, list[str]]]]:
     """The header and the numbered rows of a table (SB602 when there are none)."""
     try:
-        text = path.read_text(encoding="utf-8-sig")
-        first = text.partition("\n")[0]
-        lines = list(csv.reader(text.splitlines(), delimiter=max(",;\t", key=first.count)))
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        lines = parse_table(path.read_text(encoding="utf-8-sig"))
+    except (OSError, ValueError) as error:
         raise SegbenchError("SB602", f"the table cannot be read: {error}", path=path) from error
     numbered = [(number, line) for number, line in enumerate(lines[1:], start=2) if line]
     if not numbered:

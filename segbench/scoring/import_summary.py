@@ -110,6 +110,9 @@ def import_summary(
     return replace(run, refused=refused, compared=compared, theirs=theirs)
 
 
+_NOT_V2 = "this is not a summary.json of nnU-Net v2"
+
+
 def read_summary(path: Path) -> Mapping[str, Any]:
     """Return a `summary.json` of nnU-Net v2; it writes NaN, which python reads.
 
@@ -129,11 +132,13 @@ def read_summary(path: Path) -> Mapping[str, Any]:
         isinstance(entry, dict) and isinstance(entry.get("metrics"), dict)
         for entry in cast("list[Any]", entries)
     ):
+        first = isinstance(document, dict) and isinstance(document.get("results"), dict)
         raise SegbenchError(
             "SB602",
-            "this is not a summary.json of nnU-Net v2",
+            "this is a summary of nnU-Net v1, which has no counts" if first else _NOT_V2,
             path=path,
             expected="metric_per_case: [{metrics, prediction_file, reference_file}]",
+            mend="score the label maps themselves: segbench evaluate PREDICTIONS REFERENCES",
         )
     return cast("Mapping[str, Any]", document)
 

@@ -15,6 +15,7 @@ import numpy as np
 from segbench.core.errors import SegbenchError
 from segbench.scoring.rules import ScoringRules
 from segbench.volumes import Volume, compare_geometry, count_labels, read_label_map, stem_and_ending
+from segbench.volumes.endings import unread_ending
 
 Member = int | str
 """What a mask shows: a label value, or a region by its name."""
@@ -48,52 +49,86 @@ class Masks:
         return self.codes.with_array(_narrow(table)[self.codes.array])
 
 
-def read_masks(case: str, paths: Mapping[Member, Path], *, max_bytes: int) -> Masks:
+def read_masks(
+    case: str,
+    paths: Mapping[Member, Path],
+    *,
+    max_bytes: int,
+    reference: Volume | None = None,
+    broken: dict[Member, SegbenchError] | None = None,
+) -> Masks:
     """Return the masks of a case, read and checked.
 
     Args:
         case: its id, for messages.
         paths: the file of each member.
         max_bytes: largest volume that is read.
+        reference: whose shape decides where masks have several; else the first mask's.
+        broken: receives the faults of single masks, where the others are read all the same.
 
     Raises:
         SegbenchError: SB201 to SB213 as `read_label_map`, SB214 for masks on different grids, SB315 for a
-            file that is not a mask.
+            file that is not a mask; with `broken` only where no mask is left.
     """
     sets: dict[frozenset[Member], int] = {frozenset(): 0}
     first: Volume | None = None
     codes = np.zeros((1, 1, 1), dtype=np.uint16)
+    read: list[Member] = []
+    faults: dict[Member, SegbenchError] = {}
     for member, path in paths.items():
-        mask = read_label_map(path, max_bytes=max_bytes)
-        values = set(count_labels(mask.array))
-        if values not in MASK_VALUES:
-            raise SegbenchError(
-                "SB315",
-                f"{path.name} is not a mask",
-                path=path,
-                case=case,
-                expected="0 and 1 (or 0 and 255)",
-                found=", ".join(str(value) for value in sorted(values)[:10]),
-            )
+        try:
+            mask = _read_mask(case, path, max_bytes)
+            if first is not None and not compare_geometry(first, mask).same_grid:
+                wanted = None if reference is None else reference.shape_zyx
+                if first.shape_zyx == wanted or mask.shape_zyx != wanted:
+                    raise _other_grid(case, path, first, mask)
+                faults |= {each: _other_grid(case, paths[each], mask, first) for each in read}
+                first = None
+        except SegbenchError as error:
+            faults[member] = error
+            if broken is None:
+                raise
+            continue
         if first is None:
-            first, codes = mask, np.zeros(mask.shape_zyx, dtype=np.uint16)
-        elif not compare_geometry(first, mask).same_grid:
-            raise SegbenchError(
-                "SB214",
-                f"the masks of case {case} do not lie on one grid",
-                path=path,
-                case=case,
-                expected=f"shape {first.shape_zyx}, spacing {first.spacing_mm} mm, the same place",
-                found=f"shape {mask.shape_zyx}, spacing {mask.spacing_mm} mm",
-            )
+            first, codes, sets, read = mask, np.zeros(mask.shape_zyx, dtype=np.uint16), {frozenset(): 0}, []
+        read.append(member)
         inside = mask.array != 0
         known = {code: members for members, code in sets.items()}
         moved = np.arange(len(known), dtype=np.uint16)
         for code in np.unique(codes[inside]):
             moved[code] = sets.setdefault(known[int(code)] | {member}, len(sets))
         codes[inside] = moved[codes[inside]]
-    assert first is not None
+    if broken is not None:
+        broken.update(faults)
+    if first is None:
+        raise next(iter(faults.values()))
     return Masks(first.with_array(codes), tuple(sets))
+
+
+def _read_mask(case: str, path: Path, max_bytes: int) -> Volume:
+    mask = read_label_map(path, max_bytes=max_bytes)
+    values = set(count_labels(mask.array))
+    if values not in MASK_VALUES:
+        raise SegbenchError(
+            "SB315",
+            f"{path.name} is not a mask",
+            path=path,
+            case=case,
+            expected="0 and 1 (or 0 and 255)",
+            found=", ".join(str(value) for value in sorted(values)[:10]),
+        )
+    return mask
+
+
+def _other_grid(case: str, path: Path, one: Volume, other: Volume) -> SegbenchError:
+    return SegbenchError(
+        "SB214",
+        f"the masks of case {case} do not lie on one grid",
+        path=path,
+        case=case,
+        expected=f"shape {one.shape_zyx}, spacing {one.spacing_mm} mm, the same place",
+        found=f"shape {other.shape_zyx}, spacing {other.spacing_mm} mm",
+    )
 
 
 def on_one_code(
@@ -214,6 +249,22 @@ def named_masks(
     return chosen, others
 
 
+def unread_masks(folder: Path, names: Mapping[str, Member]) -> dict[Member, Path]:
+    """Return masks of a case in a format that is not read: they are there, and are not missing.
+
+    Args:
+        folder: of the case.
+        names: name of a structure, in small letters -> member.
+    """
+    found: dict[Member, Path] = {}
+    for path in sorted(folder.rglob("*")) if folder.is_dir() else ():
+        ending = unread_ending(path.name)
+        member = None if ending is None else names.get(path.name[: -len(ending)].lower())
+        if member is not None:
+            found.setdefault(member, path)
+    return found
+
+
 def without_mask(regions: Mapping[str, Sequence[int]], members: Collection[Member]) -> list[str]:
     """Return the regions that have neither a mask of their own nor one of each of their labels."""
     return [
@@ -221,3 +272,33 @@ def without_mask(regions: Mapping[str, Sequence[int]], members: Collection[Membe
         for name, labels in regions.items()
         if name not in members and not all(label in members for label in labels)
     ]
+
+
+def region_faults(
+    rules: ScoringRules, case: str, masks: Mapping[Member, Path], broken: Mapping[Member, SegbenchError]
+) -> dict[str, SegbenchError]:
+    """Return why regions of a case cannot be scored: a mask that is broken, or that nobody wrote (SB215).
+
+    Args:
+        rules: which regions there are.
+        case: its id.
+        masks: the file of each member.
+        broken: the faults of single masks.
+    """
+    lacking = without_mask(rules.regions, masks.keys() - broken.keys())
+    if not lacking:
+        return {}
+    more = f" and {len(lacking) - 5} more" if len(lacking) > 5 else ""
+    missing = SegbenchError(
+        "SB215",
+        f"no mask of {', '.join(lacking[:5])}{more} for case {case}",
+        case=case,
+        path=next(iter(masks.values())).parent,
+        expected=f"a mask of each of {len(rules.regions)} regions",
+        found=f"masks of {len(rules.regions) - len(lacking)}",
+        mend="write the masks, empty ones too, or name the regions to score with --region",
+    )
+    members = {name: (name, *rules.regions[name]) for name in lacking}
+    return {
+        name: next((broken[each] for each in members[name] if each in broken), missing) for name in lacking
+    }

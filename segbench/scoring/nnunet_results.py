@@ -107,17 +107,16 @@ class NnunetFold:
 
 
 def find_folds(root: Path) -> list[NnunetFold]:
-    """Return the folds below a folder: of results, of a dataset, of a configuration, or of one fold.
+    """Return the folds below a folder: of results, of a dataset, of a configuration, of one fold.
 
-    Left out are folds without a validation (`fold_all`, trainings that run), ensembles, and the joined
-    folders `crossval_results_folds_*`, whose label maps are those of the folds once more.
+    Left out are `fold_all`, trainings that run, ensembles and joined folders, as `left_out` tells.
 
     Raises:
         SegbenchError: SB201 no such folder, SB311 no validated fold in it.
     """
     if not root.is_dir():
         raise SegbenchError("SB201", "no such folder", path=root, expected="a results folder of nnU-Net v2")
-    root = root.resolve()
+    root = root.resolve().parent if root.name == "validation" else root.resolve()
     places = [root] if _FOLD.fullmatch(root.name) else sorted(root.glob("fold_*"))
     for depth in ("*/fold_*", "*/*/fold_*"):
         places = places or sorted(root.glob(depth))
@@ -143,9 +142,38 @@ def find_folds(root: Path) -> list[NnunetFold]:
             path=root,
             expected="DatasetNNN_NAME/Trainer__Plans__Configuration/fold_K/validation/*.nii.gz",
             found=seen or "an empty folder",
-            mend="name the results folder; what fold_all predicts is scored by segbench evaluate",
+            mend="name the results folder; label maps of fold_all, ensembles and joined folds are scored by "
+            "segbench evaluate --prediction DIR --dataset NAME",
         )
     return folds
+
+
+def left_out(root: Path, folds: Sequence[NnunetFold]) -> list[str]:
+    """Return what lies beside the folds and is not scored, with the reason.
+
+    Args:
+        root: as `find_folds`; beside a single fold nothing is looked for.
+        folds: those found below it.
+    """
+    if _FOLD.fullmatch(root.resolve().name) or root.name == "validation":
+        return []
+    scored = {fold.validation.parent for fold in folds}
+    told: list[str] = []
+    for folder in dict.fromkeys(fold.folder for fold in folds):
+        for place in sorted(each for each in folder.iterdir() if each.is_dir() and each not in scored):
+            if place.name == "fold_all":
+                told.append(f"{folder.name}/fold_all: it was trained on the cases that it predicts")
+            elif place.name.startswith("crossval_results"):
+                told.append(f"{folder.name}/{place.name}: the label maps of the folds once more")
+            elif _FOLD.fullmatch(place.name):
+                told.append(f"{folder.name}/{place.name}: no validation yet")
+    for dataset in dict.fromkeys(fold.folder.parent for fold in folds):
+        told += [
+            f"ensembles/{place.name}: segbench evaluate scores its label maps"
+            for place in sorted(dataset.glob("ensembles/*"))
+            if place.is_dir()
+        ]
+    return told
 
 
 def _document(path: Path) -> Mapping[str, Any]:

@@ -10,7 +10,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from segbench.cards.layout import CaseFolderLayout
 from segbench.core.environment import results_dir
 from segbench.core.errors import SegbenchError
 from segbench.metrics.profiles import load_profile
@@ -68,6 +67,7 @@ class Request:
         data_dir: folder of datasets.
         max_bytes: largest volume that is read.
         origin: what else the record says of where the predictions come from.
+        rules: taken as they are, in place of those that follow from the other fields.
         gated: metrics that the profile must have, because their means will be compared with a limit.
     """
 
@@ -94,6 +94,7 @@ class Request:
     data_dir: Path | None = None
     max_bytes: int = DEFAULT_MAX_BYTES
     origin: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    rules: ScoringRules | None = None
     gated: tuple[str, ...] = ()
 
 
@@ -139,7 +140,7 @@ def prepare(request: Request) -> Job:
     labelling = None
     if request.dataset_json is not None:
         labelling = labelling_of_json(request.dataset_json)
-    elif card is None and request.regions is None:
+    elif card is None and request.regions is None and request.rules is None:
         labelling = found_labelling(
             request.reference,
             request.prediction,
@@ -147,7 +148,7 @@ def prepare(request: Request) -> Job:
             label_names=request.label_names,
             max_bytes=request.max_bytes,
         )
-    rules = _rules(request, card, labelling)
+    rules = request.rules or _rules(request, card, labelling)
     _check_names(rules, request.gated)
     structures = _structures(rules, card)
     if request.reference is not None:
@@ -242,8 +243,7 @@ def _structures(rules: ScoringRules, card: DatasetCard | None) -> dict[str, Memb
     """Return what a mask shows by its file's name in small letters: a region, or a label of the card."""
     found: dict[str, Member] = {}
     if card is not None:
-        forms = card.layout.form if isinstance(card.layout, CaseFolderLayout) else ()
-        templates = [(value, text) for form in forms for value, text in form.structures.items()]
+        templates = [(value, text) for form in card.layout.form for value, text in form.structures.items()]
         found = {structure(Path(text)).lower(): value for value, text in templates}
         found |= {name.lower(): value for value, name in card.labels.items() if value}
     for name, labels in rules.regions.items():

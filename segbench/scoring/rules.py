@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from segbench.core.errors import SegbenchError
 from segbench.core.hashing import digest_json
-from segbench.metrics.profiles import MetricProfile
+from segbench.metrics.profiles import LESION_RULES, MetricProfile
 from segbench.metrics.registry import METRICS
 from segbench.metrics.summary import regions_in_mean
 from segbench.volumes import DEFAULT_MAX_BYTES
@@ -17,15 +17,6 @@ if TYPE_CHECKING:
     from segbench.cards.dataset_card import DatasetCard
 
 Geometry = Literal["strict", "shape"]
-
-LESION_PARAMETERS: Mapping[str, tuple[int, float]] = {
-    "brats2023-gli": (3, 50.0),
-    "brats2023-ssa": (3, 50.0),
-    "brats2023-ped": (3, 50.0),
-    "brats2023-men": (1, 50.0),
-    "brats2023-met": (1, 2.0),
-}
-"""Dilation steps and minimum lesion volume in mm3 of each parameter set a card may name (`metrics.md` 6)."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,7 +30,7 @@ class ScoringRules:
         tolerances_mm: NSD tolerance of each region.
         labels: values a prediction may hold; None allows any.
         ignore_label: voxels with this value in the reference are background in both maps.
-        lesionwise: parameter set of the lesion-wise scores, None without them.
+        lesionwise: name of the lesion-wise rules, None without them.
         airway: True when the airway set is computed.
         max_bytes: largest volume that is read.
         label_mend: what to do about an undeclared label, where the regions are all that was declared.
@@ -61,9 +52,8 @@ class ScoringRules:
     @property
     def columns(self) -> tuple[str, ...]:
         """Metric columns of the rows, in order."""
-        groups = {"lesionwise": self.lesionwise is not None, "airway": self.airway}
-        extra = tuple(info.name for info in METRICS.values() if groups.get(info.group, False))
-        return self.metrics + extra
+        groups = {*self.profile.sets, *(["airway"] if self.airway else [])}
+        return self.metrics + tuple(info.name for info in METRICS.values() if info.group in groups)
 
     @property
     def mean_regions(self) -> tuple[str, ...]:
@@ -164,7 +154,11 @@ def rules_for(
     tree = card is not None and card.evaluation.tree and profile.name == "honest"
     lesionwise = None
     if "lesionwise" in profile.sets:
-        lesionwise = (card.evaluation.lesionwise if card is not None else None) or "brats2023-gli"
+        stated = card.evaluation.lesionwise if card is not None else None
+        lesionwise = profile.lesionwise or stated or "brats2023-gli"
+        if lesionwise not in LESION_RULES:
+            what = f"evaluation.lesionwise = {lesionwise!r} names no lesion-wise rules"
+            raise SegbenchError("SB110", what, expected=", ".join(LESION_RULES))
     return ScoringRules(
         profile=profile,
         metrics=(*profile.metrics, "cldice") if tree and "cldice" not in profile.metrics else profile.metrics,
@@ -202,6 +196,8 @@ def _tolerances(
     for name in asked:
         if name not in regions and name != "default":
             raise SegbenchError(
-                "SB104", f"the NSD tolerance names {name!r}, which is no region", expected=", ".join(regions)
+                "SB104",
+                f"the NSD tolerance names {name!r}, which is not a region",
+                expected=", ".join(regions),
             )
     return {name: float(asked.get(name, asked.get("default", base[name]))) for name in regions}

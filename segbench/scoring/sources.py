@@ -15,7 +15,15 @@ from typing import TYPE_CHECKING, Any, Protocol
 from segbench.core.errors import SegbenchError
 from segbench.core.foreign import parse_json
 from segbench.core.names import CASE_RULE, is_safe_case
-from segbench.scoring.masks import Masks, Member, mask_folders, named_masks, read_masks, without_mask
+from segbench.scoring.masks import (
+    Masks,
+    Member,
+    mask_folders,
+    named_masks,
+    read_masks,
+    unread_masks,
+    without_mask,
+)
 from segbench.volumes import DEFAULT_MAX_BYTES, VOLUME_ENDINGS, Volume, read_label_map, stem_and_ending
 from segbench.volumes.endings import conversion, unread_ending
 
@@ -191,7 +199,7 @@ def volumes_by_case(folder: Path, *, role: str) -> dict[str, list[Path]]:
     except OSError as error:
         raise SegbenchError(
             "SB201",
-            f"the {role} folder cannot be listed: {(error.strerror or str(error)).lower()}",
+            f"the {role} folder is not readable: {(error.strerror or str(error)).lower()}",
             path=folder,
         ) from error
     found: dict[str, list[Path]] = {}
@@ -262,11 +270,12 @@ def find_predictions(
     for case in without:
         if case in unread:
             paths[case] = unread[case]
-        elif case in masks:
-            chosen, others = named_masks(case, masks[case], structures or {})
+        else:
+            chosen, others = named_masks(case, masks.get(case, ()), structures or {})
+            chosen = {**unread_masks(folder / case, structures or {}), **chosen}
             if chosen:
                 paths[case] = chosen
-            else:
+            elif others:
                 seen = ", ".join(others[:3])
                 absent[case] = f"the folder {case} has no mask that is named like a region, but {seen}"
     have_reference = {*cases, *known}
@@ -333,7 +342,7 @@ def _read_names(path: Path) -> list[str]:
     try:
         text = path.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
-        raise SegbenchError("SB104", f"the list of cases cannot be read: {error}", path=path) from error
+        raise SegbenchError("SB104", f"the list of cases is not readable: {error}", path=path) from error
     if not text.lstrip().startswith("["):
         lines = (line.partition("#")[0].strip() for line in text.splitlines())
         return [line for line in lines if line]

@@ -14,6 +14,7 @@ from segbench.stats.multiple import holm, shaffer
 from segbench.stats.paired import WilcoxonResult, wilcoxon_signed_rank
 from segbench.stats.rank_models import RankStability, rank_models
 from segbench.stats.retraining import NullCheck, null_check
+from segbench.stats.slices import slices_differ
 from segbench.stats.two_level import TwoLevelResult, detectable_difference, two_level_test
 
 __all__ = [
@@ -37,6 +38,7 @@ __all__ = [
     "null_check",
     "rank_models",
     "shaffer",
+    "slices_differ",
     "two_level_test",
     "wilcoxon_signed_rank",
 ]

@@ -35,7 +35,7 @@ def finite_array(values: ArrayLike, name: str, *, ndim: int | tuple[int, ...]) -
     refuse_non_finite(array, name)
     size = np.abs(array)
     if float(size.max()) > LARGEST:
-        raise StatsError(f"{name}: a value beyond {LARGEST:g} is no score")
+        raise StatsError(f"{name}: a value beyond {LARGEST:g} is not a score")
     return np.where(size < SMALLEST, 0.0, array) if bool(((size < SMALLEST) & (size > 0)).any()) else array
 
 

@@ -17,6 +17,7 @@ from segbench.stats.scores import Bounds, checked_bounds, checked_scores
 
 FEWEST_PATIENTS = 6  # of a verdict: of fewer the spread over patients is a guess, with any number of seeds
 POWER = 0.8
+BELOW_FLOOR = "The difference is below what the grid of the images resolves."
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +81,7 @@ class _Rules:
     margin: float | None
     bounds: Bounds
     unit: str
+    resolution: float
 
 
 def compare_models(
@@ -92,6 +94,7 @@ def compare_models(
     reference: str | None = None,
     patients: ArrayLike | None = None,
     bounds: Bounds | None = None,
+    resolution: float = 0.0,
 ) -> tuple[Comparison, ...]:
     """The verdict on every pair of models, or on every model against a reference.
 
@@ -108,15 +111,16 @@ def compare_models(
         confidence: level of the intervals.
         margin: the largest difference that is practically nothing; None asks for no equivalence.
         reference: a model to which all others are compared; None compares all pairs.
-        patients: (cases,) labels; the scans of a patient are averaged first. None: a case is a patient.
+        patients: (cases,) labels; the images of a patient are averaged first. None: a case is a patient.
         bounds: lowest and highest value of the metric; no interval of a difference leaves their distance.
+        resolution: differences below this are never called better: the measurement does not resolve them.
 
     Returns:
         One Comparison a pair, in the order of the models; with a reference, it is always `b`.
 
     Raises:
         StatsError: fewer than 2 models, unequal cases, NaN or inf, an unknown reference, a value out of
-            bounds, a margin that is not positive.
+            bounds, a margin that is not positive, a resolution that is negative.
 
     **Source:** `docs/explanation/seeds-and-cases.md` (simulated error and power); Smyth 2004 (moderation);
     Shaffer 1986; Schuirmann 1987 (equivalence).
@@ -125,13 +129,15 @@ def compare_models(
     open_unit(confidence, "confidence")
     if margin is not None and not (np.isfinite(margin) and margin > 0):
         raise StatsError(f"margin: expected a positive number, found {margin!r}")
+    if not (np.isfinite(resolution) and resolution >= 0):
+        raise StatsError(f"resolution: expected a number of 0 or more, found {resolution!r}")
     checked = checked_scores(scores, patients=patients)
     if reference is not None and reference not in checked:
         raise StatsError(f"reference: expected one of {', '.join(checked)}, found {reference!r}")
     values = list(checked.values())
     limits = checked_bounds(bounds, values)
     unit = "cases" if patients is None else "patients"
-    rules = _Rules(higher_is_better, alpha, confidence, margin, limits, unit)
+    rules = _Rules(higher_is_better, alpha, confidence, margin, limits, unit, resolution)
     names = list(checked)
     if reference is None:
         pairs = list(combinations(range(len(names)), 2))
@@ -167,11 +173,15 @@ def _compared(
         for pair, still, d in zip(pairs, degenerate, test.difference, strict=True)
     ]
     allowed = np.array([not reason for reason in reasons])
-    adjusted = adjusted_pvalues(np.where(allowed, p, 1.0), pairs, len(names), all_pairs=all_pairs)
+    resolved = np.abs(test.difference) >= rules.resolution
+    reasons = [
+        reason or ("" if seen else BELOW_FLOOR) for reason, seen in zip(reasons, resolved, strict=True)
+    ]
+    adjusted = adjusted_pvalues(np.where(allowed & resolved, p, 1.0), pairs, len(names), all_pairs=all_pairs)
     decisions = _Decisions(
         test,
         p,
-        np.where(allowed, adjusted, np.nan),
+        np.where(allowed & resolved, adjusted, np.nan),
         reasons,
         *_equivalence(tests, rules.margin, allowed),
         detectable=test.reach(rules.alpha / len(pairs) / 2) + test.reach(1 - POWER),

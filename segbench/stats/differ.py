@@ -47,7 +47,7 @@ def models_differ(scores: Mapping[str, ArrayLike], *, patients: ArrayLike | None
 
     Args:
         scores: per model (seeds, cases), the same cases in the same order.
-        patients: (cases,) labels; the scans of a patient are averaged first.
+        patients: (cases,) labels; the images of a patient are averaged first.
 
     Raises:
         StatsError: fewer than 2 models, unequal cases, NaN or inf.
@@ -83,7 +83,7 @@ def omnibus(values: list[FloatArray]) -> Omnibus:
 def _chance(values: list[FloatArray], averages: FloatArray, *, method: bool) -> tuple[float, float, float]:
     """Variance of the means that seeds and patients alone give, and the degrees of freedom of the F-test."""
     k, n = averages.shape
-    centred = averages - averages.mean(axis=0)  # what all models share on a case is no difference
+    centred = averages - averages.mean(axis=0)  # what all models share on a case is not a difference
     cases = np.cov(centred) / n
     case = float(np.trace(cases)) / (k - 1)
     seeds = np.zeros(k)

@@ -61,7 +61,7 @@ def mean_interval(
         seed: of the bootstrap.
         worst: the metric's worst value, if it has one: a small sample that touches it gets a note, since
             every method's interval is then too short (measured coverage .74 to .79, n = 10, 10 % zeros).
-        patients: (cases,) labels; the scans of a patient are averaged first, and `n` counts patients.
+        patients: (cases,) labels; the images of a patient are averaged first, and `n` counts patients.
         bounds: lowest and highest value of the metric; the interval never leaves them.
 
     Raises:

@@ -83,7 +83,7 @@ def rank_models(
         resamples: draws.
         confidence: level of the intervals of ranks and means.
         seed: of the draws.
-        patients: (cases,) labels; the scans of a patient are averaged first.
+        patients: (cases,) labels; the images of a patient are averaged first.
 
     Returns:
         A RankStability over the models in the order given; `models` names them.

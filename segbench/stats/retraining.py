@@ -42,7 +42,7 @@ def null_check(
     Args:
         scores: per model (seeds, cases), the same cases in the same order; models of one seed add nothing.
         alpha: level of each test.
-        patients: (cases,) labels; the scans of a patient are averaged first.
+        patients: (cases,) labels; the images of a patient are averaged first.
 
     Raises:
         StatsError: no model, unequal cases, NaN or inf.

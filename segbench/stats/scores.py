@@ -15,7 +15,7 @@ Bounds = tuple[float, float]
 def checked_scores(
     scores: Mapping[str, ArrayLike], *, patients: ArrayLike | None = None, fewest: int = 2
 ) -> dict[str, FloatArray]:
-    """(seeds, patients) of each model, in the order given; the scans of a patient are averaged.
+    """(seeds, patients) of each model, in the order given; the images of a patient are averaged.
 
     The seeds of a model have no order: they are sorted, so that no result depends on their numbering, not
     even in its last bit.
@@ -40,7 +40,7 @@ def checked_scores(
 
 
 def by_patient(values: FloatArray, groups: np.ndarray | None) -> FloatArray:
-    """(..., patients) means of `values` (..., cases) over the scans of each patient."""
+    """(..., patients) means of `values` (..., cases) over the images of each patient."""
     if groups is None:
         return values
     member = np.eye(int(groups.max()) + 1)[groups]  # (cases, patients)

@@ -309,4 +309,4 @@ def _reason(error: OSError | ValueError) -> str:
         errno.ENAMETOOLONG: "the name is too long for a file",
         errno.EISDIR: "this is a folder, not a file",
     }
-    return words.get(error.errno or 0, f"the file cannot be read ({(error.strerror or str(error)).lower()})")
+    return words.get(error.errno or 0, f"the file is not readable ({(error.strerror or str(error)).lower()})")

@@ -281,6 +281,13 @@ def unit_mend(first: Volume | VolumeHeader, second: Volume | VolumeHeader) -> st
     return f"the headers state lengths in {units[0]} and in {units[1]}: write the right unit into the header"
 
 
+def shape_mend(first: Volume | VolumeHeader, second: Volume | VolumeHeader) -> str | None:
+    """What to do about two shapes that differ because one array was written with its axes reversed."""
+    if second.shape_zyx != first.shape_zyx[::-1]:
+        return None
+    return "the axes are in reverse order: write array.transpose(2, 1, 0), since NIfTI stores x, y, z"
+
+
 def spacings_agree(first: tuple[float, ...], second: tuple[float, ...]) -> bool:
     """Whether two spacings differ by no more than 1e-3, relative to the first."""
     return all(abs(a - b) <= SPACING_TOLERANCE * a for a, b in zip(first, second, strict=True))

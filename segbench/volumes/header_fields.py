@@ -86,7 +86,7 @@ def vectors(fields: Mapping[str, str], name: str, path: Path) -> list[list[float
     """The vectors of an NRRD field, None for `none`; empty only when the field is not there.
 
     Raises:
-        SegbenchError: SB207 for anything that is no row of vectors of numbers.
+        SegbenchError: SB207 for anything that is not a row of vectors of numbers.
     """
     if name not in fields:
         return []
@@ -125,7 +125,7 @@ def unit_of(word: str, field: str, path: Path) -> str:
     """The key of `UNITS_MM` that a header's word means.
 
     Raises:
-        SegbenchError: SB207 for a word that is no unit of length.
+        SegbenchError: SB207 for a word that is not a unit of length.
     """
     with suppress(UnicodeError):  # headers are read byte by byte; a micro sign may be two in UTF-8
         word = word.encode("latin-1").decode("utf-8")
@@ -160,5 +160,5 @@ def spelled(name: str) -> str:
 def unreadable(path: Path, field: str, found: str | None, expected: str) -> SegbenchError:
     """SB207 for a field of a header."""
     return SegbenchError(
-        "SB207", f"{field} cannot be read", path=path, expected=expected, found=found or "nothing"
+        "SB207", f"{field} is not valid", path=path, expected=expected, found=found or "nothing"
     )

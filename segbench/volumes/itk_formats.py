@@ -197,7 +197,7 @@ def _mha(text: str, *, path: Path, allow_channels: bool) -> tuple[VolumeHeader, 
     columns = [[spacing[i] * matrix[rank * i + j] for j in range(min(rank, 3))] for i in range(min(rank, 3))]
     if any(size <= 0 for size in spacing):
         raise SegbenchError(
-            "SB209", "the voxel size cannot be", path=path, expected="spacings above 0", found=spacing
+            "SB209", "the voxel size is not valid", path=path, expected="spacings above 0", found=spacing
         )
     affine = in_millimetres(_affine(columns, origin[:3], (-1, -1, 1), path), unit)
     dims = _dims(dims, counted if counted != [1] else [])

@@ -44,7 +44,7 @@ def as_label_array(
         path: for the message.
 
     Raises:
-        SegbenchError: SB211 NaN or infinity; SB212 a value that is no whole number in 0..65535, or labels
+        SegbenchError: SB211 NaN or infinity; SB212 a value that is not a whole number in 0..65535, or labels
             that a scaling has made equal.
     """
     if slope != 0.0 and (slope != 1.0 or inter != 0.0):
@@ -158,7 +158,7 @@ def _from_scaled(stored: NDArray[Any], slope: float, inter: float, path: Path | 
 def _misses(
     steps: NDArray[np.float64], whole: NDArray[np.float64], slope: float, inter: float, dtype: np.dtype[Any]
 ) -> NDArray[np.float64]:
-    """By how much each value misses its label beyond what is allowed; positive where it is no label.
+    """By how much each value misses its label beyond what is allowed; positive where it is not a label.
 
     Measured in steps of the stored values, where a tiny or a huge slope hides nothing: a value one step off
     is another value, however close the two lie once they are scaled.
@@ -184,7 +184,7 @@ def _emptied(low: float, high: float, label: int, path: Path | str | None) -> Se
 def _no_label(value: float, path: Path | str | None) -> SegbenchError:
     return SegbenchError(
         "SB212",
-        "the label map holds a value that is no label",
+        "the label map holds a value that is not a label",
         path=path,
         expected=f"whole numbers from 0 to {LARGEST_LABEL}",
         found=f"{value:.9g}",

@@ -223,7 +223,7 @@ def _dtype(datatype: int, bitpix: int, order: str, path: Path) -> np.dtype[np.ge
         what = _REFUSED_DATATYPES.get(datatype, "not a type of the standard")
         raise SegbenchError(
             "SB207",
-            "the type of the voxels cannot be read",
+            "the type of the voxels is not one that is read",
             path=path,
             expected="integers or floats of 8 to 64 bits",
             found=f"datatype {datatype} ({what})",

@@ -70,7 +70,7 @@ def read_label_map(
         The label map on its stored grid.
 
     Raises:
-        SegbenchError: SB201 to SB210, SB211 for NaN or infinity, SB212 for a value that is no label, SB213
+        SegbenchError: SB201 to SB210, SB211 for NaN or infinity, SB212 for a value that is not a label, SB213
             for an undeclared one.
     """
     header, stored = load_stored(path, max_bytes=max_bytes)

@@ -25,15 +25,16 @@ MAY_IMPORT: dict[str, set[str]] = {
     "predict": {"core", "cards", "volumes", "networks", "data", "engine", "records"},
     "launch": {"core", "cards", "records"},
     # the report opens the scans of its overlays through the dataset's adapter
-    "report": {"core", "cards", "volumes", "metrics", "stats", "records", "data"},
+    "published": {"core", "cards", "metrics", "stats"},
+    "report": {"core", "cards", "volumes", "metrics", "stats", "records", "data", "published"},
     "scoring": {"core", "cards", "volumes", "metrics", "stats", "records", "data"},
     "runs": {
         "core", "cards", "volumes", "metrics", "stats", "networks", "data", "engine", "profiling", "records",
-        "launch", "predict", "report", "scoring",
+        "launch", "predict", "published", "report", "scoring",
     },
     "cli": {
         "core", "cards", "volumes", "metrics", "stats", "networks", "data", "engine", "profiling", "records",
-        "launch", "predict", "runs", "report", "scoring",
+        "launch", "predict", "runs", "published", "report", "scoring",
     },
 }  # fmt: skip
 

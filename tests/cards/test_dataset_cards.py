@@ -205,3 +205,73 @@ def test_an_ignore_label_is_no_foreground() -> None:
     assert parse_dataset_card(content).foreground == (1,)
     content["regions"]["both"] = [1, 2]
     assert any(line.startswith("regions.both") for line in faults(content))
+
+
+@pytest.mark.parametrize(
+    ("slug", "adapter", "form"),
+    [
+        (
+            "brats2023-gli",
+            "case-folder",
+            {
+                "images": {c: f"{{case}}-{c}.nii.gz" for c in ("t2w", "t2f", "t1n", "t1c")},
+                "labels": "{case}-seg.nii.gz",
+            },
+        ),
+        (
+            "abdomenatlas-1.0-mini",
+            "case-folder",
+            {
+                "images": {"CT": "ct.nii.gz"},
+                "combined": "combined_labels.nii.gz",
+                "structures": {
+                    value: f"segmentations/{name}.nii.gz"
+                    for value, name in load_dataset_card("abdomenatlas-1.0-mini").labels.items()
+                    if value
+                },
+            },
+        ),
+        (
+            "btcv",
+            "paired-folders",
+            {"images": "img", "labels": "label", "label_name": "label{number}.nii.gz"},
+        ),
+        ("lits", "paired-folders", {"images": ".", "labels": ".", "label_name": "segmentation-{number}"}),
+    ],
+)
+def test_the_older_adapters_are_short_forms_of_a_tree(slug: str, adapter: str, form: dict) -> None:
+    written = document(slug)
+    names = {"btcv": "as-downloaded", "lits": "one-folder"}
+    wanted = next(
+        each
+        for each in load_dataset_card(slug).layout.form
+        if each.name == names.get(slug, load_dataset_card(slug).layout.form[0].name)
+    )
+    written["layout"] |= {"adapter": adapter, "form": [{"name": wanted.name, **form}]}
+    found = parse_dataset_card(written).layout
+    assert found.adapter == "tree"
+
+    def stems(each: object) -> object:  # the older forms of folders name no endings
+        text = repr(each)
+        return text.replace(".nii.gz", "") if adapter == "paired-folders" else text
+
+    assert stems(found.form[0]) == stems(wanted)
+
+
+def test_a_folder_that_several_cases_share_is_any_subject() -> None:
+    written = document("acdc")
+    pattern = r"(?P<case>(?P<patient>patient\d{3})_frame\d{2})"
+    written["layout"] = {
+        "adapter": "case-folder",
+        "folder_pattern": r"patient\d{3}",
+        "case_pattern": pattern,
+        "form": [{"name": "old", "images": {"MR": "{case}.nii.gz"}, "labels": "{case}_gt.nii.gz"}],
+    }
+    (form,) = parse_dataset_card(written).layout.form
+    assert (form.images, form.labels) == ({"MR": "{subject}/{case}.nii.gz"}, "{subject}/{case}_gt.nii.gz")
+
+
+def test_a_pattern_that_matches_more_than_the_id_is_told() -> None:
+    written = document("flare22")
+    written["layout"]["case_pattern"] = r"(?P<case>FLARE22_Tr_\d{4})_0000"
+    assert any(line.startswith("layout.case_pattern") and "templates" in line for line in faults(written))

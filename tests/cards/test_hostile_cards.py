@@ -11,8 +11,9 @@ from hypothesis import strategies as st
 
 from segbench.cards import list_dataset_cards, list_model_cards
 from segbench.cards.dataset_card import read_dataset_card
-from segbench.cards.model_card import CARD_BYTES, read_model_card
+from segbench.cards.model_card import read_model_card
 from segbench.cards.registry import card_file, load_dataset_card
+from segbench.cards.section import CARD_BYTES
 from segbench.core.errors import SegbenchError
 
 MODEL = card_file("models", "segmamba-v2").read_bytes()

@@ -117,6 +117,14 @@ def test_every_shipped_card_is_valid_and_says_what_it_must():
                 assert card.fidelity.deviations, slug
 
 
+@pytest.mark.parametrize("slug", [slug for slug in list_model_cards() if slug.endswith("-tiny")])
+def test_a_small_variant_is_named_by_its_size_first(slug: str):
+    card = load_model_card(slug)
+    size = f"{card.fidelity.parameters / 1e6:.1f} M: "
+    assert card.title.startswith(size)
+    assert card.short_name.startswith(size)
+
+
 def test_short_names_fit_a_table_and_tell_models_apart():
     names = [load_model_card(slug).short_name for slug in list_model_cards()]
     assert all(0 < len(name) <= 24 for name in names)

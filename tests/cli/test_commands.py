@@ -5,18 +5,15 @@ from __future__ import annotations
 import json
 import os
 import subprocess
-import sys
 from pathlib import Path
 
+import preloaded
 import pytest
 
 
 def segbench(*arguments: str, cwd: Path | None = None, **variables: str) -> subprocess.CompletedProcess[str]:
     """Run the command in a process of its own."""
-    return subprocess.run(
-        [sys.executable, "-m", "segbench", *arguments],
-        capture_output=True, text=True, timeout=120, check=False, cwd=cwd, env={**os.environ, **variables},
-    )  # fmt: skip
+    return preloaded.run("-m", "segbench", *arguments, cwd=cwd, env={**os.environ, **variables})
 
 
 @pytest.mark.parametrize(

@@ -71,3 +71,17 @@ def test_defaults_are_shown() -> None:
             if option.param_type_name == "option" and told and option.default != "" and not option.hidden:
                 flat = re.sub(r"[│\s]+", "", page(words))
                 assert re.sub(r"\s", "", f"[default:{option.default}]") in flat, (words, option.name)
+
+
+@pytest.mark.parametrize(
+    "words", [w for w, command in COMMANDS.items() if any(p.required for p in command.params)], ids=" ".join
+)
+def test_all_that_is_missing_is_named_at_once(words: tuple[str, ...]) -> None:
+    required = [option for option in COMMANDS[words].params if option.required]
+    told = CliRunner().invoke(build_app(), list(words))
+    flat = re.sub(r"[│\s]+", " ", told.output)
+    assert told.exit_code == 2
+    for option in required:
+        name = option.opts[0] if option.param_type_name == "option" else option.metavar or option.name.upper()
+        assert name in flat, flat
+    assert f"For example: segbench {' '.join(words)}" in flat

@@ -10,10 +10,10 @@ from pathlib import Path
 
 import nibabel as nib
 import numpy as np
+import preloaded
 import pytest
-from typer.testing import CliRunner
 
-from segbench.cli.main import COMMANDS, DATA_COMMANDS, IMPORT_COMMANDS, WEIGHTS_COMMANDS, build_app
+from segbench.cli.main import COMMANDS, DATA_COMMANDS, IMPORT_COMMANDS, WEIGHTS_COMMANDS
 from segbench.core.hashing import sha256_file
 
 TABLE = Path(__file__).resolve().parents[2] / "docs" / "explanation" / "nothing-is-dropped.md"
@@ -26,8 +26,8 @@ EVERY = {
 
 
 def call(*arguments: object) -> tuple[int, str]:
-    done = CliRunner().invoke(build_app(), [str(argument) for argument in arguments])
-    return done.exit_code, done.output + (done.stderr or "")
+    done = preloaded.run("-m", "segbench", *map(str, arguments))
+    return done.returncode, done.stdout + done.stderr
 
 
 def digests(root: Path) -> dict[str, str]:
@@ -118,6 +118,7 @@ WALK: dict[str, list[str]] = {
                 "--output", "new/predicted", "--device", "cpu"],
     "weights import": ["w.safetensors", "--model", "nnunet-tiny", "--output", "new/in.safetensors"],
     "weights export": ["w.safetensors", "--model", "nnunet-tiny", "--output", "new/out.pt"],
+    "weights card": ["w.safetensors"],
     "profile": ["--model", "nnunet-tiny", "--input", "1x1x32x32x32", "--device", "meta",
                 "--output", "new/cost.csv"],
     "run": ["--model", "empty", "--dataset", "phantom-msd", "--protocol", "demo", "--device", "cpu"],

@@ -31,6 +31,22 @@ def other_channels(folder: Path) -> object:
     return import_weights(folder / "their.pt", "nnunet-tiny", folder / "o.safetensors", channels=("t1", "t2"))
 
 
+def seen_test_case(folder: Path) -> object:
+    """Weights that were trained on a case that is to be tested on."""
+    from safetensors.numpy import save_file
+
+    from segbench.data import open_dataset
+    from segbench.records.schema import TrainedOn
+    from segbench.runs.start import check_start, start_of, write_card
+
+    dataset = open_dataset(phantom(folder))
+    save_file({}, folder / "w.safetensors")
+    write_card(folder / "w.safetensors", [TrainedOn(case="phantom_000")])
+    found = check_start(start_of(folder / "w.safetensors"), dataset, ["phantom_000", "phantom_001"])
+    assert found is not None
+    raise found
+
+
 def phantom(folder: Path) -> Path:
     """Two generated cases in MSD layout, so small that a test may have its own."""
     from segbench.data.phantoms import generate
@@ -229,7 +245,7 @@ def nothing_common(folder: Path) -> object:
 
 
 def bad_published(folder: Path) -> object:
-    from segbench.report.analysis.published import load_published
+    from segbench.published.tables import load_published
 
     (folder / "theirs.toml").write_text("[source]\nid = 'x'\n")
     return load_published(folder)

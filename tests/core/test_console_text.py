@@ -12,7 +12,8 @@ from segbench.core.errors import SegbenchError
     "name", ["a\nerror[SB999]: not ours", "a\r\x1b[2Jb", "a\tb", "a\u2028b\u202ec", "a\x85b"]
 )
 def test_a_name_stays_in_its_cell_and_on_its_line(name: str, capsys: pytest.CaptureFixture[str]) -> None:
-    console.emit_table(["name", "n"], [[name, "1"], ["b", "2"]])
+    for line in console.table_lines(["name", "n"], [[name, "1"], ["b", "2"]]):
+        console.emit(line)
     error = SegbenchError("SB104", "told", path=name, case=name, found=name, details=[name], mend="see there")
     console.fail(error)
     out, err = capsys.readouterr()

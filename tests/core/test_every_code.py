@@ -234,9 +234,10 @@ def unknown_layout(folder: Path) -> object:
 
 
 def unsafe_case(folder: Path) -> object:
-    from segbench.core.names import case_path
+    from segbench.scoring.sources import reference_folder
 
-    return case_path(folder, "../x", ".nii.gz")
+    (folder / "a?b.nii.gz").write_bytes(b"")
+    return reference_folder(folder, labels=None, regions={}, structures={})
 
 
 def phantom_over_something(folder: Path) -> object:
@@ -291,9 +292,10 @@ RAISED: dict[str, Raised] = {
     "SB302": Raised(unknown_layout, ("mystery",)),
     "SB334": Raised(leaving_archive, ("escaped.txt", "x.zip")),
     "SB337": Raised(phantom_over_something, ("there",)),
-    "SB339": Raised(unsafe_case, ("../x",)),
+    "SB339": Raised(unsafe_case, ("a?b",)),
     "SB405": Raised(ruined_checkpoints, ("checkpoints",)),
     "SB406": Raised(pickled_weights, ("evil.pt",)),
+    "SB407": Raised(provoked.seen_test_case, ("phantom_000", "w.safetensors")),
     "SB410": Raised(hot_value, ("hot",)),
     "SB505": Raised(full_disk, ("big.bin",)),
     "SB508": Raised(other_threads, ("SEGBENCH_THREADS=",)),

@@ -70,7 +70,7 @@ def profile(folder: Path) -> object:
 
 
 def published(folder: Path) -> object:
-    from segbench.report.analysis.published import load_published
+    from segbench.published.tables import load_published
 
     (folder / "p.toml").write_text("a = " + DEEP)
     return load_published(folder)

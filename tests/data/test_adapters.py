@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import re
 import shutil
 from collections.abc import Callable
@@ -288,14 +289,14 @@ def test_a_folder_that_cannot_be_read_is_no_empty_folder(
 ) -> None:
     root = own_tree("crc")
     (root / "lost+found").mkdir()
-    listed = Path.iterdir
+    listed = os.scandir
 
-    def refuse(path: Path) -> object:
-        if path.name in {"ROI", "lost+found"}:
+    def refuse(path: Path | str) -> object:
+        if Path(path).name in {"ROI", "lost+found"}:
             raise PermissionError(13, "Permission denied")
         return listed(path)
 
-    monkeypatch.setattr(Path, "iterdir", refuse)
+    monkeypatch.setattr(os, "scandir", refuse)
     error = code_of(lambda: open_dataset("crc-2000", path=root))
     assert (error.code, error.path) == ("SB201", root / "ROI")
 
@@ -616,6 +617,22 @@ class TestNnunet:
         (finding,) = found
         assert finding.severity == "error" and told in finding.mend and ending in finding.message
 
+    def test_masks_per_structure_in_the_place_of_label_maps_are_named_with_the_way_out(
+        self, root: Path
+    ) -> None:
+        self.write(root, {"background": 0, "one": 1, "two": 2})
+        labels = sorted((root / "labelsTr").iterdir())
+        for path in labels:
+            folder = path.with_name(path.name.removesuffix(".nii.gz"))
+            folder.mkdir()
+            (folder / "one.nii.gz").write_bytes(path.read_bytes())
+            path.rename(folder / "two.nii.gz")
+        findings = open_dataset(root).layout_findings
+        (finding,) = [f for f in findings if f.code == "SB202"]
+        assert f"{len(labels)} folders" in finding.message and "one, two" in finding.message
+        assert "totalsegmentator" in finding.mend and "evaluate" in finding.mend
+        assert not [f for f in findings if f.code == "SB303" and "imagesTr" in (f.file or "")]
+
     def test_two_formats_in_one_json_are_ambiguous(self, root: Path) -> None:
         self.write(root, {"background": 0, "a": 1}, modality={"0": "CT"})
         error = code_of(lambda: open_dataset(root))
@@ -811,11 +828,14 @@ class TestAbsence:
         assert f"segbench show dataset:{slug}" in error.mend
         assert describe_dataset(load_dataset_card(slug))["layout"]["try it on phantoms"] is None
 
-    def test_a_data_directory_one_level_too_deep_is_told(self, own_tree: Tree) -> None:
+    def test_a_data_directory_one_level_too_deep_is_the_datasets_own(self, own_tree: Tree) -> None:
         root = own_tree("crc", "CRC-2000")
-        error = code_of(lambda: open_dataset("crc-2000", data_dir=root))
-        assert "the folder above it" in error.mend
-        assert open_dataset("crc-2000", data_dir=root.parent).case_ids
+        assert open_dataset("crc-2000", data_dir=root).case_ids
+        assert (
+            open_dataset("crc-2000", data_dir=root).root
+            == open_dataset("crc-2000", data_dir=root.parent).root
+        )
+        assert code_of(lambda: open_dataset("aiib2023", data_dir=root)).code == "SB301"
 
     def test_what_can_be_had_is_one_row_each_the_mission_first(self, own_tree: Tree, tmp_path: Path) -> None:
         own_tree("crc", "CRC-2000")

@@ -15,7 +15,7 @@ from segbench.core.errors import SegbenchError
 from segbench.data import Dataset, open_dataset
 from segbench.data.baselines import BASELINES, fit
 from segbench.data.baselines.atlas import LabelAtlas
-from segbench.data.baselines.intensity import LabelGaussians, Normaliser
+from segbench.data.baselines.intensity import LabelGaussians
 from segbench.data.scan_file import write_scan
 from segbench.volumes import Volume, to_canonical, write_label_map
 
@@ -67,7 +67,7 @@ def test_most_frequent_with_ties_to_the_lower_value(boxes: Dataset) -> None:
     counts = np.array([[[[2, 1, 0, 1]]], [[[2, 1, 3, 2]]]], dtype=np.uint16)
     atlas = LabelAtlas((1, 2), counts, 4, (1.0, 1.0, 1.0))
     # background has 0, 2, 1, 1 of four: (2,2)->1, (1,1,bg 2)->0, (0,3)->2, (1,2)->2
-    assert atlas.most_frequent().reshape(-1).tolist() == [1, 0, 2, 2]
+    assert atlas.most_frequent.reshape(-1).tolist() == [1, 0, 2, 2]
 
 
 def test_the_grid_of_the_atlas_is_median_spacing_and_largest_extent(tmp_path: Path) -> None:
@@ -119,9 +119,8 @@ def test_gaussians_are_the_moments_of_the_voxels(tmp_path: Path) -> None:
     image = np.rint(100 * labels + 20 * rng.standard_normal(labels.shape)).astype(np.int16)
     put(tmp_path, "a", image, labels, affine_of((1, 1, 1)))
     dataset = open_dataset("crc-2000", path=tmp_path)
-    normaliser = Normaliser.of(dataset, ("a",))
-    gaussians = LabelGaussians.of(dataset, ("a",), normaliser)
-    smooth, mask = normaliser(dataset.read_image("a").array)
+    gaussians = LabelGaussians.of(dataset, ("a",))
+    smooth, mask = gaussians.normalised(dataset.read_image("a").array)
     assert mask is None
     for index, value in enumerate((0, 1)):
         values = smooth[0][labels == value].astype(np.float64)
@@ -137,11 +136,10 @@ def test_gaussians_are_the_moments_of_the_voxels(tmp_path: Path) -> None:
 def test_two_channels_use_their_covariance(clean_trees: dict[str, Path]) -> None:
     dataset = open_dataset("brats2023-gli", path=clean_trees["brats"])
     train = dataset.case_ids[:3]
-    normaliser = Normaliser.of(dataset, train)
-    gaussians = LabelGaussians.of(dataset, train, normaliser)
+    gaussians = LabelGaussians.of(dataset, train)
     pooled: dict[int, list[np.ndarray]] = {value: [] for value in gaussians.labels}
     for case in train:
-        smooth, mask = normaliser(dataset.read_image(case).array)
+        smooth, mask = gaussians.normalised(dataset.read_image(case).array)
         labels = dataset.read_reference(case).array
         assert mask is not None
         for value, found in pooled.items():
@@ -215,8 +213,8 @@ def test_mean_atlas_on_the_real_hippocampus(real_data: Path) -> None:
     assert means["atlas-intensity"][1] > means["mean-atlas"][1]
 
 
-def test_cards_name_the_fitted_classes_as_run_ids_hold_them() -> None:
-    for name, fitted in BASELINES.items():
+def test_cards_name_the_baselines_as_run_ids_hold_them() -> None:
+    for name, learns in BASELINES.items():
         module, _, attribute = load_model_card(name).implementation.partition(":")
         assert module == "segbench.data.floors", "the name enters the run id: another one is another run"
-        assert getattr(import_module(module), attribute).fit == fitted
+        assert getattr(import_module(module), attribute) == learns

@@ -205,15 +205,15 @@ def test_a_damaged_file_is_repaired_on_the_next_call_or_by_the_cache_itself(data
 
 def test_forecast_counts_what_is_missing_and_the_disk_is_asked_first(dataset, tmp_path, monkeypatch):
     options = {"training_ids": IDS}
-    whole = forecast_preparation(dataset, IDS, recipe(), tmp_path / "cache", **options)
-    assert whole.cases == tuple(IDS)
+    missing, whole = forecast_preparation(dataset, IDS, recipe(), tmp_path / "cache", **options)
+    assert missing == tuple(IDS)
     voxels = sum(20 * 18 * (12 + i) for i in range(5))
-    assert whole.bytes == int(voxels * (2 * 0.25 + 0.05))
-    finer = forecast_preparation(
+    assert whole == int(voxels * (2 * 0.25 + 0.05))
+    _, finer = forecast_preparation(
         dataset, IDS, recipe(spacing=(0.75, 0.5, 0.5)), tmp_path / "cache", **options
     )
-    assert finer.bytes > 7 * whole.bytes
-    free = shutil.disk_usage(tmp_path)._replace(free=int(1.1 * whole.bytes))
+    assert finer > 7 * whole
+    free = shutil.disk_usage(tmp_path)._replace(free=int(1.1 * whole))
     monkeypatch.setattr(shutil, "disk_usage", lambda place: free)
     with pytest.raises(SegbenchError) as caught:
         prepare_dataset(dataset, IDS, recipe(), tmp_path / "cache", **options)
@@ -221,7 +221,7 @@ def test_forecast_counts_what_is_missing_and_the_disk_is_asked_first(dataset, tm
     assert not (tmp_path / "cache").exists(), "nothing was written"
     monkeypatch.undo()
     prepare_dataset(dataset, IDS[:2], recipe(), tmp_path / "cache", **options)
-    assert forecast_preparation(dataset, IDS, recipe(), tmp_path / "cache", **options).cases == tuple(IDS[2:])
+    assert forecast_preparation(dataset, IDS, recipe(), tmp_path / "cache", **options)[0] == tuple(IDS[2:])
 
 
 def test_a_prepared_case_returns_to_the_stored_grid(dataset, tmp_path):

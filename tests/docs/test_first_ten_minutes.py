@@ -7,9 +7,9 @@ import re
 import shlex
 import shutil
 import subprocess
-import sys
 from pathlib import Path
 
+import preloaded
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -38,16 +38,8 @@ def test_every_command_knows_every_option_it_gets(said: str) -> None:
     found = commands(said)
     assert {words[3] for words in found} == {"doctor", "demo", "profile", "run"}
     for name in sorted({words[3] for words in found}):
-        line = [sys.executable, "-m", "segbench", name, "--help"]
-        help_text = subprocess.run(
-            line,
-            capture_output=True,
-            text=True,
-            check=True,
-            timeout=120,
-            env={**os.environ, "COLUMNS": "200"},
-        ).stdout
-        known = set(re.findall(r"--[a-z-]+", help_text))
+        asked = preloaded.run("-m", "segbench", name, "--help", env={**os.environ, "COLUMNS": "200"})
+        known = set(re.findall(r"--[a-z-]+", asked.stdout))
         given = {word for words in found if words[3] == name for word in words if word.startswith("--")}
         assert given <= known, f"segbench {name}"
 

@@ -10,6 +10,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import preloaded
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -33,16 +34,20 @@ def walk(page: Path, place: Path, package: Path) -> list[str]:
         "SEGBENCH_CACHE": str(place / "cache"), "SEGBENCH_THREADS": "1", "OMP_NUM_THREADS": "1",
     }  # fmt: skip
     (place / "bin").mkdir()
-    command = place / "bin" / "segbench"
-    command.write_text(f'#!/bin/sh\nexec "{sys.executable}" -m segbench "$@"\n')
-    command.chmod(0o755)
+    command, inherited = place / "bin" / "segbench", list[int]()
+    if package == ROOT:
+        variables, inherited = preloaded.command(command)
+        environment |= variables
+    else:
+        command.write_text(f'#!/bin/sh\nexec "{sys.executable}" -m segbench "$@"\n')
+        command.chmod(0o755)
     kinds, begun, printed = [], "", ""
     for kind, file, text in steps(page):
         kinds.append(kind)
         if kind == "sh":
             exports = "\n".join(line for line in begun.splitlines() if line.startswith("export "))
             done = subprocess.run(
-                ["bash", "-euc", f"{exports}\n{text}"], cwd=place, env=environment,
+                ["bash", "-euc", f"{exports}\n{text}"], cwd=place, env=environment, pass_fds=inherited,
                 capture_output=True, text=True, timeout=500, check=False,
             )  # fmt: skip
             assert done.returncode == 0, f"{page.name}:\n{text}\n{done.stdout}{done.stderr}"

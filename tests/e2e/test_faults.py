@@ -6,12 +6,11 @@ import gzip
 import json
 import os
 import shutil
-import subprocess
-import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import blosc2
+import preloaded
 import pytest
 from safetensors.numpy import load_file
 
@@ -19,7 +18,6 @@ from segbench.core.atomic import read_lines
 from segbench.core.hashing import sha256_file
 from segbench.records import read_cases, read_run
 
-SERVER = Path(__file__).with_name("crash_server.py")
 FLAGS = (
     "--model", "nnunet-tiny", "--dataset", "phantom-msd", "--protocol", "demo", "--set", "budget.samples=4",
     "--set", "patch.size=16", "--set", "inference.overlap=0", "--limit", "2", "--device", "cpu",
@@ -27,8 +25,34 @@ FLAGS = (
 )  # fmt: skip
 
 
+LIMITED = "import resource, sys; resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv.pop(1)),) * 2)\n"
+LIMITED += "from segbench.cli.main import entry_point; entry_point()"
+
+
+def plan_cells(root: Path, environment: dict[str, str], *flags: str) -> None:
+    """Plan the cells of FLAGS, and of further flags, in `root/planned`."""
+    line = ("-m", "segbench", "run", *FLAGS, *flags, "--data-dir", str(root / "data"))
+    done = preloaded.run(*line, "--results", str(root / "planned"), "--plan-only", env=environment)
+    assert done.returncode == 0, done.stderr
+
+
+def run_cell(
+    folder: Path, environment: dict[str, str], fault: str = "", limit: int | None = None
+) -> tuple[int, str]:
+    """Exit status (negative: killed) and output of `segbench cell`, with a cache beside the folder.
+
+    Args:
+        limit: Bytes beyond which no file may grow: the system's own "disk full".
+    """
+    begin = ("-m", "segbench") if limit is None else ("-c", LIMITED, str(limit))
+    variables = {**environment, "SEGBENCH_CACHE": str(folder.parent / "cache"), "SEGBENCH_FAULT": fault}
+    process = preloaded.Python(*begin, "cell", str(folder), "--no-progress", env=variables, merged=True)
+    said, _ = process.communicate()
+    return process.wait(), said
+
+
 class Cells:
-    """Fresh copies of one planned cell, run with faults by the crash server."""
+    """Fresh copies of one planned cell, run with faults."""
 
     def __init__(self, root: Path) -> None:
         self.root = root
@@ -38,17 +62,8 @@ class Cells:
             "OMP_NUM_THREADS": "1",
             "SEGBENCH_FAULT": "",
         }
-        line = [sys.executable, "-m", "segbench", "run", *FLAGS, "--data-dir", str(root / "data")]
-        planned = subprocess.run(
-            [*line, "--results", str(root / "planned"), "--plan-only"],
-            env=self.environment, capture_output=True, text=True, timeout=300, check=False,
-        )  # fmt: skip
-        assert planned.returncode == 0, planned.stderr
+        plan_cells(root, self.environment)
         (self.planned,) = (path.parent for path in (root / "planned").glob("*/run.json"))
-        self.server = subprocess.Popen(
-            [sys.executable, str(SERVER)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
-            env=self.environment,
-        )  # fmt: skip
         self.number = 0
         self.reference, counted = self.fresh(), root / "counts.jsonl"
         code, said = self.run(self.reference, f"count:{counted}")
@@ -64,23 +79,13 @@ class Cells:
         return folder
 
     def run(self, folder: Path, fault: str = "", limit: int | None = None) -> tuple[int, str]:
-        """Exit status (negative: killed) and output of `segbench cell`."""
-        assert self.server.stdin is not None and self.server.stdout is not None
-        cache = folder.parent / "cache"
-        request = {"folder": str(folder), "cache": str(cache), "fault": fault, "limit": limit}
-        self.server.stdin.write(json.dumps(request) + "\n")
-        self.server.stdin.flush()
-        answer = json.loads(self.server.stdout.readline())
-        return int(answer["code"]), str(answer["said"])
+        """As `run_cell`."""
+        return run_cell(folder, self.environment, fault, limit)
 
 
 @pytest.fixture(scope="module")
-def cells(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cells]:
-    made = Cells(tmp_path_factory.mktemp("faults"))
-    yield made
-    assert made.server.stdin is not None
-    made.server.stdin.close()
-    made.server.wait(30)
+def cells(tmp_path_factory: pytest.TempPathFactory) -> Cells:
+    return Cells(tmp_path_factory.mktemp("faults"))
 
 
 def contents(folder: Path) -> dict[str, str]:

@@ -6,13 +6,12 @@ import json
 import os
 import random
 import signal
-import subprocess
-import sys
 import time
 from functools import cache
 from pathlib import Path
 
 import pytest
+from preloaded import Python
 
 from segbench.core.hashing import sha256_file
 from segbench.records import read_run
@@ -33,13 +32,10 @@ NETWORK = (
 )  # fmt: skip
 
 
-def start(results: Path, data: Path, *flags: str, **variables: str) -> subprocess.Popen[str]:
+def start(results: Path, data: Path, *flags: str, **variables: str) -> Python:
     environment = {**os.environ, "SEGBENCH_THREADS": "1", "OMP_NUM_THREADS": "1", **variables}
-    line = [sys.executable, "-m", "segbench", "run", *flags, "--device", "cpu", "--data-dir", str(data)]
-    return subprocess.Popen(
-        [*line, "--results", str(results)],
-        env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True,
-    )  # fmt: skip
+    line = ("-m", "segbench", "run", *flags, "--device", "cpu", "--data-dir", str(data))
+    return Python(*line, "--results", str(results), env=environment, merged=True, new_session=True)
 
 
 def contents(results: Path) -> dict[str, str]:

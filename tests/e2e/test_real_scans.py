@@ -6,11 +6,11 @@ import json
 import os
 import shutil
 import subprocess
-import sys
 from pathlib import Path
 
 import nibabel as nib
 import numpy as np
+import preloaded
 import pytest
 
 from segbench.records import read_cases
@@ -20,9 +20,7 @@ NAME = "Task04_Hippocampus"
 
 
 def segbench(*arguments: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "segbench", *arguments]
-    environment = {**os.environ, "SEGBENCH_THREADS": "1"}
-    return subprocess.run(command, capture_output=True, text=True, timeout=300, check=False, env=environment)
+    return preloaded.run("-m", "segbench", *arguments, env={**os.environ, "SEGBENCH_THREADS": "1"})
 
 
 def run(data: Path, results: Path, *flags: str) -> subprocess.CompletedProcess[str]:

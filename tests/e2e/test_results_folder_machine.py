@@ -10,11 +10,8 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import subprocess
-import sys
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, Phase, settings
@@ -26,7 +23,7 @@ from hypothesis.stateful import (
     rule,
     run_state_machine_as_test,
 )
-from test_faults import FLAGS, SERVER, assert_nothing_torn, contents
+from test_faults import FLAGS, assert_nothing_torn, contents, plan_cells, run_cell
 
 from segbench.core.atomic import read_lines
 from segbench.records import read_run
@@ -45,20 +42,11 @@ class Matrix:
     def __init__(self, root: Path) -> None:
         self.root = root
         self.data = root / "data"
-        environment = {**os.environ, "SEGBENCH_THREADS": "1", "OMP_NUM_THREADS": "1", "SEGBENCH_FAULT": ""}
-        line = [sys.executable, "-m", "segbench", "run", *FLAGS, "--seed", ",".join(map(str, SEEDS))]
-        line += ["--set", f"budget.samples={2 * STEPS}"]
-        done = subprocess.run(
-            [*line, "--data-dir", str(self.data), "--results", str(root / "planned"), "--plan-only"],
-            env=environment, capture_output=True, text=True, timeout=300, check=False,
-        )  # fmt: skip
-        assert done.returncode == 0, done.stderr
+        self.environment = {**os.environ, "SEGBENCH_THREADS": "1", "OMP_NUM_THREADS": "1"}
+        seeds = ("--seed", ",".join(map(str, SEEDS)), "--set", f"budget.samples={2 * STEPS}")
+        plan_cells(root, self.environment, *seeds)
         names = sorted(path.parent.name for path in (root / "planned").glob("*/run.json"))
         self.names = dict(zip(SEEDS, names, strict=True))
-        self.server = subprocess.Popen(
-            [sys.executable, str(SERVER)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
-            env=environment,
-        )  # fmt: skip
         self.number = 0
         self.reference = {}
         for seed in SEEDS:
@@ -68,12 +56,7 @@ class Matrix:
             self.reference[seed] = contents(folder)
 
     def run(self, folder: Path, fault: str = "") -> tuple[int, str]:
-        assert self.server.stdin is not None and self.server.stdout is not None
-        request = {"folder": str(folder), "cache": str(folder.parent / "cache"), "fault": fault}
-        self.server.stdin.write(json.dumps(request) + "\n")
-        self.server.stdin.flush()
-        answer = json.loads(self.server.stdout.readline())
-        return int(answer["code"]), str(answer["said"])
+        return run_cell(folder, self.environment, fault)
 
     def states(self, results: Path) -> dict[int, str]:
         """What `segbench run --dry-run` says of every seed."""
@@ -216,12 +199,8 @@ class ResultsFolder(RuleBasedStateMachine):
 
 
 @pytest.fixture(scope="module")
-def matrix(tmp_path_factory: pytest.TempPathFactory) -> Any:
-    made = Matrix(tmp_path_factory.mktemp("machine"))
-    yield made
-    assert made.server.stdin is not None
-    made.server.stdin.close()
-    made.server.wait(30)
+def matrix(tmp_path_factory: pytest.TempPathFactory) -> Matrix:
+    return Matrix(tmp_path_factory.mktemp("machine"))
 
 
 def play(matrix: Matrix, *, examples: int, steps: int) -> None:

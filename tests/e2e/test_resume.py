@@ -5,16 +5,16 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
-import sys
 from pathlib import Path
 
+import preloaded
 import pytest
 
 from segbench.core.hashing import sha256_file
 from segbench.records import read_run
 
 RUN = [
-    sys.executable, "-m", "segbench", "run", "--model", "nnunet-tiny", "--dataset", "phantom-brats",
+    "-m", "segbench", "run", "--model", "nnunet-tiny", "--dataset", "phantom-brats",
     "--protocol", "demo",
     "--set", "budget.samples=8", "--device", "cpu", "--retries", "0", "--no-progress",
 ]  # fmt: skip
@@ -23,8 +23,7 @@ RUN = [
 def run(folder: Path, data: Path, *flags: str, fault: str = "") -> subprocess.CompletedProcess[str]:
     """`segbench run` of one small cell, with a fault injected into the cell's process."""
     environment = {**os.environ, "SEGBENCH_THREADS": "1", "SEGBENCH_FAULT": fault}
-    command = [*RUN, "--data-dir", str(data), "--results", str(folder), *flags]
-    return subprocess.run(command, capture_output=True, text=True, timeout=300, check=False, env=environment)
+    return preloaded.run(*RUN, "--data-dir", str(data), "--results", str(folder), *flags, env=environment)
 
 
 def fingerprint(folder: Path) -> dict[str, str]:
@@ -51,6 +50,20 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory, data: Path) -> dict[st
     done = run(folder, data)
     assert done.returncode == 0, done.stderr
     return fingerprint(folder)
+
+
+@pytest.mark.slow
+def test_a_start_from_weights_resumes_in_the_same_bytes(tmp_path: Path, data: Path) -> None:
+    assert run(tmp_path / "first", data).returncode == 0
+    (weights,) = (tmp_path / "first").glob("*/checkpoints/final.safetensors")
+    start = ("--init", str(weights), "--checkpoint-minutes", "0")
+    assert run(tmp_path / "once", data, *start).returncode == 0
+    assert run(tmp_path / "killed", data, *start, fault="step:3").returncode != 0
+    weights.unlink()  # the run keeps what it starts from
+    (kept,) = (tmp_path / "killed").glob("*/init.safetensors")
+    assert run(tmp_path / "killed", data, "--init", str(kept), *start[2:], "--acknowledge").returncode == 0
+    assert fingerprint(tmp_path / "killed") == fingerprint(tmp_path / "once")
+    assert fingerprint(tmp_path / "once") != fingerprint(tmp_path / "first")
 
 
 @pytest.mark.parametrize(

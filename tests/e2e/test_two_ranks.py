@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import os
 import subprocess
-import sys
 from pathlib import Path
 
+import preloaded
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -42,8 +42,7 @@ def planned(results: Path, data: Path, processes: int) -> Path:
 
 def run(cell: Path, fault: str = "") -> subprocess.CompletedProcess[str]:
     environment = {**os.environ, "SEGBENCH_FAULT": fault}
-    command = [sys.executable, "-m", "segbench", "--no-progress", "cell", str(cell)]
-    return subprocess.run(command, capture_output=True, text=True, timeout=300, check=False, env=environment)
+    return preloaded.run("-m", "segbench", "--no-progress", "cell", str(cell), env=environment)
 
 
 def fingerprint(cell: Path) -> tuple[str, str]:

@@ -28,6 +28,10 @@ TABLE = {
         "both_empty": (1, 0), "reference_empty": (0, 374), "prediction_empty": (0, 374),
         "failed": (0, max(374, D)),
     },
+    "brats2026": {
+        "both_empty": (NAN, NAN), "reference_empty": (0, 373), "prediction_empty": (0, 373),
+        "failed": (0, max(373, D)),
+    },
     "nan": {
         "both_empty": (NAN, NAN), "reference_empty": (0, NAN), "prediction_empty": (0, NAN), "failed": (0, D),
     },

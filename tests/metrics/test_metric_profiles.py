@@ -12,8 +12,15 @@ from segbench.metrics.profiles import list_profiles
 from segbench.metrics.registry import DEFAULT_METRICS, METRICS
 
 
-def test_the_five():
-    assert list_profiles() == ("aiib2023", "brats2023", "honest", "nnunet", "segmamba-v2-release")
+def test_the_shipped_ones():
+    brats = ("brats2023", "brats2023-men", "brats2023-met", "brats2026", "brats2026-gli", "brats2026-goat")
+    more = ("brats2026-men", "brats2026-men-rt", "brats2026-met", "brats2026-ped")
+    assert list_profiles() == ("aiib2023", *brats, *more, "honest", "nnunet", "segmamba-v2-release")
+
+
+def test_no_two_profiles_of_brats_are_taken_for_one():
+    names = [name for name in list_profiles() if name.startswith("brats")]
+    assert len({load_profile(name).digest() for name in names}) == len(names)
 
 
 @pytest.mark.parametrize(
@@ -74,13 +81,13 @@ def test_all_faults_at_once(tmp_path):
     path = tmp_path / "bad.toml"
     path.write_text(
         'metrics = ["dice", "dise"]\nempty_policy = "kind"\nspacings = "header"\nnsd_tolerance = -1\n'
-        'sets = ["trees"]\n[regions]\na = [0]\n'
+        'sets = ["trees"]\nlesionwise = "brats2022"\n[regions]\na = [0]\n'
     )
     with pytest.raises(SegbenchError) as caught:
         load_profile(path)
     assert caught.value.code == "SB110"
     text = "\n".join(caught.value.details)
-    for word in ("dise", "kind", "spacings", "nsd_tolerance", "trees", "regions.a"):
+    for word in ("dise", "kind", "spacings", "nsd_tolerance", "trees", "brats2022", "regions.a"):
         assert word in text
     assert "did you mean" in text
 

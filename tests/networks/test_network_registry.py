@@ -11,7 +11,7 @@ from meta_networks import meta_network
 from segbench.cards import list_model_cards, load_model_card
 from segbench.cards.model_card import ModelCard
 from segbench.core.errors import BackendUnavailable, SegbenchError
-from segbench.networks import allowed_overrides, build_network, build_on_meta, list_networks, network_facts
+from segbench.networks import allowed_overrides, build_network, build_on_meta, list_networks, network_card
 from segbench.networks.registry import resolve_implementation
 
 NEEDS_EINOPS = {"swin-unetr", "swin-unetr-v2", "unetr"}
@@ -43,8 +43,8 @@ def test_unknown_network_names_the_three_nearest():
     assert "segmamba" in caught.value.expected
     assert "segbench list models" in caught.value.mend
     with pytest.raises(SegbenchError) as caught:
-        network_facts("!?")
-    assert len(caught.value.expected) == 3
+        network_card("!?")
+    assert "--cards" in caught.value.mend
 
 
 def test_a_floor_is_no_network():
@@ -101,7 +101,7 @@ def test_channels_must_be_whole_numbers(count):
 
 @pytest.mark.parametrize("slug", [case(s) for s in list_networks()])
 def test_indivisible_small_and_miscounted_input_is_refused_before_any_compute(slug):
-    facts = network_facts(available(slug))
+    facts = network_card(available(slug)).input
     network = meta_network(slug, 2, 3)
 
     def refused(shape, message):
@@ -122,18 +122,19 @@ def test_indivisible_small_and_miscounted_input_is_refused_before_any_compute(sl
 
 @pytest.mark.parametrize("slug", [case(s) for s in list_networks()])
 def test_logits_have_the_size_of_the_image(slug):
-    facts = network_facts(available(slug))
+    facts = network_card(available(slug)).input
     network = meta_network(slug, 2, 3).eval()
     size = (128, 128, 128) if facts.fixed_size else (facts.minimum, 2 * facts.minimum, 3 * facts.minimum)
     assert network(torch.empty((2, 2, *size), device="meta")).shape == (2, 3, *size)
 
 
-SUPERVISED = [s for s in list_networks() if network_facts(s).deep_supervision]
+SUPERVISED = [s for s in list_networks() if network_card(s).deep_supervision]
 
 
 @pytest.mark.parametrize("slug", [case(s) for s in SUPERVISED])
 def test_deep_supervision_is_a_list_in_training_and_one_tensor_otherwise(slug):
-    network = build_on_meta(slug, 2, 3, deep_supervision=True).train()
+    fixed = {"patch_size": (64, 64, 64)} if network_card(slug).input.fixed_size else {}
+    network = build_on_meta(slug, 2, 3, deep_supervision=True, **fixed).train()
     x = torch.empty((1, 2, 64, 64, 64), device="meta")
     logits = network(x)
     assert isinstance(logits, list)
@@ -142,7 +143,7 @@ def test_deep_supervision_is_a_list_in_training_and_one_tensor_otherwise(slug):
     assert sides[0] == 64
     assert all(y.shape[1] == 3 for y in logits)
     assert network.eval()(x).shape == (1, 3, 64, 64, 64)
-    assert build_on_meta(slug, 2, 3).train()(x).shape == (1, 3, 64, 64, 64)
+    assert build_on_meta(slug, 2, 3, **fixed).train()(x).shape == (1, 3, 64, 64, 64)
 
 
 def test_anisotropic_strides_change_what_a_size_must_be_a_multiple_of():
@@ -222,7 +223,7 @@ def test_a_network_of_an_installed_package_needs_a_card_only(tmp_path, monkeypat
     (folder / "card.toml").write_text(CARD)
     monkeypatch.setenv("SEGBENCH_CARDS", str(tmp_path))
     assert "basic-unet" in list_networks()
-    assert network_facts("basic-unet").divisor == 16
+    assert network_card("basic-unet").input.divisor == 16
     network = build_network("basic-unet", 1, 2, widths=[4, 4, 8, 8, 16, 4])
     assert type(network).__module__.startswith("monai.")
     assert network(torch.zeros(1, 1, 32, 48, 32)).shape == (1, 2, 32, 48, 32)
@@ -242,9 +243,9 @@ def test_foreign_networks_can_be_pickled_for_workers():
 def test_names_and_facts_need_no_torch():
     code = (
         "import sys; sys.modules['torch'] = None\n"
-        "from segbench.networks import list_networks, network_facts\n"
-        "facts = [network_facts(s) for s in list_networks()]\n"
-        "assert network_facts('segmamba-v2').parameters == 138776824\n"
+        "from segbench.networks import list_networks, network_card\n"
+        "facts = [network_card(s) for s in list_networks()]\n"
+        "assert network_card('segmamba-v2').fidelity.parameters == 138776824\n"
         "print(len(facts))"
     )
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
@@ -316,7 +317,7 @@ def test_nnunet_family_starts_as_its_authors_start_it(slug):
 
 
 @pytest.mark.parametrize(
-    "slug", [s for s in list_networks() if network_facts(s).deep_supervision and "mednext" not in s]
+    "slug", [s for s in list_networks() if network_card(s).deep_supervision and "mednext" not in s]
 )
 def test_heads_without_gradient_are_named_for_data_parallel_training(slug):
     network = build_network(slug, 1, 2, features=(4, 8, 8), **({"blocks": 1} if slug == "resenc-l" else {}))

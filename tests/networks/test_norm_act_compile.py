@@ -26,10 +26,10 @@ KERNELS = ("moments", "normalise", "gradient_sums", "gradients")
     ("capability", "dtype"),
     [
         (75, torch.float16),
-        (80, torch.bfloat16),
+        pytest.param(80, torch.bfloat16, marks=pytest.mark.slow),
         (90, torch.bfloat16),
-        (90, torch.float32),
-        (100, torch.bfloat16),
+        pytest.param(90, torch.float32, marks=pytest.mark.slow),
+        pytest.param(100, torch.bfloat16, marks=pytest.mark.slow),
     ],
 )
 def test_compiles_without_spills_and_reads_whole_words(

@@ -5,7 +5,7 @@ import pytest
 import torch
 from meta_networks import meta_network
 
-from segbench.networks import build_on_meta, export_official_weights, list_networks, network_facts
+from segbench.networks import build_on_meta, export_official_weights, list_networks, network_card
 from segbench.networks.fingerprint import gmacs, gmacs_at_128, read_fingerprint
 
 TABLE = {
@@ -25,6 +25,12 @@ TABLE = {
     "stunet-s": (14_547_684, 127.7, None),
     "stunet-b": (58_164_660, 502.9, None),
     "stunet-l": (440_107_092, 3796.7, None),
+    "medformer": (38_588_492, 1130.9, None),
+    "medformer-tiny": (408_652, 52.1, None),
+    "unetr-pp": (42_648_852, 72.8, None),
+    "unetr-pp-tiny": (1_474_352, 4.2, None),
+    "primus-v3-s": (72_085_031, 621.2, 377),
+    "primus-v3-tiny": (752_191, 15.1, 157),
 }
 MONAI_TABLE = {
     ("mednext-s", 3): (5_551_076, 127.6),
@@ -53,10 +59,10 @@ def count(network):
 def test_own_networks_meet_the_table(slug):
     parameters, cost, keys = TABLE[slug]
     network = meta_network(slug, 4, 4)
-    assert count(network) == parameters == network_facts(slug).parameters
+    assert count(network) == parameters == network_card(slug).fidelity.parameters
     if cost is not None:
         assert gmacs_at_128(network) == pytest.approx(cost, rel=2e-3)
-        assert network_facts(slug).gmacs == cost
+        assert network_card(slug).fidelity.gmacs == cost
     if keys is not None:
         assert len(export_official_weights(network)) == keys
 
@@ -73,12 +79,12 @@ def test_monai_networks_meet_the_table(slug, kernel):
     assert count(network) == parameters
     assert gmacs_at_128(network) == pytest.approx(cost, rel=2e-3)
     if kernel in (None, 3):
-        assert network_facts(slug).parameters == parameters
+        assert network_card(slug).fidelity.parameters == parameters
 
 
 @pytest.mark.parametrize("slug", list_networks())
 def test_cards_say_what_their_fingerprint_counted(slug):
-    stored, facts = read_fingerprint(slug), network_facts(slug)
+    stored, facts = read_fingerprint(slug), network_card(slug).fidelity
     assert facts.parameters == stored["parameters"]["full"]
     assert facts.gmacs == pytest.approx(stored["gmacs_128"], rel=2e-3)
 
@@ -107,10 +113,14 @@ def test_segmamba_v2_with_one_input_and_two_classes():
         ("bisegmamba-tiny", 64),
         ("nnunet-tiny", 32),
         ("uxnet-tiny", 32),
+        ("medformer-tiny", 32),
+        ("unetr-pp-tiny", 64),
+        ("primus-v3-tiny", 32),
     ],
 )
 def test_tiny_variants_are_small_and_train_on_a_small_volume(slug, size):
-    network = build_on_meta(slug, 1, 2)
+    fixed = {"patch_size": (size,) * 3} if network_card(slug).input.fixed_size else {}
+    network = build_on_meta(slug, 1, 2, **fixed)
     assert count(network) <= 1_500_000
     assert gmacs(network, (1, 1, size, size, size)) < 30
 

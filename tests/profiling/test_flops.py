@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from segbench.networks import build_network, network_facts
+from segbench.networks import build_network, network_card
 from segbench.networks.blocks.mamba import Mamba
 from segbench.networks.registry import build_on_meta
 from segbench.profiling.flops import CostCounter, count_cost, count_parameters, kind_of
@@ -147,7 +147,7 @@ def test_counts_real_tensors_as_it_counts_meta_ones() -> None:
 
 @pytest.mark.parametrize("slug", ["segmamba-v2", "segmamba", "nnunet", "stunet-s", "uxnet"])
 def test_the_cards_numbers_are_reproduced(slug: str) -> None:
-    network, facts = build_on_meta(slug, 4, 4), network_facts(slug)
+    network, facts = build_on_meta(slug, 4, 4), network_card(slug).fidelity
     cost = count_cost(network, (1, 4, 128, 128, 128), train=False)
     assert count_parameters(network).total == facts.parameters
     assert cost.gmacs == pytest.approx(facts.gmacs, rel=2e-3)

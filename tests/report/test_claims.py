@@ -17,8 +17,7 @@ from typer.testing import CliRunner
 
 from segbench.cli.main import build_app
 from segbench.core.errors import SegbenchError
-from segbench.report import analyse
-from segbench.report.analysis.claims import (
+from segbench.published.claims import (
     CASE_SD,
     CASE_SD_ELSEWHERE,
     CONGRUENCE,
@@ -28,8 +27,9 @@ from segbench.report.analysis.claims import (
     contradictions,
     judge,
 )
+from segbench.published.tables import PublishedTable, load_published
+from segbench.report import analyse
 from segbench.report.analysis.options import make_options
-from segbench.report.analysis.published import PublishedTable, load_published
 from segbench.report.analysis.published_beside import published_beside
 from segbench.report.read.runs import read_runs
 from segbench.report.write.document import document, schema
@@ -193,7 +193,7 @@ def test_the_report_shows_it_beside_published_numbers(runs: Any, tmp_path: Path)
         runs.run("nnunet", dataset="btcv", seed=seed)
     options = make_options(resamples=100, published_root=str(tmp_path / "p"))
     analysis = analyse([runs.root], options)
-    rows = {row.metric: row for row in published_beside(analysis)}
+    rows = {row.ours.metric: row for row in published_beside(analysis)}
     low, middle, high = rows["dice"].order_wrong or (1.0, 1.0, 1.0)
     assert 0 <= low <= middle <= high <= 0.5
     assert rows["nsd"].order_wrong is None  # how many cases is not known

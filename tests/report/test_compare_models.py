@@ -161,9 +161,7 @@ def test_a_missing_case_is_named_and_scored_worst(runs: Any) -> None:
     runs.write([row for row in rows if row["case"] != "case-0007"])
     runs.run("beta")
     result = compare("beta", "alpha", runs=runs.root, metrics=["dice"])
-    assert [(item.model, item.case, item.status) for item in result.lacking] == [
-        ("alpha", "case-0007", "missing")
-    ]
+    assert [item[1:] for item in result.lacking] == [("alpha", "case-0007", "missing")]
     item = pair_of(result)
     assert item.pair.n == 30
     assert (item.drops[0].case, item.drops[0].a) == ("case-0007", 0.0)
@@ -316,15 +314,19 @@ def test_a_baseline_that_is_named_is_compared(runs: Any) -> None:
     assert not analyse([runs.root], make_options(resamples=100)).main_columns()[0].comparisons
 
 
+def _is_ours(row: Any) -> bool:
+    return row.table.source.id == "sparkseg" and row.number.our_model == "segmamba-v2"
+
+
 def test_published_numbers_stand_beside_with_a_grade(runs: Any) -> None:
     runs.run("segmamba-v2", dataset="brats2023-gli")
     runs.run("nnunet", dataset="brats2023-gli")
     result = compare("segmamba-v2", "nnunet", runs=runs.root, metrics=["dice"], published=True)
-    rows = [row for row in result.published if row.source == "sparkseg" and row.our_model == "segmamba-v2"]
-    assert {row.region for row in rows} == {"WT", "TC", "ET", "mean"}
+    rows = [row for row in result.published if _is_ours(row)]
+    assert {row.ours.region for row in rows} == {"WT", "TC", "ET", "mean"}
     assert {row.grade for row in rows} == {"C"}
-    own = next(row for row in rows if row.region == "ET")
-    assert own.value == pytest.approx(0.883)
+    own = next(row for row in rows if row.ours.region == "ET")
+    assert own.number.stored == pytest.approx(0.883)
     assert own.difference == pytest.approx(own.our_value - 0.883)
     assert any("sparkseg" in line for line in compare_lines(result))
 

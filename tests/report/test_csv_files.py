@@ -254,16 +254,16 @@ def test_the_appendix_ranks_by_medians_and_by_ranks_too(runs: Any) -> None:
 
 
 def test_the_appendix_has_scores_by_the_size_of_the_reference(runs: Any) -> None:
-    rows = runs.rows("alpha", regions=("r",), cases=9)
+    rows = runs.rows("alpha", regions=("r",), cases=15)
     for n, row in enumerate(rows):
-        row |= {"reference_volume_ml": float(n), "dice": n / 10}
+        row |= {"reference_volume_ml": float(n), "dice": n / 20}
     runs.write(rows)
     runs.write([{**row, "model": "beta", "run_id": "b", "dice": 0.5} for row in rows])
     found = read(analysed(runs, appendix=True, metrics="dice"), "subgroups")
-    for model, means in (("alpha", (0.1, 0.4, 0.7)), ("beta", (0.5, 0.5, 0.5))):
+    for model, means in (("alpha", (0.1, 0.35, 0.6)), ("beta", (0.5, 0.5, 0.5))):
         mine = [row for row in found if row["model"] == model]
-        assert [row["size"] for row in mine] == ["small", "middle", "large"]
+        assert [row["group"] for row in mine] == ["small", "middle", "large"]
         assert [float(row["mean"]) for row in mine] == pytest.approx(means)
-        assert [(row["least_ml"], row["most_ml"], row["cases"]) for row in mine] == [
-            ("0", "2", "3"), ("3", "5", "3"), ("6", "8", "3"),
+        assert [(row["least"], row["most"], row["n"]) for row in mine] == [
+            ("0", "4", "5"), ("5", "9", "5"), ("10", "14", "5"),
         ]  # fmt: skip

@@ -13,8 +13,8 @@ import pytest
 from segbench.report.analysis.analysis import Analysis, analyse
 from segbench.report.analysis.metric import metric
 from segbench.report.analysis.options import make_options
-from segbench.report.write.figures import collect, models
-from segbench.report.write.figures.collect import figure_files
+from segbench.report.write.figures import models
+from segbench.report.write.figures.models import figure_files
 from segbench.report.write.figures.style import (
     REFERENCE,
     SOFT,
@@ -50,14 +50,8 @@ def drawn(three: Analysis) -> Mapping[str, bytes]:
     return figure_files(three)[1]
 
 
-def test_figure_1_always_and_the_differences_with_the_appendix(
-    three: Analysis, drawn: Mapping[str, bytes]
-) -> None:
-    names = ("models", "differences")
-    assert set(drawn) == {f"figures/{name}.{kind}" for name in names for kind in ("pdf", "svg")}
-    first, plain = figure_files(analyse_again(three, appendix=False))
-    assert first is not None
-    assert set(plain) == {f"figures/models.{kind}" for kind in ("pdf", "svg")}
+def test_figure_1_is_two_files(drawn: Mapping[str, bytes]) -> None:
+    assert set(drawn) == {"figures/models.pdf", "figures/models.svg"}
 
 
 def analyse_again(analysis: Analysis, **options: Any) -> Analysis:
@@ -142,17 +136,18 @@ def test_twelve_hostile_names_on_three_datasets_do_not_touch(runs: Any) -> None:
 
 
 @pytest.mark.parametrize(("names", "cases"), [(["only"], 3), (["a", "b"], 1)])
-def test_small_reports_leave_out_what_has_no_data(runs: Any, names: list[str], cases: int) -> None:
+def test_small_reports_have_a_figure(runs: Any, names: list[str], cases: int) -> None:
     some_models(runs, names, seeds=1, cases=cases)
-    first, files = figure_files(analysed(runs, appendix=True))
+    first, files = figure_files(analysed(runs))
     assert first is not None
-    assert ("figures/differences.svg" in files) == (len(names) > 1 and cases > 1)
+    assert first.alt.count("[") == (len(names) if cases > 1 else 0)
+    assert files["figures/models.svg"]
 
 
 def test_nothing_to_draw_is_no_figure(runs: Any) -> None:
     runs.write([{**row, "status": "missing", "dice": ""} for row in runs.rows("a", cases=3)])
     analysis = analyse([runs.root], make_options(metrics="hd95", resamples=100))
-    drawn = collect.figure_files(analysis)[0]
+    drawn = figure_files(analysis)[0]
     assert drawn is None or "a" in drawn.alt
 
 

@@ -11,7 +11,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from segbench.core.errors import SegbenchError
-from segbench.report import analyse, identity_of
+from segbench.records.conditions import identity_of
+from segbench.report import analyse
 from segbench.report.analysis.options import make_options
 from segbench.report.read.runs import read_runs
 
@@ -102,7 +103,7 @@ def test_seeds_and_folds_alone_join(runs: Any) -> None:
         write(runs, record(), seed=seed, folder=f"s{seed}")
     (entry,) = analysed(runs).entries
     assert (entry.label, len(entry.runs)) == ("mine", 3)
-    digests = {identity_of(run).digest for run in read_runs([runs.root])}
+    digests = {identity_of(run.record).digest for run in read_runs([runs.root])}
     assert len(digests) == 1
 
 
@@ -246,16 +247,12 @@ def test_any_changed_field_keeps_two_runs_apart(
 )
 def test_settings_of_the_dataset_card_are_part_of_the_identity(changed: dict[str, Any]) -> None:
     from segbench.records.schema import RunRecord
-    from segbench.report.analysis.identity import identity_of
-    from segbench.report.read.runs import Run
 
-    def run(card: dict[str, Any]) -> Run:
+    def run(card: dict[str, Any]) -> RunRecord:
         dataset = {"slug": "d", "card": {"channels": {"normalisation": ["zscore"]}, **card}}
-        return Run(
-            RunRecord(
-                schema_version=1, run_id="m__d__p__f0__s0__00000000", kind="trained", status="complete",
-                model={"slug": "m"}, dataset=dataset,
-            )
+        return RunRecord(
+            schema_version=1, run_id="m__d__p__f0__s0__00000000", kind="trained", status="complete",
+            model={"slug": "m"}, dataset=dataset,
         )  # fmt: skip
 
     assert identity_of(run({})).digest == identity_of(run({})).digest

@@ -142,7 +142,7 @@ def test_absent_cases_are_rows_at_their_worst(runs: Any) -> None:
     lost = frame.query("model == 'beta' and case == 'case-0002' and region == 'TC'").set_index("metric")
     assert set(lost.status) == {"missing"}
     assert lost.value.to_dict() == {"dice": 0.0, "hd95": 250.0, "nsd": 0.0}
-    assert len(load_results(runs.root, missing="stored")) == len(frame) - 9
+    assert (frame.status == "missing").sum() == 9
 
 
 def test_split_test_says_which_cases_are_expected(runs: Any) -> None:
@@ -200,6 +200,15 @@ def test_failures_take_the_worst_whatever_is_stored(status: str) -> None:
     assert math.isnan(filled(status, 3.0, metric="hd95", diagonal=math.nan))  # not known: never a guess
     assert filled(status, 3.0, metric="lesionwise_hd95", diagonal=math.nan) == 374.0
     assert math.isnan(filled(status, 3.0, metric="relative_volume_error"))
+
+
+def test_what_brats_2026_leaves_undefined_is_not_a_failure() -> None:
+    nan = math.nan
+    assert filled("missing", 373.0, metric="lesionwise_hd95", policy="brats2026", diagonal=nan) == 373.0
+    assert math.isnan(filled("ok", nan, metric="lesionwise_dice", policy="brats2026"))
+    assert filled("ok", nan, metric="lesionwise_dice", policy="brats") == 0.0
+    assert filled("ok", nan, metric="dice", policy="brats2026") == 0.0
+    assert filled("ok", math.inf, metric="lesionwise_hd95", policy="brats2026") == 373.0
 
 
 def test_one_side_empty_keeps_a_finite_value() -> None:

@@ -253,7 +253,7 @@ def test_ranks_and_seeds_only_where_seeds_are(runs: Any, no_figure: None) -> Non
         assert seeds[label] == [f"{100 * (value or 0):.2f}" for _, value in mean.per_seed]
     assert column.ranks is not None
     best = {row[0]: float(row[3]) for row in two.tables["table-ranks-0"][1:]}
-    expected = dict(zip(column.compared, column.ranks.probability_best.tolist(), strict=True))
+    expected = dict(zip(column.order, column.ranks.probability_best.tolist(), strict=True))
     assert best == {label: round(value, 2) for label, value in expected.items()}
 
 
@@ -281,8 +281,9 @@ def test_published_numbers_are_one_folded_table(
 ) -> None:
     runs.run("alpha", cases=6)
     row = SimpleNamespace(
-        block="phantom-brats", region="mean", metric="dice", grade="C", model="Alpha", source="paper2024",
-        value=0.9, our_value=0.8, difference=-0.1, order_wrong=(0.0001, 0.01, 0.12),
+        ours=SimpleNamespace(block="phantom-brats", region="mean", metric="dice"), grade="C", our_value=0.8,
+        number=SimpleNamespace(model="Alpha", stored=0.9), difference=-0.1,
+        table=SimpleNamespace(source=SimpleNamespace(id="paper2024")), order_wrong=(0.0001, 0.01, 0.12),
     )  # fmt: skip
     other = SimpleNamespace(**{**vars(row), "our_value": None})
     monkeypatch.setattr(details, "published_beside", lambda analysis: (row, other))

@@ -6,14 +6,14 @@ import pytest
 
 from segbench.cards.locate import cards_root
 from segbench.core.errors import SegbenchError
-from segbench.report import analyse
-from segbench.report.analysis.options import make_options
-from segbench.report.analysis.published import (
+from segbench.published.tables import (
     COST_METRICS,
     Number,
     PublishedTable,
     load_published,
 )
+from segbench.report import analyse
+from segbench.report.analysis.options import make_options
 from segbench.report.analysis.published_beside import (
     OurNumber,
     beside,
@@ -272,7 +272,7 @@ def test_rows_stand_beside_the_same_model_and_others_without_a_value():
     rows = beside([table], [ours(), ours(model="resenc-l", value=0.9)])
     assert [(row.our_value, row.grade) for row in rows] == [(0.84, "A"), (None, "A")]
     assert rows[0].difference == pytest.approx(0.009)
-    assert rows[0].sd == pytest.approx(0.02)
+    assert rows[0].as_json()["sd"] == pytest.approx(0.02)
     assert rows[0].as_json()["reasons"] == []
     assert beside([table], [ours(dataset="acdc")]) == ()
 
@@ -297,7 +297,7 @@ def test_costs_are_kept_apart():
     tables = load_published()
     assert any(number.metric in COST_METRICS for table in tables for number in table.number)
     cells = [ours(dataset="brats2023-gli", region="WT", metric="dice")]
-    assert all(row.metric == "dice" for row in beside(tables, cells))
+    assert all(row.number.metric == "dice" for row in beside(tables, cells))
 
 
 def test_files_of_the_checkout_hold_nothing_that_is_not_read():

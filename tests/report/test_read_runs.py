@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 from segbench.core.errors import SegbenchError
 from segbench.metrics.policies import POLICIES, STATUSES, filled_value
 from segbench.metrics.registry import METRICS
-from segbench.report.read import Run, facts, read_runs
+from segbench.records import facts
+from segbench.report.read import Run, read_runs
 from segbench.report.read.rows import UnusableRowsError, read_table
 
 REPOSITORY = Path(__file__).resolve().parents[2]

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import re
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from segbench.report import analyse
-from segbench.report.analysis.columns import turned
 from segbench.report.analysis.options import make_options
 from segbench.report.analysis.sentences import (
     answers,
@@ -137,7 +137,12 @@ def test_what_is_significant_before_correction_only_is_said_so(runs: Any) -> Non
     assert "leaves open" not in sentence
 
 
-def test_a_comparison_turned_says_the_same_of_the_other_model(runs: Any) -> None:
+def test_a_comparison_turned_says_the_same_of_the_other_model(
+    runs: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(str(Path(__file__).resolve().parents[2] / "scripts"))
+    from comparison_board import turned
+
     for model, skill in (("a", 0.9), ("b", 0.8)):
         for seed in range(3 if model == "a" else 2):
             runs.run(model, skill=skill, seed=seed)

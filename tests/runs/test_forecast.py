@@ -74,7 +74,7 @@ def test_a_probe_is_measured_once_and_recalled(
     def never(*arguments: object, **named: object) -> None:
         raise AssertionError("probed twice")
 
-    monkeypatch.setattr(probing.subprocess, "run", never)
+    monkeypatch.setattr(probing, "ask", never)
     assert probe(planned.cell, execution) == seen
     (told,) = with_probes(plan(data, tmp_path / "runs"), execution, measure=False).cells
     assert told.forecast_s == pytest.approx(10 * seen.step_s)

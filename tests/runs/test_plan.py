@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from segbench.core.errors import SegbenchError
 from segbench.data.opening import MISSION, in_one_table
 from segbench.records import RunRecord, write_run
-from segbench.runs.api import make_request
-from segbench.runs.plan import Request, make_plan
+from segbench.runs.plan import Request, expanded, make_plan
 from segbench.runs.status import read_status
 
 
@@ -120,6 +121,12 @@ def test_ten_thousand_cells(data: Path, tmp_path: Path) -> None:
     print(f"plan {planned:.2f} CPU s, status {told:.2f} CPU s")  # the goals are 5 and 1.5
 
 
+def asked_for(
+    models: list[str], datasets: Sequence[str] = ("phantom-msd",), results: Path = Path("runs"), **more: Any
+) -> Request:
+    return expanded(Request(models, datasets, results, **more))
+
+
 def foreign_card(cards: Path, slug: str, *, requires: str, broken: bool = False) -> None:
     text = f'''slug = "{slug}"
 title = "x"
@@ -139,18 +146,14 @@ fidelity = {{ reproduces = "x" }}
 def test_a_missing_package_or_a_broken_card_is_that_models_fault_alone(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from segbench.runs.api import make_request
-
     foreign_card(tmp_path / "cards", "needs", requires="no_such_package")
     foreign_card(tmp_path / "cards", "broken", requires="torch", broken=True)
     monkeypatch.setenv("SEGBENCH_CARDS", str(tmp_path / "cards"))
     data = {"data_dir": tmp_path / "data", "results": tmp_path / "runs"}
-    alone = make_plan(
-        make_request("mean-atlas", "phantom-msd", **data)
-    )  # a broken card beside it is nobody's
+    alone = make_plan(asked_for(["mean-atlas"], **data))  # a broken card beside it is nobody's
     assert [planned.state for planned in alone.cells] == ["planned"]
     assert alone.absent == ()
-    plan = make_plan(make_request(["needs", "broken", "mean-atlas"], "phantom-msd", **data))
+    plan = make_plan(asked_for(["needs", "broken", "mean-atlas"], **data))
     states = {planned.cell.model.slug: (planned.state, planned.problem) for planned in plan.cells}
     assert states["mean-atlas"] == ("planned", None)
     state, problem = states["needs"]
@@ -159,27 +162,27 @@ def test_a_missing_package_or_a_broken_card_is_that_models_fault_alone(
     assert (problem.code, problem.mend) == ("SB502", "pip install no_such_package")
     assert [(error.code, "broken" in str(error.path)) for error in plan.absent] == [("SB110", True)]
     with pytest.raises(SegbenchError) as caught:
-        make_plan(make_request("broken", "phantom-msd", **data))
+        make_plan(asked_for(["broken"], **data))
     assert caught.value.code == "SB110"
 
 
 def test_mission_stands_for_the_four_datasets_of_the_readme() -> None:
-    asked = make_request(["mean-atlas"], ["mission", "msd-spleen", "crc-2000"]).datasets
+    asked = asked_for(["mean-atlas"], ["mission", "msd-spleen", "crc-2000"]).datasets
     assert list(asked) == ["crc-2000", "brats2023-gli", "aiib2023", "abdomenatlas-1.0-mini", "msd-spleen"]
     with pytest.raises(SegbenchError) as caught:
-        make_request(["mission"], ["msd-spleen"])  # a group of datasets, not of models
+        asked_for(["mission"], ["msd-spleen"])  # a group of datasets, not of models
     assert caught.value.code == "SB101"
 
 
 def test_a_folder_in_place_of_a_name_gets_the_way_to_a_card(tmp_path: Path) -> None:
     with pytest.raises(SegbenchError) as caught:
-        make_request(["mean-atlas"], [str(tmp_path)])
+        asked_for(["mean-atlas"], [str(tmp_path)])
     assert caught.value.code == "SB101" and "data import dataset" in caught.value.mend
 
 
 def test_datasets_that_are_not_here_are_one_table(tmp_path: Path) -> None:
     """However many are asked for: one error, a line each, the mission first; others stay by themselves."""
-    asked = make_request(["mean-atlas"], ["all"], data_dir=tmp_path, results=tmp_path / "runs")
+    asked = asked_for(["mean-atlas"], ["all"], data_dir=tmp_path, results=tmp_path / "runs")
     plan = make_plan(asked)
     assert len(plan.absent) == len(asked.datasets) > 10
     other = SegbenchError("SB311", "no case")

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
-import sys
 from pathlib import Path
 
+import preloaded
 import pytest
 
 from segbench.records import read_run
@@ -22,13 +21,10 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def run(results: Path, data: Path, *flags: str) -> subprocess.CompletedProcess[str]:
-    line = [
-        sys.executable, "-m", "segbench", "run", "--model", MODELS, "--dataset", "phantom-msd",
+    return preloaded.run(
+        "-m", "segbench", "run", "--model", MODELS, "--dataset", "phantom-msd",
         "--protocol", "demo", "--seed", "0,1", "--data-dir", str(data), "--results", str(results), *flags,
-    ]  # fmt: skip
-    return subprocess.run(
-        line, capture_output=True, text=True, timeout=120, check=False, env=dict(os.environ)
-    )
+    )  # fmt: skip
 
 
 def test_planned_and_blocked_cells_are_listed_once(tmp_path: Path, data: Path) -> None:
@@ -55,8 +51,7 @@ def test_a_printed_job_does_the_work_and_the_plan_then_counts_it_as_done(tmp_pat
     assert len(jobs) == 2
     assert all(job.startswith("segbench cell ") for job in jobs)
     for _ in range(2):  # a line may be started any number of times
-        command = [sys.executable, "-m", *jobs[0].split()]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+        done = preloaded.run("-m", *jobs[0].split())
         assert done.returncode == 0, done.stderr
     assert read_status(tmp_path).totals == {"done": 1, "planned": 1, "blocked": 2}
     assert len(run(tmp_path, data, "--print-jobs").stdout.splitlines()) == 1

@@ -17,8 +17,7 @@ from segbench.cards import load_dataset_card
 from segbench.cli.main import build_app
 from segbench.core.hashing import sha256_file
 from segbench.metrics.profiles import load_profile
-from segbench.records import CodeRecord, RunRecord, read_case_lines, read_run
-from segbench.report.read import facts, read_runs
+from segbench.records import CodeRecord, RunRecord, facts, read_case_lines, read_run, read_runs
 from segbench.scoring.case import reference_digest
 from segbench.scoring.rules import rules_for
 from segbench.volumes import Volume, write_label_map
@@ -222,7 +221,7 @@ def test_one_field_changed_is_read_back_changed(
 ) -> None:
     """Written, and read by the store and by the report: that field is new and no other one moved."""
     from segbench.records import write_run
-    from segbench.report.read.record import read_record
+    from segbench.records.foreign import read_record
 
     base = RunRecord(schema_version=1, run_id="a", kind="trained", status="complete", created="2026")
     changed = base.model_copy(update={field: data.draw(VALUES[field])})

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
-import sys
+import shutil
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import preloaded
 import pytest
 
 from segbench.records import read_run
@@ -27,18 +27,34 @@ POOL = (
 )
 
 
-@pytest.fixture
-def cell(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of a finished run of a baseline on generated scans, planned for two threads."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("SEGBENCH_DATA", str(tmp_path / "data"))
-    monkeypatch.setenv("SEGBENCH_THREADS", "2")
-    monkeypatch.setenv("SEGBENCH_NO_NUMBA", "1")
-    ((planned, record),) = run(
-        "mean-atlas", "phantom-msd", split="random-40-10-50", results="runs", data_dir=tmp_path / "data"
-    ).cells
+    root = tmp_path_factory.mktemp("finished")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("SEGBENCH_THREADS", "2")
+        patch.setenv("SEGBENCH_NO_NUMBA", "1")
+        patch.setenv("SEGBENCH_CACHE", str(root / "cache"))
+        ((planned, record),) = run(
+            "mean-atlas",
+            "phantom-msd",
+            split="random-40-10-50",
+            results=root / "runs",
+            data_dir=root / "data",
+        ).cells
     assert record is not None and record.status == "complete"
     return planned.cell.folder
+
+
+@pytest.fixture
+def cell(finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A copy of the finished run."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("SEGBENCH_DATA", str(finished.parents[1] / "data"))
+    monkeypatch.setenv("SEGBENCH_THREADS", "2")
+    monkeypatch.setenv("SEGBENCH_NO_NUMBA", "1")
+    monkeypatch.setenv("SEGBENCH_CACHE", str(finished.parents[1] / "cache"))
+    return Path(shutil.copytree(finished, tmp_path / "runs" / finished.name))
 
 
 def lines_of(folder: Path) -> dict[str, dict[str, Any]]:
@@ -49,10 +65,8 @@ def lines_of(folder: Path) -> dict[str, dict[str, Any]]:
 @pytest.mark.parametrize("fault", ["worker:2:kill", pytest.param("worker:1:kill", marks=pytest.mark.slow)])
 def test_a_killed_worker_leaves_the_same_rows_or_names_its_case(cell: Path, fault: str) -> None:
     table, lines, before = (cell / "cases.csv").read_bytes(), lines_of(cell), read_run(cell)
-    command = [sys.executable, "-c", POOL, "cell", str(cell.resolve()), "--fresh", "evaluate"]
-    done = subprocess.run(
-        command, env={**os.environ, "SEGBENCH_FAULT": fault}, capture_output=True, text=True, check=False
-    )
+    command = ("-c", POOL, "cell", str(cell.resolve()), "--fresh", "evaluate")
+    done = preloaded.run(*command, env={**os.environ, "SEGBENCH_FAULT": fault})
     assert done.returncode == 0, done.stderr
     assert done.stderr.count("a worker begins") > 2, "two processes scored, and one at least was replaced"
     after = read_run(cell)

@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import preloaded
 import pytest
 from typer.testing import CliRunner
 
@@ -179,19 +180,16 @@ def test_a_mended_prediction_is_scored_again(folders):
 
 @pytest.mark.parametrize("workers", [1, pytest.param(2, marks=pytest.mark.slow)])
 def test_killed_and_started_again_gives_the_same_bytes(folders, workers, tmp_path):
-    command = [
-        sys.executable, "-m", "segbench.cli.main", "evaluate", "--prediction", "preds", "--reference", "refs",
-        "--region", "whole=1,2", "--workers", str(workers), "--no-progress",
-    ]  # fmt: skip
-    command[1:3] = ["-c", "from segbench.cli.main import entry_point; entry_point()"]
+    command = (
+        "-m", "segbench", "evaluate", "--prediction", "preds", "--reference", "refs", "--region", "whole=1,2",
+        "--workers", str(workers), "--no-progress",
+    )  # fmt: skip
 
     def run(results, fault=None):
         environment = {**os.environ, "SEGBENCH_NO_NUMBA": "1"}
         if fault:
             environment["SEGBENCH_FAULT"] = fault
-        return subprocess.run(
-            [*command, "--results", results], cwd=folders, env=environment, capture_output=True, check=False
-        ).returncode
+        return preloaded.run(*command, "--results", results, cwd=folders, env=environment).returncode
 
     assert run("whole") == 0
     assert run("cut", "case:3") == -signal.SIGKILL

@@ -17,7 +17,7 @@ from segbench.cli.main import build_app
 from segbench.core import console
 from segbench.core.errors import SegbenchError
 from segbench.records import read_cases, read_run
-from segbench.scoring.import_summary import import_summary
+from segbench.scoring.import_summary import import_summary, read_summary
 from segbench.volumes import Volume, write_label_map
 
 
@@ -205,3 +205,24 @@ def test_the_command(summary, tmp_path):
     assert os.path.commonpath([tmp_path, json.loads(result.stdout)["runs"][0]["run_directory"]]) == str(
         tmp_path
     )
+
+
+def test_a_summary_of_nnunet_v1_gets_the_way_that_works(tmp_path: Path) -> None:
+    path = tmp_path / "summary.json"
+    path.write_text(json.dumps({"results": {"all": [{"1": {"Dice": 0.5}, "test": "a"}], "mean": {}}}))
+    with pytest.raises(SegbenchError) as caught:
+        read_summary(path)
+    assert caught.value.code == "SB602" and "nnU-Net v1" in caught.value.message
+    assert "segbench evaluate" in caught.value.mend
+
+
+def test_reversed_axes_are_named_where_shapes_differ() -> None:
+    from segbench.volumes import Volume
+    from segbench.volumes.geometry import shape_mend
+
+    one, other, third = (
+        Volume(array=np.zeros(shape, dtype=np.uint8), spacing_mm=(1.0, 1.0, 1.0), affine=np.eye(4))
+        for shape in ((2, 3, 4), (4, 3, 2), (2, 3, 5))
+    )
+    assert "reverse order" in (shape_mend(one, other) or "")
+    assert shape_mend(one, third) is None

@@ -10,10 +10,9 @@ import pytest
 from segbench.cards import load_dataset_card
 from segbench.core.errors import SegbenchError
 from segbench.metrics import evaluate_case, load_profile
+from segbench.metrics.policies import fill
 from segbench.metrics.registry import METRICS
 from segbench.scoring.case import (
-    LESION_PARAMETERS,
-    failed_values,
     on_reference_grid,
     score_case,
     score_failure,
@@ -62,11 +61,29 @@ def test_no_region_is_a_usage_error():
     assert (caught.value.code, caught.value.exit_code) == ("SB104", 2)
 
 
-@pytest.mark.parametrize("name", LESION_PARAMETERS)
-def test_lesion_parameters(name):
-    iterations, minimum = LESION_PARAMETERS[name]
-    assert iterations == (1 if name.endswith(("men", "met")) else 3)
-    assert minimum == (2.0 if name.endswith("met") else 50.0)
+@pytest.mark.parametrize("task", ["", "-met", "-men"])
+def test_the_lesion_rules_of_a_task_reach_the_scores(task):
+    # two cubes of 27 mm3, 3 voxels apart, the second missed: one lesion where it is dilated three times, two
+    # where once; and of 27 mm3 each is too small for the rules of meningiomas
+    reference, guess = np.zeros((2, 20, 20, 20), np.uint8)
+    reference[2:5, 2:5, 2:5] = reference[8:11, 2:5, 2:5] = guess[2:5, 2:5, 2:5] = 1
+    rules = rules_for(None, load_profile(f"brats2023{task}"), regions={"a": (1,)})
+    (row,) = score_case(rules, "c", volume(reference, (1.0, 1.0, 1.0)), guess)
+    found = [row[name] for name in ("lesions_tp", "lesions_fn", "lesions_ignored")]
+    assert found == {"": [1, 0, 0], "-met": [1, 1, 0], "-men": [0, 0, 2]}[task]
+
+
+def test_a_profile_of_2026_wins_over_the_rules_of_the_card():
+    card = load_dataset_card("brats2023-gli")
+    assert rules_for(card, load_profile("brats2023")).lesionwise == "brats2023-gli"
+    rules = rules_for(card, load_profile("brats2026"))
+    assert (rules.lesionwise, list(rules.regions)) == ("brats2026", list(card.regions))
+    assert rules.digest() != rules_for(card, load_profile("brats2023")).digest()
+    card = card.model_copy(
+        update={"evaluation": card.evaluation.model_copy(update={"lesionwise": "brats2022"})}
+    )
+    with pytest.raises(SegbenchError, match="brats2022"):
+        rules_for(card, load_profile("brats2023"))
 
 
 def test_the_digest_moves_with_what_moves_numbers():
@@ -84,7 +101,9 @@ def test_the_digest_moves_with_what_moves_numbers():
     assert rules_for(None, load_profile("honest"), regions=regions, max_bytes=1).digest() == base
 
 
-@pytest.mark.parametrize("profile", ["honest", "brats2023", "aiib2023", "segmamba-v2-release", "nnunet"])
+@pytest.mark.parametrize(
+    "profile", ["honest", "brats2023", "brats2026", "aiib2023", "segmamba-v2-release", "nnunet"]
+)
 def test_every_column_of_a_failed_case_is_the_worst_there_is(profile):
     rules = rules_for(None, load_profile(profile), regions={"airway": (1,)})
     reference = volume(tree())
@@ -104,17 +123,15 @@ def test_every_column_of_a_failed_case_is_the_worst_there_is(profile):
 
 def test_lesionwise_failures_cost_at_least_the_challenges_penalty():
     rules = rules_for(None, load_profile("brats2023"), regions={"WT": (1,)})
-    values = failed_values(rules, "missing", 240.0)
+    policy = rules.profile.empty_policy
+    values = fill(rules.columns, "missing", policy=policy, diagonal_mm=240.0)
     assert values["lesionwise_hd95"] == values["legacy_hd95"] == 374.0
     assert values["lesionwise_dice"] == values["legacy_dice"] == 0.0
-    assert failed_values(rules, "missing", 900.0)["lesionwise_hd95"] == 900.0
+    assert fill(rules.columns, "missing", policy=policy, diagonal_mm=900.0)["lesionwise_hd95"] == 900.0
 
 
-@pytest.mark.parametrize("profile", ["brats2023", "aiib2023"])
+@pytest.mark.parametrize("profile", ["brats2023", "brats2026", "aiib2023"])
 def test_scored_cases_hold_every_column(profile):
-    pytest.importorskip(
-        "segbench.metrics.lesionwise" if profile == "brats2023" else "segbench.metrics.airway"
-    )
     rules = rules_for(None, load_profile(profile), regions={"it": (1,)})
     (row,) = score_case(rules, "c", volume(tree()), tree(2))
     assert set(rules.columns) <= set(row)

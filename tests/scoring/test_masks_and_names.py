@@ -122,6 +122,53 @@ def test_what_is_not_a_mask_or_lies_elsewhere_is_named(tmp_path):
     assert "airway" in err
 
 
+def other_grid(path: Path) -> None:
+    save(path, np.ones((4, 5, 6), np.uint8), volume(np.ones((4, 5, 6))))
+
+
+def not_a_mask(path: Path) -> None:
+    save(path, overlapping(0)["liver"] * 3)
+
+
+def cut(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:-9])
+
+
+def unread_format(path: Path) -> None:
+    path.rename(path.with_name(path.name.replace(".nii.gz", ".mgz")))
+
+
+@pytest.mark.parametrize("organ", ORGANS)
+@pytest.mark.parametrize(
+    ("damage", "said"),
+    [(other_grid, "SB214"), (not_a_mask, "SB315"), (cut, "SB204"), (unread_format, "SB202")],
+)
+def test_a_mask_that_cannot_be_used_fails_its_own_region_alone(tmp_path, organ, damage, said):
+    """Whichever it is, the first that is read too: each region is scored on its own mask."""
+    write(tmp_path / "refs", "s0", overlapping(0))
+    write(tmp_path / "preds", "s0", overlapping(0), "segmentations")
+    damage(tmp_path / "preds" / "s0" / "segmentations" / f"{organ}.nii.gz")
+    code, out, err = evaluate(tmp_path, "--json", regions=())
+    assert code == 3
+    assert said in err and organ in err
+    rows = rows_of(out)
+    assert {name: rows["s0", name]["code"] for name in ORGANS if rows["s0", name]["code"]} == {organ: said}
+    assert {name: float(rows["s0", name]["dice"]) for name in ORGANS} == {
+        name: float(name != organ) for name in ORGANS
+    }
+
+
+def test_masks_that_are_all_in_a_format_that_is_not_read_are_not_missing(tmp_path):
+    for case in ("s0", "s1"):
+        write(tmp_path / "refs", case, overlapping(0))
+        write(tmp_path / "preds", case, overlapping(0))
+    for name in ORGANS:
+        unread_format(tmp_path / "preds" / "s1" / f"{name}.nii.gz")
+    code, out, err = evaluate(tmp_path, "--json", regions=())
+    assert code == 3 and "SB215" not in err and "mri_convert" in err
+    assert {row["code"] for (case, _), row in rows_of(out).items() if case == "s1"} == {"SB202"}
+
+
 def test_codes_give_back_every_mask_for_any_overlap():
     rng = np.random.default_rng(0)
     masks = {name: rng.random((4, 5, 6)) < 0.4 for name in "abcdefgh"}

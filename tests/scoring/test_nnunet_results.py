@@ -58,8 +58,12 @@ def tree(tmp_path: Path) -> Path:
     }  # fmt: skip
     (configuration / "plans.json").write_text(json.dumps(plans))
     (configuration / "fold_2").mkdir()
-    (configuration / "fold_all" / "validation").mkdir(parents=True)
-    save(configuration / "crossval_results_folds_0_1" / "case0.nii.gz", blob())
+    (configuration / "dataset_fingerprint.json").write_text("{}")
+    for place in ("fold_all/validation", "crossval_results_folds_0_1"):  # as 2.8.1 leaves them: all cases
+        for index in range(4):
+            save(configuration / place / f"case{index}.nii.gz", blob(index))
+        (configuration / place / "summary.json").write_text('{"metric_per_case": []}')
+    (configuration / "crossval_results_folds_0_1" / "postprocessing.pkl").write_bytes(b"pickle")
     save(root / "Dataset007_Toy" / "ensembles" / "ensemble___a___b___0_1" / "case0.nii.gz", blob())
     for index in range(4):
         save(tmp_path / "labelsTr" / f"case{index}.nii.gz", blob())
@@ -135,6 +139,28 @@ def test_joined_folders_and_unfinished_folds_are_left_out(tree):
         (0, ("case0", "case1")),
         (1, ("case2", "case3")),
     ]
+
+
+def test_each_folder_that_is_not_scored_is_told_with_its_reason(tree, tmp_path):
+    code, _, err = taken_in(tmp_path, tree)
+    assert code == 0, err
+    told = [line.partition("not scored: ")[2] for line in err.splitlines() if "not scored: " in line]
+    reasons = {name.rpartition("/")[2]: reason for name, _, reason in (line.partition(": ") for line in told)}
+    assert reasons == {
+        "crossval_results_folds_0_1": "the label maps of the folds once more",
+        "fold_2": "no validation yet",
+        "fold_all": "it was trained on the cases that it predicts",
+        "ensemble___a___b___0_1": "segbench evaluate scores its label maps",
+    }
+    for one in ("fold_0", "fold_0/validation"):
+        code, _, err = taken_in(tmp_path, tree / "Dataset007_Toy" / CONFIGURATION / one)
+        assert code == 0 and "not scored" not in err, "one fold was asked for"
+
+
+@pytest.mark.parametrize("place", ["fold_all", "crossval_results_folds_0_1"])
+def test_a_folder_of_all_folds_is_for_evaluate(tree, tmp_path, place):
+    code, _, err = taken_in(tmp_path, tree / "Dataset007_Toy" / CONFIGURATION / place)
+    assert code == 4 and "SB311" in err and "segbench evaluate" in err
 
 
 def renamed(tree: Path, name: str) -> None:

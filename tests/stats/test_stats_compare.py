@@ -335,3 +335,23 @@ def test_rank_intervals_cover_and_a_sure_winner_is_rare():
 def test_models_differ_keeps_its_size(models):
     found = [s.models_differ(table(i, (3,) * models, 40, 0.0, 0.5)).p < 0.05 for i in range(500)]
     assert np.mean(found) <= 0.05 + 2.6 * np.sqrt(0.05 * 0.95 / 500)
+
+
+def test_a_difference_that_the_grid_does_not_resolve_is_never_called_better() -> None:
+    rng = np.random.default_rng(3)
+    easy = rng.uniform(2.0, 9.0, 40)
+    scores = {
+        "far": easy + 5 + rng.normal(0, 0.3, (3, 40)),
+        "near": easy + 1 + rng.normal(0, 0.3, (3, 40)),
+        "first": easy + rng.normal(0, 0.3, (3, 40)),
+    }
+    free = {pair.a: pair for pair in s.compare_models(scores, higher_is_better=False, reference="first")}
+    assert {name: pair.verdict for name, pair in free.items()} == {"far": "worse", "near": "worse"}
+    held = s.compare_models(scores, higher_is_better=False, reference="first", resolution=1.9, margin=1.5)
+    far, near = sorted(held, key=lambda pair: pair.a)
+    assert (far.verdict, near.verdict) == ("worse", "equivalent")  # an interval within a margin still counts
+    assert np.isnan(near.p_adjusted)
+    assert "grid" in near.note
+    assert (near.difference, near.p) == (free["near"].difference, free["near"].p)
+    with pytest.raises(s.StatsError, match="resolution"):
+        s.compare_models(scores, resolution=-1.0)

@@ -37,6 +37,29 @@ R_NORMAL = [
 # R 4.2.2: wilcox.test(x, y, paired = TRUE, exact = TRUE, alternative = ALTERNATIVE)
 R_EXACT = [("two-sided", 0.0390625), ("greater", 0.01953125), ("less", 0.986328125)]
 
+# R 4.2.2, exactRankTests 0.8.35, coin 1.4.2, of the differences: p-values two-sided, greater, less by
+# wilcox.exact(d, 0, paired = TRUE, exact = TRUE), which equals coin's
+# wilcoxsign_test(d ~ 0, distribution = "exact", zero.method = "Wilcoxon"), and by zero.method = "Pratt".
+# `benchmarks/against_r.py` compares more of them where R is installed.
+PLAIN = [5, -2, 9, 1, 14, -3, 7, 11, 6, -8, 12, 4]
+TIED = [1, 2, -1, 3, 2, -4, 1, 5, 0, 2] * 5
+R_EXACT_TIES = [
+    (np.subtract(A, B), "drop", (0.033203125, 0.0166015625, 0.98779296875)),
+    (np.subtract(A, B), "pratt", (0.0511474609375, 0.02557373046875, 0.97735595703125)),
+    (PLAIN, "drop", (0.04248046875, 0.021240234375, 0.98291015625)),
+    (PLAIN, "pratt", (0.04248046875, 0.021240234375, 0.98291015625)),
+    (TIED, "drop", (0.00075235568635889649, 0.00037617784317944825, 0.99963450962852107)),
+    (TIED, "pratt", (0.00046000182499028597, 0.00023000091249514298, 0.99977581356901624)),
+]
+
+
+@pytest.mark.parametrize(("differences", "zeros", "pvalues"), R_EXACT_TIES)
+def test_exact_form_with_ties_and_zeros_equals_r(differences, zeros, pvalues):
+    ways = ("two-sided", "greater", "less")
+    found = [wilcoxon_signed_rank(differences, zeros=zeros, alternative=way) for way in ways]
+    assert [result.pvalue for result in found] == pytest.approx(pvalues, rel=1e-12)
+    assert {result.method for result in found} == {"exact"}
+
 
 @pytest.mark.parametrize(("x", "y", "alternative", "correction", "statistic", "pvalue"), R_NORMAL)
 def test_normal_form_equals_r(x, y, alternative, correction, statistic, pvalue):

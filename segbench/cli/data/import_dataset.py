@@ -12,7 +12,7 @@ from segbench.core import console
 
 
 def dataset(
-    folder: Annotated[Path, typer.Argument(metavar="DIR", help="A dataset of MSD or nnU-Net v2.")],
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="A dataset of MSD, nnU-Net v2 or BIDS.")],
     output: Annotated[
         Path, typer.Option(metavar="CARDS_DIR", help="Receives datasets/<slug>/card.toml and splits.")
     ],
@@ -53,11 +53,10 @@ def dataset(
     console.emit(f"{file}: {count} channel{'s' * (count > 1)}, regions {', '.join(card.regions)}")
     console.note(f"use it: segbench data verify {card.slug} --cards {output}")
     if card.geometry.patch is not None:
-        size = ",".join(map(str, card.geometry.patch))
+        size = "x".join(map(str, card.geometry.patch))
         console.note(
-            f"the card has the patch that fits its scans, {size}, for the protocol standard; for demo,"
+            f"every protocol takes the card's patch, which fits its scans: {size} (demo: at most 64)"
         )
-        console.note(f"32x32x32 sees too little of them: --protocol demo --set patch.size={size}")
     return 0
 
 

@@ -34,7 +34,7 @@ def nnunet(
 
     Example: segbench data import nnunet nnUNet_results/Dataset004_Hippocampus --dataset msd-hippocampus
     """
-    from segbench.scoring.nnunet_results import score_folds
+    from segbench.scoring.nnunet_results import left_out, score_folds
     from segbench.scoring.request import Request
 
     request = Request(
@@ -52,6 +52,8 @@ def nnunet(
             console.warn(f"{each.fold.folder.name}, fold {each.fold.fold}: {text}")
         if len(each.differing) > 3:
             console.warn(f"fold {each.fold.fold}: {len(each.differing) - 3} more values differ")
+    for text in left_out(folder, [each.fold for each in scored]):
+        console.warn(f"not scored: {text}")
     rows: list[list[str]] = []
     for each in scored:
         means = {

@@ -18,8 +18,8 @@ MOST_BLOCKS = 10
 """Regions up to which each has a block of its own; more are one line each."""
 
 
-def evaluation_lines(evaluation: Evaluation) -> Iterator[str]:
-    """The lines of the result."""
+def evaluation_lines(evaluation: Evaluation, readers: Sequence[Evaluation] = ()) -> Iterator[str]:
+    """The lines of the result, and of what other readers reach."""
     rules = evaluation.rules
     summaries = {(summary.region, summary.metric): summary for summary in evaluation.summaries}
     regions = list(rules.regions)
@@ -41,6 +41,10 @@ def evaluation_lines(evaluation: Evaluation) -> Iterator[str]:
             for name in rules.headline
         ]
         yield f"mean of {len(regions)} regions: {', '.join(means)}"
+    for reader in readers:
+        row = {item.metric: item for item in reader.summaries if item.region in ("mean", regions[-1])}
+        means = [f"{_head(reader, name, None)} {_number(row[name].mean)}" for name in rules.headline]
+        yield f"ceiling, another reader against the first: {', '.join(means)} ({len(reader.cases)} cases)"
     profile = rules.profile
     notes = "".join(f"{note}; " for note in profile.notes)
     yield f"profile {profile.name}: {notes}empty policy {profile.empty_policy}"

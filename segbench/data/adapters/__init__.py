@@ -1,7 +1,6 @@
 """Two ways in which datasets lie on disk, behind one function: `discover(card, root)`.
 
-`msd_nnunet` reads folders that a `dataset.json` describes (adapters msd and nnunet of a card), `templates`
-those that the card's own templates of names describe (adapters case-folder and paired-folders).
+`tree` reads what templates of names describe, `described` what a `dataset.json` lists.
 """
 
 from __future__ import annotations
@@ -9,8 +8,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from segbench.cards.dataset_card import DatasetCard
-from segbench.cards.layout import CaseFolderLayout, PairedFoldersLayout
-from segbench.data.adapters import msd_nnunet, templates
+from segbench.data.adapters import described, tree
 from segbench.data.adapters.base import CaseFiles, Discovery
 
 __all__ = ["CaseFiles", "Discovery", "discover"]
@@ -22,11 +20,8 @@ def discover(card: DatasetCard, root: Path) -> Discovery:
     Raises:
         SegbenchError: SB302 or SB331 when the root cannot be read in this layout at all.
     """
-    layout = card.layout
-    if isinstance(layout, CaseFolderLayout | PairedFoldersLayout):
-        found = templates.discover(card, layout, root)
-    else:
-        found = msd_nnunet.discover(card, layout, root)
+    adapter = tree if card.layout.adapter == "tree" else described
+    found = adapter.discover(card, card.layout, root)
     found.cases = dict(sorted(found.cases.items()))
     forms = sorted({files.form for files in found.cases.values()})
     if len(forms) > 1:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable, Container, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -77,7 +77,8 @@ class Discovery:
     in_training: set[str] = field(default_factory=set[str])
     """The cases that this number counts; labelled test cases are none of them."""
     _folded: dict[str, str] = field(default_factory=dict, repr=False)
-    _others: dict[Path, dict[str, tuple[str, str, str]]] = field(default_factory=dict, repr=False)
+    _unread: set[Path] = field(default_factory=set, repr=False)
+    listing: Listing = field(default_factory=lambda: Listing(), repr=False)
 
     def tell(
         self,
@@ -101,31 +102,46 @@ class Discovery:
         """SB339 for a name that may not be a case id, with the rule."""
         self.tell("SB339", f"unsafe case id {name!r}", file, mend=f"rename it; a case id is {CASE_RULE}")
 
-    def other_formats(self, folder: Path) -> dict[str, tuple[str, str, str]]:
-        """Files of a folder in formats that are not read, as `other_format` tells them; listed once."""
-        if folder not in self._others:
-            told = ((path.name, other_format(path.name)) for path in entries(folder))
-            self._others[folder] = {name: other for name, other in told if other is not None}
-        return self._others[folder]
-
-    def tell_other_formats(
-        self, folder: Path, *, read: Container[str], wanted: Callable[[str], bool]
-    ) -> None:
-        """SB202 for files of the right names in a format that is not read, once for each format.
+    def tell_other_formats(self, wanted: Mapping[Path, Collection[str]]) -> set[Path]:
+        """SB202 for files of the right names in a format that is not read, once for each folder and format.
 
         Args:
-            folder: Where they lie.
-            read: Stems of the files there that are read: what else has their names is no loss.
-            wanted: Whether a file of this stem was looked for.
+            wanted: Stems of files that were looked for in vain, by folder.
+
+        Returns:
+            Which of them lie there, as paths without endings: they are not missing.
         """
-        found: dict[str, list[tuple[str, str]]] = {}
-        for name, (stem, what, how) in self.other_formats(folder).items():
-            if stem not in read and wanted(stem):
-                found.setdefault(what, []).append((name, how))
-        for what, files in found.items():
-            (first, how), more = files[0], len({name.rpartition(".")[0] for name, _ in files})
-            several = f"{more} files such as {first} are" if more > 1 else f"{first} is"
-            self.tell("SB202", f"{several} {what}, which is not read", folder / first, mend=f"convert: {how}")
+        told: set[Path] = set()
+        for folder, stems in wanted.items():
+            found: dict[str, list[tuple[str, str, str]]] = {}
+            for name, (stem, what, how) in self.listing.other_formats(folder).items():
+                if stem in stems and folder / stem not in self._unread:
+                    found.setdefault(what, []).append((name, stem, how))
+                told |= {folder / stem} & {folder / each for each in stems}
+            for what, files in found.items():
+                (first, _, how), more = files[0], len({stem for _, stem, _ in files})
+                several = f"{more} files such as {first} are" if more > 1 else f"{first} is"
+                self.tell(
+                    "SB202", f"{several} {what}, which is not read", folder / first, mend=f"convert: {how}"
+                )
+        self._unread |= told
+        return told
+
+    def tell_masks(self, folder: Path, cases: Collection[str]) -> set[str]:
+        """SB202, once, where cases have folders of masks in the place of label maps; gives these cases."""
+        held = {name: list(self.listing.volumes(folder / name)) for name in self.listing.folders(folder)}
+        found = {case: names for case, names in held.items() if names and case in cases}
+        for case, names in list(found.items())[:1]:
+            several = f"{len(found)} folders such as {case} hold" if len(found) > 1 else f"{case} holds"
+            self.tell(
+                "SB202",
+                f"{several} one mask per structure ({', '.join(names[:4])}), where a label map is expected",
+                folder / case,
+                expected=f"{case}.nii.gz with the label values of dataset.json",
+                mend="write the masks of a case into one label map, or copy the card of totalsegmentator, "
+                "which has a file for each structure; segbench evaluate takes such folders as they are",
+            )
+        return set(found)
 
     def tell_ambiguous(self, case: str, files: list[Path]) -> None:
         """SB306 where more than one file could be meant."""
@@ -168,54 +184,75 @@ def entries(folder: Path) -> list[Path]:
     """The visible entries of a folder in plain string order of their names; empty where there is none.
 
     Raises:
+        SegbenchError: SB201 for a folder that may not be read.
+    """
+    return [Path(folder, name) for name, _ in _scanned(folder)]
+
+
+class Listing:
+    """What lies in folders, each listed once: trees hold tens of thousands of files.
+
+    Raises:
         SegbenchError: SB201 for a folder that may not be read: its cases must not vanish without a word.
     """
+
+    def __init__(self) -> None:
+        self._found: dict[str, tuple[list[str], dict[str, list[str]], dict[str, tuple[str, str, str]]]] = {}
+
+    def folders(self, folder: Path | str) -> list[str]:
+        """Names of the folders in a folder, sorted; none where there is no such folder."""
+        return self._listed(folder)[0]
+
+    def volumes(self, folder: Path | str) -> dict[str, list[str]]:
+        """Names of the volumes in a folder by stem, sorted; two names of a stem mean it is ambiguous."""
+        return self._listed(folder)[1]
+
+    def other_formats(self, folder: Path | str) -> dict[str, tuple[str, str, str]]:
+        """Files of a folder in formats that are not read, by name, as `other_format` tells them."""
+        return self._listed(folder)[2]
+
+    def with_any_ending(self, folder: Path | str, template: str) -> list[Path]:
+        """The files that a filled template stands for: itself, or the same stem with another ending."""
+        inner, _, name = template.rpartition("/")
+        place = f"{folder}/{inner}" if inner else str(folder)
+        found = self.volumes(place).get(stem_of(name), [])
+        return [Path(place, each) for each in sorted(found, key=lambda each: (each != name, _rank(each)))]
+
+    def _listed(
+        self, folder: Path | str
+    ) -> tuple[list[str], dict[str, list[str]], dict[str, tuple[str, str, str]]]:
+        key = str(folder)
+        if key not in self._found:
+            folders: list[str] = []
+            volumes: dict[str, list[str]] = {}
+            others: dict[str, tuple[str, str, str]] = {}
+            for name, is_folder in _scanned(folder):
+                parts, other = stem_and_ending(name), other_format(name)
+                if is_folder:
+                    folders.append(name)
+                elif parts is not None:
+                    volumes.setdefault(parts[0], []).append(name)
+                elif other is not None:
+                    others[name] = other
+            self._found[key] = folders, volumes, others
+        return self._found[key]
+
+
+def _scanned(folder: Path | str) -> list[tuple[str, bool]]:
+    """(name, whether it is a folder) of the visible entries, in plain string order of their names."""
     try:
-        return sorted((p for p in folder.iterdir() if not is_hidden(p.name)), key=lambda p: p.name)
+        with os.scandir(folder) as found:
+            return sorted((each.name, each.is_dir()) for each in found if not is_hidden(each.name))
     except (FileNotFoundError, NotADirectoryError):
         return []
     except OSError as error:
         message = f"the folder cannot be read ({(error.strerror or str(error)).lower()})"
-        raise SegbenchError("SB201", message, path=folder) from error
+        raise SegbenchError("SB201", message, path=Path(folder)) from error
 
 
-def volumes_in(folder: Path) -> dict[str, list[Path]]:
-    """The volume files of a folder by stem, sorted; more than one file of a stem means it is ambiguous."""
-    found: dict[str, list[Path]] = {}
-    for path in entries(folder):
-        parts = stem_and_ending(path.name)
-        if parts is not None:
-            found.setdefault(parts[0], []).append(path)
-    return found
-
-
-class Listing:
-    """Names of the entries of folders, each folder listed once: trees hold tens of thousands of files."""
-
-    def __init__(self) -> None:
-        self._names: dict[str, dict[str, list[str]]] = {}
-
-    def with_any_ending(self, folder: Path, template: str) -> list[Path]:
-        """The files that a filled template stands for: itself, or the same stem with another ending."""
-        inner, _, name = template.rpartition("/")
-        place = f"{folder}/{inner}" if inner else str(folder)
-        parts = stem_and_ending(name)
-        found = self._by_stem(place).get(name if parts is None else parts[0], [])
-        return [Path(place, candidate) for candidate in sorted(found, key=lambda c: (c != name, _rank(c)))]
-
-    def _by_stem(self, folder: str) -> dict[str, list[str]]:
-        """Names in a folder: volumes by stem, anything else by its whole name."""
-        if folder not in self._names:
-            stems: dict[str, list[str]] = {}
-            try:
-                with os.scandir(folder) as found:
-                    for entry in found:
-                        parts = stem_and_ending(entry.name)
-                        stems.setdefault(entry.name if parts is None else parts[0], []).append(entry.name)
-            except OSError:
-                stems = {}
-            self._names[folder] = stems
-        return self._names[folder]
+def stem_of(name: str) -> str:
+    """A file's name, or a template of one, without the ending of a volume."""
+    return (stem_and_ending(name) or (name,))[0]
 
 
 def _rank(name: str) -> tuple[int, str]:
@@ -232,12 +269,17 @@ def wrapped(root: Path, depth: int = 2) -> Iterator[Path]:
                 yield from wrapped(folder, depth - 1)
 
 
-def missing_references(discovery: Discovery, groups: Iterable[tuple[str, list[CaseFiles]]]) -> None:
+def missing_references(
+    discovery: Discovery,
+    groups: Iterable[tuple[str, list[CaseFiles]]],
+    wanted: Mapping[str, str] | None = None,
+) -> None:
     """Say which cases have no reference: an error beside labelled cases, a mere note where none has one.
 
     Args:
         discovery: Receives the findings.
         groups: (folder, its cases): the unit in which either all or none are expected to be labelled.
+        wanted: The file that a case lacks, where the layout names it.
     """
     for folder, cases in groups:
         without = [files for files in cases if files.references is None]
@@ -250,4 +292,4 @@ def missing_references(discovery: Discovery, groups: Iterable[tuple[str, list[Ca
             continue
         for files in without:
             message = "no reference, though the cases beside it have one"
-            discovery.tell("SB303", message, folder, case=files.case)
+            discovery.tell("SB303", message, (wanted or {}).get(files.case, folder), case=files.case)

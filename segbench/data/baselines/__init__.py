@@ -8,14 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from segbench.core.errors import SegbenchError, unknown_name
 from segbench.data.baselines.atlas import LabelAtlas, canonical_grid
-from segbench.data.baselines.intensity import LabelGaussians, Normaliser
+from segbench.data.baselines.intensity import LabelGaussians
 from segbench.volumes import from_canonical
 from segbench.volumes.geometry import canonical_orientation
 
@@ -28,14 +28,15 @@ ATLAS_FLOOR = 1e-4
 _SLAB_VOXELS = 4_000_000
 
 Labels = NDArray[np.uint8 | np.uint16]
+LogPrior = Callable[[int, slice], NDArray[np.float32] | np.float32]
 
-
-class Baseline(Protocol):
-    """A fitted baseline."""
-
-    def predict(self, case: str) -> Labels:
-        """The label map of a case on its stored grid, (z, y, x)."""
-        ...
+BASELINES: dict[str, tuple[bool, bool]] = {
+    "empty": (False, False),
+    "mean-atlas": (True, False),
+    "intensity": (False, True),
+    "atlas-intensity": (True, True),
+}
+"""Each baseline: whether it learns where labels are, and whether it learns how bright they are."""
 
 
 def fit(name: str, dataset: Dataset, case_ids: Sequence[str]) -> Baseline:
@@ -54,112 +55,80 @@ def fit(name: str, dataset: Dataset, case_ids: Sequence[str]) -> Baseline:
     cases = sorted(set(case_ids))
     if not cases and name != "empty":
         raise SegbenchError("SB311", f"{name} has no training case", path=dataset.root)
-    return BASELINES[name](dataset, cases)
+    where, bright = BASELINES[name]
+    return Baseline(
+        dataset,
+        LabelAtlas.of(dataset, cases) if where else None,
+        LabelGaussians.of(dataset, cases) if bright else None,
+    )
 
 
 @dataclass(frozen=True, eq=False)
-class Empty:
-    """Background everywhere."""
+class Baseline:
+    """A fitted baseline.
+
+    Attributes:
+        dataset: Whose cases it predicts.
+        atlas: Where labels are, where it learns that.
+        gaussians: How bright they are, where it learns that.
+    """
 
     dataset: Dataset
-
-    @classmethod
-    def fit(cls, dataset: Dataset, case_ids: Sequence[str]) -> Empty:
-        """Nothing to learn."""
-        return cls(dataset)
+    atlas: LabelAtlas | None
+    gaussians: LabelGaussians | None
 
     def predict(self, case: str) -> Labels:
-        """Zeros on the stored grid of the case."""
-        return np.zeros(self.dataset.read_grid(case).shape_zyx, dtype=np.uint8)
-
-
-@dataclass(frozen=True, eq=False)
-class MeanAtlas:
-    """The most frequent training label at each place; no image is read."""
-
-    dataset: Dataset
-    atlas: LabelAtlas
-    winner: Labels
-
-    @classmethod
-    def fit(cls, dataset: Dataset, case_ids: Sequence[str]) -> MeanAtlas:
-        """Average the training label maps."""
-        atlas = LabelAtlas.of(dataset, case_ids)
-        return cls(dataset, atlas, atlas.most_frequent())
-
-    def predict(self, case: str) -> Labels:
-        """The atlas centred on the grid of the case, in its stored order of axes."""
+        """The label map of a case on its stored grid, (z, y, x)."""
+        if self.gaussians is not None:
+            return self._by_brightness(case, self.gaussians)
         grid = self.dataset.read_grid(case)
+        if self.atlas is None:
+            return np.zeros(grid.shape_zyx, dtype=np.uint8)
+        # The atlas centred on the grid of the case, in its stored order of axes; no image is read.
         shape, spacing = canonical_grid(self.dataset, case)
-        return from_canonical(self.atlas.on_grid(self.winner, shape, spacing), grid.affine)
+        return from_canonical(self.atlas.on_grid(self.atlas.most_frequent, shape, spacing), grid.affine)
 
-
-@dataclass(frozen=True, eq=False)
-class Intensity:
-    """The likeliest label by brightness and frequency alone."""
-
-    dataset: Dataset
-    normaliser: Normaliser
-    gaussians: LabelGaussians
-
-    @classmethod
-    def fit(cls, dataset: Dataset, case_ids: Sequence[str]) -> Intensity:
-        """Moments of each label."""
-        normaliser = Normaliser.of(dataset, case_ids)
-        return cls(dataset, normaliser, LabelGaussians.of(dataset, case_ids, normaliser))
-
-    def predict(self, case: str) -> Labels:
+    def _by_brightness(self, case: str, gaussians: LabelGaussians) -> Labels:
         """Maximum a posteriori, voxel by voxel; background outside of what the card counts as the body."""
-        image, mask = self.normaliser(self.dataset.read_image(case).array)
-        priors = self.gaussians.log_priors
-        return _likeliest(self.gaussians, image, mask, lambda index, slab: np.float32(priors[index]))
-
-
-@dataclass(frozen=True, eq=False)
-class AtlasIntensity:
-    """Position and brightness together: the sum of both log probabilities."""
-
-    dataset: Dataset
-    normaliser: Normaliser
-    gaussians: LabelGaussians
-    atlas: LabelAtlas
-
-    @classmethod
-    def fit(cls, dataset: Dataset, case_ids: Sequence[str]) -> AtlasIntensity:
-        """Both the atlas and the moments."""
-        normaliser = Normaliser.of(dataset, case_ids)
-        gaussians = LabelGaussians.of(dataset, case_ids, normaliser)
-        return cls(dataset, normaliser, gaussians, LabelAtlas.of(dataset, case_ids))
-
-    def predict(self, case: str) -> Labels:
-        """The likeliest label, the atlas as the prior of each place (never below 1e-4)."""
         volume = self.dataset.read_image(case)
+        if self.atlas is None:
+            image, mask = gaussians.normalised(volume.array)
+            priors = gaussians.log_priors
+            return _likeliest(gaussians, image, mask, lambda index, slab: np.float32(priors[index]))
         orientation = canonical_orientation(volume.affine)
-        image, mask = self.normaliser(orientation.apply(volume.array))
-        axes = orientation.axes
+        image, mask = gaussians.normalised(orientation.apply(volume.array))
+        z, y, x = (volume.spacing_mm[axis] for axis in orientation.axes)
         shape = image.shape[-3], image.shape[-2], image.shape[-1]
-        spacing = tuple(volume.spacing_mm[axis] for axis in axes)
-        counts = self.atlas.on_grid(self.atlas.counts, shape, (spacing[0], spacing[1], spacing[2]))
-        rows = {label: index for index, label in enumerate(self.atlas.labels)}
-        cases = self.atlas.cases
+        log_prior = _log_prior(self.atlas, gaussians.labels, shape, (z, y, x))
+        return from_canonical(_likeliest(gaussians, image, mask, log_prior), volume.affine)
 
-        def log_prior(index: int, slab: slice) -> NDArray[np.float32]:
-            label = self.gaussians.labels[index]
-            if label == 0:
-                share = 1.0 - counts[:, slab].sum(axis=0, dtype=np.float64) / cases
-            else:
-                share = counts[rows[label], slab].astype(np.float64) / cases
-            return np.log(np.maximum(share, ATLAS_FLOOR)).astype(np.float32)
 
-        likeliest = _likeliest(self.gaussians, image, mask, log_prior)
-        return from_canonical(likeliest, volume.affine)
+def _log_prior(
+    atlas: LabelAtlas,
+    labels: Sequence[int],
+    shape: tuple[int, int, int],
+    spacing: tuple[float, float, float],
+) -> LogPrior:
+    """The atlas as the prior of each place, never below 1e-4."""
+    counts = atlas.on_grid(atlas.counts, shape, spacing)
+    rows = {label: index for index, label in enumerate(atlas.labels)}
+
+    def log_prior(index: int, slab: slice) -> NDArray[np.float32]:
+        label = labels[index]
+        if label == 0:
+            share = 1.0 - counts[:, slab].sum(axis=0, dtype=np.float64) / atlas.cases
+        else:
+            share = counts[rows[label], slab].astype(np.float64) / atlas.cases
+        return np.log(np.maximum(share, ATLAS_FLOOR)).astype(np.float32)
+
+    return log_prior
 
 
 def _likeliest(
     gaussians: LabelGaussians,
     image: NDArray[np.float32],
     mask: NDArray[np.bool_] | None,
-    log_prior: Callable[[int, slice], NDArray[np.float32] | np.float32],
+    log_prior: LogPrior,
 ) -> Labels:
     """Label of the largest log posterior, slab by slab; ties to the lower value, 0 outside the mask."""
     shape = image.shape[1:]
@@ -176,11 +145,3 @@ def _likeliest(
     if mask is not None:
         result[~mask] = 0
     return result
-
-
-BASELINES: dict[str, Callable[[Dataset, Sequence[str]], Baseline]] = {
-    "empty": Empty.fit,
-    "mean-atlas": MeanAtlas.fit,
-    "intensity": Intensity.fit,
-    "atlas-intensity": AtlasIntensity.fit,
-}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
@@ -65,6 +66,7 @@ class LabelAtlas:
                 counts[(index, *box)] += moved == label
         return cls(labels, counts, len(case_ids), steps)
 
+    @cached_property
     def most_frequent(self) -> NDArray[np.uint8 | np.uint16]:
         """The label that stands most often at each place, background included, ties to the lower value."""
         winner = np.zeros(

@@ -22,41 +22,11 @@ if TYPE_CHECKING:
 
 Float32 = NDArray[np.float32]
 Mask = NDArray[np.bool_]
+Statistics = tuple[Mapping[str, float] | None, ...]
 
 SMOOTHING_VOXELS = 1.0
 _RIDGE = 1e-4
 """Added to each variance (of normalised intensities), so that a constant label has a Gaussian at all."""
-
-
-@dataclass(frozen=True, eq=False)
-class Normaliser:
-    """A dataset's normalisation rule, with the training statistics that `ct` needs."""
-
-    schemes: tuple[str, ...]
-    statistics: tuple[Mapping[str, float] | None, ...]
-
-    @classmethod
-    def of(cls, dataset: Dataset, case_ids: Sequence[str]) -> Normaliser:
-        """The rule of the card; the training images are read only when a channel is `ct`."""
-        schemes = dataset.card.channel_normalisation
-        if "ct" not in schemes:
-            return cls(schemes, (None,) * len(schemes))
-        samples: list[Float32] = []
-        for case in case_ids:
-            image, labels = dataset.read_image(case), dataset.read_reference(case)
-            samples.append(foreground_intensities(list(image.array), labels.array, case=case))
-        return cls(schemes, tuple(channel_statistics(samples)))
-
-    def __call__(self, image: NDArray[np.float32]) -> tuple[Float32, Mask | None]:
-        """Normalised and smoothed channels (C, z, y, x), and the voxels that count (None: all)."""
-        mask = nonzero_mask(list(image)) if "zscore-nonzero" in self.schemes else None
-        smooth = np.empty_like(image)
-        for index, (channel, scheme, statistics) in enumerate(
-            zip(image, self.schemes, self.statistics, strict=True)
-        ):
-            values = normalise(channel, scheme, statistics=statistics, mask=mask)
-            ndimage.gaussian_filter(values, SMOOTHING_VOXELS, output=smooth[index], truncate=3)
-        return smooth, mask
 
 
 @dataclass(frozen=True, eq=False)
@@ -69,6 +39,8 @@ class LabelGaussians:
         precisions: (labels, C, C), inverse covariances.
         log_norms: (labels,), log of the density's factor.
         log_priors: (labels,), log share of the voxels.
+        schemes: The card's normalisation of each channel.
+        statistics: What `ct` needs of the training cases, by channel; None elsewhere.
     """
 
     labels: tuple[int, ...]
@@ -76,17 +48,20 @@ class LabelGaussians:
     precisions: NDArray[np.float64]
     log_norms: NDArray[np.float64]
     log_priors: NDArray[np.float64]
+    schemes: tuple[str, ...]
+    statistics: Statistics
 
     @classmethod
-    def of(cls, dataset: Dataset, case_ids: Sequence[str], normaliser: Normaliser) -> LabelGaussians:
+    def of(cls, dataset: Dataset, case_ids: Sequence[str]) -> LabelGaussians:
         """Moments over all training voxels that count; one case is in memory at a time."""
+        schemes, statistics = dataset.card.channel_normalisation, _statistics(dataset, case_ids)
         values = (0, *dataset.card.foreground)
         channels = len(dataset.card.channels.order)
         count = np.zeros(len(values))
         total = np.zeros((len(values), channels))
         product = np.zeros((len(values), channels, channels))
         for case in case_ids:
-            image, mask = normaliser(dataset.read_image(case).array)
+            image, mask = _normalised(dataset.read_image(case).array, schemes, statistics)
             labels = dataset.read_reference(case).array
             flat = image.reshape(channels, -1)
             where = labels.reshape(-1)
@@ -110,7 +85,13 @@ class LabelGaussians:
             precisions=np.linalg.inv(covariances).astype(np.float64),
             log_norms=-0.5 * (channels * np.log(2 * np.pi) + log_dets),
             log_priors=np.log(count[seen] / count.sum()),
+            schemes=schemes,
+            statistics=statistics,
         )
+
+    def normalised(self, image: Float32) -> tuple[Float32, Mask | None]:
+        """Normalised and smoothed channels (C, z, y, x), and the voxels that count (None: all)."""
+        return _normalised(image, self.schemes, self.statistics)
 
     def log_density(self, index: int, image: Float32) -> Float32:
         """Log density of the label at `index` for channels (C, ...)."""
@@ -121,3 +102,26 @@ class LabelGaussians:
                 weight = np.float32(self.precisions[index, a, b] * (1.0 if a == b else 2.0))
                 squared += weight * first * second
         return np.float32(self.log_norms[index]) - np.float32(0.5) * squared
+
+
+def _statistics(dataset: Dataset, case_ids: Sequence[str]) -> Statistics:
+    """What `ct` needs; the training images are read only when a channel is that."""
+    schemes = dataset.card.channel_normalisation
+    if "ct" not in schemes:
+        return (None,) * len(schemes)
+    samples: list[Float32] = []
+    for case in case_ids:
+        image, labels = dataset.read_image(case), dataset.read_reference(case)
+        samples.append(foreground_intensities(list(image.array), labels.array, case=case))
+    return tuple(channel_statistics(samples))
+
+
+def _normalised(
+    image: Float32, schemes: Sequence[str], statistics: Statistics
+) -> tuple[Float32, Mask | None]:
+    mask = nonzero_mask(list(image)) if "zscore-nonzero" in schemes else None
+    smooth = np.empty_like(image)
+    for index, (channel, scheme, known) in enumerate(zip(image, schemes, statistics, strict=True)):
+        values = normalise(channel, scheme, statistics=known, mask=mask)
+        ndimage.gaussian_filter(values, SMOOTHING_VOXELS, output=smooth[index], truncate=3)
+    return smooth, mask

@@ -11,12 +11,10 @@ from typing import Any
 from segbench.cards.dataset_card import DatasetCard, parse_dataset_card
 from segbench.core.atomic import atomic_write
 from segbench.core.errors import SegbenchError
-from segbench.data.adapters.base import entries
-from segbench.data.adapters.dataset_json import read_dataset_json
 from segbench.data.exchange.fitting import fitting_patch
 from segbench.data.opening import open_dataset
 from segbench.data.patients import case_pattern_of
-from segbench.data.recognise import card_document, describe_folder, slug_of
+from segbench.data.recognise import describe_folder, described_document, described_folder, slug_of
 from segbench.data.splits import from_nnunet, save_split
 
 SPLIT_NAME = "imported"
@@ -28,7 +26,7 @@ def import_dataset(
     """Write `OUTPUT/datasets/<slug>/card.toml` and the folds of a splits_final.json, if there is one.
 
     Args:
-        folder: A dataset of MSD or nnU-Net v2. It is not written to.
+        folder: A dataset of MSD, nnU-Net v2 or BIDS. It is not written to.
         output: A folder of cards, to be named with `--cards` afterwards.
         slug: Slug of the card; made of the name in dataset.json, else of the folder's, by default.
         patient: What of an id names the patient, as `case_pattern_of` takes it; None: each case is one.
@@ -45,14 +43,13 @@ def import_dataset(
         raise SegbenchError(
             "SB301", f"there is no folder {root}", path=root, mend="name a folder that exists"
         )
-    described = next((p for p in (root, *entries(root)) if (p / "dataset.json").is_file()), None)
+    described = described_folder(root)
     if described is None:
         describe_folder(root)  # says why not; AbdomenAtlas and phantoms have a card already
         mend = "use the shipped card with --path"
         raise SegbenchError("SB302", f"{root} needs no card of its own", path=root, mend=mend)
-    description = read_dataset_json(described / "dataset.json")
     card = describe_folder(root, slug=None if slug is None else slug_of(slug))
-    document = card_document(description, described, card.slug)
+    document = described_document(described, card.slug)
     # The first name is the whole path, so that the card finds its data wherever the data directory is.
     document["location"] = {"folders": list(dict.fromkeys([str(root.resolve()), root.resolve().name]))}
     if patient is not None:
@@ -64,7 +61,7 @@ def import_dataset(
     if target.exists():
         raise SegbenchError("SB337", f"{target} exists", path=target, mend="choose another --slug")
     names = _write_splits(described, card, root, target)
-    geometry = document["geometry"]
+    geometry = document.get("geometry", {})
     fitting = None if geometry.get("patch") else fitting_patch(open_dataset(root))
     if fitting is not None:
         document["geometry"] = {**geometry, "patch": list(fitting[0])}

@@ -16,7 +16,7 @@ from segbench.core.console import progress
 from segbench.core.errors import SegbenchError
 from segbench.core.foreign import parse_json
 from segbench.core.outputs import OutputFolder
-from segbench.data.adapters.base import volumes_in
+from segbench.data.adapters.base import Listing
 from segbench.volumes import read_label_map, write_label_map
 from segbench.volumes.volume import DEFAULT_MAX_BYTES
 
@@ -156,7 +156,7 @@ def import_predictions(
     if not source.is_dir():
         message = f"there is no folder {source}"
         raise SegbenchError("SB301", message, path=source, mend="name a folder that exists")
-    files = volumes_in(source)
+    files = {case: [source / name for name in names] for case, names in Listing().volumes(source).items()}
     if not files:
         raise SegbenchError("SB311", f"no label map in {source}", path=source)
     written: list[Path] = []

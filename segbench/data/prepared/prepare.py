@@ -10,7 +10,7 @@ import json
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -39,7 +39,6 @@ if TYPE_CHECKING:
 
 __all__ = [
     "PREPARE_VERSION",
-    "Forecast",
     "PreparationRecipe",
     "PreparedCase",
     "forecast_preparation",
@@ -51,19 +50,6 @@ __all__ = [
 # Share of the uncompressed size that compressed float16 images and label maps take on disk.
 _IMAGE_RATIO, _LABEL_RATIO = 0.25, 0.05
 _FREE_DISK_FACTOR = 1.2
-
-
-@dataclass(frozen=True, slots=True)
-class Forecast:
-    """What preparing will take.
-
-    Attributes:
-        cases: Cases still to prepare.
-        bytes: Disk they will fill, estimated from their headers.
-    """
-
-    cases: tuple[str, ...]
-    bytes: int
 
 
 def prepared_folder(
@@ -116,7 +102,7 @@ def prepare_dataset(
         spacing = _resolved_spacing(dataset, recipe, training)
         _require_disk(_forecast_bytes(dataset, missing, recipe, spacing), folder)
     fingerprint = _fingerprint(dataset, recipe, folder, training, workers, between)
-    job = _PrepareCase(dataset, recipe, folder, fingerprint)
+    job = partial(_prepare, dataset, recipe, folder, fingerprint)
     absent = set(missing)
     if progress is not None:
         for case in wanted:
@@ -147,56 +133,41 @@ def forecast_preparation(
     cache_root: Path | str,
     *,
     training_ids: Sequence[str],
-) -> Forecast:
-    """How many cases are missing and how much disk they will fill; reads headers only."""
+) -> tuple[tuple[str, ...], int]:
+    """The cases still to prepare, and the bytes that they will fill; reads headers only."""
     training = tuple(sorted(training_ids))
     folder = prepared_folder(cache_root, dataset.card.slug, recipe, training)
     missing = _missing(dataset, tuple(dict.fromkeys(case_ids)), Cache(folder))
     if not missing:
-        return Forecast((), 0)
+        return (), 0
     spacing = _resolved_spacing(dataset, recipe, training)
-    return Forecast(missing, _forecast_bytes(dataset, missing, recipe, spacing))
+    return missing, _forecast_bytes(dataset, missing, recipe, spacing)
 
 
-@dataclass(frozen=True, slots=True)
-class _PrepareCase:
-    """Prepares and stores one case; goes to worker processes whole."""
-
-    dataset: Dataset
-    recipe: PreparationRecipe
-    folder: Path
-    fingerprint: dict[str, Any]
-
-    def __call__(self, case: str) -> None:
-        """Prepare `case` from its files, whatever is stored already."""
-        stat = _stat(self.dataset, case)
-        source = _source_digest(self.dataset, case)
-        raw = _load(self.dataset, self.recipe, case)
-        spacing = self.fingerprint["spacing_mm"]
-        with about_case(case):
-            prepared = finish_case(
-                raw,
-                spacing_mm="native" if spacing == "native" else tuple(spacing),
-                normalisation=self.recipe.normalisation,
-                normalisation_statistics=self.fingerprint["normalisation_statistics"],
-            )
-            write_case(self.folder, case, prepared, source=source, dtype=self.recipe.dtype)
-        atomic_write_json(self.folder / "sources" / f"{case}.json", {"stat": stat, "digest": source})
+def _prepare(
+    dataset: Dataset, recipe: PreparationRecipe, folder: Path, fingerprint: dict[str, Any], case: str
+) -> None:
+    """Prepare and store `case` from its files, whatever is stored already."""
+    stat, source = _stat(dataset, case), _source_digest(dataset, case)
+    raw = _load(dataset, recipe, case)
+    spacing = fingerprint["spacing_mm"]
+    with about_case(case):
+        prepared = finish_case(
+            raw,
+            spacing_mm="native" if spacing == "native" else tuple(spacing),
+            normalisation=recipe.normalisation,
+            normalisation_statistics=fingerprint["normalisation_statistics"],
+        )
+        write_case(folder, case, prepared, source=source, dtype=recipe.dtype)
+    atomic_write_json(folder / "sources" / f"{case}.json", {"stat": stat, "digest": source})
 
 
-@dataclass(frozen=True, slots=True)
-class _SampleForeground:
-    """Draws one training case's foreground intensities for the statistics of `ct`."""
-
-    dataset: Dataset
-    recipe: PreparationRecipe
-
-    def __call__(self, case: str) -> Float32:
-        """(n, c) intensities of at most 10 000 voxels."""
-        raw = _load(self.dataset, self.recipe, case)
-        if raw.labels is None:
-            raise SegbenchError("SB303", f"training case {case} has no reference", case=case)
-        return foreground_intensities(raw.images, raw.labels, case=case)
+def _foreground(dataset: Dataset, recipe: PreparationRecipe, case: str) -> Float32:
+    """(n, c) intensities of at most 10 000 voxels of a training case, for the statistics of `ct`."""
+    raw = _load(dataset, recipe, case)
+    if raw.labels is None:
+        raise SegbenchError("SB303", f"training case {case} has no reference", case=case)
+    return foreground_intensities(raw.images, raw.labels, case=case)
 
 
 def _load(dataset: Dataset, recipe: PreparationRecipe, case: str) -> RawCase:
@@ -270,7 +241,7 @@ def _fingerprint(
     statistics: list[dict[str, float] | None] = [None] * len(recipe.channels)
     if recipe.needs_statistics:
         samples: list[Float32] = []
-        with closing(ordered_map(_SampleForeground(dataset, recipe), training, workers)) as done:
+        with closing(ordered_map(partial(_foreground, dataset, recipe), training, workers)) as done:
             for _, result, error in done:
                 if error is not None:
                     raise error

@@ -6,7 +6,6 @@ from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
-from segbench.cards.layout import CaseFolderLayout
 from segbench.data.finding import Finding, Severity
 from segbench.data.verify.facts import FileFacts, HeaderFacts, LabelFacts
 from segbench.data.verify.gather import masks_of
@@ -219,8 +218,7 @@ def _masks(view: CaseView) -> Iterator[Finding]:
         message = "the combined label map differs from the masks painted in the order of the card"
         found = f"{composite.combined_differs:,} voxels"
         yield view.say("SB325", "warning", message, view.files.combined, found=found)
-    layout = view.dataset.card.layout
-    forms = layout.form if isinstance(layout, CaseFolderLayout) else ()
+    forms = view.dataset.card.layout.form
     expected = any(form.name == view.files.form and form.masks_overlap for form in forms)
     for below, above, count in composite.overlaps:
         path = dict(masks_of(view.dataset, view.files))[above]

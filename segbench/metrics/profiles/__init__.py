@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from importlib import resources
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Literal, cast
 
 from segbench.core.errors import SegbenchError, unknown_name
@@ -21,7 +22,21 @@ from segbench.core.hashing import digest_json
 from segbench.metrics.policies import POLICIES, EmptyPolicy
 from segbench.metrics.registry import DEFAULT_METRICS, METRICS, REGION_METRICS, suggestions
 
-SETS = ("lesionwise", "airway")
+SETS = ("lesionwise", "lesion-nsd", "small-lesions", "airway")
+
+LESION_RULES: Mapping[str, Mapping[str, float]] = MappingProxyType(
+    {
+        "brats2023-gli": {"dilation_iterations": 3, "minimum_volume_mm3": 50.0},
+        "brats2023-ssa": {"dilation_iterations": 3, "minimum_volume_mm3": 50.0},
+        "brats2023-ped": {"dilation_iterations": 3, "minimum_volume_mm3": 50.0},
+        "brats2023-men": {"dilation_iterations": 1, "minimum_volume_mm3": 50.0},
+        "brats2023-met": {"dilation_iterations": 1, "minimum_volume_mm3": 2.0},
+        "brats2026": {},
+        "brats2026-met": {"large_mm3": 20.0},
+    }
+)
+"""What a card or a profile may name as its lesion-wise rules, and the arguments of each: those of 2023 are
+`lesionwise.evaluate_lesions`, those of 2026 `lesions.matched.evaluate_matched_lesions`."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,7 +51,8 @@ class MetricProfile:
         spacing: `header` scores in mm; `unit` scores with spacing 1, 1, 1, so distances are in voxels.
         nsd_tolerance: `card` (per region from the dataset card, 1 mm without one) or a number in mm.
         regions: `card` or fixed name -> labels.
-        sets: extra sets: `lesionwise`, `airway`.
+        sets: extra sets of columns, of `SETS`.
+        lesionwise: name in `LESION_RULES`; None takes the card's, or those of BraTS 2023 for gliomas.
         geometry: `strict` compares shape, spacing and position; `shape` compares the shape only.
         notes: printed in the report.
     """
@@ -49,6 +65,7 @@ class MetricProfile:
     nsd_tolerance: Literal["card"] | float = "card"
     regions: Literal["card"] | Mapping[str, tuple[int, ...]] = "card"
     sets: tuple[str, ...] = ()
+    lesionwise: str | None = None
     geometry: Literal["strict", "shape"] = "strict"
     notes: tuple[str, ...] = ()
 
@@ -61,6 +78,8 @@ class MetricProfile:
         """Return 64 hex digits over every field that moves a number and the version of every metric named."""
         content = asdict(self)
         content.pop("notes")
+        if self.lesionwise is None:  # as before there was a choice
+            content.pop("lesionwise")
         content["versions"] = {name: METRICS[name].version for name in self.columns}
         if isinstance(self.regions, Mapping):
             content["regions"] = {name: list(labels) for name, labels in self.regions.items()}
@@ -88,7 +107,7 @@ def load_profile(name: str | Path) -> MetricProfile:
         try:
             content = path.read_text(encoding="utf-8")
         except (OSError, UnicodeDecodeError) as error:
-            raise SegbenchError("SB110", f"profile file cannot be read: {error}", path=path) from error
+            raise SegbenchError("SB110", f"profile file is not readable: {error}", path=path) from error
         return _parse(content, path.stem, str(path))
     known = list_profiles()
     if text not in known:
@@ -129,6 +148,7 @@ def _faults(table: Mapping[str, Any]) -> list[str]:
         "empty_policy": tuple(POLICIES),
         "spacing": ("header", "unit"),
         "geometry": ("strict", "shape"),
+        "lesionwise": tuple(LESION_RULES),
     }
     for key, allowed in choices.items():
         if key in table and table[key] not in allowed:

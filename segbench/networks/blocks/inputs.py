@@ -10,7 +10,7 @@ from segbench.core.errors import SegbenchError
 if TYPE_CHECKING:
     from torch import Tensor
 
-__all__ = ["InputError", "check_volume"]
+__all__ = ["InputError", "check_arguments", "check_volume"]
 
 
 class InputError(SegbenchError, ValueError):
@@ -56,6 +56,22 @@ def check_volume(
     if any(length < least for length, least in zip(spatial, minima, strict=True)):
         least = str(minima[0]) if len(set(minima)) == 1 else _times(minima)
         raise _refusal(f"each spatial length must be at least {least}", f"at least {least}", _times(spatial))
+
+
+def check_arguments(*conditions: tuple[bool, str, object, str]) -> None:
+    """Pass when every condition holds.
+
+    Args:
+        *conditions: Whether it holds, the argument's name, its value, what it must be.
+
+    Raises:
+        InputError: For the first that does not hold.
+    """
+    for holds, name, found, expected in conditions:
+        if not holds:
+            raise InputError(
+                "SB104", f"{name} must be {expected}; found {found}", expected=expected, found=found
+            )
 
 
 def _refusal(message: str, expected: str, found: object) -> InputError:

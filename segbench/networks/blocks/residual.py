@@ -15,7 +15,17 @@ from torch.nn import functional
 from segbench.networks.blocks.inputs import InputError, check_volume
 from segbench.networks.blocks.norm_act import norm_act
 
-__all__ = ["ResBlock", "SideOutput", "SqueezeExcite", "UShape", "UpBlock", "check_stages", "instance_norm"]
+__all__ = [
+    "ChannelNorm",
+    "ResBlock",
+    "SideOutput",
+    "SqueezeExcite",
+    "UShape",
+    "UpBlock",
+    "check_stages",
+    "instance_norm",
+    "norm_gelu",
+]
 
 NEGATIVE_SLOPE = 0.01
 
@@ -23,6 +33,22 @@ NEGATIVE_SLOPE = 0.01
 def instance_norm(x_BCDHW: Tensor) -> Tensor:
     """Instance norm without affine parameters, eps 1e-5."""
     return norm_act(x_BCDHW)
+
+
+def norm_gelu(x_BCDHW: Tensor) -> Tensor:
+    """GELU of the instance norm."""
+    return functional.gelu(instance_norm(x_BCDHW))
+
+
+class ChannelNorm(nn.LayerNorm):
+    """Layer norm over the channels of a volume, eps 1e-6."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__(channels, eps=1e-6)
+
+    def forward(self, input: Tensor) -> Tensor:
+        """(B, C, D, H, W) -> the same shape."""
+        return super().forward(input.movedim(1, -1)).movedim(-1, 1)
 
 
 class ResBlock(nn.Module):

@@ -26,10 +26,12 @@ __all__ = [
     "Triple",
     "as_triple",
     "decode",
+    "folded",
     "he_initialise",
     "leave_unused_heads",
     "make_plan",
     "per_stage",
+    "same_conv",
     "stage_sizes",
 ]
 
@@ -84,7 +86,7 @@ def make_plan(
         kernel_sizes: One odd kernel for all stages, or one (an int or three) per stage.
 
     Raises:
-        InputError: Where the lengths differ, there is one stage only, or a kernel is even.
+        InputError: Where the lengths differ, or there is one stage only.
     """
     stages = len(features)
     strides = (1,) + (2,) * (stages - 1) if strides is None else strides
@@ -96,10 +98,7 @@ def make_plan(
         raise InputError(
             "SB104", f"a U-Net has at least two stages; found features {features}", found=features
         )
-    plan = Plan(tuple(features), tuple(map(as_triple, strides)), tuple(map(as_triple, kernels)))
-    if any(size % 2 == 0 for kernel in plan.kernels for size in kernel):
-        raise InputError("SB104", f"kernel sizes must be odd; found {kernel_sizes}", found=kernel_sizes)
-    return plan
+    return Plan(tuple(features), tuple(map(as_triple, strides)), tuple(map(as_triple, kernels)))
 
 
 def as_triple(value: int | Sequence[int]) -> Triple:
@@ -120,6 +119,29 @@ def per_stage(value: int | Sequence[int], stages: int, name: str) -> tuple[int, 
     if len(counts) != stages:
         raise InputError("SB104", f"{name} needs {stages} entries; found {len(counts)}", found=len(counts))
     return counts
+
+
+def same_conv(
+    in_channels: int,
+    out_channels: int,
+    kernel: int | Triple,
+    *,
+    stride: int | Triple = 1,
+    groups: int = 1,
+    bias: bool = False,
+) -> nn.Conv3d:
+    """A convolution with an odd kernel that keeps the size but for its stride."""
+    depth, height, width = as_triple(kernel)
+    padding = (depth // 2, height // 2, width // 2)
+    return nn.Conv3d(in_channels, out_channels, kernel, stride, padding, groups=groups, bias=bias)
+
+
+def folded(x_BCDHW: Tensor, stride: Triple) -> Tensor:
+    """Blocks of `stride` voxels as channels: channel c, then the place in depth, height and width."""
+    y = x_BCDHW
+    for axis, step in zip((2, 4, 6), stride, strict=True):
+        y = y.unflatten(axis, (-1, step))
+    return y.permute(0, 1, 3, 5, 7, 2, 4, 6).flatten(1, 4)
 
 
 def he_initialise(network: nn.Module) -> None:
@@ -168,9 +190,7 @@ class ConvNormAct(nn.Module):
         act: bool = True,
     ) -> None:
         super().__init__()
-        depth, height, width = as_triple(kernel)
-        padding = (depth // 2, height // 2, width // 2)
-        self.conv = nn.Conv3d(in_channels, out_channels, kernel, stride, padding, bias=bias)
+        self.conv = same_conv(in_channels, out_channels, kernel, stride=stride, bias=bias)
         self.norm = nn.InstanceNorm3d(out_channels, eps=1e-5, affine=True)
         self.act = act
 

@@ -13,9 +13,9 @@ from segbench.report.analysis.arrays import build_blocks
 from segbench.report.analysis.blocks import Block
 from segbench.report.analysis.columns import Column, Role, comparable_tables, decide
 from segbench.report.analysis.cost import Cost, cost_of
+from segbench.report.analysis.data import dataset_card
 from segbench.report.analysis.entries import Entry, build_entries
 from segbench.report.analysis.findings import Finding, find_all, leaks
-from segbench.report.analysis.identity import dataset_card
 from segbench.report.analysis.metric import (
     Metric,
     boundary_metric,
@@ -26,6 +26,7 @@ from segbench.report.analysis.metric import (
 from segbench.report.analysis.names import Name, entry_names, pseudonymise
 from segbench.report.analysis.numbers import plural
 from segbench.report.analysis.options import Options
+from segbench.report.analysis.slices import Table, read_slices, slice_words, slices
 from segbench.report.read.runs import Run, read_runs
 
 Key = tuple[int, str, str]
@@ -53,6 +54,7 @@ class Analysis:
         costs: by label.
         findings: errors first.
         case_names: real case id by pseudonym, empty without pseudonyms.
+        slices: columns of `--slices`: by name the value of each case or patient.
     """
 
     options: Options
@@ -65,6 +67,7 @@ class Analysis:
     costs: Mapping[str, Cost]
     findings: tuple[Finding, ...]
     case_names: Mapping[str, str]
+    slices: Table
 
     @property
     def boundary(self) -> Metric | None:
@@ -86,16 +89,16 @@ class Analysis:
         return [column for column in found if column is not None]
 
     def ordered(self, labels: Sequence[str]) -> list[str]:
-        """Labels in row order: by their mean place in the primary column over the blocks, baselines last."""
+        """Labels in row order: readers, models by their mean place in the primary column, baselines."""
         places: dict[str, list[int]] = {}
         for column in self.main_columns():
             for place, label in enumerate(column.order):
                 places.setdefault(label, []).append(place)
-        baselines = {entry.label for entry in self.entries if entry.baseline}
+        apart = {entry.label: entry.baseline - entry.reader for entry in self.entries}
 
-        def key(label: str) -> tuple[bool, float, str]:
+        def key(label: str) -> tuple[int, float, str]:
             found = places.get(label)
-            return label in baselines, sum(found) / len(found) if found else float("inf"), label
+            return apart.get(label, 0), sum(found) / len(found) if found else float("inf"), label
 
         return sorted(labels, key=key)
 
@@ -166,6 +169,7 @@ def analyse_runs(
     progress: Progress = lambda text: None,
 ) -> Analysis:
     """The analysis of runs that were read."""
+    table = read_slices(options.slices) if options.slices is not None else {}
     taken, case_names = usable(runs, options, places), dict[str, str]()
     if options.pseudonyms:
         renamed, case_names = pseudonymise(taken)
@@ -199,6 +203,13 @@ def analyse_runs(
     ]
     names = entry_names(entries)
     short = {label: name.short for label, name in names.items()}
+    unlike = [
+        (blocks[column.block], slice_words(part, column, short))
+        for column in columns.values()
+        if column.role == "primary" and table
+        for part in slices(blocks[column.block], column, table, case_names, sizes=False)
+        if part.p_adjusted < options.alpha
+    ]
     return Analysis(
         options=options,
         runs=tuple(runs),
@@ -208,8 +219,11 @@ def analyse_runs(
         columns=columns,
         names=names,
         costs={entry.label: cost_of(entry) for entry in reversed(entries)},
-        findings=find_all(runs, blocks, metrics=[item.name for item in metrics], below=below, short=short),
+        findings=find_all(
+            runs, blocks, metrics=[item.name for item in metrics], below=below, unlike=unlike, short=short
+        ),
         case_names=case_names,
+        slices=table,
     )
 
 

@@ -11,10 +11,10 @@ import numpy as np
 from segbench.core.errors import SegbenchError
 from segbench.metrics.registry import METRICS
 from segbench.metrics.summary import regions_in_mean
+from segbench.records import facts
 from segbench.report.analysis.blocks import Block, Scores, failures
-from segbench.report.analysis.comparable import comparable
-from segbench.report.analysis.entries import Entry
-from segbench.report.analysis.identity import dataset_card, patients_of
+from segbench.report.analysis.data import dataset_card, patients_of
+from segbench.report.analysis.entries import Entry, comparable
 from segbench.report.analysis.missing import (
     MISSING,
     NOT_RUN,
@@ -25,7 +25,6 @@ from segbench.report.analysis.missing import (
     failed,
     fill,
 )
-from segbench.report.read import facts
 from segbench.report.read.rows import CaseRows
 from segbench.report.read.runs import Run
 
@@ -155,11 +154,10 @@ def _scores(entry: Entry, block: Block) -> Scores:
     count = np.zeros(total.shape, dtype=np.int64)
     unknown = np.zeros(total.shape, dtype=bool)
     status = np.full(shape, NOT_RUN, dtype=np.uint8)
-    volume = np.full(shape, np.nan)
     asked = _asked(entry, block)
     for run in entry.runs:
         seed = seeds.index(run.seed)
-        stored, run_status, run_volume = _dense(run, block, asked)
+        stored, run_status = _dense(run, block, asked)
         policy = facts.empty_policy(run.record)
         values, lacks = fill(stored, run_status, block.diagonals_mm, block.metrics, empty_policy=policy)
         known = ~np.isnan(values)
@@ -169,7 +167,6 @@ def _scores(entry: Entry, block: Block) -> Scores:
         covered = run_status != NOT_RUN
         worse = covered & ((status[seed] == NOT_RUN) | failed(run_status))
         status[seed] = np.where(worse, run_status, status[seed])
-        volume[seed] = np.where(np.isnan(volume[seed]), run_volume, volume[seed])
     return Scores(
         entry=entry,
         seeds=seeds,
@@ -178,7 +175,6 @@ def _scores(entry: Entry, block: Block) -> Scores:
         values=np.where(count > 0, total / np.maximum(count, 1), np.nan),
         unknown=unknown,
         status=status,
-        prediction_ml=volume,
     )
 
 
@@ -189,25 +185,23 @@ def _asked(entry: Entry, block: Block) -> BoolArray:
     return np.array([region in named for region in block.regions], dtype=bool)
 
 
-def _dense(run: Run, block: Block, asked: BoolArray) -> tuple[FloatArray, StatusArray, FloatArray]:
-    """Stored values, statuses and predicted volumes of one run on the block's axes; absent rows: missing."""
+def _dense(run: Run, block: Block, asked: BoolArray) -> tuple[FloatArray, StatusArray]:
+    """Stored values and statuses of one run on the block's axes; absent rows: missing."""
     shape = (len(block.cases), len(block.regions))
     stored = np.full((*shape, len(block.metrics)), np.nan)
     status = np.full(shape, NOT_RUN, dtype=np.uint8)
-    volume = np.full(shape, np.nan)
     mine = np.flatnonzero([run.fold in folds for folds in block.case_folds])
     status[np.ix_(mine, asked)] = MISSING
     if run.rows is None:
-        return stored, status, volume
+        return stored, status
     lines, at, columns = _places(
         run.rows, {block.cases[index]: index for index in mine.tolist()}, [*block.regions]
     )
     status[at, columns] = np.array([STATUS_CODE[name] for name in run.rows.status], dtype=np.uint8)[lines]
-    volume[at, columns] = run.rows.numbers["prediction_volume_ml"][lines]
     for index, metric in enumerate(block.metrics):
         if metric in run.rows.metrics:
             stored[at, columns, index] = run.rows.metrics[metric][lines]
-    return stored, status, volume
+    return stored, status
 
 
 def _refuse_no_common(block: Block) -> None:

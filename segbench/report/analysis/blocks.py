@@ -34,7 +34,6 @@ class Scores:
         unknown: same shape; True where a distance penalty is due and no diagonal is known.
         status: (seeds, cases, regions) codes of `missing.STATUS_CODE`, `NOT_RUN` where no run covers the
             case or the region was not asked for.
-        prediction_ml: (seeds, cases, regions) predicted volumes, NaN where unknown.
     """
 
     entry: Entry
@@ -44,7 +43,6 @@ class Scores:
     values: FloatArray
     unknown: BoolArray
     status: StatusArray
-    prediction_ml: FloatArray
 
     @property
     def label(self) -> str:
@@ -55,6 +53,11 @@ class Scores:
     def baseline(self) -> bool:
         """Whether this is a predictor without learning."""
         return self.entry.baseline
+
+    @property
+    def reader(self) -> bool:
+        """Whether this is another person's segmentation."""
+        return self.entry.reader
 
     @property
     def expected(self) -> BoolArray:
@@ -116,19 +119,29 @@ class Block:
         return float(np.fmax.reduce(self.diagonals_mm, initial=np.nan))
 
     @property
+    def spacing_mm(self) -> tuple[float, float, float] | None:
+        """Voxel size (z, y, x) that distances were measured with; None where no record has it."""
+        return next((run.record.spacing_mm for run in self.runs if run.record.spacing_mm), None)
+
+    @property
     def runs(self) -> tuple[Run, ...]:
         """All runs of the block."""
         return tuple(run for scores in self.scores for run in scores.entry.runs)
 
     @property
     def models(self) -> tuple[Scores, ...]:
-        """What takes part in comparisons: all but the baselines."""
-        return tuple(scores for scores in self.scores if not scores.baseline)
+        """What takes part in comparisons: all but the baselines and the other readers."""
+        return tuple(scores for scores in self.scores if not scores.baseline and not scores.reader)
 
     @property
     def baselines(self) -> tuple[Scores, ...]:
         """The predictors without learning."""
         return tuple(scores for scores in self.scores if scores.baseline)
+
+    @property
+    def readers(self) -> tuple[Scores, ...]:
+        """Other people's segmentations of the same cases: the ceiling."""
+        return tuple(scores for scores in self.scores if scores.reader)
 
     def contenders(self, baselines: bool) -> tuple[Scores, ...]:
         """What is compared: the models, and the baselines where they are to take part."""
@@ -166,7 +179,7 @@ class Block:
         """The column that decides: the mean over regions, or the one region it would consist of."""
         return self.mean_regions[0] if len(self.mean_regions) == 1 else MEAN_REGION
 
-    def _places(self, region: str) -> list[int]:
+    def places(self, region: str) -> list[int]:
         """Where a region stands along the third axis of the scores; for `mean`: all that it averages."""
         names = list(self.regions)
         wanted = self.mean_regions if region == MEAN_REGION else (region,)
@@ -174,13 +187,13 @@ class Block:
 
     def asked(self, scores: Scores, region: str) -> bool:
         """Whether an entry was asked to score a region (for `mean`: all regions that it averages)."""
-        return bool(scores.asked[self._places(region)].all())
+        return bool(scores.asked[self.places(region)].all())
 
     def per_case(self, scores: Scores, region: str, metric: str) -> FloatArray:
         """(seeds, cases): values of each training run; NaN where undefined, unknown, not asked or not run."""
         if not self.asked(scores, region):
             return np.full(scores.values.shape[:2], np.nan)
-        places, column = self._places(region), self.metrics.index(metric)
+        places, column = self.places(region), self.metrics.index(metric)
         unknown, values = (part[:, :, places, column] for part in (scores.unknown, scores.values))
         return nan_mean(np.where(unknown, np.nan, values), axis=2)
 
@@ -200,7 +213,7 @@ class Block:
 
     def lacks_penalty(self, scores: Scores, region: str, metric: str) -> bool:
         """Whether a penalty of this column is not known, so that no mean may be printed."""
-        return bool(np.any(scores.unknown[:, :, self._places(region), self.metrics.index(metric)]))
+        return bool(np.any(scores.unknown[:, :, self.places(region), self.metrics.index(metric)]))
 
 
 def nan_mean(values: FloatArray, *, axis: int) -> FloatArray:

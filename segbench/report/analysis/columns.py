@@ -6,12 +6,14 @@ any format, is a field of the `Column` it returns.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
+from segbench.metrics.grid_floor import grid_floor
 from segbench.report.analysis.blocks import Block, Scores, nan_mean
 from segbench.report.analysis.metric import Metric
 from segbench.report.analysis.missing import FloatArray
@@ -54,7 +56,7 @@ class Mean:
     note: str = ""
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, eq=False)
 class Column:
     """Everything that is said about one metric of one region of a block.
 
@@ -64,15 +66,16 @@ class Column:
         metric: the metric.
         role: what the column decides.
         unit: what n counts, `patients` or `cases`.
+        options: level, resamples and seed.
         means: by label, of every entry that was asked for the region, baselines included.
+        bounds: range of the metric here, stored units.
+        tables: (seeds, patients) of each model that is compared, best first; all on the same patients.
+        left_out: by label, why a model takes no part in the comparisons.
         reference: the model that all others are compared with, None where all pairs are compared.
         margin: equivalence margin in stored units, None where none is declared or nothing is decided.
         comparisons: of the models, each against the reference or all pairs: one family. A column of a single
             region has estimates and intervals, and no verdict counts there.
-        left_out: by label, why a model takes no part in the comparisons.
-        order: models by their mean, best first.
-        ranks: of the compared models with seeds and patients drawn; None for a single region.
-        compared: models along the axes of `ranks`.
+        floor: below this a difference says nothing, because of the grid; 0 where the spacing is not known.
         null: pairs of retrainings of one model that the usual one-run test calls different.
         omnibus: whether the models differ at all.
     """
@@ -82,14 +85,15 @@ class Column:
     metric: Metric
     role: Role
     unit: str
+    options: Options
     means: Mapping[str, Mean]
+    bounds: tuple[float, float]
+    tables: Mapping[str, FloatArray] = field(default_factory=dict[str, FloatArray])
+    left_out: Mapping[str, str] = field(default_factory=dict[str, str])
     reference: str | None = None
     margin: float | None = None
     comparisons: tuple[Comparison, ...] = ()
-    left_out: Mapping[str, str] = field(default_factory=dict[str, str])
-    order: tuple[str, ...] = ()
-    ranks: RankStability | None = None
-    compared: tuple[str, ...] = ()
+    floor: float = 0.0
     null: NullCheck | None = None
     omnibus: Omnibus | None = None
 
@@ -97,6 +101,51 @@ class Column:
     def decided(self) -> bool:
         """Whether verdicts of this column are statements: single regions have estimates only."""
         return self.role != "region"
+
+    @property
+    def order(self) -> tuple[str, ...]:
+        """Compared models by their mean, best first."""
+        return tuple(self.tables)
+
+    @cached_property
+    def ranks(self) -> RankStability | None:
+        """Of the models in `order` with seeds and patients drawn; None where nothing is decided."""
+        from segbench.stats import rank_models
+
+        if not self.decided or len(self.tables) < 2:
+            return None
+        return rank_models(
+            self.tables,
+            higher_is_better=bool(self.metric.higher_is_better),
+            resamples=self.options.resamples,
+            confidence=self.options.confidence,
+            seed=self.options.seed,
+        )
+
+    def pairs(
+        self, *, reference: str | None = None, margin: float | None = None, confidence: float | None = None
+    ) -> tuple[Comparison, ...]:
+        """Comparisons of the models: with a reference, or all pairs, the one ahead first.
+
+        Args:
+            reference: label that all others are compared with.
+            margin: equivalence margin in stored units.
+            confidence: of the intervals, None takes that of the report.
+        """
+        from segbench.stats import compare_models
+
+        if len(self.tables) < 2:
+            return ()
+        return compare_models(
+            self.tables,
+            higher_is_better=bool(self.metric.higher_is_better),
+            alpha=self.options.alpha,
+            confidence=self.options.confidence if confidence is None else confidence,
+            margin=margin,
+            reference=reference,
+            bounds=self.bounds,
+            resolution=self.floor,
+        )
 
     def against_reference(self, label: str) -> Comparison | None:
         """The comparison of a model with the reference, None without one."""
@@ -134,116 +183,56 @@ def decide(
         margin: equivalence margin in stored units, None where none is declared.
         options: level, resamples and seed.
     """
+    from segbench.stats import models_differ, null_check
+
     asked = [scores for scores in block.scores if block.asked(scores, region)]
     tables = {scores.label: block.per_patient(scores, region, metric.name) for scores in asked}
-    bounds = bounds_of(metric, block, tables.values())
+    # A penalty that some policies set beyond the diagonal widens the range
+    least, most = metric.bounds(block.diagonal_mm)
+    finite = [table[np.isfinite(table)] for table in tables.values()]
+    bounds = least, max([most, *(float(values.max()) for values in finite if values.size)])
     means = {
         scores.label: mean_of(block, scores, region, metric, tables[scores.label], bounds, options)
         for scores in asked
     }
-    plain = Column(number, region, metric, role, block.unit, means)
+    floor = 0.0
+    if metric.unit == "mm" and block.spacing_mm is not None:
+        floor = grid_floor(block.spacing_mm).get(metric.name, 0.0)
+    column = Column(number, region, metric, role, block.unit, options, means, bounds, floor=floor)
     if metric.higher_is_better is None:
-        return plain
-    higher = bool(metric.higher_is_better)
-    family, left_out = family_of(block, region, metric, means, options)
+        return column
+    contenders = [scores for scores in block.contenders(options.baselines) if scores.label in means]
+    ranked = {
+        label: (-mean if metric.higher_is_better else mean, label)
+        for label in (scores.label for scores in contenders)
+        if (mean := means[label].value) is not None
+    }
+    family, left_out = comparable_tables({label: tables[label] for label in ranked})
     left_out |= {
         scores.label: "the penalty of a failed case is not known"
-        for scores in block.contenders(options.baselines)
-        if scores.label in means and block.lacks_penalty(scores, region, metric.name)
+        for scores in contenders
+        if block.lacks_penalty(scores, region, metric.name)
     }
-    order = sorted(
-        (label for label in family if means[label].value is not None),
-        key=lambda label: ((means[label].value or 0.0) * (-1 if higher else 1), label),
+    column = replace(
+        column,
+        tables={label: family[label] for label in sorted(family, key=ranked.__getitem__)},
+        left_out=left_out,
+        reference=reference if reference in family else None,
+        margin=margin if column.decided else None,
     )
-    kept = reference if reference in family else None
-    column = replace(plain, reference=kept, left_out=left_out, order=tuple(order))
-    if column.decided:
-        column = replace(column, margin=margin)
     if len(family) < 2:
         return column
-    family = {label: family[label] for label in order}  # of all pairs, the first is the one ahead
-    return _compared(column, family, higher=higher, bounds=bounds, options=options)
-
-
-def family_of(
-    block: Block, region: str, metric: Metric, means: Mapping[str, Mean], options: Options
-) -> tuple[dict[str, FloatArray], dict[str, str]]:
-    """Tables of the models that a column compares, and why others are left out, by label."""
-    return comparable_tables(
-        {
-            scores.label: block.per_patient(scores, region, metric.name)
-            for scores in block.contenders(options.baselines)
-            if scores.label in means and means[scores.label].value is not None
-        }
-    )
-
-
-def bounds_of(metric: Metric, block: Block, tables: Iterable[FloatArray]) -> tuple[float, float]:
-    """The range of the metric; a penalty that some policies set beyond the diagonal widens it."""
-    least, most = metric.bounds(block.diagonal_mm)
-    finite = [table[np.isfinite(table)] for table in tables]
-    return least, max([most, *(float(values.max()) for values in finite if values.size)])
-
-
-def _compared(
-    column: Column,
-    family: Mapping[str, FloatArray],
-    *,
-    higher: bool,
-    bounds: tuple[float, float],
-    options: Options,
-) -> Column:
-    """The column with its comparisons and, where it decides, ranks, null check and omnibus test."""
-    from segbench.stats import compare_models, models_differ, null_check, rank_models
-
-    against = column.reference
-    if not column.decided and against is None:
-        against = column.order[0]  # estimates only: one row per model is enough
-    comparisons = compare_models(
-        family,
-        higher_is_better=higher,
-        alpha=options.alpha,
-        confidence=options.confidence,
-        margin=column.margin,
-        reference=against,
-        bounds=bounds,
-    )
-    if not column.decided:
-        note = "a single region has an estimate and no verdict"
-        estimates = tuple(without_verdict(pair, note) for pair in comparisons)
-        return replace(column, comparisons=estimates, reference=against)
-    return replace(
-        column,
-        comparisons=tuple(comparisons),
-        compared=tuple(family),
-        ranks=rank_models(
-            family,
-            higher_is_better=higher,
-            resamples=options.resamples,
-            confidence=options.confidence,
-            seed=options.seed,
-        ),
-        null=null_check(family, alpha=options.alpha),
-        omnibus=models_differ(family),
-    )
-
-
-def turned(pair: Comparison) -> Comparison:
-    """The same comparison told of the other model: b against a."""
-    swapped = {"better": "worse", "worse": "better"}
-    return replace(
-        pair,
-        a=pair.b,
-        b=pair.a,
-        difference=-pair.difference,
-        low=-pair.high,
-        high=-pair.low,
-        verdict=swapped.get(pair.verdict, pair.verdict),
-        seeds_a=pair.seeds_b,
-        seeds_b=pair.seeds_a,
-        shift=-pair.shift,
-        wins=1.0 - pair.wins,
-    )
+    if column.decided:
+        return replace(
+            column,
+            comparisons=column.pairs(reference=column.reference, margin=column.margin),
+            null=null_check(column.tables, alpha=options.alpha),
+            omnibus=models_differ(column.tables),
+        )
+    against = column.reference or column.order[0]  # estimates only: one row per model is enough
+    note = "a single region has an estimate and no verdict"
+    estimates = tuple(without_verdict(pair, note) for pair in column.pairs(reference=against))
+    return replace(column, comparisons=estimates, reference=against)
 
 
 def without_verdict(pair: Comparison, note: str) -> Comparison:
@@ -298,36 +287,34 @@ def mean_of(
 
     per_unit = nan_mean(table, axis=0)
     values = per_unit[~np.isnan(per_unit)]
+    finite = bool(np.all(np.isfinite(values)))
     per_case = nan_mean(block.per_case(scores, region, metric.name), axis=0)
-    seeds = [
-        (seed, None if np.isnan(mean) else float(mean))
-        for seed, mean in zip(scores.seeds, nan_mean(table, axis=1).tolist(), strict=True)
-    ]
-    known = [mean for _, mean in seeds if mean is not None]
-    empty = Mean(
-        None,
-        None,
-        None,
-        int(values.size),
-        int(np.sum(~np.isnan(per_case))),
-        tuple(seeds),
-        float(np.std(known, ddof=1)) if len(known) > 1 and np.all(np.isfinite(known)) else None,
-        float(np.std(values, ddof=1)) if values.size > 1 and np.all(np.isfinite(values)) else None,
-        int(scores.failures.sum()),
-        int(scores.expected.sum()),
+    by_seed = [None if np.isnan(mean) else float(mean) for mean in nan_mean(table, axis=1).tolist()]
+    known = [mean for mean in by_seed if mean is not None]
+    value, low, high, note = None, None, None, ""
+    if values.size and not block.lacks_penalty(scores, region, metric.name):
+        value = float(values.mean())
+        if finite:
+            whole = table[:, np.all(np.isfinite(table), axis=0)]
+            uses_seeds = whole.shape[0] > 1 and whole.shape[1] == values.size
+            found = mean_interval(
+                whole if uses_seeds else values,
+                method="auto" if uses_seeds else "t",
+                confidence=options.confidence,
+                bounds=bounds,
+            )
+            low, high = (None if np.isnan(end) else float(end) for end in (found.low, found.high))
+            note = found.note
+    return Mean(
+        value=value,
+        low=low,
+        high=high,
+        n=int(values.size),
+        cases=int(np.sum(~np.isnan(per_case))),
+        per_seed=tuple(zip(scores.seeds, by_seed, strict=True)),
+        sd_seeds=float(np.std(known, ddof=1)) if len(known) > 1 and np.all(np.isfinite(known)) else None,
+        sd_units=float(np.std(values, ddof=1)) if values.size > 1 and finite else None,
+        failed=int(scores.failures.sum()),
+        expected=int(scores.expected.sum()),
+        note=note,
     )
-    if not values.size or block.lacks_penalty(scores, region, metric.name):
-        return empty
-    whole = table[:, np.all(np.isfinite(table), axis=0)]
-    uses_seeds = whole.shape[0] > 1 and whole.shape[1] == values.size
-    value = float(values.mean())
-    if not np.all(np.isfinite(values)):
-        return replace(empty, value=value)
-    found = mean_interval(
-        whole if uses_seeds else values,
-        method="auto" if uses_seeds else "t",
-        confidence=options.confidence,
-        bounds=bounds,
-    )
-    low, high = (None if np.isnan(end) else float(end) for end in (found.low, found.high))
-    return replace(empty, value=value, low=low, high=high, note=found.note)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -10,21 +11,23 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from segbench.core.environment import results_dir
-from segbench.core.errors import ExitCode, SegbenchError
-from segbench.report.analysis.analysis import Analysis, Progress, analyse_runs, usable
+from segbench.core.errors import ExitCode, SegbenchError, unknown_name
+from segbench.records.conditions import identity_of
+from segbench.report.analysis.analysis import UNUSABLE, Analysis, Progress, analyse_runs, usable
 from segbench.report.analysis.blocks import Block, failures, nan_mean
 from segbench.report.analysis.columns import Column
 from segbench.report.analysis.entries import Entry, build_entries
 from segbench.report.analysis.findings import Finding
 from segbench.report.analysis.gates import Gate, judge
-from segbench.report.analysis.options import make_options
+from segbench.report.analysis.options import Options, make_options
 from segbench.report.analysis.published_beside import PublishedRow, published_beside
 from segbench.report.analysis.sentences import pair_sentence
-from segbench.report.analysis.sides import Side, read_sides
+from segbench.report.read.runs import Run, find_run_folders, read_runs
 
 if TYPE_CHECKING:
     from segbench.stats import Comparison
 
+LACKING = ("block", "model", "case", "status")
 MOST_CASES = 5  # largest gains and losses that are listed
 
 
@@ -72,15 +75,6 @@ class ComparedPair:
         }
 
 
-class Lacking(NamedTuple):
-    """A case for which a model has no usable prediction; `block` is the name of the comparable runs."""
-
-    block: str
-    model: str
-    case: str
-    status: str
-
-
 @dataclass(frozen=True)
 class CompareResult:
     """The result of `compare`.
@@ -89,17 +83,23 @@ class CompareResult:
         analysis: everything that is said of the runs, as a report of the same runs has it.
         sides: labels in the order given; the first is what the gates judge.
         pairs: the comparisons of every deciding column, the primary metric first.
-        lacking: cases without a usable prediction.
-        published: published numbers beside ours, when asked for.
         gates: conditions and whether they held.
     """
 
     analysis: Analysis
     sides: tuple[str, ...]
     pairs: tuple[ComparedPair, ...]
-    lacking: tuple[Lacking, ...]
-    published: tuple[PublishedRow, ...]
     gates: tuple[Gate, ...]
+
+    @property
+    def lacking(self) -> list[tuple[str, str, str, str]]:
+        """(block, model, case, status) of every case for which a model has no usable prediction."""
+        return [(block.name, *item) for block in self.analysis.blocks for item in failures(block)]
+
+    @property
+    def published(self) -> tuple[PublishedRow, ...]:
+        """Published numbers beside ours, when asked for."""
+        return published_beside(self.analysis)
 
     @property
     def findings(self) -> tuple[Finding, ...]:
@@ -117,14 +117,15 @@ class CompareResult:
         """The document of `segbench compare --json`; `report` is the report.json of the same runs."""
         from segbench.report.write.document import document
 
+        report = document(self.analysis)
         return {
             "schema_version": 2,
             "sides": list(self.sides),
             "cases": [item.as_json() for item in self.pairs],
-            "lacking": [item._asdict() for item in self.lacking],
-            "published": [row.as_json() for row in self.published],
+            "lacking": [dict(zip(LACKING, item, strict=True)) for item in self.lacking],
             "gates": [gate._asdict() for gate in self.gates],
-            "report": document(self.analysis),
+            "report": report,
+            "published": report["published"],
         }
 
 
@@ -152,7 +153,7 @@ def compare(
             `published` numbers stand beside ours only when asked for.
 
     Raises:
-        SegbenchError: SB101 unknown label, metric or region, SB104 an option that cannot be, SB701 a side
+        SegbenchError: SB101 unknown label, metric or region, SB104 an option that is not valid, SB701 a side
             without a usable run, SB702 two runs of one entry, fold and seed, SB703 published file invalid,
             SB705 no common dataset or case, SB215 under `missing="error"`.
     """
@@ -173,8 +174,6 @@ def compare(
             for column in analysis.main_columns(metric)
             for pair in column.comparisons
         ),
-        lacking=tuple(Lacking(block.name, *item) for block in analysis.blocks for item in failures(block)),
-        published=published_beside(analysis),
         gates=judge(fail_under or {}, no_worse_than, _labels(found[0], entries), analysis),
     )
 
@@ -254,3 +253,113 @@ def _refuse_no_dataset(sides: Sequence[Side]) -> None:
         ],
         mend="compare runs of the same test set",
     )
+
+
+# ---- the sides of a comparison
+
+
+class Side(NamedTuple):
+    """One side of a comparison: as it was named, and its runs, of other identity than any other side's."""
+
+    asked: str
+    runs: tuple[Run, ...]
+
+
+def read_sides(asked: Sequence[Path | str], folder: Path, options: Options) -> list[Side]:
+    """The sides of a comparison, in the order asked.
+
+    Sides whose runs would stand in one row, such as two seeds of one model, are told apart by the names of
+    their folders.
+
+    Args:
+        asked: run folders, folders that hold the runs of one model, `cases.csv` files, or labels of models.
+        folder: folder of runs in which labels are looked up.
+        options: which records are taken.
+
+    Raises:
+        SegbenchError: SB104 fewer than two sides or a folder of several models, SB101 an unknown label,
+            SB701 a side without a usable run, SB702 two runs of one entry, fold and seed.
+    """
+    if len(asked) < 2:
+        raise SegbenchError(
+            "SB104", "compare needs two sides or more", found=len(asked), mend="segbench compare A B"
+        )
+    stock: tuple[Run, ...] | None = None  # the runs of the folder, read when the first label asks for them
+    slugs = {
+        part for item in map(str, asked) for part in (item, item.partition(" (")[0], item.partition(" [")[0])
+    }
+    found: list[Side] = []
+    for item in map(str, asked):
+        place = Path(item).expanduser()
+        if place.is_file() or (place.is_dir() and find_run_folders(place)):
+            members = _of_one_model(place, options)
+        elif os.sep in item or item.endswith(".csv") or item.startswith((".", "~")):
+            raise SegbenchError("SB701", f"{item} does not exist or holds no run", path=place)
+        else:
+            if stock is None:
+                there = [folder] if folder.exists() else []
+                stock = read_runs(there, allow_edited=options.allow_edited, models=slugs)
+            members = _labelled(item, stock, folder, options)
+        if not any(run.rows is not None and run.complete for run in members):
+            reasons = [f"{run.run_id}: {run.problem or run.status or 'no rows'}" for run in members[:20]]
+            raise SegbenchError("SB701", f"{item} has no usable run", details=reasons, mend=UNUSABLE)
+        found.append(Side(item, members))
+    return _told_apart(found)
+
+
+def _of_one_model(place: Path, options: Options) -> tuple[Run, ...]:
+    """The runs of a folder or file that holds one model."""
+    runs = read_runs([place], allow_edited=options.allow_edited)
+    models = sorted({run.model for run in runs})
+    if len(models) > 1:
+        raise SegbenchError(
+            "SB104",
+            f"{place} holds runs of several models: {', '.join(models)}",
+            mend=f"name them: segbench compare {models[0]} {models[1]} --runs {place}",
+        )
+    return runs
+
+
+def _labelled(label: str, stock: Sequence[Run], folder: Path, options: Options) -> tuple[Run, ...]:
+    """All runs of a model in the folder of runs, or of one of its entries by the label that tables print."""
+    members = tuple(run for run in stock if run.model == label)
+    if members:
+        return members
+    with_rows = [run for run in stock if run.rows is not None]
+    entries = build_entries(with_rows, select=options.select) if "(" in label or "[" in label else ()
+    members = tuple(run for entry in entries if entry.label == label for run in entry.runs)
+    if members:
+        return members
+    known = sorted({run.model for run in stock} | {entry.label for entry in entries})
+    if known:
+        raise unknown_name("model", label, known, listing="segbench list runs")
+    raise SegbenchError(
+        "SB701",
+        f"{label!r} is not a run folder, and there are no runs to look the label up in",
+        path=folder,
+        mend="name run folders, or the folder of runs with --runs",
+    )
+
+
+def _told_apart(sides: Sequence[Side]) -> list[Side]:
+    """The sides; those that share an identity with another one are renamed, so that they stay apart."""
+    identities = [{identity_of(run.record).digest for run in side.runs} for side in sides]
+    taken: set[str] = set()
+    found: list[Side] = []
+    for place, side in enumerate(sides):
+        if any(identities[place] & digests for at, digests in enumerate(identities) if at != place):
+            first = side.runs[0]
+            own = first.folder.name if len(side.runs) == 1 and first.folder is not None else first.run_id
+            name, number = own, 2
+            while name in taken:
+                name, number = f"{own} ({number})", number + 1
+            side = Side(side.asked, tuple(_renamed(run, name) for run in side.runs))
+        taken.update(run.model for run in side.runs)
+        found.append(side)
+    return found
+
+
+def _renamed(run: Run, name: str) -> Run:
+    """The run as one of a model called `name`, without the card whose names it would be printed under."""
+    model = {**(run.record.model or {}), "slug": name}
+    return replace(run, record=run.record.model_copy(update={"model": model}))

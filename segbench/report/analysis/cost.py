@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from segbench.core.foreign import parse_json
+from segbench.records import facts
 from segbench.report.analysis.entries import Entry
-from segbench.report.read import facts
 from segbench.report.read.runs import Run
 
 

@@ -1,7 +1,9 @@
-"""What a row of a table is: an `Entry`, all runs that differ in nothing but fold and seed.
+"""What a row of a table is, an `Entry`: all runs that differ in nothing but fold and seed; and which rows may
+be compared.
 
 Runs of different identity are never averaged; two runs that share identity, fold and seed are refused, unless
-their rows are equal.
+their rows are equal. What contradicts in data, split or scoring rules is set apart with the differing field
+named, and nothing is ranked or tested across such groups; recipes may differ.
 """
 
 from __future__ import annotations
@@ -13,14 +15,9 @@ from dataclasses import dataclass
 from segbench.core.errors import SegbenchError, unknown_name
 from segbench.core.hashing import digest_json
 from segbench.core.text import one_line
-from segbench.report.analysis.identity import (
-    UNKNOWN,
-    VERSIONED,
-    Identity,
-    conflict,
-    data_facts,
-    identity_of,
-)
+from segbench.records import facts
+from segbench.records.conditions import UNKNOWN, VERSIONED, Identity, identity_of, rules
+from segbench.report.analysis.data import data_facts
 from segbench.report.analysis.numbers import value_words
 from segbench.report.read.runs import Run
 
@@ -60,6 +57,11 @@ class Entry:
         """Whether this is a predictor without learning: shown in a line of its own, never ranked."""
         return self.identity.kind == "floor"
 
+    @property
+    def reader(self) -> bool:
+        """Whether this is another person's segmentation: a ceiling above the models, never ranked."""
+        return facts.table(self.runs[0].record.external).get("reader") is True
+
 
 def build_entries(runs: Iterable[Run], *, select: Sequence[str] = ()) -> tuple[Entry, ...]:
     """Runs as entries, by dataset and label.
@@ -79,10 +81,10 @@ def build_entries(runs: Iterable[Run], *, select: Sequence[str] = ()) -> tuple[E
     groups: dict[str, list[tuple[dict[tuple[str, ...], object], list[Run]]]] = {}
     identities: dict[str, Identity] = {}
     for run in sorted(runs, key=lambda run: run.key):
-        identity, data = identity_of(run), data_facts(run)
+        identity, data = identity_of(run.record), data_facts(run)
         identities.setdefault(identity.digest, identity)
         parts = groups.setdefault(identity.digest, [])
-        home = next((part for part in parts if not conflict(part[0], data)), None)
+        home = next((p for p in parts if all(p[0][key] == data[key] for key in p[0].keys() & data)), None)
         if home is None:
             home = ({}, [])
             parts.append(home)
@@ -243,3 +245,56 @@ def _reference_words(run: Run) -> str:
 def _short(text: str) -> str:
     line = one_line(text)
     return line if len(line) <= LONGEST else f"{line[: LONGEST - 7]}~{digest_json(line)[:6]}"
+
+
+def comparable(entries: Sequence[Entry]) -> list[tuple[list[Entry], tuple[str, ...]]]:
+    """Entries of one dataset in groups that may be compared, with what keeps each from those before it.
+
+    Data and split are compared on what both records know, rules on the fields that both name. Recipes may
+    differ, and so may the regions that were asked for; one region with other labels is a difference.
+    """
+    groups: list[tuple[dict[tuple[str, ...], object], list[Entry]]] = []
+    differs: list[tuple[str, ...]] = []
+    for entry in entries:
+        known = _known(entry)
+        reasons: dict[str, None] = {}
+        for facts_of_group, members in groups:
+            found = _contradictions(facts_of_group, known, members[0].label, entry.label)
+            if not found:
+                facts_of_group.update(known)
+                members.append(entry)
+                break
+            reasons.update(dict.fromkeys(found))
+        else:
+            groups.append((known, [entry]))
+            differs.append(tuple(reasons))
+    return [(members, lines) for (_, members), lines in zip(groups, differs, strict=True)]
+
+
+def _known(entry: Entry) -> dict[tuple[str, ...], object]:
+    """Data, split and rules of an entry under one set of keys; unknown ones are absent."""
+    found: dict[tuple[str, ...], object] = {}
+    for run in entry.runs:
+        found |= data_facts(run)
+    found |= {("rule", name): str(value) for name, value in rules(entry.runs[0].record).items()}
+    if entry.identity.kind == "trained":  # with pretraining and without: two questions, two tables
+        found["rule", "start"] = "from scratch" if entry.runs[0].record.init is None else "pretrained"
+    content = entry.identity.content
+    if content not in ("", UNKNOWN) and not any(run.record.references for run in entry.runs):
+        found["dataset files", entry.dataset] = content
+    return found
+
+
+def _contradictions(
+    a: Mapping[tuple[str, ...], object], b: Mapping[tuple[str, ...], object], first: str, second: str
+) -> list[str]:
+    """In what two sets of facts are known to differ, a line for each kind of data and for each rule."""
+    found: dict[str, None] = {}
+    for key in sorted(a.keys() & b.keys()):
+        if a[key] == b[key]:
+            continue
+        if key[0] == "rule":
+            found[f"{key[1]} is {a[key]} for {first}, {b[key]} for {second}"] = None
+        elif not any(line.startswith(f"{key[0]} ") for line in found):
+            found[f"{key[0]} differs ({key[1]}; {first} / {second})"] = None
+    return list(found)

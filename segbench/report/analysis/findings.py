@@ -9,11 +9,11 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from segbench.core.text import one_line
+from segbench.records import facts
+from segbench.records.conditions import UNKNOWN
 from segbench.report.analysis.blocks import Block, Scores, failures
 from segbench.report.analysis.entries import Entry
-from segbench.report.analysis.identity import UNKNOWN
 from segbench.report.analysis.numbers import value_words
-from segbench.report.read import facts
 from segbench.report.read.runs import Run
 
 SEVERITY_WORDS = {"error": "error", "warn": "warning", "info": "note"}
@@ -25,6 +25,7 @@ SEVERITY: Mapping[str, str] = {
     "missing-cases": "error",
     "penalty-unknown": "error",
     "unusable-run": "error",
+    "start-differs": "warn",
     "recipe-differs": "warn",
     "inference-differs": "warn",
     "budget-differs": "warn",
@@ -33,6 +34,7 @@ SEVERITY: Mapping[str, str] = {
     "cases-differ": "warn",
     "regions-differ": "warn",
     "below-baseline": "warn",
+    "slices-differ": "warn",
     "single-seed": "warn",
     "two-seeds": "warn",
     "few-cases": "warn",
@@ -93,6 +95,7 @@ def find_all(
     *,
     metrics: Sequence[str],
     below: Sequence[tuple[Block, str, str]],
+    unlike: Sequence[tuple[Block, str]] = (),
     short: Short,
 ) -> tuple[Finding, ...]:
     """Every finding over the runs and blocks, errors first, then by code and dataset.
@@ -102,6 +105,7 @@ def find_all(
         blocks: comparable entries.
         metrics: shown metrics.
         below: (block, model, baseline) where a model is not significantly better than a baseline.
+        unlike: (block, words) where models do not compare alike on all groups of patients.
         short: printed name of each label.
     """
     found = _records(runs, blocks)
@@ -112,6 +116,8 @@ def find_all(
     for block, model, baseline in below:
         words = f"{short[model]} is not significantly better than the baseline {short[baseline]}"
         found.append(finding("below-baseline", f"{block.name}: {words}", dataset=block.dataset))
+    for block, words in unlike:
+        found.append(finding("slices-differ", f"{block.name}: {words}", dataset=block.dataset))
     codes = list(SEVERITY)
     return tuple(sorted(set(found), key=lambda item: (codes.index(item.code), item.dataset, item.message)))
 
@@ -122,7 +128,8 @@ def _not_comparable(block: Block, short: Short) -> Iterator[Said]:
             f"{_names(block.scores, short)} cannot be compared with the other results on {block.dataset}, "
             f"shown apart: {'; '.join(block.differs[:MOST_FIELDS])}"
         )
-        yield "not-comparable", words, block.runs
+        apart = all(line.startswith("start is ") for line in block.differs)
+        yield "start-differs" if apart else "not-comparable", words, block.runs
 
 
 def _runs_of(scores: Iterable[Scores]) -> list[Run]:
@@ -231,6 +238,8 @@ def leaks(entry: Entry) -> list[str]:
         found |= {f"{count} of {total} test cases {text}" for text, count in leaked if count}
         if not found and facts.split(record).acknowledged_leaks:
             found.add("the split is known to leak between test and training")
+        if record.init is not None and record.init.trained_on is None:
+            found.add("it is not known what the weights it started from were trained on")
     return sorted(found)
 
 

@@ -14,7 +14,7 @@ from segbench.report.analysis.blocks import Block, Scores
 from segbench.report.analysis.entries import build_entries
 from segbench.report.analysis.missing import NOT_RUN, STATUS_CODE
 from segbench.report.analysis.options import make_options
-from segbench.report.read.runs import Run, read_runs
+from segbench.report.read.runs import read_runs
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -34,8 +34,7 @@ def load_results(
     Args:
         paths: run folders, folders of runs or `cases.csv` files; None is the results folder.
         missing: `worst` (missing, unreadable and mismatched cases take the worst value), `drop-case` (they
-            leave all models of the dataset), `error` (they are refused), or `stored` (values as they are in
-            the files, without rows for absent cases).
+            leave all models of the dataset) or `error` (they are refused).
         include_unfinished: take runs that are not complete; their absent cases count as missing.
 
     Returns:
@@ -49,28 +48,12 @@ def load_results(
     """
     import pandas as pd
 
-    given = paths if paths is None or isinstance(paths, str | Path) else list(paths)
-    places = as_paths(given)
-    stored = missing == "stored"
-    options = make_options(missing="worst" if stored else missing, include_unfinished=include_unfinished)
+    places = as_paths(paths if paths is None or isinstance(paths, str | Path) else list(paths))
+    options = make_options(missing=missing, include_unfinished=include_unfinished)
     entries = build_entries(usable(read_runs(places), options, places))
-    if stored:
-        parts = [_stored(entry.label, run) for entry in entries for run in entry.runs if run.rows is not None]
-    else:
-        blocks = build_blocks(entries, missing=missing)
-        parts = [part for block in blocks for scores in block.scores for part in _filled(block, scores)]
-    frame = pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=list(FRAME_COLUMNS))
-    return frame.sort_values(list(KEYS), kind="stable", ignore_index=True)
-
-
-def _stored(label: str, run: Run) -> pd.DataFrame:
-    """The rows of a run as its file has them."""
-    import pandas as pd
-
-    rows = run.rows
-    assert rows is not None
-    wide = pd.DataFrame({"case": rows.case, "region": rows.region, "status": rows.status, **rows.metrics})
-    return _long(label, run, wide)
+    blocks = build_blocks(entries, missing=missing)
+    parts = [part for block in blocks for scores in block.scores for part in _filled(block, scores)]
+    return pd.concat(parts).sort_values(list(KEYS), kind="stable", ignore_index=True)
 
 
 def _filled(block: Block, scores: Scores) -> Iterator[pd.DataFrame]:
@@ -87,11 +70,6 @@ def _filled(block: Block, scores: Scores) -> Iterator[pd.DataFrame]:
         wide["case"] = [block.cases[row] for row in rows.tolist()]
         wide["region"] = [[*block.regions][column] for column in columns.tolist()]
         wide["status"] = [names[code] for code in scores.status[seed][rows, columns].tolist()]
-        yield _long(scores.label, run, wide)
-
-
-def _long(label: str, run: Run, wide: pd.DataFrame) -> pd.DataFrame:
-    """A row for each metric; cases, regions and statuses stand in columns of those names."""
-    frame = wide.melt(["case", "region", "status"], var_name="metric", value_name="value")
-    known = {"dataset": run.dataset, "protocol": run.protocol, "seed": run.seed, "fold": run.fold}
-    return frame.assign(**known, model=label)[list(FRAME_COLUMNS)]
+        frame = wide.melt(["case", "region", "status"], var_name="metric", value_name="value")
+        known = {"dataset": run.dataset, "protocol": run.protocol, "seed": run.seed, "fold": run.fold}
+        yield frame.assign(**known, model=scores.label)[list(FRAME_COLUMNS)]

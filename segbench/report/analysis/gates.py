@@ -10,7 +10,7 @@ import numpy as np
 from segbench.core.errors import SegbenchError
 from segbench.metrics.summary import MEAN_REGION
 from segbench.report.analysis.analysis import Analysis
-from segbench.report.analysis.columns import Column, bounds_of, family_of
+from segbench.report.analysis.columns import Column
 from segbench.report.analysis.metric import Metric
 
 
@@ -84,7 +84,7 @@ def _compared(name: str, bound: float, metrics: Sequence[Metric]) -> Metric:
             mend=f"add it with --metrics {name}",
         )
     if known[name].higher_is_better is None:
-        raise SegbenchError("SB104", f"a gate on {name} cannot be: it has no better direction")
+        raise SegbenchError("SB104", f"a gate on {name} is not valid: the metric has no better direction")
     if not np.isfinite(bound):
         raise SegbenchError("SB104", f"the gate on {name} is not a number", found=bound)
     return known[name]
@@ -105,28 +105,15 @@ def _not_lost(analysis: Analysis, column: Column, label: str, margin: float) -> 
 
     What cannot be tested does not pass.
     """
-    from segbench.stats import compare_models
-
-    block, metric, options = analysis.blocks[column.block], column.metric, analysis.options
-    tables, left_out = family_of(block, column.region, metric, column.means, options)
-    where = _where(analysis, column, label)
-    for other in sorted(left_out.keys() - {label}):
-        yield False, f"{where} against {other}: not compared ({left_out[other]})"
-    if label not in tables:
-        yield False, f"{where}: not compared ({left_out.get(label, 'no value')})"
+    where, higher = _where(analysis, column, label), bool(column.metric.higher_is_better)
+    for other in sorted(column.left_out.keys() - {label}):
+        yield False, f"{where} against {other}: not compared ({column.left_out[other]})"
+    if label not in column.tables:
+        yield False, f"{where}: not compared ({column.left_out.get(label, 'no value')})"
         return
-    if len(tables) < 2:
-        return
-    higher = bool(metric.higher_is_better)
-    pairs = compare_models(
-        tables,
-        higher_is_better=higher,
-        alpha=options.alpha,
-        confidence=1.0 - 2.0 * options.alpha,
-        reference=label,
-        bounds=bounds_of(metric, block, tables.values()),
-    )
-    for pair in pairs:  # the difference is other less label: what the label lacks where higher is better
+    pairs = column.pairs(reference=label, confidence=1.0 - 2.0 * analysis.options.alpha)
+    for pair in sorted(pairs, key=lambda pair: pair.a):
+        # the difference is other less label: what the label lacks where higher is better
         largest = pair.high if higher else -pair.low
         if np.isfinite(largest):
             text = f"the largest loss not excluded is {max(largest, 0.0):.6g}, allowed {margin:g}"

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 
 from segbench.core.errors import unknown_name
 from segbench.metrics.registry import METRICS, value_range
+from segbench.records import facts
 from segbench.report.analysis.blocks import Block
 from segbench.report.analysis.options import Options
-from segbench.report.read import facts
 
 HEADLINE = ("dice", "hd95", "nsd")
 BOUNDARY = ("hd95", "lesionwise_hd95", "nsd", "assd", "masd", "hd")

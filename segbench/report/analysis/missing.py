@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import numpy.typing as npt
 
-from segbench.metrics.policies import FAILED, POLICIES, STATUSES
+from segbench.metrics.policies import FAILED, POLICIES, STATUSES, filled_value, may_be_undefined
 from segbench.metrics.registry import METRICS
 
 FloatArray = npt.NDArray[np.float64]
@@ -45,14 +45,10 @@ def worst_values(metric: str, diagonal: FloatArray, empty_policy: str | None) ->
     info = METRICS.get(metric)
     if info is None or info.worst is None:
         return None
-    if info.worst != "diagonal":
-        return np.full(diagonal.shape, float(info.worst))
-    if empty_policy is not None and empty_policy in POLICIES:
-        penalty = POLICIES[empty_policy]["failed"]
-        if np.isinf(penalty.distance):
-            return np.full(diagonal.shape, penalty.distance)
-        return np.maximum(penalty.distance, diagonal)  # NaN stays NaN
-    return diagonal.copy()
+    policy = empty_policy if empty_policy is not None and empty_policy in POLICIES else "worst"
+    return np.array(
+        [filled_value(metric, "missing", policy=policy, diagonal_mm=each) for each in diagonal.tolist()]
+    )
 
 
 def fill(
@@ -97,6 +93,8 @@ def fill(
             higher = METRICS[metric].direction == "higher"
             limit = np.broadcast_to(worst[:, None], column.shape)
             needs = other & ~np.isfinite(column)
+            if may_be_undefined(metric, empty_policy):
+                needs &= ~np.isnan(column)
             beyond = column <= limit if higher else (column >= limit) | np.isposinf(column)
             keep = broken & ~np.isnan(column) & beyond
             out = np.where(needs | (broken & ~keep), limit, out)

@@ -8,9 +8,9 @@ from dataclasses import dataclass, replace
 from segbench.cards.bibtex import parse_bibtex
 from segbench.core.errors import SegbenchError
 from segbench.core.text import one_line
+from segbench.records import facts
 from segbench.records.schema import SplitRecord
 from segbench.report.analysis.entries import Entry
-from segbench.report.read import facts
 from segbench.report.read.runs import Run
 
 FAMILIES: Mapping[str, str] = {
@@ -32,14 +32,12 @@ class Name:
         short: in tables and figures.
         title: in full, at its first mention.
         family: head of its group in Table 1.
-        card: slug of its model card, empty where there is none.
         bibtex: the entry of its paper, empty where none is known.
     """
 
     short: str
     title: str
     family: str
-    card: str
     bibtex: str = ""
 
 
@@ -72,7 +70,7 @@ def _name(entry: Entry) -> Name:
     card = facts.table(record.model, "card")
     family = facts.text(card, "family") or facts.text(record.model, "family")
     title = facts.text(record.model, "title").strip() or facts.text(card, "title").strip()
-    short, slug = facts.text(card, "short_name"), ""
+    short = facts.text(card, "short_name")
     bibtex = _checked_bibtex(facts.text(card, "bibtex"))
     if entry.identity.kind != "external" or not family:
         try:
@@ -80,12 +78,11 @@ def _name(entry: Entry) -> Name:
         except SegbenchError:
             pass
         else:
-            title, short, family, slug = own.title, own.short_name, own.family, own.slug
-            bibtex = own.bibtex
+            title, short, family, bibtex = own.title, own.short_name, own.family, own.bibtex
     difference = entry.label.removeprefix(one_line(entry.model))
     title = one_line(title or entry.model).strip() or "?"
     short = one_line(short or entry.model).strip() or "?"
-    return Name(short + difference, title + difference, FAMILIES.get(family, OTHER_FAMILY), slug, bibtex)
+    return Name(short + difference, title + difference, FAMILIES.get(family, OTHER_FAMILY), bibtex)
 
 
 def _checked_bibtex(text: str) -> str:

@@ -26,7 +26,7 @@ class Options:
 
     Attributes:
         formats: which files are written.
-        appendix: also write what a statistician may ask for: ranks, single regions, figures.
+        appendix: also write what a statistician may ask for: pairs, ranks, single regions, subgroups.
         metrics: metrics in order; empty: the headline of the metric profile and columns no registry knows.
         primary: the metric whose mean over regions decides; None takes the first.
         regions: regions in order; empty: all of each dataset.
@@ -41,6 +41,7 @@ class Options:
         alpha: level of every test.
         resamples: bootstrap draws of the ranks.
         seed: of every random draw.
+        slices: `FILE:COLUMN,COLUMN`, a table with a row for each case or patient; None for no slices.
         baselines: predictors without learning take part in the comparisons, as where `compare` names one.
         published: show published numbers beside ours.
         viewer: none or worst:K.
@@ -66,6 +67,7 @@ class Options:
     alpha: float = 0.05
     resamples: int = 10_000
     seed: int = 0
+    slices: str | None = None
     baselines: bool = False
     published: bool = True
     viewer: str = "worst:6"
@@ -87,7 +89,7 @@ class Options:
 
     def public(self) -> dict[str, Any]:
         """The options as report.json has them: no path, nothing about the machine."""
-        private = {"published_root", "data_dir"}
+        private = {"published_root", "data_dir", "slices"}
         return {key: value for key, value in asdict(self).items() if key not in private}
 
 

@@ -15,17 +15,17 @@ from typing import Any, Literal, NamedTuple
 
 from segbench.core.errors import SegbenchError
 from segbench.metrics.registry import METRICS
-from segbench.report.analysis.analysis import Analysis
-from segbench.report.analysis.claims import Side, chance_words, judge, side_of
-from segbench.report.analysis.columns import Mean
-from segbench.report.analysis.numbers import format_number
-from segbench.report.analysis.published import (
+from segbench.published.claims import Side, chance_words, judge, side_of
+from segbench.published.tables import (
     Number,
     PublishedProtocol,
     PublishedTable,
     load_published,
 )
-from segbench.report.read import facts
+from segbench.records import facts
+from segbench.report.analysis.analysis import Analysis
+from segbench.report.analysis.columns import Mean
+from segbench.report.analysis.numbers import format_number
 
 Grade = Literal["A", "B", "C"]
 GRADES: Mapping[Grade, str] = {
@@ -35,7 +35,7 @@ GRADES: Mapping[Grade, str] = {
 }
 """What a grade means, in words."""
 
-# Slugs that name different releases or copies of one collection of scans
+# Slugs that name different releases or copies of one collection of images
 FAMILIES: Mapping[str, str] = {
     r"brats(20\d\d)?(-gli)?|msd-brain-tumour": "brats-glioma",
     r"btcv|synapse": "btcv",
@@ -123,48 +123,52 @@ class PublishedRow(NamedTuple):
     """A published number beside ours.
 
     Attributes:
-        source: id of the source.
-        model: name of the model there.
-        our_model: slug of the same model here, "" when there is none.
-        block: name of our block.
-        dataset: slug of our dataset; `published_dataset` is that of the source.
-        value: the published value in stored units.
-        our_value: our mean of the same model, None without a run of it.
-        difference: ours minus published.
+        table: where it stands.
+        number: the number there.
+        ours: the mean of ours it stands beside.
+        paired: whether that is the same model's; else only the column is shared.
         grade: A, B or C; what differs or is unknown stands in `reasons`.
-        second_hand: nobody has read the number in the primary source.
         order_wrong: low, middle and high chance that chance alone made the order of the two; None without a
             mean of ours, or where too little is known of the published one.
     """
 
-    source: str
-    model: str
-    our_model: str
-    block: str
-    dataset: str
-    published_dataset: str
-    region: str
-    metric: str
-    value: float
-    sd: float | None
-    n: int | None
-    our_value: float | None
-    difference: float | None
+    table: PublishedTable
+    number: Number
+    ours: OurNumber
+    paired: bool
     grade: Grade
     reasons: tuple[str, ...]
-    second_hand: bool
-    read_from: str
-    comment: str
     order_wrong: tuple[float, float, float] | None = None
 
+    @property
+    def our_value(self) -> float | None:
+        """Our mean of the same model in stored units, None without a run of it."""
+        return self.ours.value if self.paired else None
+
+    @property
+    def difference(self) -> float | None:
+        """Ours minus published, stored units."""
+        return None if self.our_value is None else self.our_value - self.number.stored
+
     def as_json(self) -> dict[str, Any]:
-        """The row as report.json has it."""
-        band = None if self.order_wrong is None else list(self.order_wrong)
-        return self._asdict() | {"reasons": list(self.reasons), "order_wrong": band}
+        """The row as report.json has it; `published_dataset` is the name that the source gives."""
+        number, ours = self.number, self.ours
+        return {
+            "source": self.table.source.id,
+            "published_dataset": number.dataset,
+            "value": number.stored,
+            "sd": None if number.sd is None else number.sd / (100 if number.unit == "%" else 1),
+            "second_hand": not number.verified,
+            **{name: getattr(number, name) for name in ("model", "our_model", "n", "read_from", "comment")},
+            **{name: getattr(ours, name) for name in ("block", "dataset", "region", "metric")},
+            **{name: getattr(self, name) for name in ("our_value", "difference", "grade")},
+            "reasons": list(self.reasons),
+            "order_wrong": None if self.order_wrong is None else list(self.order_wrong),
+        }
 
 
 def family(dataset: str) -> str:
-    """The collection of scans a slug belongs to, such as brats-glioma for brats2021 and brats2023-gli."""
+    """The collection of images a slug belongs to, such as brats-glioma for brats2021 and brats2023-gli."""
     for pattern, name in FAMILIES.items():
         if re.fullmatch(pattern, dataset):
             return name
@@ -226,39 +230,13 @@ def beside(tables: Iterable[PublishedTable], ours: Sequence[OurNumber]) -> tuple
         for place, number in enumerate(table.number):
             for key, cells in sorted(columns.items()):
                 same = [cell for cell in cells if number.our_model and cell.model == number.our_model]
-                row = _row(table, number, (same or cells)[0], paired=bool(same))
-                if row is not None:
+                cell, paired = (same or cells)[0], bool(same)
+                graded = grade_of(table, number, cell)
+                if graded is not None:
+                    chance = _order_wrong(table, number, cell, graded[0]) if paired else None
+                    row = PublishedRow(table, number, cell, paired, *graded, chance)
                     rows.append(((*key, row.grade, table.source.id, place), row))
     return tuple(row for _, row in sorted(rows, key=lambda item: item[0]))
-
-
-def _row(table: PublishedTable, number: Number, cell: OurNumber, *, paired: bool) -> PublishedRow | None:
-    """A number beside a cell of ours, or beside the column it stands in; None for another collection."""
-    graded = grade_of(table, number, cell)
-    if graded is None:
-        return None
-    value = cell.value if paired else None
-    return PublishedRow(
-        source=table.source.id,
-        model=number.model,
-        our_model=number.our_model,
-        block=cell.block,
-        dataset=cell.dataset,
-        published_dataset=number.dataset,
-        region=number.region,
-        metric=number.metric,
-        value=number.stored,
-        sd=None if number.sd is None else number.sd / (100 if number.unit == "%" else 1),
-        n=number.n,
-        our_value=value,
-        difference=None if value is None else value - number.stored,
-        grade=graded[0],
-        reasons=graded[1],
-        second_hand=not number.verified,
-        read_from=number.read_from,
-        comment=number.comment,
-        order_wrong=_order_wrong(table, number, cell, graded[0]) if paired else None,
-    )
 
 
 def _order_wrong(
@@ -277,11 +255,10 @@ def _order_wrong(
 
 def beside_sentence(analysis: Analysis, row: PublishedRow) -> str:
     """A published number and ours as one line, with the grade and why it is no better."""
-    metric = next(item for item in analysis.metrics if item.name == row.metric)
-    scale, digits, unit = metric.scale, analysis.options.digits, metric.difference_unit
+    metric = next(item for item in analysis.metrics if item.name == row.ours.metric)
     value, ours, less = (
-        "n/a" if number is None else format_number(number, scale=scale, digits=digits)
-        for number in (row.value, row.our_value, row.difference)
+        "n/a" if number is None else format_number(number, scale=metric.scale, digits=analysis.options.digits)
+        for number in (row.number.stored, row.our_value, row.difference)
     )
     why = "; ".join(row.reasons) or GRADES[row.grade]
     chance = ""
@@ -289,7 +266,7 @@ def beside_sentence(analysis: Analysis, row: PublishedRow) -> str:
         low, _, high = map(chance_words, row.order_wrong)
         chance = f"; order wrong by chance alone with {low} to {high} %"
     return (
-        f"{row.block}, {metric.head}, {row.region}: {row.model} {value} ({row.source}), ours {ours}, "
-        f"difference {less} {unit}".rstrip()
+        f"{row.ours.block}, {metric.head}, {row.ours.region}: {row.number.model} {value} "
+        f"({row.table.source.id}), ours {ours}, difference {less} {metric.difference_unit}".rstrip()
         + f"{chance}; grade {row.grade}: {why}"
     )

@@ -21,17 +21,6 @@ MOST_SENTENCES = 2  # decided pairs that have a sentence each; more are listed
 WEIGHTS = "these trained weights only"
 
 
-def verdict_words(column: Column, pair: Comparison) -> str:
-    """The verdict of a pair as tables print it; empty in a column of a single region, which has none."""
-    if not column.decided:
-        return ""
-    return (
-        f"{pair.verdict} ({WEIGHTS})"
-        if pair.claim == "weights" and pair.verdict != "inconclusive"
-        else pair.verdict
-    )
-
-
 def difference_words(column: Column, pair: Comparison, *, digits: int = 2) -> str:
     """The difference of a pair with its interval and unit, such as `+0.85 points [0.49, 1.21]`."""
     metric = column.metric
@@ -116,7 +105,7 @@ def answers(analysis: Analysis, column: Column) -> list[str]:
 
 def verdicts(analysis: Analysis, column: Column) -> list[str]:
     """The verdicts of a family: decided pairs in a sentence each, best model first; the others counted."""
-    if len(column.compared) < 2:
+    if len(column.order) < 2:
         return [_nothing_to_compare(analysis, column)]
     place = {label: index for index, label in enumerate(column.order)}
     decided = sorted(
@@ -159,10 +148,11 @@ def context(analysis: Analysis, column: Column) -> list[str]:
             f"calls {column.null.significant} different."
         )
     whole = not all(pair.degenerate for pair in column.comparisons)  # else no error could be estimated
-    if column.omnibus is not None and len(column.compared) > 2 and whole:
+    if column.omnibus is not None and len(column.order) > 2 and whole:
         what = "the models" if column.omnibus.claim == "method" else "these trained weights"
         shows = "show" if column.omnibus.p < analysis.options.alpha else "do not show"
         lines.append(f"The data {shows} that {what} differ (p {format_p(column.omnibus.p)}).")
+    lines += ceiling_sentences(analysis, column)
     least, most = column.metric.bounds(analysis.blocks[column.block].diagonal_mm)
     gains = sorted(pair.detectable_difference for pair in column.comparisons if _finite(pair))
     gain = gains[len(gains) // 2] if gains else math.inf
@@ -172,6 +162,34 @@ def context(analysis: Analysis, column: Column) -> list[str]:
             f"A true difference of {middle} {column.metric.difference_unit}".rstrip()
             + " would be found in 80 % of repeats (first step of the correction, estimated from these data)."
         )
+    return lines
+
+
+def ceiling_sentences(analysis: Analysis, column: Column) -> list[str]:
+    """How far the best model is on the way from the best baseline to each second reader."""
+    block, sign = analysis.blocks[column.block], 1.0 if column.metric.higher_is_better else -1.0
+    reached = {label: mean.value for label, mean in column.means.items() if mean.value is not None}
+    models = [scores.label for scores in block.models if scores.label in reached]
+    floors = [scores.label for scores in block.baselines if scores.label in reached]
+    lines: list[str] = []
+    for reader in (scores.label for scores in block.readers if scores.label in reached and models):
+        best = max(models, key=lambda label: sign * reached[label])
+        name, ceiling = analysis.names[best].short, analysis.names[reader].short
+        mean = column.means[reader]
+        value, low, high = (
+            ""
+            if end is None
+            else format_number(end, scale=column.metric.scale, digits=analysis.options.digits)
+            for end in (mean.value, mean.low, mean.high)
+        )
+        ends = f" [{low}, {high}]" if low and high else ""
+        lines.append(f"Readers agree at {value}{ends} ({ceiling}, {mean.n} {column.unit})")
+        floor = max(floors, key=lambda label: sign * reached[label], default=None)
+        way = sign * (reached[reader] - reached[floor]) if floor is not None else 0.0
+        if floor is not None and way > 0:
+            share = format_number(sign * (reached[best] - reached[floor]) / way, scale=100.0, digits=0)
+            lines[-1] += f": {name} is {share} % of the way from {analysis.names[floor].short} to {ceiling}"
+        lines[-1] += "."
     return lines
 
 
@@ -224,7 +242,7 @@ def rank_sentence(analysis: Analysis, column: Column) -> str:
     ranks = column.ranks
     if ranks is None:
         return ""
-    first = dict(zip(column.compared, ranks.probability_best.tolist(), strict=True))
+    first = dict(zip(column.order, ranks.probability_best.tolist(), strict=True))
     if any(value != value for value in first.values()):
         return (
             "With one training run of a model there is only the order of these weights, no chance of ranks."

@@ -34,7 +34,7 @@ def first_outside(
     Args:
         columns: name to values; NaN is undefined and always allowed.
         status: of every row.
-        diagonal_mm: of every row; NaN where unknown, which is no limit.
+        diagonal_mm: of every row; NaN where unknown, without a limit.
         empty_policy: name of the policy that filled undefined values; None or unknown allows any policy's.
     """
     lengths = np.where(np.isnan(diagonal_mm), np.inf, diagonal_mm)

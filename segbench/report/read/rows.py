@@ -35,7 +35,6 @@ class CaseRows:
         case: case ids.
         region: region names.
         status: one of the statuses of `segbench.metrics.policies`.
-        code: SB code of a failed case, else empty.
         numbers: the columns of `limits.NUMBERS` (voxels, millilitres, diagonal in mm); NaN where absent.
         metrics: metric columns; NaN where the cell is empty.
         digest: sha256 over cases, regions, statuses and numbers, whatever the order of rows and columns and
@@ -45,7 +44,6 @@ class CaseRows:
     case: tuple[str, ...]
     region: tuple[str, ...]
     status: tuple[str, ...]
-    code: tuple[str, ...]
     numbers: Mapping[str, FloatArray]
     metrics: Mapping[str, FloatArray]
     digest: str
@@ -167,8 +165,7 @@ def case_rows(table: Table, *, empty_policy: str | None) -> CaseRows:
     fault = first_outside(values, status, numbers["diagonal_mm"], empty_policy)
     if fault is not None:
         raise table.refuse(*fault)
-    code = tuple(columns["code"]) if "code" in columns else ("",) * len(case)
-    return CaseRows(case, region, status, code, numbers, metrics, _digest(case, region, status, values))
+    return CaseRows(case, region, status, numbers, metrics, _digest(case, region, status, values))
 
 
 def _check_names(table: Table, case: Sequence[str], region: Sequence[str], status: Sequence[str]) -> None:

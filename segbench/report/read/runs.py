@@ -15,11 +15,11 @@ from typing import Any
 
 from segbench.core.errors import SegbenchError
 from segbench.core.foreign import parse_json
+from segbench.records import facts
+from segbench.records.foreign import read_record, unknown_record
 from segbench.records.identity import RunIdentity, parse_run_id, safe_part
 from segbench.records.schema import SCHEMA_VERSION, RunRecord
 from segbench.records.store import CASES_FILE, RUN_FILE
-from segbench.report.read import facts
-from segbench.report.read.record import read_record, unknown_record
 from segbench.report.read.rows import (
     IDENTITY,
     CaseRows,

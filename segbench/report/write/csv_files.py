@@ -8,11 +8,13 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from segbench.core.text import one_line
 from segbench.records.store import cell_text
 from segbench.report.analysis.analysis import Analysis
-from segbench.report.analysis.appendix import all_pairs, by_size, rank_schemes
-from segbench.report.analysis.columns import Column
+from segbench.report.analysis.columns import Column, without_verdict
+from segbench.report.analysis.slices import slice_rows, slices
 
 if TYPE_CHECKING:
     from segbench.stats import Comparison
@@ -33,7 +35,8 @@ RANKS = (
     "rank_by_median", "mean_rank", "resamples", "seed",
 )  # fmt: skip
 SUBGROUPS = (
-    "dataset", "block", "metric", "region", "model", "size", "least_ml", "most_ml", "cases", "mean"
+    "dataset", "block", "metric", "region", "model", "slice", "group", "least", "most", "n", "mean", "p",
+    "p_adjusted",
 )  # fmt: skip
 
 
@@ -52,11 +55,12 @@ def files(analysis: Analysis) -> dict[str, bytes | str]:
     }
     if analysis.options.appendix:
         regions = [column for column in columns if not column.decided]
-        every = [replace(column, comparisons=tuple(all_pairs(analysis, column))) for column in deciding]
+        every = [replace(column, comparisons=tuple(all_pairs(column))) for column in deciding]
         for name, shown in (("regions", regions), ("pairs", every)):
             found[name] = _csv(COMPARISONS, _comparisons(analysis, shown, decided=False))
+        found["ranks"] = _csv(RANKS, _rank_rows(analysis, deciding))
+    if analysis.options.appendix or analysis.slices:
         found["subgroups"] = _csv(SUBGROUPS, _subgroups(analysis, deciding))
-        found["ranks"] = _csv(RANKS, _ranks(analysis, deciding))
     return {f"tables/{name}.csv": text for name, text in found.items()}
 
 
@@ -115,24 +119,51 @@ def _pair(column: Column, pair: Comparison, *, decided: bool) -> Sequence[Any]:
     )  # fmt: skip
 
 
-def _ranks(analysis: Analysis, columns: Sequence[Column]) -> Iterator[Sequence[Any]]:
+def _rank_rows(analysis: Analysis, columns: Sequence[Column]) -> Iterator[Sequence[Any]]:
     for column in columns:
         ranks = column.ranks
         if ranks is None:
             continue
-        schemes = rank_schemes(analysis, column)
-        for place, label in enumerate(column.compared):
+        schemes = rank_schemes(column)
+        for place, label in enumerate(column.order):
             yield (
                 *_block(analysis, column), column.metric.name, column.region, label,
                 *(
                     float(values[place]) if values.size else None  # one seed: an order of weights, no more
                     for values in (ranks.ranks, ranks.rank_low, ranks.rank_high, ranks.probability_best)
                 ),
-                *schemes[label], ranks.resamples, ranks.seed,
+                *schemes[place], ranks.resamples, ranks.seed,
             )  # fmt: skip
 
 
 def _subgroups(analysis: Analysis, columns: Sequence[Column]) -> Iterator[Sequence[Any]]:
     for column in columns:
-        for row in by_size(analysis, column):
+        block = analysis.blocks[column.block]
+        sizes = analysis.options.appendix
+        for row in slice_rows(slices(block, column, analysis.slices, analysis.case_names, sizes=sizes)):
             yield *_block(analysis, column), column.metric.name, column.region, *row
+
+
+# ---- what only the appendix says; nothing here is a verdict
+
+
+def all_pairs(column: Column) -> list[Comparison]:
+    """Every pair of the compared models as an estimate with its interval, the better mean first."""
+    return [
+        without_verdict(pair, "an estimate; verdicts stand in comparisons.csv") for pair in column.pairs()
+    ]
+
+
+def rank_schemes(column: Column) -> list[tuple[float, float]]:
+    """Of each compared model the rank by medians over patients, and the mean over patients of its ranks."""
+    sign = -1.0 if column.metric.higher_is_better else 1.0
+    # (models, patients)
+    scores = np.array([sign * table.mean(axis=0) for table in column.tables.values()]).round(12)
+    each = np.array([_ranks(patient) for patient in scores.T]).mean(axis=0)
+    medians = _ranks(np.array([np.median(row) for row in scores]))
+    return [(float(median), float(mean)) for median, mean in zip(medians, each, strict=True)]
+
+
+def _ranks(values: np.ndarray[tuple[int, ...], np.dtype[np.float64]]) -> list[int]:
+    """Ranks of values of which the smallest is best; ties share the smaller rank."""
+    return [1 + int(np.sum(values < value)) for value in values]

@@ -7,13 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from segbench.published.claims import chance_words
+from segbench.records import facts
 from segbench.report.analysis.analysis import Analysis
 from segbench.report.analysis.blocks import failures
-from segbench.report.analysis.claims import chance_words
 from segbench.report.analysis.numbers import format_number
 from segbench.report.analysis.published_beside import GRADES, published_beside
 from segbench.report.analysis.sentences import where
-from segbench.report.read import facts
 from segbench.report.write.document import versions
 from segbench.report.write.tables import DASH, Head, Row, ScoreCell, Table, score_table, table_columns
 
@@ -67,8 +67,7 @@ def rank_tables(analysis: Analysis) -> list[Table]:
         if ranks is None or not ranks.rank_low.size:
             continue
         rows: list[Row] = []
-        for label in column.order:
-            place = column.compared.index(label)
+        for place, label in enumerate(column.order):
             low, high = int(ranks.rank_low[place]), int(ranks.rank_high[place])
             best = number(float(ranks.probability_best[place]), digits=2)
             cells = (number(float(ranks.ranks[place])), ScoreCell(f"{low} to {high}"), best)
@@ -141,17 +140,17 @@ def published_tables(analysis: Analysis) -> list[Table]:
     metrics = {metric.name: metric for metric in analysis.metrics}
     rows: list[Row] = []
     for item in published_beside(analysis):
-        metric = metrics.get(item.metric)
+        metric = metrics.get(item.ours.metric)
         if metric is None or item.our_value is None:
             continue
         numbers = (
             number(value, scale=metric.scale, digits=analysis.options.digits)
-            for value in (item.value, item.our_value, item.difference)
+            for value in (item.number.stored, item.our_value, item.difference)
         )
         band = item.order_wrong and [chance_words(value) for value in item.order_wrong]
         chance = ScoreCell(f"{band[0]} to {band[2]}" if band else DASH)
-        cells = (item.block, item.region, metric.head, item.grade, *numbers, chance, item.source)
-        rows.append(Row(item.model, cells))
+        place = (item.ours.block, item.ours.region, metric.head, item.grade)
+        rows.append(Row(item.number.model, (*place, *numbers, chance, item.table.source.id)))
     numbers_of = ("Published", "Ours", "Ours less", "Order wrong (%)")
     heads = ("Model", "Dataset", "Region", "Metric", "Grade", *numbers_of, "Source")
     grades = "; ".join(f"{grade}: {words}" for grade, words in GRADES.items())

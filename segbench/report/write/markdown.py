@@ -45,7 +45,7 @@ def _parts(analysis: Analysis) -> Iterator[str]:
         yield _findings(analysis.findings)
     main = {block.main_region for block in analysis.blocks}
     beside = published_beside(analysis)
-    rows = [row for row in beside if row.our_value is not None and row.region in main]
+    rows = [row for row in beside if row.our_value is not None and row.ours.region in main]
     if rows:
         lines = (f"- {escape_markdown(beside_sentence(analysis, row))}" for row in rows)
         yield "\n".join(["**Published numbers beside ours (no verdict)**", "", *lines])

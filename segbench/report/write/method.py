@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from importlib.metadata import version
 
+from jinja2 import Environment, PackageLoader, StrictUndefined
+
+from segbench.core.text import one_line
+from segbench.records import facts
 from segbench.report.analysis.analysis import Analysis
 from segbench.report.analysis.columns import Column
-from segbench.report.analysis.identity import dataset_card
+from segbench.report.analysis.data import dataset_card
 from segbench.report.analysis.sentences import margin_words
-from segbench.report.read import facts
 from segbench.report.write.tables import STARS
 
 CITATION = re.compile(r" \[@(segbench|satterthwaite1946|smyth2004|holm1979|shaffer1986|schuirmann1987)\]")
@@ -19,77 +22,35 @@ CITATION = re.compile(r" \[@(segbench|satterthwaite1946|smyth2004|holm1979|shaff
 
 def method_sentences(analysis: Analysis) -> list[str]:
     """What the deciding columns rest on and how they were decided, with citations."""
-    options = analysis.options
+    options, names = analysis.options, analysis.names
     columns = [column for column in analysis.main_columns() if column.means]
-    unit = " and ".join(dict.fromkeys(column.unit for column in columns)) or "cases"
-    several = any(len(s.seeds) > 1 for column in columns for s in analysis.blocks[column.block].models)
-    runs = ", and over training runs where there are two or more" if several else ""
-    failures = {
-        "worst": "A case without a usable prediction has the worst value of each metric.",
-        "drop-case": "A case without a usable prediction of any model is left out for all models.",
-    }
-    sentences = [
-        f"Scores were compared with segbench {version('segbench')} [@segbench].",
-        *(_data(analysis, column) for column in columns),
-        failures.get(options.missing, ""),
-        f"Intervals are {options.confidence * 100:g} % intervals of the mean over {unit}{runs}; they are not "
-        "adjusted for multiple comparisons.",
-        *_tests(analysis, [column for column in columns if column.comparisons], unit),
-    ]
-    return [sentence for sentence in sentences if sentence]
-
-
-def _data(analysis: Analysis, column: Column) -> str:
-    """Dataset, what it was counted in and how often each model was trained."""
-    block = analysis.blocks[column.block]
-    seeds = _span([len(scores.seeds) for scores in block.models] or [1])
-    runs = f"{seeds} training run{'s' if seeds != '1' else ''}"
-    count = f"n = {block.count}"
-    if block.grouped:
-        count = f"{count.removesuffix(')')}; the cases of a patient are averaged first)"
-    return f"Results on {block.name} rest on {count} and {runs} of each model."
-
-
-def _tests(analysis: Analysis, tested: Sequence[Column], unit: str) -> Iterator[str]:
-    """Endpoint, tests, correction, margins and ranks, a sentence each."""
-    if not tested:
-        return
-    claims = {pair.claim for column in tested for pair in column.comparisons}
-    yield (
-        f"The primary endpoint is {analysis.metrics[0].label}, averaged over regions where there are "
-        "several; each other metric is a family of tests of its own, and single regions are not tested."
+    tested = [column for column in columns if column.comparisons]
+    blocks = [analysis.blocks[column.block] for column in columns]
+    templates = Environment(  # nosec B701: plain text; page and paper escape it
+        loader=PackageLoader("segbench.report", "write/templates"),
+        trim_blocks=True,
+        undefined=StrictUndefined,
+        finalize=lambda value: one_line(str(value)),
     )
-    if "method" in claims:
-        yield (
-            "Where both models of a comparison have two or more training runs, training runs and "
-            f"{unit} are random in a two-level test with Satterthwaite's degrees of freedom "
-            "[@satterthwaite1946]. It is made with each model's own variance between runs and with these "
-            "variances moderated towards those of all models [@smyth2004], and the larger p counts."
-        )
-    if "weights" in claims:
-        yield (
-            f"Where a model has a single training run, the paired t-test over {unit} is used; its claims "
-            f"({STARS['weights']}) are about these trained weights, not about the method."
-        )
-    family = _span([len(column.comparisons) for column in tested])
-    references = sorted({column.reference for column in tested if column.reference})
-    names = " or ".join(analysis.names[label].short for label in references)
-    ways = [f"Holm's method [@holm1979] with {names} as reference"] if references else []
-    if any(column.reference is None for column in tested):
-        ways.append("Shaffer's steps [@shaffer1986] for all pairs")
-    yield (
-        f"The p-values are adjusted for the {family} comparison{'s' if family != '1' else ''} of a dataset "
-        f"by {' and '.join(ways)}; a difference is called significant below {analysis.options.alpha:g}."
+    text = templates.get_template("statistics.txt").render(
+        version=version("segbench"),
+        data=[(block, _span([len(s.seeds) for s in block.models] or [1])) for block in blocks],
+        missing=options.missing,
+        percent=f"{options.confidence * 100:g}",
+        unit=" and ".join(dict.fromkeys(column.unit for column in columns)) or "cases",
+        several=any(len(scores.seeds) > 1 for block in blocks for scores in block.models),
+        primary=analysis.metrics[0].label if tested else "",
+        claims={pair.claim for column in tested for pair in column.comparisons},
+        dagger=STARS["weights"],
+        family=_span([len(column.comparisons) for column in tested]) if tested else "",
+        references=[names[label].short for label in sorted({c.reference for c in tested if c.reference})],
+        all_pairs=any(column.reference is None for column in tested),
+        alpha=f"{options.alpha:g}",
+        margins=_margins(analysis, tested),
+        ranked=any(column.ranks is not None and column.ranks.rank_low.size for column in tested),
+        resamples=f"{options.resamples:,}",
     )
-    margins = _margins(analysis, tested)
-    if margins:
-        yield (
-            "Models are called equivalent where two one-sided tests [@schuirmann1987], adjusted by Holm's "
-            f"method, exclude a difference beyond the margin ({margins})."
-        )
-    if any(column.ranks is not None and column.ranks.rank_low.size for column in tested):
-        samples = f"{analysis.options.resamples:,} bootstrap samples"
-        yield f"Intervals of ranks draw training runs and {unit} together ({samples})."
+    return [line for line in text.split("\n") if line]
 
 
 def _span(counts: Iterable[int]) -> str:

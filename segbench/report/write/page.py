@@ -26,7 +26,7 @@ from segbench.report.write.details import (
     version_table,
 )
 from segbench.report.write.document import versions
-from segbench.report.write.figures.collect import figure_files
+from segbench.report.write.figures.models import figure_files
 from segbench.report.write.figures.style import INK, MODEL, PAPER, REFERENCE, RULE, SOFT
 from segbench.report.write.method import CITATION, method_sentences, protocol_notes
 from segbench.report.write.tables import STARS, Head, Row, Table, pair_tables, score_tables

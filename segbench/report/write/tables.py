@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
 DASH = "\N{EN DASH}"
 NOT_AVAILABLE = "n/a"
+READERS = "Second reader"
+"""Head of the rows of other people's segmentations."""
 MOST_REGIONS = 5  # of one dataset as columns; of more only the mean is shown
 STARS = {"method": "*", "weights": "\N{DAGGER}"}
 """Sign of a significant gain over the reference, by what it is a claim about."""
@@ -144,20 +146,22 @@ def _shown_columns(analysis: Analysis, number: int, datasets: int) -> list[Colum
 def score_table(
     analysis: Analysis, name: str, caption: str, columns: Sequence[Column], *, blocks: Sequence[int]
 ) -> Table:
-    """Scores of all entries of some blocks in some columns, by family, baselines last."""
+    """Scores of all entries of some blocks in some columns, by family, readers first, baselines last."""
     labels = {scores.label for number in blocks for scores in analysis.blocks[number].scores}
-    baselines = {scores.label for number in blocks for scores in analysis.blocks[number].baselines}
+    found = [analysis.blocks[number] for number in blocks]
+    apart = {scores.label: READERS for block in found for scores in block.readers}
+    apart |= {scores.label: FAMILIES["floor"] for block in found for scores in block.baselines}
     marks = [_marks(analysis, column) for column in columns]
     groups: dict[str, list[Row]] = {
-        family: [] for family in (*list(FAMILIES.values())[:-1], OTHER_FAMILY, FAMILIES["floor"])
+        family: [] for family in (READERS, *list(FAMILIES.values())[:-1], OTHER_FAMILY, FAMILIES["floor"])
     }
     for label in analysis.ordered(sorted(labels)):
         cells = [
             _score_cell(analysis, column, label, found.get(label, ""))
             for column, found in zip(columns, marks, strict=True)
         ]
-        family = FAMILIES["floor"] if label in baselines else analysis.names[label].family
-        groups[family].append(Row(analysis.names[label].short, tuple(cells), label, muted=label in baselines))
+        family = apart.get(label, analysis.names[label].family)
+        groups[family].append(Row(analysis.names[label].short, tuple(cells), label, muted=label in apart))
     table = Table(
         name,
         caption,
@@ -279,8 +283,9 @@ def _score_notes(analysis: Analysis, columns: Sequence[Column], rows: Sequence[R
         f"{block.name + ': ' if len(blocks) > 1 else ''}n = {block.count}" for block in blocks.values()
     )
     notes = [counts] if counts else []
-    if any(cell.mark for cell in cells):
-        notes.append("bold: best, underlined: second")
+    words = {"best": "bold: best", "second": "underlined: second"}
+    marks = [text for mark, text in words.items() if any(cell.mark == mark for cell in cells)]
+    notes += [", ".join(marks)] if marks else []
     notes += star_notes(analysis, columns, cells)
     if analysis.options.cells == "mean-sd":
         notes.append(f"standard deviation over seeds; over {columns[0].unit} where there is one seed")
@@ -301,7 +306,20 @@ def _score_notes(analysis: Analysis, columns: Sequence[Column], rows: Sequence[R
         notes.append(f"mean: over {next(iter(averaged.values()))}")
     elif averaged:
         notes.append("mean: " + "; ".join(f"{name} over {regions}" for name, regions in averaged.items()))
-    return notes
+    return [*notes, *floor_notes(analysis, columns)]
+
+
+def floor_notes(analysis: Analysis, columns: Sequence[Column]) -> list[str]:
+    """How large a difference the grid of a dataset makes by itself, a line for each metric with a floor."""
+    several = len({column.block for column in columns}) > 1
+    where = {column.block: f"{analysis.blocks[column.block].name}, " if several else "" for column in columns}
+    found = {
+        f"{where[column.block]}{column.metric.label}: the grid alone makes a difference of "
+        f"{format_number(column.floor, digits=1)} mm; smaller ones are not called better"
+        for column in columns
+        if column.floor
+    }
+    return sorted(found)
 
 
 def star_notes(analysis: Analysis, columns: Sequence[Column], cells: Sequence[ScoreCell]) -> list[str]:

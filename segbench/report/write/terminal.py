@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import textwrap
 from collections.abc import Iterable, Sequence
+from itertools import groupby
+from operator import itemgetter
 from typing import TYPE_CHECKING
 
 from segbench.metrics.summary import MEAN_REGION
@@ -16,7 +18,7 @@ from segbench.report.analysis.findings import SEVERITY_WORDS, Finding
 from segbench.report.analysis.numbers import format_number, format_p
 from segbench.report.analysis.published_beside import GRADES, beside_sentence
 from segbench.report.analysis.sentences import WEIGHTS, difference_words, headline
-from segbench.report.write.tables import STARS, ScoreCell, score_cell, star_notes
+from segbench.report.write.tables import STARS, ScoreCell, floor_notes, score_cell, star_notes
 
 if TYPE_CHECKING:
     from segbench.report.analysis.compare import ComparedPair, CompareResult
@@ -140,6 +142,7 @@ def _legend(analysis: Analysis, columns: Sequence[Column], cells: dict[str, list
     for note in star_notes(analysis, columns[:1], first):
         sign, _, words = note.partition(":")
         notes.append(f"{_ASCII.get(sign, sign)}:{words}")
+    notes += floor_notes(analysis, columns)
     if any(cell.failed for cell in first):
         notes.append("failed: cases without a usable prediction, scored worst")
     return [line for note in notes for line in _wrapped(f"  {note}", "    ")]
@@ -205,12 +208,8 @@ def _by_region(analysis: Analysis, column: Column) -> list[str]:
 def _lacking(result: CompareResult) -> list[str]:
     """Who lacks which case, a line for each model."""
     lines: list[str] = []
-    for block, model in dict.fromkeys((item.block, item.model) for item in result.lacking):
-        cases = [
-            f"{item.case} {item.status}"
-            for item in result.lacking
-            if (item.block, item.model) == (block, model)
-        ]
+    for (block, model), items in groupby(result.lacking, key=itemgetter(0, 1)):
+        cases = [f"{case} {status}" for _, _, case, status in items]
         more = f" and {len(cases) - MOST_CASES} more" if len(cases) > MOST_CASES else ""
         shown = f"{block}: {model} lacks {len(cases)}: {', '.join(cases[:MOST_CASES])}{more}"
         lines += _wrapped(shown, "  ")
@@ -245,14 +244,15 @@ def _number(analysis: Analysis, column: Column, value: float) -> str:
 
 def _published(result: CompareResult) -> list[str]:
     """Published numbers beside ours: a grade and a difference, no verdict."""
-    if not result.published:
+    published = result.published
+    if not published:
         return []
     title = f"published: {'; '.join(f'{grade}: {words}' for grade, words in GRADES.items())}"
     lines = ["", *_wrapped(title, "  ")]
-    beside = [row for row in result.published if row.our_value is not None]
+    beside = [row for row in published if row.our_value is not None]
     for row in beside:
         lines += _wrapped(f"- {beside_sentence(result.analysis, row)}", "  ")
-    others = len(result.published) - len(beside)
+    others = len(published) - len(beside)
     if others:
         count = f"{others} published number{'s' if others > 1 else ''}"
         lines.append(f"  {count} of methods not compared here: --json lists them, and why a grade")

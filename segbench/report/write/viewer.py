@@ -21,7 +21,15 @@ from segbench.report.analysis.columns import Column
 from segbench.report.analysis.metric import Metric
 from segbench.report.analysis.numbers import format_number
 from segbench.report.read.runs import Run
-from segbench.report.write.scans import AGREE, EXTRA, MISSED, CaseScan, LabelArray, ScanSource
+from segbench.report.write.case_volumes import (
+    AGREE,
+    EXTRA,
+    MISSED,
+    CaseVolumes,
+    LabelArray,
+    load_case,
+    prediction_folders,
+)
 
 MOST_PER_MODEL = 3
 CLASS_COLOURS = {AGREE: "#56B4E9", MISSED: "#E69F00", EXTRA: "#F0E442"}
@@ -65,15 +73,18 @@ class Picture:
 
 def load_pictures(analysis: Analysis) -> list[Picture]:
     """The worst cases whose volumes are on this machine, as many as `--viewer` asks for, three of a model."""
-    source = ScanSource(analysis.options.data_dir, analysis.case_names)
     taken: Counter[str] = Counter()
     pictures: list[Picture] = []
-    for item in worst_cases(analysis) if analysis.options.viewer_cases else ():
-        if taken[item.label] == MOST_PER_MODEL or not source.may_hold(item.run):
+    if not analysis.options.viewer_cases:
+        return pictures
+    held = {run.run_id for run in analysis.runs if prediction_folders(run)}
+    for item in worst_cases(analysis):
+        if taken[item.label] == MOST_PER_MODEL or item.run.run_id not in held:
             continue
-        if (scan := source.load(item.run, item.case)) is not None:
+        case = analysis.case_names.get(item.case, item.case)
+        if (shown := load_case(item.run, case, analysis.options.data_dir)) is not None:
             taken[item.label] += 1
-            pictures.append(_picture(analysis, item, scan))
+            pictures.append(_picture(analysis, item, shown))
         if len(pictures) == analysis.options.viewer_cases:
             break
     return pictures
@@ -109,27 +120,26 @@ def _scored(block: Block, scores: Scores, column: Column) -> Iterator[Picture]:
                 yield Picture(run, scores.label, block, block.cases[place], column.metric, value, volume)
 
 
-def _picture(analysis: Analysis, item: Picture, scan: CaseScan) -> Picture:
+def _picture(analysis: Analysis, item: Picture, shown: CaseVolumes) -> Picture:
     score = format_number(item.value, scale=item.metric.scale, digits=1)
     name = analysis.names[item.label].short
     title = one_line(
         f"{name}, seed {item.run.seed}, {item.block.name}, {item.case}: {item.metric.label} {score}"
     )
-    mask = scan.comparison
-    counts = ", ".join(f"{words} {int((mask == code).sum())}" for code, words in CLASS_WORDS.items())
+    counts = ", ".join(f"{words} {int((shown.mask == code).sum())}" for code, words in CLASS_WORDS.items())
     return replace(
         item,
         title=title,
         alt=f"Three planes through the slice of largest error of {title}; voxels: {counts}.",
-        poster="data:image/png;base64," + base64.b64encode(poster(scan)).decode(),
-        scan="" if scan.image is None else packed(scan.image, scan.spacing_mm),
-        mask=packed(mask, scan.spacing_mm),
-        step=scan.step,
+        poster="data:image/png;base64," + base64.b64encode(poster(shown)).decode(),
+        scan="" if shown.image is None else packed(shown.image, shown.spacing_mm),
+        mask=packed(shown.mask, shown.spacing_mm),
+        step=shown.step,
     )
 
 
-def poster(scan: CaseScan) -> bytes:
-    """PNG of axial, coronal and sagittal planes with the comparison mask over the scan."""
+def poster(shown: CaseVolumes) -> bytes:
+    """PNG of axial, coronal and sagittal planes with the comparison mask over the image."""
     from matplotlib.colors import to_rgb
 
     from segbench.report.write.figures.style import new_figure, style
@@ -137,10 +147,10 @@ def poster(scan: CaseScan) -> bytes:
     with style():
         figure, axes = new_figure(6.0, 2.1, 1, 3, squeeze=False)
         figure.patch.set_facecolor("black")
-        mask, slices = scan.comparison, scan.worst_slices()
-        background = scan.image if scan.image is not None else np.zeros(mask.shape, dtype=np.uint8)
+        mask, slices = shown.mask, shown.worst_slices()
+        background = shown.image if shown.image is not None else np.zeros(mask.shape, dtype=np.uint8)
         for place, axis in enumerate(axes[0]):
-            rest = [scan.spacing_mm[other] for other in range(3) if other != place]
+            rest = [shown.spacing_mm[other] for other in range(3) if other != place]
             grey = plane_of(background, place, slices[place]).astype(float) / 255
             rgb = np.repeat(grey[:, :, None], 3, axis=2)
             flat = plane_of(mask, place, slices[place])

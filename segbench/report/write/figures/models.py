@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from typing import Any
 
 from segbench.report.analysis.analysis import Analysis
@@ -16,13 +17,14 @@ from segbench.report.write.figures.style import (
     REFERENCE,
     SOFT,
     WIDTHS,
-    NoData,
     Sketch,
     axis_words,
     limits,
     name_rows,
     new_figure,
+    rendered,
     short_names,
+    style,
 )
 from segbench.report.write.tables import STARS
 
@@ -30,15 +32,19 @@ MOST_COLUMNS = 3
 ROW = 0.19  # inches
 
 
-def draw(analysis: Analysis) -> Sketch:
-    """One panel for each block, models in the order of Table 1, the baselines below them.
+@lru_cache(maxsize=1)  # page and paper show the same figure
+def figure_files(analysis: Analysis) -> tuple[Sketch | None, Mapping[str, bytes]]:
+    """Figure 1 and its files by path, `figures/models.pdf` and `.svg`; None when no model has a mean."""
+    with style():
+        sketch = draw(analysis)
+        return sketch, {} if sketch is None else rendered(sketch.figure, "figures/models")
 
-    Raises:
-        NoData: no model has a mean in the primary metric.
-    """
+
+def draw(analysis: Analysis) -> Sketch | None:
+    """One panel for each block, in the order of Table 1: readers, models, baselines."""
     columns = [column for column in analysis.main_columns() if _rows(analysis, column)]
     if not columns:
-        raise NoData("no model has a mean in the primary metric")
+        return None
     rows = [_rows(analysis, column) for column in columns]
     shared = all(set(labels) == set(rows[0]) for labels in rows)
     across = min(len(columns), MOST_COLUMNS if shared else 2)
@@ -73,19 +79,20 @@ def _finite(value: float | None) -> bool:
 
 def _panel(axis: Any, analysis: Analysis, column: Column, labels: Sequence[str], *, named: bool) -> None:
     scale = column.metric.scale
-    baselines = {scores.label for scores in analysis.blocks[column.block].baselines}
+    block = analysis.blocks[column.block]
+    apart = {scores.label for scores in (*block.readers, *block.baselines)}
     spans = {label: _span(column, label) for label in labels}
-    models = [label for label in labels if label not in baselines]
+    models = [label for label in labels if label not in apart]
     low, high = limits(column.metric, [value * scale for label in models or labels for value in spans[label]])
     axis.set_xlim(low, high)
     name_rows(axis, short_names(analysis, labels) if named else [""] * len(labels))
     for place, label in enumerate(labels):
-        if label in baselines:
-            _baseline(axis, (column.means[label].value or 0.0) * scale, place, analysis.options.digits)
+        if label in apart:
+            _line(axis, (column.means[label].value or 0.0) * scale, place, analysis.options.digits)
         else:
             _model(axis, column, label, place)
     for tick, label in zip(axis.get_yticklabels(), labels, strict=True):
-        if label in baselines:
+        if label in apart:
             tick.set(color=SOFT, style="italic")
         elif label == column.reference:
             tick.set(color=REFERENCE)
@@ -121,7 +128,7 @@ def _model(axis: Any, column: Column, label: str, place: int) -> None:
         )
 
 
-def _baseline(axis: Any, value: float, place: int, digits: int) -> None:
+def _line(axis: Any, value: float, place: int, digits: int) -> None:
     """A line through the panel, or where it lies beyond the models' range its number at that edge."""
     low, high = axis.get_xlim()
     if low <= value <= high:
@@ -155,6 +162,8 @@ def _caption(analysis: Analysis, columns: Sequence[Column]) -> str:
         parts.append(f"diamond: reference ({analysis.names[reference].short})")
     if any(analysis.blocks[column.block].baselines for column in columns):
         parts.append("grey: baselines")
+    if any(analysis.blocks[column.block].readers for column in columns):
+        parts.append("grey, above the models: a second reader")
     return f"{columns[0].metric.label} of each model; {'; '.join(parts)}."
 
 

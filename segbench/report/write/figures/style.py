@@ -44,10 +44,6 @@ class Sketch:
     alt: str
 
 
-class NoData(Exception):  # noqa: N818 - not an error: a figure that has nothing to show
-    """Why a figure is not drawn."""
-
-
 @contextmanager
 def style() -> Generator[None]:
     """The figure settings within a block, whatever the user's own; nothing is set globally."""

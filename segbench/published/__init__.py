@@ -1,0 +1,1 @@
+"""Numbers that others have printed: `tables` reads and checks them, `claims` judges what they claim."""

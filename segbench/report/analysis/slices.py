@@ -1,0 +1,232 @@
+"""Slices: the scores of groups of patients, by the size of the reference and by the columns of a table.
+
+A column of the table (`--slices FILE:site,sex`) is tested once: do the models compare alike on all its
+groups? The size of the reference is shown and not tested.
+"""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+
+from segbench.core.errors import SegbenchError
+from segbench.report.analysis.blocks import Block, nan_mean
+from segbench.report.analysis.columns import Column
+from segbench.report.analysis.numbers import format_number, format_p
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from segbench.report.analysis.missing import FloatArray
+
+SMALLEST = 5
+"""Patients of the smallest group; of fewer, the group stays out."""
+MOST_GROUPS = 8
+"""A column of more different numbers is cut into thirds."""
+SIZE = "reference_ml"
+SIZES = ("small", "middle", "large")
+KEYS = ("case", "case_id", "participant_id", "patient", "patient_id", "subject", "subject_id", "id")
+"""Names of the column that says whose a row is, in small letters; without one it is the first column."""
+
+Table = Mapping[str, Mapping[str, str]]
+"""Name of a column to the value of each case or patient."""
+
+
+class Slice(NamedTuple):
+    """One column of the table on one column of the results.
+
+    Attributes:
+        name: the column, or `size`.
+        groups: group -> mean of each label and number of patients.
+        ends: group -> smallest and largest number in it, where it is a third.
+        p, p_adjusted: of no interaction; NaN where nothing is tested.
+        worst: label and group that fall furthest short.
+        left_out: patients without a group of `SMALLEST` or more.
+    """
+
+    name: str
+    groups: Mapping[str, Mapping[str, tuple[float, int]]]
+    ends: Mapping[str, tuple[float, float]]
+    p: float
+    p_adjusted: float
+    worst: tuple[str, str]
+    left_out: int
+
+
+def read_slices(asked: str) -> dict[str, dict[str, str]]:
+    """The columns of `FILE:COLUMN,COLUMN`, by column the value of each case or patient.
+
+    Raises:
+        SegbenchError: SB104 for a text of another form, a file that is not a table, a column it lacks.
+    """
+    example = "for example --slices participants.tsv:site,sex"
+    name, _, wanted = asked.rpartition(":")
+    columns = list(dict.fromkeys(column.strip() for column in wanted.split(",") if column.strip()))
+    if not name or not columns:
+        raise SegbenchError("SB104", f"--slices {asked!r} is not FILE:COLUMN,COLUMN", mend=example)
+    path = Path(name).expanduser()
+    try:
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise SegbenchError("SB104", f"--slices: the table is not readable: {error}", path=path) from error
+    rows = list(csv.reader(lines, delimiter=max(",;\t", key=lines[0].count))) if lines else []
+    head = [cell.strip() for cell in rows[0]] if rows else []
+    absent = [column for column in columns if column not in head]
+    if absent:
+        what = f"--slices: the table has no column {', '.join(absent)}"
+        raise SegbenchError("SB104", what, path=path, expected=columns, found=head, mend=example)
+    key = next((place for place, cell in enumerate(head) if cell.lower() in KEYS), 0)
+    found: dict[str, dict[str, str]] = {column: {} for column in columns}
+    for row in rows[1:]:
+        cells = [cell.strip() for cell in row] + [""] * (len(head) - len(row))
+        for column in columns:
+            value = cells[head.index(column)]
+            if cells[key] and value.lower() not in ("", "n/a", "nan", "na"):
+                kept = found[column].setdefault(cells[key], value)
+                if kept != value:
+                    what = f"--slices: {cells[key]} has two values of {column}: {kept} and {value}"
+                    mend = "write a row for each case, or one value for a patient"
+                    raise SegbenchError("SB104", what, path=path, mend=mend)
+    return found
+
+
+def slices(
+    block: Block, column: Column, table: Table, case_names: Mapping[str, str], *, sizes: bool
+) -> list[Slice]:
+    """Each column of the table on a deciding column, Holm over the columns, and where wanted the size.
+
+    Args:
+        block: comparable entries.
+        column: of the block; its compared models are tested.
+        table: as `read_slices` gives it.
+        case_names: real case id by pseudonym, empty without pseudonyms.
+        sizes: whether to add the size of the reference, in ml.
+
+    Raises:
+        SegbenchError: SB104 where no case of the block is in the table.
+    """
+    from segbench.stats import holm
+
+    found = [
+        _slice(block, column, name, _of_units(block, name, values, case_names))
+        for name, values in table.items()
+    ]
+    tested = [place for place, part in enumerate(found) if part.p == part.p]
+    adjusted = holm([found[place].p for place in tested])
+    for place, p in zip(tested, adjusted.tolist(), strict=True):
+        found[place] = found[place]._replace(p_adjusted=p)
+    if sizes:
+        found.append(_slice(block, column, SIZE, _sizes(block, column.region))._replace(p=np.nan))
+    return found
+
+
+def _sizes(block: Block, region: str) -> list[str]:
+    """The reference volume of each patient in ml, over its scans and the regions that a column averages."""
+    volumes = block.reference_ml[:, block.places(region)].sum(axis=1)
+    of: dict[str, list[float]] = {}
+    for patient, volume in zip(block.patients, volumes.tolist(), strict=True):
+        of.setdefault(patient, []).append(volume)
+    means = [float(np.mean(of[unit])) for unit in block.units]
+    return ["" if mean != mean else repr(mean) for mean in means]
+
+
+def _of_units(block: Block, name: str, values: Mapping[str, str], case_names: Mapping[str, str]) -> list[str]:
+    """The value of each patient; empty where the table has none, or its cases have several."""
+    per_case = [
+        next((values[key] for key in _keys(case_names.get(case, case), patient) if key in values), "")
+        for case, patient in zip(block.cases, block.patients, strict=True)
+    ]
+    if not any(per_case):
+        what = f"--slices: no case of {block.name} has a value of {name}"
+        raise SegbenchError("SB104", what, found=list(values)[:5], expected=list(block.cases[:5]))
+    of: dict[str, set[str]] = {}
+    for patient, value in zip(block.patients, per_case, strict=True):
+        of.setdefault(patient, set()).add(value)
+    return [min(of[unit]) if len(of[unit]) == 1 else "" for unit in block.units]
+
+
+def _keys(case: str, patient: str) -> tuple[str, ...]:
+    """What a row of the table may be called: the case, its patient, both as BIDS writes them."""
+    return case, patient, f"sub-{case}", f"sub-{patient}"
+
+
+def _slice(block: Block, column: Column, name: str, values: Sequence[str]) -> Slice:
+    """The groups of one column of the table, their means, and the test over the compared models."""
+    from segbench.stats import slices_differ
+
+    group, ends = _groups(values)
+    scored = {
+        scores.label: nan_mean(block.per_patient(scores, column.region, column.metric.name), axis=0)
+        for scores in block.scores
+        if scores.label in column.means and column.means[scores.label].value is not None
+    }
+    means = {
+        each: {label: _mean(row[group == each]) for label, row in scored.items()}
+        for each in dict.fromkeys(group[group != ""].tolist())
+    }
+    part = Slice(name, means, ends, np.nan, np.nan, ("", ""), int((group == "").sum()))
+    labels = [label for label in scored if label in column.order]
+    if not labels or column.metric.higher_is_better is None:
+        return part
+    table = np.array([scored[label] for label in labels]) * (1 if column.metric.higher_is_better else -1)
+    whole = (group != "") & np.isfinite(table).all(axis=0)
+    inside = group[whole].tolist()
+    if len(set(inside)) < 2 or min(map(inside.count, inside)) < SMALLEST:
+        return part
+    p, model, worst = slices_differ(table[:, whole], inside, seed=column.options.seed)
+    return part._replace(p=p, worst=(labels[model], worst))
+
+
+def _mean(values: FloatArray) -> tuple[float, int]:
+    known = values[~np.isnan(values)]
+    return (float(known.mean()) if known.size else np.nan), int(known.size)
+
+
+def _groups(values: Sequence[str]) -> tuple[NDArray[np.str_], dict[str, tuple[float, float]]]:
+    """The group of each patient, empty where it is unknown or too small, and the ends of thirds."""
+    try:
+        numbers = np.array([float(value) if value else np.nan for value in values])
+    except ValueError:
+        numbers = np.full(len(values), np.nan)
+    group = np.array(values, dtype=np.str_)
+    ends: dict[str, tuple[float, float]] = {}
+    if len(set(numbers[np.isfinite(numbers)].tolist())) > MOST_GROUPS:
+        known = np.flatnonzero(np.isfinite(numbers))
+        group = np.full(len(values), "", dtype="U16")
+        ordered = known[np.argsort(numbers[known], kind="stable")]
+        for size, third in zip(SIZES, np.array_split(ordered, len(SIZES)), strict=True):
+            group[third] = size
+            ends[size] = float(numbers[third].min()), float(numbers[third].max())
+    for each, count in zip(*np.unique(group, return_counts=True), strict=True):
+        if count < SMALLEST:
+            group[group == each] = ""
+    return group, ends
+
+
+def slice_words(part: Slice, column: Column, shown: Mapping[str, str]) -> str:
+    """One sentence about a column of the table on which the models do not compare alike."""
+    label, group = part.worst
+    mean, n = part.groups[group][label]
+    elsewhere = [part.groups[each][label] for each in part.groups if each != group]
+    rest = sum(value * count for value, count in elsewhere) / sum(count for _, count in elsewhere)
+    scale, unit = column.metric.scale, f" {column.metric.unit}" if column.metric.unit else ""
+    what = "the models do not compare alike" if len(column.order) > 1 else "the scores are not alike"
+    here, there = (f"{format_number(value, scale=scale)}{unit}" for value in (mean, rest))
+    return (
+        f"{what} over {part.name} (adjusted p {format_p(part.p_adjusted)}): {shown[label]} falls furthest "
+        f"short on {part.name} {group}, {column.metric.label} {here} on {n} {column.unit}, "
+        f"{there} on the others"
+    )
+
+
+def slice_rows(parts: Sequence[Slice]) -> Iterator[tuple[object, ...]]:
+    """Label, slice, group, ends, n, mean, p, adjusted p, as `subgroups.csv` has them."""
+    for part in parts:
+        for group, means in part.groups.items():
+            for label, (mean, n) in means.items():
+                ends = part.ends.get(group, (np.nan, np.nan))
+                yield label, part.name, group, *ends, n, mean, part.p, part.p_adjusted

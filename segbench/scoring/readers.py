@@ -1,0 +1,56 @@
+"""Second readers: where a case has two references, how well people agree is the ceiling of any model.
+
+A further folder of references is scored against the first one by the rules of the predictions, as a run of
+its own whose record says so (`external.reader`). The report shows it above the models, compared with none.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from segbench.core.errors import SegbenchError
+from segbench.scoring.evaluate import Evaluation, evaluate_predictions
+from segbench.scoring.request import Request, prepare
+
+
+def evaluate_with_readers(
+    request: Request, readers: Sequence[Path]
+) -> tuple[Evaluation, tuple[Evaluation, ...]]:
+    """Score predictions, and before them every further reader on the same cases.
+
+    Args:
+        request: what to score and how; its reference is the first reader.
+        readers: folders of the others' references.
+
+    Raises:
+        SegbenchError: as `evaluate_predictions`; SB104 for a reader who saw other cases.
+    """
+    if not readers:
+        return evaluate_predictions(request), ()
+    job = prepare(request)
+    request = replace(request, rules=job.rules)
+    asked = [
+        replace(
+            request,
+            prediction=folder,
+            name=f"reader {folder.resolve().name}",
+            origin={"reader": True},
+            gated=(),
+        )
+        for folder in readers
+    ]
+    for reader in asked:
+        paths = prepare(reader).predictions.paths
+        absent = [case for case in job.cases if paths.get(case) is None]
+        if absent:
+            raise SegbenchError(
+                "SB104",
+                f"a second reader lacks {len(absent)} of {len(job.cases)} cases, so it is not their ceiling",
+                path=reader.prediction,
+                found=f"no segmentation of {', '.join(absent[:10])}",
+                mend="name the cases that every reader has in a file: --cases FILE",
+            )
+    ceilings = tuple(evaluate_predictions(reader) for reader in asked)
+    return evaluate_predictions(request), ceilings

@@ -1,0 +1,157 @@
+"""MedFormer, UNETR++ and PrimusV3: published counts, their parts against plain formulas, refusals."""
+
+import math
+
+import pytest
+import torch
+from torch.nn import functional
+
+from segbench.networks import build_network, build_on_meta, export_official_weights
+from segbench.networks.fingerprint import gmacs_at_128
+from segbench.networks.medformer import BothWays, doubled
+from segbench.networks.primus import decoder_widths, places, rotated
+from segbench.networks.unetr_pp import PairedAttention
+
+ANISOTROPIC = {"strides": (1, (1, 2, 2), (1, 2, 2), 2, 2), "kernel_sizes": ((1, 3, 3), (1, 3, 3), 3, 3, 3)}
+SMALL = {"unetr-pp-tiny": {"patch_size": (64, 64, 96)}, "primus-v3-tiny": {"patch_size": (16, 32, 24)}}
+
+
+def count(network):
+    return sum(parameter.numel() for parameter in network.parameters())
+
+
+@pytest.mark.parametrize(
+    ("overrides", "millions", "cost"),
+    [
+        ({}, 38.59, 1131),
+        ({"convolutions": (2, 2, 1, 0, 0), "transformers": (0, 0, 1, 4, 6)}, 39.59, 1174),
+        ({**ANISOTROPIC, "map_codes": 27}, 36.67, 842),
+    ],
+)
+def test_medformer_has_the_size_of_three_published_configurations(overrides, millions, cost):
+    network = build_on_meta("medformer", 4, 4, **overrides)
+    assert round(count(network) / 1e6, 2) == millions
+    assert gmacs_at_128(network) == pytest.approx(cost, rel=2e-3)
+
+
+def test_unetr_pp_and_primus_have_their_published_size():
+    assert round(count(build_on_meta("unetr-pp", 4, 4)) / 1e6, 2) == 42.65
+    # nnU-Net prints 70.6 M, which is its count at 64^3.
+    primus = build_on_meta("primus-v3-s", 4, 4, patch_size=(64, 64, 64))
+    assert count(primus) == 70_665_767
+    assert len(export_official_weights(primus)) == 377
+
+
+@pytest.mark.parametrize("slug", ["medformer-tiny", "unetr-pp-tiny", "primus-v3-tiny"])
+def test_every_parameter_learns_from_an_anisotropic_patch(slug):
+    torch.manual_seed(0)
+    overrides = SMALL.get(slug, {})
+    network = build_network(slug, 2, 3, **overrides).train()
+    for module in network.modules():
+        if getattr(module, "drop", 0):
+            module.drop = 0.0
+    size = overrides.get("patch_size", (32, 48, 64))
+    logits = network(torch.randn(2, 2, *size))
+    assert logits.shape == (2, 3, *size)
+    (logits * torch.randn_like(logits)).mean().backward()
+    left = getattr(network, "_ddp_params_and_buffers_to_ignore", ())
+    without = [n for n, p in network.named_parameters() if p.grad is None and n not in left]
+    assert not without
+    assert all(torch.isfinite(p.grad).all() for p in network.parameters() if p.grad is not None)
+
+
+def test_paired_attention_is_its_formula():
+    torch.manual_seed(1)
+    attention = PairedAttention(8, 10, 4, heads=2, dropout=0.0).double()
+    with torch.no_grad():
+        for temperature in (attention.channel_temperature, attention.spatial_temperature):
+            temperature.copy_(torch.rand_like(temperature) + 0.5)
+    x = torch.randn(1, 10, 8, dtype=torch.float64)
+    found = attention(x)
+    maps = (x @ attention.qkvv.weight.T).reshape(10, 4, 2, 4)
+    for head in range(2):
+        q, k, v_channel, v_space = (maps[:, part, head] for part in range(4))
+        weight, bias = attention.project.weight, attention.project.bias[:, None]
+        few_k, few_v = weight @ k + bias, weight @ v_space + bias
+        q, k = q / q.norm(dim=0), k / k.norm(dim=0)
+        channel = torch.softmax(q.T @ k * attention.channel_temperature[head], dim=1) @ v_channel.T
+        space = torch.softmax(q @ few_k.T * attention.spatial_temperature[head], dim=1) @ few_v
+        assert torch.allclose(found[0, :, 4 * head : 4 * head + 4], channel.T + space)
+
+
+def test_features_and_codes_attend_to_each_other_by_one_matrix():
+    torch.manual_seed(2)
+    block = BothWays(4, 4, (1, 1, 1), head_width=2).double()
+    x, codes = (torch.randn(*shape, dtype=torch.float64) for shape in ((1, 4, 2, 3, 4), (1, 4, 5)))
+    y, written = block(x, codes)
+    features = block.features_in(functional.instance_norm(x)).flatten(2)[0]
+    small = block.map_in(functional.instance_norm(codes))[0]
+    seen, told = [], []
+    for head in (slice(0, 2), slice(2, 4)):
+        (q, v), (mq, mv) = features.split(4), small.split(4)
+        products = q[head].T @ mq[head] / math.sqrt(2)
+        seen.append(mv[head] @ torch.softmax(products, dim=1).T)
+        told.append(v[head] @ torch.softmax(products, dim=0))
+    expected = block.feed(x + block.features_out(torch.cat(seen).reshape(1, 4, 2, 3, 4)))
+    assert torch.allclose(y, expected)
+    assert torch.allclose(written, codes + block.map_out(torch.cat(told)[None]))
+
+
+def test_doubling_by_slices_is_linear_interpolation():
+    x = torch.randn(2, 3, 2, 5, 4, dtype=torch.float64)
+    expected = functional.interpolate(x, scale_factor=2, mode="trilinear")
+    assert torch.allclose(doubled(x, (2, 3, 4)), expected, atol=1e-12)
+
+
+def test_rotations_leave_products_a_function_of_the_distance():
+    grid, width = (3, 4, 5), 12
+    turns = places(grid, width, torch.zeros(1, dtype=torch.float64))
+    q, k = (torch.randn(1, 1, 1, width, dtype=torch.float64).expand(1, 1, 60, width) for _ in range(2))
+    products = (rotated(q, turns) @ rotated(k, turns).transpose(-2, -1)).reshape(*grid, *grid)
+    assert torch.allclose(products[0, 1, 2, 1, 3, 3], products[1, 0, 1, 2, 2, 2])
+    assert not torch.allclose(products[0, 1, 2, 1, 3, 3], products[1, 3, 3, 0, 1, 2])
+
+
+@pytest.mark.parametrize(
+    ("hidden", "classes", "widths"),
+    # Of dynamic-network-architectures 0.4.4, run as a black box.
+    [(396, 4, (104, 32)), (396, 25, (200, 96)), (24, 105, (48, 104)), (864, 5, (192, 48)), (48, 3, (24, 16))],
+)
+def test_the_decoder_of_primus_has_the_widths_of_the_release(hidden, classes, widths):
+    assert decoder_widths(hidden, classes) == widths
+
+
+@pytest.mark.parametrize(
+    ("slug", "overrides", "message"),
+    [
+        ("medformer", {"features": (8, 16)}, "three stages at least"),
+        ("medformer", {"transformers": (0, 2, 0, 4, 6)}, "without a gap"),
+        ("medformer", {"transformers": (0, 0, 0, 0, 6)}, "without a gap"),
+        ("medformer", {"convolutions": (2, 0, 0, 0, 0)}, "at least one in each stage"),
+        ("medformer", {"convolutions": (2, 2, 0)}, "one number per stage"),
+        ("medformer", {"head_width": 24}, "multiples of 24"),
+        ("medformer", {"strides": (1, 2, 2, 2, 3)}, "1 or 2"),
+        ("unetr-pp", {"patch_size": (64, 64, 80)}, "multiples of 32, at least 64"),
+        ("unetr-pp", {"features": (32, 64, 130, 256)}, "multiples of 4 heads"),
+        ("unetr-pp", {"dropout": 1.0}, "below 1"),
+        ("primus-v3-s", {"patch_size": (8, 16, 16)}, "at least 16"),
+        ("primus-v3-s", {"hidden": 400}, "multiple of 6 x 6 heads"),
+        ("primus-v3-s", {"heads": 0}, "at least 1"),
+    ],
+)
+def test_sizes_that_do_not_go_together_are_refused(slug, overrides, message):
+    with pytest.raises(ValueError, match=message) as caught:
+        build_on_meta(slug, 1, 2, **overrides)
+    assert caught.value.code == "SB104"
+
+
+def test_another_patch_than_the_one_built_for_is_refused():
+    network = build_network("primus-v3-tiny", 1, 2, patch_size=(16, 16, 24))
+    with pytest.raises(ValueError, match="patches of 16x16x24") as caught:
+        network(torch.zeros(1, 1, 16, 24, 16))
+    assert caught.value.code == "SB104"
+
+
+def test_three_modalities_get_a_group_norm_that_divides():
+    network = build_on_meta("unetr-pp", 3, 2)
+    assert [down[1].num_groups for down in network.downs] == [1, 32, 64, 128]

@@ -1,0 +1,245 @@
+"""No page, table, file or line contradicts another: every output is read back and says what was decided."""
+
+from __future__ import annotations
+
+import csv
+import json
+import re
+from collections.abc import Iterator, Mapping
+from html import unescape
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from latex_lint import floats, layouts, rows
+
+from segbench import compare
+from segbench.published.claims import Side, judge
+from segbench.report import build_report
+from segbench.report.write import page, paper
+from segbench.report.write.terminal import compare_lines, report_lines
+from segbench.stats import compare_models
+
+MODELS = ("nnunet", "m1", "m2", "m3")
+REGIONS = ("A", "B")
+DECIDED = ("better", "worse", "equivalent")
+PUBLISHED = """
+schema_version = 1
+[source]
+id = "paper2024"
+title = "X"
+kind = "paper"
+[protocol]
+[[number]]
+model = "Net"
+our_model = "nnunet"
+dataset = "btcv"
+region = "mean"
+metric = "dice"
+value = 83.1
+unit = "%"
+n = 40
+read_from = "Table 2"
+verified = true
+"""
+Said = set[tuple[str, str, str]]
+
+
+def told(triples: Any) -> Said:
+    """(ahead, verdict, other) of what was decided, whichever of the two was named first."""
+    found: Said = set()
+    for a, verdict, b in triples:
+        if verdict == "worse":
+            found.add((b, "better", a))
+        elif verdict == "equivalent":
+            found.add((min(a, b), verdict, max(a, b)))
+        elif verdict not in {"", "inconclusive"}:
+            found.add((a, verdict, b))
+    return found
+
+
+def sentences(text: str) -> Said:
+    """The claims of sentences."""
+    text = " ".join(text.replace("nnU-Net", "nnunet").replace("\\", "").split())
+    found = {
+        (a, word if word in DECIDED else f"significantly {word}", b)
+        for a, word, b in re.findall(r"(\w+) is significantly (\w+) than (\w+):", text)
+    }
+    found |= {(a, "equivalent", b) for a, b in re.findall(r"(\w+) and (\w+) are equivalent within", text)}
+    heads = r"(Significantly better|Significantly worse|Equivalent)(?: (?:than|to) (\w+))?: (.*?\))\."
+    for head, other, listed in re.findall(heads, text):
+        for a, b in re.findall(r"(\w+)(?: (?:than|to) (\w+))? \([+-]?\d", listed):
+            found.add((a, head.split()[-1].lower(), other or b))
+    return told(found)
+
+
+def of_rows(lines: Iterator[list[str]], reference: str | None) -> Said:
+    """The claims of a table of pairs: model, perhaps the other, ..., verdict and its sign."""
+    found = []
+    for cells in lines:
+        verdict = next((word for word in DECIDED if word in cells[-1]), "")
+        a, b = (name.replace("nnU-Net", "nnunet") for name in cells[:2])
+        found.append((a, verdict, reference or b))
+    return told(found)
+
+
+def html_rows(text: str, name: str) -> Iterator[list[str]]:
+    body = re.search(rf'<figure class="table" id="{name}">(.*?)</figure>', text, re.DOTALL)
+    for row in re.findall(r"<tr[^>]*><th scope=\"row\">(.*?)</tr>", body[1] if body else "", re.DOTALL):
+        cells = re.split(r"</t[hd]>", row)
+        yield [unescape(re.sub(r"<[^>]+>", "", cell)).strip() for cell in cells if cell.strip()]
+
+
+def outputs(folder: Path, analysis: Any, reference: str | None) -> Iterator[tuple[str, Said]]:
+    """Every place that states a verdict of the primary metric, and what it states."""
+    content = json.loads((folder / "report.json").read_text())
+    (column,) = (column for column in content["columns"] if column["role"] == "primary")
+    yield "json", told_of(column)
+    yield "json, sentences", sentences(" ".join(content["verdicts"][0]["sentences"]))
+    with (folder / "tables" / "comparisons.csv").open() as stream:
+        lines = [line for line in csv.DictReader(stream) if line["role"] == "primary"]
+    yield "csv", told((line["model"], line["verdict"], line["other"]) for line in lines)
+    text = (folder / "report.md").read_text()
+    pipes = [line.strip("| ").split(" | ") for line in text.splitlines() if line.startswith("| ")]
+    start = next(place for place, line in enumerate(pipes) if "Verdict" in line[-1])
+    yield "markdown", of_rows(iter(pipes[start + 2 :]), reference)
+    yield "markdown, sentences", sentences(text)
+    text = (folder / "report.html").read_text()
+    yield "page", of_rows(html_rows(text, "table-pairs"), reference)
+    verdict = text[text.index('id="verdict"') : text.index('id="scores"')]
+    words = unescape(re.sub(r"<[^>]+>", " ", verdict)).replace("\N{MINUS SIGN}", "-")
+    yield "page, sentences", sentences(words)
+    tex = (folder / "paper.tex").read_text()
+    table = rows(layouts(list(floats(tex))[-1])[0])
+    plain = ([re.sub(r"~\\cite\{\w+\}", "", cell) for cell in row] for row in table if len(row) > 1)
+    yield "paper", of_rows(plain, reference)
+    yield "terminal, sentences", sentences(" ".join(report_lines(analysis)))
+    if reference:
+        stars = {
+            "page, stars": {
+                cells[0]
+                for cells in html_rows(text, "table-scores-1")
+                if re.search(r"[*\N{DAGGER}]", cells[-1])
+            },
+            "markdown, stars": {
+                line[0] for line in pipes[2 : start - 1] if re.search(r"\\\*|\N{DAGGER}", line[-1])
+            },
+            "paper, stars": {
+                re.sub(r"~\\cite\{\w+\}", "", row[0])
+                for row in rows(layouts(next(iter(floats(tex))))[0])
+                if len(row) > 1 and re.search(r"textsuperscript\{(\*|\$.dagger)", row[-1])
+            },
+            "terminal, stars": {
+                line.split()[0]
+                for line in report_lines(analysis)
+                if re.match(r"  \S+ +[12]?[*+]  ", line)
+            },
+        }  # fmt: skip
+        others = {claim for claim in told_of(column) if claim[1] == "equivalent" or claim[0] == reference}
+        for name, found in stars.items():
+            models = {model.replace("nnU-Net", "nnunet") for model in found}
+            yield name, told((model, "better", reference) for model in models) | others
+
+
+def told_of(column: Mapping[str, Any]) -> Said:
+    """What a column of a JSON document decided."""
+    return told((pair["a"], pair["verdict"], pair["b"]) for pair in column["comparisons"])
+
+
+def by_hand(root: Path, reference: str | None, margin: float | None) -> tuple[Said, Mapping[str, Any]]:
+    """What the decision function says of the rows as they stand in the files, and the tables it saw."""
+    scores: dict[str, dict[int, dict[str, list[float]]]] = {}
+    for path in sorted(root.rglob("cases.csv")):
+        with path.open() as stream:
+            for row in csv.DictReader(stream):
+                seeds = scores.setdefault(row["model"], {}).setdefault(int(row["seed"]), {})
+                seeds.setdefault(row["case"], []).append(float(row["dice"]))
+    tables = {
+        model: np.array(
+            [[np.mean(cases[case]) for case in sorted(cases)] for _, cases in sorted(seeds.items())]
+        )
+        for model, seeds in scores.items()
+    }
+    ordered = dict(sorted(tables.items(), key=lambda item: -float(item[1].mean())))
+    pairs = compare_models(ordered, reference=reference, margin=margin, bounds=(0.0, 1.0))
+    return told((pair.a, pair.verdict, pair.b) for pair in pairs), tables
+
+
+@pytest.mark.parametrize("draw", range(8))
+def test_every_output_says_what_was_decided(
+    runs: Any, tmp_path: Path, draw: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for module in (
+        page,
+        paper,
+    ):  # the figure's stars have a test of their own; drawing takes most of the time
+        monkeypatch.setattr(module, "figure_files", lambda _: (None, {}))
+    rng = np.random.default_rng(draw)
+    reference, margin = (None, "m1")[draw % 2], (None, 0.02)[draw // 2 % 2]
+    seeds = int(rng.integers(1, 4))
+    for model in MODELS[: int(rng.integers(2, 5))]:
+        skill = 0.85 + float(rng.choice([0.0, 0.0, 0.01, 0.05]))
+        for seed in range(seeds):
+            runs.run(
+                model, dataset="btcv", regions=REGIONS, cases=12 + 4 * draw, skill=skill, seed=seed,
+                noise=0.015, run_noise=0.002,
+            )  # fmt: skip
+    (tmp_path / "published").mkdir()
+    (tmp_path / "published" / "a.toml").write_text(PUBLISHED)
+    expected, tables = by_hand(runs.root, reference, margin)
+    chosen = {
+        "metrics": "dice", "regions": REGIONS, "reference": reference or "none", "resamples": 100,
+        "published": True, "published_root": str(tmp_path / "published"),
+        "margin": {} if margin is None else {"dice": margin},
+    }  # fmt: skip
+    out = tmp_path / "out"
+    result = build_report(
+        runs.root, out, appendix=True, viewer="none", formats="html,markdown,latex,csv,json", **chosen
+    )
+    assert {place: said for place, said in outputs(out, result.analysis, reference) if said != expected} == {}
+    for name in ("regions", "pairs", "subgroups"):  # estimates: nothing there may be quoted as a verdict
+        with (out / "tables" / f"{name}.csv").open() as stream:
+            assert {line.get("verdict", "") for line in csv.DictReader(stream)} <= {""}
+    _compare_says_the_same(runs.root, list(tables), chosen, expected, reference)
+    _published_numbers_say_the_same(out, tables["nnunet"])
+
+
+def _compare_says_the_same(
+    root: Path, models: list[str], chosen: Mapping[str, Any], expected: Said, reference: str | None
+) -> None:
+    compared = compare(*models, runs=root, **chosen)
+    lines = compare_lines(compared)
+    start = next(place for place, line in enumerate(lines) if re.match(r"  (a|model) .* verdict$", line))
+    end = next(place for place, line in enumerate(lines) if place > start and "p adjusted" in line)
+    table = (re.sub(r" \+$", "+", line).split() for line in lines[start + 1 : end])
+    content = compared.as_json()
+    (column,) = (column for column in content["report"]["columns"] if column["role"] == "primary")
+    found = {
+        "compare, table": of_rows(table, reference),
+        "compare, lines": sentences(" ".join(lines)),
+        "compare, json": told_of(column),
+        "compare, cases": sentences(" ".join(item["sentence"] for item in content["cases"])),
+    }
+    assert {place: said for place, said in found.items() if said != expected} == {}
+
+
+def _published_numbers_say_the_same(out: Path, table: np.ndarray) -> None:
+    """Beside a published number stands our mean as everywhere, the band of `segbench claim`, no verdict."""
+    ours, seeds = float(table.mean()), table.mean(axis=1)
+    units = table.mean(axis=0)
+    side = Side(
+        "nnunet", ours, float(units.std(ddof=1)), units.size, len(seeds),
+        float(seeds.std(ddof=1)) if len(seeds) > 1 else None,
+    )  # fmt: skip
+    claim = judge(side, Side("Net", 0.831, n=40), "dice", dataset="btcv", same_cases=False)
+    content = json.loads((out / "report.json").read_text())
+    (row,) = (row for row in content["published"] if row["our_value"] is not None)
+    assert (row["our_value"], row["difference"]) == (pytest.approx(ours), pytest.approx(ours - 0.831))
+    assert row["order_wrong"] == pytest.approx([claim.low, claim.middle, claim.high])
+    lines = (out / "report.md").read_text().splitlines()
+    (line,) = (line for line in lines if line.startswith("- btcv, Dice"))
+    (shown,) = html_rows((out / "report.html").read_text(), "table-published")
+    for said in (line.replace("\\", ""), " ".join(shown).replace("\N{MINUS SIGN}", "-")):
+        assert f"{100 * ours:.2f}" in said
+        assert not re.search("better|worse|significan|equivalent", said)

@@ -1,0 +1,92 @@
+"""A second reader: scored against the first by the same rules, shown above the models, never compared."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+from segbench.cli.main import build_app
+from segbench.report import build_report
+from segbench.volumes import Volume, write_label_map
+
+CASES = 6
+
+
+def write(folder: Path, shift: int, cases: int = CASES) -> Path:
+    folder.mkdir()
+    for number in range(cases):
+        array = np.zeros((12, 16, 16), np.uint8)
+        array[3:9, 3 + shift : 11 + shift, 3 + number % 3 : 11] = 1
+        like = Volume(array, (2.0, 1.0, 1.0), np.diag([1.0, 1.0, 2.0, 1.0]))
+        write_label_map(folder / f"case{number}.nii.gz", array, like)
+    return folder
+
+
+def run(*words: str | Path) -> tuple[int, dict, str]:
+    done = CliRunner().invoke(build_app(), ["--json", "evaluate", *map(str, words)])
+    return done.exit_code, json.loads(done.stdout) if done.stdout.startswith("{") else {}, done.stderr
+
+
+def test_the_ceiling_stands_above_the_models_and_is_compared_with_none(tmp_path: Path) -> None:
+    first, second = write(tmp_path / "A", 0), write(tmp_path / "B", 1)
+    results = tmp_path / "runs"
+    for name, shift in (("good", 2), ("poor", 4)):
+        folder = write(tmp_path / name, shift)
+        sides = ("--prediction", folder, "--reference", first, "--reference", second, "--results", results)
+        code, document, _ = run(*sides, "--region", "organ=1")
+        assert code == 0
+        (reader,) = document["readers"]
+        dice = {row["metric"]: row["mean"] for row in reader["summary"]}["dice"]
+        assert dice > {row["metric"]: row["mean"] for row in document["summary"]}["dice"]
+    record = json.loads((Path(reader["run_directory"]) / "run.json").read_text())
+    assert record["external"]["reader"] is True
+    assert record["spacing_mm"] == [2.0, 1.0, 1.0]
+    result = build_report(results, tmp_path / "report", formats="markdown,csv,html")
+    text = (tmp_path / "report" / "report.md").read_text()
+    assert "Readers agree at" in text
+    assert f"{CASES} cases" in text
+    table = [line for line in text.splitlines() if line.startswith("|")]
+    places = [
+        next(i for i, line in enumerate(table) if name in line) for name in ("reader B", "good", "poor")
+    ]
+    assert places == sorted(places)
+    pairs = (tmp_path / "report/tables/comparisons.csv").read_text()
+    assert "good" in pairs
+    assert "reader" not in pairs
+    assert "grey, above the models: a second reader" in (tmp_path / "report/report.html").read_text()
+    assert all("single-seed" != item.code or "reader" not in item.message for item in result.findings)
+
+
+def test_a_reader_who_saw_other_cases_is_refused_before_anything_is_scored(tmp_path: Path) -> None:
+    first, second = write(tmp_path / "A", 0), write(tmp_path / "B", 1, cases=CASES - 2)
+    folder, results = write(tmp_path / "P", 2), tmp_path / "runs"
+    sides = ("--prediction", folder, "--reference", first, "--reference", second, "--results", results)
+    code, _, said = run(*sides, "--region", "organ=1")
+    assert code == 2
+    assert "lacks 2 of 6 cases" in said
+    assert not results.exists()
+    few = tmp_path / "few.txt"
+    few.write_text("case0\ncase1\n")
+    assert run(*sides, "--region", "organ=1", "--cases", few)[0] == 0
+
+
+def test_labels_that_nobody_named_are_those_of_the_prediction_for_both(tmp_path: Path) -> None:
+    first, second, folder = write(tmp_path / "A", 0), write(tmp_path / "B", 1), write(tmp_path / "P", 2)
+    sides = ("--prediction", folder, "--reference", first, "--reference", second)
+    code, _, _ = run(*sides, "--results", tmp_path / "runs")
+    assert code == 0
+    records = [json.loads(path.read_text()) for path in (tmp_path / "runs").glob("*/run.json")]
+    assert len(records) == 2
+    assert len({record["rules_digest"] for record in records}) == 1
+    assert len({json.dumps(record["references"], sort_keys=True) for record in records}) == 1
+
+
+@pytest.mark.parametrize("words", [["P", "A", "--reference", "B"]])
+def test_folders_are_named_in_one_way(words: list[str], tmp_path: Path) -> None:
+    code, _, said = run(*words, "--results", tmp_path)
+    assert code == 2
+    assert "named twice" in said
