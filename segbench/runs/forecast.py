@@ -173,9 +173,10 @@ def disk_needed(plan: Plan) -> int:
         digest = recipe.digest(cell.split.train) + cell.split.digest
         if digest not in seen:
             seen.add(digest)
-            total += forecast_preparation(
+            _, needed = forecast_preparation(
                 cell.data, cell.cases, recipe, prepared_root(), training_ids=cell.split.train
-            ).bytes
+            )
+            total += needed
     return total
 
 
