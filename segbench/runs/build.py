@@ -46,13 +46,14 @@ def build_at_start(cell: ActiveCell) -> nn.Module:
         return network
     from segbench.networks.weights import load_start
 
-    if not cell.init_file.is_file() or (found := sha256_file(cell.init_file)) != cell.init.sha256:
+    found = sha256_file(cell.init_file) if cell.init_file.is_file() else "no file"
+    if found != cell.init.sha256:
         raise SegbenchError(
             "SB406",
             f"the weights {cell.init.name} that the run starts from are gone or have changed",
             path=cell.init_file,
             expected=cell.init.sha256,
-            found=found if cell.init_file.is_file() else "no file",
+            found=found,
             mend="plan it again with segbench run --init FILE; the new run gets its own id",
         )
     cell.log(load_start(network, cell.init_file))

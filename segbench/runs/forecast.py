@@ -173,10 +173,10 @@ def disk_needed(plan: Plan) -> int:
         digest = recipe.digest(cell.split.train) + cell.split.digest
         if digest not in seen:
             seen.add(digest)
-            _, needed = forecast_preparation(
+            _, size = forecast_preparation(
                 cell.data, cell.cases, recipe, prepared_root(), training_ids=cell.split.train
             )
-            total += needed
+            total += size
     return total
 
 
