@@ -25,9 +25,9 @@ def read_record(path: Path) -> tuple[RunRecord, str]:
         content: Any = parse_json(path.read_text(encoding="utf-8-sig"))
     except (OSError, ValueError) as error:
         return unknown_record(path), f"run.json cannot be read: {type(error).__name__}"
-    if not isinstance(content, dict) or not _shallow(content):
+    fields = cast("dict[str, Any]", content) if isinstance(content, dict) else None
+    if fields is None or not _shallow(fields):
         return unknown_record(path), "run.json is not a record"
-    fields = cast("dict[str, Any]", content)
     absent = [name for name in REQUIRED if fields.get(name) in (None, "")]
     if absent:
         return unknown_record(path, fields), f"run.json lacks {', '.join(absent)}"
