@@ -50,6 +50,8 @@ def dataset(
     )
     if settings().json:
         return 0
+    for note in card.notes:
+        console.warn(note)
     console.note(f"use it: segbench data verify {card.slug} --cards {output}")
     if card.geometry.patch is not None:
         size = "x".join(map(str, card.geometry.patch))
