@@ -404,3 +404,22 @@ def test_command_for_what_cannot_be_fetched(tmp_path):
     run = CliRunner().invoke(build_app(), ["data", "fetch", "brats2023-gli", "--data-dir", str(tmp_path)])
     assert run.exit_code == 4
     assert "SB301" in run.stderr and "synapse" in run.stderr
+
+
+@pytest.mark.parametrize(
+    ("length", "total"),
+    [
+        ("12", 12),
+        ("\u00b2", None),
+        ("\u0663", None),
+        ("-1", None),
+        ("1e3", None),
+        ("9" * 5000, None),
+        (None, None),
+    ],
+)
+def test_a_length_that_is_not_a_plain_number_is_unknown(length: str | None, total: int | None) -> None:
+    from types import SimpleNamespace
+
+    headers = {} if length is None else {"Content-Length": length}
+    assert fetch_module._total(SimpleNamespace(headers=headers), 0) == total
