@@ -249,7 +249,7 @@ def gradients(
     trail_ptr = marks_ptr + T // S * N * D
     rows_ptr += program * T * 6 * D
     for item in range(program, lines * tiles, tl.num_programs(0)):
-        line, tile = item // tiles, item % tiles
+        line, tile = (item // tiles).to(tl.int64), (item % tiles).to(tl.int64)
         batch, first = line // chunks, line % chunks * T
         count = tl.minimum(T, length - first).to(tl.int32)  # steps inside a chunk count in 32 bits
         d = (tile * D + lane).to(tl.int32)
