@@ -85,6 +85,15 @@ def test_empty_sides(large: float | None):
     assert means(nothing, truth) == pytest.approx(invented, nan_ok=True)
 
 
+def test_regions_without_a_common_voxel_are_scored_as_missed():
+    truth, guess = np.zeros((2, 20, 20, 20), np.uint8)
+    truth[2:6, 2:6, 2:6] = guess[2:6, 2:6, 6:10] = 1  # side by side, 4 voxels apart at most
+    scores = evaluate_matched_lesions(truth, guess, spacing_mm=(1, 1, 1), regions=R)["r"]
+    assert scores.status == "ok"
+    names = (*MEANS, "legacy_dice", "legacy_hd95", "legacy_nsd")
+    assert [scores[name] for name in names] == [0.0, 373.0, 0.0] * 2
+
+
 def test_a_missing_case_costs_what_the_package_says_on_the_brats_grid():
     grid = math.dist((0, 0, 0), (155, 240, 240))
     for policy, diagonal, cost in (

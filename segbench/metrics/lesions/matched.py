@@ -16,7 +16,8 @@ The package lays the spacing (x, y, z) on arrays in the order z, y, x. This prof
 numbers are the challenge's; nothing changes where the first and the last spacing are equal, as on the BraTS
 grid of 1 mm. `hd95` beside it is in true millimetres.
 
-`legacy_*` are the scores of the whole region as the package has them: HD95 in voxels, NSD at half a voxel.
+`legacy_*` are the scores of the whole region as the package has them: HD95 in voxels, NSD at half a voxel,
+and where the two sides have no voxel in common 0, the penalty and 0.
 
 Source: the documentation, task configurations and output of brats-evaluation 0.0.10 (facts; no code);
 BrainLesion/panoptica 2.1, `MaxBipartiteMatching` and its metrics (definitions).
@@ -205,9 +206,9 @@ def _totals(
 
 
 def _whole(measured: Measurement, status: str) -> dict[str, float]:
-    """Dice, HD95 and NSD of the whole region, measured in voxels."""
-    if status != "ok":
-        fill = POLICIES["brats2026"][status]
+    """Dice, HD95 and NSD of the whole region in voxels; without a common voxel as if it were missed."""
+    if status != "ok" or not measured.counts.intersection:
+        fill = POLICIES["brats2026"]["prediction_empty" if status == "ok" else status]
         return {"legacy_dice": fill.overlap, "legacy_hd95": fill.distance, "legacy_nsd": fill.overlap}
     assert measured.d1 is not None
     assert measured.d2 is not None
