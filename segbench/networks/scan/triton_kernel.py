@@ -211,24 +211,100 @@ def outputs(
 
 
 @triton.jit
-def _rows(ptr, batch_stride, step_stride, batch, first, steps, d, count, channels, KIND: tl.constexpr):
-    """A tile (steps, D) of tokens, 0 beyond the chunk's end and for channels that do not exist."""
-    inside = (steps < count)[:, None] & (d < channels)[None, :]
-    places = (first + steps)[:, None] * step_stride + d[None, :]
-    return tl.load(ptr + batch * batch_stride + places, mask=inside, other=0.0).to(KIND)
+def _rows(row_ptr, stride, steps, d, inside, KIND: tl.constexpr):
+    """A tile (R, D) of a chunk's tokens, 0 beyond its end and for channels that do not exist."""
+    return tl.load(row_ptr + steps[:, None] * stride + d[None, :], mask=inside, other=0.0).to(KIND)
 
 
 @triton.jit
 def _leave_rows(
-    grad, z, raw, u, steps, lane, rows_ptr,
-    SOFTPLUS: tl.constexpr, GATE: tl.constexpr, KIND: tl.constexpr, D: tl.constexpr,
+    rows_ptr, grad_row, z_row, delta_row, u_row, grad_t, z_t, delta_t, u_t, bias, d, lane, count, channels,
+    SOFTPLUS: tl.constexpr, GATE: tl.constexpr, KIND: tl.constexpr, R: tl.constexpr, D: tl.constexpr,
 ):  # fmt: skip
-    """Step size, step size times u, and the gradient before the gate, of a few steps, to scratch."""
-    dt = _softplus(raw, KIND) if SOFTPLUS else raw
-    place = steps[:, None] * (6 * D) + lane[None, :]
-    tl.store(rows_ptr + place, dt)
-    tl.store(rows_ptr + D + place, dt * u)
-    tl.store(rows_ptr + 2 * D + place, grad * z * _sigmoid(z) if GATE else grad)
+    """Step size, step size times u, and the gradient before the gate, of every step, to scratch."""
+    for block in range(tl.cdiv(count, R)):
+        steps = block * R + tl.arange(0, R)
+        inside = (steps < count)[:, None] & (d < channels)[None, :]
+        u, grad = _rows(u_row, u_t, steps, d, inside, KIND), _rows(grad_row, grad_t, steps, d, inside, KIND)
+        dt = _rows(delta_row, delta_t, steps, d, inside, KIND) + bias[None, :]
+        if SOFTPLUS:
+            dt = _softplus(dt, KIND)
+        if GATE:
+            z = _rows(z_row, z_t, steps, d, inside, KIND)
+            grad = grad * z * _sigmoid(z)
+        place = steps[:, None] * (6 * D) + lane[None, :]
+        tl.store(rows_ptr + place, dt)
+        tl.store(rows_ptr + D + place, dt * u)
+        tl.store(rows_ptr + 2 * D + place, grad)
+
+
+@triton.jit
+def _ahead(h, rate, row, B_row, D: tl.constexpr, KIND: tl.constexpr, n, states):
+    """The state one step further."""
+    dt, dt_u = tl.load(row), tl.load(row + D)
+    B = _column(B_row, n, states, KIND)
+    return tl.exp2(dt[None, :] * rate) * h + dt_u[None, :] * B[:, None]
+
+
+@triton.jit
+def _back(
+    flowing, g_A, rate, before_ptr, row, B_row, C_row, g_B_row, g_C_row, n, states,
+    GATE: tl.constexpr, KIND: tl.constexpr, D: tl.constexpr,
+):  # fmt: skip
+    """One step back: what flows on, the gradient of A so far; sums over channels and over states, stored.
+
+    The order of the sums decides over registers (decision 111).
+    """
+    before = tl.load(before_ptr)
+    dt, dt_u, grad = tl.load(row), tl.load(row + D), tl.load(row + 2 * D)
+    B, C = _column(B_row, n, states, KIND), _column(C_row, n, states, KIND)
+    decay = tl.exp2(dt[None, :] * rate)
+    before = decay * before
+    h = before + dt_u[None, :] * B[:, None]
+    g = grad[None, :] * C[:, None] + flowing
+    flowing = g * decay
+    q = g * before
+    g_A += q * dt[None, :]
+    tl.store(row + 4 * D, tl.sum(q * rate, 0))
+    tl.store(row + 3 * D, tl.sum(g * B[:, None], 0))
+    tl.store(g_B_row, tl.sum(g * dt_u[None, :], 1), mask=n < states)
+    tl.store(g_C_row, tl.sum(h * grad[None, :], 1), mask=n < states)
+    if GATE:
+        tl.store(row + 5 * D, tl.sum(h * C[:, None], 0))
+    return flowing, g_A
+
+
+@triton.jit
+def _finish_rows(
+    rows_ptr, grad_row, z_row, delta_row, u_row, g_u_row, g_delta_row, g_z_row, grad_t, z_t, delta_t, u_t,
+    bias, direct, d, lane, count, channels,
+    SOFTPLUS: tl.constexpr, GATE: tl.constexpr, KIND: tl.constexpr, R: tl.constexpr, D: tl.constexpr,
+):  # fmt: skip
+    """Gradients of u, delta and z of every step, from the sums in scratch; gives those of D and the bias."""
+    g_D, g_bias = tl.zeros((R, D), KIND), tl.zeros((R, D), KIND)
+    for block in range(tl.cdiv(count, R)):
+        steps = block * R + tl.arange(0, R)
+        place = steps[:, None] * (6 * D) + lane[None, :]
+        inside = (steps < count)[:, None] & (d < channels)[None, :]
+        u = _rows(u_row, u_t, steps, d, inside, KIND)
+        dt, grad = tl.load(rows_ptr + place), tl.load(rows_ptr + 2 * D + place)
+        g_dtu, g_dt = tl.load(rows_ptr + 3 * D + place), tl.load(rows_ptr + 4 * D + place)
+        g_dt = g_dt * 0.6931471805599453 + u * g_dtu  # `rate` is A log2(e)
+        if SOFTPLUS:
+            g_dt = g_dt * _sigmoid(_rows(delta_row, delta_t, steps, d, inside, KIND) + bias[None, :])
+        here = steps[:, None] * channels + d[None, :]
+        tl.store(g_u_row + here, g_dtu * dt + grad * direct[None, :], mask=inside)
+        tl.store(g_delta_row + here, g_dt, mask=inside)
+        if GATE:
+            outer, z = (
+                _rows(grad_row, grad_t, steps, d, inside, KIND),
+                _rows(z_row, z_t, steps, d, inside, KIND),
+            )
+            gate, y = _sigmoid(z), tl.load(rows_ptr + 5 * D + place) + u * direct[None, :]
+            tl.store(g_z_row + here, outer * y * gate * (1.0 + z * (1.0 - gate)), mask=inside)
+        g_D += tl.where(inside, grad * u, 0.0)
+        g_bias += tl.where(inside, g_dt, 0.0)
+    return tl.sum(g_D, 0), tl.sum(g_bias, 0)
 
 
 @triton.jit
@@ -242,8 +318,7 @@ def gradients(
 ):  # fmt: skip
     """All gradients of every chunk; a program takes one (chunk, tile of channels) after the other."""
     R: tl.constexpr = S // 2
-    program = tl.program_id(0).to(tl.int64)
-    lane, n = tl.arange(0, D), tl.arange(0, N)
+    program, lane, n = tl.program_id(0).to(tl.int64), tl.arange(0, D), tl.arange(0, N)
     own = n[:, None] + lane[None, :] * N
     marks_ptr = states_ptr + program * (T // S + S) * N * D
     trail_ptr = marks_ptr + T // S * N * D
@@ -252,36 +327,30 @@ def gradients(
         line, tile = (item // tiles).to(tl.int64), (item % tiles).to(tl.int64)
         batch, first = line // chunks, line % chunks * T
         count = tl.minimum(T, length - first).to(tl.int32)  # steps inside a chunk count in 32 bits
-        d = (tile * D + lane).to(tl.int32)
+        d, blocks = (tile * D + lane).to(tl.int32), tl.cdiv(count, S)
         bias = _bias(bias_ptr, d, channels, BIAS, KIND)
-        token = batch * length + first
+        u_row, delta_row = u_ptr + batch * u_b + first * u_t, delta_ptr + batch * delta_b + first * delta_t
+        grad_row, z_row = grad_ptr + batch * grad_b + first * grad_t, z_ptr + batch * z_b + first * z_t
+        token, at = batch * length + first, line * states * channels
         B_row, C_row = B_ptr + token * states, C_ptr + token * states
         partial = (tile * (lines // chunks) * length + token) * states + n
-        blocks = tl.cdiv(count, S)
         tl.debug_barrier()
-        tl.store(marks_ptr + own, _tile(starts_ptr + line * states * channels, d, n, channels, states))
-        tl.store(trail_ptr + own, _tile(incoming_ptr + line * states * channels, d, n, channels, states))
-        for block in range(tl.cdiv(count, R)):
-            steps = block * R + tl.arange(0, R)
-            u = _rows(u_ptr, u_b, u_t, batch, first, steps, d, count, channels, KIND)
-            raw = _rows(delta_ptr, delta_b, delta_t, batch, first, steps, d, count, channels, KIND)
-            outer = _rows(grad_ptr, grad_b, grad_t, batch, first, steps, d, count, channels, KIND)
-            z = _rows(z_ptr, z_b, z_t, batch, first, steps, d, count, channels, KIND) if GATE else outer
-            _leave_rows(outer, z, raw + bias[None, :], u, steps, lane, rows_ptr, SOFTPLUS, GATE, KIND, D)
+        tl.store(marks_ptr + own, _tile(starts_ptr + at, d, n, channels, states))
+        tl.store(trail_ptr + own, _tile(incoming_ptr + at, d, n, channels, states))
+        _leave_rows(
+            rows_ptr, grad_row, z_row, delta_row, u_row, grad_t, z_t, delta_t, u_t, bias, d, lane, count,
+            channels, SOFTPLUS, GATE, KIND, R, D,
+        )  # fmt: skip
         tl.debug_barrier()
         real = (n < states)[:, None] & (d < channels)[None, :]
         rate = tl.load(A_ptr + n[:, None] + d[None, :] * states, mask=real, other=0.0)
         h = tl.load(marks_ptr + own)
-        flowing = tl.load(trail_ptr + own)
+        # g_t = C_t gy_t + exp(dt_{t+1} A) g_{t+1}; `flowing` is the second part, which comes in at the end.
+        flowing, g_A = tl.load(trail_ptr + own), tl.zeros((N, D), KIND)
         for block in range(blocks - 1):
             for t in range(block * S, block * S + S):
-                row = rows_ptr + t * 6 * D + lane
-                dt, dt_u = tl.load(row), tl.load(row + D)
-                B = _column(B_row + t * states, n, states, KIND)
-                h = tl.exp2(dt[None, :] * rate) * h + dt_u[None, :] * B[:, None]
+                h = _ahead(h, rate, rows_ptr + t * 6 * D + lane, B_row + t * states, D, KIND, n, states)
             tl.store(marks_ptr + (block + 1) * N * D + own, h)
-        # g_t = C_t gy_t + exp(dt_{t+1} A) g_{t+1}; `flowing` is the second part, which comes in at the end.
-        g_A = tl.zeros((N, D), KIND)
         for back in range(blocks):
             begin = (blocks - 1 - back) * S
             stop = tl.minimum(begin + S, count)
@@ -289,56 +358,21 @@ def gradients(
             h = tl.load(marks_ptr + begin // S * N * D + own)
             for t in range(begin, stop):
                 tl.store(trail_ptr + (t - begin) * N * D + own, h)
-                row = rows_ptr + t * 6 * D + lane
-                dt, dt_u = tl.load(row), tl.load(row + D)
-                B = _column(B_row + t * states, n, states, KIND)
-                h = tl.exp2(dt[None, :] * rate) * h + dt_u[None, :] * B[:, None]
+                h = _ahead(h, rate, rows_ptr + t * 6 * D + lane, B_row + t * states, D, KIND, n, states)
             tl.debug_barrier()
             for ahead in range(stop - begin):
                 t = stop - 1 - ahead
-                before = tl.load(trail_ptr + (t - begin) * N * D + own)
-                row = rows_ptr + t * 6 * D + lane
-                dt, dt_u, grad = tl.load(row), tl.load(row + D), tl.load(row + 2 * D)
-                B = _column(B_row + t * states, n, states, KIND)
-                C = _column(C_row + t * states, n, states, KIND)
-                decay = tl.exp2(dt[None, :] * rate)
-                before = decay * before
-                h = before + dt_u[None, :] * B[:, None]
-                g = grad[None, :] * C[:, None] + flowing
-                flowing = g * decay
-                q = g * before
-                g_A += q * dt[None, :]
-                tl.store(row + 4 * D, tl.sum(q * rate, 0))
-                tl.store(row + 3 * D, tl.sum(g * B[:, None], 0))
-                tl.store(g_B_ptr + partial + t * states, tl.sum(g * dt_u[None, :], 1), mask=n < states)
-                tl.store(g_C_ptr + partial + t * states, tl.sum(h * grad[None, :], 1), mask=n < states)
-                if GATE:
-                    tl.store(row + 5 * D, tl.sum(h * C[:, None], 0))
-        _put_tile(g_A_ptr + line * states * channels, g_A, d, n, channels, states)
-        direct = _bias(D_ptr, d, channels, DIRECT, KIND)
-        g_D, g_bias = tl.zeros((R, D), KIND), tl.zeros((R, D), KIND)
+                flowing, g_A = _back(
+                    flowing, g_A, rate, trail_ptr + (t - begin) * N * D + own, rows_ptr + t * 6 * D + lane,
+                    B_row + t * states, C_row + t * states, g_B_ptr + partial + t * states,
+                    g_C_ptr + partial + t * states, n, states, GATE, KIND, D,
+                )  # fmt: skip
+        _put_tile(g_A_ptr + at, g_A, d, n, channels, states)
         tl.debug_barrier()
-        for block in range(tl.cdiv(count, R)):
-            steps = block * R + tl.arange(0, R)
-            place = steps[:, None] * (6 * D) + lane[None, :]
-            inside = (steps < count)[:, None] & (d < channels)[None, :]
-            u = _rows(u_ptr, u_b, u_t, batch, first, steps, d, count, channels, KIND)
-            dt, grad = tl.load(rows_ptr + place), tl.load(rows_ptr + 2 * D + place)
-            g_dtu, g_dt = tl.load(rows_ptr + 3 * D + place), tl.load(rows_ptr + 4 * D + place)
-            g_dt = g_dt * 0.6931471805599453 + u * g_dtu  # `rate` is A log2(e)
-            if SOFTPLUS:
-                raw = _rows(delta_ptr, delta_b, delta_t, batch, first, steps, d, count, channels, KIND)
-                g_dt = g_dt * _sigmoid(raw + bias[None, :])
-            here = (token + steps)[:, None] * channels + d[None, :]
-            tl.store(g_u_ptr + here, g_dtu * dt + grad * direct[None, :], mask=inside)
-            tl.store(g_delta_ptr + here, g_dt, mask=inside)
-            if GATE:
-                outer = _rows(grad_ptr, grad_b, grad_t, batch, first, steps, d, count, channels, KIND)
-                z = _rows(z_ptr, z_b, z_t, batch, first, steps, d, count, channels, KIND)
-                gate = _sigmoid(z)
-                y = tl.load(rows_ptr + 5 * D + place) + u * direct[None, :]
-                tl.store(g_z_ptr + here, outer * y * gate * (1.0 + z * (1.0 - gate)), mask=inside)
-            g_D += tl.where(inside, grad * u, 0.0)
-            g_bias += tl.where(inside, g_dt, 0.0)
-        tl.store(g_D_ptr + line * channels + d, tl.sum(g_D, 0), mask=d < channels)
-        tl.store(g_bias_ptr + line * channels + d, tl.sum(g_bias, 0), mask=d < channels)
+        g_D, g_bias = _finish_rows(
+            rows_ptr, grad_row, z_row, delta_row, u_row, g_u_ptr + token * channels,
+            g_delta_ptr + token * channels, g_z_ptr + token * channels, grad_t, z_t, delta_t, u_t, bias,
+            _bias(D_ptr, d, channels, DIRECT, KIND), d, lane, count, channels, SOFTPLUS, GATE, KIND, R, D,
+        )  # fmt: skip
+        tl.store(g_D_ptr + line * channels + d, g_D, mask=d < channels)
+        tl.store(g_bias_ptr + line * channels + d, g_bias, mask=d < channels)
