@@ -320,14 +320,26 @@ def test_nnunet_family_starts_as_its_authors_start_it(slug):
     "slug", [s for s in list_networks() if network_card(s).deep_supervision and "mednext" not in s]
 )
 def test_heads_without_gradient_are_named_for_data_parallel_training(slug):
-    network = build_network(slug, 1, 2, features=(4, 8, 8), **({"blocks": 1} if slug == "resenc-l" else {}))
-    network(torch.randn(1, 1, 8, 8, 8, generator=torch.Generator().manual_seed(0))).mean().backward()
+    side, unused, small = 8, 1, {"features": (4, 8, 8)}
+    if slug == "resenc-l":
+        small |= {"blocks": 1}
+    elif slug.startswith("medformer"):
+        unused = 2
+        small |= {"convolutions": (1, 0, 0), "transformers": (0, 1, 1), "head_width": 4, "map_codes": 4}
+    elif slug.startswith("unetr-pp"):
+        side, unused, small = (
+            64,
+            2,
+            {"features": (8,) * 4, "depths": (1,) * 4, "heads": 2, "projected": (4,) * 4},
+        )
+        small |= {"patch_size": (side,) * 3}
+    network = build_network(slug, 1, 2, **small)
+    x = torch.randn(2, 1, side, side, side, generator=torch.Generator().manual_seed(0))
+    network(x).mean().backward()
     without = {name for name, p in network.named_parameters() if p.grad is None}
     assert without == set(network._ddp_params_and_buffers_to_ignore)
-    assert len(without) == 2
-    supervised = build_network(
-        slug, 1, 2, features=(4, 8, 8), deep_supervision=True, **({"blocks": 1} if slug == "resenc-l" else {})
-    )
+    assert len(without) == 2 * unused
+    supervised = build_network(slug, 1, 2, deep_supervision=True, **small)
     assert not hasattr(supervised, "_ddp_params_and_buffers_to_ignore")
 
 
