@@ -55,7 +55,7 @@ class Python:
         new_session: bool = False,
     ) -> None:
         self.args = words
-        (self._out, out), (self._told, told) = _pipe(), _pipe()
+        (self._out, out), (self._told, told) = _pipe(), os.pipe()
         self._err, err = (self._out, out) if merged else _pipe()
         request = json.dumps(
             {"words": words, "environment": dict(env or os.environ), "cwd": str(cwd or Path.cwd()),
@@ -72,6 +72,7 @@ class Python:
         """Its exit status; negative where a signal ended it, None while it lives."""
         if self.returncode is None and select.select([self._told], [], [], 0)[0]:
             self.returncode = int(self._told_line())
+            os.close(self._told)
         return self.returncode
 
     def wait(self, timeout: float = 300.0) -> int:
@@ -100,7 +101,6 @@ class Python:
     def _told_line(self) -> bytes:
         line = b""
         while not line.endswith(b"\n"):
-            select.select([self._told], [], [])
             byte = os.read(self._told, 1)
             assert byte, "the server of forked processes has ended"
             line += byte

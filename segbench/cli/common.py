@@ -84,15 +84,17 @@ def command(function: Callable[..., Any]) -> Callable[..., None]:
     taken = {p.name for p in own}
     shared = [p for p in _shared_parameters() if p.name not in taken]
     old = _old_names(name, {p.name: p.annotation for p in (*own, *shared)})
-    parameters = [*own, *shared, *old.values()]
+    parameters = [*own, *shared, *(parameter for _, _, parameter in old)]
     for parameter in own:
         _escape_brackets(parameter)
 
     @functools.wraps(function)
     def run(context: typer.Context, **values: Any) -> None:
-        for new, parameter in old.items():
-            given = values.pop(parameter.name)
-            values[new] = values[new] if given is None else given
+        for flag, new, parameter in old:
+            if (given := values.pop(parameter.name)) is not None and new:
+                values[new] = given
+            elif given is not None:
+                console.warn(f"{flag} is no longer an option of {context.info_name} and is left out")
         flags = {name: values[name] if name in taken else values.pop(name) for name in SHARED}
 
         def body() -> int | None:
@@ -143,18 +145,24 @@ def _shared_parameters() -> tuple[inspect.Parameter, ...]:
     return parameters
 
 
-def _old_names(command: str, kinds: Mapping[str, Any]) -> dict[str, inspect.Parameter]:
-    """Hidden parameters for the old names of options, by the name of the option that holds now."""
-    return {
-        new: inspect.Parameter(
-            f"old_{new}",
-            inspect.Parameter.KEYWORD_ONLY,
-            default=None,
-            annotation=Annotated[get_args(kinds[new])[0] | None, option(flag, "", hidden=True)],
+def _old_names(command: str, kinds: Mapping[str, Any]) -> list[tuple[str, str, inspect.Parameter]]:
+    """(old flag, the option that holds now or "", its hidden parameter), of a command."""
+    return [
+        (
+            flag,
+            new,
+            inspect.Parameter(
+                f"old_{flag.strip('-').replace('-', '_')}",
+                inspect.Parameter.KEYWORD_ONLY,
+                default=None,
+                annotation=Annotated[
+                    (get_args(kinds[new])[0] if new else str) | None, option(flag, "", hidden=True)
+                ],
+            ),
         )
         for flag, new in RENAMED.get(command, {}).items()
-        if new in kinds
-    }
+        if not new or new in kinds
+    ]
 
 
 def _escape_brackets(parameter: inspect.Parameter) -> None:

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING
 
 from segbench.cli.common import settings, show
-from segbench.cli.options import Device, Overrides, option
+from segbench.cli.options import Overrides
 from segbench.core import console
 from segbench.core.environment import results_dir
 
@@ -21,9 +20,6 @@ DATASET = "phantom-brats"
 
 
 def demo(
-    output: Annotated[Path | None, option("--output", "Folder of the report.")] = None,
-    seed: Annotated[int, option("--seed", "Training seed.", min=0)] = 0,
-    device: Device = "cpu",
     set_: Overrides = None,
 ) -> int:
     """Train two small models on generated scans, compare them, write the report.
@@ -46,17 +42,16 @@ def demo(
         results=runs,
         protocol="demo",
         overrides=dict(parse_setting(text) for text in set_ or ()),
-        seeds=[seed],
         data_dir=data_dir,
     )
     console.note("generated scans, two small models, a few hundred samples: a demonstration, not a benchmark")
     plan = make_plan(request)
-    execution = Execution(device=device, data_dir=None if data_dir is None else str(data_dir))
+    execution = Execution(device="cpu", data_dir=None if data_dir is None else str(data_dir))
     outcome = run_plan(plan, execution, in_process=True)
     done = [
         planned.cell.folder for planned, record in outcome.cells if record and record.status == "complete"
     ]
-    target = output or runs.parent / "report"
+    target = runs.parent / "report"
     written = build_report(done, target, progress=console.step) if done else None
     document = {
         "runs": [str(folder) for folder in done],

@@ -51,8 +51,13 @@ SHARED: dict[str, Any] = {
 RENAMED: dict[str, dict[str, str]] = {
     "compare": {"--runs": "results"},
     "report": {"--cell": "cells"},
+    "demo": dict.fromkeys(("--output", "--seed", "--device"), ""),
+    "evaluate": {"--backend": ""},
 }
-"""Old names, by command: still taken, not shown, and gone in the version after this one."""
+"""Old names, by command, and what they are called now; "" is left out with a word: nothing came in its place.
+
+They are still taken, not shown, and gone in the version after this one.
+"""
 
 Root = Annotated[Path | None, option("--path", "The dataset's root itself.", metavar="DIR")]
 Device = Annotated[Literal["auto", "cpu", "cuda"], option("--device", "Where to compute.")]

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from segbench.launch import LauncherChoice
     from segbench.runs.cell import Execution, Plan
     from segbench.runs.drive import Outcome
+    from segbench.runs.plan import Request
     from segbench.runs.trial import Smoke
 
 Text = str | None
@@ -105,18 +106,35 @@ def run(
 
     Example: segbench run --model segmamba-v2,nnunet --dataset all --seed 0,1,2
     """
+    from segbench.cards.protocol import parse_setting
     from segbench.cli.tables.plan import print_plan, within_budget
+    from segbench.core.environment import results_dir
     from segbench.launch import LauncherChoice
     from segbench.runs.cell import Execution
-    from segbench.runs.plan import check_ranks, in_order
+    from segbench.runs.plan import Request, check_ranks, in_order
     from segbench.runs.trial import with_probes
 
     choice = LauncherChoice(
         launcher, max_parallel, retries, wait, slurm=tuple(slurm or ()), ray_address=ray_address
     )
     choice.check()
-    plan = _plan(model, dataset, protocol, fold, seed, split, limit, set_, init, acknowledge)
-    data_dir = settings().data_dir
+    folds, data_dir = split_list(fold) or ["0"], settings().data_dir
+    plan = _plan(
+        Request(
+            models=split_list(model),
+            datasets=split_list(dataset),
+            results=results_dir(settings().results),
+            protocol=protocol,
+            overrides=dict(parse_setting(text) for text in set_ or ()),
+            folds="all" if folds == ["all"] else split_numbers(folds, what="fold"),
+            seeds=None if seed is None else split_numbers(seed, what="seed"),
+            split=split,
+            limit=limit,
+            init=init,
+            acknowledge=acknowledge,
+            data_dir=data_dir,
+        )
+    )
     execution = Execution(
         device=device,
         workers=workers,
@@ -141,42 +159,14 @@ def run(
     return max(code, ExitCode.PARTIAL) if len(chosen.cells) < len(plan.cells) else code
 
 
-def _plan(
-    model: list[str],
-    dataset: list[str],
-    protocol: str | None,
-    fold: Texts,
-    seed: Texts,
-    split: str | None,
-    limit: int,
-    set_: Texts,
-    init: Path | None,
-    acknowledge: bool,
-) -> Plan:
+def _plan(asked: Request) -> Plan:
     """The plan of what was asked for; says which datasets are absent and whose code has changed."""
-    from segbench.cards.protocol import parse_setting
-    from segbench.core.environment import results_dir
     from segbench.data.opening import in_one_table
-    from segbench.runs.plan import Request, code_news, expanded, make_plan
+    from segbench.runs.plan import code_news, expanded, make_plan
 
-    folds = split_list(fold) or ["0"]
-    asked = Request(
-        models=split_list(model),
-        datasets=split_list(dataset),
-        results=results_dir(settings().results),
-        protocol=protocol,
-        overrides=dict(parse_setting(text) for text in set_ or ()),
-        folds="all" if folds == ["all"] else split_numbers(folds, what="fold"),
-        seeds=None if seed is None else split_numbers(seed, what="seed"),
-        split=split,
-        limit=limit,
-        init=init,
-        acknowledge=acknowledge,
-        data_dir=settings().data_dir,
-    )
     request = expanded(asked)
     plan = make_plan(request)
-    for error in in_one_table(plan.absent, request.datasets, settings().data_dir):
+    for error in in_one_table(plan.absent, request.datasets, request.data_dir):
         console.fail(error)
     for line in code_news(planned.cell for planned in plan.cells):
         console.note(line)

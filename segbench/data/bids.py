@@ -1,13 +1,13 @@
 """The card of a BIDS dataset that describes itself: images of subjects, masks beside them or in derivatives.
 
-Source: bids-specification 1.9, sections on file names (entities, suffixes) and on derivatives of imaging data
+Source: bids-specification, sections on file names (entities, suffixes) and on derivatives of imaging data
 (`_mask`, `_dseg` with a table of its labels).
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -34,8 +34,8 @@ def bids_document(root: Path, slug: str) -> dict[str, Any]:
         slug: Slug of the card.
 
     Raises:
-        SegbenchError: SB331 for a description that is no JSON object; SB302 where no mask is found, or more
-            than one kind, or labels without a table: a card must say what is meant.
+        SegbenchError: SB331 for a description that is not a JSON object; SB302 where no mask is found, or
+            more than one kind, or labels without a table: a card must say what is meant.
     """
     about = _description(root / DESCRIPTION)
     found: dict[str, set[str]] = {}
@@ -75,7 +75,7 @@ def bids_document(root: Path, slug: str) -> dict[str, Any]:
         "layout": {"adapter": "tree", "case_pattern": _CASE.format(session=session), "form": forms},
         "channels": {"order": order, "normalisation": ["ct" if ct else "zscore"]},
         "labels": {0: "background", **labels},
-        "regions": {_name(name): [value] for value, name in labels.items()},
+        "regions": dict(zip(unique_names(map(_name, labels.values())), ([v] for v in labels), strict=True)),
         "patient": {"group": "subject"},
     }
 
@@ -198,3 +198,13 @@ def _plain(name: str) -> str:
 def _name(text: str) -> str:
     name = re.sub(r"[^A-Za-z0-9]+", "_", text).strip("_")[:32]
     return name if name[:1].isalpha() else f"r_{name}"[:32]
+
+
+def unique_names(names: Iterable[str]) -> list[str]:
+    """Names made distinct by a number: nnU-Net allows two channels called "zscore"."""
+    seen: dict[str, int] = {}
+    distinct: list[str] = []
+    for name in names:
+        seen[name] = seen.get(name, 0) + 1
+        distinct.append(name if seen[name] == 1 else f"{name}_{seen[name]}")
+    return distinct

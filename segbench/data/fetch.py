@@ -14,6 +14,7 @@ from __future__ import annotations
 import hashlib
 import http.client
 import os
+import re
 import shutil
 import time
 import urllib.error
@@ -294,7 +295,7 @@ def _read(answer: IO[bytes]) -> bytes:
 
 def _total(answer: Any, have: int) -> int | None:
     length = answer.headers.get("Content-Length")
-    return have + int(length) if length is not None and length.isdigit() else None
+    return have + int(length) if length is not None and re.fullmatch("[0-9]{1,18}", length) else None
 
 
 def _continues(content_range: str | None, have: int) -> bool:

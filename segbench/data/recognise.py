@@ -9,14 +9,13 @@ from typing import Any
 
 from segbench.cards import list_dataset_cards, load_dataset_card
 from segbench.cards.dataset_card import SLUG, DatasetCard, parse_dataset_card
-from segbench.cards.layout import ANY_CASE
 from segbench.core.errors import SegbenchError
 from segbench.core.foreign import parse_json
-from segbench.data.adapters import discover
-from segbench.data.adapters.base import entries
+from segbench.data.adapters import tree
+from segbench.data.adapters.base import Listing, entries
 from segbench.data.adapters.dataset_json import DatasetJson, read_dataset_json
 from segbench.data.adapters.described import channel_name
-from segbench.data.bids import DESCRIPTION, bids_document
+from segbench.data.bids import DESCRIPTION, bids_document, unique_names
 
 LABEL_MAP = "segbench_label_map.json"
 PHANTOM_OF = {
@@ -93,10 +92,17 @@ def described_document(folder: Path, slug: str | None = None) -> dict[str, Any]:
 
 def _likely_card(root: Path) -> str | None:
     """A hint at the shipped card that finds cases here."""
+    listing = Listing()
     for slug in list_dataset_cards():
         card = load_dataset_card(slug)
-        by_name = card.layout.adapter == "tree" and card.layout.case_pattern != ANY_CASE
-        if by_name and not card.is_phantom and discover(card, root).cases:
+        any_name = re.fullmatch(card.layout.case_pattern, "anyname")  # such ids tell nothing
+        if card.layout.adapter != "tree" or any_name or card.is_phantom:
+            continue
+        try:
+            found = tree.discover(card, card.layout, root, listing).cases
+        except SegbenchError:  # a folder below that may not be read: there is no hint, and no other harm
+            return None
+        if found:
             return f"this looks like {slug}: name it, and give the folder with --path {root}"
     return None
 
@@ -109,7 +115,7 @@ def slug_of(name: str) -> str:
 
 def card_document(description: DatasetJson, folder: Path, slug: str) -> dict[str, Any]:
     """The card's document of a dataset.json, ready to be checked or written as TOML."""
-    channels = _unique(channel_name(name) for name in description.channels)
+    channels = unique_names(channel_name(name) for name in description.channels)
     labels = {value: name or f"label {value}" for value, name in description.labels.items()}
     regions = _regions(description)
     extra = _exported(folder)
@@ -220,23 +226,13 @@ def _regions(description: DatasetJson) -> dict[str, list[int]]:
     unions: Mapping[str, Iterable[int]] = description.regions or {
         name: (value,) for value, name in description.labels.items() if value != 0
     }
-    names = _unique(_region_name(name) for name in unions)
+    names = unique_names(_region_name(name) for name in unions)
     return {name: list(values) for name, values in zip(names, unions.values(), strict=True)}
 
 
 def _region_name(text: str) -> str:
     name = re.sub(r"[^A-Za-z0-9_]+", "_", text.strip()).strip("_")[:28]
     return name if name and name[0].isalpha() else f"r_{name}"
-
-
-def _unique(names: Iterable[str]) -> list[str]:
-    """Names made distinct by a number: nnU-Net allows two channels called "zscore"."""
-    seen: dict[str, int] = {}
-    distinct: list[str] = []
-    for name in names:
-        seen[name] = seen.get(name, 0) + 1
-        distinct.append(name if seen[name] == 1 else f"{name}_{seen[name]}")
-    return distinct
 
 
 def _exported(folder: Path) -> Mapping[str, Any] | None:

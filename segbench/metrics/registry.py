@@ -92,27 +92,24 @@ def _distance(name: str, title: str, definition: str, source: str) -> MetricInfo
 def _lesion(
     name: str,
     title: str,
-    unit: str,
-    direction: Direction,
     definition: str,
+    direction: Direction = "higher",
     *,
     group: Group = "lesionwise",
     version: int = 1,
 ) -> MetricInfo:
-    ranked = name.startswith(("lesionwise_", "legacy_"))
-    higher = direction == "higher"
-    worst = (0.0 if higher else 374.0) if ranked else None
+    ranked, distance = name.startswith(("lesionwise_", "legacy_")), name.endswith("_hd95")
     sources = ["rachitsaluja/BraTS-2023-Metrics metrics.py"] if group == "lesionwise" else []
     return MetricInfo(
         name=name,
         title=title,
-        unit=unit,
-        direction=direction,
-        best=1.0 if ranked and higher else 0.0,
-        worst=worst,
+        unit="mm" if distance else "1" if ranked else "count",
+        direction="lower" if distance else direction,
+        best=1.0 if ranked and not distance else 0.0,
+        worst=(374.0 if distance else 0.0) if ranked else None,
         needs="lesions",
         group=group,
-        family=("overlap" if higher else "distance") if ranked else "descriptive",
+        family=("distance" if distance else "overlap") if ranked else "descriptive",
         descriptive=not ranked,
         version=version,
         source="; ".join([*sources, "brats-evaluation 0.0.10"]),
@@ -197,58 +194,32 @@ _ENTRIES: tuple[MetricInfo, ...] = (
         "Shit et al. 2021, arXiv:2003.07311",
         needs="skeleton",
     ),
+    # The rules of two years share these columns: docs/reference/metric-definitions.md.
     _lesion(
-        "lesionwise_dice",
-        "Lesion-wise Dice",
-        "1",
-        "higher",
-        "2023: sum over kept lesions / (kept + FP); 2026: mean over matched lesions",
+        "lesionwise_dice", "Lesion-wise Dice", "2023: sum / (kept + FP); 2026: mean over matched lesions"
     ),
     _lesion(
-        "lesionwise_hd95",
-        "Lesion-wise HD95",
-        "mm",
-        "lower",
-        "2023: likewise, over surfel area, 374 per miss and FP; 2026: mean, pooled, 373 without a match",
-        version=2,
+        "lesionwise_hd95", "Lesion-wise HD95", "likewise; 2023: over surfel area; 2026: pooled", version=2
     ),
-    _lesion("lesions_tp", "Lesions found", "count", "higher", "kept lesions that are matched"),
-    _lesion("lesions_fn", "Lesions missed", "count", "lower", "kept lesions that are not matched"),
-    _lesion("lesions_fp", "False positive lesions", "count", "lower", "components of P without a lesion"),
+    _lesion("lesions_tp", "Lesions found", "kept lesions that are matched"),
+    _lesion("lesions_fn", "Lesions missed", "kept lesions that are not matched", "lower"),
+    _lesion("lesions_fp", "False positive lesions", "components of P without a lesion", "lower"),
+    _lesion("lesions_ignored", "Lesions ignored", "lesions too small for the means", "near-zero"),
+    _lesion("legacy_dice", "Dice (legacy)", "Dice of the whole region"),
     _lesion(
-        "lesions_ignored", "Lesions ignored", "count", "near-zero", "lesions too small to enter the means"
-    ),
-    _lesion("legacy_dice", "Dice (legacy)", "1", "higher", "Dice of the whole region"),
-    _lesion(
-        "legacy_hd95",
-        "HD95 (legacy)",
-        "mm",
-        "lower",
-        "of the whole region; 2023: over surfel area; 2026: pooled, in voxels",
-        version=2,
+        "legacy_hd95", "HD95 (legacy)", "whole region; 2023: over surfel area; 2026: in voxels", version=2
     ),
     _lesion(
         "lesionwise_nsd",
         "Lesion-wise NSD",
-        "1",
-        "higher",
-        "mean over matched lesions, tolerance the smallest spacing, both surfaces alike",
+        "mean over matched lesions, at the smallest spacing",
         group="lesion-nsd",
     ),
-    _lesion(
-        "legacy_nsd",
-        "NSD (legacy)",
-        "1",
-        "higher",
-        "of the whole region in voxels, tolerance 0.5",
-        group="lesion-nsd",
-    ),
+    _lesion("legacy_nsd", "NSD (legacy)", "whole region in voxels, tolerance 0.5", group="lesion-nsd"),
     _lesion(
         "small_lesions_found",
         "Small lesions found",
-        "count",
-        "higher",
-        "lesions too small for the means that a component meets with Dice >= 0.1",
+        "small lesions met with Dice >= 0.1",
         group="small-lesions",
     ),
     _airway("iou", "Airway IoU", "higher", "#(P'∩R) / #(P'∪R)"),

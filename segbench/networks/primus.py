@@ -135,9 +135,9 @@ class Transformer(nn.Module):
         super().__init__()
         self.pos_embed = nn.Parameter(torch.empty(1, tokens, hidden))
         nn.init.trunc_normal_(self.pos_embed, std=LINEAR_STD)
-        self.blocks = nn.ModuleList(
-            Block(hidden, heads, drop_path * i / max(blocks - 1, 1)) for i in range(blocks)
-        )
+        deepest = max(blocks - 1, 1)
+        layers = [Block(hidden, heads, drop_path * i / deepest) for i in range(blocks)]
+        self.blocks = nn.ModuleList(layers)
         self.norm = nn.LayerNorm(hidden)
         for module in self.modules():
             if isinstance(module, nn.Linear):
@@ -146,7 +146,7 @@ class Transformer(nn.Module):
                     nn.init.zeros_(module.bias)
         # Deeper blocks add less, so that the sum does not grow with depth.
         with torch.no_grad():
-            for depth, block in enumerate(self.blocks, start=1):
+            for depth, block in enumerate(layers, start=1):
                 block.attn.proj.weight.div_(sqrt(2 * depth))
                 block.mlp.fc2.weight.div_(sqrt(2 * depth))
 

@@ -7,9 +7,9 @@ is `UNKNOWN`.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
-from typing import Any
+from typing import Any, cast
 
 from segbench.core.hashing import digest_json
 from segbench.records import facts
@@ -163,9 +163,9 @@ def rules(record: RunRecord) -> dict[str, Any]:
 def plain(value: Any) -> Any:
     """A value of a foreign record as JSON with text keys; what JSON cannot hold as its `repr`."""
     if isinstance(value, Mapping):
-        return {str(key): plain(item) for key, item in value.items()}
+        return {str(key): plain(item) for key, item in cast("Mapping[object, Any]", value).items()}
     if isinstance(value, list | tuple):
-        return [plain(item) for item in value]
+        return [plain(item) for item in cast("Sequence[Any]", value)]
     if value is None or isinstance(value, str | bool | int):
         return value
     return value if isinstance(value, float) and math.isfinite(value) else repr(value)

@@ -6,8 +6,8 @@ A record may come from another tool and hold anything in its tables (`model`, `d
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, cast
 
 from segbench.records.schema import Leaks, SplitRecord
 
@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 def table(value: object, *names: str) -> Mapping[str, Any]:
     """The table at a path of names below a value; empty where it is absent or something else."""
     for name in names:
-        value = value.get(name) if isinstance(value, Mapping) else None
-    return value if isinstance(value, Mapping) else {}
+        value = table(value).get(name)
+    return cast("Mapping[str, Any]", value) if isinstance(value, Mapping) else {}
 
 
 def text(value: object, *names: str) -> str:
@@ -42,7 +42,7 @@ def flat(content: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     for key in sorted(content, key=str):
         value = content[key]
         if isinstance(value, Mapping) and value:
-            found.update(flat(value, f"{prefix}{key}."))
+            found.update(flat(table(value), f"{prefix}{key}."))
         else:
             found[f"{prefix}{key}"] = value
     return found
@@ -87,7 +87,7 @@ def region_labels(record: RunRecord) -> dict[str, tuple[int, ...]] | None:
     """Label values of every region the run was asked for, None when the record does not say."""
     asked = table(record.metric_profile, "regions") or table(record.dataset, "card", "regions")
     found = {
-        str(name): tuple(sorted(label for label in labels if isinstance(label, int)))
+        name: tuple(sorted(label for label in cast("Sequence[Any]", labels) if isinstance(label, int)))
         for name, labels in asked.items()
         if isinstance(labels, list | tuple)
     }
@@ -99,8 +99,8 @@ def nsd_tolerances(record: RunRecord) -> dict[str, float] | None:
     stated = metric_profile(record).get("nsd_tolerance")
     if not isinstance(stated, Mapping) and number(stated) is None:
         stated = table(record.dataset, "card", "evaluation", "nsd_tolerance_mm")
-    by_region = stated if isinstance(stated, Mapping) else {"default": stated}
-    found = {str(name): number(value) for name, value in by_region.items()}
+    by_region: Mapping[str, Any] = table(stated) or {"default": stated}
+    found = {name: number(value) for name, value in by_region.items()}
     return {name: value for name, value in found.items() if value is not None} or None
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from pydantic import ValidationError
 
@@ -22,10 +22,11 @@ def read_record(path: Path) -> tuple[RunRecord, str]:
     metric profile may be a name.
     """
     try:
-        fields: Any = parse_json(path.read_text(encoding="utf-8-sig"))
+        content: Any = parse_json(path.read_text(encoding="utf-8-sig"))
     except (OSError, ValueError) as error:
         return unknown_record(path), f"run.json cannot be read: {type(error).__name__}"
-    if not isinstance(fields, dict) or not _shallow(fields):
+    fields = cast("dict[str, Any]", content) if isinstance(content, dict) else None
+    if fields is None or not _shallow(fields):
         return unknown_record(path), "run.json is not a record"
     absent = [name for name in REQUIRED if fields.get(name) in (None, "")]
     if absent:
@@ -53,7 +54,7 @@ def _drop(fields: dict[str, Any], name: str, *below: str) -> None:
     """Take the innermost table entry on the way to a fault out of the fields."""
     inner = fields.get(name)
     if below and isinstance(inner, dict) and below[0] in inner:
-        _drop(inner, *below)
+        _drop(cast("dict[str, Any]", inner), *below)
     else:
         fields.pop(name, None)
 

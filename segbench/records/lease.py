@@ -11,6 +11,7 @@ flock is not used: it is unreliable on network file systems.
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import secrets
@@ -71,6 +72,13 @@ class Holder:
     pid_namespace: str = ""
 
 
+_NO_LINKS = frozenset(
+    (errno.EPERM, errno.EACCES, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK)
+)
+_WRITTEN_S = 0.5
+"""A lease that says nothing is looked at again after this long: without hard links it is empty at first."""
+
+
 class Lease:
     """The right to write one run folder; a context manager that beats while it is held.
 
@@ -103,6 +111,9 @@ class Lease:
         make_folder(self.folder)
         if not self._create():
             held = read_lease(self.folder)
+            if held is None:
+                time.sleep(_WRITTEN_S)
+                held = read_lease(self.folder)
             if held is not None and not is_stale(self.folder, held):
                 raise SegbenchError(
                     "SB603",
@@ -146,8 +157,21 @@ class Lease:
             os.link(prepared, self.folder / LEASE)
         except FileExistsError:
             return False
+        except OSError as error:
+            if error.errno not in _NO_LINKS:
+                raise
+            return self._create_in_place(text)
         finally:
             prepared.unlink(missing_ok=True)
+        return True
+
+    def _create_in_place(self, text: str) -> bool:
+        """As `_create` on a file system without hard links (exFAT, SMB, some FUSE): empty for a moment."""
+        try:
+            with (self.folder / LEASE).open("x", encoding="utf-8") as stream:
+                stream.write(text)
+        except FileExistsError:
+            return False
         return True
 
     def _take_over(self, held: Holder | None) -> None:

@@ -56,7 +56,9 @@ def build_at_start(cell: ActiveCell) -> nn.Module:
             found=found,
             mend="plan it again with segbench run --init FILE; the new run gets its own id",
         )
-    cell.log(load_start(network, cell.init_file))
+    said = load_start(network, cell.init_file)
+    if cell.folder.is_dir():  # a probe of a plan writes nothing
+        cell.log(said)
     return network
 
 

@@ -44,7 +44,7 @@ def start_of(file: Path) -> StartRecord:
     if file.suffix != ".safetensors" or not file.is_file():
         raise SegbenchError(
             "SB406",
-            f"--init {file}: not a .safetensors file",
+            f"{file} is not a .safetensors file, or is not there",
             path=file,
             expected="an existing .safetensors file",
             mend="segbench weights import turns .pt and .pth into safetensors",

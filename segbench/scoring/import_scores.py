@@ -21,6 +21,7 @@ from segbench.core.environment import now, results_dir
 from segbench.core.errors import SegbenchError
 from segbench.core.foreign import parse_table
 from segbench.core.hashing import digest_json, sha256_file
+from segbench.core.names import is_safe_case
 from segbench.metrics.policies import fill, penalised
 from segbench.metrics.registry import REGION_METRICS, value_range
 from segbench.metrics.summary import MEAN_REGION, summarise
@@ -29,7 +30,6 @@ from segbench.records.identity import run_id as make_run_id
 from segbench.records.lease import Lease
 from segbench.records.store import CASE_LINES, CASES_FILE, cases_csv_text, check_run_folder
 from segbench.scoring.record import PROTOCOL, external_record
-from segbench.scoring.sources import is_case_id
 
 CASE_COLUMNS = ("case", "name", "case_id", "id", "subject")
 REGION_COLUMNS = ("region", "organ", "label", "class", "structure")
@@ -284,7 +284,7 @@ def _lines(path: Path) -> tuple[list[str], list[tuple[int, list[str]]]]:
 
 
 def _checked_case(text: str, path: Path, number: int) -> str:
-    if not is_case_id(text):
+    if not is_safe_case(text):
         raise SegbenchError("SB339", f"line {number} names no usable case", path=path, found=repr(text))
     return text
 

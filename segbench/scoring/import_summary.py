@@ -20,12 +20,12 @@ from segbench.core.environment import tilde
 from segbench.core.errors import SegbenchError
 from segbench.core.foreign import parse_json
 from segbench.core.hashing import sha256_file
+from segbench.core.names import is_safe_case
 from segbench.metrics.overlap import Counts, dice, iou
 from segbench.metrics.policies import fill, penalised, status_of
 from segbench.metrics.profiles import load_profile
 from segbench.metrics.summary import MEAN_REGION
 from segbench.scoring.import_scores import Imported, store_run
-from segbench.scoring.sources import is_case_id
 from segbench.volumes import read_label_map, stem_and_ending
 
 if TYPE_CHECKING:
@@ -149,7 +149,7 @@ def case_of(entry: Mapping[str, Any], path: Path) -> str:
     name = name.rpartition("/")[2]
     parts = stem_and_ending(name)
     case = parts[0] if parts else name.partition(".")[0]
-    if not is_case_id(case):
+    if not is_safe_case(case):
         raise SegbenchError("SB339", "a case of the summary has no usable name", path=path, found=repr(case))
     return case
 

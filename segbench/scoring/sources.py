@@ -154,7 +154,7 @@ def reference_folder(
                 found=", ".join(path.name for path in files[:10]),
                 mend="name the regions that are there with --region, or the cases with --cases",
             )
-    wrong = sorted(case for case in paths if not is_case_id(case))
+    wrong = sorted(case for case in paths if not is_safe_case(case))
     if wrong:
         raise SegbenchError(
             "SB339",
@@ -181,11 +181,6 @@ def no_volume(folder: Path) -> SegbenchError:
         found=", ".join(names[:3]) + more if names else "an empty folder",
         mend=converted.pop() if converted else None,
     )
-
-
-def is_case_id(name: str) -> bool:
-    """Tell whether a name may be a case id: it never leaves a folder and no system gives it a meaning."""
-    return is_safe_case(name)
 
 
 def volumes_by_case(folder: Path, *, role: str) -> dict[str, list[Path]]:

@@ -371,9 +371,10 @@ class TestBidsWithoutACard:
         error = code_of(lambda: open_dataset(tmp_path))
         assert error.code == "SB302" and "dseg.tsv" in error.message
         table = tmp_path / "derivatives" / "seg" / "dseg.tsv"
-        table.write_text("index\tname\n0\tBackground\n1\tgrey matter\n2\twhite matter\n")
+        table.write_text("index\tname\n0\tBackground\n1\tgrey matter\n2\twhite matter\n3\tgrey-matter\n")
         dataset = open_dataset(tmp_path)
-        assert dict(dataset.card.regions) == {"grey_matter": (1,), "white_matter": (2,)}
+        regions = {"grey_matter": (1,), "white_matter": (2,), "grey_matter_2": (3,)}
+        assert dict(dataset.card.regions) == regions, "no region is lost to another of its name"
         assert dataset.case_ids == ("sub-01", "sub-02")
 
     def test_a_tree_that_a_card_reads_is_named(self, tmp_path: Path) -> None:

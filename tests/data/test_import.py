@@ -319,6 +319,6 @@ def test_the_imported_card_has_the_patch_and_says_so(tmp_path: Path) -> None:
     words = ["data", "import", "dataset", str(root), "--output", str(tmp_path / "cards"), "--slug", "mine"]
     done = CliRunner().invoke(build_app(), words)
     assert done.exit_code == 0 and "1 channel," in done.stdout
-    assert "--set patch.size=64,96,96" in done.stderr
+    assert "64x96x96" in done.stderr
     card = read_dataset_card(tmp_path / "cards" / "datasets" / "mine" / "card.toml")
     assert card.geometry.patch == (64, 96, 96)

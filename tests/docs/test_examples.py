@@ -7,9 +7,9 @@ import re
 import shlex
 import shutil
 import subprocess
-import sys
 from pathlib import Path
 
+import preloaded
 import pytest
 from test_documentation import fault_of
 
@@ -21,15 +21,7 @@ INSTRUCTIONS = {"FROM", "ARG", "ENV", "RUN", "COPY", "USER", "WORKDIR", "VOLUME"
 
 def run(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
     environment = {**os.environ, "SEGBENCH_THREADS": "1", "OMP_NUM_THREADS": "1"}
-    return subprocess.run(
-        [sys.executable, *arguments],
-        capture_output=True,
-        text=True,
-        timeout=300,
-        check=False,
-        cwd=cwd,
-        env=environment,
-    )
+    return preloaded.run(*arguments, cwd=cwd, env=environment)
 
 
 def test_compare_two_models(tmp_path: Path) -> None:

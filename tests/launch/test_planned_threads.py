@@ -31,16 +31,18 @@ from segbench.runs.runner import run_cell
 for folder in sys.argv[1:]:
     run_cell(Path(folder))
 """
-MODELS = ("nnunet-tiny", "segmamba-v2-tiny")
+BACKENDS = {"nnunet-tiny": None, "segmamba-v2-tiny": "numba"}
+"""A network of convolutions alone, and one of convolutions and a scan: what the run predicts with."""
 
 
-def plan_of(results: Path, data: Path, models: tuple[str, ...] = MODELS) -> Plan:
+def plan_of(results: Path, data: Path, *models: str) -> Plan:
     request = Request(
         models=models,
         datasets=["phantom-msd"],
         results=results,
         protocol="demo",
-        overrides={"budget.samples": 4},
+        overrides={"budget.samples": 2, "inference.overlap": 0.0},
+        limit=1,
         data_dir=data,
     )
     return make_plan(request)
@@ -62,9 +64,13 @@ def fingerprint(plan: Plan) -> list[str]:
     return prints
 
 
-def test_launchers_and_cores_change_no_byte(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("model", ["segmamba-v2-tiny", pytest.param("nnunet-tiny", marks=pytest.mark.slow)])
+def test_launchers_and_cores_change_no_byte(
+    model: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("submitit", reason="submitit is not installed (pip install 'segbench[slurm]')")
     data = tmp_path / "data"
-    plans = {name: plan_of(tmp_path / name, data) for name in ("local", "here", "one-core")}
+    plans = {name: plan_of(tmp_path / name, data, model) for name in ("local", "here", "one-core", "slurm")}
     monkeypatch.setenv("SEGBENCH_THREADS", "2")
     for plan in plans.values():
         write_plan(plan, execution(data))
@@ -83,39 +89,26 @@ def test_launchers_and_cores_change_no_byte(tmp_path: Path, monkeypatch: pytest.
         check=False,
     )
     assert done.returncode == 0, done.stderr
+    slurm = SlurmLauncher(tmp_path / "slurm-jobs", cluster="local")
+    folders = [planned.cell.folder for planned in plans["slurm"].cells]
+    need = needs_of(plans["slurm"].cells, execution(data))
+    assert set(drive(slurm, folders, need=need).values()) == {"complete"}
 
-    expected = fingerprint(plans["local"])
-    assert fingerprint(plans["here"]) == expected
-    assert fingerprint(plans["one-core"]) == expected
+    prints = {name: fingerprint(plan) for name, plan in plans.items()}
+    assert prints == dict.fromkeys(plans, prints["local"])
     for planned in plans["one-core"].cells if hasattr(os, "sched_setaffinity") else ():
         said = [w for w in read_run(planned.cell.folder).warnings if "planned with 2 threads" in w]
         assert len(said) == 1
         assert "1 core here" in said[0]
     records = [read_run(planned.cell.folder).execution or {} for planned in plans["here"].cells]
-    assert [record.get("predict_scan_backend") for record in records] == [None, "numba"]
-
-
-def test_slurm_changes_no_byte(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    pytest.importorskip("submitit", reason="submitit is not installed (pip install 'segbench[slurm]')")
-    data = tmp_path / "data"
-    plans = {name: plan_of(tmp_path / name, data, MODELS[1:]) for name in ("here", "slurm")}
-    monkeypatch.setenv("SEGBENCH_THREADS", "2")
-    for plan in plans.values():
-        write_plan(plan, execution(data))
-    monkeypatch.delenv("SEGBENCH_THREADS")
-    run_plan(plans["here"], execution(data), in_process=True)
-    launcher = SlurmLauncher(tmp_path / "slurm", cluster="local")
-    folders = [planned.cell.folder for planned in plans["slurm"].cells]
-    need = needs_of(plans["slurm"].cells, execution(data))
-    assert set(drive(launcher, folders, need=need).values()) == {"complete"}
-    assert fingerprint(plans["slurm"]) == fingerprint(plans["here"])
+    assert [record.get("predict_scan_backend") for record in records] == [BACKENDS[model]]
 
 
 def test_the_number_is_in_the_record_and_in_what_launchers_ask_for(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     data = tmp_path / "data"
-    plan = plan_of(tmp_path / "runs", data, ("mean-atlas",))
+    plan = plan_of(tmp_path / "runs", data, "mean-atlas")
     (folder,) = (planned.cell.folder for planned in plan.cells)
     monkeypatch.setenv("SEGBENCH_THREADS", "3")
     write_plan(plan, execution(data))

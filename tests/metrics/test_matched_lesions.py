@@ -56,6 +56,17 @@ def test_metastases_every_large_miss_and_every_false_one_counts():
     assert [scores[name] for name in COUNTS] == [0, 0, 1, 3, 2]
 
 
+def test_metastases_a_poor_match_is_in_the_means_and_counts_as_a_miss():
+    truth, guess = np.zeros((2, 20, 20, 20), np.uint8)
+    truth[2:8, 2:8, 2:8] = 1
+    guess[7:13, 7:13, 7:13] = 1  # one voxel of 216 + 216 in common
+    scores = evaluate_matched_lesions(truth, guess, spacing_mm=(1, 1, 1), regions=R, large_mm3=20.0)["r"]
+    assert scores["lesionwise_dice"] == pytest.approx(2 / 432)
+    assert [scores[name] for name in COUNTS] == [0, 1, 0, 0, 0]
+    scores = evaluate_matched_lesions(truth, guess, spacing_mm=(1, 1, 1), regions=R)["r"]
+    assert [scores[name] for name in COUNTS] == [1, 0, 0, 0, 0]
+
+
 @pytest.mark.parametrize("large", [None, 20.0])
 def test_empty_sides(large: float | None):
     truth, _ = one_case()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import subprocess
@@ -198,3 +199,21 @@ def test_a_stale_time_that_is_none_is_said_before_anything_is_held(
     with pytest.raises(SegbenchError, match="SEGBENCH_LEASE_STALE_S") as caught, Lease(tmp_path):
         pass
     assert (caught.value.code, caught.value.exit_code, list(tmp_path.iterdir())) == ("SB104", 2, [])
+
+
+@pytest.mark.parametrize("refused", [errno.EPERM, errno.ENOTSUP, errno.ENOSYS, errno.EMLINK])
+def test_a_file_system_without_hard_links_has_leases_too(
+    refused: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def no_links(*_: object, **__: object) -> None:
+        raise OSError(refused, os.strerror(refused))
+
+    monkeypatch.setattr(os, "link", no_links)
+    with Lease(tmp_path) as first:
+        assert first.still_ours()
+        with pytest.raises(SegbenchError) as caught, Lease(tmp_path):
+            pass
+        assert caught.value.code == "SB603"
+    assert not list(tmp_path.glob("lease*"))
+    with Lease(tmp_path):
+        pass

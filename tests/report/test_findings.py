@@ -123,6 +123,46 @@ def test_contradictions_open_a_block_of_their_own(runs: Any, change: Any) -> Non
     assert best(found) == {"beta"}
 
 
+START = {"name": "w.safetensors", "sha256": "e" * 64, "trained_on": [{"case": "elsewhere"}]}
+
+
+def test_pretrained_models_stand_in_tables_of_their_own(runs: Any) -> None:
+    write(runs, "alpha", skill=0.7)
+    write(runs, "beta", skill=0.75)
+    write(runs, "gamma", skill=0.9, changes={"init": START})
+    write(runs, "delta", skill=0.8, changes={"init": START})
+    found = analysed(runs)
+    assert codes(found) == {"start-differs": "warn"}
+    assert "start is from scratch" in message(found, "start-differs")
+    assert "pretrained" in message(found, "start-differs")
+    assert not found.failing
+    pairs = {frozenset((pair.a, pair.b)) for column in found.columns.values() for pair in column.comparisons}
+    assert pairs == {frozenset(("alpha", "beta")), frozenset(("gamma", "delta"))}
+
+
+def test_seeds_from_other_weights_are_another_row(runs: Any) -> None:
+    write(runs, "alpha", seeds=1, changes={"init": START})
+    other = runs.rows("alpha", dataset="data-x", protocol="standard", seed=1)
+    runs.write(other, record=record(init={**START, "sha256": "f" * 64}))
+    assert len(analysed(runs).entries) == 2
+
+
+@pytest.mark.parametrize(
+    ("init", "words"),
+    [
+        ({**START, "overlap": ["case-0001", "case-0002"]}, "2 of 30 test cases were seen by the weights"),
+        ({**START, "trained_on": None}, "it is not known what the weights it started from were trained on"),
+    ],
+)
+def test_weights_that_saw_test_cases_are_a_leak(runs: Any, init: Any, words: str) -> None:
+    write(runs, "alpha", skill=0.7, changes={"init": START})
+    write(runs, "beta", skill=0.9, changes={"init": init})
+    found = analysed(runs)
+    assert words in message(found, "leak")
+    assert found.failing
+    assert best(found) == {"alpha"}
+
+
 def test_cases_differ(runs: Any) -> None:
     write(runs, "alpha")
     rows = runs.rows("beta", dataset="data-x", protocol="standard")

@@ -9,12 +9,15 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import preloaded
 import pytest
 
+QUICK = ("--resamples", "200", "--no-published", "--viewer", "none")
 BLOCK = "import sys; sys.modules['torch'] = None; "
 
 
 def run(*arguments: str, cwd: Path, code: str = "", **environment: str) -> subprocess.CompletedProcess[str]:
+    """In an interpreter of its own that has no torch."""
     script = f"{BLOCK}{code}from segbench.cli.main import entry_point; entry_point()"
     return subprocess.run(
         [sys.executable, "-c", script, *arguments],
@@ -24,8 +27,8 @@ def run(*arguments: str, cwd: Path, code: str = "", **environment: str) -> subpr
 
 
 def report(cwd: Path, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    quick = ("--resamples", "200", "--no-published", "--viewer", "none")
-    return run("report", *quick, *arguments, cwd=cwd, **environment)
+    words = ("-m", "segbench", "report", *QUICK, *arguments)
+    return preloaded.run(*words, cwd=cwd, env={**os.environ, **environment})
 
 
 def test_help_is_light_shows_defaults_and_fits_80_columns(tmp_path: Path) -> None:
@@ -81,7 +84,7 @@ def test_default_folders_and_formats(runs: Any, tmp_path: Path) -> None:
     runs.run("alpha", cases=3)
     (tmp_path / "results").mkdir()
     runs.root.rename(tmp_path / "results" / "runs")
-    assert report(tmp_path).returncode == 0
+    assert run("report", *QUICK, cwd=tmp_path).returncode == 0
     made = {path.name for path in (tmp_path / "results" / "report").iterdir()}
     assert {"report.html", "report.md", "paper.tex", "references.bib", "tables"} <= made
     assert "report.json" not in made

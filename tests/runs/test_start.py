@@ -155,7 +155,7 @@ def test_a_card_of_other_weights_or_a_damaged_one_is_refused(weights):
         with pytest.raises(SegbenchError, match=r"cannot be read|another file") as caught:
             start.start_of(weights)
         assert caught.value.code == "SB406"
-    with pytest.raises(SegbenchError, match=r"not a \.safetensors file") as caught:
+    with pytest.raises(SegbenchError, match=r"is not a \.safetensors file") as caught:
         start.start_of(weights.with_suffix(".pt"))
     assert caught.value.code == "SB406"
 

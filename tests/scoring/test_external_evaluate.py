@@ -362,7 +362,7 @@ def test_the_two_folders_may_be_named_by_place(folders):
 @pytest.mark.parametrize(
     "flags",
     [
-        ("--empty-policy", "kind"), ("--geometry", "loose"), ("--backend", "medpy"), ("--on-error", "drop"),
+        ("--empty-policy", "kind"), ("--geometry", "loose"), ("--on-error", "drop"),
         ("--other-labels", "ignore"), ("--fresh", "train"), ("--nsd-tolerance", "-1"),
         ("--nsd-tolerance", "liver=2"), ("--fail-under", "dice"), ("--fail-under", "dicee=0.5"),
         ("--split", "official"), ("--profile", "honnest"), ("--region", "core=0"), ("--region", "core"),

@@ -7,8 +7,9 @@ from typing import Annotated
 
 import typer
 
-from segbench.cli.common import settings
+from segbench.cli.common import settings, show
 from segbench.core import console
+from segbench.core.text import count
 
 
 def dataset(
@@ -37,20 +38,20 @@ def dataset(
         console.warn(
             f"there is a card {card.slug} already: both cannot be used at once; choose another --slug"
         )
+    document = {
+        "card": str(file),
+        "slug": card.slug,
+        "regions": {name: list(values) for name, values in card.regions.items()},
+        "channels": list(card.channels.order),
+        "patch": None if card.geometry.patch is None else list(card.geometry.patch),
+    }
+    show(
+        document, [f"{file}: {count(len(card.channels.order), 'channel')}, regions {', '.join(card.regions)}"]
+    )
     if settings().json:
-        console.emit_json(
-            {
-                "schema_version": 1,
-                "card": str(file),
-                "slug": card.slug,
-                "regions": {name: list(values) for name, values in card.regions.items()},
-                "channels": list(card.channels.order),
-                "patch": None if card.geometry.patch is None else list(card.geometry.patch),
-            }
-        )
         return 0
-    count = len(card.channels.order)
-    console.emit(f"{file}: {count} channel{'s' * (count > 1)}, regions {', '.join(card.regions)}")
+    for note in card.notes:
+        console.warn(note)
     console.note(f"use it: segbench data verify {card.slug} --cards {output}")
     if card.geometry.patch is not None:
         size = "x".join(map(str, card.geometry.patch))
@@ -90,17 +91,12 @@ def predictions(
     written, failed = import_predictions(
         folder, label_map=map_file, output=output, max_bytes=settings().max_volume
     )
-    if settings().json:
-        console.emit_json(
-            {
-                "schema_version": 1,
-                "output": str(output),
-                "written": [path.name for path in written],
-                "failed": [error.as_dict() for error in failed],
-            }
-        )
-    else:
-        console.emit(f"{output}: {len(written)} predictions, {len(failed)} failed")
+    document = {
+        "output": str(output),
+        "written": [path.name for path in written],
+        "failed": [error.as_dict() for error in failed],
+    }
+    show(document, [f"{output}: {len(written)} predictions, {len(failed)} failed"])
     for error in failed:
         console.fail(error)
     if not failed:

@@ -18,6 +18,7 @@ from segbench.core.names import is_safe_case
 from segbench.data.adapters.base import (
     CaseFiles,
     Discovery,
+    Listing,
     inside,
     missing_references,
     named,
@@ -31,13 +32,14 @@ BIDS_ROOT = "dataset_description.json"
 Fields = dict[str, str]
 
 
-def discover(card: DatasetCard, layout: Layout, root: Path) -> Discovery:
+def discover(card: DatasetCard, layout: Layout, root: Path, listing: Listing | None = None) -> Discovery:
     """The cases of a tree that the card's templates describe, found at most two levels below the root.
 
     The first form of the card that fits a case whole is used; a case whose images are whole but whose
-    reference is absent has none; any other is taken with its missing files named (SB303).
+    reference is absent has none; any other is taken with its missing files named (SB303). A `listing` serves
+    several cards that are tried on one folder.
     """
-    discovery = Discovery(root)
+    discovery = Discovery(root, listing=listing or Listing())
     tree = Tree(card, layout, discovery)
     places = [(root, 0)]
     for place, level in places:
@@ -160,7 +162,7 @@ class Tree:
         for name, read in names.items():
             match = regex.fullmatch(name)
             more = {} if match is None else {**named(match), **fields}
-            if match is None or not _agree(named(match), fields) or part.format(**more) != name:
+            if match is None or not _agree(named(match), fields) or _filled(part, more) != name:
                 continue
             if rest:
                 yield from self._walk(folder / name, rest, more, is_file=is_file)

@@ -10,7 +10,7 @@ is the penalty; the package itself writes `inf` there, and 373 mm for a missing 
 
 With `large_mm3` (metastases) the means are over lesions of at least that volume, where every miss and every
 false component counts with 0 and the penalty; without a large lesion in the reference they are not defined.
-Smaller lesions are found or missed: found with a Dice of at least `found_dice`.
+Lesions of both kinds are found with a Dice of at least `found_dice`, else missed.
 
 The package lays the spacing (x, y, z) on arrays in the order z, y, x. This profile repeats it, so that its
 numbers are the challenge's; nothing changes where the first and the last spacing are equal, as on the BraTS
@@ -73,7 +73,7 @@ def evaluate_matched_lesions(
         regions: name -> labels.
         large_mm3: Volume from which a lesion enters the means of the task on metastases; None: every matched
             lesion does.
-        found_dice: Dice from which a smaller lesion is found.
+        found_dice: Dice from which a lesion is found, where `large_mm3` is given.
 
     Raises:
         ValueError: As `evaluate_case`; `large_mm3` negative or not finite.
@@ -185,9 +185,10 @@ def _totals(
     """Counts, and the means over matched lesions; `penalised`: over large ones, misses and false ones too."""
     large = [(lesion, share) for lesion, share in zip(lesions, nsd, strict=True) if lesion.kept]
     scored = [(lesion.dice, lesion.hd95_mm, share) for lesion, share in large if lesion.components]
-    found = len(scored)
+    least = found_dice if penalised else 0.0  # a match below it is in the means and counts as a miss
+    found = sum(lesion.components > 0 and lesion.dice >= least for lesion, _ in large)
     if penalised and large:
-        scored += [_NOTHING] * (len(large) - found + false)
+        scored += [_NOTHING] * (len(large) - len(scored) + false)
     elif not penalised and not scored and (large or false):
         scored = [_NOTHING]
     means = np.mean(scored, axis=0) if scored else np.full(3, np.nan)
