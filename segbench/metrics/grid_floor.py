@@ -66,8 +66,6 @@ def _floor(spacing: Spacing) -> tuple[tuple[str, float], ...]:
 
 def _sphere(radius: float, phase: float, spacing: Spacing, *, reach: float) -> NDArray[np.bool_]:
     """A ball on a grid that holds balls up to `reach` mm, its centre beside a voxel's by the phase."""
-    axes = [
-        (np.arange(-np.ceil(reach / step) - 1, np.ceil(reach / step) + 2) - phase) * step for step in spacing
-    ]
-    z, y, x = np.ix_(*axes)
-    return z**2 + y**2 + x**2 <= radius**2
+    ends = [int(np.ceil(reach / step)) for step in spacing]
+    z, y, x = ((np.arange(-end - 1, end + 2) - phase) * step for end, step in zip(ends, spacing, strict=True))
+    return z[:, None, None] ** 2 + y[:, None] ** 2 + x**2 <= radius**2

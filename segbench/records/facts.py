@@ -41,8 +41,9 @@ def flat(content: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     found: dict[str, Any] = {}
     for key in sorted(content, key=str):
         value = content[key]
-        if isinstance(value, Mapping) and value:
-            found.update(flat(table(value), f"{prefix}{key}."))
+        inner = table(value)
+        if inner:
+            found.update(flat(inner, f"{prefix}{key}."))
         else:
             found[f"{prefix}{key}"] = value
     return found
@@ -96,7 +97,7 @@ def region_labels(record: RunRecord) -> dict[str, tuple[int, ...]] | None:
 
 def nsd_tolerances(record: RunRecord) -> dict[str, float] | None:
     """Tolerance of NSD in mm by region, `default` for all others; None when the record does not say."""
-    stated = metric_profile(record).get("nsd_tolerance")
+    stated: Any = metric_profile(record).get("nsd_tolerance")
     if not isinstance(stated, Mapping) and number(stated) is None:
         stated = table(record.dataset, "card", "evaluation", "nsd_tolerance_mm")
     by_region: Mapping[str, Any] = table(stated) or {"default": stated}

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import ArrayLike
 
-from segbench.stats.arrays import FloatArray, real_numbers, refuse_non_finite
+from segbench.stats.arrays import FloatArray, IntArray, real_numbers, refuse_non_finite
 from segbench.stats.errors import StatsError
 
 CHUNK = 200_000  # scores that are shuffled at once
@@ -66,7 +66,7 @@ def slices_differ(
     return (1 + reached) / (1 + draws), int(model), str(names[group])
 
 
-def _between(values: FloatArray, starts: ArrayLike, sizes: ArrayLike) -> FloatArray:
+def _between(values: FloatArray, starts: IntArray, sizes: IntArray) -> FloatArray:
     """(draws,) the largest share of variance between groups; (models, draws, patients) by group."""
     sums = np.add.reduceat(values, starts, axis=2)
     return (((sums**2) / sizes).sum(axis=2) / (values**2).sum(axis=2)).max(axis=0)

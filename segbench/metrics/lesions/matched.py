@@ -157,7 +157,7 @@ def _matched(
         sizes: voxels of each lesion; the first is the background.
         part_sizes: of each component.
     """
-    from scipy.optimize import linear_sum_assignment
+    from scipy import optimize  # pyright: ignore[reportMissingTypeStubs]
 
     pairs, common = np.unique(index, return_counts=True)
     if not common.size:
@@ -169,8 +169,10 @@ def _matched(
     cost = np.full((numbers.size, components.size), 1.0 + LEAST_DICE)
     counts = overlap >= LEAST_DICE
     cost[row[counts], column[counts]] = 1.0 - overlap[counts]
-    chosen: Any = linear_sum_assignment(cost)
-    return {int(numbers[i]): int(components[j]) for i, j in zip(*chosen, strict=True) if cost[i, j] < 1.0}
+    assign: Any = optimize.linear_sum_assignment  # pyright: ignore[reportUnknownMemberType]
+    return {
+        int(numbers[i]): int(components[j]) for i, j in zip(*assign(cost), strict=True) if cost[i, j] < 1.0
+    }
 
 
 def _surface_share(pair: Measurement, tolerance: float) -> float:

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from segbench.metrics.boxes import Mask
     from segbench.metrics.inputs import Spacing
 
-_CORNERS = tuple(itertools.product((0, 1), repeat=3))
+_CORNERS: tuple[tuple[int, ...], ...] = tuple(itertools.product((0, 1), repeat=3))
 
 
 def surfel_hd95(reference: Mask, prediction: Mask, spacing_mm: Spacing) -> float:
@@ -42,7 +42,7 @@ def surfel_hd95(reference: Mask, prediction: Mask, spacing_mm: Spacing) -> float
         prediction: bool array of the same shape.
         spacing_mm: voxel size (z, y, x) in mm.
     """
-    from scipy.spatial import cKDTree
+    from scipy import spatial  # pyright: ignore[reportMissingTypeStubs]
 
     box = box_of(reference, prediction)
     if box is None or not reference.any() or not prediction.any():
@@ -51,10 +51,11 @@ def surfel_hd95(reference: Mask, prediction: Mask, spacing_mm: Spacing) -> float
     places, weights = zip(
         *(_surfels(np.pad(mask[box], 1), areas) for mask in (reference, prediction)), strict=True
     )
-    trees = [cKDTree(at * np.asarray(spacing_mm), balanced_tree=False, compact_nodes=False) for at in places]
+    tree: Any = spatial.cKDTree  # pyright: ignore[reportAttributeAccessIssue, reportUnknownMemberType]
+    trees = [tree(at * np.asarray(spacing_mm), balanced_tree=False, compact_nodes=False) for at in places]
     directed: list[float] = []
     for this, other in ((0, 1), (1, 0)):
-        nearest: Any = trees[other].query(trees[this].data)[1]
+        nearest: NDArray[np.int64] = trees[other].query(trees[this].data)[1]
         offsets = (places[this] - places[other][nearest]) * np.asarray(spacing_mm)
         # Distances from whole steps: those that are equal on the grid are equal in their bits.
         distances = np.sqrt(np.square(offsets[:, ::-1]).sum(axis=1))
@@ -120,11 +121,9 @@ def _triangles(group: set[tuple[int, ...]]) -> list[NDArray[np.int64]]:
         return [one]
     if len(group) == 2:
         return [2 * (one - unit[axes[0]])] * 2
-    across = unit[3 - sum(set(axes))] if len(set(axes)) == 2 else None
-    if len(group) == 3:
-        return [one, 2 * one, 4 * across]
-    if across is not None:  # a face of the cube
-        return [4 * across] * 2
+    if len(set(axes)) == 2:  # corners of one face of the cube
+        across = 4 * unit[3 - sum(set(axes))]
+        return [one, 2 * one, across] if len(group) == 3 else [across, across]
     degree = Counter(corner for pair, _ in steps for corner in pair)
     if max(degree.values()) == 3:  # a corner and its three neighbours
         return [one, one, 2 * one, 2 * one]
