@@ -42,16 +42,16 @@ class Limit:
 
 
 LIMITS = {
-    "source lines": Limit(58_184, 42_000),
-    "records": Limit(255, 150),
+    "source lines": Limit(60_723, 42_000),
+    "records": Limit(239, 150),
     "import circles between files": Limit(0, 0),
-    "longest file": Limit(437, 500),
+    "longest file": Limit(436, 500),
     "longest function": Limit(90, 90),
     "longest kernel file": Limit(513, 600),
     "longest kernel function": Limit(75, 90),
     "files in one folder": Limit(24, 20),
-    "options over all commands": Limit(193, 150),
-    "tests to source": Limit(0.60, 0.55, least=True),
+    "options over all commands": Limit(194, 150),
+    "tests to source": Limit(0.63, 0.55, least=True),
 }
 
 

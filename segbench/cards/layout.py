@@ -112,7 +112,7 @@ def with_templates(document: Mapping[str, Any]) -> Mapping[str, Any]:
     ignored = ("0", str(as_table(document.get("evaluation")).get("ignore_label")))
     labels = {v: str(n) for v, n in as_table(document.get("labels")).items() if v not in ignored}
     given["form"] = [
-        _written_out(_older(dict(as_table(form)), str(older), inner), order, labels)
+        _written_out(_older(dict(as_table(cast("object", form))), str(older), inner), order, labels)
         if isinstance(form, Mapping)
         else form
         for form in cast("list[object]", forms)

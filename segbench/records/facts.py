@@ -97,10 +97,14 @@ def region_labels(record: RunRecord) -> dict[str, tuple[int, ...]] | None:
 
 def nsd_tolerances(record: RunRecord) -> dict[str, float] | None:
     """Tolerance of NSD in mm by region, `default` for all others; None when the record does not say."""
-    stated: Any = metric_profile(record).get("nsd_tolerance")
-    if not isinstance(stated, Mapping) and number(stated) is None:
-        stated = table(record.dataset, "card", "evaluation", "nsd_tolerance_mm")
-    by_region: Mapping[str, Any] = table(stated) or {"default": stated}
+    profile = metric_profile(record)
+    stated = profile.get("nsd_tolerance")
+    if number(stated) is not None:
+        by_region: Mapping[str, Any] = {"default": stated}
+    elif isinstance(stated, Mapping):
+        by_region = table(profile, "nsd_tolerance")
+    else:
+        by_region = table(record.dataset, "card", "evaluation", "nsd_tolerance_mm")
     found = {name: number(value) for name, value in by_region.items()}
     return {name: value for name, value in found.items() if value is not None} or None
 

@@ -27,7 +27,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
@@ -169,7 +169,7 @@ def _matched(
     cost = np.full((numbers.size, components.size), 1.0 + LEAST_DICE)
     counts = overlap >= LEAST_DICE
     cost[row[counts], column[counts]] = 1.0 - overlap[counts]
-    assign: Any = optimize.linear_sum_assignment  # pyright: ignore[reportUnknownMemberType]
+    assign = cast("Any", optimize).linear_sum_assignment
     return {
         int(numbers[i]): int(components[j]) for i, j in zip(*assign(cost), strict=True) if cost[i, j] < 1.0
     }

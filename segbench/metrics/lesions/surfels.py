@@ -19,7 +19,7 @@ from __future__ import annotations
 import itertools
 from collections import Counter
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
@@ -51,7 +51,7 @@ def surfel_hd95(reference: Mask, prediction: Mask, spacing_mm: Spacing) -> float
     places, weights = zip(
         *(_surfels(np.pad(mask[box], 1), areas) for mask in (reference, prediction)), strict=True
     )
-    tree: Any = spatial.cKDTree  # pyright: ignore[reportAttributeAccessIssue, reportUnknownMemberType]
+    tree = cast("Any", spatial).cKDTree
     trees = [tree(at * np.asarray(spacing_mm), balanced_tree=False, compact_nodes=False) for at in places]
     directed: list[float] = []
     for this, other in ((0, 1), (1, 0)):
