@@ -35,7 +35,8 @@ run $PYTHON -c "import torch; from segbench.networks.scan import chosen_backend
 with torch.inference_mode(): print(chosen_backend(torch.device('$DEVICE')))"
 
 say "5. A small study from data to table" "exit status 0, a table"
-run $PYTHON -m segbench demo --device "$DEVICE" --results "$WORK/demo" --data-dir "$WORK/data" --output "$WORK/report"
+run $PYTHON -m segbench run --model segmamba-v2-tiny,nnunet-tiny --dataset phantom-brats --protocol demo \
+  --device "$DEVICE" --results "$WORK/demo" --data-dir "$WORK/data"
 
 say "6. What a training step costs" "a row per network: seconds, memory, energy; write them down"
 run $PYTHON -m segbench profile --model segmamba-v2,nnunet --mode train --dtype bf16 --device "$DEVICE" \

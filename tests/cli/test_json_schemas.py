@@ -78,6 +78,7 @@ DOCUMENTS: list[tuple[str, tuple[str, ...]]] = [
     ("predict", ("predict", SCANS, "--run", "NETWORK", "--output", "p")),
     ("run-smoke", ("run", *SMOKE)),
     ("weights-export", ("weights", "export", *WEIGHTS, "theirs.pt")),
+    ("weights-card", ("weights", "card", FINAL)),
     ("weights-import", ("weights", "import", *WEIGHTS, "ours.safetensors")),
     ("demo", ("demo", "--set", "budget.samples=2", "--results", "demo/runs")),
 ]  # fmt: skip

@@ -28,9 +28,9 @@ TABLE = {
     "medformer": (38_588_492, 1130.9, None),
     "medformer-tiny": (408_652, 52.1, None),
     "unetr-pp": (42_648_852, 72.8, None),
-    "unetr-pp-tiny": (1_474_352, 4.2, None),
+    "unetr-pp-tiny": (1_474_352, 4.24, None),
     "primus-v3-s": (72_085_031, 621.2, 377),
-    "primus-v3-tiny": (752_191, 15.1, 157),
+    "primus-v3-tiny": (752_191, 15.1, 147),
 }
 MONAI_TABLE = {
     ("mednext-s", 3): (5_551_076, 127.6),
@@ -96,7 +96,9 @@ def test_fingerprints_carry_the_counts_of_the_full_network(slug):
         pytest.importorskip("einops", reason="MONAI's transformer networks need einops")
     stored, network = read_fingerprint(slug), meta_network(slug, 4, 4)
     assert count(network) == stored["parameters"]["full"]
-    assert gmacs_at_128(network) == pytest.approx(stored["gmacs_128"], rel=1e-6)
+    assert gmacs_at_128(network) == pytest.approx(
+        stored["gmacs_128"], abs=5.1e-5
+    )  # stored with four decimals
 
 
 def test_segmamba_v2_with_one_input_and_two_classes():

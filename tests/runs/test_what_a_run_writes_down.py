@@ -17,7 +17,8 @@ from segbench.cards import load_dataset_card
 from segbench.cli.main import build_app
 from segbench.core.hashing import sha256_file
 from segbench.metrics.profiles import load_profile
-from segbench.records import CodeRecord, RunRecord, facts, read_case_lines, read_run, read_runs
+from segbench.records import CodeRecord, RunRecord, facts, read_case_lines, read_run
+from segbench.report.read.runs import read_runs
 from segbench.scoring.case import reference_digest
 from segbench.scoring.rules import rules_for
 from segbench.volumes import Volume, write_label_map

@@ -77,10 +77,12 @@ def test_a_killed_worker_leaves_the_same_rows_or_names_its_case(cell: Path, faul
         assert after.digests == before.digests
     else:
         assert {row["code"] for line in lines_of(cell).values() for row in line["rows"]} == {"SB503"}
-        assert all(any(case in text for text in after.warnings or ()) for case in lines)
+        (told,) = (text for text in after.warnings or () if "SB503" in text)
+        assert sum(case in told for case in lines) == min(3, len(lines))  # three and a count
 
 
 def test_a_stage_begun_again_scores_only_what_is_left(cell: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run_cell(cell, fresh="evaluate")  # the fixture is a copy: its files are not those that were stamped
     table, kept = (cell / "cases.csv").read_bytes(), (cell / "cases.jsonl").read_text().splitlines()
     real, scored = scoring_cases.ordered_map, list[str]()
 

@@ -78,7 +78,7 @@ def test_imported_models_compare(copy, tmp_path):
     (pair,) = result.analysis.column(0, result.analysis.metrics[0], "aorta").comparisons
     assert pair.n == 3  # s2 has no aorta
     assert abs(pair.difference) == pytest.approx((0.1 + 0.1 + 0.4) / 3)
-    assert {(lack.case, lack.status) for lack in result.lacking} == {("s3", "missing"), ("s4", "missing")}
+    assert {(case, status) for _, _, case, status in result.lacking} == {("s3", "missing"), ("s4", "missing")}
 
 
 @pytest.mark.parametrize(

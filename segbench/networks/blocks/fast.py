@@ -12,7 +12,6 @@ import torch
 from torch import Tensor, nn
 
 from segbench.networks.blocks.inputs import InputError
-from segbench.networks.blocks.mamba import StateSpaceModule
 
 __all__ = ["WAYS", "fast_ways", "made_fast", "named_ways"]
 
@@ -73,6 +72,8 @@ def made_fast(network: nn.Module) -> nn.Module:
                     conv.__class__ = _WithoutBias
                     conv.bias.requires_grad_(False)  # nobody waits for its gradient, nothing decays it
     if "compile" in ways:
+        from segbench.networks.blocks.mamba import StateSpaceModule  # loads the compiler's machinery
+
         for module in network.modules():
             if isinstance(module, StateSpaceModule) and not next(module.parameters()).is_meta:
                 module.compile()
