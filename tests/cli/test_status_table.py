@@ -54,6 +54,7 @@ def test_every_state_is_told_with_its_cause_and_time_left(tmp_path: Path) -> Non
 def test_a_plan_says_how_far_a_cell_has_come(tmp_path: Path) -> None:
     flags = ["run", "--model", "mean-atlas,nnunet-tiny", "--dataset", "phantom-msd", "--protocol", "demo"]
     flags += ["--data-dir", str(tmp_path / "data"), "--results", str(tmp_path / "runs")]
+    flags += ["--set", "budget.samples=80"]
     CliRunner().invoke(build_app(), [*flags, "--plan-only"], catch_exceptions=False)
     (folder,) = (path.parent for path in (tmp_path / "runs").glob("nnunet-tiny*/run.json"))
     (folder / "checkpoints" / "step-000000012").mkdir(parents=True)
