@@ -23,7 +23,7 @@ from segbench.engine.predictor import Image
 from segbench.networks import load_official_weights
 from segbench.networks.weights import WeightsMetadata, build_for_file
 from segbench.predict.settings import Settings, channel_names, metadata_of, settings_of
-from segbench.records import RunRecord, read_run
+from segbench.records import RunRecord, run_in
 from segbench.volumes import Volume
 
 __all__ = ["Member", "load_members", "member_notes", "prepared_images", "run_of"]
@@ -132,8 +132,7 @@ def _load(path: Path, device: torch.device, model: str | None, dataset: str | No
 
 def run_of(weights: Path) -> RunRecord | None:
     """The record of the run that a weights file lies in; None for a file elsewhere."""
-    folder = weights.parent.parent
-    return read_run(folder) if (folder / "run.json").is_file() else None
+    return run_in(weights.parent.parent)
 
 
 def member_notes(members: Sequence[Member]) -> list[dict[str, Any]]:

@@ -17,6 +17,7 @@ from segbench.records.store import (
     read_case_lines,
     read_cases,
     read_run,
+    run_in,
     write_cases_csv,
     write_run,
 )
@@ -37,6 +38,7 @@ __all__ = [
     "read_cases",
     "read_run",
     "run_id",
+    "run_in",
     "write_cases_csv",
     "write_run",
 ]

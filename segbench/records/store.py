@@ -73,6 +73,11 @@ def read_run(folder: Path) -> RunRecord:
         raise SegbenchError("SB602", "run.json breaks its schema", path=path, details=faults) from error
 
 
+def run_in(folder: Path) -> RunRecord | None:
+    """The record of a folder that holds a run, None for any other; a bad record raises as `read_run` does."""
+    return read_run(folder) if (folder / RUN_FILE).is_file() else None
+
+
 def find_runs(folder: Path) -> list[Path]:
     """Run folders in a results folder (or the folder itself when it is one), sorted by name."""
     if (folder / RUN_FILE).is_file():

@@ -352,6 +352,7 @@ class PlannedCell:
         state: What its folder says.
         note: Why it is blocked, or how far it has come.
         problem: The fault of a blocked cell.
+        record: Its `run.json` as planning found it; None when there was none.
         forecast_s: Seconds it will take; None when nothing was measured.
         step_s: Seconds of a training step.
         memory_bytes: Peak memory of training.
@@ -362,6 +363,7 @@ class PlannedCell:
     state: CellState
     note: str = ""
     problem: SegbenchError | None = None
+    record: RunRecord | None = None
     forecast_s: float | None = None
     step_s: float | None = None
     memory_bytes: int | None = None

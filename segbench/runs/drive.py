@@ -25,7 +25,7 @@ from segbench.launch.drive import Ending, drive, spread_failure
 from segbench.metrics.profiles import load_profile
 from segbench.metrics.registry import METRICS
 from segbench.metrics.summary import summarise
-from segbench.records import RunRecord, read_cases, read_run, write_run
+from segbench.records import RunRecord, read_cases, read_run, run_in, write_run
 from segbench.records.lease import Lease, lease_holder
 from segbench.records.progress import last_step
 from segbench.runs.cell import TOLD, Execution, Plan, PlannedCell
@@ -88,10 +88,7 @@ def run_plan(
             ended = drive_cells(plan.cells, todo, execution, choice, gpus=gpus, fresh=fresh)
     locked = {folder for folder, ending in ended.items() if ending == "locked"}
     broken = "environment" in ended.values()
-    cells = tuple(
-        (planned, read_run(planned.cell.folder) if (planned.cell.folder / "run.json").is_file() else None)
-        for planned in plan.cells
-    )
+    cells = tuple((planned, run_in(planned.cell.folder)) for planned in plan.cells)
     return Outcome(cells, ExitCode.ENVIRONMENT if broken else exit_code(plan, cells, locked))
 
 
@@ -122,7 +119,7 @@ def append_blocked(plan: Plan) -> None:
 
 def _write_planned(todo: Sequence[PlannedCell], execution: Execution) -> None:
     for planned in todo:
-        record = plan_run(planned.cell, execution)
+        record = plan_run(planned.cell, execution, known=planned.record)
         wanted = replace(execution, threads=_threads(record, execution))
         if _wanted(Execution.of(record)) != _wanted(wanted):
             _change_execution(planned.cell.folder, wanted)
@@ -210,7 +207,7 @@ def _state(planned: PlannedCell, record: RunRecord | None) -> str:
         return "not started"
     if record.failure is not None:
         return f"failed ({record.failure.failure_class}) {record.failure.code or ''}".rstrip()
-    state, note = cell_state(planned.cell.folder)
+    state, note = cell_state(planned.cell.folder, record)
     return f"{state} {note}".strip()
 
 

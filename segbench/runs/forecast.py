@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -16,7 +17,7 @@ from segbench.core.environment import cache_dir, machine
 from segbench.core.errors import SegbenchError
 from segbench.core.hashing import digest_json
 from segbench.launch import Need
-from segbench.records import RunRecord, read_run
+from segbench.records import RunRecord, read_run, run_in
 from segbench.runs.cell import Cell, Execution, Plan, PlannedCell
 
 _ENOUGH = 5
@@ -54,10 +55,11 @@ def with_finished(cells: Sequence[PlannedCell]) -> list[PlannedCell]:
     known: dict[Kind, list[RunRecord]] = {}
     for planned in cells:
         if planned.state == "done" and (kind := kind_of(planned)) in wanted:
-            _remember(known, kind, planned.cell, planned.cell.folder)
+            _remember(known, kind, planned.cell, planned.record)
     missing = {kind: cell for kind, cell in wanted.items() if kind not in known}
     for kind, folder in _beside(missing):
-        _remember(known, kind, missing[kind], folder)
+        with suppress(SegbenchError):
+            _remember(known, kind, missing[kind], run_in(folder))
     return [
         _applied(planned, known[kind_of(planned)])
         if planned.state in OPEN and kind_of(planned) in known
@@ -83,13 +85,9 @@ def _beside(missing: dict[Kind, Cell]) -> Iterable[tuple[Kind, Path]]:
             yield kind, folder
 
 
-def _remember(known: dict[Kind, list[RunRecord]], kind: Kind, cell: Cell, folder: Path) -> None:
+def _remember(known: dict[Kind, list[RunRecord]], kind: Kind, cell: Cell, record: RunRecord | None) -> None:
     """Take up a finished run of the cell's kind, while there are not enough of them."""
-    if len(known.get(kind, ())) >= _ENOUGH:
-        return
-    try:
-        record = read_run(folder)
-    except (SegbenchError, OSError, ValueError):
+    if record is None or len(known.get(kind, ())) >= _ENOUGH:
         return
     if record.status != "complete" or not sum((record.durations or {}).values()):
         return

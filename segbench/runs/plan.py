@@ -31,8 +31,7 @@ from segbench.data.opening import MISSION
 from segbench.data.splits import Split
 from segbench.metrics.profiles import load_profile
 from segbench.networks.implementation import obstacle
-from segbench.records import RunRecord, read_run, run_id
-from segbench.records.lease import lease_holder
+from segbench.records import RunRecord, read_run, run_id, run_in
 from segbench.records.progress import last_step
 from segbench.records.store import RUN_FILE
 from segbench.runs.cell import Cell, CellState, Execution, Plan, PlannedCell, identify
@@ -40,6 +39,7 @@ from segbench.runs.code import code_of
 from segbench.runs.fit import check_fit, check_selection, classes_of, protocol_for, usable_splits
 from segbench.runs.forecast import with_finished
 from segbench.runs.start import check_start, overlap, start_of
+from segbench.runs.status import state_of
 
 if TYPE_CHECKING:
     from segbench.data import Dataset
@@ -255,31 +255,26 @@ def _cells_of(
                     model, dataset.card, dataset, digest, own, split, fold, seed, identity,
                     request.results / identity, code, init, None if init is None else request.init,
                 )  # fmt: skip
-                state, note = cell_state(cell.folder)
+                record = run_in(cell.folder)
+                state, note = ("planned", "") if record is None else cell_state(cell.folder, record)
                 if wrong is not None and state != "done":
-                    cells.append(PlannedCell(cell, "blocked", wrong.message, wrong))
+                    cells.append(PlannedCell(cell, "blocked", wrong.message, wrong, record))
                 else:
-                    cells.append(PlannedCell(cell, state, note))
+                    cells.append(PlannedCell(cell, state, note, record=record))
     return cells
 
 
-def cell_state(folder: Path) -> tuple[CellState, str]:
-    """The state of a run folder, read from `run.json` and its lease alone."""
-    if not (folder / "run.json").is_file():
-        return "planned", ""
-    record = read_run(folder)
-    if record.status == "complete":
-        return ("done", "") if (folder / "cases.csv").is_file() else ("resumable", "cases.csv is gone")
-    if record.status == "failed":
-        failure = record.failure
-        return "failed", "" if failure is None else f"{failure.failure_class}: {failure.message}"
-    holder = lease_holder(folder)
+def cell_state(folder: Path, record: RunRecord) -> tuple[CellState, str]:
+    """The state of a run folder, and why or how far."""
+    state, holder = state_of(folder, record.status)
+    if state == "failed" and record.failure is not None:
+        return state, f"{record.failure.failure_class}: {record.failure.message}"
     if holder is not None:
-        return "running", f"pid {holder.pid} on {holder.host}"
-    if record.status == "planned":
-        return "planned", ""
-    step = last_step(folder)
-    return "resumable", f"step {step}" if step else ""
+        return state, f"pid {holder.pid} on {holder.host}"
+    if state == "resumable" and record.status == "complete":
+        return state, "cases.csv is gone"
+    step = last_step(folder) if state == "resumable" else 0
+    return state, f"step {step}" if step else ""
 
 
 def check_ranks(plan: Plan, execution: Execution) -> None:

@@ -23,7 +23,7 @@ from segbench.core.interrupt import Interrupted, StopRequest
 from segbench.data.splits import count_leaks
 from segbench.launch.command import JOB
 from segbench.metrics.profiles import load_profile
-from segbench.records import Leaks, RunRecord, SplitRecord, read_run, write_run
+from segbench.records import Leaks, RunRecord, SplitRecord, read_run, run_in, write_run
 from segbench.records.birth import failed_record, new_record, surroundings
 from segbench.records.lease import Lease
 from segbench.records.schema import FailureClass
@@ -52,12 +52,18 @@ _CLASS_BY_CODE: dict[str, FailureClass] = {
 }
 
 
-def plan_run(cell: Cell, execution: Execution) -> RunRecord:
-    """Write `run.json` of a cell with status `planned`, unless the run exists already; give the record."""
+def plan_run(cell: Cell, execution: Execution, *, known: RunRecord | None = None) -> RunRecord:
+    """Write `run.json` of a cell with status `planned`, unless the run exists already; give the record.
+
+    Args:
+        cell: What is to be run.
+        execution: Where and how.
+        known: The run's record when it was read already.
+    """
     if cell.init_file is not None:
         keep_start(cell.init_file, cell.folder)
-    if (cell.folder / "run.json").is_file():
-        return read_run(cell.folder)
+    if (there := known or run_in(cell.folder)) is not None:
+        return there
     leaks = count_leaks(cell.split, patient_of=cell.data.patient_of)
     rules = rules_for(cell.dataset, load_profile(cell.protocol.metrics.profile))
     record = new_record(

@@ -21,9 +21,8 @@ from segbench.core.atomic import atomic_write_json, temporary_name
 from segbench.core.errors import SegbenchError
 from segbench.core.hashing import sha256_file
 from segbench.data.digest import image_digests
-from segbench.records import read_run
+from segbench.records import run_in
 from segbench.records.schema import StartRecord, TrainedOn
-from segbench.records.store import RUN_FILE
 
 if TYPE_CHECKING:
     from segbench.data import Dataset
@@ -89,7 +88,7 @@ def read_card(file: Path, sha256: str) -> tuple[TrainedOn, ...] | None:
 def _cases_of_run(file: Path) -> tuple[TrainedOn, ...] | None:
     """What the record says of weights that lie in a run's folder, from before runs wrote cards."""
     folder = file.parent.parent
-    record = read_run(folder) if (folder / RUN_FILE).is_file() else None
+    record = run_in(folder)
     if record is None or record.split is None or record.init is not None:
         return None
     dataset = str((record.dataset or {}).get("slug") or "")

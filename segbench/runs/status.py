@@ -16,12 +16,12 @@ from typing import TYPE_CHECKING, Any
 from segbench.core.atomic import append_line, read_lines, sync_lines
 from segbench.core.errors import SegbenchError
 from segbench.core.foreign import parse_json
-from segbench.records.lease import lease_holder
+from segbench.records.lease import Holder, lease_holder
 from segbench.records.progress import last_step
-from segbench.records.store import RUN_FILE
+from segbench.records.store import CASES_FILE, RUN_FILE
 
 if TYPE_CHECKING:
-    from segbench.runs.cell import PlannedCell
+    from segbench.runs.cell import CellState, PlannedCell
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,12 +92,7 @@ def _cell(folder: Path) -> CellStatus:
     except (OSError, ValueError, KeyError, TypeError):
         return CellStatus(folder.name, "failed", "run.json is unreadable", None, None, None, None)
     failure = record.get("failure") or {}
-    holder = None
-    if status == "running":
-        holder = lease_holder(folder)
-        state = "running" if holder is not None else "resumable"
-    else:
-        state = {"complete": "done", "interrupted": "resumable"}.get(status, status)
+    state, holder = state_of(folder, status)
     step, steps = (None, None) if status == "complete" else _steps(folder, record)
     return CellStatus(
         run_id=str(record.get("run_id", folder.name)),
@@ -108,6 +103,23 @@ def _cell(folder: Path) -> CellStatus:
         eta_s=_time_left(folder, step, steps) if state == "running" else None,
         host=None if holder is None else f"{holder.host}:{holder.pid}",
     )
+
+
+def state_of(folder: Path, status: str) -> tuple[CellState, Holder | None]:
+    """The state of a run folder and, while it is at work, who holds it.
+
+    Args:
+        folder: The run folder.
+        status: What its `run.json` says.
+    """
+    if status == "complete":
+        return "done" if (folder / CASES_FILE).is_file() else "resumable", None
+    if status == "failed":
+        return "failed", None
+    holder = lease_holder(folder)
+    if holder is not None:
+        return "running", holder
+    return "planned" if status == "planned" else "resumable", None
 
 
 def _steps(folder: Path, record: dict[str, Any]) -> tuple[int | None, int | None]:

@@ -98,5 +98,6 @@ def test_one_hostile_run_spoils_no_list_of_runs(tmp_path: Path) -> None:
     for name, text in (("bad", DEEP), ("good", '{"run_id": "good", "status": "complete"}')):
         (tmp_path / name).mkdir()
         (tmp_path / name / "run.json").write_text(text)
+        (tmp_path / name / "cases.csv").touch()
     states = {cell.run_id: cell.state for cell in read_status(tmp_path).cells}
     assert states == {"bad": "failed", "good": "done"}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import pytest
 from segbench.core.errors import SegbenchError
 from segbench.data.opening import MISSION, in_one_table
 from segbench.records import RunRecord, write_run
+from segbench.records.lease import Lease
 from segbench.runs.plan import Request, expanded, make_plan
 from segbench.runs.status import read_status
 
@@ -58,6 +60,22 @@ def test_states_and_forecasts(data: Path, tmp_path: Path) -> None:
     assert again[0].forecast_s is None
     totals = read_status(tmp_path).totals
     assert totals == {"done": 2, "failed": 1, "resumable": 1}
+
+
+@pytest.mark.parametrize("status", ["planned", "running", "interrupted", "complete", "failed"])
+@pytest.mark.parametrize("rows", [True, False])
+@pytest.mark.parametrize("held", [True, False])
+def test_the_plan_and_the_status_say_the_same(
+    status: str, rows: bool, held: bool, data: Path, tmp_path: Path
+) -> None:
+    folder = make_plan(request(data, tmp_path)).cells[0].cell.folder
+    finish(folder, status)
+    if not rows:
+        (folder / "cases.csv").unlink()
+    with Lease(folder) if held else nullcontext():
+        planned, told = make_plan(request(data, tmp_path)).cells[0], read_status(tmp_path).cells[0]
+    assert planned.state == told.state
+    assert (planned.state == "done") == (status == "complete" and rows)
 
 
 def test_weights_are_not_selected_on_cases_that_are_not_there(data: Path, tmp_path: Path) -> None:
