@@ -11,7 +11,7 @@ from segbench.core.environment import results_dir
 from segbench.core.errors import SegbenchError
 from segbench.report.analysis.arrays import build_blocks
 from segbench.report.analysis.blocks import Block
-from segbench.report.analysis.columns import Column, Role, comparable_tables, decide
+from segbench.report.analysis.columns import Column, Mean, Role, comparable_tables, decide
 from segbench.report.analysis.cost import Cost, cost_of
 from segbench.report.analysis.data import dataset_card
 from segbench.report.analysis.entries import Entry, build_entries
@@ -69,24 +69,34 @@ class Analysis:
     case_names: Mapping[str, str]
     slices: Table
 
-    @property
-    def boundary(self) -> Metric | None:
-        """The boundary metric beside the primary one, None without one."""
-        return boundary_metric(self.metrics)
+    def short(self, label: str) -> str:
+        """The printed name of an entry."""
+        return self.names[label].short
 
     def regions(self, number: int) -> tuple[str, ...]:
         """Regions shown of a block, in order."""
         return shown_regions(self.blocks[number], self.options)
 
+    @property
+    def shown_metrics(self) -> list[Metric]:
+        """The primary metric and the boundary metric beside it."""
+        return [metric for metric in (*self.metrics[:1], boundary_metric(self.metrics)) if metric is not None]
+
     def column(self, number: int, metric: Metric, region: str | None = None) -> Column | None:
         """A column of a block, by default the one that decides its metric; None where it does not exist."""
         return self.columns.get((number, region or self.blocks[number].main_region, metric.name))
 
+    def columns_of(
+        self, number: int, metrics: Sequence[Metric], regions: Sequence[str | None] = (None,)
+    ) -> list[Column]:
+        """The columns of a block that exist: of each metric the regions, by default the one that decides."""
+        found = [self.column(number, metric, region) for metric in metrics for region in regions]
+        return [column for column in found if column is not None]
+
     def main_columns(self, metric: Metric | None = None) -> list[Column]:
         """The deciding column of a metric (the primary one by default) in each block that has it."""
-        chosen = (metric,) if metric is not None else self.metrics[:1]
-        found = [self.column(number, one) for number in range(len(self.blocks)) for one in chosen]
-        return [column for column in found if column is not None]
+        chosen = self.metrics[:1] if metric is None else (metric,)
+        return [column for number in range(len(self.blocks)) for column in self.columns_of(number, chosen)]
 
     def ordered(self, labels: Sequence[str]) -> list[str]:
         """Labels in row order: readers, models by their mean place in the primary column, baselines."""
@@ -101,6 +111,10 @@ class Analysis:
             return apart.get(label, 0), sum(found) / len(found) if found else float("inf"), label
 
         return sorted(labels, key=key)
+
+    def means(self, column: Column) -> list[tuple[str, Mean]]:
+        """The means of a column by label, in row order."""
+        return [(label, column.means[label]) for label in self.ordered(list(column.means))]
 
     def leaking(self, label: str) -> bool:
         """Whether numbers of an entry are upper bounds, so that it is not marked best."""

@@ -14,14 +14,17 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 
 from segbench.metrics.grid_floor import grid_floor
+from segbench.metrics.summary import MEAN_REGION
 from segbench.report.analysis.blocks import Block, Scores, nan_mean
 from segbench.report.analysis.metric import Metric
 from segbench.report.analysis.missing import FloatArray
+from segbench.report.analysis.numbers import format_number
 from segbench.report.analysis.options import Options
 
 if TYPE_CHECKING:
     from segbench.stats import Comparison, NullCheck, Omnibus, RankStability
 
+NOT_AVAILABLE = "n/a"
 Role = Literal["primary", "secondary", "region"]
 """Of a column: the one that decides, the mean over regions of another metric, a single region."""
 
@@ -97,10 +100,41 @@ class Column:
     null: NullCheck | None = None
     omnibus: Omnibus | None = None
 
+    def number(self, value: float | None) -> str:
+        """A value of this column, in stored units, as every output prints it; `n/a` where there is none."""
+        if value is None or value != value:
+            return NOT_AVAILABLE
+        return format_number(value, scale=self.metric.scale, digits=self.options.digits)
+
+    def words(self, value: float) -> str:
+        """A difference, margin or gain with its unit, such as `1.00 points`."""
+        return f"{self.number(value)} {self.metric.difference_unit}".rstrip()
+
+    def interval(self, of: Mean | Comparison) -> str:
+        """The interval of a mean or a difference, such as ` [0.49, 1.21]`; empty without one."""
+        low, high = self.number(of.low), self.number(of.high)
+        return "" if NOT_AVAILABLE in (low, high) else f" [{low}, {high}]"
+
+    @property
+    def region_words(self) -> str:
+        """The region, or `mean over regions`."""
+        return "mean over regions" if self.region == MEAN_REGION else self.region
+
+    @property
+    def sign(self) -> float:
+        """What turns a score so that more is better."""
+        return 1.0 if self.metric.higher_is_better else -1.0
+
     @property
     def decided(self) -> bool:
         """Whether verdicts of this column are statements: single regions have estimates only."""
         return self.role != "region"
+
+    @property
+    def best_first(self) -> list[Comparison]:
+        """The comparisons in the order of their models."""
+        place = {label: index for index, label in enumerate(self.order)}
+        return sorted(self.comparisons, key=lambda pair: (place[pair.a], place[pair.b]))
 
     @property
     def order(self) -> tuple[str, ...]:

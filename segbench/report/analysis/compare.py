@@ -211,7 +211,7 @@ def _compared_pair(analysis: Analysis, column: Column, pair: Comparison) -> Comp
     """Wins, ties and losses by case, and the cases that changed most."""
     from segbench.stats.arrays import noise_floor
 
-    block, sign = analysis.blocks[column.block], 1.0 if column.metric.higher_is_better else -1.0
+    block, sign = analysis.blocks[column.block], column.sign
     a, b = _per_case(block, column, pair.a), _per_case(block, column, pair.b)
     common = np.flatnonzero(np.isfinite(a) & np.isfinite(b))
     gain = sign * (a - b)[common]

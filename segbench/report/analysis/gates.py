@@ -8,7 +8,6 @@ from typing import NamedTuple
 import numpy as np
 
 from segbench.core.errors import SegbenchError
-from segbench.metrics.summary import MEAN_REGION
 from segbench.report.analysis.analysis import Analysis
 from segbench.report.analysis.columns import Column
 from segbench.report.analysis.metric import Metric
@@ -123,5 +122,5 @@ def _not_lost(analysis: Analysis, column: Column, label: str, margin: float) -> 
 
 
 def _where(analysis: Analysis, column: Column, label: str) -> str:
-    region = "mean over regions" if column.region == MEAN_REGION else column.region
-    return f"{analysis.blocks[column.block].name}: {column.metric.name} ({region}) of {label}"
+    where = f"{column.metric.name} ({column.region_words})"
+    return f"{analysis.blocks[column.block].name}: {where} of {label}"

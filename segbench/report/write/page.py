@@ -12,24 +12,24 @@ from typing import Any
 
 from segbench.core.text import one_line
 from segbench.report.analysis.analysis import Analysis
+from segbench.report.analysis.numbers import plural
 from segbench.report.analysis.sentences import context, verdicts, where
 from segbench.report.write.details import (
     cost_tables,
     failure_tables,
+    listing,
     number,
-    plain_table,
     published_tables,
     rank_tables,
     region_tables,
-    run_table,
     seed_tables,
-    version_table,
+    source_tables,
 )
 from segbench.report.write.document import versions
 from segbench.report.write.figures.models import figure_files
 from segbench.report.write.figures.style import INK, MODEL, PAPER, REFERENCE, RULE, SOFT
 from segbench.report.write.method import CITATION, method_sentences, protocol_notes
-from segbench.report.write.tables import STARS, Head, Row, Table, pair_tables, score_tables
+from segbench.report.write.tables import STARS, Head, Table, pair_tables, score_tables
 from segbench.report.write.viewer import (
     CLASS_COLOURS,
     Picture,
@@ -106,7 +106,7 @@ def _content(analysis: Analysis) -> dict[str, Any]:
     several = len(main) > 1
     return {
         "title": f"Comparison on {', '.join(names)}" if names else "Report",
-        "subtitle": f"{_count(len(models), 'model')}, {_count(runs, 'run')}, segbench "
+        "subtitle": f"{plural(len(models), 'model')}, {plural(runs, 'run')}, segbench "
         f"{versions().get('segbench', '')}".strip(),
         "css": Markup(_file("assets", "page.css")),
         "script": Markup(_file("assets", "page.js")),
@@ -136,10 +136,6 @@ def _content(analysis: Analysis) -> dict[str, Any]:
         ),
         "sources": _sources(analysis),
     }
-
-
-def _count(total: int, noun: str) -> str:
-    return f"{total} {noun}{'' if total == 1 else 's'}"
 
 
 def _scores_first(table: Table) -> Table:
@@ -194,11 +190,10 @@ def _sources(analysis: Analysis) -> list[Section]:
     """How the numbers came about and where from."""
     method = CITATION.sub("", " ".join(method_sentences(analysis)))
     apart = [line for block in analysis.blocks for line in block.differs]
-    tables = [run_table(analysis), version_table()]
     notes = [*apart, *protocol_notes(analysis)]
     return [
         Section("method", "Statistics", (), [method]),
-        Section("provenance", "Provenance and versions", tables, notes, printed=False),
+        Section("provenance", "Provenance and versions", source_tables(analysis), notes, printed=False),
     ]
 
 
@@ -209,23 +204,20 @@ def _pictures(
     from markupsafe import Markup
 
     rows = [
-        Row(
+        (
             item.case,
-            (
-                analysis.names[item.label].short,
-                number(item.run.seed),
-                item.block.name,
-                number(item.value, scale=item.metric.scale, digits=2),
-                number(item.volume_ml, digits=2),
-            ),
+            analysis.short(item.label),
+            number(item.run.seed),
+            item.block.name,
+            number(item.value, scale=item.metric.scale, digits=2),
+            number(item.volume_ml, digits=2),
         )
         for item in pictures
     ]
-    tables: list[Table] = []
-    if pictures:
-        heads = ("Case", "Model", "Seed", "Dataset", pictures[0].metric.head, "Reference (ml)")
-        tables = [plain_table("table-worst", "Worst cases, at most three of one model.", heads, rows)]
-        notes = [note for note in notes if note != NO_PICTURES]
+    score = pictures[0].metric.head if pictures else ""
+    heads = ("Case", "Model", "Seed", "Dataset", score, "Reference (ml)")
+    tables = listing("table-worst", "Worst cases, at most three of one model.", heads, rows)
+    notes = [note for note in notes if note != NO_PICTURES or not pictures]
     return {
         "worst": Section("worst", "Worst cases", tables, notes, printed=False),
         "pictures": pictures,

@@ -96,9 +96,8 @@ def worst_cases(analysis: Analysis) -> list[Picture]:
     for column in analysis.main_columns():
         block = analysis.blocks[column.block]
         if column.metric.higher_is_better is not None:
-            sign = 1.0 if column.metric.higher_is_better else -1.0
             items = (item for scores in block.models for item in _scored(block, scores, column))
-            found += [(sign * item.value, item) for item in items]
+            found += [(column.sign * item.value, item) for item in items]
     found.sort(key=lambda pair: (pair[0], pair[1].block.name, pair[1].label, pair[1].run.seed, pair[1].case))
     first: dict[tuple[str, str, str], Picture] = {}
     for _, item in found:
@@ -122,7 +121,7 @@ def _scored(block: Block, scores: Scores, column: Column) -> Iterator[Picture]:
 
 def _picture(analysis: Analysis, item: Picture, shown: CaseVolumes) -> Picture:
     score = format_number(item.value, scale=item.metric.scale, digits=1)
-    name = analysis.names[item.label].short
+    name = analysis.short(item.label)
     title = one_line(
         f"{name}, seed {item.run.seed}, {item.block.name}, {item.case}: {item.metric.label} {score}"
     )

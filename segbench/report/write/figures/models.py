@@ -159,7 +159,7 @@ def _caption(analysis: Analysis, columns: Sequence[Column]) -> str:
         parts.append("hollow dots: single seeds")
     reference = next((column.reference for column in columns if column.reference), None)
     if reference:
-        parts.append(f"diamond: reference ({analysis.names[reference].short})")
+        parts.append(f"diamond: reference ({analysis.short(reference)})")
     if any(analysis.blocks[column.block].baselines for column in columns):
         parts.append("grey: baselines")
     if any(analysis.blocks[column.block].readers for column in columns):
@@ -171,16 +171,9 @@ def _alt(analysis: Analysis, columns: Sequence[Column], rows: Sequence[Sequence[
     """What the figure shows, in words."""
     found: list[str] = []
     for column, labels in zip(columns, rows, strict=True):
-        metric, digits = column.metric, analysis.options.digits
-        items: list[str] = []
-        for label in labels:
-            mean = column.means[label]
-            numbers = [
-                format_number(value, scale=metric.scale, digits=digits)
-                for value in (mean.value, mean.low, mean.high)
-                if value is not None
-            ]
-            interval = f" [{numbers[1]}, {numbers[2]}]" if len(numbers) == 3 else ""
-            items.append(f"{analysis.names[label].short} {numbers[0]}{interval}")
-        found.append(f"{metric.head} on {analysis.blocks[column.block].name}: {', '.join(items)}.")
+        means = [(analysis.short(label), column.means[label]) for label in labels]
+        items = ", ".join(
+            f"{name} {column.number(mean.value)}{column.interval(mean)}" for name, mean in means
+        )
+        found.append(f"{column.metric.head} on {analysis.blocks[column.block].name}: {items}.")
     return " ".join(found)

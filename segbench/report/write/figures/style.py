@@ -95,7 +95,7 @@ def rendered(figure: Figure, stem: str) -> dict[str, bytes]:
 
 def short_names(analysis: Analysis, labels: Sequence[str], *, width: int = 24) -> list[str]:
     """Printed names of entries, wrapped to lines of so many characters and never cut."""
-    return ["\n".join(textwrap.wrap(analysis.names[label].short, width)) or "?" for label in labels]
+    return ["\n".join(textwrap.wrap(analysis.short(label), width)) or "?" for label in labels]
 
 
 def name_rows(axis: Any, names: Sequence[str]) -> None:
