@@ -23,7 +23,7 @@ from segbench.report.analysis.metric import (
     choose_metrics,
     shown_regions,
 )
-from segbench.report.analysis.names import Name, entry_names, pseudonymise
+from segbench.report.analysis.names import Name, entry_names, pseudonyms
 from segbench.report.analysis.numbers import plural
 from segbench.report.analysis.options import Options
 from segbench.report.analysis.slices import Table, read_slices, slice_words, slices
@@ -53,7 +53,6 @@ class Analysis:
         names: how each label is printed.
         costs: by label.
         findings: errors first.
-        case_names: real case id by pseudonym, empty without pseudonyms.
         slices: columns of `--slices`: by name the value of each case or patient.
     """
 
@@ -66,7 +65,6 @@ class Analysis:
     names: Mapping[str, Name]
     costs: Mapping[str, Cost]
     findings: tuple[Finding, ...]
-    case_names: Mapping[str, str]
     slices: Table
 
     def short(self, label: str) -> str:
@@ -184,12 +182,10 @@ def analyse_runs(
 ) -> Analysis:
     """The analysis of runs that were read."""
     table = read_slices(options.slices) if options.slices is not None else {}
-    taken, case_names = usable(runs, options, places), dict[str, str]()
-    if options.pseudonyms:
-        renamed, case_names = pseudonymise(taken)
-        taken = list(renamed)
+    taken = usable(runs, options, places)
     entries = build_entries(taken, select=options.select)
-    blocks = build_blocks(entries, missing=options.missing, case_names=case_names)
+    names_of_cases = pseudonyms(taken) if options.pseudonyms else {}
+    blocks = build_blocks(entries, missing=options.missing, case_names=names_of_cases)
     metrics = choose_metrics(blocks, options)
     check_names(blocks, options)
     columns: dict[Key, Column] = {}
@@ -221,7 +217,7 @@ def analyse_runs(
         (blocks[column.block], slice_words(part, column, short))
         for column in columns.values()
         if column.role == "primary" and table
-        for part in slices(blocks[column.block], column, table, case_names, sizes=False)
+        for part in slices(blocks[column.block], column, table, sizes=False)
         if part.p_adjusted < options.alpha
     ]
     return Analysis(
@@ -236,7 +232,6 @@ def analyse_runs(
         findings=find_all(
             runs, blocks, metrics=[item.name for item in metrics], below=below, unlike=unlike, short=short
         ),
-        case_names=case_names,
         slices=table,
     )
 

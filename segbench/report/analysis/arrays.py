@@ -30,14 +30,17 @@ from segbench.report.read.runs import Run
 
 
 def build_blocks(
-    entries: Iterable[Entry], *, missing: str = "worst", case_names: Mapping[str, str] | None = None
+    entries: Iterable[Entry],
+    *,
+    missing: str = "worst",
+    case_names: Mapping[tuple[str, str], str] | None = None,
 ) -> tuple[Block, ...]:
     """Blocks of comparable entries with the missing policy applied, by dataset and variant.
 
     Args:
         entries: as `build_entries` gives them; one without rows is left out.
         missing: `worst`, `drop-case` or `error`.
-        case_names: real case id by pseudonym, where cases are printed under pseudonyms.
+        case_names: how each (dataset, case) is printed, by default as it is called.
 
     Raises:
         SegbenchError: SB215 under `error` when a case is missing or broken, SB705 when entries of one block
@@ -48,9 +51,10 @@ def build_blocks(
         if any(run.rows is not None for run in entry.runs):
             by_dataset.setdefault(entry.dataset, []).append(entry)
     blocks: list[Block] = []
-    for _, members in sorted(by_dataset.items()):
-        for variant, (part, differs) in enumerate(comparable(members)):
-            block = _block(variant, differs, part, case_names or {})
+    for dataset, members in sorted(by_dataset.items()):
+        names = {case: name for (of, case), name in (case_names or {}).items() if of == dataset}
+        for variant, (part, differs) in enumerate(comparable(members, names)):
+            block = _block(variant, differs, part, names)
             _refuse_no_common(block)
             blocks.append(_without_failures(block) if missing == "drop-case" else block)
     if missing == "error":
@@ -73,7 +77,8 @@ def _block(
         variant=variant,
         differs=differs,
         cases=cases,
-        patients=patients_of(runs, cases, case_names) or cases,
+        case_names=tuple(case_names.get(case, case) for case in cases),
+        patients=patients_of(runs, cases) or cases,
         case_folds=tuple(folds[case] for case in cases),
         regions=regions,
         mean_regions=mean_regions,
@@ -229,7 +234,7 @@ def _without_failures(block: Block) -> Block:
         replace(item, values=np.where(away, np.nan, item.values), unknown=item.unknown & ~away)
         for item in block.scores
     )
-    dropped = tuple(case for case, gone in zip(block.cases, lost.tolist(), strict=True) if gone)
+    dropped = tuple(case for case, gone in zip(block.case_names, lost.tolist(), strict=True) if gone)
     return replace(block, scores=scores, dropped_cases=dropped)
 
 

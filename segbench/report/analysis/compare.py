@@ -218,7 +218,7 @@ def _compared_pair(analysis: Analysis, column: Column, pair: Comparison) -> Comp
     gain[np.abs(gain) <= noise_floor(a[common], b[common])] = 0.0
     order = common[np.argsort(-gain, kind="stable")].tolist()
     changes = [
-        CaseChange(block.cases[case], float(a[case]), float(b[case]), float(sign * (a - b)[case]))
+        CaseChange(block.case_names[case], float(a[case]), float(b[case]), float(sign * (a - b)[case]))
         for case in order
     ]
     wins, losses = int(np.sum(gain > 0)), int(np.sum(gain < 0))

@@ -247,7 +247,9 @@ def _short(text: str) -> str:
     return line if len(line) <= LONGEST else f"{line[: LONGEST - 7]}~{digest_json(line)[:6]}"
 
 
-def comparable(entries: Sequence[Entry]) -> list[tuple[list[Entry], tuple[str, ...]]]:
+def comparable(
+    entries: Sequence[Entry], case_names: Mapping[str, str]
+) -> list[tuple[list[Entry], tuple[str, ...]]]:
     """Entries of one dataset in groups that may be compared, with what keeps each from those before it.
 
     Data and split are compared on what both records know, rules on the fields that both name. Recipes may
@@ -259,7 +261,7 @@ def comparable(entries: Sequence[Entry]) -> list[tuple[list[Entry], tuple[str, .
         known = _known(entry)
         reasons: dict[str, None] = {}
         for facts_of_group, members in groups:
-            found = _contradictions(facts_of_group, known, members[0].label, entry.label)
+            found = _contradictions(facts_of_group, known, (members[0].label, entry.label), case_names)
             if not found:
                 facts_of_group.update(known)
                 members.append(entry)
@@ -286,7 +288,10 @@ def _known(entry: Entry) -> dict[tuple[str, ...], object]:
 
 
 def _contradictions(
-    a: Mapping[tuple[str, ...], object], b: Mapping[tuple[str, ...], object], first: str, second: str
+    a: Mapping[tuple[str, ...], object],
+    b: Mapping[tuple[str, ...], object],
+    who: tuple[str, str],
+    case_names: Mapping[str, str],
 ) -> list[str]:
     """In what two sets of facts are known to differ, a line for each kind of data and for each rule."""
     found: dict[str, None] = {}
@@ -294,7 +299,7 @@ def _contradictions(
         if a[key] == b[key]:
             continue
         if key[0] == "rule":
-            found[f"{key[1]} is {a[key]} for {first}, {b[key]} for {second}"] = None
+            found[f"{key[1]} is {a[key]} for {who[0]}, {b[key]} for {who[1]}"] = None
         elif not any(line.startswith(f"{key[0]} ") for line in found):
-            found[f"{key[0]} differs ({key[1]}; {first} / {second})"] = None
+            found[f"{key[0]} differs ({case_names.get(key[1], key[1])}; {who[0]} / {who[1]})"] = None
     return list(found)

@@ -94,16 +94,13 @@ def read_slices(asked: str) -> dict[str, dict[str, str]]:
     return found
 
 
-def slices(
-    block: Block, column: Column, table: Table, case_names: Mapping[str, str], *, sizes: bool
-) -> list[Slice]:
+def slices(block: Block, column: Column, table: Table, *, sizes: bool) -> list[Slice]:
     """Each column of the table on a deciding column, Holm over the columns, and where wanted the size.
 
     Args:
         block: comparable entries.
         column: of the block; its compared models are tested.
         table: as `read_slices` gives it.
-        case_names: real case id by pseudonym, empty without pseudonyms.
         sizes: whether to add the size of the reference, in ml.
 
     Raises:
@@ -111,10 +108,7 @@ def slices(
     """
     from segbench.stats import holm
 
-    found = [
-        _slice(block, column, name, _of_units(block, name, values, case_names))
-        for name, values in table.items()
-    ]
+    found = [_slice(block, column, name, _of_units(block, name, values)) for name, values in table.items()]
     tested = [place for place, part in enumerate(found) if part.p == part.p]
     adjusted = holm([found[place].p for place in tested])
     for place, p in zip(tested, adjusted.tolist(), strict=True):
@@ -134,15 +128,15 @@ def _sizes(block: Block, region: str) -> list[str]:
     return ["" if mean != mean else repr(mean) for mean in means]
 
 
-def _of_units(block: Block, name: str, values: Mapping[str, str], case_names: Mapping[str, str]) -> list[str]:
+def _of_units(block: Block, name: str, values: Mapping[str, str]) -> list[str]:
     """The value of each patient; empty where the table has none, or its cases have several."""
     per_case = [
-        next((values[key] for key in _keys(case_names.get(case, case), patient) if key in values), "")
+        next((values[key] for key in _keys(case, patient) if key in values), "")
         for case, patient in zip(block.cases, block.patients, strict=True)
     ]
     if not any(per_case):
         what = f"--slices: no case of {block.name} has a value of {name}"
-        raise SegbenchError("SB104", what, found=list(values)[:5], expected=list(block.cases[:5]))
+        raise SegbenchError("SB104", what, found=list(values)[:5], expected=list(block.case_names[:5]))
     of: dict[str, set[str]] = {}
     for patient, value in zip(block.patients, per_case, strict=True):
         of.setdefault(patient, set()).add(value)

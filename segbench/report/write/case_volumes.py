@@ -63,7 +63,7 @@ def load_case(run: Run, case: str, data_dir: str | None = None) -> CaseVolumes |
 
     Args:
         run: whose prediction it is.
-        case: real case id, not a pseudonym.
+        case: case id, not its printed name.
         data_dir: folder of datasets, None for the environment's.
     """
     from segbench.volumes import read_label_map, reorient_like, to_canonical

@@ -145,5 +145,5 @@ def _ranked(values: np.ndarray[tuple[int, ...], np.dtype[np.float64]]) -> np.nda
 def _subgroups(analysis: Analysis, columns: Iterable[Column]) -> Iterator[Row]:
     for column in columns:
         block, sizes = analysis.blocks[column.block], analysis.options.appendix
-        for row in slice_rows(slices(block, column, analysis.slices, analysis.case_names, sizes=sizes)):
+        for row in slice_rows(slices(block, column, analysis.slices, sizes=sizes)):
             yield _place(analysis, column) | dict(zip(FILES["subgroups"][4:], row, strict=True)), None

@@ -44,7 +44,7 @@ class Picture:
         run: the training run.
         label: of its entry.
         block: where it belongs.
-        case: case id.
+        case: its printed name.
         metric: the primary metric.
         value: score of the case in the deciding column, stored units.
         volume_ml: largest reference volume of its regions, NaN where unknown.
@@ -81,7 +81,7 @@ def load_pictures(analysis: Analysis) -> list[Picture]:
     for item in worst_cases(analysis):
         if taken[item.label] == MOST_PER_MODEL or item.run.run_id not in held:
             continue
-        case = analysis.case_names.get(item.case, item.case)
+        case = item.block.cases[item.block.case_names.index(item.case)]
         if (shown := load_case(item.run, case, analysis.options.data_dir)) is not None:
             taken[item.label] += 1
             pictures.append(_picture(analysis, item, shown))
@@ -116,7 +116,7 @@ def _scored(block: Block, scores: Scores, column: Column) -> Iterator[Picture]:
             run = runs.get((seed, folds[place]))
             if run is not None:
                 value, volume = float(values[place]), float(volumes[place])
-                yield Picture(run, scores.label, block, block.cases[place], column.metric, value, volume)
+                yield Picture(run, scores.label, block, block.case_names[place], column.metric, value, volume)
 
 
 def _picture(analysis: Analysis, item: Picture, shown: CaseVolumes) -> Picture:
