@@ -17,7 +17,7 @@ from typer.testing import CliRunner
 import segbench
 from segbench import stats
 from segbench.core.errors import SegbenchError
-from segbench.report import analyse
+from segbench.report.analysis.analysis import analyse
 from segbench.report.analysis.compare import compare
 from segbench.report.analysis.options import make_options
 from segbench.report.write.document import schema as report_schema

@@ -16,8 +16,8 @@ from segbench.core.errors import SegbenchError
 from segbench.metrics.policies import POLICIES, STATUSES, filled_value
 from segbench.metrics.registry import METRICS
 from segbench.records import facts
-from segbench.report.read import Run, read_runs
 from segbench.report.read.rows import UnusableRowsError, read_table
+from segbench.report.read.runs import Run, read_runs
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 COLUMNS = ("dice", "hd95", "nsd")

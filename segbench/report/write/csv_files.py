@@ -146,4 +146,4 @@ def _subgroups(analysis: Analysis, columns: Iterable[Column]) -> Iterator[Row]:
     for column in columns:
         block, sizes = analysis.blocks[column.block], analysis.options.appendix
         for row in slice_rows(slices(block, column, analysis.slices, sizes=sizes)):
-            yield _place(analysis, column) | dict(zip(FILES["subgroups"][4:], row, strict=True)), None
+            yield _place(analysis, column) | row, None
