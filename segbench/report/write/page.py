@@ -209,12 +209,12 @@ def _pictures(
             analysis.short(item.label),
             number(item.run.seed),
             item.block.name,
-            number(item.value, scale=item.metric.scale, digits=2),
+            number(item.value, scale=item.column.metric.scale, digits=2),
             number(item.volume_ml, digits=2),
         )
         for item in pictures
     ]
-    score = pictures[0].metric.head if pictures else ""
+    score = pictures[0].column.metric.head if pictures else ""
     heads = ("Case", "Model", "Seed", "Dataset", score, "Reference (ml)")
     tables = listing("table-worst", "Worst cases, at most three of one model.", heads, rows)
     notes = [note for note in notes if note != NO_PICTURES or not pictures]
