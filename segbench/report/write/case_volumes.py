@@ -89,9 +89,7 @@ def load_case(run: Run, case: str, data_dir: str | None = None) -> CaseVolumes |
             None if dataset is None else _image(dataset, case, reference),
             to_canonical(reference),
             to_canonical(prediction).array,
-            window=None
-            if dataset is None or dataset.card.modality != "CT"
-            else WINDOWS[dataset.card.evaluation.tree],
+            window=WINDOWS[dataset.card.evaluation.tree] if dataset is not None and ct else None,
         )
     except (SegbenchError, OSError, ValueError):
         return None
