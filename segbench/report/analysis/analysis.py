@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -205,18 +205,18 @@ def analyse_runs(
                     margin=margin_of(block, metric, options),
                     options=options,
                 )
+    primary = [column for column in columns.values() if column.role == "primary"]
     below = [
         item
-        for number, block in enumerate(blocks)
-        if metrics and metrics[0].name in block.metrics
-        for item in _below_baseline(block, metrics[0], options)
+        for column in primary
+        if column.metric.higher_is_better is not None and not options.baselines
+        for item in _below_baseline(blocks[column.block], column)
     ]
     names = entry_names(entries)
     short = {label: name.short for label, name in names.items()}
     unlike = [
         (blocks[column.block], slice_words(part, column, short))
-        for column in columns.values()
-        if column.role == "primary" and table
+        for column in (primary if table else ())
         for part in slices(blocks[column.block], column, table, sizes=False)
         if part.p_adjusted < options.alpha
     ]
@@ -253,26 +253,15 @@ def margin_of(block: Block, metric: Metric, options: Options) -> float | None:
     return card.evaluation.margin.get(metric.name) if card is not None else None
 
 
-def _below_baseline(block: Block, metric: Metric, options: Options) -> list[tuple[Block, str, str]]:
+def _below_baseline(block: Block, column: Column) -> list[tuple[Block, str, str]]:
     """(block, model, baseline) where a model is not significantly better than a baseline."""
-    from segbench.stats import compare_models
-
     found: list[tuple[Block, str, str]] = []
-    if metric.higher_is_better is None or options.baselines:
-        return found
     for baseline in block.baselines:
+        members = [scores for scores in (baseline, *block.models) if scores.label in column.means]
         tables, _ = comparable_tables(
-            {
-                scores.label: block.per_patient(scores, block.main_region, metric.name)
-                for scores in (baseline, *block.models)
-            }
+            {scores.label: block.per_patient(scores, column.region, column.metric.name) for scores in members}
         )
-        if baseline.label in tables and len(tables) > 1:
-            pairs = compare_models(
-                tables,
-                higher_is_better=metric.higher_is_better,
-                alpha=options.alpha,
-                reference=baseline.label,
-            )
+        if baseline.label in tables:
+            pairs = replace(column, tables=tables).pairs(reference=baseline.label)
             found += [(block, pair.a, baseline.label) for pair in pairs if pair.verdict != "better"]
     return found
