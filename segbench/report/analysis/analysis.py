@@ -17,8 +17,8 @@ from segbench.report.analysis.data import dataset_card
 from segbench.report.analysis.entries import Entry, build_entries
 from segbench.report.analysis.findings import Finding, find_all, leaks
 from segbench.report.analysis.metric import (
+    BOUNDARY,
     Metric,
-    boundary_metric,
     check_names,
     choose_metrics,
     shown_regions,
@@ -77,8 +77,9 @@ class Analysis:
 
     @property
     def shown_metrics(self) -> list[Metric]:
-        """The primary metric and the boundary metric beside it."""
-        return [metric for metric in (*self.metrics[:1], boundary_metric(self.metrics)) if metric is not None]
+        """The primary metric and, where there is one, the boundary metric beside it."""
+        others = {metric.name: metric for metric in self.metrics[1:]}
+        return [*self.metrics[:1], *[others[name] for name in BOUNDARY if name in others][:1]]
 
     def column(self, number: int, metric: Metric, region: str | None = None) -> Column | None:
         """A column of a block, by default the one that decides its metric; None where it does not exist."""
@@ -192,6 +193,10 @@ def analyse_runs(
     for number, block in enumerate(blocks):
         count = len(block.contenders(options.baselines))
         progress(f"{'comparing' if count > 1 else 'reading'} {plural(count, 'model')} on {block.name}")
+        wanted = options.reference or DEFAULT_REFERENCE  # none, which is no label, compares all pairs
+        labels = [scores.label for scores in block.contenders(options.baselines)]
+        card = dataset_card(block.dataset)
+        margins = {**(card.evaluation.margin if card is not None else {}), **options.margin}
         for metric in (metric for metric in metrics if metric.name in block.metrics):
             main: Role = "primary" if metric == metrics[0] else "secondary"
             for region in shown_regions(block, options):
@@ -201,8 +206,8 @@ def analyse_runs(
                     region,
                     metric,
                     main if region == block.main_region else "region",
-                    reference=reference_of(block, options),
-                    margin=margin_of(block, metric, options),
+                    reference=wanted if wanted in labels and options.reference != "none" else None,
+                    margin=margins.get(metric.name),
                     options=options,
                 )
     primary = [column for column in columns.values() if column.role == "primary"]
@@ -234,23 +239,6 @@ def analyse_runs(
         ),
         slices=table,
     )
-
-
-def reference_of(block: Block, options: Options) -> str | None:
-    """The model that all others of a block are compared with; None compares all pairs."""
-    if options.reference == "none":
-        return None
-    wanted = options.reference or DEFAULT_REFERENCE
-    labels = [scores.label for scores in block.contenders(options.baselines)]
-    return wanted if wanted in labels else None
-
-
-def margin_of(block: Block, metric: Metric, options: Options) -> float | None:
-    """The equivalence margin of a metric: asked for, else the dataset card's, else None."""
-    if metric.name in options.margin:
-        return options.margin[metric.name]
-    card = dataset_card(block.dataset)
-    return card.evaluation.margin.get(metric.name) if card is not None else None
 
 
 def _below_baseline(block: Block, column: Column) -> list[tuple[Block, str, str]]:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from segbench.core.errors import SegbenchError, unknown_name
 from segbench.core.hashing import digest_json
@@ -95,10 +95,7 @@ def build_entries(runs: Iterable[Run], *, select: Sequence[str] = ()) -> tuple[E
         for digest, parts in groups.items()
         for _, part in parts
     ]
-    names = entry_labels(bare)
-    made = [
-        Entry(name, entry.identity, entry.runs, entry.copies) for name, entry in zip(names, bare, strict=True)
-    ]
+    made = [replace(entry, label=name) for name, entry in zip(entry_labels(bare), bare, strict=True)]
     return tuple(sorted(made, key=lambda entry: (entry.dataset, entry.label)))
 
 
@@ -110,7 +107,7 @@ def _covered_once(identity: Identity, runs: Sequence[Run], select: Sequence[str]
         other = kept.get((run.fold, run.seed))
         if other is None:
             kept[run.fold, run.seed] = run
-        elif _same_rows(run, other):
+        elif run.rows is not None and other.rows is not None and run.rows.digest == other.rows.digest:
             copies.append(run)
         else:
             kept[run.fold, run.seed] = _selected([other, run], select)
@@ -123,10 +120,6 @@ def _covered_once(identity: Identity, runs: Sequence[Run], select: Sequence[str]
             copies.append(kept.pop(key))
     ordered = tuple(run for _, run in sorted(kept.items()))
     return Entry(identity.model, identity, ordered, tuple(copies))
-
-
-def _same_rows(a: Run, b: Run) -> bool:
-    return a.rows is not None and b.rows is not None and a.rows.digest == b.rows.digest
 
 
 def _selected(runs: Sequence[Run], select: Sequence[str]) -> Run:
