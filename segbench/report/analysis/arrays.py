@@ -182,9 +182,7 @@ def _scores(entry: Entry, block: Block) -> Scores:
         status[seed] = np.where(worse, run_status, status[seed])
     mean = np.where(count > 0, total / np.maximum(count, 1), np.nan)
     folds = tuple(sorted({run.fold for run in entry.runs}))
-    return Scores(
-        entry=entry, seeds=seeds, folds=folds, asked=asked, values=mean, unknown=unknown, status=status
-    )
+    return Scores(entry, seeds, folds, asked, mean, unknown, status)
 
 
 def _dense(run: Run, block: Block, asked: BoolArray) -> tuple[FloatArray, StatusArray]:

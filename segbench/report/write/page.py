@@ -101,9 +101,19 @@ def _content(analysis: Analysis) -> dict[str, Any]:
     names = list(dict.fromkeys(block.dataset for block in analysis.blocks))
     models = {scores.label for block in analysis.blocks for scores in block.models}
     runs = sum(len(entry.runs) for entry in analysis.entries)
-    main = analysis.main_columns()
-    answers = [(where(analysis, c), verdicts(analysis, c), context(analysis, c)) for c in main]
-    several = len(main) > 1
+    shown, folded = list[tuple[str, Sequence[str]]](), list[str]()
+    columns = analysis.main_columns()
+    for column in columns:
+        place, first, others = where(analysis, column), verdicts(analysis, column), context(analysis, column)
+        most = min(len(first), MOST_VERDICTS) if len(columns) > 1 else len(first) + len(others)
+        said, rest = [*first, *others][:most], [*first, *others][most:]
+        shown.append((place, said))
+        folded += [f"{place}: {' '.join(rest)}"] if rest else []
+    found = [item for item in analysis.findings if item.code not in ON_TOP]
+    by_severity = [
+        (severity, words, [item for item in found if item.severity == severity])
+        for severity, words in SEVERITY_WORDS.items()
+    ]
     return {
         "title": f"Comparison on {', '.join(names)}" if names else "Report",
         "subtitle": f"{plural(len(models), 'model')}, {plural(runs, 'run')}, segbench "
@@ -112,28 +122,14 @@ def _content(analysis: Analysis) -> dict[str, Any]:
         "script": Markup(_file("assets", "page.js")),
         "viewer_script": Markup(_file("assets", "viewer.js")),
         "banners": [item for item in analysis.findings if item.code in ON_TOP],
-        "verdicts": [
-            (place, first[:MOST_VERDICTS] if several else [*first, *others])
-            for place, first, others in answers
-        ],
+        "verdicts": shown,
         "figure": figure,
         "picture": "" if figure is None else inline_svg(drawn["figures/models.svg"].decode(), figure.alt),
-        "wide": several,
+        "wide": len(columns) > 1,
         "tables": list(map(_scores_first, score_tables(analysis))),
-        "findings": [
-            (severity, words, members)
-            for severity, words in SEVERITY_WORDS.items()
-            if (members := [f for f in analysis.findings if f.severity == severity and f.code not in ON_TOP])
-        ],
+        "findings": [item for item in by_severity if item[2]],
         "most": MOST_ALIKE,
-        "results": _results(
-            analysis,
-            [
-                f"{place}: {' '.join([*first[MOST_VERDICTS:], *others])}"
-                for place, first, others in answers
-                if several and (first[MOST_VERDICTS:] or others)
-            ],
-        ),
+        "results": _results(analysis, folded),
         "sources": _sources(analysis),
     }
 

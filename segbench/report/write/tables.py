@@ -115,30 +115,33 @@ class Table:
 def score_tables(analysis: Analysis) -> list[Table]:
     """Table 1 over the comparable blocks of all datasets, then one for each block that stands apart."""
     found: list[Table] = []
+    percent = f"{analysis.options.confidence * 100:g}"
+    spreads = {"mean-ci": f" with {percent} % interval", "mean-sd": " \N{PLUS-MINUS SIGN} standard deviation"}
     for place, (numbers, columns) in enumerate(table_columns(analysis), start=1):
         names = ", ".join(analysis.blocks[number].name for number in numbers)
-        caption = f"Scores on {names}: {_cell_words(analysis)}."
+        caption = f"Scores on {names}: mean{spreads.get(analysis.options.cells, '')}."
         table = score_table(analysis, f"table-scores-{place}", caption, columns, blocks=numbers)
         found.append(_with_facts(analysis, table))
     return found
 
 
 def table_columns(analysis: Analysis) -> list[tuple[list[int], list[Column]]]:
-    """(numbers of the blocks, columns) of each table of scores."""
+    """(numbers of the blocks, columns) of each table of scores.
+
+    A table holds the primary and the boundary metric; with one dataset its regions, if few, are columns too.
+    """
     main = [number for number, block in enumerate(analysis.blocks) if block.variant == 0]
     apart = [[number] for number, block in enumerate(analysis.blocks) if block.variant > 0]
-    return [
-        (numbers, [column for number in numbers for column in _shown_columns(analysis, number, len(numbers))])
-        for numbers in ([main] if main else []) + apart
-    ]
-
-
-def _shown_columns(analysis: Analysis, number: int, datasets: int) -> list[Column]:
-    """Primary and boundary metric of a block; with one dataset its regions, if few, are columns too."""
-    regions = analysis.regions(number)
-    if datasets > 1 or len(regions) > MOST_REGIONS:
-        regions = (analysis.blocks[number].main_region,)
-    return analysis.columns_of(number, analysis.shown_metrics, regions)
+    found: list[tuple[list[int], list[Column]]] = []
+    for numbers in ([main] if main else []) + apart:
+        columns: list[Column] = []
+        for number in numbers:
+            regions = analysis.regions(number)
+            if len(numbers) > 1 or len(regions) > MOST_REGIONS:
+                regions = (analysis.blocks[number].main_region,)
+            columns += analysis.columns_of(number, analysis.shown_metrics, regions)
+        found.append((numbers, columns))
+    return found
 
 
 def score_table(
@@ -180,12 +183,15 @@ def _with_facts(analysis: Analysis, table: Table) -> Table:
 
     Equal numbers of training runs are a note, not a column.
     """
-    labels = [row.label for row in table.rows]
-    seeds = {label: _seed_count(analysis, label) for label in labels}
+    labels, costs = [row.label for row in table.rows], analysis.costs
+    seeds: dict[str, str] = {}  # `3`, or `2-3` where datasets differ
+    for label in labels:
+        runs = [len(s.seeds) for block in analysis.blocks for s in block.scores if s.label == label]
+        seeds[label] = "-".join(str(count) for count in dict.fromkeys((min(runs), max(runs))))
     counts = {seeds[row.label] for row in table.rows if not row.muted}
     columns = {
-        "Params (M)": {label: _short_number(analysis.costs[label]["parameters_m"]) for label in labels},
-        "GMAC": {label: _short_number(analysis.costs[label]["gmacs"]) for label in labels},
+        "Params (M)": {label: _short_number(costs[label]["parameters_m"]) for label in labels},
+        "GMAC": {label: _short_number(costs[label]["gmacs"]) for label in labels},
         "Seeds": seeds if len(counts) > 1 else {},
     }
     known = {head: texts for head, texts in columns.items() if any(texts.values())}
@@ -204,17 +210,10 @@ def _with_facts(analysis: Analysis, table: Table) -> Table:
     )
 
 
-def _seed_count(analysis: Analysis, label: str) -> str:
-    """Number of training runs: `3`, or `2-3` where datasets differ."""
-    counts = [len(s.seeds) for block in analysis.blocks for s in block.scores if s.label == label]
-    return "-".join(str(count) for count in dict.fromkeys((min(counts), max(counts))))
-
-
 def _short_number(value: float | None) -> str:
     """A count in millions or thousands of millions with two or three digits that say something."""
-    if value is None:
-        return ""
-    return format_number(value, digits=0 if value >= 100 else 1 if value >= 1 else 2)
+    digits = 0 if value is None or value >= 100 else 1 if value >= 1 else 2
+    return "" if value is None else format_number(value, digits=digits)
 
 
 def score_cells(analysis: Analysis, column: Column) -> Mapping[str, ScoreCell]:
@@ -241,15 +240,6 @@ def score_cells(analysis: Analysis, column: Column) -> Mapping[str, ScoreCell]:
             number=mean.value,
         )
     return found
-
-
-def _cell_words(analysis: Analysis) -> str:
-    percent = f"{analysis.options.confidence * 100:g}"
-    return {
-        "mean-ci": f"mean with {percent} % interval",
-        "mean-sd": "mean \N{PLUS-MINUS SIGN} standard deviation",
-        "mean": "mean",
-    }[analysis.options.cells]
 
 
 def _score_notes(analysis: Analysis, columns: Sequence[Column], rows: Sequence[Row]) -> list[str]:
