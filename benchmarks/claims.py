@@ -27,7 +27,7 @@ from scipy.special import ndtr
 
 from segbench.core.errors import SegbenchError
 from segbench.published.claims import LEVEL, OPEN, SUPPORTED, Side, judge
-from segbench.report import analyse
+from segbench.report.analysis.analysis import analyse
 from segbench.report.analysis.options import make_options
 from segbench.stats import two_level_test
 

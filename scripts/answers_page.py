@@ -13,7 +13,7 @@ from board import Board, Files, Question, drawn, figure_digest, pipe_table
 from comparison_board import asked_pairs
 from scipy.stats import kendalltau
 
-from segbench.report import Analysis
+from segbench.report.analysis.analysis import Analysis
 from segbench.report.analysis.columns import Column
 from segbench.report.analysis.numbers import format_number
 from segbench.report.analysis.sentences import context, pair_answer, verdicts

@@ -10,7 +10,8 @@ from typing import Any
 
 from board import Board, Files, Question, machine_words, pipe_table, recipe_words, split_words
 
-from segbench.report import Analysis, ReportResult, build_report
+from segbench.report import ReportResult, build_report
+from segbench.report.analysis.analysis import Analysis
 from segbench.report.analysis.columns import Column
 from segbench.report.analysis.findings import SEVERITY_WORDS
 from segbench.report.analysis.sentences import answers, pair_answer, rank_sentence

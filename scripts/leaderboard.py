@@ -27,7 +27,7 @@ import reproduce
 from board import Board, Files
 
 from segbench.core.atomic import atomic_write, atomic_write_json
-from segbench.report import Analysis
+from segbench.report.analysis.analysis import Analysis
 
 ROOT = Path(__file__).resolve().parents[1]
 BOARDS = ROOT / "results" / "leaderboard"

@@ -164,6 +164,8 @@ class Evaluation(Section):
     """Equivalence margin by metric, in stored units (dice = 0.01 is one point)."""
     margin_source: str = ""
     """Why these margins: a paper, or two readers of the dataset."""
+    readers: tuple[Annotated[str, AfterValidator(_folder)], ...] = ()
+    """Folders, below the dataset's own, of other people's label maps of the same cases: the ceiling."""
 
 
 class SplitsSection(Section):

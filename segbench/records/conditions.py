@@ -92,7 +92,7 @@ def _settings(record: RunRecord) -> dict[str, Any]:
     found["evaluation"] = {
         name: value
         for name, value in facts.table(card, "evaluation").items()
-        if name not in {"mean_regions", "margin", "margin_source", "size_bins_ml"}
+        if name not in {"mean_regions", "margin", "margin_source", "size_bins_ml", "readers"}
     }
     return facts.flat({name: table for name, table in found.items() if table})
 

@@ -97,7 +97,7 @@ def card_settings(card: DatasetCard) -> dict[str, Any]:
         mode="json", include={"channels", "labels", "regions", "geometry", "evaluation"}
     )
     content["geometry"].pop("expected_shape_zyx", None)
-    for name in ("mean_regions", "margin", "margin_source"):  # decide no score, only what is said of scores
+    for name in ("mean_regions", "margin", "margin_source", "readers"):  # decide no score, only what is said
         content["evaluation"].pop(name)
     return content
 

@@ -1,7 +1,8 @@
 """Second readers: where a case has two references, how well people agree is the ceiling of any model.
 
-A further folder of references is scored against the first one by the rules of the predictions, as a run of
-its own whose record says so (`external.reader`). The report shows it above the models, compared with none.
+A further folder of references, named beside the first or in the dataset's card (`evaluation.readers`), is
+scored against the first one by the rules of the predictions, as a run of its own whose record says so
+(`external.reader`). The report shows it above the models, compared with none.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from pathlib import Path
 from segbench.core.errors import SegbenchError
 from segbench.scoring.evaluate import Evaluation, evaluate_predictions
 from segbench.scoring.request import Request, prepare
+from segbench.scoring.sources import DatasetReferences
 
 
 def evaluate_with_readers(
@@ -21,15 +23,21 @@ def evaluate_with_readers(
     """Score predictions, and before them every further reader on the same cases.
 
     Args:
-        request: what to score and how; its reference is the first reader.
+        request: what to score and how; its reference is the first reader. Where that is the dataset's own,
+            the readers that its card names take part too.
         readers: folders of the others' references.
 
     Raises:
         SegbenchError: as `evaluate_predictions`; SB104 for a reader who saw other cases.
     """
-    if not readers:
+    if not readers and (request.reference is not None or request.dataset is None):
         return evaluate_predictions(request), ()
     job = prepare(request)
+    if isinstance(job.references, DatasetReferences):
+        dataset = job.references.dataset
+        readers = [*readers, *(dataset.root / folder for folder in dataset.card.evaluation.readers)]
+    if not readers:
+        return evaluate_predictions(request), ()
     request = replace(request, rules=job.rules)
     asked = [
         replace(

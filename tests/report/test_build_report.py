@@ -14,7 +14,8 @@ import pytest
 from segbench import stats
 from segbench.core.errors import SegbenchError
 from segbench.core.outputs import RECORD
-from segbench.report import analyse, build_report, load_results
+from segbench.report import build_report, load_results
+from segbench.report.analysis.analysis import analyse
 from segbench.report.analysis.options import make_options
 
 QUICK = {"resamples": 200, "viewer": "none", "published": False}

@@ -28,7 +28,7 @@ from segbench.published.claims import (
     judge,
 )
 from segbench.published.tables import PublishedTable, load_published
-from segbench.report import analyse
+from segbench.report.analysis.analysis import analyse
 from segbench.report.analysis.options import make_options
 from segbench.report.analysis.published_beside import published_beside
 from segbench.report.read.runs import read_runs

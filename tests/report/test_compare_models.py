@@ -17,7 +17,7 @@ from typer.testing import CliRunner
 import segbench
 from segbench import stats
 from segbench.core.errors import SegbenchError
-from segbench.report import analyse
+from segbench.report.analysis.analysis import analyse
 from segbench.report.analysis.compare import compare
 from segbench.report.analysis.options import make_options
 from segbench.report.write.document import schema as report_schema
@@ -115,13 +115,13 @@ def test_folders_files_and_labels_are_the_same_side(two: Any, runs: Any) -> None
     assert documents[0] == documents[1] == documents[2]
 
 
-def test_a_bare_csv_without_a_record_is_a_side(two: Any, tmp_path: Any) -> None:
+def test_a_csv_without_a_record_is_not_a_side(two: Any, tmp_path: Any) -> None:
     _, folders = two
     bare = tmp_path / "elsewhere.csv"
     bare.write_bytes((folders["beta"] / "cases.csv").read_bytes())
-    result = compare(folders["alpha"], bare, metrics=["dice"])
-    assert result.sides == ("alpha", "beta")
-    assert pair_of(result).pair.n == 30
+    with pytest.raises(SegbenchError, match="no usable run") as caught:
+        compare(folders["alpha"], bare, metrics=["dice"])
+    assert "segbench data import scores" in " ".join(caught.value.details)
 
 
 def test_two_runs_of_one_model_are_told_apart_by_their_folders(runs: Any) -> None:

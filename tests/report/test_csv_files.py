@@ -160,9 +160,9 @@ def _table_columns(analysis: Analysis) -> list[Any]:
     return [
         column
         for number in range(len(analysis.blocks))
-        for metric in (analysis.metrics[0], analysis.boundary)
+        for metric in analysis.shown_metrics
         for region in ([analysis.blocks[number].main_region] if several else analysis.regions(number))
-        if metric is not None and (column := analysis.column(number, metric, region)) is not None
+        if (column := analysis.column(number, metric, region)) is not None
     ]
 
 

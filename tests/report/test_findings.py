@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from segbench.core.errors import SegbenchError
-from segbench.report import analyse
+from segbench.report.analysis.analysis import analyse
 from segbench.report.analysis.findings import SEVERITY, SEVERITY_WORDS
 from segbench.report.analysis.options import make_options
 from segbench.report.write.tables import score_tables

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from segbench.core.errors import SegbenchError
 from segbench.records.conditions import identity_of
-from segbench.report import analyse
+from segbench.report.analysis.analysis import analyse
 from segbench.report.analysis.options import make_options
 from segbench.report.read.runs import read_runs
 

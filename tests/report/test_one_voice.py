@@ -15,11 +15,13 @@ import pytest
 from latex_lint import floats, layouts, rows
 
 from segbench import compare
+from segbench.metrics.grid_floor import grid_floor
 from segbench.published.claims import Side, judge
 from segbench.report import build_report
+from segbench.report.analysis import sentences as wording
 from segbench.report.write import page, paper
-from segbench.report.write.terminal import compare_lines, report_lines
-from segbench.stats import compare_models
+from segbench.report.write.terminal import compare_lines, finding_lines, report_lines
+from segbench.stats import compare_models, holm, slices_differ
 
 MODELS = ("nnunet", "m1", "m2", "m3")
 REGIONS = ("A", "B")
@@ -243,3 +245,177 @@ def _published_numbers_say_the_same(out: Path, table: np.ndarray) -> None:
     for said in (line.replace("\\", ""), " ".join(shown).replace("\N{MINUS SIGN}", "-")):
         assert f"{100 * ours:.2f}" in said
         assert not re.search("better|worse|significan|equivalent", said)
+
+
+# ---- second readers, the floor of the grid, slices
+
+
+SPACING = (3.75, 0.8, 0.8)
+READER, BASELINE = "readerB", "atlas"
+CEILING = (
+    r"Readers agree at ([\d.]+)(?: \[[\d., ]+\])? \((\w+), (\d+) cases\)"
+    r"(?:: (\w+) is (-?\d+) % of the way from (\w+) to (\w+))?\."
+)
+FLOOR = r"(\w+): the grid alone makes a difference of ([\d.]+) mm"
+SLICE = (
+    r"over (\w+) \(adjusted p ([<\d.]+)\): (\w+) falls furthest short on (\w+ \w+), "
+    r"Dice ([\d.]+) % on (\d+) cases, ([\d.]+) % on the others"
+)
+
+
+def plain_words(text: str) -> str:
+    """What a reader reads of HTML, Markdown, LaTeX or a wrapped line, with `-` as minus."""
+    text = unescape(
+        re.sub(r"<(?:style|script|svg).*?</(?:style|script|svg)>|</?[a-z][^<>]*>", " ", text, flags=re.DOTALL)
+    )
+    text = text.replace("\\,\\%", " %").replace("$-$", "-").replace("\N{MINUS SIGN}", "-").replace("\\", "")
+    return " ".join(text.replace("nnU-Net", "nnunet").split())
+
+
+def by_case(root: Path, metric: str) -> dict[str, np.ndarray]:
+    """(cases,) of each model: mean over regions and seeds of the rows as they stand in the files."""
+    scores: dict[str, dict[str, list[float]]] = {}
+    for path in sorted(root.rglob("cases.csv")):
+        with path.open() as stream:
+            for row in csv.DictReader(stream):
+                scores.setdefault(row["model"], {}).setdefault(row["case"], []).append(float(row[metric]))
+    return {model: np.array([np.mean(of[case]) for case in sorted(of)]) for model, of in scores.items()}
+
+
+def expected_of(root: Path, models: list[str], sites: list[str]) -> tuple[set[Any], set[Any], set[Any]]:
+    """The sentences on the second reader, the grid and the slices, from the files alone."""
+    dice = by_case(root, "dice")
+    means = {model: float(values.mean()) for model, values in dice.items()}
+    best = max(models, key=means.__getitem__)
+    way = (means[best] - means[BASELINE]) / (means[READER] - means[BASELINE])
+    ceiling = (
+        f"{100 * means[READER]:.2f}",
+        READER,
+        str(len(sites)),
+        best,
+        f"{100 * way:.0f}",
+        BASELINE,
+        READER,
+    )
+    grid = {("HD95", f"{grid_floor(SPACING)['hd95']:.1f}")}
+    table = np.array([dice[model] for model in models])
+    ages = np.array_split(np.arange(len(sites)), 3)
+    age = [next(name for name, part in zip(("small", "middle", "large"), ages, strict=True) if i in part)
+           for i in range(len(sites))]  # fmt: skip
+    tests = [(name, groups, slices_differ(table, groups)) for name, groups in (("site", sites), ("age", age))]
+    adjusted = holm([found[0] for _, _, found in tests])
+    slices = set()
+    for (name, groups, (_, model, group)), p in zip(tests, adjusted.tolist(), strict=True):
+        if p < 0.05:
+            inside = np.array(groups) == group
+            values = dice[models[model]]
+            here, rest = (f"{100 * float(values[part].mean()):.2f}" for part in (inside, ~inside))
+            shown = "<0.001" if p < 0.001 else f"{p:.3f}"
+            slices.add((name, shown, models[model], f"{name} {group}", here, str(int(inside.sum())), rest))
+    return {ceiling}, grid, slices
+
+
+def disagreements(
+    out: Path, terminal: str, compared: str, expected: tuple[set[Any], set[Any], set[Any]]
+) -> set[str]:
+    """The outputs that say something else of the second reader, the grid or the slices than is expected."""
+    ceiling, grid, slices = expected
+    content = json.loads((out / "report.json").read_text())
+    sentences_of = " ".join(line for verdict in content["verdicts"] for line in verdict["sentences"])
+    texts = {
+        "json": sentences_of + " ".join(item["message"] for item in content["findings"]),
+        "markdown": (out / "report.md").read_text(),
+        "page": (out / "report.html").read_text(),
+        "terminal": terminal,
+        "compare": compared,
+        "paper": (out / "paper.tex").read_text(),
+    }
+    found = set()
+    for name, text in texts.items():
+        words = plain_words(text)
+        if name != "paper" and set(re.findall(CEILING, words)) != ceiling:
+            found.add(f"{name}, second reader")
+        if name not in {"paper", "compare"} and set(re.findall(SLICE, words)) != slices:
+            found.add(f"{name}, slices")
+        if name != "json" and set(re.findall(FLOOR, words)) != grid:
+            found.add(f"{name}, grid")
+    with (out / "tables" / "comparisons.csv").open() as stream:
+        lines = [line for line in csv.DictReader(stream) if line["metric"] == "hd95"]
+    columns = [column["comparisons"] for column in content["columns"] if column["metric"] == "hd95"]
+    floor = grid_floor(SPACING)["hd95"]
+    for name, pairs in (("csv", lines), ("json", [pair for column in columns for pair in column])):
+        small = [pair for pair in pairs if abs(float(pair["difference"])) < floor]
+        if not small or any(pair["verdict"] in {"better", "worse"} for pair in small):
+            found.add(f"{name}, differences below the floor")
+    return found
+
+
+@pytest.mark.parametrize("draw", range(3))
+def test_second_readers_grids_and_slices_are_told_alike(runs: Any, tmp_path: Path, draw: int) -> None:
+    """What every output says of them is what follows from the files; a fault put into one is found."""
+    rng, cases = np.random.default_rng(draw), 36
+    record = {"spacing_mm": SPACING, "digests": "own"}
+    sites = ["AB"[i % 2] for i in range(cases)]
+    models = ["nnunet", "m1", "m2"][: 2 + draw % 2]
+    for place, model in enumerate(models):
+        for seed in range(3):
+            rows = runs.rows(
+                model, dataset="btcv", regions=REGIONS, cases=cases, skill=0.8 + 0.01 * place, seed=seed
+            )
+            for row in rows:
+                hard = sites[int(row["case"][-3:])] == "A" and place == 0 and draw < 2
+                row["dice"] -= 0.08 if hard else 0.0
+                row["hd95"] = 20 + 0.3 * place + float(rng.normal(0, 0.02))
+            runs.write(rows, record=record)
+    for name, skill, kind, more in (
+        (BASELINE, 0.4, "floor", {}), (READER, 0.93, "external", {"external": {"reader": True}}),
+    ):  # fmt: skip
+        rows = runs.rows(name, dataset="btcv", regions=REGIONS, cases=cases, skill=skill)
+        runs.write(rows, kind=kind, record=record | more)
+    table = tmp_path / "table.csv"
+    lines = [f"case-0{i:03d},{site},{20 + i}" for i, site in enumerate(sites)]
+    table.write_text("case,site,age\n" + "\n".join(lines) + "\n")
+    expected = expected_of(
+        runs.root, sorted(models, key=lambda m: -float(by_case(runs.root, "dice")[m].mean())), sites
+    )
+    assert len(expected[2]) == (1 if draw < 2 else 0)
+    out = tmp_path / "out"
+    result = build_report(
+        runs.root, out, viewer="none", formats="html,markdown,latex,csv,json", slices=f"{table}:site,age",
+        metrics="dice,hd95", resamples=100, published=False,
+    )  # fmt: skip
+    terminal = " ".join([*report_lines(result.analysis), *finding_lines(result.findings)])
+    sides = [*models, BASELINE, READER]
+    compared = " ".join(compare_lines(compare(*sides, runs=runs.root, metrics="dice,hd95", resamples=100)))
+    assert disagreements(out, terminal, compared, expected) == set()
+    for name, old, new in (
+        ("report.md", " % of the way", "1 % of the way"),
+        ("report.html", "Readers agree at ", "Readers agree at 1"),
+        ("paper.tex", "the grid alone makes a difference of ", "the grid alone makes a difference of 1"),
+        ("report.json", "falls furthest short on site", "falls furthest short on age"),
+    ):
+        text = (out / name).read_text()
+        (out / name).write_text(text.replace(old, new))
+        changed = old in text
+        assert len(disagreements(out, terminal, compared, expected)) == (1 if changed else 0), name
+        assert changed or draw == 2
+        (out / name).write_text(text)
+
+
+def test_a_ceiling_that_a_model_passes_or_that_lies_below_the_baseline_has_no_share_beyond_sense(
+    runs: Any, tmp_path: Path
+) -> None:
+    """Above the reader the share is more than 100 %; a reader below the baseline has none."""
+    record = {"external": {"reader": True}}
+    runs.run("m1", dataset="btcv", regions=REGIONS, skill=0.95, noise=0.001)
+    runs.run("m2", dataset="btcv", regions=REGIONS, skill=0.5, noise=0.001)
+    runs.write(runs.rows(READER, dataset="btcv", regions=REGIONS, skill=0.9, noise=0.001), record=record)
+    runs.write(runs.rows("worse", dataset="btcv", regions=REGIONS, skill=0.3, noise=0.001), record=record)
+    runs.write(runs.rows(BASELINE, dataset="btcv", regions=REGIONS, skill=0.4, noise=0.001), kind="floor")
+    analysis = build_report(runs.root, tmp_path / "out", formats="json", metrics="dice").analysis
+    (column,) = analysis.main_columns()
+    found = {line[1]: line[3:] for line in re.findall(CEILING, " ".join(wording.context(analysis, column)))}
+    means = {label: mean.value for label, mean in column.means.items()}
+    share = 100 * (means["m1"] - means[BASELINE]) / (means[READER] - means[BASELINE])
+    assert share > 100
+    assert found == {READER: ("m1", f"{share:.0f}", BASELINE, READER), "worse": ("", "", "", "")}

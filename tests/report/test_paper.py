@@ -14,11 +14,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from latex_lint import floats, layouts, lint_latex, rows
 
-from segbench.report import escape_latex
 from segbench.report.analysis.analysis import Analysis, analyse
 from segbench.report.analysis.options import make_options
 from segbench.report.write import paper
-from segbench.report.write.latex import number, prose
+from segbench.report.write.latex import escape_latex, number, prose
 
 HOSTILE = [
     "A_B & 50% #1 {x} ~ ^ \\ $",

@@ -16,8 +16,8 @@ from segbench.core.errors import SegbenchError
 from segbench.metrics.policies import POLICIES, STATUSES, filled_value
 from segbench.metrics.registry import METRICS
 from segbench.records import facts
-from segbench.report.read import Run, read_runs
 from segbench.report.read.rows import UnusableRowsError, read_table
+from segbench.report.read.runs import Run, read_runs
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 COLUMNS = ("dice", "hd95", "nsd")
@@ -246,23 +246,15 @@ def test_texts_that_are_no_table(tmp_path: Path, text: str) -> None:
     assert one(tmp_path).rows is None
 
 
-def test_a_bare_file_may_hold_several_runs(runs: Any, tmp_path: Path) -> None:
-    rows = [row for seed in (0, 1) for row in runs.rows("alpha", cases=2, seed=seed)]
-    place = runs.write(rows, folder="both")
+def test_a_file_without_a_record_is_left_out_and_says_how_it_becomes_a_run(runs: Any, tmp_path: Path) -> None:
+    place = runs.run("alpha", cases=2)
     (place / "run.json").unlink()
-    found = read_runs([place / "cases.csv"])
-    assert [(run.model, run.seed, run.kind, run.complete) for run in found] == [
-        ("alpha", 0, "external", True),
-        ("alpha", 1, "external", True),
-    ]
-
-
-def test_progress_counts_folders(runs: Any) -> None:
-    runs.run("alpha", cases=1)
-    runs.run("beta", cases=1)
-    seen: list[tuple[int, int]] = []
-    read_runs([runs.root], progress=lambda done, total: seen.append((done, total)))
-    assert seen == [(1, 2), (2, 2)]
+    (place / "cases.csv").rename(tmp_path / "scores.csv")
+    for path in (tmp_path / "scores.csv", place):
+        (place / "cases.csv").write_text((tmp_path / "scores.csv").read_text())
+        (found,) = read_runs([path])
+        assert found.rows is None
+        assert "segbench data import scores" in found.problem
 
 
 FACTS = [

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from segbench.report import analyse
+from segbench.report.analysis.analysis import analyse
 from segbench.report.analysis.options import make_options
 from segbench.report.analysis.sentences import (
     answers,

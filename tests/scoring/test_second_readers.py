@@ -85,6 +85,69 @@ def test_labels_that_nobody_named_are_those_of_the_prediction_for_both(tmp_path:
     assert len({json.dumps(record["references"], sort_keys=True) for record in records}) == 1
 
 
+CARD = """
+schema_version = 1
+slug = "two-readers"
+title = "Two readers"
+modality = "MR"
+[availability]
+kind = "private"
+[location]
+folders = ["two-readers"]
+[layout]
+adapter = "tree"
+[[layout.form]]
+name = "flat"
+images = "images/{case}.nii.gz"
+labels = "A/{case}.nii.gz"
+[channels]
+order = ["MRI"]
+normalisation = "zscore"
+[labels]
+0 = "background"
+1 = "organ"
+[regions]
+organ = [1]
+[evaluation]
+readers = ["B"]
+"""
+
+
+def test_a_reader_that_the_card_names_is_scored_as_one_named_by_hand(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Both ways give the same rows; the run of the predictions is the one without a reader in the card."""
+    root, found = tmp_path / "data" / "two-readers", []
+    root.mkdir(parents=True)
+    for name, shift in (("A", 0), ("B", 1), ("images", 0)):
+        write(root / name, shift)
+    predictions = write(tmp_path / "P", 2)
+    monkeypatch.setenv("SEGBENCH_DATA", str(tmp_path / "data"))
+
+    def use_card(text: str) -> None:
+        folder = tmp_path / f"cards{len(found)}" / "datasets" / "two-readers"
+        folder.mkdir(parents=True)
+        (folder / "card.toml").write_text(text)
+        monkeypatch.setenv("SEGBENCH_CARDS", str(folder.parents[1]))
+
+    by_hand = ("--reference", root / "A", "--reference", root / "B")
+    for text, given in ((CARD, ()), (CARD.partition("[evaluation]")[0], by_hand)):
+        use_card(text)
+        results = tmp_path / f"runs{len(found)}"
+        code, document, said = run(
+            "--prediction", predictions, "--dataset", "two-readers", *given, "--results", results
+        )
+        assert code == 0, said
+        (reader,) = document["readers"]
+        record = json.loads((Path(reader["run_directory"]) / "run.json").read_text())
+        assert record["external"]["reader"] is True
+        found.append((reader["summary"], document["summary"], record["rules_digest"]))
+    assert found[0] == found[1]
+    use_card(CARD.replace('"B"', '"C"'))
+    code, _, said = run("--prediction", predictions, "--dataset", "two-readers", "--results", tmp_path / "no")
+    assert (code, "SB201" in said, str(root / "C") in said) == (4, True, True)
+
+
 @pytest.mark.parametrize("words", [["P", "A", "--reference", "B"]])
 def test_folders_are_named_in_one_way(words: list[str], tmp_path: Path) -> None:
     code, _, said = run(*words, "--results", tmp_path)

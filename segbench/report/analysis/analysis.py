@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -11,19 +11,19 @@ from segbench.core.environment import results_dir
 from segbench.core.errors import SegbenchError
 from segbench.report.analysis.arrays import build_blocks
 from segbench.report.analysis.blocks import Block
-from segbench.report.analysis.columns import Column, Role, comparable_tables, decide
+from segbench.report.analysis.columns import Column, Mean, Role, comparable_tables, decide
 from segbench.report.analysis.cost import Cost, cost_of
 from segbench.report.analysis.data import dataset_card
 from segbench.report.analysis.entries import Entry, build_entries
 from segbench.report.analysis.findings import Finding, find_all, leaks
 from segbench.report.analysis.metric import (
+    BOUNDARY,
     Metric,
-    boundary_metric,
     check_names,
     choose_metrics,
     shown_regions,
 )
-from segbench.report.analysis.names import Name, entry_names, pseudonymise
+from segbench.report.analysis.names import Name, entry_names, pseudonyms
 from segbench.report.analysis.numbers import plural
 from segbench.report.analysis.options import Options
 from segbench.report.analysis.slices import Table, read_slices, slice_words, slices
@@ -53,7 +53,6 @@ class Analysis:
         names: how each label is printed.
         costs: by label.
         findings: errors first.
-        case_names: real case id by pseudonym, empty without pseudonyms.
         slices: columns of `--slices`: by name the value of each case or patient.
     """
 
@@ -66,27 +65,37 @@ class Analysis:
     names: Mapping[str, Name]
     costs: Mapping[str, Cost]
     findings: tuple[Finding, ...]
-    case_names: Mapping[str, str]
     slices: Table
 
-    @property
-    def boundary(self) -> Metric | None:
-        """The boundary metric beside the primary one, None without one."""
-        return boundary_metric(self.metrics)
+    def short(self, label: str) -> str:
+        """The printed name of an entry."""
+        return self.names[label].short
 
     def regions(self, number: int) -> tuple[str, ...]:
         """Regions shown of a block, in order."""
         return shown_regions(self.blocks[number], self.options)
 
+    @property
+    def shown_metrics(self) -> list[Metric]:
+        """The primary metric and, where there is one, the boundary metric beside it."""
+        others = {metric.name: metric for metric in self.metrics[1:]}
+        return [*self.metrics[:1], *[others[name] for name in BOUNDARY if name in others][:1]]
+
     def column(self, number: int, metric: Metric, region: str | None = None) -> Column | None:
         """A column of a block, by default the one that decides its metric; None where it does not exist."""
         return self.columns.get((number, region or self.blocks[number].main_region, metric.name))
 
+    def columns_of(
+        self, number: int, metrics: Sequence[Metric], regions: Sequence[str | None] = (None,)
+    ) -> list[Column]:
+        """The columns of a block that exist: of each metric the regions, by default the one that decides."""
+        found = [self.column(number, metric, region) for metric in metrics for region in regions]
+        return [column for column in found if column is not None]
+
     def main_columns(self, metric: Metric | None = None) -> list[Column]:
         """The deciding column of a metric (the primary one by default) in each block that has it."""
-        chosen = (metric,) if metric is not None else self.metrics[:1]
-        found = [self.column(number, one) for number in range(len(self.blocks)) for one in chosen]
-        return [column for column in found if column is not None]
+        chosen = self.metrics[:1] if metric is None else (metric,)
+        return [column for number in range(len(self.blocks)) for column in self.columns_of(number, chosen)]
 
     def ordered(self, labels: Sequence[str]) -> list[str]:
         """Labels in row order: readers, models by their mean place in the primary column, baselines."""
@@ -101,6 +110,10 @@ class Analysis:
             return apart.get(label, 0), sum(found) / len(found) if found else float("inf"), label
 
         return sorted(labels, key=key)
+
+    def means(self, column: Column) -> list[tuple[str, Mean]]:
+        """The means of a column by label, in row order."""
+        return [(label, column.means[label]) for label in self.ordered(list(column.means))]
 
     def leaking(self, label: str) -> bool:
         """Whether numbers of an entry are upper bounds, so that it is not marked best."""
@@ -170,18 +183,20 @@ def analyse_runs(
 ) -> Analysis:
     """The analysis of runs that were read."""
     table = read_slices(options.slices) if options.slices is not None else {}
-    taken, case_names = usable(runs, options, places), dict[str, str]()
-    if options.pseudonyms:
-        renamed, case_names = pseudonymise(taken)
-        taken = list(renamed)
+    taken = usable(runs, options, places)
     entries = build_entries(taken, select=options.select)
-    blocks = build_blocks(entries, missing=options.missing, case_names=case_names)
+    names_of_cases = pseudonyms(taken) if options.pseudonyms else {}
+    blocks = build_blocks(entries, missing=options.missing, case_names=names_of_cases)
     metrics = choose_metrics(blocks, options)
     check_names(blocks, options)
     columns: dict[Key, Column] = {}
     for number, block in enumerate(blocks):
         count = len(block.contenders(options.baselines))
         progress(f"{'comparing' if count > 1 else 'reading'} {plural(count, 'model')} on {block.name}")
+        wanted = options.reference or DEFAULT_REFERENCE  # none, which is no label, compares all pairs
+        labels = [scores.label for scores in block.contenders(options.baselines)]
+        card = dataset_card(block.dataset)
+        margins = {**(card.evaluation.margin if card is not None else {}), **options.margin}
         for metric in (metric for metric in metrics if metric.name in block.metrics):
             main: Role = "primary" if metric == metrics[0] else "secondary"
             for region in shown_regions(block, options):
@@ -191,23 +206,23 @@ def analyse_runs(
                     region,
                     metric,
                     main if region == block.main_region else "region",
-                    reference=reference_of(block, options),
-                    margin=margin_of(block, metric, options),
+                    reference=wanted if wanted in labels and options.reference != "none" else None,
+                    margin=margins.get(metric.name),
                     options=options,
                 )
+    primary = [column for column in columns.values() if column.role == "primary"]
     below = [
         item
-        for number, block in enumerate(blocks)
-        if metrics and metrics[0].name in block.metrics
-        for item in _below_baseline(block, metrics[0], options)
+        for column in primary
+        if column.metric.higher_is_better is not None and not options.baselines
+        for item in _below_baseline(blocks[column.block], column)
     ]
     names = entry_names(entries)
     short = {label: name.short for label, name in names.items()}
     unlike = [
         (blocks[column.block], slice_words(part, column, short))
-        for column in columns.values()
-        if column.role == "primary" and table
-        for part in slices(blocks[column.block], column, table, case_names, sizes=False)
+        for column in (primary if table else ())
+        for part in slices(blocks[column.block], column, table, sizes=False)
         if part.p_adjusted < options.alpha
     ]
     return Analysis(
@@ -222,48 +237,19 @@ def analyse_runs(
         findings=find_all(
             runs, blocks, metrics=[item.name for item in metrics], below=below, unlike=unlike, short=short
         ),
-        case_names=case_names,
         slices=table,
     )
 
 
-def reference_of(block: Block, options: Options) -> str | None:
-    """The model that all others of a block are compared with; None compares all pairs."""
-    if options.reference == "none":
-        return None
-    wanted = options.reference or DEFAULT_REFERENCE
-    labels = [scores.label for scores in block.contenders(options.baselines)]
-    return wanted if wanted in labels else None
-
-
-def margin_of(block: Block, metric: Metric, options: Options) -> float | None:
-    """The equivalence margin of a metric: asked for, else the dataset card's, else None."""
-    if metric.name in options.margin:
-        return options.margin[metric.name]
-    card = dataset_card(block.dataset)
-    return card.evaluation.margin.get(metric.name) if card is not None else None
-
-
-def _below_baseline(block: Block, metric: Metric, options: Options) -> list[tuple[Block, str, str]]:
+def _below_baseline(block: Block, column: Column) -> list[tuple[Block, str, str]]:
     """(block, model, baseline) where a model is not significantly better than a baseline."""
-    from segbench.stats import compare_models
-
     found: list[tuple[Block, str, str]] = []
-    if metric.higher_is_better is None or options.baselines:
-        return found
     for baseline in block.baselines:
+        members = [scores for scores in (baseline, *block.models) if scores.label in column.means]
         tables, _ = comparable_tables(
-            {
-                scores.label: block.per_patient(scores, block.main_region, metric.name)
-                for scores in (baseline, *block.models)
-            }
+            {scores.label: block.per_patient(scores, column.region, column.metric.name) for scores in members}
         )
-        if baseline.label in tables and len(tables) > 1:
-            pairs = compare_models(
-                tables,
-                higher_is_better=metric.higher_is_better,
-                alpha=options.alpha,
-                reference=baseline.label,
-            )
+        if baseline.label in tables:
+            pairs = replace(column, tables=tables).pairs(reference=baseline.label)
             found += [(block, pair.a, baseline.label) for pair in pairs if pair.verdict != "better"]
     return found

@@ -30,14 +30,17 @@ from segbench.report.read.runs import Run
 
 
 def build_blocks(
-    entries: Iterable[Entry], *, missing: str = "worst", case_names: Mapping[str, str] | None = None
+    entries: Iterable[Entry],
+    *,
+    missing: str = "worst",
+    case_names: Mapping[tuple[str, str], str] | None = None,
 ) -> tuple[Block, ...]:
     """Blocks of comparable entries with the missing policy applied, by dataset and variant.
 
     Args:
         entries: as `build_entries` gives them; one without rows is left out.
         missing: `worst`, `drop-case` or `error`.
-        case_names: real case id by pseudonym, where cases are printed under pseudonyms.
+        case_names: how each (dataset, case) is printed, by default as it is called.
 
     Raises:
         SegbenchError: SB215 under `error` when a case is missing or broken, SB705 when entries of one block
@@ -48,13 +51,20 @@ def build_blocks(
         if any(run.rows is not None for run in entry.runs):
             by_dataset.setdefault(entry.dataset, []).append(entry)
     blocks: list[Block] = []
-    for _, members in sorted(by_dataset.items()):
-        for variant, (part, differs) in enumerate(comparable(members)):
-            block = _block(variant, differs, part, case_names or {})
+    for dataset, members in sorted(by_dataset.items()):
+        names = {case: name for (of, case), name in (case_names or {}).items() if of == dataset}
+        for variant, (part, differs) in enumerate(comparable(members, names)):
+            block = _block(variant, differs, part, names)
             _refuse_no_common(block)
             blocks.append(_without_failures(block) if missing == "drop-case" else block)
-    if missing == "error":
-        _refuse_missing(blocks)
+    found = [(block, *item) for block in blocks for item in failures(block)] if missing == "error" else []
+    if found:
+        raise SegbenchError(
+            "SB215",
+            f"{len(found)} expected cases have no usable result, and --missing error was asked for",
+            details=[f"{block.name}: {label}: {case} {status}" for block, label, case, status in found],
+            mend="write the missing predictions, or use --missing worst",
+        )
     return tuple(blocks)
 
 
@@ -73,7 +83,8 @@ def _block(
         variant=variant,
         differs=differs,
         cases=cases,
-        patients=patients_of(runs, cases, case_names) or cases,
+        case_names=tuple(case_names.get(case, case) for case in cases),
+        patients=patients_of(runs, cases) or cases,
         case_folds=tuple(folds[case] for case in cases),
         regions=regions,
         mean_regions=mean_regions,
@@ -154,7 +165,10 @@ def _scores(entry: Entry, block: Block) -> Scores:
     count = np.zeros(total.shape, dtype=np.int64)
     unknown = np.zeros(total.shape, dtype=bool)
     status = np.full(shape, NOT_RUN, dtype=np.uint8)
-    asked = _asked(entry, block)
+    # (regions,): what the runs were to score: as recorded, else the regions of their rows
+    scored = {region for run in entry.runs if run.rows is not None for region in run.rows.region}
+    named = facts.region_labels(entry.runs[0].record) or scored
+    asked = np.array([region in named for region in block.regions], dtype=bool)
     for run in entry.runs:
         seed = seeds.index(run.seed)
         stored, run_status = _dense(run, block, asked)
@@ -164,25 +178,11 @@ def _scores(entry: Entry, block: Block) -> Scores:
         total[seed] += np.where(known, values, 0.0)
         count[seed] += known
         unknown[seed] |= lacks
-        covered = run_status != NOT_RUN
-        worse = covered & ((status[seed] == NOT_RUN) | failed(run_status))
+        worse = (run_status != NOT_RUN) & ((status[seed] == NOT_RUN) | failed(run_status))
         status[seed] = np.where(worse, run_status, status[seed])
-    return Scores(
-        entry=entry,
-        seeds=seeds,
-        folds=tuple(sorted({run.fold for run in entry.runs})),
-        asked=asked,
-        values=np.where(count > 0, total / np.maximum(count, 1), np.nan),
-        unknown=unknown,
-        status=status,
-    )
-
-
-def _asked(entry: Entry, block: Block) -> BoolArray:
-    """(regions,): what the runs of an entry were to score: as recorded, else the regions of their rows."""
-    scored = {region for run in entry.runs if run.rows is not None for region in run.rows.region}
-    named = facts.region_labels(entry.runs[0].record) or scored
-    return np.array([region in named for region in block.regions], dtype=bool)
+    mean = np.where(count > 0, total / np.maximum(count, 1), np.nan)
+    folds = tuple(sorted({run.fold for run in entry.runs}))
+    return Scores(entry, seeds, folds, asked, mean, unknown, status)
 
 
 def _dense(run: Run, block: Block, asked: BoolArray) -> tuple[FloatArray, StatusArray]:
@@ -192,15 +192,13 @@ def _dense(run: Run, block: Block, asked: BoolArray) -> tuple[FloatArray, Status
     status = np.full(shape, NOT_RUN, dtype=np.uint8)
     mine = np.flatnonzero([run.fold in folds for folds in block.case_folds])
     status[np.ix_(mine, asked)] = MISSING
-    if run.rows is None:
-        return stored, status
-    lines, at, columns = _places(
-        run.rows, {block.cases[index]: index for index in mine.tolist()}, [*block.regions]
-    )
-    status[at, columns] = np.array([STATUS_CODE[name] for name in run.rows.status], dtype=np.uint8)[lines]
-    for index, metric in enumerate(block.metrics):
-        if metric in run.rows.metrics:
-            stored[at, columns, index] = run.rows.metrics[metric][lines]
+    if run.rows is not None:
+        places = {block.cases[index]: index for index in mine.tolist()}
+        lines, at, columns = _places(run.rows, places, [*block.regions])
+        status[at, columns] = np.array([STATUS_CODE[name] for name in run.rows.status], dtype=np.uint8)[lines]
+        for index, metric in enumerate(block.metrics):
+            if metric in run.rows.metrics:
+                stored[at, columns, index] = run.rows.metrics[metric][lines]
     return stored, status
 
 
@@ -229,16 +227,5 @@ def _without_failures(block: Block) -> Block:
         replace(item, values=np.where(away, np.nan, item.values), unknown=item.unknown & ~away)
         for item in block.scores
     )
-    dropped = tuple(case for case, gone in zip(block.cases, lost.tolist(), strict=True) if gone)
+    dropped = tuple(block.case_names[place] for place in np.flatnonzero(lost).tolist())
     return replace(block, scores=scores, dropped_cases=dropped)
-
-
-def _refuse_missing(blocks: Sequence[Block]) -> None:
-    found = [(block, *item) for block in blocks for item in failures(block)]
-    if found:
-        raise SegbenchError(
-            "SB215",
-            f"{len(found)} expected cases have no usable result, and --missing error was asked for",
-            details=[f"{block.name}: {label}: {case} {status}" for block, label, case, status in found],
-            mend="write the missing predictions, or use --missing worst",
-        )

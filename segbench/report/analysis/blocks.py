@@ -79,6 +79,7 @@ class Block:
         variant: 0, or the running number of a block set apart because data, split or rules differ.
         differs: in what this block differs from the ones before it, a line each.
         cases: expected case ids, sorted.
+        case_names: how each is printed: its id, or a pseudonym.
         patients: the patient of each case; the case itself where no grouping is declared.
         case_folds: folds of each case, ascending.
         regions: name -> labels in table order, without the pseudo-region; labels are empty where unknown.
@@ -96,6 +97,7 @@ class Block:
     variant: int
     differs: tuple[str, ...]
     cases: tuple[str, ...]
+    case_names: tuple[str, ...]
     patients: tuple[str, ...]
     case_folds: tuple[tuple[int, ...], ...]
     regions: Mapping[str, tuple[int, ...]]
@@ -232,5 +234,5 @@ def failures(block: Block) -> list[tuple[str, str, str]]:
         broken = failed(scores.status)
         for index in np.flatnonzero(scores.failures).tolist():
             codes = scores.status[:, index][broken[:, index]]
-            found.append((scores.label, block.cases[index], names[int(codes.min())]))
+            found.append((scores.label, block.case_names[index], names[int(codes.min())]))
     return found

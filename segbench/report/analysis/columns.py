@@ -14,14 +14,17 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 
 from segbench.metrics.grid_floor import grid_floor
+from segbench.metrics.summary import MEAN_REGION
 from segbench.report.analysis.blocks import Block, Scores, nan_mean
 from segbench.report.analysis.metric import Metric
 from segbench.report.analysis.missing import FloatArray
+from segbench.report.analysis.numbers import format_number
 from segbench.report.analysis.options import Options
 
 if TYPE_CHECKING:
     from segbench.stats import Comparison, NullCheck, Omnibus, RankStability
 
+NOT_AVAILABLE = "n/a"
 Role = Literal["primary", "secondary", "region"]
 """Of a column: the one that decides, the mean over regions of another metric, a single region."""
 
@@ -97,10 +100,41 @@ class Column:
     null: NullCheck | None = None
     omnibus: Omnibus | None = None
 
+    def number(self, value: float | None) -> str:
+        """A value of this column, in stored units, as every output prints it; `n/a` where there is none."""
+        if value is None or value != value:
+            return NOT_AVAILABLE
+        return format_number(value, scale=self.metric.scale, digits=self.options.digits)
+
+    def words(self, value: float) -> str:
+        """A difference, margin or gain with its unit, such as `1.00 points`."""
+        return f"{self.number(value)} {self.metric.difference_unit}".rstrip()
+
+    def interval(self, of: Mean | Comparison) -> str:
+        """The interval of a mean or a difference, such as ` [0.49, 1.21]`; empty without one."""
+        low, high = self.number(of.low), self.number(of.high)
+        return "" if NOT_AVAILABLE in (low, high) else f" [{low}, {high}]"
+
+    @property
+    def region_words(self) -> str:
+        """The region, or `mean over regions`."""
+        return "mean over regions" if self.region == MEAN_REGION else self.region
+
+    @property
+    def sign(self) -> float:
+        """What turns a score so that more is better."""
+        return 1.0 if self.metric.higher_is_better else -1.0
+
     @property
     def decided(self) -> bool:
         """Whether verdicts of this column are statements: single regions have estimates only."""
         return self.role != "region"
+
+    @property
+    def best_first(self) -> list[Comparison]:
+        """The comparisons in the order of their models."""
+        place = {label: index for index, label in enumerate(self.order)}
+        return sorted(self.comparisons, key=lambda pair: (place[pair.a], place[pair.b]))
 
     @property
     def order(self) -> tuple[str, ...]:
@@ -191,28 +225,22 @@ def decide(
     least, most = metric.bounds(block.diagonal_mm)
     finite = [table[np.isfinite(table)] for table in tables.values()]
     bounds = least, max([most, *(float(values.max()) for values in finite if values.size)])
-    means = {
-        scores.label: mean_of(block, scores, region, metric, tables[scores.label], bounds, options)
-        for scores in asked
-    }
-    floor = 0.0
-    if metric.unit == "mm" and block.spacing_mm is not None:
-        floor = grid_floor(block.spacing_mm).get(metric.name, 0.0)
-    column = Column(number, region, metric, role, block.unit, options, means, bounds, floor=floor)
+    floors = grid_floor(block.spacing_mm) if metric.unit == "mm" and block.spacing_mm is not None else {}
+    floor = floors.get(metric.name, 0.0)
+    column = Column(number, region, metric, role, block.unit, options, {}, bounds, floor=floor)
+    means = {scores.label: mean_of(block, scores, column, tables[scores.label]) for scores in asked}
+    column = replace(column, means=means)
     if metric.higher_is_better is None:
         return column
     contenders = [scores for scores in block.contenders(options.baselines) if scores.label in means]
     ranked = {
-        label: (-mean if metric.higher_is_better else mean, label)
-        for label in (scores.label for scores in contenders)
-        if (mean := means[label].value) is not None
+        scores.label: (-column.sign * mean, scores.label)
+        for scores in contenders
+        if (mean := means[scores.label].value) is not None
     }
     family, left_out = comparable_tables({label: tables[label] for label in ranked})
-    left_out |= {
-        scores.label: "the penalty of a failed case is not known"
-        for scores in contenders
-        if block.lacks_penalty(scores, region, metric.name)
-    }
+    unknown = [scores for scores in contenders if block.lacks_penalty(scores, region, metric.name)]
+    left_out |= {scores.label: "the penalty of a failed case is not known" for scores in unknown}
     column = replace(
         column,
         tables={label: family[label] for label in sorted(family, key=ranked.__getitem__)},
@@ -273,26 +301,18 @@ def comparable_tables(
     return {label: table[:, common] for label, table in kept.items() if common.sum() >= 2}, left_out
 
 
-def mean_of(
-    block: Block,
-    scores: Scores,
-    region: str,
-    metric: Metric,
-    table: FloatArray,
-    bounds: tuple[float, float],
-    options: Options,
-) -> Mean:
-    """The mean of one entry; (seeds, patients) in `table`."""
+def mean_of(block: Block, scores: Scores, column: Column, table: FloatArray) -> Mean:
+    """The mean of one entry in a column; (seeds, patients) in `table`."""
     from segbench.stats import mean_interval
 
     per_unit = nan_mean(table, axis=0)
     values = per_unit[~np.isnan(per_unit)]
     finite = bool(np.all(np.isfinite(values)))
-    per_case = nan_mean(block.per_case(scores, region, metric.name), axis=0)
+    per_case = nan_mean(block.per_case(scores, column.region, column.metric.name), axis=0)
     by_seed = [None if np.isnan(mean) else float(mean) for mean in nan_mean(table, axis=1).tolist()]
     known = [mean for mean in by_seed if mean is not None]
     value, low, high, note = None, None, None, ""
-    if values.size and not block.lacks_penalty(scores, region, metric.name):
+    if values.size and not block.lacks_penalty(scores, column.region, column.metric.name):
         value = float(values.mean())
         if finite:
             whole = table[:, np.all(np.isfinite(table), axis=0)]
@@ -300,8 +320,8 @@ def mean_of(
             found = mean_interval(
                 whole if uses_seeds else values,
                 method="auto" if uses_seeds else "t",
-                confidence=options.confidence,
-                bounds=bounds,
+                confidence=column.options.confidence,
+                bounds=column.bounds,
             )
             low, high = (None if np.isnan(end) else float(end) for end in (found.low, found.high))
             note = found.note

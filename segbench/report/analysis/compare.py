@@ -14,11 +14,12 @@ from segbench.core.environment import results_dir
 from segbench.core.errors import ExitCode, SegbenchError, unknown_name
 from segbench.records.conditions import identity_of
 from segbench.report.analysis.analysis import UNUSABLE, Analysis, Progress, analyse_runs, usable
-from segbench.report.analysis.blocks import Block, failures, nan_mean
+from segbench.report.analysis.blocks import failures, nan_mean
 from segbench.report.analysis.columns import Column
 from segbench.report.analysis.entries import Entry, build_entries
 from segbench.report.analysis.findings import Finding
 from segbench.report.analysis.gates import Gate, judge
+from segbench.report.analysis.missing import FloatArray
 from segbench.report.analysis.options import Options, make_options
 from segbench.report.analysis.published_beside import PublishedRow, published_beside
 from segbench.report.analysis.sentences import pair_sentence
@@ -40,8 +41,7 @@ class CaseChange(NamedTuple):
     gain: float
 
 
-@dataclass(frozen=True, slots=True)
-class ComparedPair:
+class ComparedPair(NamedTuple):
     """A comparison of a deciding column, with what is counted over cases beside it.
 
     Attributes:
@@ -63,16 +63,10 @@ class ComparedPair:
 
     def as_json(self) -> dict[str, Any]:
         """The object of `--json`; its difference, test and verdict stand in the report."""
-        return {
-            "block": self.column.block,
-            "region": self.column.region,
-            "metric": self.column.metric.name,
-            "a": self.pair.a,
-            "b": self.pair.b,
-            **{name: getattr(self, name) for name in ("sentence", "wins", "ties", "losses")},
-            "gains": [change._asdict() for change in self.gains],
-            "drops": [change._asdict() for change in self.drops],
-        }
+        counts = {name: getattr(self, name) for name in ("sentence", "wins", "ties", "losses")}
+        changes = {name: [c._asdict() for c in getattr(self, name)] for name in ("gains", "drops")}
+        place = {"block": self.column.block, "region": self.column.region, "metric": self.column.metric.name}
+        return place | {"a": self.pair.a, "b": self.pair.b} | counts | changes
 
 
 @dataclass(frozen=True)
@@ -211,15 +205,17 @@ def _compared_pair(analysis: Analysis, column: Column, pair: Comparison) -> Comp
     """Wins, ties and losses by case, and the cases that changed most."""
     from segbench.stats.arrays import noise_floor
 
-    block, sign = analysis.blocks[column.block], 1.0 if column.metric.higher_is_better else -1.0
-    a, b = _per_case(block, column, pair.a), _per_case(block, column, pair.b)
+    block, scored = analysis.blocks[column.block], list[FloatArray]()
+    for label in (pair.a, pair.b):
+        scores = next(item for item in block.scores if item.label == label)
+        scored.append(nan_mean(block.per_case(scores, column.region, column.metric.name), axis=0))
+    a, b = scored
     common = np.flatnonzero(np.isfinite(a) & np.isfinite(b))
-    gain = sign * (a - b)[common]
+    gain = column.sign * (a - b)[common]
     gain[np.abs(gain) <= noise_floor(a[common], b[common])] = 0.0
-    order = common[np.argsort(-gain, kind="stable")].tolist()
     changes = [
-        CaseChange(block.cases[case], float(a[case]), float(b[case]), float(sign * (a - b)[case]))
-        for case in order
+        CaseChange(block.case_names[case], float(a[case]), float(b[case]), float(column.sign * (a - b)[case]))
+        for case in common[np.argsort(-gain, kind="stable")].tolist()
     ]
     wins, losses = int(np.sum(gain > 0)), int(np.sum(gain < 0))
     return ComparedPair(
@@ -232,11 +228,6 @@ def _compared_pair(analysis: Analysis, column: Column, pair: Comparison) -> Comp
         gains=tuple(changes[: min(MOST_CASES, wins)]),
         drops=tuple(changes[::-1][: min(MOST_CASES, losses)]),
     )
-
-
-def _per_case(block: Block, column: Column, label: str) -> np.ndarray[tuple[int, ...], np.dtype[np.float64]]:
-    scores = next(item for item in block.scores if item.label == label)
-    return nan_mean(block.per_case(scores, column.region, column.metric.name), axis=0)
 
 
 def _refuse_no_dataset(sides: Sequence[Side]) -> None:
@@ -281,9 +272,8 @@ def read_sides(asked: Sequence[Path | str], folder: Path, options: Options) -> l
             SB701 a side without a usable run, SB702 two runs of one entry, fold and seed.
     """
     if len(asked) < 2:
-        raise SegbenchError(
-            "SB104", "compare needs two sides or more", found=len(asked), mend="segbench compare A B"
-        )
+        what, mend = "compare needs two sides or more", "segbench compare A B"
+        raise SegbenchError("SB104", what, found=len(asked), mend=mend)
     stock: tuple[Run, ...] | None = None  # the runs of the folder, read when the first label asks for them
     slugs = {
         part for item in map(str, asked) for part in (item, item.partition(" (")[0], item.partition(" [")[0])
@@ -353,13 +343,13 @@ def _told_apart(sides: Sequence[Side]) -> list[Side]:
             name, number = own, 2
             while name in taken:
                 name, number = f"{own} ({number})", number + 1
-            side = Side(side.asked, tuple(_renamed(run, name) for run in side.runs))
+            # the record keeps its card; a slug without one is printed as it is
+            records = [
+                run.record.model_copy(update={"model": {**(run.record.model or {}), "slug": name}})
+                for run in side.runs
+            ]
+            renamed = (replace(run, record=record) for run, record in zip(side.runs, records, strict=True))
+            side = Side(side.asked, tuple(renamed))
         taken.update(run.model for run in side.runs)
         found.append(side)
     return found
-
-
-def _renamed(run: Run, name: str) -> Run:
-    """The run as one of a model called `name`, without the card whose names it would be printed under."""
-    model = {**(run.record.model or {}), "slug": name}
-    return replace(run, record=run.record.model_copy(update={"model": model}))

@@ -5,7 +5,6 @@ estimated.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from typing import Any
 
 from segbench.core.foreign import parse_json
@@ -13,32 +12,19 @@ from segbench.records import facts
 from segbench.report.analysis.entries import Entry
 from segbench.report.read.runs import Run
 
-
-@dataclass(frozen=True, slots=True)
-class Cost:
-    """Cost of one entry; None where the records do not say.
-
-    Attributes:
-        parameters_m: millions, from the profile, else the card.
-        gmacs: convolutions and matrix products, the scan apart, for `input_shape`.
-        input_shape: the input that operations are counted for.
-        peak_memory_gib: largest of training's and inference's peaks.
-        seconds_per_case: prediction time over its cases.
-        training_hours: all folds and seeds together, times the devices.
-        latency_s: median of one forward pass.
-        device: what memory and time were measured on.
-    """
-
-    parameters_m: float | None = None
-    gmacs: float | None = None
-    input_shape: str = ""
-    peak_memory_gib: float | None = None
-    seconds_per_case: float | None = None
-    training_hours: float | None = None
-    latency_s: float | None = None
-    device: str = ""
-
-
+Cost = Mapping[str, Any]
+"""By field of `FIELDS`, what the records of one entry say; None or an empty text where they do not."""
+FIELDS = (
+    ("parameters_m", "Parameters (M)", 1),  # from the profile, else the card
+    ("gmacs", "GMAC", 1),  # convolutions and matrix products, the scan apart, for `input_shape`
+    ("peak_memory_gib", "Peak memory (GiB)", 2),  # the largest of training's and inference's peaks
+    ("seconds_per_case", "Inference (s per case)", 2),  # prediction time over its cases
+    ("training_hours", "Training (device hours)", 2),  # all folds and seeds together, times the devices
+    ("latency_s", "Latency (s)", 3),  # median of one forward pass
+    ("input_shape", "GMAC counted for", None),
+    ("device", "Device", None),  # what memory and time were measured on
+)
+"""Field, head of its column, and decimals; None for a text."""
 CARD_INPUT = "1x4x128x128x128"
 """The input that the numbers of a model card are counted for."""
 
@@ -46,26 +32,26 @@ CARD_INPUT = "1x4x128x128x128"
 def cost_of(entry: Entry) -> Cost:
     """The cost of an entry, from the first of its runs that says each thing; times are averaged."""
     row = next((found for found in map(_profile_row, entry.runs) if found), {})
-    record = entry.runs[0].record
-    card = facts.table(record.model, "card", "fidelity")
+    card = facts.table(entry.runs[0].record.model, "card", "fidelity")
     parameters = facts.number(facts.table(row, "params").get("total")) or facts.number(card.get("parameters"))
     counted = facts.number(facts.table(row, "cost").get("gmacs"))
     memory = facts.table(row, "memory")
-    peaks = [facts.number(memory.get(key)) for key in ("reserved_peak_bytes", "process_peak_bytes")]
-    peaks += [facts.number(run.record.peak_memory_bytes) for run in entry.runs]
-    peak = max((value for value in peaks if value is not None), default=None)
+    peaks = [memory.get("reserved_peak_bytes"), memory.get("process_peak_bytes")]
+    peaks += [run.record.peak_memory_bytes for run in entry.runs]
+    peak = max((value for value in map(facts.number, peaks) if value is not None), default=None)
     hours = [value for value in map(_hours, entry.runs) if value is not None]
+    seconds = [value for value in map(_per_case, entry.runs) if value is not None]
     shape = "x".join(str(part) for part in row.get("input_shape") or ())
-    return Cost(
-        parameters_m=None if parameters is None else parameters * 1e-6,
-        gmacs=counted if counted is not None else facts.number(card.get("gmacs")),
-        input_shape=shape if counted is not None else CARD_INPUT if card.get("gmacs") else "",
-        peak_memory_gib=None if peak is None else peak * 2**-30,
-        seconds_per_case=_average(map(_per_case, entry.runs)),
-        training_hours=sum(hours) if hours else None,
-        latency_s=facts.number(facts.table(row, "latency").get("median_s")),
-        device=_device(entry.runs, row),
-    )
+    return {
+        "parameters_m": None if parameters is None else parameters * 1e-6,
+        "gmacs": counted if counted is not None else facts.number(card.get("gmacs")),
+        "input_shape": shape if counted is not None else CARD_INPUT if card.get("gmacs") else "",
+        "peak_memory_gib": None if peak is None else peak * 2**-30,
+        "seconds_per_case": sum(seconds) / len(seconds) if seconds else None,
+        "training_hours": sum(hours) if hours else None,
+        "latency_s": facts.number(facts.table(row, "latency").get("median_s")),
+        "device": _device(entry.runs, row),
+    }
 
 
 def _profile_row(run: Run) -> Mapping[str, Any]:
@@ -108,8 +94,3 @@ def _hours(run: Run) -> float | None:
     seconds = facts.number((run.record.durations or {}).get("train"))
     devices = facts.number(facts.table(run.record.execution).get("world_size")) or 1.0
     return None if seconds is None else seconds * devices / 3600
-
-
-def _average(values: Iterable[float | None]) -> float | None:
-    known = [value for value in values if value is not None]
-    return sum(known) / len(known) if known else None

@@ -35,16 +35,13 @@ def data_facts(run: Run) -> dict[tuple[str, ...], object]:
     return found
 
 
-def patients_of(
-    runs: Sequence[Run], cases: Sequence[str], names: Mapping[str, str]
-) -> tuple[str, ...] | None:
+def patients_of(runs: Sequence[Run], cases: Sequence[str]) -> tuple[str, ...] | None:
     """The patient of each case by the card in the records, else the card of the dataset's name; None where
     each case is its own patient.
 
     Args:
         runs: runs of one dataset.
         cases: case ids.
-        names: real case id by pseudonym, empty without pseudonyms.
     """
     recorded = next(filter(None, (_grouping(facts.table(run.record.dataset, "card")) for run in runs)), None)
     card = dataset_card(runs[0].dataset)
@@ -58,7 +55,7 @@ def patients_of(
         return None
     found: list[str] = []
     for case in cases:
-        match = compiled.fullmatch(names.get(case, case))
+        match = compiled.fullmatch(case)
         if match is None or not match.groupdict().get(group):
             return None
         found.append(str(match.groupdict()[group]))

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from segbench.core.errors import SegbenchError, unknown_name
 from segbench.core.hashing import digest_json
@@ -95,10 +95,7 @@ def build_entries(runs: Iterable[Run], *, select: Sequence[str] = ()) -> tuple[E
         for digest, parts in groups.items()
         for _, part in parts
     ]
-    names = entry_labels(bare)
-    made = [
-        Entry(name, entry.identity, entry.runs, entry.copies) for name, entry in zip(names, bare, strict=True)
-    ]
+    made = [replace(entry, label=name) for name, entry in zip(entry_labels(bare), bare, strict=True)]
     return tuple(sorted(made, key=lambda entry: (entry.dataset, entry.label)))
 
 
@@ -110,7 +107,7 @@ def _covered_once(identity: Identity, runs: Sequence[Run], select: Sequence[str]
         other = kept.get((run.fold, run.seed))
         if other is None:
             kept[run.fold, run.seed] = run
-        elif _same_rows(run, other):
+        elif run.rows is not None and other.rows is not None and run.rows.digest == other.rows.digest:
             copies.append(run)
         else:
             kept[run.fold, run.seed] = _selected([other, run], select)
@@ -123,10 +120,6 @@ def _covered_once(identity: Identity, runs: Sequence[Run], select: Sequence[str]
             copies.append(kept.pop(key))
     ordered = tuple(run for _, run in sorted(kept.items()))
     return Entry(identity.model, identity, ordered, tuple(copies))
-
-
-def _same_rows(a: Run, b: Run) -> bool:
-    return a.rows is not None and b.rows is not None and a.rows.digest == b.rows.digest
 
 
 def _selected(runs: Sequence[Run], select: Sequence[str]) -> Run:
@@ -247,7 +240,9 @@ def _short(text: str) -> str:
     return line if len(line) <= LONGEST else f"{line[: LONGEST - 7]}~{digest_json(line)[:6]}"
 
 
-def comparable(entries: Sequence[Entry]) -> list[tuple[list[Entry], tuple[str, ...]]]:
+def comparable(
+    entries: Sequence[Entry], case_names: Mapping[str, str]
+) -> list[tuple[list[Entry], tuple[str, ...]]]:
     """Entries of one dataset in groups that may be compared, with what keeps each from those before it.
 
     Data and split are compared on what both records know, rules on the fields that both name. Recipes may
@@ -259,7 +254,7 @@ def comparable(entries: Sequence[Entry]) -> list[tuple[list[Entry], tuple[str, .
         known = _known(entry)
         reasons: dict[str, None] = {}
         for facts_of_group, members in groups:
-            found = _contradictions(facts_of_group, known, members[0].label, entry.label)
+            found = _contradictions(facts_of_group, known, (members[0].label, entry.label), case_names)
             if not found:
                 facts_of_group.update(known)
                 members.append(entry)
@@ -286,7 +281,10 @@ def _known(entry: Entry) -> dict[tuple[str, ...], object]:
 
 
 def _contradictions(
-    a: Mapping[tuple[str, ...], object], b: Mapping[tuple[str, ...], object], first: str, second: str
+    a: Mapping[tuple[str, ...], object],
+    b: Mapping[tuple[str, ...], object],
+    who: tuple[str, str],
+    case_names: Mapping[str, str],
 ) -> list[str]:
     """In what two sets of facts are known to differ, a line for each kind of data and for each rule."""
     found: dict[str, None] = {}
@@ -294,7 +292,7 @@ def _contradictions(
         if a[key] == b[key]:
             continue
         if key[0] == "rule":
-            found[f"{key[1]} is {a[key]} for {first}, {b[key]} for {second}"] = None
+            found[f"{key[1]} is {a[key]} for {who[0]}, {b[key]} for {who[1]}"] = None
         elif not any(line.startswith(f"{key[0]} ") for line in found):
-            found[f"{key[0]} differs ({key[1]}; {first} / {second})"] = None
+            found[f"{key[0]} differs ({case_names.get(key[1], key[1])}; {who[0]} / {who[1]})"] = None
     return list(found)

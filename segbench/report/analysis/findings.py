@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import chain
 from typing import Any, NamedTuple
 
@@ -109,15 +109,18 @@ def find_all(
         short: printed name of each label.
     """
     found = _records(runs, blocks)
-    for block in blocks:
-        told = chain.from_iterable(check(block, short) for check in CHECKS)
-        for code, words, members in chain(told, _missing(block, short, metrics)):
-            found.append(finding(code, f"{block.name}: {words}", members, dataset=block.dataset))
-    for block, model, baseline in below:
-        words = f"{short[model]} is not significantly better than the baseline {short[baseline]}"
-        found.append(finding("below-baseline", f"{block.name}: {words}", dataset=block.dataset))
-    for block, words in unlike:
-        found.append(finding("slices-differ", f"{block.name}: {words}", dataset=block.dataset))
+    told = [
+        (block, *said)
+        for block in blocks
+        for said in chain(*(check(block, short) for check in CHECKS), _missing(block, short, metrics))
+    ]
+    told += [
+        (block, "below-baseline", f"{short[a]} is not significantly better than the baseline {short[b]}", ())
+        for block, a, b in below
+    ]
+    told += [(block, "slices-differ", words, ()) for block, words in unlike]
+    for block, code, words, members in told:
+        found.append(finding(code, f"{block.name}: {words}", members, dataset=block.dataset))
     codes = list(SEVERITY)
     return tuple(sorted(set(found), key=lambda item: (codes.index(item.code), item.dataset, item.message)))
 
@@ -175,12 +178,11 @@ def _recipes(block: Block, short: Short) -> Iterator[Said]:
 
 def _budgets(block: Block, short: Short) -> Iterator[Said]:
     """Differences of samples seen or of the accelerator's memory."""
-    reads: tuple[tuple[str, Callable[[Run], object | None]], ...] = (
-        ("training samples seen", lambda run: run.record.samples_seen),
-        ("GPU memory (GiB)", lambda run: facts.gpu_memory_gib(run.record)),
-    )
-    for name, read in reads:
-        told = [(read(run), short[scores.label]) for scores in block.models for run in scores.entry.runs]
+    for name, read in (
+        ("training samples seen", lambda record: record.samples_seen),
+        ("GPU memory (GiB)", facts.gpu_memory_gib),
+    ):
+        told = [(read(run.record), short[s.label]) for s in block.models for run in s.entry.runs]
         words = _by_value((str(value), who) for value, who in told if value is not None)
         if words:
             yield "budget-differs", f"{name} differ: {words}", _runs_of(block.models)
@@ -188,13 +190,12 @@ def _budgets(block: Block, short: Short) -> Iterator[Said]:
 
 def _unknown(block: Block, short: Short) -> Iterator[Said]:
     """What records do not say counts as unknown, never as equal."""
-    reads: tuple[tuple[str, Callable[[Entry], bool]], ...] = (
-        ("training recipe", lambda entry: entry.identity.recipe == UNKNOWN),
-        ("split", lambda entry: facts.split_digest(entry.runs[0].record) is None),
-        ("scoring rules", lambda entry: entry.identity.rules == UNKNOWN),
-    )
-    for what, unknown in reads if len(block.models) > 1 else ():
-        lacking = [scores for scores in block.models if unknown(scores.entry)]
+    models = block.models if len(block.models) > 1 else ()
+    for what, lacking in (
+        ("training recipe", [s for s in models if s.entry.identity.recipe == UNKNOWN]),
+        ("split", [s for s in models if facts.split_digest(s.entry.runs[0].record) is None]),
+        ("scoring rules", [s for s in models if s.entry.identity.rules == UNKNOWN]),
+    ):
         if lacking:
             words = f"{what} of {_names(lacking, short)} is unknown, so equal conditions cannot be checked"
             yield "not-known-equal", words, _runs_of(lacking)
@@ -255,20 +256,14 @@ def _leaks(block: Block, short: Short) -> Iterator[Said]:
 
 def _seeds(block: Block, short: Short) -> Iterator[Said]:
     """Models of which too few training runs exist for a claim about the method."""
-    single = [scores for scores in block.models if len(scores.seeds) < 2]
+    single, two = ([s for s in block.models if len(s.seeds) == count] for count in (1, 2))
+    more = "train three seeds, better five"
     if single:
-        words = (
-            f"only one training run of {_names(single, short)}: results hold for these weights, not for the "
-            "method; train three seeds, better five"
-        )
-        yield "single-seed", words, _runs_of(single)
-    two = [scores for scores in block.models if len(scores.seeds) == 2]
+        words = f"only one training run of {_names(single, short)}: results hold for these weights"
+        yield "single-seed", f"{words}, not for the method; {more}", _runs_of(single)
     if two and len(block.models) > 2:
-        words = (
-            f"two training runs of {_names(two, short)} are too few for a verdict among {len(block.models)} "
-            "models: intervals only; train three seeds, better five"
-        )
-        yield "two-seeds", words, _runs_of(two)
+        words = f"are too few for a verdict among {len(block.models)} models: intervals only; {more}"
+        yield "two-seeds", f"two training runs of {_names(two, short)} {words}", _runs_of(two)
 
 
 def _copies(block: Block, short: Short) -> Iterator[Said]:
@@ -330,30 +325,28 @@ def _records(runs: Sequence[Run], blocks: Sequence[Block]) -> list[Finding]:
     if unchecked:
         words = "hold no digest of their scores, so a changed file would go unseen"
         found.append(finding("not-checked", f"{len(unchecked)} of {len(used)} runs {words}", unchecked))
-    groups: tuple[tuple[str, str, Sequence[Run]], ...] = (
-        ("edited-record", "taken although the record was changed after it was written: {names}", [
+    for code, words, members in (
+        ("edited-record", "taken although the record was changed after it was written: ", [
             run for run in used if run.edited
         ]),
-        ("demo-data", "generated images or the demo protocol: not a benchmark", [
-            run for run in used if facts.phantom(run.record)
-        ]),
-        ("modified-code", "segbench had uncommitted changes when these runs were made: {names}", [
+        ("demo-data", "", [run for run in used if facts.phantom(run.record)]),
+        ("modified-code", "segbench had uncommitted changes when these runs were made: ", [
             run for run in used if facts.table(run.record.segbench, "git").get("dirty") is True
         ]),
-        ("degraded-run", "training was rolled back after non-finite values: {names}", [
+        ("degraded-run", "training was rolled back after non-finite values: ", [
             run for run in used if run.record.degraded is True
         ]),
-        ("prediction-is-reference", "some predictions are the reference files, byte for byte: {names}", [
+        ("prediction-is-reference", "some predictions are the reference files, byte for byte: ", [
             run for run in used if facts.table(run.record.external).get("equal_to_reference")
         ]),
-        ("unfinished-run", "not complete: {names}", [
+        ("unfinished-run", "not complete: ", [
             run for run in runs if not run.complete and not run.problem
         ]),
-    )  # fmt: skip
-    for code, words, members in groups:
+    ):  # fmt: skip
         if members:
             names = listed(sorted({_state(run) for run in members}))
-            found.append(finding(code, words.format(names=names.replace("{", "(")), members))
+            demo = "generated images or the demo protocol: not a benchmark"
+            found.append(finding(code, words + names if words else demo, members))
     return found
 
 

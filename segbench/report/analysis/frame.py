@@ -61,7 +61,7 @@ def _filled(block: Block, scores: Scores) -> Iterator[pd.DataFrame]:
     import pandas as pd
 
     names = {code: name for name, code in STATUS_CODE.items()}
-    kept = np.array([case not in block.dropped_cases for case in block.cases])
+    kept = np.array([case not in block.dropped_cases for case in block.case_names])
     for run in scores.entry.runs:
         seed, mine = scores.seeds.index(run.seed), (np.array(block.folds) == run.fold) & kept
         rows, columns = np.nonzero((scores.status[seed] != NOT_RUN) & mine[:, None])

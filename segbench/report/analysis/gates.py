@@ -8,10 +8,8 @@ from typing import NamedTuple
 import numpy as np
 
 from segbench.core.errors import SegbenchError
-from segbench.metrics.summary import MEAN_REGION
 from segbench.report.analysis.analysis import Analysis
 from segbench.report.analysis.columns import Column
-from segbench.report.analysis.metric import Metric
 
 
 class Gate(NamedTuple):
@@ -46,48 +44,36 @@ def judge(
     Raises:
         SegbenchError: SB104 for a gate on a metric that is not compared or has no direction.
     """
-    margins = _margins(no_worse_than, analysis.metrics)
+    known = {metric.name: metric for metric in analysis.metrics}
+    if no_worse_than is None or isinstance(no_worse_than, Mapping):
+        margins = no_worse_than or {}
+    else:
+        directed = [name for name, metric in known.items() if metric.higher_is_better is not None]
+        if not directed:
+            raise SegbenchError("SB104", "--no-worse-than: no compared metric has a direction")
+        margins = {directed[0]: float(no_worse_than)}
     gates: list[Gate] = []
     for flag, bounds, judged, lacking in (
         ("--fail-under", fail_under, _reached, "has no"),
         ("--no-worse-than", margins, _not_lost, "was compared with nothing in"),
     ):
         for name, bound in bounds.items():
-            metric = _compared(name, bound, analysis.metrics)
+            if name not in known:
+                what, mend = f"a gate names the metric {name!r}, which is not compared", f"--metrics {name}"
+                raise SegbenchError("SB104", what, expected=", ".join(known), mend=f"add it with {mend}")
+            if known[name].higher_is_better is None:
+                what = f"a gate on {name} is not valid: the metric has no better direction"
+                raise SegbenchError("SB104", what)
+            if not np.isfinite(bound):
+                raise SegbenchError("SB104", f"the gate on {name} is not a number", found=bound)
             found = [
                 Gate(flag, passed, text)
-                for column in analysis.main_columns(metric)
+                for column in analysis.main_columns(known[name])
                 for label in labels
                 for passed, text in judged(analysis, column, label, bound)
             ]
             gates += found or [Gate(flag, False, f"{', '.join(labels)} {lacking} {name}")]
     return tuple(gates)
-
-
-def _margins(given: Mapping[str, float] | float | None, metrics: Sequence[Metric]) -> Mapping[str, float]:
-    if given is None or isinstance(given, Mapping):
-        return given or {}
-    first = next((metric.name for metric in metrics if metric.higher_is_better is not None), None)
-    if first is None:
-        raise SegbenchError("SB104", "--no-worse-than: no compared metric has a direction")
-    return {first: float(given)}
-
-
-def _compared(name: str, bound: float, metrics: Sequence[Metric]) -> Metric:
-    """The metric that a gate names."""
-    known = {metric.name: metric for metric in metrics}
-    if name not in known:
-        raise SegbenchError(
-            "SB104",
-            f"a gate names the metric {name!r}, which is not compared",
-            expected=", ".join(known),
-            mend=f"add it with --metrics {name}",
-        )
-    if known[name].higher_is_better is None:
-        raise SegbenchError("SB104", f"a gate on {name} is not valid: the metric has no better direction")
-    if not np.isfinite(bound):
-        raise SegbenchError("SB104", f"the gate on {name} is not a number", found=bound)
-    return known[name]
 
 
 def _reached(analysis: Analysis, column: Column, label: str, bound: float) -> Iterator[tuple[bool, str]]:
@@ -123,5 +109,5 @@ def _not_lost(analysis: Analysis, column: Column, label: str, margin: float) -> 
 
 
 def _where(analysis: Analysis, column: Column, label: str) -> str:
-    region = "mean over regions" if column.region == MEAN_REGION else column.region
-    return f"{analysis.blocks[column.block].name}: {column.metric.name} ({region}) of {label}"
+    where = f"{column.metric.name} ({column.region_words})"
+    return f"{analysis.blocks[column.block].name}: {where} of {label}"

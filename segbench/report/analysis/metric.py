@@ -112,23 +112,19 @@ def _default_metrics(blocks: Sequence[Block], present: Sequence[str]) -> list[st
         for name in facts.metric_profile(run.record).get("headline") or ()
     ]
     chosen = [name for name in dict.fromkeys([*HEADLINE, *listed]) if name in present]
-    chosen += [name for name in present if _ranked_extra(name) and name not in chosen]
+    # lesion-wise and airway scores belong to the headline wherever they were computed
+    extra = [
+        name
+        for name in present
+        if (info := METRICS.get(name)) is not None
+        and info.group != "region"
+        and not info.descriptive
+        and not name.startswith("legacy")
+    ]
+    chosen += [name for name in extra if name not in chosen]
     if not chosen:
         chosen = [name for name in present if name in METRICS]
     return chosen + [name for name in present if name not in METRICS and name not in chosen]
-
-
-def _ranked_extra(name: str) -> bool:
-    """Lesion-wise and airway scores belong to the headline wherever they were computed."""
-    info = METRICS.get(name)
-    known = info is not None and info.group != "region" and not info.descriptive
-    return known and not name.startswith("legacy")
-
-
-def boundary_metric(metrics: Sequence[Metric]) -> Metric | None:
-    """The boundary metric that stands beside the primary one in Table 1, None without one."""
-    others = {item.name: item for item in metrics[1:]}
-    return next((others[name] for name in BOUNDARY if name in others), None)
 
 
 def check_names(blocks: Sequence[Block], options: Options) -> None:

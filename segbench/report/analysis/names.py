@@ -9,7 +9,6 @@ from segbench.cards.bibtex import parse_bibtex
 from segbench.core.errors import SegbenchError
 from segbench.core.text import one_line
 from segbench.records import facts
-from segbench.records.schema import SplitRecord
 from segbench.report.analysis.entries import Entry
 from segbench.report.read.runs import Run
 
@@ -93,11 +92,10 @@ def _checked_bibtex(text: str) -> str:
         return ""
 
 
-def pseudonymise(runs: Sequence[Run]) -> tuple[tuple[Run, ...], dict[str, str]]:
-    """Runs with case ids replaced by `case-001` and so on, and the real id of each pseudonym.
+def pseudonyms(runs: Sequence[Run]) -> dict[tuple[str, str], str]:
+    """`case-001` and so on for each (dataset, case); with several datasets after the dataset's name.
 
-    Numbers follow the sorted ids of a dataset, so that order, draws and results stay the same; with several
-    datasets the pseudonym starts with the dataset's name.
+    Numbers follow the sorted ids of a dataset, so that order, draws and results stay the same.
     """
     ids: dict[str, set[str]] = {}
     for run in runs:
@@ -109,29 +107,4 @@ def pseudonymise(runs: Sequence[Run]) -> tuple[tuple[Run, ...], dict[str, str]]:
         prefix = f"{dataset}-case-" if len(ids) > 1 else "case-"
         for number, case in enumerate(sorted(cases), start=1):
             names[dataset, case] = f"{prefix}{number:0{width}d}"
-    return tuple(_renamed(run, names) for run in runs), {name: case for (_, case), name in names.items()}
-
-
-def _renamed(run: Run, names: Mapping[tuple[str, str], str]) -> Run:
-    """The run under pseudonyms; cases never scored keep a private mark, so that overlaps can be counted."""
-
-    def known(case: str) -> str:
-        return names.get((run.dataset, case), f"unscored-{case}")
-
-    rows, split, record = run.rows, run.record.split, run.record
-    if rows is not None:
-        rows = replace(rows, case=tuple(known(case) for case in rows.case))
-    if split is not None:
-        parts = {
-            part: None if cases is None else tuple(known(case) for case in cases)
-            for part, cases in (
-                ("train", split.train),
-                ("validation", split.validation),
-                ("test", split.test),
-            )
-        }
-        record = record.model_copy(update={"split": SplitRecord.model_copy(split, update=parts)})
-    if record.references:
-        renamed = {known(case): digest for case, digest in record.references.items()}
-        record = record.model_copy(update={"references": renamed})
-    return replace(run, rows=rows, record=record)
+    return names

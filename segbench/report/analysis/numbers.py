@@ -30,15 +30,6 @@ def format_p(value: float | None) -> str:
     return "<0.001" if value < 0.001 else format_number(value, digits=3)
 
 
-def exact(value: float | None) -> str:
-    """A number for machines: 17 significant digits, empty when undefined, `inf` kept."""
-    if value is None or math.isnan(value):
-        return ""
-    if math.isinf(value):
-        return "inf" if value > 0 else "-inf"
-    return f"{value:.17g}"
-
-
 def plural(count: int, noun: str) -> str:
     """A count with its noun: `1 model`, `2 models`."""
     return f"{count} {noun}{'' if count == 1 else 's'}"

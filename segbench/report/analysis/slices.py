@@ -6,7 +6,6 @@ groups? The size of the reference is shown and not tested.
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
@@ -14,14 +13,14 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from segbench.core.errors import SegbenchError
+from segbench.core.foreign import parse_table
 from segbench.report.analysis.blocks import Block, nan_mean
 from segbench.report.analysis.columns import Column
-from segbench.report.analysis.numbers import format_number, format_p
+from segbench.report.analysis.numbers import format_p
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from segbench.report.analysis.missing import FloatArray
 
 SMALLEST = 5
 """Patients of the smallest group; of fewer, the group stays out."""
@@ -45,16 +44,14 @@ class Slice(NamedTuple):
         ends: group -> smallest and largest number in it, where it is a third.
         p, p_adjusted: of no interaction; NaN where nothing is tested.
         worst: label and group that fall furthest short.
-        left_out: patients without a group of `SMALLEST` or more.
     """
 
     name: str
     groups: Mapping[str, Mapping[str, tuple[float, int]]]
     ends: Mapping[str, tuple[float, float]]
-    p: float
-    p_adjusted: float
-    worst: tuple[str, str]
-    left_out: int
+    p: float = np.nan
+    p_adjusted: float = np.nan
+    worst: tuple[str, str] = ("", "")
 
 
 def read_slices(asked: str) -> dict[str, dict[str, str]]:
@@ -70,40 +67,36 @@ def read_slices(asked: str) -> dict[str, dict[str, str]]:
         raise SegbenchError("SB104", f"--slices {asked!r} is not FILE:COLUMN,COLUMN", mend=example)
     path = Path(name).expanduser()
     try:
-        lines = path.read_text(encoding="utf-8-sig").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
+        lines = parse_table(path.read_text(encoding="utf-8-sig")) or [[]]
+        head, *rows = ([cell.strip() for cell in row] for row in lines)
+    except (OSError, ValueError) as error:
         raise SegbenchError("SB104", f"--slices: the table is not readable: {error}", path=path) from error
-    rows = list(csv.reader(lines, delimiter=max(",;\t", key=lines[0].count))) if lines else []
-    head = [cell.strip() for cell in rows[0]] if rows else []
     absent = [column for column in columns if column not in head]
     if absent:
         what = f"--slices: the table has no column {', '.join(absent)}"
         raise SegbenchError("SB104", what, path=path, expected=columns, found=head, mend=example)
     key = next((place for place, cell in enumerate(head) if cell.lower() in KEYS), 0)
     found: dict[str, dict[str, str]] = {column: {} for column in columns}
-    for row in rows[1:]:
-        cells = [cell.strip() for cell in row] + [""] * (len(head) - len(row))
+    for row in rows:
+        cells = row + [""] * (len(head) - len(row))
         for column in columns:
             value = cells[head.index(column)]
-            if cells[key] and value.lower() not in ("", "n/a", "nan", "na"):
-                kept = found[column].setdefault(cells[key], value)
-                if kept != value:
-                    what = f"--slices: {cells[key]} has two values of {column}: {kept} and {value}"
-                    mend = "write a row for each case, or one value for a patient"
-                    raise SegbenchError("SB104", what, path=path, mend=mend)
+            if not cells[key] or value.lower() in ("", "n/a", "nan", "na"):
+                continue
+            if (kept := found[column].setdefault(cells[key], value)) != value:
+                what = f"--slices: {cells[key]} has two values of {column}: {kept} and {value}"
+                mend = "write a row for each case, or one value for a patient"
+                raise SegbenchError("SB104", what, path=path, mend=mend)
     return found
 
 
-def slices(
-    block: Block, column: Column, table: Table, case_names: Mapping[str, str], *, sizes: bool
-) -> list[Slice]:
+def slices(block: Block, column: Column, table: Table, *, sizes: bool) -> list[Slice]:
     """Each column of the table on a deciding column, Holm over the columns, and where wanted the size.
 
     Args:
         block: comparable entries.
         column: of the block; its compared models are tested.
         table: as `read_slices` gives it.
-        case_names: real case id by pseudonym, empty without pseudonyms.
         sizes: whether to add the size of the reference, in ml.
 
     Raises:
@@ -111,13 +104,10 @@ def slices(
     """
     from segbench.stats import holm
 
-    found = [
-        _slice(block, column, name, _of_units(block, name, values, case_names))
-        for name, values in table.items()
-    ]
+    values = {name: _of_units(block, name, of) for name, of in table.items()}
+    found = [_slice(block, column, name, of) for name, of in values.items()]
     tested = [place for place, part in enumerate(found) if part.p == part.p]
-    adjusted = holm([found[place].p for place in tested])
-    for place, p in zip(tested, adjusted.tolist(), strict=True):
+    for place, p in zip(tested, holm([found[place].p for place in tested]).tolist(), strict=True):
         found[place] = found[place]._replace(p_adjusted=p)
     if sizes:
         found.append(_slice(block, column, SIZE, _sizes(block, column.region))._replace(p=np.nan))
@@ -134,15 +124,15 @@ def _sizes(block: Block, region: str) -> list[str]:
     return ["" if mean != mean else repr(mean) for mean in means]
 
 
-def _of_units(block: Block, name: str, values: Mapping[str, str], case_names: Mapping[str, str]) -> list[str]:
+def _of_units(block: Block, name: str, values: Mapping[str, str]) -> list[str]:
     """The value of each patient; empty where the table has none, or its cases have several."""
     per_case = [
-        next((values[key] for key in _keys(case_names.get(case, case), patient) if key in values), "")
+        next((values[key] for key in _keys(case, patient) if key in values), "")
         for case, patient in zip(block.cases, block.patients, strict=True)
     ]
     if not any(per_case):
         what = f"--slices: no case of {block.name} has a value of {name}"
-        raise SegbenchError("SB104", what, found=list(values)[:5], expected=list(block.cases[:5]))
+        raise SegbenchError("SB104", what, found=list(values)[:5], expected=list(block.case_names[:5]))
     of: dict[str, set[str]] = {}
     for patient, value in zip(block.patients, per_case, strict=True):
         of.setdefault(patient, set()).add(value)
@@ -164,26 +154,23 @@ def _slice(block: Block, column: Column, name: str, values: Sequence[str]) -> Sl
         for scores in block.scores
         if scores.label in column.means and column.means[scores.label].value is not None
     }
-    means = {
-        each: {label: _mean(row[group == each]) for label, row in scored.items()}
-        for each in dict.fromkeys(group[group != ""].tolist())
-    }
-    part = Slice(name, means, ends, np.nan, np.nan, ("", ""), int((group == "").sum()))
+    means: dict[str, dict[str, tuple[float, int]]] = {}
+    for each in dict.fromkeys(group[group != ""].tolist()):
+        known = {label: row[(group == each) & ~np.isnan(row)] for label, row in scored.items()}
+        means[each] = {
+            label: (float(row.mean()) if row.size else np.nan, int(row.size)) for label, row in known.items()
+        }
+    part = Slice(name, means, ends)
     labels = [label for label in scored if label in column.order]
-    if not labels or column.metric.higher_is_better is None:
+    if not labels:
         return part
-    table = np.array([scored[label] for label in labels]) * (1 if column.metric.higher_is_better else -1)
+    table = column.sign * np.array([scored[label] for label in labels])
     whole = (group != "") & np.isfinite(table).all(axis=0)
     inside = group[whole].tolist()
     if len(set(inside)) < 2 or min(map(inside.count, inside)) < SMALLEST:
         return part
     p, model, worst = slices_differ(table[:, whole], inside, seed=column.options.seed)
     return part._replace(p=p, worst=(labels[model], worst))
-
-
-def _mean(values: FloatArray) -> tuple[float, int]:
-    known = values[~np.isnan(values)]
-    return (float(known.mean()) if known.size else np.nan), int(known.size)
 
 
 def _groups(values: Sequence[str]) -> tuple[NDArray[np.str_], dict[str, tuple[float, float]]]:
@@ -213,20 +200,22 @@ def slice_words(part: Slice, column: Column, shown: Mapping[str, str]) -> str:
     mean, n = part.groups[group][label]
     elsewhere = [part.groups[each][label] for each in part.groups if each != group]
     rest = sum(value * count for value, count in elsewhere) / sum(count for _, count in elsewhere)
-    scale, unit = column.metric.scale, f" {column.metric.unit}" if column.metric.unit else ""
     what = "the models do not compare alike" if len(column.order) > 1 else "the scores are not alike"
-    here, there = (f"{format_number(value, scale=scale)}{unit}" for value in (mean, rest))
+    unit = f" {column.metric.unit}".rstrip()
     return (
         f"{what} over {part.name} (adjusted p {format_p(part.p_adjusted)}): {shown[label]} falls furthest "
-        f"short on {part.name} {group}, {column.metric.label} {here} on {n} {column.unit}, "
-        f"{there} on the others"
+        f"short on {part.name} {group}, {column.metric.label} {column.number(mean)}{unit} on {n} "
+        f"{column.unit}, {column.number(rest)}{unit} on the others"
     )
 
 
-def slice_rows(parts: Sequence[Slice]) -> Iterator[tuple[object, ...]]:
-    """Label, slice, group, ends, n, mean, p, adjusted p, as `subgroups.csv` has them."""
+def slice_rows(parts: Sequence[Slice]) -> Iterator[dict[str, object]]:
+    """The groups of every model as rows of `subgroups.csv`."""
     for part in parts:
         for group, means in part.groups.items():
             for label, (mean, n) in means.items():
-                ends = part.ends.get(group, (np.nan, np.nan))
-                yield label, part.name, group, *ends, n, mean, part.p, part.p_adjusted
+                least, most = part.ends.get(group, (np.nan, np.nan))
+                yield {
+                    "model": label, "slice": part.name, "group": group, "least": least, "most": most, "n": n,
+                    "mean": mean, "p": part.p, "p_adjusted": part.p_adjusted,
+                }  # fmt: skip

@@ -59,25 +59,17 @@ class Table:
 
     Attributes:
         columns: name to cells, in the file's order.
-        lines: place of every row among all rows of the file.
         data: the file's bytes, for its digest and to find the line of a row again.
     """
 
     columns: Mapping[str, Sequence[str]]
-    lines: Sequence[int]
     data: bytes
 
     def line(self, row: int) -> int:
         """The line of the file on which a row ends, counted from 1: what an editor shows."""
         reader = csv.reader(io.StringIO(self.data.decode("utf-8-sig"), newline=""), strict=True)
-        wanted = self.lines[row] + 1  # after the head
         filled = (reader.line_num for cells in reader if cells)
-        return next(number for place, number in enumerate(filled) if place == wanted)
-
-    def take(self, rows: Sequence[int]) -> Table:
-        """The same table with some of its rows."""
-        columns = {name: [cells[row] for row in rows] for name, cells in self.columns.items()}
-        return Table(columns, [self.lines[row] for row in rows], self.data)
+        return next(number for place, number in enumerate(filled) if place == row + 1)  # after the head
 
     def refuse(self, row: int, column: str, why: str) -> UnusableRowsError:
         """The fault of one cell: line, column, value and what is wrong with it."""
@@ -120,7 +112,7 @@ def read_table(path: Path) -> Table:
         raise UnusableRowsError(f"lacks the columns {', '.join(absent)}")
     if not lines:
         raise UnusableRowsError("has no rows")
-    return Table(dict(zip(header, zip(*lines, strict=True), strict=True)), range(len(lines)), data)
+    return Table(dict(zip(header, zip(*lines, strict=True), strict=True)), data)
 
 
 def undefused(text: str) -> str:

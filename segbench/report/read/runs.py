@@ -18,7 +18,7 @@ from segbench.core.foreign import parse_json
 from segbench.records import facts
 from segbench.records.foreign import read_record, unknown_record
 from segbench.records.identity import RunIdentity, parse_run_id, safe_part
-from segbench.records.schema import SCHEMA_VERSION, RunRecord
+from segbench.records.schema import RunRecord
 from segbench.records.store import CASES_FILE, RUN_FILE
 from segbench.report.read.rows import (
     IDENTITY,
@@ -41,7 +41,7 @@ class Run:
 
     Attributes:
         record: run.json as far as it can be understood; model, dataset, protocol, fold and seed come from the
-            rows or the run id where it does not say; of a bare cases.csv these alone.
+            rows or the run id where it does not say.
         rows: None when there are none or they cannot be used; `problem` then says why.
         problem: why the rows cannot be used, else empty.
         folder: where the run was found; never printed.
@@ -110,7 +110,6 @@ def read_runs(
     *,
     allow_edited: bool = False,
     models: Collection[str] | None = None,
-    progress: Callable[[int, int], None] | None = None,
 ) -> tuple[Run, ...]:
     """Every run under the paths, sorted by dataset, protocol, model, seed, fold and id; each once.
 
@@ -118,11 +117,10 @@ def read_runs(
     line, column and value; the others are read on.
 
     Args:
-        paths: run folders, folders of runs (searched three levels deep), or `cases.csv` files.
+        paths: run folders or their `cases.csv`, folders of runs (searched three levels deep).
         allow_edited: take rows that are not the ones run.json names (`Run.edited` is then true); values that
             no metric can give are never taken.
         models: slugs of which rows are wanted; those of runs whose record names another model are not read.
-        progress: called with the number of folders read and their total.
 
     Raises:
         SegbenchError: SB701 when a path does not exist, SB702 for two runs of one id with different rows.
@@ -133,11 +131,7 @@ def read_runs(
             raise SegbenchError("SB701", f"{path} does not exist", path=path)
         for place in [path] if path.is_file() else find_run_folders(path):
             places.setdefault(place.resolve(), place)
-    found: list[Run] = []
-    for done, place in enumerate(places.values(), start=1):
-        found += _read_place(place, allow_edited=allow_edited, models=models)
-        if progress is not None:
-            progress(done, len(places))
+    found = [_read_place(place, allow_edited=allow_edited, models=models) for place in places.values()]
     return _distinct(sorted(found, key=lambda run: run.key))
 
 
@@ -171,31 +165,30 @@ def _distinct(runs: Sequence[Run]) -> tuple[Run, ...]:
     return tuple(kept.values())
 
 
-def _read_place(place: Path, *, allow_edited: bool, models: Collection[str] | None) -> list[Run]:
-    """The run of a folder or file; several where a bare cases.csv holds several."""
-    folder = place.parent if place.is_file() else place
-    bare = place.is_file() and place.name != CASES_FILE
-    rows_file = place if bare else folder / CASES_FILE
-    if bare or not (folder / RUN_FILE).is_file():
-        return _bare_runs(rows_file, folder)
+def _read_place(place: Path, *, allow_edited: bool, models: Collection[str] | None) -> Run:
+    """The run of a folder, or of the cases.csv in it."""
+    folder = place.parent if place.name == CASES_FILE else place
+    if not (folder / RUN_FILE).is_file():
+        problem = f"{place.name} has no run.json beside it: segbench data import scores makes a run of it"
+        return Run(_identified(unknown_record(folder / RUN_FILE)), None, problem, folder)
     record, problem = read_record(folder / RUN_FILE)
     if models is not None and _of_another(record, models):
-        return [Run(_identified(record), None, problem, folder)]
-    if not problem and not rows_file.is_file():
+        return Run(_identified(record), None, problem, folder)
+    if not problem and not (folder / CASES_FILE).is_file():
         problem = "no cases.csv" if record.status == "complete" else ""
     elif not problem:
         try:
-            table = read_table(rows_file)
+            table = read_table(folder / CASES_FILE)
             faults = [*_changed(table, record, folder), *_strangers(table, record)]
             if faults and not allow_edited:
                 raise UnusableRowsError(faults[0])
             doubted = faults and parse_run_id(record.run_id) is not None
             record = _identified(record, None if doubted else _identity(table))
             rows = case_rows(table, empty_policy=facts.empty_policy(record))
-            return [Run(record, rows, "", folder, bool(faults))]
+            return Run(record, rows, "", folder, bool(faults))
         except UnusableRowsError as error:
             problem = f"cases.csv {error}"
-    return [Run(_identified(record), None, problem, folder)]
+    return Run(_identified(record), None, problem, folder)
 
 
 def _of_another(record: RunRecord, models: Collection[str]) -> bool:
@@ -294,28 +287,3 @@ def _identified(record: RunRecord, stated: RunIdentity | None = None) -> RunReco
     }
     update |= {name: getattr(found, name) for name in ("fold", "seed") if getattr(record, name) is None}
     return record.model_copy(update=update)
-
-
-def _bare_runs(path: Path, folder: Path) -> list[Run]:
-    """One run per identity found in the rows of a cases.csv without a run.json."""
-    try:
-        table = read_table(path)
-        groups: dict[tuple[str, ...], list[int]] = {}
-        own = table.columns.get("run_id") or [""] * len(table.lines)
-        for row, cells in enumerate(zip(own, *(table.columns[name] for name in IDENTITY), strict=True)):
-            groups.setdefault(cells, []).append(row)
-        runs: list[Run] = []
-        for (own_id, *_), rows in groups.items():
-            part = table.take(rows)
-            found = _identity(part)
-            made = f"{found.model}__{found.dataset}__{found.protocol}__f{found.fold}__s{found.seed}"
-            record = RunRecord(
-                schema_version=SCHEMA_VERSION,
-                run_id=undefused(own_id) or made,
-                kind="external",
-                status="complete",
-            )
-            runs.append(Run(_identified(record, found), case_rows(part, empty_policy=None), "", folder))
-    except UnusableRowsError as error:
-        return [Run(_identified(unknown_record(folder / RUN_FILE)), None, f"{path.name} {error}", folder)]
-    return runs

@@ -28,8 +28,7 @@ LabelArray = npt.NDArray[np.uint8]
 AGREE, MISSED, EXTRA = 1, 2, 3  # classes of the comparison mask
 BORDER = 16  # voxels around reference and prediction that are kept
 LONGEST = 192  # voxels of a crop's longest side; larger crops are shown at every n-th voxel
-CT_WINDOW = (-160.0, 240.0)
-LUNG_WINDOW = (-1000.0, 200.0)
+WINDOWS = {False: (-160.0, 240.0), True: (-1000.0, 200.0)}  # of CT; of airway trees
 BEST_CHANNELS = ("t2f", "flair", "FLAIR", "t1c")  # show most of a lesion
 
 
@@ -63,7 +62,7 @@ def load_case(run: Run, case: str, data_dir: str | None = None) -> CaseVolumes |
 
     Args:
         run: whose prediction it is.
-        case: real case id, not a pseudonym.
+        case: case id, not its printed name.
         data_dir: folder of datasets, None for the environment's.
     """
     from segbench.volumes import read_label_map, reorient_like, to_canonical
@@ -85,31 +84,28 @@ def load_case(run: Run, case: str, data_dir: str | None = None) -> CaseVolumes |
         prediction = reorient_like(read_label_map(path), reference)
         if prediction is None or prediction.array.shape != reference.array.shape:
             return None
-        image = None if dataset is None else _image(dataset, case, reference)
-        return shown_case(
-            None if image is None else to_canonical(image).array,
+        ct = dataset is not None and dataset.card.modality == "CT"
+        shown = shown_case(
+            None if dataset is None else _image(dataset, case, reference),
             to_canonical(reference),
             to_canonical(prediction).array,
-            window=None if dataset is None else _window(dataset),
+            window=WINDOWS[dataset.card.evaluation.tree] if dataset is not None and ct else None,
         )
     except (SegbenchError, OSError, ValueError):
         return None
+    return shown
 
 
-def _image(dataset: Dataset, case: str, reference: Volume) -> Volume | None:
-    """One channel of the image, None when it lies on another grid than the reference."""
+def _image(dataset: Dataset, case: str, reference: Volume) -> LabelArray | None:
+    """One channel of the image in canonical orientation, None on another grid than the reference."""
+    from segbench.volumes import to_canonical
+
     image = dataset.read_image(case)
     if image.array.shape[-3:] != reference.array.shape:
         return None
     order = list(dataset.card.channels.order)
     channel = next((order.index(name) for name in BEST_CHANNELS if name in order), 0)
-    return replace(image, array=image.array[channel])
-
-
-def _window(dataset: Dataset) -> tuple[float, float] | None:
-    if dataset.card.modality != "CT":
-        return None
-    return LUNG_WINDOW if dataset.card.evaluation.tree else CT_WINDOW
+    return to_canonical(replace(image, array=image.array[channel])).array
 
 
 @lru_cache(maxsize=8)
@@ -163,33 +159,19 @@ def shown_case(
     both = (reference.array > 0) | (prediction > 0)
     if not both.any():
         return None
-    box = _box(both)
-    step = max(1, -(-max(part.stop - part.start for part in box) // LONGEST))
-    thin = tuple(slice(part.start, part.stop, step) for part in box)
-    ours, truth = prediction[thin], reference.array[thin]
+    filled = np.nonzero(both)
+    low = [max(int(axis.min()) - BORDER, 0) for axis in filled]
+    high = [min(int(axis.max()) + BORDER + 1, size) for axis, size in zip(filled, both.shape, strict=True)]
+    step = max(1, -(-max(np.subtract(high, low).tolist()) // LONGEST))
+    box = tuple(slice(*ends, step) for ends in zip(low, high, strict=True))
+    ours, truth = prediction[box], reference.array[box]
     right, wrong = (truth > 0) & (ours == truth), (truth > 0) & (ours != truth)
+    shown = None
+    if image is not None:
+        finite = np.nan_to_num(image[box].astype(np.float32))
+        least, most = window if window is not None else np.percentile(finite, [1.0, 99.5]).tolist()
+        scaled = (finite - least) * (255.0 / (most - least)) + 0.5 if most > least else np.zeros_like(finite)
+        shown = np.clip(scaled, 0, 255).astype(np.uint8)
     z, y, x = (length * step for length in reference.spacing_mm)
-    return CaseVolumes(
-        image=None if image is None else _windowed(image[thin], window),
-        mask=np.select([right, wrong, ours > 0], [AGREE, MISSED, EXTRA], 0).astype(np.uint8),
-        spacing_mm=(z, y, x),
-        step=step,
-    )
-
-
-def _box(mask: npt.NDArray[np.bool_]) -> tuple[slice, ...]:
-    parts: list[slice] = []
-    for axis in range(3):
-        other = tuple(place for place in range(3) if place != axis)
-        filled = np.flatnonzero(mask.any(axis=other))
-        low, high = int(filled[0]) - BORDER, int(filled[-1]) + BORDER + 1
-        parts.append(slice(max(low, 0), min(high, mask.shape[axis])))
-    return tuple(parts)
-
-
-def _windowed(values: npt.NDArray[Any], window: tuple[float, float] | None) -> LabelArray:
-    finite = np.nan_to_num(values.astype(np.float32))
-    low, high = window if window is not None else np.percentile(finite, [1.0, 99.5]).tolist()
-    if high <= low:
-        return np.zeros(values.shape, dtype=np.uint8)
-    return np.clip((finite - low) * (255.0 / (high - low)) + 0.5, 0, 255).astype(np.uint8)
+    mask = np.select([right, wrong, ours > 0], [AGREE, MISSED, EXTRA], 0).astype(np.uint8)
+    return CaseVolumes(image=shown, mask=mask, spacing_mm=(z, y, x), step=step)

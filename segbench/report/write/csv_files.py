@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
@@ -16,28 +16,28 @@ from segbench.report.analysis.analysis import Analysis
 from segbench.report.analysis.columns import Column, without_verdict
 from segbench.report.analysis.slices import slice_rows, slices
 
-if TYPE_CHECKING:
-    from segbench.stats import Comparison
-
-PLACE = ("dataset", "block", "metric", "region", "role")
-SCORES = (
-    "dataset", "block", "model", "region", "metric", "mean", "low", "high", "sd_seeds", "sd_units", "n",
-    "unit", "cases", "seeds", "failed", "expected", "note",
-)  # fmt: skip
-SEEDS = ("dataset", "block", "model", "region", "metric", "seed", "mean")
-COMPARISONS = (
-    *PLACE, "model", "other", "reference", "difference", "low", "high", "confidence", "p", "p_adjusted",
-    "family", "verdict", "claim", "n", "unit", "seeds_model", "seeds_other", "detectable_difference",
-    "p_equivalence", "p_equivalence_adjusted", "wilcoxon_p", "shift", "wins", "degenerate", "note",
-)  # fmt: skip
-RANKS = (
-    "dataset", "block", "metric", "region", "model", "rank", "rank_low", "rank_high", "probability_best",
-    "rank_by_median", "mean_rank", "resamples", "seed",
-)  # fmt: skip
-SUBGROUPS = (
-    "dataset", "block", "metric", "region", "model", "slice", "group", "least", "most", "n", "mean", "p",
-    "p_adjusted",
-)  # fmt: skip
+PLACE = ("dataset", "block", "metric", "region")
+FILES: Mapping[str, Sequence[str]] = {
+    "scores": (
+        "dataset", "block", "model", "region", "metric", "mean", "low", "high", "sd_seeds", "sd_units", "n",
+        "unit", "cases", "seeds", "failed", "expected", "note",
+    ),
+    "comparisons": (
+        *PLACE, "role", "model", "other", "reference", "difference", "low", "high", "confidence", "p",
+        "p_adjusted", "family", "verdict", "claim", "n", "unit", "seeds_model", "seeds_other",
+        "detectable_difference", "p_equivalence", "p_equivalence_adjusted", "wilcoxon_p", "shift", "wins",
+        "degenerate", "note",
+    ),
+    "seeds": ("dataset", "block", "model", "region", "metric", "seed", "mean"),
+    "ranks": (
+        *PLACE, "model", "rank", "rank_low", "rank_high", "probability_best", "rank_by_median", "mean_rank",
+        "resamples", "seed",
+    ),
+    "subgroups": (*PLACE, "model", "slice", "group", "least", "most", "n", "mean", "p", "p_adjusted"),
+}  # fmt: skip
+"""Columns of each file; a value is as a row gives it, else the attribute of that name of its object."""
+Row = tuple[Mapping[str, Any], object]
+"""Values by column, and an object whose attributes are the others."""
 
 
 def files(analysis: Analysis) -> dict[str, bytes | str]:
@@ -48,122 +48,102 @@ def files(analysis: Analysis) -> dict[str, bytes | str]:
     """
     columns = [analysis.columns[key] for key in sorted(analysis.columns)]
     deciding = [column for column in columns if column.decided]
-    found = {
-        "scores": _csv(SCORES, _scores(analysis, columns)),
-        "comparisons": _csv(COMPARISONS, _comparisons(analysis, deciding)),
-        "seeds": _csv(SEEDS, _seeds(analysis, columns)),
+    found: dict[str, Iterator[Row]] = {
+        "scores": _scores(analysis, columns),
+        "comparisons": _comparisons(analysis, deciding),
+        "seeds": _seeds(analysis, columns),
     }
     if analysis.options.appendix:
-        regions = [column for column in columns if not column.decided]
-        every = [replace(column, comparisons=tuple(all_pairs(column))) for column in deciding]
-        for name, shown in (("regions", regions), ("pairs", every)):
-            found[name] = _csv(COMPARISONS, _comparisons(analysis, shown, decided=False))
-        found["ranks"] = _csv(RANKS, _rank_rows(analysis, deciding))
+        found["regions"] = _comparisons(analysis, [column for column in columns if not column.decided])
+        found["pairs"] = _comparisons(analysis, map(_all_pairs, deciding), decided=False)
+        found["ranks"] = _ranks(analysis, deciding)
     if analysis.options.appendix or analysis.slices:
-        found["subgroups"] = _csv(SUBGROUPS, _subgroups(analysis, deciding))
-    return {f"tables/{name}.csv": text for name, text in found.items()}
+        found["subgroups"] = _subgroups(analysis, deciding)
+    return {
+        f"tables/{name}.csv": _csv(FILES.get(name, FILES["comparisons"]), rows)
+        for name, rows in found.items()
+    }
 
 
-def _csv(head: Sequence[str], rows: Iterator[Sequence[Any]]) -> str:
+def _csv(head: Sequence[str], rows: Iterable[Row]) -> str:
     stream = io.StringIO()
     writer = csv.writer(stream, lineterminator="\n")
     writer.writerow(head)
-    for row in rows:
-        cells = [one_line(cell) if isinstance(cell, str) else cell for cell in row]
-        writer.writerow([cell_text(cell) for cell in cells])
+    for given, item in rows:
+        cells = [given[name] if name in given else getattr(item, name) for name in head]
+        writer.writerow([cell_text(one_line(cell) if isinstance(cell, str) else cell) for cell in cells])
     return stream.getvalue()
 
 
-def _block(analysis: Analysis, column: Column) -> tuple[str, str]:
+def _place(analysis: Analysis, column: Column) -> dict[str, Any]:
+    """What every row of a column says."""
     block = analysis.blocks[column.block]
-    return block.dataset, block.name
+    place = {"dataset": block.dataset, "block": block.name, "metric": column.metric.name}
+    return place | {"region": column.region, "role": column.role, "unit": column.unit}
 
 
-def _scores(analysis: Analysis, columns: Sequence[Column]) -> Iterator[Sequence[Any]]:
+def _scores(analysis: Analysis, columns: Iterable[Column]) -> Iterator[Row]:
     for column in columns:
-        for label in analysis.ordered(list(column.means)):
-            mean = column.means[label]
-            yield (
-                *_block(analysis, column), label, column.region, column.metric.name, mean.value, mean.low,
-                mean.high, mean.sd_seeds, mean.sd_units, mean.n, column.unit, mean.cases, len(mean.per_seed),
-                mean.failed, mean.expected, mean.note,
-            )  # fmt: skip
+        for label, mean in analysis.means(column):
+            own = {"model": label, "mean": mean.value, "seeds": len(mean.per_seed)}
+            yield _place(analysis, column) | own, mean
 
 
-def _seeds(analysis: Analysis, columns: Sequence[Column]) -> Iterator[Sequence[Any]]:
+def _seeds(analysis: Analysis, columns: Iterable[Column]) -> Iterator[Row]:
     for column in columns:
-        for label in analysis.ordered(list(column.means)):
-            for seed, value in column.means[label].per_seed:
-                yield *_block(analysis, column), label, column.region, column.metric.name, seed, value
+        for label, mean in analysis.means(column):
+            for seed, value in mean.per_seed:
+                yield _place(analysis, column) | {"model": label, "seed": seed, "mean": value}, None
 
 
-def _comparisons(
-    analysis: Analysis, columns: Sequence[Column], *, decided: bool = True
-) -> Iterator[Sequence[Any]]:
+def _comparisons(analysis: Analysis, columns: Iterable[Column], *, decided: bool = True) -> Iterator[Row]:
+    """Comparisons; where nothing is decided there is no adjusted p, no family and no verdict."""
     for column in columns:
+        nothing = {} if decided and column.decided else dict.fromkeys(("p_adjusted", "family", "verdict"))
         for pair in column.comparisons:
-            yield (
-                *_block(analysis, column), column.metric.name, column.region, column.role,
-                *_pair(column, pair, decided=decided),
-            )  # fmt: skip
+            own = {
+                "model": pair.a,
+                "other": pair.b,
+                "reference": column.reference,
+                "family": len(column.comparisons),
+                "seeds_model": pair.seeds_a,
+                "seeds_other": pair.seeds_b,
+            }
+            yield _place(analysis, column) | own | nothing, pair
 
 
-def _pair(column: Column, pair: Comparison, *, decided: bool) -> Sequence[Any]:
-    """The fields of one comparison; where nothing is decided there is no adjusted p and no verdict."""
-    return (
-        pair.a, pair.b, column.reference, pair.difference, pair.low, pair.high, pair.confidence, pair.p,
-        pair.p_adjusted if decided else None, len(column.comparisons) if decided else None,
-        pair.verdict if decided else None, pair.claim, pair.n, column.unit, pair.seeds_a, pair.seeds_b,
-        pair.detectable_difference, pair.p_equivalence, pair.p_equivalence_adjusted, pair.wilcoxon_p,
-        pair.shift, pair.wins, pair.degenerate, pair.note,
-    )  # fmt: skip
+def _all_pairs(column: Column) -> Column:
+    """The column with every pair of its models as an estimate, the better mean first."""
+    note = "an estimate; verdicts stand in comparisons.csv"
+    return replace(column, comparisons=tuple(without_verdict(pair, note) for pair in column.pairs()))
 
 
-def _rank_rows(analysis: Analysis, columns: Sequence[Column]) -> Iterator[Sequence[Any]]:
+def _ranks(analysis: Analysis, columns: Iterable[Column]) -> Iterator[Row]:
+    """Ranks of the models with what other schemes give them: medians over patients, mean of their ranks."""
     for column in columns:
-        ranks = column.ranks
-        if ranks is None:
+        if (ranks := column.ranks) is None:
             continue
-        schemes = rank_schemes(column)
+        # (models, patients), the smallest best
+        scores = np.array([-column.sign * table.mean(axis=0) for table in column.tables.values()]).round(12)
+        of_patients = np.array([_ranked(patient) for patient in scores.T]).mean(axis=0)
+        schemes = {"rank_by_median": _ranked(np.median(scores, axis=1)), "mean_rank": of_patients}
+        drawn = {"rank": ranks.ranks, "rank_low": ranks.rank_low, "rank_high": ranks.rank_high}
+        drawn["probability_best"] = ranks.probability_best
         for place, label in enumerate(column.order):
-            yield (
-                *_block(analysis, column), column.metric.name, column.region, label,
-                *(
-                    float(values[place]) if values.size else None  # one seed: an order of weights, no more
-                    for values in (ranks.ranks, ranks.rank_low, ranks.rank_high, ranks.probability_best)
-                ),
-                *schemes[place], ranks.resamples, ranks.seed,
-            )  # fmt: skip
+            own = {  # of one seed: an order of weights, no more
+                name: float(values[place]) if values.size else None
+                for name, values in (drawn | schemes).items()
+            }
+            yield _place(analysis, column) | {"model": label} | own, ranks
 
 
-def _subgroups(analysis: Analysis, columns: Sequence[Column]) -> Iterator[Sequence[Any]]:
-    for column in columns:
-        block = analysis.blocks[column.block]
-        sizes = analysis.options.appendix
-        for row in slice_rows(slices(block, column, analysis.slices, analysis.case_names, sizes=sizes)):
-            yield *_block(analysis, column), column.metric.name, column.region, *row
-
-
-# ---- what only the appendix says; nothing here is a verdict
-
-
-def all_pairs(column: Column) -> list[Comparison]:
-    """Every pair of the compared models as an estimate with its interval, the better mean first."""
-    return [
-        without_verdict(pair, "an estimate; verdicts stand in comparisons.csv") for pair in column.pairs()
-    ]
-
-
-def rank_schemes(column: Column) -> list[tuple[float, float]]:
-    """Of each compared model the rank by medians over patients, and the mean over patients of its ranks."""
-    sign = -1.0 if column.metric.higher_is_better else 1.0
-    # (models, patients)
-    scores = np.array([sign * table.mean(axis=0) for table in column.tables.values()]).round(12)
-    each = np.array([_ranks(patient) for patient in scores.T]).mean(axis=0)
-    medians = _ranks(np.array([np.median(row) for row in scores]))
-    return [(float(median), float(mean)) for median, mean in zip(medians, each, strict=True)]
-
-
-def _ranks(values: np.ndarray[tuple[int, ...], np.dtype[np.float64]]) -> list[int]:
+def _ranked(values: np.ndarray[tuple[int, ...], np.dtype[np.float64]]) -> np.ndarray:
     """Ranks of values of which the smallest is best; ties share the smaller rank."""
-    return [1 + int(np.sum(values < value)) for value in values]
+    return np.array([1 + int(np.sum(values < value)) for value in values])
+
+
+def _subgroups(analysis: Analysis, columns: Iterable[Column]) -> Iterator[Row]:
+    for column in columns:
+        block, sizes = analysis.blocks[column.block], analysis.options.appendix
+        for row in slice_rows(slices(block, column, analysis.slices, sizes=sizes)):
+            yield _place(analysis, column) | row, None

@@ -5,33 +5,30 @@ Scores come from `tables`; every other cell prints a field of the analysis as it
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from segbench.published.claims import chance_words
 from segbench.records import facts
 from segbench.report.analysis.analysis import Analysis
 from segbench.report.analysis.blocks import failures
+from segbench.report.analysis.cost import FIELDS
 from segbench.report.analysis.numbers import format_number
 from segbench.report.analysis.published_beside import GRADES, published_beside
 from segbench.report.analysis.sentences import where
 from segbench.report.write.document import versions
 from segbench.report.write.tables import DASH, Head, Row, ScoreCell, Table, score_table, table_columns
 
-COSTS = (
-    ("Parameters (M)", "parameters_m", 1),
-    ("GMAC", "gmacs", 1),
-    ("Peak memory (GiB)", "peak_memory_gib", 2),
-    ("Inference (s per case)", "seconds_per_case", 2),
-    ("Training (device hours)", "training_hours", 2),
-    ("Latency (s)", "latency_s", 3),
-)
+Cell = str | ScoreCell
 
 
-def plain_table(name: str, caption: str, heads: Sequence[str], rows: Sequence[Row]) -> Table:
-    """A table of at least one row without spanning heads, groups and notes."""
-    words = (True, *(isinstance(cell, str) for cell in rows[0].cells))
+def listing(name: str, caption: str, heads: Sequence[str], rows: Iterable[Sequence[Cell]]) -> list[Table]:
+    """A table without spanning heads and notes, rows by the name in their first cell; none without rows."""
+    found = tuple(Row(str(first), tuple(cells)) for first, *cells in rows)
+    if not found:
+        return []
+    words = (True, *(isinstance(cell, str) for cell in found[0].cells))
     columns = tuple(Head(text, words=left) for text, left in zip(heads, words, strict=True))
-    return Table(name, caption, columns, (("", tuple(rows)),))
+    return [Table(name, caption, columns, (("", found),))]
 
 
 def number(value: float | None, *, scale: float = 1.0, digits: int = 0) -> ScoreCell:
@@ -47,11 +44,7 @@ def region_tables(analysis: Analysis) -> list[Table]:
     found: list[Table] = []
     for place, block in enumerate(analysis.blocks):
         for metric in analysis.metrics:
-            columns = [
-                column
-                for region in analysis.regions(place)
-                if (column := analysis.column(place, metric, region)) is not None
-            ]
+            columns = analysis.columns_of(place, [metric], analysis.regions(place))
             if not {(place, metric.name, column.region) for column in columns} <= told:
                 name, caption = f"table-regions-{len(found) + 1}", f"Scores on {block.name}, by region."
                 found.append(score_table(analysis, name, caption, columns, blocks=[place]))
@@ -60,21 +53,19 @@ def region_tables(analysis: Analysis) -> list[Table]:
 
 def rank_tables(analysis: Analysis) -> list[Table]:
     """Ranks of the deciding columns with interval and P(best); only where every model has two seeds."""
-    percent = f"{analysis.options.confidence * 100:g}"
+    heads = ("Model", "Rank", f"{analysis.options.confidence * 100:g} % interval", "P(best)")
     found: list[Table] = []
     for column in analysis.main_columns():
         ranks = column.ranks
         if ranks is None or not ranks.rank_low.size:
             continue
-        rows: list[Row] = []
-        for place, label in enumerate(column.order):
-            low, high = int(ranks.rank_low[place]), int(ranks.rank_high[place])
-            best = number(float(ranks.probability_best[place]), digits=2)
-            cells = (number(float(ranks.ranks[place])), ScoreCell(f"{low} to {high}"), best)
-            rows.append(Row(analysis.names[label].short, cells))
+        drawn = (ranks.ranks, ranks.rank_low, ranks.rank_high, ranks.probability_best)
+        rows = [
+            (analysis.short(label), number(rank), ScoreCell(f"{low:g} to {high:g}"), number(best, digits=2))
+            for label, rank, low, high, best in zip(column.order, *(v.tolist() for v in drawn), strict=True)
+        ]
         caption = f"{where(analysis, column)}: ranks over {ranks.resamples} draws of seeds and {column.unit}."
-        heads = ("Model", "Rank", f"{percent} % interval", "P(best)")
-        found.append(plain_table(f"table-ranks-{column.block}", caption, heads, rows))
+        found += listing(f"table-ranks-{column.block}", caption, heads, rows)
     return found
 
 
@@ -85,72 +76,64 @@ def seed_tables(analysis: Analysis) -> list[Table]:
         if all(len(mean.per_seed) < 2 for mean in column.means.values()):
             continue
         seeds = sorted({seed for mean in column.means.values() for seed, _ in mean.per_seed})
-        rows: list[Row] = []
-        for label in analysis.ordered(list(column.means)):
-            mean = column.means[label]
-            values: dict[int, float | None] = dict(mean.per_seed)
+        rows: list[Sequence[Cell]] = []
+        for label, mean in analysis.means(column):
+            values = dict(mean.per_seed)
             shown = [*(values.get(seed) for seed in seeds), mean.sd_seeds]
-            scale, digits = column.metric.scale, analysis.options.digits
-            cells = tuple(number(value, scale=scale, digits=digits) for value in shown)
-            rows.append(Row(analysis.names[label].short, cells))
+            cells = (number(v, scale=column.metric.scale, digits=column.options.digits) for v in shown)
+            rows.append((analysis.short(label), *cells))
         caption = f"{where(analysis, column)}: mean of every training run, and their standard deviation."
         heads = ("Model", *(f"Seed {seed}" for seed in seeds), "SD")
-        found.append(plain_table(f"table-seeds-{column.block}", caption, heads, rows))
+        found += listing(f"table-seeds-{column.block}", caption, heads, rows)
     return found
 
 
 def cost_tables(analysis: Analysis) -> list[Table]:
     """What the records say of cost; columns that nobody has are left out."""
     costs = analysis.costs
-    fields = [item for item in COSTS if any(getattr(cost, item[1]) is not None for cost in costs.values())]
-    words = [
-        (head, name)
-        for head, name in (("GMAC counted for", "input_shape"), ("Device", "device"))
-        if any(getattr(cost, name) for cost in costs.values())
-    ]
+    told = {name for cost in costs.values() for name, value in cost.items() if value not in (None, "")}
+    known = [field for field in FIELDS if field[0] in told]
     rows = [
-        Row(
-            analysis.names[label].short,
-            (
-                *(number(getattr(costs[label], name), digits=digits) for _, name, digits in fields),
-                *(getattr(costs[label], name) for _, name in words),
+        (
+            analysis.short(label),
+            *(
+                cost[name] if digits is None else number(cost[name], digits=digits)
+                for name, _, digits in known
             ),
         )
-        for label in analysis.ordered(list(costs))
+        for label, cost in ((label, costs[label]) for label in analysis.ordered(list(costs)))
     ]
-    heads = ("Model", *(head for head, _, _ in fields), *(head for head, _ in words))
     caption = "Cost from the records, else the model card; nothing is estimated. Times hold for the device."
-    return [plain_table("table-cost", caption, heads, rows)] if fields else []
+    heads = ("Model", *(head for _, head, _ in known))
+    measured = any(digits is not None for _, _, digits in known)
+    return listing("table-cost", caption, heads, rows if measured else ())
 
 
 def failure_tables(analysis: Analysis) -> list[Table]:
     """Cases without a usable prediction, each once for every model."""
     rows = [
-        Row(case, (analysis.names[label].short, block.name, status))
+        (case, analysis.short(label), block.name, status)
         for block in analysis.blocks
         for label, case, status in failures(block)
     ]
-    heads = ("Case", "Model", "Dataset", "What happened")
     caption = "Expected cases without a usable prediction."
-    return [plain_table("table-failed", caption, heads, rows)] if rows else []
+    return listing("table-failed", caption, ("Case", "Model", "Dataset", "What happened"), rows)
 
 
 def published_tables(analysis: Analysis) -> list[Table]:
     """Published numbers of the models that have runs here, beside ours: a grade, and no verdict."""
     metrics = {metric.name: metric for metric in analysis.metrics}
-    rows: list[Row] = []
+    rows: list[Sequence[Cell]] = []
     for item in published_beside(analysis):
-        metric = metrics.get(item.ours.metric)
-        if metric is None or item.our_value is None:
-            continue
-        numbers = (
-            number(value, scale=metric.scale, digits=analysis.options.digits)
-            for value in (item.number.stored, item.our_value, item.difference)
-        )
-        band = item.order_wrong and [chance_words(value) for value in item.order_wrong]
-        chance = ScoreCell(f"{band[0]} to {band[2]}" if band else DASH)
-        place = (item.ours.block, item.ours.region, metric.head, item.grade)
-        rows.append(Row(item.number.model, (*place, *numbers, chance, item.table.source.id)))
+        if item.our_value is not None:
+            metric, digits = metrics[item.ours.metric], analysis.options.digits
+            values = (item.number.stored, item.our_value, item.difference)
+            low, _, high = map(chance_words, item.order_wrong) if item.order_wrong else ("", "", "")
+            rows.append((
+                item.number.model, item.ours.block, item.ours.region, metric.head, item.grade,
+                *(number(value, scale=metric.scale, digits=digits) for value in values),
+                ScoreCell(f"{low} to {high}" if low else DASH), item.table.source.id,
+            ))  # fmt: skip
     numbers_of = ("Published", "Ours", "Ours less", "Order wrong (%)")
     heads = ("Model", "Dataset", "Region", "Metric", "Grade", *numbers_of, "Source")
     grades = "; ".join(f"{grade}: {words}" for grade, words in GRADES.items())
@@ -158,33 +141,30 @@ def published_tables(analysis: Analysis) -> list[Table]:
         f"Published numbers, in no test and no rank. {grades}. Order wrong: the chance that the order of the "
         "two comes from cases and retraining alone (segbench claim)."
     )
-    return [plain_table("table-published", caption, heads, rows)] if rows else []
+    return listing("table-published", caption, heads, rows)
 
 
-def run_table(analysis: Analysis) -> Table:
-    """Every run that was found: where its numbers come from."""
+def source_tables(analysis: Analysis) -> list[Table]:
+    """Every run that was found, and what computed and drew the report."""
     entries = {run.run_id: entry for entry in analysis.entries for run in (*entry.runs, *entry.copies)}
     rows = [
-        Row(
+        (
             run.run_id,
-            (
-                analysis.names[entries[run.run_id].label].short if run.run_id in entries else run.model,
-                run.dataset,
-                run.protocol,
-                number(run.fold),
-                number(run.seed),
-                run.problem or run.status,
-                "" if run.rows is None else run.rows.digest[:12],
-                facts.text(run.record.segbench, "version"),
-            ),
+            analysis.short(entries[run.run_id].label) if run.run_id in entries else run.model,
+            run.dataset,
+            run.protocol,
+            number(run.fold),
+            number(run.seed),
+            run.problem or run.status,
+            "" if run.rows is None else run.rows.digest[:12],
+            facts.text(run.record.segbench, "version"),
         )
         for run in analysis.runs
     ]
     heads = ("Run", "Model", "Dataset", "Protocol", "Fold", "Seed", "State", "Digest of scores", "segbench")
-    return plain_table("table-runs", "Runs, as recorded.", heads, rows)
-
-
-def version_table() -> Table:
-    """What computed and drew the report."""
-    rows = [Row(name, (ScoreCell(version),)) for name, version in versions().items()]
-    return plain_table("table-versions", "What computed and drew this report.", ("Package", "Version"), rows)
+    packages = [(name, ScoreCell(version)) for name, version in versions().items()]
+    caption = "What computed and drew this report."
+    return [
+        *listing("table-runs", "Runs, as recorded.", heads, rows),
+        *listing("table-versions", caption, ("Package", "Version"), packages),
+    ]

@@ -152,8 +152,9 @@ def number(text: str) -> Tex:
 
 
 @cache
-def _environment() -> Environment:
-    templates = Environment(  # nosec B701: `finalize` escapes for TeX; autoescape is for HTML
+def templates() -> Environment:
+    """The templates of this folder with the marks of LaTeX; text is escaped, `Tex` stands as it is."""
+    found = Environment(  # nosec B701: `finalize` escapes for TeX; autoescape is for HTML
         loader=FileSystemLoader(Path(__file__).parent / "templates"),
         block_start_string="<%",
         block_end_string="%>",
@@ -164,14 +165,13 @@ def _environment() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
         keep_trailing_newline=True,
-        autoescape=False,
         undefined=StrictUndefined,
         finalize=lambda value: value if isinstance(value, Tex | int) else escape_latex(str(value)),
     )
-    templates.filters |= {"prose": prose, "number": number, "tex": Tex}
-    return templates
+    found.filters |= {"prose": prose, "number": number, "tex": Tex}
+    return found
 
 
 def render(template: str, **values: Any) -> str:
-    """A template of this folder, filled; ASCII. Text is escaped, `Tex` stands as it is."""
-    return _environment().get_template(template).render(**values)
+    """A template of this folder, filled; ASCII."""
+    return templates().get_template(template).render(**values)

@@ -13,7 +13,6 @@ from segbench.records import facts
 from segbench.report.analysis.analysis import Analysis
 from segbench.report.analysis.columns import Column
 from segbench.report.analysis.data import dataset_card
-from segbench.report.analysis.sentences import margin_words
 from segbench.report.write.tables import STARS
 
 CITATION = re.compile(r" \[@(segbench|satterthwaite1946|smyth2004|holm1979|shaffer1986|schuirmann1987)\]")
@@ -22,7 +21,7 @@ CITATION = re.compile(r" \[@(segbench|satterthwaite1946|smyth2004|holm1979|shaff
 
 def method_sentences(analysis: Analysis) -> list[str]:
     """What the deciding columns rest on and how they were decided, with citations."""
-    options, names = analysis.options, analysis.names
+    options = analysis.options
     columns = [column for column in analysis.main_columns() if column.means]
     tested = [column for column in columns if column.comparisons]
     blocks = [analysis.blocks[column.block] for column in columns]
@@ -43,7 +42,7 @@ def method_sentences(analysis: Analysis) -> list[str]:
         claims={pair.claim for column in tested for pair in column.comparisons},
         dagger=STARS["weights"],
         family=_span([len(column.comparisons) for column in tested]) if tested else "",
-        references=[names[label].short for label in sorted({c.reference for c in tested if c.reference})],
+        references=[analysis.short(label) for label in sorted({c.reference for c in tested if c.reference})],
         all_pairs=any(column.reference is None for column in tested),
         alpha=f"{options.alpha:g}",
         margins=_margins(analysis, tested),
@@ -61,15 +60,13 @@ def _span(counts: Iterable[int]) -> str:
 
 def _margins(analysis: Analysis, columns: Sequence[Column]) -> str:
     """The declared equivalence margins of the tested columns, with their units."""
-    digits = analysis.options.digits
     found: dict[str, None] = {}
     for column in columns:
         if column.margin is not None:
             card = dataset_card(analysis.blocks[column.block].dataset)
             own = column.metric.name in analysis.options.margin or card is None
             source = "" if own or card is None else f" ({card.evaluation.margin_source})"
-            words = margin_words(column.metric, column.margin, digits=digits)
-            found[f"{column.metric.label} {words}{source}"] = None
+            found[f"{column.metric.label} {column.words(column.margin)}{source}"] = None
     return ", ".join(found)
 
 

@@ -12,24 +12,24 @@ from typing import Any
 
 from segbench.core.text import one_line
 from segbench.report.analysis.analysis import Analysis
+from segbench.report.analysis.numbers import plural
 from segbench.report.analysis.sentences import context, verdicts, where
 from segbench.report.write.details import (
     cost_tables,
     failure_tables,
+    listing,
     number,
-    plain_table,
     published_tables,
     rank_tables,
     region_tables,
-    run_table,
     seed_tables,
-    version_table,
+    source_tables,
 )
 from segbench.report.write.document import versions
 from segbench.report.write.figures.models import figure_files
 from segbench.report.write.figures.style import INK, MODEL, PAPER, REFERENCE, RULE, SOFT
 from segbench.report.write.method import CITATION, method_sentences, protocol_notes
-from segbench.report.write.tables import STARS, Head, Row, Table, pair_tables, score_tables
+from segbench.report.write.tables import STARS, Head, Table, pair_tables, score_tables
 from segbench.report.write.viewer import (
     CLASS_COLOURS,
     Picture,
@@ -101,45 +101,37 @@ def _content(analysis: Analysis) -> dict[str, Any]:
     names = list(dict.fromkeys(block.dataset for block in analysis.blocks))
     models = {scores.label for block in analysis.blocks for scores in block.models}
     runs = sum(len(entry.runs) for entry in analysis.entries)
-    main = analysis.main_columns()
-    answers = [(where(analysis, c), verdicts(analysis, c), context(analysis, c)) for c in main]
-    several = len(main) > 1
+    shown, folded = list[tuple[str, Sequence[str]]](), list[str]()
+    columns = analysis.main_columns()
+    for column in columns:
+        place, first, others = where(analysis, column), verdicts(analysis, column), context(analysis, column)
+        most = min(len(first), MOST_VERDICTS) if len(columns) > 1 else len(first) + len(others)
+        said, rest = [*first, *others][:most], [*first, *others][most:]
+        shown.append((place, said))
+        folded += [f"{place}: {' '.join(rest)}"] if rest else []
+    found = [item for item in analysis.findings if item.code not in ON_TOP]
+    by_severity = [
+        (severity, words, [item for item in found if item.severity == severity])
+        for severity, words in SEVERITY_WORDS.items()
+    ]
     return {
         "title": f"Comparison on {', '.join(names)}" if names else "Report",
-        "subtitle": f"{_count(len(models), 'model')}, {_count(runs, 'run')}, segbench "
+        "subtitle": f"{plural(len(models), 'model')}, {plural(runs, 'run')}, segbench "
         f"{versions().get('segbench', '')}".strip(),
         "css": Markup(_file("assets", "page.css")),
         "script": Markup(_file("assets", "page.js")),
         "viewer_script": Markup(_file("assets", "viewer.js")),
         "banners": [item for item in analysis.findings if item.code in ON_TOP],
-        "verdicts": [
-            (place, first[:MOST_VERDICTS] if several else [*first, *others])
-            for place, first, others in answers
-        ],
+        "verdicts": shown,
         "figure": figure,
         "picture": "" if figure is None else inline_svg(drawn["figures/models.svg"].decode(), figure.alt),
-        "wide": several,
+        "wide": len(columns) > 1,
         "tables": list(map(_scores_first, score_tables(analysis))),
-        "findings": [
-            (severity, words, members)
-            for severity, words in SEVERITY_WORDS.items()
-            if (members := [f for f in analysis.findings if f.severity == severity and f.code not in ON_TOP])
-        ],
+        "findings": [item for item in by_severity if item[2]],
         "most": MOST_ALIKE,
-        "results": _results(
-            analysis,
-            [
-                f"{place}: {' '.join([*first[MOST_VERDICTS:], *others])}"
-                for place, first, others in answers
-                if several and (first[MOST_VERDICTS:] or others)
-            ],
-        ),
+        "results": _results(analysis, folded),
         "sources": _sources(analysis),
     }
-
-
-def _count(total: int, noun: str) -> str:
-    return f"{total} {noun}{'' if total == 1 else 's'}"
 
 
 def _scores_first(table: Table) -> Table:
@@ -194,11 +186,10 @@ def _sources(analysis: Analysis) -> list[Section]:
     """How the numbers came about and where from."""
     method = CITATION.sub("", " ".join(method_sentences(analysis)))
     apart = [line for block in analysis.blocks for line in block.differs]
-    tables = [run_table(analysis), version_table()]
     notes = [*apart, *protocol_notes(analysis)]
     return [
         Section("method", "Statistics", (), [method]),
-        Section("provenance", "Provenance and versions", tables, notes, printed=False),
+        Section("provenance", "Provenance and versions", source_tables(analysis), notes, printed=False),
     ]
 
 
@@ -209,23 +200,20 @@ def _pictures(
     from markupsafe import Markup
 
     rows = [
-        Row(
+        (
             item.case,
-            (
-                analysis.names[item.label].short,
-                number(item.run.seed),
-                item.block.name,
-                number(item.value, scale=item.metric.scale, digits=2),
-                number(item.volume_ml, digits=2),
-            ),
+            analysis.short(item.label),
+            number(item.run.seed),
+            item.block.name,
+            number(item.value, scale=item.column.metric.scale, digits=2),
+            number(item.volume_ml, digits=2),
         )
         for item in pictures
     ]
-    tables: list[Table] = []
-    if pictures:
-        heads = ("Case", "Model", "Seed", "Dataset", pictures[0].metric.head, "Reference (ml)")
-        tables = [plain_table("table-worst", "Worst cases, at most three of one model.", heads, rows)]
-        notes = [note for note in notes if note != NO_PICTURES]
+    score = pictures[0].column.metric.head if pictures else ""
+    heads = ("Case", "Model", "Seed", "Dataset", score, "Reference (ml)")
+    tables = listing("table-worst", "Worst cases, at most three of one model.", heads, rows)
+    notes = [note for note in notes if note != NO_PICTURES or not pictures]
     return {
         "worst": Section("worst", "Worst cases", tables, notes, printed=False),
         "pictures": pictures,

@@ -7,7 +7,6 @@ layout: columns side by side in the largest type that fits the line, else one gr
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from importlib.metadata import version
 from itertools import groupby
 from pathlib import Path
@@ -26,21 +25,6 @@ MOST_COLUMNS = 5  # of scores in one panel of the narrow layout
 ONE_COLUMN = {False: 4, True: 2}  # columns of numbers that one column of a page holds, by spanning heads
 SIGNS = {"": "", "method": "*", "weights": r"$\dagger$"}
 """Stars as LaTeX sets them."""
-
-
-@dataclass(frozen=True, slots=True)
-class Panel:
-    r"""One tabular: some columns of a table.
-
-    Attributes:
-        head: lines above the first row.
-        width: columns.
-        line: a row as the macro `\segrow` sets it from its arguments.
-    """
-
-    head: Tex
-    width: int
-    line: Tex
 
 
 def files(analysis: Analysis) -> dict[str, bytes | str]:
@@ -153,8 +137,10 @@ def _packed(groups: Sequence[Sequence[Head]]) -> Iterator[tuple[int, ...]]:
     yield tuple(pack)
 
 
-def _panel(groups: Sequence[Sequence[Head]], pack: Sequence[int]) -> Panel:
-    """The panel of some groups: heads without a head above stand on two lines where they are two words."""
+def _panel(groups: Sequence[Sequence[Head]], pack: Sequence[int]) -> dict[str, Any]:
+    r"""One tabular of some groups of columns: the lines above its first row, its width, and how the macro
+    `\segrow` sets a row. Heads without a head above stand on two lines where they are two words.
+    """
     pack = list(dict.fromkeys(pack))
     above: list[str] = []
     below: list[str] = []
@@ -174,7 +160,7 @@ def _panel(groups: Sequence[Sequence[Head]], pack: Sequence[int]) -> Panel:
     texts = [" & ".join(line) + r" \\" for line in lines]
     head = "\n".join([r"\toprule", texts[0], *([rules] if rules else []), *texts[1:]])
     line = " & ".join(f"##{place + 1}" for place in pack if groups[place])
-    return Panel(Tex(head), len(below), Tex(line))
+    return {"head": Tex(head), "width": len(below), "line": Tex(line)}
 
 
 def _row(row: Row, groups: Sequence[Sequence[Head]], citations: Mapping[str, str]) -> list[Tex]:

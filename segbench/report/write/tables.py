@@ -6,7 +6,8 @@ the scores of every entry, Table 2 each model against the reference; `details` h
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -22,7 +23,6 @@ if TYPE_CHECKING:
     from segbench.stats import Comparison
 
 DASH = "\N{EN DASH}"
-NOT_AVAILABLE = "n/a"
 READERS = "Second reader"
 """Head of the rows of other people's segmentations."""
 MOST_REGIONS = 5  # of one dataset as columns; of more only the mean is shown
@@ -115,53 +115,49 @@ class Table:
 def score_tables(analysis: Analysis) -> list[Table]:
     """Table 1 over the comparable blocks of all datasets, then one for each block that stands apart."""
     found: list[Table] = []
+    percent = f"{analysis.options.confidence * 100:g}"
+    spreads = {"mean-ci": f" with {percent} % interval", "mean-sd": " \N{PLUS-MINUS SIGN} standard deviation"}
     for place, (numbers, columns) in enumerate(table_columns(analysis), start=1):
         names = ", ".join(analysis.blocks[number].name for number in numbers)
-        caption = f"Scores on {names}: {_cell_words(analysis)}."
+        caption = f"Scores on {names}: mean{spreads.get(analysis.options.cells, '')}."
         table = score_table(analysis, f"table-scores-{place}", caption, columns, blocks=numbers)
         found.append(_with_facts(analysis, table))
     return found
 
 
 def table_columns(analysis: Analysis) -> list[tuple[list[int], list[Column]]]:
-    """(numbers of the blocks, columns) of each table of scores."""
+    """(numbers of the blocks, columns) of each table of scores.
+
+    A table holds the primary and the boundary metric; with one dataset its regions, if few, are columns too.
+    """
     main = [number for number, block in enumerate(analysis.blocks) if block.variant == 0]
     apart = [[number] for number, block in enumerate(analysis.blocks) if block.variant > 0]
-    return [
-        (numbers, [column for number in numbers for column in _shown_columns(analysis, number, len(numbers))])
-        for numbers in ([main] if main else []) + apart
-    ]
-
-
-def _shown_columns(analysis: Analysis, number: int, datasets: int) -> list[Column]:
-    """Primary and boundary metric of a block; with one dataset its regions, if few, are columns too."""
-    regions = analysis.regions(number)
-    if datasets > 1 or len(regions) > MOST_REGIONS:
-        regions = (analysis.blocks[number].main_region,)
-    metrics = [metric for metric in (*analysis.metrics[:1], analysis.boundary) if metric is not None]
-    found = [analysis.column(number, metric, region) for metric in metrics for region in regions]
-    return [column for column in found if column is not None]
+    found: list[tuple[list[int], list[Column]]] = []
+    for numbers in ([main] if main else []) + apart:
+        columns: list[Column] = []
+        for number in numbers:
+            regions = analysis.regions(number)
+            if len(numbers) > 1 or len(regions) > MOST_REGIONS:
+                regions = (analysis.blocks[number].main_region,)
+            columns += analysis.columns_of(number, analysis.shown_metrics, regions)
+        found.append((numbers, columns))
+    return found
 
 
 def score_table(
     analysis: Analysis, name: str, caption: str, columns: Sequence[Column], *, blocks: Sequence[int]
 ) -> Table:
     """Scores of all entries of some blocks in some columns, by family, readers first, baselines last."""
-    labels = {scores.label for number in blocks for scores in analysis.blocks[number].scores}
     found = [analysis.blocks[number] for number in blocks]
     apart = {scores.label: READERS for block in found for scores in block.readers}
     apart |= {scores.label: FAMILIES["floor"] for block in found for scores in block.baselines}
-    marks = [_marks(analysis, column) for column in columns]
+    cells = [score_cells(analysis, column) for column in columns]
     groups: dict[str, list[Row]] = {
         family: [] for family in (READERS, *list(FAMILIES.values())[:-1], OTHER_FAMILY, FAMILIES["floor"])
     }
-    for label in analysis.ordered(sorted(labels)):
-        cells = [
-            _score_cell(analysis, column, label, found.get(label, ""))
-            for column, found in zip(columns, marks, strict=True)
-        ]
-        family = apart.get(label, analysis.names[label].family)
-        groups[family].append(Row(analysis.names[label].short, tuple(cells), label, muted=label in apart))
+    for label in analysis.ordered(sorted({scores.label for block in found for scores in block.scores})):
+        row = Row(analysis.short(label), tuple(of[label] for of in cells), label, muted=label in apart)
+        groups[apart.get(label, analysis.names[label].family)].append(row)
     table = Table(
         name,
         caption,
@@ -187,12 +183,15 @@ def _with_facts(analysis: Analysis, table: Table) -> Table:
 
     Equal numbers of training runs are a note, not a column.
     """
-    labels = [row.label for row in table.rows]
-    seeds = {label: _seed_count(analysis, label) for label in labels}
+    labels, costs = [row.label for row in table.rows], analysis.costs
+    seeds: dict[str, str] = {}  # `3`, or `2-3` where datasets differ
+    for label in labels:
+        runs = [len(s.seeds) for block in analysis.blocks for s in block.scores if s.label == label]
+        seeds[label] = "-".join(str(count) for count in dict.fromkeys((min(runs), max(runs))))
     counts = {seeds[row.label] for row in table.rows if not row.muted}
     columns = {
-        "Params (M)": {label: _short_number(analysis.costs[label].parameters_m) for label in labels},
-        "GMAC": {label: _short_number(analysis.costs[label].gmacs) for label in labels},
+        "Params (M)": {label: _short_number(costs[label]["parameters_m"]) for label in labels},
+        "GMAC": {label: _short_number(costs[label]["gmacs"]) for label in labels},
         "Seeds": seeds if len(counts) > 1 else {},
     }
     known = {head: texts for head, texts in columns.items() if any(texts.values())}
@@ -211,68 +210,36 @@ def _with_facts(analysis: Analysis, table: Table) -> Table:
     )
 
 
-def _seed_count(analysis: Analysis, label: str) -> str:
-    """Number of training runs: `3`, or `2-3` where datasets differ."""
-    counts = [len(s.seeds) for block in analysis.blocks for s in block.scores if s.label == label]
-    return "-".join(str(count) for count in dict.fromkeys((min(counts), max(counts))))
-
-
 def _short_number(value: float | None) -> str:
     """A count in millions or thousands of millions with two or three digits that say something."""
-    if value is None:
-        return ""
-    return format_number(value, digits=0 if value >= 100 else 1 if value >= 1 else 2)
+    digits = 0 if value is None or value >= 100 else 1 if value >= 1 else 2
+    return "" if value is None else format_number(value, digits=digits)
 
 
-def _marks(analysis: Analysis, column: Column) -> dict[str, str]:
-    """Best and second of a column, by the printed number; equal numbers share a mark."""
-    marks: dict[str, str] = {}
-    if len(column.order) < 2:
-        return marks
-    ranked = [label for label in column.order if not analysis.leaking(label)]
-    texts = {label: _printed(analysis, column, column.means[label].value) for label in ranked}
-    distinct = list(dict.fromkeys(texts[label] for label in ranked))
-    for mark, text in zip(("best", "second"), distinct, strict=False):
-        marks |= {label: mark for label in ranked if texts[label] == text}
-    return marks
+def score_cells(analysis: Analysis, column: Column) -> Mapping[str, ScoreCell]:
+    """The cell of every entry in one column, best and second marked; a dash for one without scores there.
 
-
-def _printed(analysis: Analysis, column: Column, value: float | None) -> str:
-    if value is None or value != value:
-        return NOT_AVAILABLE
-    return format_number(value, scale=column.metric.scale, digits=analysis.options.digits)
-
-
-def score_cell(analysis: Analysis, column: Column, label: str) -> ScoreCell:
-    """The cell of one entry in one column, marked as in Table 1."""
-    return _score_cell(analysis, column, label, _marks(analysis, column).get(label, ""))
-
-
-def _score_cell(analysis: Analysis, column: Column, label: str, mark: str) -> ScoreCell:
-    mean, cells = column.means.get(label), analysis.options.cells
-    if mean is None:
-        return ScoreCell(DASH)
-    interval = cells == "mean-ci" and mean.low is not None and mean.high is not None
-    spread = mean.sd_seeds if mean.sd_seeds is not None else mean.sd_units
-    return ScoreCell(
-        value=_printed(analysis, column, mean.value),
-        low=_printed(analysis, column, mean.low) if interval else "",
-        high=_printed(analysis, column, mean.high) if interval else "",
-        spread=_printed(analysis, column, spread) if cells == "mean-sd" and spread is not None else "",
-        mark=mark,
-        star=column.star(label),
-        failed=mean.failed,
-        number=mean.value,
-    )
-
-
-def _cell_words(analysis: Analysis) -> str:
-    percent = f"{analysis.options.confidence * 100:g}"
-    return {
-        "mean-ci": f"mean with {percent} % interval",
-        "mean-sd": "mean \N{PLUS-MINUS SIGN} standard deviation",
-        "mean": "mean",
-    }[analysis.options.cells]
+    Marks go by the printed number: equal numbers share one.
+    """
+    ranked = [label for label in column.order if not analysis.leaking(label)] if column.order[1:] else []
+    texts = {label: column.number(column.means[label].value) for label in ranked}
+    marks = dict(zip(dict.fromkeys(texts.values()), ("best", "second"), strict=False))
+    found: dict[str, ScoreCell] = defaultdict(lambda: ScoreCell(DASH))
+    for label, mean in column.means.items():
+        interval = column.options.cells == "mean-ci" and mean.low is not None and mean.high is not None
+        spread = mean.sd_seeds if mean.sd_seeds is not None else mean.sd_units
+        spread = spread if column.options.cells == "mean-sd" else None
+        found[label] = ScoreCell(
+            value=column.number(mean.value),
+            low=column.number(mean.low) if interval else "",
+            high=column.number(mean.high) if interval else "",
+            spread="" if spread is None else column.number(spread),
+            mark=marks.get(texts.get(label, ""), ""),
+            star=column.star(label),
+            failed=mean.failed,
+            number=mean.value,
+        )
+    return found
 
 
 def _score_notes(analysis: Analysis, columns: Sequence[Column], rows: Sequence[Row]) -> list[str]:
@@ -329,10 +296,8 @@ def star_notes(analysis: Analysis, columns: Sequence[Column], cells: Sequence[Sc
     for star, sign in STARS.items():
         if reference and any(cell.star == star for cell in cells):
             only = f", {WEIGHTS}" if star == "weights" else ""
-            name = analysis.names[reference].short
-            notes.append(
-                f"{sign}: significantly better than {name} (adjusted p < {analysis.options.alpha:g}{only})"
-            )
+            better = f"significantly better than {analysis.short(reference)}"
+            notes.append(f"{sign}: {better} (adjusted p < {analysis.options.alpha:g}{only})")
     return notes
 
 
@@ -367,9 +332,7 @@ def _pair_table(
     if most is not None and kept < total > most:
         groups = decided
         notes.append(f"{total - kept} inconclusive comparisons are not shown")
-    against = (
-        f"each model less {analysis.names[reference].short}" if reference else "all pairs, first less second"
-    )
+    against = f"each model less {analysis.short(reference)}" if reference else "all pairs, first less second"
     heads = (
         Head("Model", words=True),
         *([] if reference else [Head("Against", words=True)]),
@@ -388,27 +351,24 @@ def _pair_table(
 
 
 def _pair_rows(analysis: Analysis, column: Column, reference: str | None) -> list[Row]:
-    place = {label: index for index, label in enumerate(column.order)}
-    rows: list[Row] = []
-    for pair in sorted(column.comparisons, key=lambda pair: (place[pair.a], place[pair.b])):
-        difference = ScoreCell(
-            _printed(analysis, column, pair.difference),
-            low=_printed(analysis, column, pair.low),
-            high=_printed(analysis, column, pair.high),
-            number=pair.difference,
+    return [
+        Row(
+            analysis.short(pair.a),
+            (
+                *([] if reference else [analysis.short(pair.b)]),
+                ScoreCell(
+                    *map(column.number, (pair.difference, pair.low, pair.high)), number=pair.difference
+                ),
+                ScoreCell(format_p(pair.p_adjusted)),
+                ScoreCell(format_number(pair.wins, scale=100.0, digits=0)),
+                pair.verdict + (f" {STARS['weights']}" if limited(pair) else ""),
+            ),
         )
-        cells = (
-            *([] if reference else [analysis.names[pair.b].short]),
-            difference,
-            ScoreCell(format_p(pair.p_adjusted)),
-            ScoreCell(format_number(pair.wins, scale=100.0, digits=0)),
-            f"{pair.verdict} {STARS['weights']}" if _limited(pair) else pair.verdict,
-        )
-        rows.append(Row(analysis.names[pair.a].short, cells))
-    return rows
+        for pair in column.best_first
+    ]
 
 
-def _limited(pair: Comparison) -> bool:
+def limited(pair: Comparison) -> bool:
     """Whether a verdict holds for these weights only."""
     return pair.claim == "weights" and pair.verdict != "inconclusive"
 
@@ -421,6 +381,6 @@ def _pair_notes(analysis: Analysis, columns: Sequence[Column]) -> list[str]:
         f"{percent} % interval of the difference, not adjusted; p adjusted for {family} "
         f"comparison{'s' if sizes[-1] > 1 else ''}; won: share of {columns[0].unit} won, ties half"
     ]
-    if any(_limited(pair) for column in columns for pair in column.comparisons):
+    if any(limited(pair) for column in columns for pair in column.comparisons):
         notes.append(f"{STARS['weights']}: one training run on a side: {WEIGHTS}")
     return notes

@@ -11,14 +11,13 @@ from itertools import groupby
 from operator import itemgetter
 from typing import TYPE_CHECKING
 
-from segbench.metrics.summary import MEAN_REGION
 from segbench.report.analysis.analysis import Analysis
 from segbench.report.analysis.columns import Column
 from segbench.report.analysis.findings import SEVERITY_WORDS, Finding
-from segbench.report.analysis.numbers import format_number, format_p
+from segbench.report.analysis.numbers import format_p, plural
 from segbench.report.analysis.published_beside import GRADES, beside_sentence
 from segbench.report.analysis.sentences import WEIGHTS, difference_words, headline
-from segbench.report.write.tables import STARS, ScoreCell, floor_notes, score_cell, star_notes
+from segbench.report.write.tables import STARS, ScoreCell, floor_notes, limited, score_cells, star_notes
 
 if TYPE_CHECKING:
     from segbench.report.analysis.compare import ComparedPair, CompareResult
@@ -88,41 +87,30 @@ def _scores(analysis: Analysis, number: int, *, wide: bool) -> list[str]:
     block, columns = analysis.blocks[number], _shown(analysis, number, wide=wide)
     if not columns:
         return [f"{block.name}: no metric to show"]
-    labels = analysis.ordered([scores.label for scores in block.scores])
-    cells = {label: [score_cell(analysis, column, label) for column in columns] for label in labels}
-    seeds = {scores.label: str(len(scores.seeds)) for scores in block.scores}
-    head = ["model", "", *(_head(block.main_region, column) for column in columns), "seeds", "n", "failed"]
-    rows = [
-        [
-            analysis.names[label].short,
-            _marks(cells[label][0]),
-            *(_score(cell, interval=wide or place == 0) for place, cell in enumerate(cells[label])),
-            seeds[label],
-            str(columns[0].means[label].n) if label in columns[0].means else "0",
-            str(max(cell.failed for cell in cells[label])),
-        ]
-        for label in labels
+    cells, main = [score_cells(analysis, column) for column in columns], block.main_region
+    heads = [
+        column.metric.head if column.region == main else f"{column.metric.label} {column.region}"
+        for column in columns
     ]
-    title = f"{block.name}: {block.count}, {_region(columns[0].region)}"
-    return [*_wrapped(title), *_table(head, rows, left=2, wide=wide), *_legend(analysis, columns, cells)]
+    seeds = {scores.label: str(len(scores.seeds)) for scores in block.scores}
+    rows: list[list[str]] = []
+    for label in analysis.ordered(list(seeds)):
+        first, star = cells[0][label], STARS.get(cells[0][label].star, "")
+        shown = [_score(of[label], interval=wide or place == 0) for place, of in enumerate(cells)]
+        n = str(columns[0].means[label].n) if label in columns[0].means else "0"
+        failed = str(max(of[label].failed for of in cells))
+        mark = PLACES.get(first.mark, "") + _ASCII.get(star, star)
+        rows.append([analysis.short(label), mark, *shown, seeds[label], n, failed])
+    title = f"{block.name}: {block.count}, {columns[0].region_words}"
+    table = _table(["model", "", *heads, "seeds", "n", "failed"], rows, left=2, wide=wide)
+    return [*_wrapped(title), *table, *_legend(analysis, columns, list(cells[0].values()))]
 
 
 def _shown(analysis: Analysis, number: int, *, wide: bool) -> list[Column]:
     main = analysis.blocks[number].main_region
-    metrics = analysis.metrics if wide else [m for m in (*analysis.metrics[:1], analysis.boundary) if m]
-    found = [analysis.column(number, metric, main) for metric in metrics]
-    if wide:
-        others = [region for region in analysis.regions(number) if region != main]
-        found += [analysis.column(number, metric, region) for metric in metrics for region in others]
-    return [column for column in found if column is not None]
-
-
-def _head(main: str, column: Column) -> str:
-    return column.metric.head if column.region == main else f"{column.metric.label} {column.region}"
-
-
-def _region(region: str) -> str:
-    return "mean over regions" if region == MEAN_REGION else region
+    metrics = analysis.metrics if wide else analysis.shown_metrics
+    others = [region for region in analysis.regions(number) if region != main] if wide else []
+    return analysis.columns_of(number, metrics) + analysis.columns_of(number, metrics, others)
 
 
 def _score(cell: ScoreCell, *, interval: bool) -> str:
@@ -131,13 +119,7 @@ def _score(cell: ScoreCell, *, interval: bool) -> str:
     return f"{value} [{cell.low}, {cell.high}]" if interval and cell.low else f"{value}{spread}"
 
 
-def _marks(cell: ScoreCell) -> str:
-    star = STARS.get(cell.star, "")
-    return PLACES.get(cell.mark, "") + _ASCII.get(star, star)
-
-
-def _legend(analysis: Analysis, columns: Sequence[Column], cells: dict[str, list[ScoreCell]]) -> list[str]:
-    first = [row[0] for row in cells.values()]
+def _legend(analysis: Analysis, columns: Sequence[Column], first: Sequence[ScoreCell]) -> list[str]:
     notes = ["1, 2: best and second by the printed mean"] if any(cell.mark for cell in first) else []
     for note in star_notes(analysis, columns[:1], first):
         sign, _, words = note.partition(":")
@@ -152,55 +134,37 @@ def _comparisons(
     analysis: Analysis, column: Column, pairs: Sequence[ComparedPair], *, wide: bool
 ) -> list[str]:
     """One family: a row for each pair, with the adjusted p that decides."""
-    names, block = analysis.names, analysis.blocks[column.block]
-    against = f"less {names[column.reference].short}" if column.reference else "all pairs, a less b"
+    against = f"less {analysis.short(column.reference)}" if column.reference else "all pairs, a less b"
     role = "" if column.role == "primary" else ", secondary metric (a family of its own)"
-    head = ["model" if column.reference else "a", "b", "difference", "p adj.", "w/t/l", "verdict"]
     rows = [
         [
-            names[item.pair.a].short,
-            names[item.pair.b].short,
-            _difference(analysis, column, item),
+            analysis.short(item.pair.a),
+            *([] if column.reference else [analysis.short(item.pair.b)]),
+            difference_words(column, item.pair, unit=False),
             format_p(item.pair.p_adjusted),
             f"{item.wins}/{item.ties}/{item.losses}",
-            item.pair.verdict + (" +" if _of_weights(item) else ""),
+            item.pair.verdict + (" +" if limited(item.pair) else ""),
         ]
         for item in pairs
     ]
-    if column.reference:
-        head, rows = [head[0], *head[2:]], [[row[0], *row[2:]] for row in rows]
-    title = (
-        f"{block.name}, {column.metric.head}, {_region(column.region)}: {against}{role}; "
-        f"{len(pairs)} comparison{'s' if len(pairs) > 1 else ''}"
-    )
-    lines = [*_wrapped(title), *_table(head, rows, left=1 if column.reference else 2, wide=wide)]
+    names = ["model"] if column.reference else ["a", "b"]
+    name = f"{analysis.blocks[column.block].name}, {column.metric.head}, {column.region_words}"
+    title = f"{name}: {against}{role}; {plural(len(pairs), 'comparison')}"
+    head = [*names, "difference", "p adj.", "w/t/l", "verdict"]
+    lines = [*_wrapped(title), *_table(head, rows, left=len(names), wide=wide)]
     lines.append("  p adjusted for the family; w/t/l: cases won, tied, lost")
-    if any(_of_weights(item) for item in pairs):
+    if any(limited(item.pair) for item in pairs):
         lines.append(f"  +: one training run on a side: {WEIGHTS}")
     return lines + (_by_region(analysis, column) if wide else [])
 
 
-def _of_weights(item: ComparedPair) -> bool:
-    """Whether a verdict holds for these weights only."""
-    return item.pair.claim == "weights" and item.pair.verdict != "inconclusive"
-
-
-def _difference(analysis: Analysis, column: Column, item: ComparedPair) -> str:
-    unit = column.metric.difference_unit
-    words = difference_words(column, item.pair, digits=analysis.options.digits)
-    return words.replace(f" {unit}", "", 1) if unit else words
-
-
 def _by_region(analysis: Analysis, column: Column) -> list[str]:
     """Estimates of single regions: differences and intervals, no verdict."""
-    rows: list[list[str]] = []
-    for region in analysis.regions(column.block):
-        single = analysis.column(column.block, column.metric, region)
-        if single is None or single.decided:
-            continue
-        for pair in single.comparisons:
-            names = [analysis.names[label].short for label in (pair.a, pair.b)]
-            rows.append([region, *names, difference_words(single, pair, digits=analysis.options.digits)])
+    rows = [
+        [single.region, analysis.short(pair.a), analysis.short(pair.b), difference_words(single, pair)]
+        for single in analysis.columns_of(column.block, [column.metric], analysis.regions(column.block))
+        for pair in (() if single.decided else single.comparisons)
+    ]
     head = ["region", "a", "b", "a less b (an estimate, no verdict)"]
     return _table(head, rows, left=4, wide=True) if rows else []
 
@@ -218,28 +182,22 @@ def _lacking(result: CompareResult) -> list[str]:
 
 def _changes(result: CompareResult, *, wide: bool) -> list[str]:
     """The cases of the largest gain and loss in the primary metric; of many pairs where it may be wide."""
-    lines: list[str] = []
-    if not wide and sum(item.column.role == "primary" for item in result.pairs) > MOST_PAIRS:
+    analysis, lines = result.analysis, list[str]()
+    primary = [item for item in result.pairs if item.column.role == "primary"]
+    if not wide and len(primary) > MOST_PAIRS:
         return ["", "the cases that each pair gains or loses most on: --wide or --json"]
-    for item in result.pairs:
-        changes = [("gain", change) for change in item.gains] + [("loss", change) for change in item.drops]
-        if item.column.role != "primary" or not changes:
-            continue
-        names = result.analysis.names
-        who = f"{names[item.pair.a].short} gains or loses most on {names[item.pair.b].short}"
-        title = f"{item.column.metric.head}, {_region(item.column.region)}: cases where {who}"
+    for item in primary:
+        column, (a, b) = item.column, (analysis.short(item.pair.a), analysis.short(item.pair.b))
         rows = [
-            [word, change.case, *(_number(result.analysis, item.column, n) for n in (
-                change.a, change.b, change.a - change.b
-            ))]
-            for word, change in changes
-        ]  # fmt: skip
-        lines += ["", *_wrapped(title), *_table(["", "case", "a", "b", "difference"], rows, left=2, named=1)]
+            [word, change.case, *map(column.number, (change.a, change.b, change.a - change.b))]
+            for word, changes in (("gain", item.gains), ("loss", item.drops))
+            for change in changes
+        ]
+        if rows:
+            title = f"{column.metric.head}, {column.region_words}: cases where {a} gains or loses most on {b}"
+            table = _table(["", "case", "a", "b", "difference"], rows, left=2, named=1)
+            lines += ["", *_wrapped(title), *table]
     return lines
-
-
-def _number(analysis: Analysis, column: Column, value: float) -> str:
-    return format_number(value, scale=column.metric.scale, digits=analysis.options.digits)
 
 
 def _published(result: CompareResult) -> list[str]:
@@ -254,7 +212,7 @@ def _published(result: CompareResult) -> list[str]:
         lines += _wrapped(f"- {beside_sentence(result.analysis, row)}", "  ")
     others = len(published) - len(beside)
     if others:
-        count = f"{others} published number{'s' if others > 1 else ''}"
+        count = plural(others, "published number")
         lines.append(f"  {count} of methods not compared here: --json lists them, and why a grade")
     return lines
 

@@ -7,7 +7,6 @@ import gzip
 import hashlib
 import io
 from collections import Counter
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from importlib.resources import files
 from typing import Any
@@ -16,9 +15,8 @@ import numpy as np
 
 from segbench.core.text import one_line
 from segbench.report.analysis.analysis import Analysis
-from segbench.report.analysis.blocks import Block, Scores
+from segbench.report.analysis.blocks import Block
 from segbench.report.analysis.columns import Column
-from segbench.report.analysis.metric import Metric
 from segbench.report.analysis.numbers import format_number
 from segbench.report.read.runs import Run
 from segbench.report.write.case_volumes import (
@@ -43,11 +41,9 @@ class Picture:
     Attributes:
         run: the training run.
         label: of its entry.
-        block: where it belongs.
-        case: case id.
-        metric: the primary metric.
-        value: score of the case in the deciding column, stored units.
-        volume_ml: largest reference volume of its regions, NaN where unknown.
+        block, place: where the case stands.
+        column: the deciding column.
+        value: score of the case there, stored units.
         title: model, dataset, case and score in words.
         alt: what the poster shows.
         poster: PNG data URI of three planes through the slice of largest error.
@@ -59,10 +55,9 @@ class Picture:
     run: Run
     label: str
     block: Block
-    case: str
-    metric: Metric
+    place: int
+    column: Column
     value: float
-    volume_ml: float
     title: str = ""
     alt: str = ""
     poster: str = ""
@@ -70,62 +65,61 @@ class Picture:
     mask: str = ""
     step: int = 1
 
+    @property
+    def case(self) -> str:
+        """The printed name of the case."""
+        return self.block.case_names[self.place]
+
+    @property
+    def volume_ml(self) -> float:
+        """The largest reference volume of its regions, NaN where unknown."""
+        return float(np.fmax.reduce(self.block.reference_ml[self.place]))
+
 
 def load_pictures(analysis: Analysis) -> list[Picture]:
     """The worst cases whose volumes are on this machine, as many as `--viewer` asks for, three of a model."""
     taken: Counter[str] = Counter()
     pictures: list[Picture] = []
-    if not analysis.options.viewer_cases:
-        return pictures
-    held = {run.run_id for run in analysis.runs if prediction_folders(run)}
-    for item in worst_cases(analysis):
+    most = analysis.options.viewer_cases
+    held = {run.run_id for run in analysis.runs if prediction_folders(run)} if most else set[str]()
+    for item in worst_cases(analysis) if most else ():
         if taken[item.label] == MOST_PER_MODEL or item.run.run_id not in held:
             continue
-        case = analysis.case_names.get(item.case, item.case)
-        if (shown := load_case(item.run, case, analysis.options.data_dir)) is not None:
+        shown = load_case(item.run, item.block.cases[item.place], analysis.options.data_dir)
+        if shown is not None:
             taken[item.label] += 1
             pictures.append(_picture(analysis, item, shown))
-        if len(pictures) == analysis.options.viewer_cases:
+        if len(pictures) == most:
             break
     return pictures
 
 
 def worst_cases(analysis: Analysis) -> list[Picture]:
     """Every case with a score in the primary metric over all blocks, the worst first, once for each model."""
-    found: list[tuple[float, Picture]] = []
+    found: list[Picture] = []
     for column in analysis.main_columns():
         block = analysis.blocks[column.block]
-        if column.metric.higher_is_better is not None:
-            sign = 1.0 if column.metric.higher_is_better else -1.0
-            items = (item for scores in block.models for item in _scored(block, scores, column))
-            found += [(sign * item.value, item) for item in items]
-    found.sort(key=lambda pair: (pair[0], pair[1].block.name, pair[1].label, pair[1].run.seed, pair[1].case))
-    first: dict[tuple[str, str, str], Picture] = {}
-    for _, item in found:
-        first.setdefault((item.block.name, item.label, item.case), item)
+        for scores in block.models if column.metric.higher_is_better is not None else ():
+            runs = {(run.seed, run.fold): run for run in scores.entry.runs if run.rows is not None}
+            table = block.per_case(scores, column.region, column.metric.name)
+            for seed, values in zip(scores.seeds, table, strict=True):
+                found += [
+                    Picture(run, scores.label, block, place, column, float(values[place]))
+                    for place in np.flatnonzero(np.isfinite(values)).tolist()
+                    if (run := runs.get((seed, block.folds[place]))) is not None
+                ]
+    found.sort(key=lambda p: (p.column.sign * p.value, p.block.name, p.label, p.run.seed, p.case))
+    first: dict[tuple[str, str, int], Picture] = {}
+    for item in found:
+        first.setdefault((item.block.name, item.label, item.place), item)
     return list(first.values())
 
 
-def _scored(block: Block, scores: Scores, column: Column) -> Iterator[Picture]:
-    """Every (training run, case) of an entry with a finite score."""
-    runs = {(run.seed, run.fold): run for run in scores.entry.runs if run.rows is not None}
-    known = np.isfinite(block.reference_ml)
-    volumes = np.where(known.any(axis=1), np.where(known, block.reference_ml, -np.inf).max(axis=1), np.nan)
-    table, folds = block.per_case(scores, column.region, column.metric.name), block.folds
-    for seed, values in zip(scores.seeds, table, strict=True):
-        for place in np.flatnonzero(np.isfinite(values)).tolist():
-            run = runs.get((seed, folds[place]))
-            if run is not None:
-                value, volume = float(values[place]), float(volumes[place])
-                yield Picture(run, scores.label, block, block.cases[place], column.metric, value, volume)
-
-
 def _picture(analysis: Analysis, item: Picture, shown: CaseVolumes) -> Picture:
-    score = format_number(item.value, scale=item.metric.scale, digits=1)
-    name = analysis.names[item.label].short
-    title = one_line(
-        f"{name}, seed {item.run.seed}, {item.block.name}, {item.case}: {item.metric.label} {score}"
-    )
+    metric = item.column.metric
+    score = f"{metric.label} {format_number(item.value, scale=metric.scale, digits=1)}"
+    where = f"seed {item.run.seed}, {item.block.name}, {item.case}"
+    title = one_line(f"{analysis.short(item.label)}, {where}: {score}")
     counts = ", ".join(f"{words} {int((shown.mask == code).sum())}" for code, words in CLASS_WORDS.items())
     return replace(
         item,
@@ -151,9 +145,10 @@ def poster(shown: CaseVolumes) -> bytes:
         background = shown.image if shown.image is not None else np.zeros(mask.shape, dtype=np.uint8)
         for place, axis in enumerate(axes[0]):
             rest = [shown.spacing_mm[other] for other in range(3) if other != place]
-            grey = plane_of(background, place, slices[place]).astype(float) / 255
+            # upright: the head or the front is up, the first in-plane axis vertical
+            planes = (np.take(array, slices[place], axis=place)[::-1] for array in (background, mask))
+            grey, flat = next(planes).astype(float) / 255, next(planes)
             rgb = np.repeat(grey[:, :, None], 3, axis=2)
-            flat = plane_of(mask, place, slices[place])
             for code, colour in CLASS_COLOURS.items():
                 where = flat == code
                 rgb[where] = 0.45 * rgb[where] + 0.55 * np.array(to_rgb(colour))
@@ -162,11 +157,6 @@ def poster(shown: CaseVolumes) -> bytes:
         stream = io.BytesIO()
         figure.savefig(stream, format="png", dpi=110, facecolor="black", metadata={"Software": None})
     return stream.getvalue()
-
-
-def plane_of(array: LabelArray, axis: int, place: int) -> LabelArray:
-    """One slice, upright: the head or the front is up, the first in-plane axis vertical."""
-    return np.take(array, place, axis=axis)[::-1]
 
 
 def packed(array: LabelArray, spacing_mm: tuple[float, float, float]) -> str:

@@ -1,1 +1,1 @@
-"""Pictures of an analysis, one module each; `collect.figure_files` draws them."""
+"""Figure 1 (`models`) and the look of all figures (`style`)."""

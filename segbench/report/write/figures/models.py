@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import textwrap
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from typing import Any
@@ -18,18 +19,17 @@ from segbench.report.write.figures.style import (
     SOFT,
     WIDTHS,
     Sketch,
-    axis_words,
     limits,
     name_rows,
     new_figure,
     rendered,
-    short_names,
     style,
 )
 from segbench.report.write.tables import STARS
 
 MOST_COLUMNS = 3
 ROW = 0.19  # inches
+NAME = 24  # letters of a line of a name; longer ones are wrapped, none is cut
 
 
 @lru_cache(maxsize=1)  # page and paper show the same figure
@@ -42,25 +42,21 @@ def figure_files(analysis: Analysis) -> tuple[Sketch | None, Mapping[str, bytes]
 
 def draw(analysis: Analysis) -> Sketch | None:
     """One panel for each block, in the order of Table 1: readers, models, baselines."""
-    columns = [column for column in analysis.main_columns() if _rows(analysis, column)]
+    found = [(column, _rows(analysis, column)) for column in analysis.main_columns()]
+    columns, rows = [c for c, labels in found if labels], [labels for _, labels in found if labels]
     if not columns:
         return None
-    rows = [_rows(analysis, column) for column in columns]
     shared = all(set(labels) == set(rows[0]) for labels in rows)
     across = min(len(columns), MOST_COLUMNS if shared else 2)
     down = -(-len(columns) // across)
-    names = short_names(analysis, max(rows, key=len))
-    lines = max(sum(name.count("\n") + 1 for name in names), max(map(len, rows)))
-    figure, axes = new_figure(
-        WIDTHS["single" if across == 1 else "double"],
-        down * (0.62 + ROW * lines),
-        down,
-        across,
-        squeeze=False,
-    )
+    names = {label: "\n".join(textwrap.wrap(analysis.short(label), NAME)) or "?" for label in analysis.names}
+    lines = max(sum(names[label].count("\n") + 1 for label in max(rows, key=len)), max(map(len, rows)))
+    width, height = WIDTHS["single" if across == 1 else "double"], down * (0.62 + ROW * lines)
+    figure, axes = new_figure(width, height, down, across, squeeze=False)
     panels = list(axes.flat)
     for place, (column, labels, axis) in enumerate(zip(columns, rows, panels, strict=False)):
-        _panel(axis, analysis, column, labels, named=not shared or place % across == 0)
+        named = not shared or place % across == 0
+        _panel(axis, analysis, column, labels, [names[label] if named else "" for label in labels])
         if len(columns) > 1:
             axis.set_title(analysis.blocks[column.block].name, loc="left")
     for axis in panels[len(columns) :]:
@@ -70,25 +66,27 @@ def draw(analysis: Analysis) -> Sketch | None:
 
 def _rows(analysis: Analysis, column: Column) -> list[str]:
     """Labels with a finite mean, in the order of Table 1."""
-    return analysis.ordered([label for label, mean in column.means.items() if _finite(mean.value)])
+    means = {label: mean.value for label, mean in column.means.items()}
+    return analysis.ordered(
+        [label for label, mean in means.items() if mean is not None and math.isfinite(mean)]
+    )
 
 
-def _finite(value: float | None) -> bool:
-    return value is not None and math.isfinite(value)
-
-
-def _panel(axis: Any, analysis: Analysis, column: Column, labels: Sequence[str], *, named: bool) -> None:
-    scale = column.metric.scale
-    block = analysis.blocks[column.block]
+def _panel(
+    axis: Any, analysis: Analysis, column: Column, labels: Sequence[str], names: Sequence[str]
+) -> None:
+    scale, block = column.metric.scale, analysis.blocks[column.block]
     apart = {scores.label for scores in (*block.readers, *block.baselines)}
-    spans = {label: _span(column, label) for label in labels}
-    models = [label for label in labels if label not in apart]
-    low, high = limits(column.metric, [value * scale for label in models or labels for value in spans[label]])
-    axis.set_xlim(low, high)
-    name_rows(axis, short_names(analysis, labels) if named else [""] * len(labels))
+    spans: list[float] = []  # every finite number of the models, printed units
+    for label in [label for label in labels if label not in apart] or labels:
+        mean = column.means[label]
+        values = (mean.value, mean.low, mean.high, *(value for _, value in mean.per_seed))
+        spans += [value * scale for value in values if value is not None and math.isfinite(value)]
+    axis.set_xlim(*limits(column.metric, spans))
+    name_rows(axis, names)
     for place, label in enumerate(labels):
         if label in apart:
-            _line(axis, (column.means[label].value or 0.0) * scale, place, analysis.options.digits)
+            _line(axis, (column.means[label].value or 0.0) * scale, place, column.options.digits)
         else:
             _model(axis, column, label, place)
     for tick, label in zip(axis.get_yticklabels(), labels, strict=True):
@@ -96,14 +94,7 @@ def _panel(axis: Any, analysis: Analysis, column: Column, labels: Sequence[str],
             tick.set(color=SOFT, style="italic")
         elif label == column.reference:
             tick.set(color=REFERENCE)
-    axis.set_xlabel(axis_words(column.metric))
-
-
-def _span(column: Column, label: str) -> list[float]:
-    """Every finite number of a row, stored units."""
-    mean = column.means[label]
-    values = [mean.value, mean.low, mean.high, *(value for _, value in mean.per_seed)]
-    return [value for value in values if value is not None and math.isfinite(value)]
+    axis.set_xlabel(f"{column.metric.head} {column.metric.arrow}".strip())
 
 
 def _model(axis: Any, column: Column, label: str, place: int) -> None:
@@ -135,12 +126,10 @@ def _line(axis: Any, value: float, place: int, digits: int) -> None:
         axis.axvline(value, color=SOFT, linewidth=0.9, linestyle="--", zorder=1)
         axis.plot([value], [place], "|", color=SOFT, ms=6, zorder=3)
         return
-    left = value < low
-    arrow = "\N{LEFTWARDS ARROW}" if left else "\N{RIGHTWARDS ARROW}"
     number = format_number(value, digits=digits)
-    text = f"{arrow} {number}" if left else f"{number} {arrow}"
+    left = value < low
     axis.annotate(
-        text,
+        f"\N{LEFTWARDS ARROW} {number}" if left else f"{number} \N{RIGHTWARDS ARROW}",
         (0.01 if left else 0.99, place),
         xycoords=("axes fraction", "data"),
         ha="left" if left else "right",
@@ -159,7 +148,7 @@ def _caption(analysis: Analysis, columns: Sequence[Column]) -> str:
         parts.append("hollow dots: single seeds")
     reference = next((column.reference for column in columns if column.reference), None)
     if reference:
-        parts.append(f"diamond: reference ({analysis.names[reference].short})")
+        parts.append(f"diamond: reference ({analysis.short(reference)})")
     if any(analysis.blocks[column.block].baselines for column in columns):
         parts.append("grey: baselines")
     if any(analysis.blocks[column.block].readers for column in columns):
@@ -171,16 +160,9 @@ def _alt(analysis: Analysis, columns: Sequence[Column], rows: Sequence[Sequence[
     """What the figure shows, in words."""
     found: list[str] = []
     for column, labels in zip(columns, rows, strict=True):
-        metric, digits = column.metric, analysis.options.digits
-        items: list[str] = []
-        for label in labels:
-            mean = column.means[label]
-            numbers = [
-                format_number(value, scale=metric.scale, digits=digits)
-                for value in (mean.value, mean.low, mean.high)
-                if value is not None
-            ]
-            interval = f" [{numbers[1]}, {numbers[2]}]" if len(numbers) == 3 else ""
-            items.append(f"{analysis.names[label].short} {numbers[0]}{interval}")
-        found.append(f"{metric.head} on {analysis.blocks[column.block].name}: {', '.join(items)}.")
+        means = [(analysis.short(label), column.means[label]) for label in labels]
+        items = ", ".join(
+            f"{name} {column.number(mean.value)}{column.interval(mean)}" for name, mean in means
+        )
+        found.append(f"{column.metric.head} on {analysis.blocks[column.block].name}: {items}.")
     return " ".join(found)

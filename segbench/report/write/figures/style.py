@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import math
-import textwrap
 import warnings
 from collections.abc import Generator, Sequence
 from contextlib import contextmanager
@@ -17,7 +16,6 @@ from segbench.report.analysis.metric import Metric
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-    from segbench.report.analysis.analysis import Analysis
 
 INK, SOFT, RULE, PAPER = "#1b1b1b", "#636363", "#dddddd", "#ffffff"
 MODEL, REFERENCE = "#0072B2", "#B4500A"
@@ -93,11 +91,6 @@ def rendered(figure: Figure, stem: str) -> dict[str, bytes]:
     return found
 
 
-def short_names(analysis: Analysis, labels: Sequence[str], *, width: int = 24) -> list[str]:
-    """Printed names of entries, wrapped to lines of so many characters and never cut."""
-    return ["\n".join(textwrap.wrap(analysis.names[label].short, width)) or "?" for label in labels]
-
-
 def name_rows(axis: Any, names: Sequence[str]) -> None:
     """One named row for each name, the first on top, without an axis of their own."""
     axis.set_yticks(range(len(names)), names, linespacing=0.95)
@@ -105,11 +98,6 @@ def name_rows(axis: Any, names: Sequence[str]) -> None:
     axis.grid(axis="x")
     axis.spines["left"].set_visible(False)
     axis.tick_params(axis="y", length=0)
-
-
-def axis_words(metric: Metric) -> str:
-    """Label of an axis of scores: metric, unit and an arrow in the better direction."""
-    return f"{metric.head} {metric.arrow}".strip()
 
 
 def limits(metric: Metric, values: Sequence[float]) -> tuple[float, float]:
