@@ -40,7 +40,7 @@ one document with a `schema_version`.
 |---|---|
 | 0 | done |
 | 1 | internal error; a crash file is written |
-| 2 | usage: an unknown name, a flag or value that cannot be, an invalid card |
+| 2 | usage: an unknown name, a flag or value that is not valid, an invalid card |
 | 3 | partial: some cases, cells or datasets failed or are absent; a report with findings of severity error |
 | 4 | data missing or invalid |
 | 5 | environment: device, memory, disk, network, an extra that is not installed |

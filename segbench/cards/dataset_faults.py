@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from segbench.cards.layout import FREE_FIELDS, template_fields
-from segbench.cards.section import as_list, as_table
+from segbench.core.foreign import as_list, table
 
 Where = tuple[str | int, ...]
 Fault = tuple[Where, object, str]
@@ -21,10 +21,10 @@ Table = Mapping[str, Any]
 
 def faults_between(document: object) -> Iterator[Fault]:
     """All faults between the tables of an unchecked document."""
-    raw = as_table(document)
-    labels = as_table(raw.get("labels"))
+    raw = table(document)
+    labels = table(raw.get("labels"))
     values = {int(key) for key in labels if key.isdecimal()}
-    evaluation, regions = as_table(raw.get("evaluation")), as_table(raw.get("regions"))
+    evaluation, regions = table(raw.get("evaluation")), table(raw.get("regions"))
     ignored = evaluation.get("ignore_label")
     foreground = values - {0} - ({ignored} if isinstance(ignored, int) else set())
     if 0 not in values:
@@ -37,22 +37,22 @@ def faults_between(document: object) -> Iterator[Fault]:
     if isinstance(ignored, int) and ignored not in values:
         yield ("evaluation", "ignore_label"), ignored, "must be a declared label"
     yield from _faults_of_evaluation(evaluation, set(regions))
-    yield from _faults_of_channels(as_table(raw.get("channels")))
+    yield from _faults_of_channels(table(raw.get("channels")))
     yield from _faults_of_layout(raw, values)
     yield from _faults_of_availability(raw)
 
 
 def _faults_of_evaluation(evaluation: Table, regions: set[str]) -> Iterator[Fault]:
     for key, allowed in (("nsd_tolerance_mm", regions | {"default"}), ("size_bins_ml", regions)):
-        for name in as_table(evaluation.get(key)):
+        for name in table(evaluation.get(key)):
             if name not in allowed:
                 yield ("evaluation", key, name), name, f"allowed: {', '.join(sorted(allowed))}"
     unknown = sorted(set(map(str, as_list(evaluation.get("mean_regions")))) - regions)
     if unknown:
         yield ("evaluation", "mean_regions"), unknown, f"allowed: {', '.join(sorted(regions))}"
-    if as_table(evaluation.get("margin")) and not evaluation.get("margin_source"):
+    if table(evaluation.get("margin")) and not evaluation.get("margin_source"):
         yield ("evaluation", "margin"), "a margin without source", "say where it comes from in margin_source"
-    for name, bounds in as_table(evaluation.get("size_bins_ml")).items():
+    for name, bounds in table(evaluation.get("size_bins_ml")).items():
         listed = [bound for bound in as_list(bounds) if isinstance(bound, int | float)]
         if listed != sorted(set(listed)):
             yield ("evaluation", "size_bins_ml", name), bounds, "bounds must ascend"
@@ -75,8 +75,8 @@ def pattern_groups(layout: Table) -> set[str]:
 
 
 def _faults_of_layout(raw: Table, values: set[int]) -> Iterator[Fault]:
-    layout = as_table(raw.get("layout"))
-    channels = set(map(str, as_list(as_table(raw.get("channels")).get("order"))))
+    layout = table(raw.get("layout"))
+    channels = set(map(str, as_list(table(raw.get("channels")).get("order"))))
     groups = pattern_groups(layout)
     if (layout.get("adapter") == "tree") != bool(layout.get("form")):
         message = "a tree has at least one form, and only a tree has forms"
@@ -86,9 +86,9 @@ def _faults_of_layout(raw: Table, values: set[int]) -> Iterator[Fault]:
         message = "the group case spans the pattern; what stands around an id belongs into the templates"
         yield ("layout", "case_pattern"), pattern, message
     for index, form in enumerate(as_list(layout.get("form"))):
-        for where, found, message in _faults_of_form(as_table(form), channels, groups, values):
+        for where, found, message in _faults_of_form(table(form), channels, groups, values):
             yield ("layout", "form", index, *where), found, message
-    group = as_table(raw.get("patient")).get("group")
+    group = table(raw.get("patient")).get("group")
     if isinstance(group, str) and group != "case" and group not in groups:
         yield ("patient", "group"), group, f"allowed: a group of case_pattern ({', '.join(sorted(groups))})"
 
@@ -106,7 +106,7 @@ def _faults_of_form(form: Table, channels: set[str], groups: set[str], values: s
         elif where[0] == "images" and not fields & {"case", "subject"}:
             yield where, template, "the template of an image must name {case}, or {subject}"
     images = form.get("images")
-    named = set(as_table(images))
+    named = set(table(images))
     if named and channels and named != channels:
         message = f"must name each channel of [channels] order ({', '.join(sorted(channels))})"
         yield ("images",), sorted(named), message
@@ -116,7 +116,7 @@ def _faults_of_form(form: Table, channels: set[str], groups: set[str], values: s
             images,
             "several channels need {channel} in the template, or { channel = template }",
         )
-    for value in as_table(form.get("structures")):
+    for value in table(form.get("structures")):
         if not value.isdecimal() or int(value) not in values - {0}:
             yield ("structures", value), value, "a structure is named by a declared foreground label value"
     if form.get("labels") and form.get("structures"):
@@ -131,13 +131,13 @@ def _templates_of(form: Table) -> Iterator[tuple[Where, str]]:
     for key, value in form.items():
         if key != "name" and isinstance(value, str):
             yield (key,), value
-        for inner, template in as_table(value).items():
+        for inner, template in table(value).items():
             if isinstance(template, str):
                 yield (key, inner), template
 
 
 def _faults_of_availability(raw: Table) -> Iterator[Fault]:
-    availability = as_table(raw.get("availability"))
+    availability = table(raw.get("availability"))
     kind = availability.get("kind")
     if availability.get("download") and kind != "public":
         yield ("availability", "download"), kind, 'only for kind = "public"'

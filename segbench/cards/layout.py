@@ -17,7 +17,8 @@ from typing import Annotated, Any, Literal, cast
 
 from pydantic import AfterValidator, Field
 
-from segbench.cards.section import Section, as_list, as_table
+from segbench.cards.section import Section
+from segbench.core.foreign import as_list, table
 
 SAFE_CASE = r".{1,128}"
 """Any name; what may be a case id is the business of `core.names.is_safe_case` alone."""
@@ -108,11 +109,11 @@ def with_templates(document: Mapping[str, Any]) -> Mapping[str, Any]:
     if older in ("case-folder", "paired-folders"):
         given["adapter"] = "tree"
     inner = "{subject}" if older == "case-folder" and given.pop("folder_pattern", None) else "{case}"
-    order = [str(name) for name in as_list(as_table(document.get("channels")).get("order"))]
-    ignored = ("0", str(as_table(document.get("evaluation")).get("ignore_label")))
-    labels = {v: str(n) for v, n in as_table(document.get("labels")).items() if v not in ignored}
+    order = [str(name) for name in as_list(table(document.get("channels")).get("order"))]
+    ignored = ("0", str(table(document.get("evaluation")).get("ignore_label")))
+    labels = {v: str(n) for v, n in table(document.get("labels")).items() if v not in ignored}
     given["form"] = [
-        _written_out(_older(dict(as_table(cast("object", form))), str(older), inner), order, labels)
+        _written_out(_older(dict(table(cast("object", form))), str(older), inner), order, labels)
         if isinstance(form, Mapping)
         else form
         for form in cast("list[object]", forms)

@@ -287,7 +287,7 @@ def load_protocol(name: str | Path, overrides: Mapping[str, object] | None = Non
             `<name>+custom`.
 
     Raises:
-        SegbenchError: SB101 unknown name or field, SB104 value that cannot be, SB110 invalid file.
+        SegbenchError: SB101 unknown name or field, SB104 value that is not valid, SB110 invalid file.
     """
     path = Path(name)
     if not str(name).endswith(".toml"):
@@ -303,7 +303,7 @@ def with_overrides(protocol: Protocol, overrides: Mapping[str, object]) -> Proto
     """The protocol with dotted fields replaced and the name `<name>+custom`.
 
     Raises:
-        SegbenchError: SB101 unknown field, SB104 value that cannot be; all faults at once.
+        SegbenchError: SB101 unknown field, SB104 value that is not valid; all faults at once.
     """
     if not overrides:
         return protocol
@@ -316,7 +316,7 @@ def with_overrides(protocol: Protocol, overrides: Mapping[str, object]) -> Proto
     except ValidationError as error:
         raise SegbenchError(
             "SB104",
-            "--set gives a value that cannot be",
+            "--set gives a value that is not valid",
             details=fault_lines(error),
             mend="see segbench show protocol:NAME",
         ) from error

@@ -5,7 +5,7 @@ from __future__ import annotations
 import tomllib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeVar, cast
+from typing import Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
@@ -76,15 +76,3 @@ def read_table(path: Path | str) -> dict[str, Any]:
         return parse_toml(raw.decode("utf-8"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise SegbenchError("SB110", f"{path.as_posix()} is not valid TOML: {error}", path=path) from None
-
-
-def as_table(value: object) -> Mapping[str, Any]:
-    """An unchecked value as a table with its keys as text; an empty one where it is none."""
-    if not isinstance(value, Mapping):
-        return {}
-    return {str(key): item for key, item in cast("Mapping[object, Any]", value).items()}
-
-
-def as_list(value: object) -> list[Any]:
-    """An unchecked value as a list; an empty one where it is none."""
-    return list(cast("list[Any] | tuple[Any, ...]", value)) if isinstance(value, list | tuple) else []

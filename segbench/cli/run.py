@@ -170,6 +170,9 @@ def _plan(asked: Request) -> Plan:
         console.fail(error)
     for line in code_news(planned.cell for planned in plan.cells):
         console.note(line)
+    once = sorted({planned.cell.model.slug for planned in plan.cells if not planned.cell.trains})
+    if once and len({*(asked.seeds or ()), *(planned.cell.seed for planned in plan.cells)}) > 1:
+        console.note(f"one run for all seeds, because no random number is drawn: {', '.join(once)}")
     if plan.absent and plan.cells:
         console.note(f"  the other {len(plan.cells)} cells of this command go on")
     return plan

@@ -1,11 +1,12 @@
-"""Reading JSON, TOML and tables of others: a text that is none is a ValueError, however it was made."""
+"""JSON, TOML and tables of others: text that is not one is a ValueError; a value that is not one is empty."""
 
 from __future__ import annotations
 
 import csv
 import json
 import tomllib
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, cast
 
 
 def parse_json(text: str | bytes) -> Any:
@@ -44,3 +45,17 @@ def parse_table(text: str) -> list[list[str]]:
         return list(csv.reader(text.splitlines(), delimiter=max(",;\t", key=first.count)))
     except csv.Error as error:
         raise ValueError(str(error)) from None
+
+
+def table(value: object, *names: str) -> Mapping[str, Any]:
+    """The table at a path of names below an unchecked value, keys as text; empty where there is none."""
+    for name in names:
+        value = table(value).get(name)
+    if not isinstance(value, Mapping):
+        return {}
+    return {str(key): item for key, item in cast("Mapping[object, Any]", value).items()}
+
+
+def as_list(value: object) -> list[Any]:
+    """An unchecked value as a list; an empty one where it is not a list."""
+    return list(cast("list[Any] | tuple[Any, ...]", value)) if isinstance(value, list | tuple) else []

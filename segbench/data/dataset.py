@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from segbench.cards.dataset_card import DatasetCard
 from segbench.core.errors import SegbenchError, about_case
 from segbench.core.foreign import parse_table
+from segbench.core.text import count
 from segbench.data.adapters import CaseFiles, Discovery
 from segbench.data.finding import Finding, finding
 from segbench.data.grids import on_grid_of
@@ -96,8 +97,8 @@ class Dataset:
                 "SB324",
                 f"{self.card.slug} has no case {case!r} here",
                 path=self.root,
-                expected=f"one of {len(self.discovery.cases)} ids, such as "
-                f"{next(iter(self.discovery.cases), '-')}",
+                expected=f"one of {count(len(self.discovery.cases), 'id')}"
+                + "".join(f", such as {case}" for case in list(self.discovery.cases)[:1]),
             )
         return files
 

@@ -9,17 +9,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, cast
 
+from segbench.core.foreign import table
 from segbench.records.schema import Leaks, SplitRecord
 
 if TYPE_CHECKING:
     from segbench.records.schema import RunRecord
-
-
-def table(value: object, *names: str) -> Mapping[str, Any]:
-    """The table at a path of names below a value; empty where it is absent or something else."""
-    for name in names:
-        value = table(value).get(name)
-    return cast("Mapping[str, Any]", value) if isinstance(value, Mapping) else {}
 
 
 def text(value: object, *names: str) -> str:

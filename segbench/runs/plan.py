@@ -247,7 +247,8 @@ def _cells_of(
                 code_digest=None if code is None else code.digest,
                 init=init,
             )
-            for seed in request.seeds if request.seeds is not None else own.seeds.default:
+            seeds = request.seeds if request.seeds is not None else own.seeds.default
+            for seed in seeds if model.kind == "network" else seeds[:1]:  # baselines draw no random number
                 identity = run_id(
                     model.slug, dataset.card.slug, own.name, fold=fold, seed=seed, content=content
                 )

@@ -179,14 +179,31 @@ def test_folds_keep_the_test_set_out() -> None:
         assert not set(test) & {*fold.train, *fold.validation}
 
 
-@pytest.mark.parametrize("shares", [(0.7, 0.1, 0.1), (-0.1, 0.6, 0.5), (2.0, 0.0, -1.0)])
-def test_fractions_that_cannot_be_are_refused(shares: tuple[float, float, float]) -> None:
+@pytest.mark.parametrize(
+    "shares", [(0.7, 0.1, 0.1), (-0.1, 0.6, 0.5), (2.0, 0.0, -1.0), (math.nan, 0.5, 0.5)]
+)
+def test_fractions_that_are_not_valid_are_refused(shares: tuple[float, float, float]) -> None:
     assert code_of(lambda: random_split(CASES, patient_of=patient_of, fractions=shares)).code == "SB104"
 
 
-@pytest.mark.parametrize("folds", [0, 1, 21])
-def test_folds_that_cannot_be_are_refused(folds: int) -> None:
-    assert code_of(lambda: make_folds(CASES, patient_of=patient_of, folds=folds)).code == "SB104"
+@pytest.mark.parametrize("patients", range(5))
+@pytest.mark.parametrize("folds", range(-1, 7))
+def test_folds_are_made_or_refused_in_words_that_hold(patients: int, folds: int) -> None:
+    """Whatever is refused names a range that exists, and what lies in it is taken."""
+    cases = [f"{name}-{scan}" for name in range(patients) for scan in (0, 1)]
+
+    def made() -> list[Split]:
+        return make_folds(cases, patient_of=patient_of, folds=folds)
+
+    if 2 <= folds <= patients:
+        assert len(made()) == folds
+        return
+    refused = code_of(made)
+    assert refused.code == "SB104"
+    if patients < 2:
+        assert refused.expected is None and f"has {patients}" in refused.message
+    else:
+        assert refused.expected == ("2 folds" if patients == 2 else f"2 to {patients} folds")
 
 
 def test_patient_safe_drops_every_other_case_of_a_test_patient() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from importlib.resources import files
+from pathlib import Path
 from typing import Any
 
 import jsonschema
@@ -312,6 +313,21 @@ def test_a_baseline_that_is_named_is_compared(runs: Any) -> None:
     item = pair_of(compare("alpha", "atlas", runs=runs.root))
     assert (item.pair.a, item.pair.verdict) == ("atlas", "worse")
     assert not analyse([runs.root], make_options(resamples=100)).main_columns()[0].comparisons
+
+
+def test_one_run_of_a_baseline_stands_for_each_seed(runs: Any, factory_at: Any, tmp_path: Path) -> None:
+    """It draws no random number, so three runs would hold the same rows: the verdict is the same."""
+    often = factory_at(tmp_path / "often")
+    rows = runs.rows("atlas", skill=0.6)
+    for factory, seeds in ((runs, (0,)), (often, (0, 1, 2))):
+        for seed in (0, 1, 2):
+            factory.run("alpha", skill=0.9, seed=seed, run_noise=0.05)
+        for seed in seeds:
+            name = rows[0]["run_id"].replace("__s0__", f"__s{seed}__")
+            factory.write([row | {"seed": seed, "run_id": name} for row in rows], kind="floor")
+    once, thrice = (pair_of(compare("alpha", "atlas", runs=each.root)).pair for each in (runs, often))
+    assert repr(once) == repr(thrice)  # fields that are not a number are not equal to themselves
+    assert once.seeds_a == once.seeds_b == 3
 
 
 def _is_ours(row: Any) -> bool:

@@ -46,6 +46,14 @@ def test_the_same_request_gives_the_same_ids_and_seeds_differ_in_name_only(
     assert [p.cell.seed for p in one.cells] == [0, 1]
 
 
+def test_a_baseline_is_planned_once_whatever_the_seeds(data: Path, tmp_path: Path) -> None:
+    models = ["empty", "mean-atlas", "intensity", "atlas-intensity", "nnunet-tiny"]
+    cells = make_plan(request(data, tmp_path, models=models, seeds=[3, 1, 2])).cells
+    seeds = {slug: [p.cell.seed for p in cells if p.cell.model.slug == slug] for slug in models}
+    assert seeds.pop("nnunet-tiny") == [1, 2, 3]
+    assert set(map(tuple, seeds.values())) == {(3,)}
+
+
 def test_states_and_forecasts(data: Path, tmp_path: Path) -> None:
     cells = make_plan(request(data, tmp_path, seeds=range(5))).cells
     assert {p.state for p in cells} == {"planned"}

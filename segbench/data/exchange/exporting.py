@@ -121,7 +121,7 @@ def _folder_name(card: DatasetCard, format: Format, number: int | None) -> str:
     highest = 999 if format == "nnunet" else 99
     chosen = {"nnunet": 500, "msd": 99}[format] if number is None else number
     if not 1 <= chosen <= highest:
-        raise SegbenchError("SB104", f"--id {chosen} cannot be", expected=f"1 to {highest}", found=chosen)
+        raise SegbenchError("SB104", f"--id {chosen} is not valid", expected=f"1 to {highest}", found=chosen)
     name = "".join(part[:1].upper() + part[1:] for part in re.split(r"[^A-Za-z0-9]+", card.slug))
     return f"Dataset{chosen:03d}_{name}" if format == "nnunet" else f"Task{chosen:02d}_{name}"
 

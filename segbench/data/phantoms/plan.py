@@ -230,6 +230,6 @@ def check_arguments(kind: str, size: str, cases: int | None, seed: int) -> None:
     if size not in SIZES:
         raise SegbenchError("SB104", f"no size called {size!r}", expected=", ".join(SIZES), found=size)
     if cases is not None and not 1 <= cases <= 9999:
-        raise SegbenchError("SB104", f"{cases} cases cannot be", expected="1 to 9999", found=cases)
+        raise SegbenchError("SB104", f"--cases {cases} is not valid", expected="1 to 9999", found=cases)
     if seed < 0:
-        raise SegbenchError("SB104", f"seed {seed} cannot be", expected="0 or more", found=seed)
+        raise SegbenchError("SB104", f"--seed {seed} is not valid", expected="0 or more", found=seed)

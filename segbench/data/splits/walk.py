@@ -136,7 +136,7 @@ def random_split(
     Raises:
         SegbenchError: SB104 if the fractions do not sum to 1 or one is negative.
     """
-    if min(fractions) < 0 or abs(sum(fractions) - 1) > 1e-6:
+    if not (min(fractions) >= 0 and abs(sum(fractions) - 1) <= 1e-6):  # so that NaN is refused too
         raise SegbenchError(
             "SB104",
             "the fractions of a split must be 0 or more and sum to 1",
@@ -172,12 +172,14 @@ def make_folds(
     rest = [case for case in set(case_ids) if case not in tested]
     patients = _patients_in_order(rest, patient_of, dataset, seed)
     count = len(patients)
-    if not 2 <= folds <= max(count, 1):
+    if not 2 <= folds <= count:
+        few = f"a cross-validation needs two patients or more, and {dataset or 'the list'} has {count}"
         raise SegbenchError(
             "SB104",
-            f"{count} patients do not make {folds} folds",
-            expected=f"2 to {count}",
-            found=folds,
+            few if count < 2 else f"{folds} is not a number of folds for {count} patients",
+            expected=None if count < 2 else f"2 to {count} folds" if count > 2 else "2 folds",
+            found=None if count < 2 else folds,
+            mend="with one patient nothing can be held out: add patients" if count < 2 else None,
         )
     members: list[list[str]] = [[] for _ in range(folds)]
     for cases in patients:

@@ -238,6 +238,9 @@ def decide(
         for scores in contenders
         if (mean := means[scores.label].value) is not None
     }
+    seeds = max((len(tables[label]) for label in ranked), default=1)
+    for label in ranked.keys() & {scores.label for scores in block.baselines if len(scores.seeds) == 1}:
+        tables[label] = np.repeat(tables[label], seeds, axis=0)  # no random number, so the same again
     family, left_out = comparable_tables({label: tables[label] for label in ranked})
     unknown = [scores for scores in contenders if block.lacks_penalty(scores, region, metric.name)]
     left_out |= {scores.label: "the penalty of a failed case is not known" for scores in unknown}
