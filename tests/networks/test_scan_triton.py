@@ -71,8 +71,7 @@ def test_every_combination_of_parts(present: str) -> None:
         (1, 3, 16, 8),  # exactly a chunk
         (2, 1, 3, 9),  # a step more
         (1, 1, 64, 3),  # less, and many states
-        (1, 33, 1, 5),  # a tile of the gradients, and one channel
-        (1, 65, 1, 3),  # a tile of the output, and one channel
+        (1, 65, 1, 3),  # tiles of the output and of the gradients, and one channel
     ],
 )
 def test_shapes(batch: int, channels: int, states: int, length: int) -> None:
