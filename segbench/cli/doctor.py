@@ -12,7 +12,7 @@ from segbench.core import console
 from segbench.core.outputs import check_targets
 
 if TYPE_CHECKING:
-    from segbench.runs.diagnosis import Diagnosis
+    from segbench.runs.doctor.diagnosis import Diagnosis
 
 
 def doctor(
@@ -32,7 +32,7 @@ def doctor(
     Example: segbench doctor --metrics --device cpu
     """
     from segbench.core.atomic import atomic_write_json
-    from segbench.runs.diagnosis import diagnose
+    from segbench.runs.doctor.diagnosis import diagnose
 
     if bundle is not None:
         check_targets([bundle])

@@ -29,6 +29,7 @@ from segbench.engine.optimiser import optimiser_names
 from segbench.networks.tensor_bytes import tensor_bytes
 
 KEEP = 2
+BEST = "best.safetensors"
 MANIFEST = "MANIFEST.json"
 SCHEMA_VERSION = 1
 
@@ -96,6 +97,31 @@ def save_checkpoint(
     for old in checkpoint_folders(folder)[:-KEEP]:
         shutil.rmtree(old, ignore_errors=True)
     return target
+
+
+def save_best(folder: Path, network: nn.Module, metadata: dict[str, str]) -> str:
+    """Write the weights that are the best on the validation cases so far; gives their sha256."""
+    data = tensor_bytes(network.state_dict(), metadata)
+    atomic_write(folder / BEST, data)
+    return sha256_bytes(data)
+
+
+def load_best(folder: Path, sha256: str | None) -> dict[str, Tensor]:
+    """The weights that `save_best` wrote last, of that digest where it is known.
+
+    Raises:
+        SegbenchError: SB405 when they are gone or damaged.
+    """
+    best = folder / BEST
+    data = best.read_bytes() if best.is_file() else b""
+    if sha256 not in (None, sha256_bytes(data)) or not data:
+        raise SegbenchError(
+            "SB405",
+            "the weights that were best on the validation cases are gone or damaged",
+            path=best,
+            mend="--fresh train trains again",
+        )
+    return load_tensors(data)
 
 
 def load_last(folder: Path, *, warn: Callable[[str], None]) -> Checkpoint | None:

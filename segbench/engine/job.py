@@ -80,6 +80,11 @@ class TrainingJob:
     inputs_digest: str | None = None
     determinism: str | None = None
 
+    @property
+    def checkpoints(self) -> Path:
+        """The folder of the checkpoints, and of the weights that were best."""
+        return self.folder / "checkpoints"
+
 
 @dataclass(frozen=True, slots=True)
 class TrainResult:

@@ -9,11 +9,9 @@ Legend: K outputs, C channels, Z Y X the prepared grid, P the window.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from itertools import combinations
-from typing import Any, Literal, cast
+from typing import Literal, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -23,74 +21,14 @@ from torch import Tensor, nn
 
 from segbench.engine.export import Labels, PlaneExporter
 from segbench.engine.precision import Precision, autocast
+from segbench.engine.windows import Coverage, Plan, Ring, importance_map
 
-__all__ = ["importance_map", "predict_case", "predict_logits", "predict_planes", "window_starts"]
+__all__ = ["predict_case", "predict_planes"]
 
 Axis = Literal["z", "y", "x"]
 
 # Planes that leave the ring at once: their normalised copy stays small.
 _PLANES_AT_ONCE = 8
-# Smallest weight of a window's corner, as a share of its centre's.
-_LEAST_IMPORTANCE = 1e-3
-
-
-def window_starts(length: int, window: int, overlap: float) -> list[int]:
-    """First voxels of the windows along one axis: equally spaced, 0 and `length - window` always among them.
-
-    Args:
-        length: Voxels of the axis, at least `window`.
-        window: Voxels of a window.
-        overlap: Smallest share of a window that its neighbour repeats, in [0, 1).
-    """
-    if length < window:
-        raise ValueError(f"an axis of {length} voxels holds no window of {window}")
-    steps = math.ceil((length - window) / (window * (1.0 - overlap)) - 1e-9)
-    steps = min(steps, length - window)  # windows of a few voxels: never closer than one
-    if steps <= 0:
-        return [0]
-    return [round(i * (length - window) / steps) for i in range(steps + 1)]
-
-
-def importance_map(
-    window: Sequence[int],
-    *,
-    importance: Literal["gaussian", "constant"] = "gaussian",
-    sigma_scale: float = 0.125,
-    device: torch.device | str = "cpu",
-) -> Tensor:
-    """Weights (*window) float32 of a window's voxels, at most 1, floored at 1e-3 of the formula's own scale.
-
-    Source: MONAI `monai.data.utils.compute_importance_map`, to whose weights these are proportional.
-    """
-    weights = torch.ones((), dtype=torch.float32, device=device)
-    for n in window:
-        line = torch.ones(n, dtype=torch.float32, device=device)
-        if importance == "gaussian":
-            offsets = torch.arange(n, dtype=torch.float32, device=device) - (n - 1) / 2
-            line = torch.exp(-0.5 * (offsets / (sigma_scale * n)) ** 2)
-        weights = weights[..., None] * line
-    weights = weights.clamp_min(max(float(weights.min()), _LEAST_IMPORTANCE))
-    return weights / weights.max()
-
-
-@dataclass(frozen=True, slots=True)
-class _Plan:
-    """How a case is covered: the padding that makes it hold a window, and the windows' starts per axis."""
-
-    shape: tuple[int, ...]
-    window: tuple[int, ...]
-    before: tuple[int, ...]
-    padded: tuple[int, ...]
-    starts: tuple[list[int], ...]
-
-    @classmethod
-    def of(cls, shape: Sequence[int], patch: Sequence[int], overlap: float) -> _Plan:
-        window = tuple(int(n) for n in patch)
-        missing = [max(0, w - n) for n, w in zip(shape, window, strict=True)]
-        padded = tuple(n + m for n, m in zip(shape, missing, strict=True))
-        starts = tuple(window_starts(n, w, overlap) for n, w in zip(padded, window, strict=True))
-        return cls(tuple(shape), window, tuple(m // 2 for m in missing), padded, starts)
-
 
 Image = Tensor | npt.NDArray[np.float32]
 
@@ -142,21 +80,15 @@ def predict_planes(
     """
     members = [networks] if isinstance(networks, nn.Module) else list(networks)
     device = torch.device(device)
-    images = list(image) if isinstance(image, list | tuple) else [cast("Image", image)] * len(members)
-    sources = [_at_hand(one, device) for one in images]
-    source = sources[0] if sources else torch.empty(0)
-    if source.ndim != 4 or len(patch) != 3 or not members:
+    sources = _sources(image, len(members), device)
+    if sources[0].ndim != 4 or len(patch) != 3:
         raise ValueError(
-            f"image (C, Z, Y, X), a window of three sizes and a network expected, not {source.shape}"
+            f"image (C, Z, Y, X) and a window of three sizes expected, not {sources[0].shape} and {patch}"
         )
-    if len(sources) != len(members) or any(one.shape[1:] != source.shape[1:] for one in sources):
-        raise ValueError(
-            f"one image of one grid per network expected, {len(sources)} for {len(members)} found"
-        )
-    plan = _Plan.of(source.shape[1:], patch, overlap)
+    plan = Plan.of(sources[0].shape[1:], patch, overlap)
     weights = importance_map(plan.window, importance=importance, sigma_scale=sigma_scale, device=device)
     flips = _flips(mirror_axes)
-    rings = [_Ring(num_outputs, plan, device) for _ in members]
+    rings = [Ring(num_outputs, plan, device) for _ in members]
     # One buffer for all planes: many short-lived ones would grow the heap with the case.
     buffers = [
         torch.empty((num_outputs, planes_at_once, *plan.shape[1:]), dtype=torch.float32, device=device)
@@ -166,47 +98,38 @@ def predict_planes(
         _Windows(member, own, plan, num_outputs, flips, window_batch, device, precision)
         for member, own in zip(members, sources, strict=True)
     ]
-    coverage = _Coverage(plan, weights)
+    coverage = Coverage(plan, weights)
     z_starts = plan.starts[0]
     for z, following in zip(z_starts, [*z_starts[1:], plan.padded[0]], strict=True):
         for ring, predictor in zip(rings, predictors, strict=True):
             for y, x, logits in predictor.layer(z):
                 ring.add(z, y, x, logits, weights, 1.0 / len(flips))
                 between()
-        coverage.add(z)
+        coverage.add_layer(z)
         # Planes before the next layer of windows are finished; those of the padding are nobody's.
         first, last = max(z, plan.before[0]), min(following, plan.before[0] + plan.shape[0])
         for start in range(first, last, planes_at_once):
             stop = min(start + planes_at_once, last)
             parts = [buffer[:, : stop - start] for buffer in buffers]
             for ring, part in zip(rings, parts, strict=True):
-                ring.divide(start, stop, coverage.ring, part)
+                ring.divide(start, stop, coverage, part)
             yield parts[0] if len(parts) == 1 else _mean(parts, by_sign)
-        for ring in rings:
+        for ring in (*rings, coverage):
             ring.clear(z, following)
-        coverage.clear(z, following)
 
 
-def _at_hand(image: Image, device: torch.device) -> Tensor:
-    """The image as a tensor; for CUDA in page-locked memory, from where a copy does not wait."""
-    tensor = torch.as_tensor(image)
-    return tensor.pin_memory() if device.type == "cuda" and not tensor.is_cuda else tensor
-
-
-def predict_logits(
-    networks: nn.Module | Sequence[nn.Module],
-    image: Image | Sequence[Image],
-    *,
-    patch: Sequence[int],
-    num_outputs: int,
-    **options: Any,
-) -> Tensor:
-    """All planes at once, (K, Z, Y, X) float32 on the CPU; arguments as `predict_planes`.
-
-    For tests and small cases: `predict_case` never holds this.
-    """
-    planes = predict_planes(networks, image, patch=patch, num_outputs=num_outputs, **options)
-    return torch.cat([part.to("cpu", copy=True) for part in planes], dim=1)
+def _sources(image: Image | Sequence[Image], members: int, device: torch.device) -> list[Tensor]:
+    """The image of each member as a tensor; for CUDA in page-locked memory, copied without waiting."""
+    images = list(image) if isinstance(image, list | tuple) else [cast("Image", image)] * members
+    sources = [torch.as_tensor(one) for one in images]
+    if (
+        not members
+        or len(sources) != members
+        or any(one.shape[1:] != sources[0].shape[1:] for one in sources)
+    ):
+        raise ValueError(f"one image of one grid per network expected, {len(sources)} for {members} found")
+    pinned = device.type == "cuda"
+    return [one.pin_memory() if pinned and not one.is_cuda else one for one in sources]
 
 
 def predict_case(
@@ -275,63 +198,6 @@ def predict_case(
     return exporter.labels
 
 
-class _Ring:
-    """Weighted sums (K, P_z, Y, X): plane z of the image lies at z modulo P_z, so nothing is ever moved."""
-
-    def __init__(self, outputs: int, plan: _Plan, device: torch.device) -> None:
-        self.depth = plan.window[0]
-        self.plan = plan
-        self.sums = torch.zeros((outputs, self.depth, *plan.padded[1:]), dtype=torch.float32, device=device)
-
-    def add(self, z: int, y: int, x: int, values: Tensor, weights: Tensor, factor: float) -> None:
-        """Add one window (K, *window) that begins at (z, y, x), times weights (*window) and a factor."""
-        _, height, width = self.plan.window
-        for part, at in _wrapped(z, z + self.depth, self.depth):
-            place = self.sums[:, at, y : y + height, x : x + width]
-            place.addcmul_(values[:, part], weights[part], value=factor)
-
-    def divide(self, start: int, stop: int, divisor: _Ring, result: Tensor) -> None:
-        """Fill `result` (K, n, Y, X) with planes start..stop over the divisor's, without the padding."""
-        _, top, left = self.plan.before
-        _, height, width = self.plan.shape
-        rows, columns = slice(top, top + height), slice(left, left + width)
-        for part, at in _wrapped(start, stop, self.depth):
-            torch.div(
-                self.sums[:, at, rows, columns], divisor.sums[:, at, rows, columns], out=result[:, part]
-            )
-
-    def clear(self, start: int, stop: int) -> None:
-        """Make room for the planes that come where start..stop lie."""
-        for _, at in _wrapped(start, stop, self.depth):
-            self.sums[:, at].zero_()
-
-
-class _Coverage:
-    """Sum of weights per voxel, one plane thick per plane of the ring; never multiplied by the classes.
-
-    All layers of windows have the same windows in the plane, so their weights are summed once.
-    """
-
-    def __init__(self, plan: _Plan, weights: Tensor) -> None:
-        self.ring = _Ring(1, plan, weights.device)
-        self.layer = torch.zeros(
-            (plan.window[0], *plan.padded[1:]), dtype=torch.float32, device=weights.device
-        )
-        _, height, width = plan.window
-        for y in plan.starts[1]:
-            for x in plan.starts[2]:
-                self.layer[:, y : y + height, x : x + width] += weights
-
-    def add(self, z: int) -> None:
-        """Count a layer of windows that begins at plane z."""
-        for part, at in _wrapped(z, z + self.ring.depth, self.ring.depth):
-            self.ring.sums[0, at] += self.layer[part]
-
-    def clear(self, start: int, stop: int) -> None:
-        """Make room."""
-        self.ring.clear(start, stop)
-
-
 class _Windows:
     """Runs a network over the windows of one layer, with all their mirrored views."""
 
@@ -339,7 +205,7 @@ class _Windows:
         self,
         network: nn.Module,
         image: Tensor,
-        plan: _Plan,
+        plan: Plan,
         outputs: int,
         flips: Sequence[tuple[int, ...]],
         batch: int,
@@ -393,16 +259,6 @@ class _Windows:
         if tuple(logits.shape) != expected:
             raise ValueError(f"the network gave {tuple(logits.shape)}, expected {expected}")
         return logits.float()
-
-
-def _wrapped(start: int, stop: int, depth: int) -> Iterator[tuple[slice, slice]]:
-    """Pieces of start..stop that lie in one stretch of a ring: where in the piece, where in the ring."""
-    done = start
-    while done < stop:
-        at = done % depth
-        length = min(stop - done, depth - at)
-        yield slice(done - start, done - start + length), slice(at, at + length)
-        done += length
 
 
 def _flips(axes: Sequence[Axis]) -> list[tuple[int, ...]]:

@@ -17,31 +17,28 @@ import signal
 import time
 from contextlib import closing, nullcontext
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from segbench.core.atomic import atomic_write
 from segbench.core.errors import SegbenchError
 from segbench.core.faults import InjectedNaN, fault
-from segbench.core.hashing import sha256_bytes
 from segbench.core.interrupt import Interrupted
 from segbench.engine.activations import checkpoint_activations
-from segbench.engine.checkpoint import Checkpoint, load_last, random_states, restore, save_checkpoint
+from segbench.engine.checkpoint import load_best, random_states, restore, save_best, save_checkpoint
 from segbench.engine.device import nondeterminism_as_error
 from segbench.engine.feed import DeviceBatch, feed
 from segbench.engine.job import TrainingJob, TrainResult, check_split
 from segbench.engine.losses import constant_predictor_loss
 from segbench.engine.memory import oom_as_error, peak_memory
-from segbench.engine.optimiser import build_optimiser
+from segbench.engine.optimiser import build_optimiser, learning_rate, with_warmup
 from segbench.engine.precision import autocast, usable_precision
-from segbench.engine.schedules import learning_rate, with_warmup
+from segbench.engine.resume import check_same_machine, decide_scan, last_checkpoint
 from segbench.engine.state import EPOCH_SAMPLES, EpochRows, TrainingState
 from segbench.engine.watch import StepWatch
 from segbench.networks.blocks.fast import named_ways
-from segbench.networks.scan import chosen_backend, scans_used
+from segbench.networks.scan import scans_used
 
 __all__ = ["TrainResult", "TrainingJob", "train"]
 
@@ -71,7 +68,6 @@ class _Run:
         self.schedule = with_warmup(p.schedule, p.budget)
         self.batch = p.sampling.batch_size
         self.steps = math.ceil(p.budget.samples / self.batch)
-        self.checkpoints = job.folder / "checkpoints"
         self.epochs = EpochRows(job.folder / "epochs.jsonl", job.view)
         precision = usable_precision(p.train.precision, job.device)
         self.amp = autocast(precision, job.device)
@@ -93,10 +89,10 @@ class _Run:
             if job.protocol.train.ema_decay > 0
             else None
         )
-        checkpoint = self._last_checkpoint()
-        self.scan = self._decide_scan(None if checkpoint is None else checkpoint.state.get("scan_backend"))
+        checkpoint = last_checkpoint(job)
+        self.scan = decide_scan(job, self.network, {} if checkpoint is None else checkpoint.state)
         if checkpoint is not None:
-            self._check_same_machine(checkpoint.state)
+            check_same_machine(job, checkpoint.state)
             restore(checkpoint, self.network, self.optimiser, rank=self.ranks.rank)
             if self.ema is not None and checkpoint.ema is not None:
                 self.ema = {k: v.to(job.device) for k, v in checkpoint.ema.items()}
@@ -110,55 +106,6 @@ class _Run:
             checkpoint_activations(self.network)
         unused = job.protocol.loss.deep_supervision  # the lowest resolution's head gets no gradient
         self.shared = self.ranks.share(self.network, unused=unused)
-
-    def _last_checkpoint(self) -> Checkpoint | None:
-        """The last sound checkpoint; rank 0 looks first, because it sets damaged ones aside."""
-        if not self.ranks.writes:
-            self.ranks.wait()
-        checkpoint = load_last(self.checkpoints, warn=self.job.warn)
-        if self.ranks.writes:
-            self.ranks.wait()
-        return checkpoint
-
-    def _decide_scan(self, begun_with: str | None) -> str | None:
-        """The scan backend of the whole run: what it was begun with where that runs, else rank 0's choice.
-
-        None for networks without a scan; kept with every checkpoint.
-        """
-        if not any(isinstance(getattr(part, "backend", None), str) for part in self.network.modules()):
-            return None
-        with scans_used(begun_with):
-            scan = self.ranks.first(chosen_backend(self.job.device) if self.ranks.writes else None)
-        if begun_with not in (None, scan) and self.ranks.writes:
-            self.job.warn(
-                f"begun with the scan backend {begun_with}, resumed with {scan}: sums round otherwise"
-            )
-        return scan
-
-    def _check_same_machine(self, state: dict[str, Any]) -> None:
-        """Refuse another number of threads, sums round otherwise; say what else differs."""
-        world, threads = state.get("world_size", 1), state.get("threads")
-        ranks, begun, fast = self.ranks.world, state.get("fast"), named_ways()
-        known, ours = state.get("inputs_digest"), self.job.inputs_digest
-        told: list[str] = []
-        if world != ranks:
-            told.append(f"begun with {world} processes, resumed with {ranks}: sums round otherwise")
-        if begun != fast:
-            told.append(f"begun with SEGBENCH_FAST={begun}, resumed with {fast}: sums round otherwise")
-        if None not in (known, ours) and known != ours:
-            told.append(
-                f"the checkpoint of step {state['step']} was made from other inputs or by another version; "
-                "--fresh train begins anew"
-            )
-        for line in told if self.ranks.writes else ():
-            self.job.warn(line)
-        moved = self.job.device.type != "cpu" or world != ranks
-        if not moved and threads not in (None, torch.get_num_threads()):
-            raise SegbenchError(
-                "SB508",
-                f"the checkpoint was made with {threads} threads, this process has {torch.get_num_threads()}",
-                mend=f"set SEGBENCH_THREADS={threads * world}",
-            )
 
     def to_the_end(self) -> TrainResult:
         began = self.last_saved = time.monotonic()
@@ -195,7 +142,7 @@ class _Run:
             degraded=self.state.rolled_back,
             peak_memory_bytes=self.ranks.largest(peak_memory(self.job.device), self.job.device),
             seconds=self.state.seconds,
-            checkpoint=self.checkpoints / f"step-{self.state.step:09d}",
+            checkpoint=self.job.checkpoints / f"step-{self.state.step:09d}",
             step_seconds=self.watch.step_s,
         )
 
@@ -366,18 +313,10 @@ class _Run:
             if s.best_score is None or mean > s.best_score:
                 s.best_score = mean
                 if job.protocol.validation.selection == "best_validation":
-                    from segbench.networks.tensor_bytes import tensor_bytes
-
-                    data = tensor_bytes(self.network.state_dict(), job.metadata)
-                    atomic_write(self.best_file, data)
-                    s.best_sha256 = sha256_bytes(data)
+                    s.best_sha256 = save_best(job.checkpoints, self.network, job.metadata)
         s.validation_due = False
         self.ranks.wait()
         self.shared.train()
-
-    @property
-    def best_file(self) -> Path:
-        return self.checkpoints / "best.safetensors"
 
     def _selected(self) -> nn.Module:
         """The network with the weights that the protocol selects: last, ema or best on validation."""
@@ -386,17 +325,7 @@ class _Run:
             own = self.network.state_dict()
             self.network.load_state_dict({k: v.to(own[k].dtype) for k, v in self.ema.items()})
         elif selection == "best_validation" and self.state.best_score is not None:
-            from safetensors.torch import load
-
-            data = self.best_file.read_bytes() if self.best_file.is_file() else b""
-            if self.state.best_sha256 not in (None, sha256_bytes(data)) or not data:
-                raise SegbenchError(
-                    "SB405",
-                    "the weights that were best on the validation cases are gone or damaged",
-                    path=self.best_file,
-                    mend="--fresh train trains again",
-                )
-            self.network.load_state_dict(load(data))
+            self.network.load_state_dict(load_best(self.job.checkpoints, self.state.best_sha256))
         return self.network
 
     def _note_random(self) -> None:
@@ -427,7 +356,7 @@ class _Run:
             "inputs_digest": self.job.inputs_digest,
         }
         save_checkpoint(
-            self.checkpoints,
+            self.job.checkpoints,
             network=self.network,
             optimiser=self.optimiser,
             state=state,

@@ -25,6 +25,7 @@ from segbench.core.outputs import OutputFolder
 from segbench.data import open_dataset
 from segbench.engine.device import choose_device, prepare_device
 from segbench.engine.memory import oom_as_error
+from segbench.networks.blocks.fast import named_ways
 from segbench.networks.scan import named_scans, scans_used
 from segbench.predict.case import predict_case
 from segbench.predict.members import Member, load_members, member_notes, prepared_images, run_of
@@ -92,13 +93,14 @@ def predict_images(
     where = choose_device(device)
     files = [weights] if isinstance(weights, Path) else list(weights)
     record = run_of(files[0])
-    recorded = None if record is None else (record.execution or {}).get("predict_scan_backend")
-    with _as_the_run(record, where), scans_used(recorded) as scans:
+    recorded = {} if record is None else record.execution or {}
+    with _as_the_run(record, where), scans_used(recorded.get("predict_scan_backend")) as scans:
         members = load_members(files, where, model=model, dataset=dataset)
         report = _predict_all(
             members, images, output, where, dataset, save_probabilities, max_bytes, read=files
         )
-    _warn_of_another_scan(recorded, scans)
+    if record is not None:
+        _warn_of_other_rounding(recorded, scans)
     return report
 
 
@@ -119,11 +121,17 @@ def _as_the_run(record: RunRecord | None, device: torch.device) -> Generator[Non
         yield
 
 
-def _warn_of_another_scan(recorded: str | None, used: set[str]) -> None:
-    if recorded is not None and named_scans(used) not in (None, recorded):
+def _warn_of_other_rounding(recorded: Mapping[str, Any], scans: set[str]) -> None:
+    """Say it when sums round otherwise than the run's own, by another scan or another `SEGBENCH_FAST`."""
+    scan, fast = recorded.get("predict_scan_backend"), recorded.get("fast")
+    if scan is not None and named_scans(scans) not in (None, scan):
         console.warn(
-            f"the run predicted with the scan backend {recorded}, this command with {named_scans(used)}: "
+            f"the run predicted with the scan backend {scan}, this command with {named_scans(scans)}: "
             "sums round otherwise"
+        )
+    if fast != named_ways():
+        console.warn(
+            f"trained with SEGBENCH_FAST={fast}, predicted with {named_ways()}: sums round otherwise"
         )
 
 
@@ -149,7 +157,7 @@ def _predict_all(
         [f"{case.case}{ending}" for case in cases for ending in endings],
         inputs=[*images, *read, *(path for case in cases for path in case.files)],
         record=RECORD,
-        about={"members": member_notes(members)},
+        about={"members": member_notes(members), **({"fast": fast} if (fast := named_ways()) else {})},
     )
     _warn_of_training_cases(members, cases)
     written: list[Path] = []

@@ -5,7 +5,7 @@ memory.
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import torch
@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from segbench.profiling.machine import process_bytes
 from segbench.profiling.schema import MemoryFacts
 
-__all__ = ["MemoryProbe", "bytes_of", "limit_address_space", "tensor_bytes"]
+__all__ = ["MemoryProbe", "bytes_of", "limit_address_space", "saved_bytes", "tensor_bytes"]
 
 
 def tensor_bytes(tensors: Iterable[Tensor | None]) -> int:
@@ -25,6 +25,22 @@ def tensor_bytes(tensors: Iterable[Tensor | None]) -> int:
 def bytes_of(network: nn.Module) -> int:
     """Bytes of parameters and buffers."""
     return tensor_bytes([*network.parameters(), *network.buffers()])
+
+
+def saved_bytes(call: Callable[[], object], network: nn.Module) -> int:
+    """Bytes that a forward pass keeps for its backward, shared memory once and the parameters apart."""
+    own = {parameter.untyped_storage()._cdata for parameter in network.parameters()}
+    kept: dict[int, torch.UntypedStorage] = {}
+
+    def pack(tensor: Tensor) -> Tensor:
+        storage = tensor.untyped_storage()
+        if storage._cdata not in own:
+            kept[storage._cdata] = storage  # held, so that its place is not given to another
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+        call()
+    return sum(storage.nbytes() for storage in kept.values())
 
 
 def limit_address_space() -> None:

@@ -20,21 +20,39 @@ from segbench.runs.plan import Request, make_plan
 pytestmark = pytest.mark.slow
 
 
-def planned(results: Path, data: Path, processes: int) -> Path:
+TWO_GPUS = pytest.param(
+    "cuda",
+    marks=[
+        pytest.mark.gpu,
+        pytest.mark.skipif(torch.cuda.device_count() < 2, reason="fewer than two CUDA devices here"),
+    ],
+)
+
+
+def planned(results: Path, data: Path, processes: int, device: str) -> Path:
     """The folder of one small planned cell."""
     request = Request(
         models=["nnunet-tiny"],
         datasets=["phantom-brats"],
         results=results,
         protocol="demo",
-        overrides={"budget.samples": 8, "optimiser.name": "sgd", "optimiser.lr": 0.01},
+        overrides={
+            "budget.samples": 8,
+            "optimiser.name": "sgd",
+            "optimiser.lr": 0.01,
+            "determinism.level": "bitwise",
+        },
         data_dir=data,
     )
     plan = make_plan(request)
     write_plan(
         plan,
         Execution(
-            device="cpu", data_dir=str(data), gpus_per_cell=processes, checkpoint_minutes=0, threads=processes
+            device=device,
+            data_dir=str(data),
+            gpus_per_cell=processes,
+            checkpoint_minutes=0,
+            threads=processes,
         ),
     )
     return plan.cells[0].cell.folder
@@ -55,8 +73,11 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("data")
 
 
-def test_two_processes_give_one_processs_numbers_and_resume_to_the_byte(tmp_path: Path, data: Path) -> None:
-    alone, together = planned(tmp_path / "one", data, 1), planned(tmp_path / "two", data, 2)
+@pytest.mark.parametrize("device", ["cpu", TWO_GPUS])
+def test_two_processes_give_one_processs_numbers_and_resume_to_the_byte(
+    tmp_path: Path, data: Path, device: str
+) -> None:
+    alone, together = (planned(tmp_path / f"{count}", data, count, device) for count in (1, 2))
     assert run(alone).returncode == 0
     done = run(together)
     assert done.returncode == 0, done.stderr
@@ -64,7 +85,7 @@ def test_two_processes_give_one_processs_numbers_and_resume_to_the_byte(tmp_path
     for name, value in whole.items():
         torch.testing.assert_close(shared[name], value, rtol=1e-4, atol=1e-6)
     for fault, code, status in (("step:3", 3, "failed"), ("step:3:term", 143, "interrupted")):
-        halted = planned(tmp_path / fault.replace(":", "-"), data, 2)
+        halted = planned(tmp_path / fault.replace(":", "-"), data, 2, device)
         stopped = run(halted, fault)
         assert stopped.returncode == code, stopped.stderr
         assert read_run(halted).status == status

@@ -6,19 +6,24 @@ import os
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
+from predicted_logits import predict_logits
 from test_training import batches, build, job, weights
 from torch import nn
 
 import segbench
+from segbench.cards import load_protocol
 from segbench.core.errors import SegbenchError
 from segbench.core.interrupt import Interrupted, StopRequest
 from segbench.engine import precision, predictor
+from segbench.engine.checkpoint import load_last, restore, save_checkpoint
 from segbench.engine.device import nondeterminism_as_error, prepare_device
 from segbench.engine.losses import SegmentationLoss
 from segbench.engine.memory import is_out_of_memory, oom_as_error
+from segbench.engine.optimiser import build_optimiser
 from segbench.engine.predictor import predict_case
 from segbench.engine.trainer import train
 
@@ -105,7 +110,7 @@ def test_nobody_else_sets_what_decides_a_devices_arithmetic() -> None:
         for path in package.rglob("*.py")
         if "prepare_device(" in path.read_text(encoding="utf-8")
     }
-    entries = {"runs/train.py", "runs/results.py", "runs/build.py", "runs/device_check.py"}
+    entries = {"runs/train.py", "runs/results.py", "runs/build.py", "runs/doctor/arithmetic.py"}
     assert {*entries, "predict/images.py", "profiling/measure.py"} <= calling
 
 
@@ -156,6 +161,84 @@ def test_a_window_is_cut_once_for_all_its_views(monkeypatch: pytest.MonkeyPatch)
         assert len(cuts) == len(set(cuts)) == 4
 
 
+def test_the_average_of_weights_is_one_operation_a_step_and_that_of_each_tensor(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real, calls = torch._foreach_lerp_, []
+
+    def watched(means: list[torch.Tensor], values: list[torch.Tensor], share: float) -> None:
+        expected = [mean.clone().lerp_(value, share) for mean, value in zip(means, values, strict=True)]
+        real(means, values, share)
+        calls.append(all(torch.equal(ours, one) for ours, one in zip(means, expected, strict=True)))
+
+    monkeypatch.setattr(torch, "_foreach_lerp_", watched)
+    train(job(tmp_path, **{"train.ema_decay": 0.9, "budget.samples": 6}))
+    assert calls == [True] * 3
+
+
+@pytest.mark.parametrize("name", ["adamw", "sgd"])
+@pytest.mark.parametrize(("kinds", "fused"), [("cuda cuda", True), ("cpu cpu", False), ("cuda cpu", False)])
+def test_one_kernel_updates_all_parameters_where_all_are_on_a_device(
+    name: str, kinds: str, fused: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[bool] = []
+    network = SimpleNamespace(
+        parameters=lambda: [
+            SimpleNamespace(requires_grad=True, device=torch.device(kind)) for kind in kinds.split()
+        ]
+    )
+    for kind in ("AdamW", "SGD"):
+        monkeypatch.setattr(torch.optim, kind, lambda groups, fused, **_: asked.append(fused))
+    build_optimiser(network, load_protocol("demo", {"optimiser.name": name}).optimiser)  # type: ignore[arg-type]
+    assert asked == [fused]
+
+
+@pytest.mark.filterwarnings("ignore:for .* copying from a non-meta parameter")
+@pytest.mark.parametrize("fused", [True, False])
+def test_the_count_of_steps_comes_back_where_the_optimiser_reads_it(tmp_path: Path, fused: bool) -> None:
+    """Where one kernel updates everything it reads the count too; else it stays on the CPU."""
+    saved = build()
+    optimiser = build_optimiser(saved, load_protocol("demo").optimiser)
+    sum(p.sum() for p in saved.parameters()).backward()
+    optimiser.step()
+    state = {"step": 1, "samples_seen": 2}
+    save_checkpoint(tmp_path, network=saved, optimiser=optimiser, state=state, ema=None, metadata={})
+    checkpoint = load_last(tmp_path, warn=pytest.fail)
+    assert checkpoint is not None
+    resumed = build().to("meta")  # a device that is not the CPU, as far as a test can have one
+    optimiser = build_optimiser(resumed, load_protocol("demo").optimiser)
+    for group in optimiser.param_groups:
+        group["fused"] = fused
+    restore(checkpoint, resumed, optimiser)
+    for slots in optimiser.state.values():
+        assert slots["exp_avg"].device.type == "meta"
+        assert slots["step"].device.type == ("meta" if fused else "cpu")
+
+
+@pytest.mark.parametrize("begun", [True, False])
+def test_a_training_goes_on_with_the_other_kind_of_update(tmp_path: Path, begun: bool) -> None:
+    """Begun with one kernel for all, resumed with one operation after the other, and the reverse."""
+    ends = []
+    for kinds in ((begun, begun), (begun, not begun)):
+        folder = tmp_path / str(kinds)
+        for place, fused in enumerate(kinds):
+            network = build()
+            optimiser = torch.optim.AdamW(network.parameters(), lr=0.1, fused=fused)
+            if place:
+                checkpoint = load_last(folder, warn=pytest.fail)
+                assert checkpoint is not None
+                restore(checkpoint, network, optimiser)
+            for _ in range(3):
+                optimiser.zero_grad()
+                sum(p.square().sum() for p in network.parameters()).backward()
+                optimiser.step()
+            state = {"step": 3 * (place + 1), "samples_seen": 6}
+            save_checkpoint(folder, network=network, optimiser=optimiser, state=state, ema=None, metadata={})
+        ends.append(weights(network))
+    for ours, theirs in zip(*ends, strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-7)
+
+
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 @pytest.mark.parametrize("optimiser", ["adamw", "sgd"])
@@ -191,6 +274,6 @@ def test_a_device_predicts_what_the_processor_does() -> None:
     network, (batch,) = build().eval(), batches(0, 1)
     image = torch.as_tensor(batch.image[0])
     options = {"patch": (4, 4, 4), "num_outputs": 2, "mirror_axes": ("z", "y")}
-    here = predictor.predict_logits(network, image, **options)
-    there = predictor.predict_logits(network.to("cuda"), image, device="cuda", **options)
+    here = predict_logits(network, image, **options)
+    there = predict_logits(network.to("cuda"), image, device="cuda", **options)
     torch.testing.assert_close(there, here, atol=5e-3, rtol=5e-3)

@@ -14,17 +14,13 @@ import torch
 from hypothesis import given, settings
 from monai.data.utils import compute_importance_map
 from monai.inferers import sliding_window_inference
+from predicted_logits import predict_logits
 from torch import nn
 
 from segbench.engine.export import labels_from_logits
-from segbench.engine.predictor import (
-    importance_map,
-    predict_case,
-    predict_logits,
-    predict_planes,
-    window_starts,
-)
+from segbench.engine.predictor import predict_case, predict_planes
 from segbench.engine.probabilities import ProbabilityWriter
+from segbench.engine.windows import importance_map, window_starts
 
 PATCH = (16, 16, 16)
 

@@ -19,8 +19,7 @@ from segbench.core.errors import SegbenchError
 from segbench.core.interrupt import StopRequest
 from segbench.engine.checkpoint import checkpoint_folders, load_last
 from segbench.engine.losses import SegmentationLoss, constant_predictor_loss
-from segbench.engine.optimiser import build_optimiser
-from segbench.engine.schedules import learning_rate
+from segbench.engine.optimiser import build_optimiser, learning_rate
 from segbench.engine.trainer import TrainingJob, train
 
 

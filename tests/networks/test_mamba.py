@@ -9,6 +9,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+from segbench.networks.blocks import mamba
 from segbench.networks.blocks.mamba import Mamba, causal_conv
 
 
@@ -124,6 +125,29 @@ def test_runs_under_autocast_with_gradients(block: Mamba) -> None:
     assert y.dtype == torch.bfloat16
     assert (y.float() - exact).abs().max() < 0.03 * exact.abs().max()
     assert all(p.grad is not None and p.grad.isfinite().all() for p in block.parameters())
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_under_autocast_convolution_and_scan_compute_in_its_type(
+    block: Mamba, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[torch.dtype] = []
+    real = mamba.selective_scan
+
+    def watched(*tensors: torch.Tensor, **others: object) -> torch.Tensor:
+        y = real(*tensors, **others)
+        seen.extend(t.dtype for t in (*tensors[:2], *tensors[3:5], tensors[6], y))  # u, delta, B, C, z
+        return y
+
+    monkeypatch.setattr(mamba, "selective_scan", watched)
+    h = torch.randn(2, 40, 24)
+    with torch.autocast("cpu", dtype=dtype):
+        narrow = causal_conv(block.in_proj(h)[..., :48], block.conv1d)
+        block(h)
+    exact = causal_conv(block.in_proj(h)[..., :48], block.conv1d)
+    assert narrow.dtype == dtype
+    assert (narrow.float() - exact).abs().max() < 4 * torch.finfo(dtype).eps * exact.abs().max()
+    assert seen == [dtype] * 6
 
 
 def test_a_generic_start_does_not_touch_what_carries_the_time_scale(block: Mamba) -> None:

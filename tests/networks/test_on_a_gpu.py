@@ -9,12 +9,15 @@ import pytest
 import torch
 from scan_cases import relative_errors, run_scan, scan_inputs
 
-from segbench.engine.device import prepare_device
+from segbench.core.errors import SegbenchError
+from segbench.engine.device import nondeterminism_as_error, prepare_device
 from segbench.engine.precision import Precision, autocast
-from segbench.networks import build_network, list_networks
+from segbench.networks import build_network, list_networks, network_card
+from segbench.networks.blocks import mamba
 from segbench.networks.blocks import norm_act as norms
 from segbench.networks.blocks.fast import WAYS
 from segbench.networks.scan import chosen_backend, selective_scan
+from segbench.profiling.flops import mean_of
 from segbench.profiling.measure import measure_row
 from segbench.profiling.schema import ProfileRequest
 
@@ -87,15 +90,73 @@ def test_fused_norms_agree_with_the_composition(dtype: torch.dtype) -> None:
 
 @pytest.mark.parametrize("way", WAYS)
 def test_a_fast_way_changes_a_network_by_rounding_only(way: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    outputs = []
+    found = []
     x = torch.randn(1, 1, 64, 64, 64, generator=torch.Generator().manual_seed(0)).cuda()
     for option in ("", way):
         monkeypatch.setenv("SEGBENCH_FAST", option)
         torch.manual_seed(0)
-        network = build_network("segmamba-v2-tiny", 1, 2).cuda().eval()
-        with torch.no_grad():
-            outputs.append(network(x))
-    assert torch.allclose(*outputs, rtol=1e-3, atol=1e-3)
+        network = build_network("segmamba-v2-tiny", 1, 2).cuda()
+        y = network(x)
+        y.square().mean().backward()
+        grads = {name: p.grad for name, p in network.named_parameters() if p.grad is not None}
+        found.append((y.detach(), grads))
+    (plain, exact), (quick, ours) = found
+    assert torch.allclose(quick, plain, rtol=1e-3, atol=1e-3)
+    for name, grad in ours.items():
+        assert float((grad - exact[name]).abs().max() / exact[name].abs().max().clamp_min(1e-4)) <= 1e-2, name
+
+
+def test_offsets_beyond_32_bits_on_the_device() -> None:
+    if torch.cuda.mem_get_info()[0] < 12 * 2**30:
+        pytest.skip("needs 12 GiB of free memory on the device")
+    wide = torch.empty(2**31 + 64, dtype=torch.float16, device="cuda").as_strided((3, 5, 2), (2**30, 2, 1))
+    u, delta, A, B, C, D, z, bias = (t.half().cuda() for t in scan_inputs(3, 2, 1, 5))
+    wide.copy_(u.transpose(1, 2))
+    near, far = (
+        selective_scan(each, delta, A, B, C, D, z, bias, True, backend="triton")
+        for each in (u, wide.transpose(1, 2))
+    )
+    assert torch.equal(near, far)
+
+
+def test_a_mamba_block_computes_in_the_type_of_autocast(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[torch.dtype] = []
+    real = mamba.selective_scan
+
+    def watched(*tensors: torch.Tensor, **others: object) -> torch.Tensor:
+        seen.extend(tensor.dtype for tensor in (*tensors[:2], *tensors[3:5], tensors[6]))
+        return real(*tensors, **others)
+
+    monkeypatch.setattr(mamba, "selective_scan", watched)
+    block, x = mamba.Mamba(48).cuda(), torch.randn(2, 200, 48, device="cuda")
+    with torch.autocast("cuda", dtype=torch.float16):
+        y = block(x)
+    y.float().square().mean().backward()
+    assert seen == [torch.float16] * 5
+    assert all(p.grad is not None and p.grad.isfinite().all() for p in block.parameters())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("slug", [name for name in list_networks() if not name.endswith("-tiny")])
+def test_every_network_makes_a_step_and_bitwise_computes_or_says_why_not(slug: str) -> None:
+    """At the smallest patch of its card, in the default precision."""
+    needs = network_card(slug).input
+    assert needs is not None
+    edge = -(-max(needs.minimum, 32) // needs.divisor) * needs.divisor
+    device = torch.device("cuda")
+    for level in ("none", "bitwise"):
+        prepare_device(device, level=level, tf32=True)
+        try:
+            sizes = {"patch_size": (edge,) * 3} if needs.fixed_size else {}
+            network = build_network(slug, 1, 2, **sizes).to(device).train()
+            with nondeterminism_as_error(), autocast("bf16", device)():
+                loss = mean_of(network(torch.randn(1, 1, edge, edge, edge, device=device)))
+                loss.backward()
+            assert torch.isfinite(loss)
+        except SegbenchError as refused:
+            assert level == "bitwise" and "has no deterministic form" in refused.message
+        finally:
+            prepare_device(device, level="none", tf32=True)
 
 
 def test_a_network_with_average_pooling_trains_deterministically() -> None:

@@ -12,6 +12,7 @@ import torch
 from scan_cases import scan_inputs
 
 from segbench.core.errors import BackendUnavailable
+from segbench.networks import scan
 from segbench.networks.scan import (
     BACKENDS,
     choice,
@@ -20,6 +21,7 @@ from segbench.networks.scan import (
     scans_used,
     selective_scan,
 )
+from segbench.runs.doctor import diagnosis
 
 
 @pytest.fixture(autouse=True)
@@ -195,3 +197,14 @@ def test_the_whole_reason_of_mamba_ssm_is_told(monkeypatch: pytest.MonkeyPatch) 
     assert report.reason == (
         "RuntimeError: selective_scan_cuda is not available. Install with: MAMBA_KEEP_CUDA_BUILD=TRUE"
     )
+    monkeypatch.setattr(scan, "scan_backends_report", lambda where: [report])
+    (row, _) = diagnosis._scan_backends("cpu")
+    assert row == ("mamba_ssm", "not available", report.reason)
+
+
+def test_the_command_that_builds_mamba_ssms_kernel_is_where_users_look() -> None:
+    """A plain installation of newer releases has no kernel; causal-conv1d is not used."""
+    root = Path(__file__).resolve().parents[2]
+    guide = (root / "docs" / "how-to" / "use-a-gpu-or-cluster.md").read_text(encoding="utf-8")
+    assert "MAMBA_KEEP_CUDA_BUILD=TRUE pip install mamba-ssm --no-build-isolation" in guide
+    assert "causal-conv1d" not in guide + (root / "pyproject.toml").read_text(encoding="utf-8")

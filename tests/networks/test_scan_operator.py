@@ -22,8 +22,16 @@ def test_opcheck_of_the_forward(backend: str) -> None:
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
-def test_opcheck_of_the_backward(backend: str) -> None:
-    tensors = [t.float() for t in scan_inputs(2, 3, 2, 70)]
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("absent", [(), (5, 6, 7)], ids=["all", "bare"])
+def test_opcheck_of_the_backward(backend: str, dtype: torch.dtype, absent: tuple[int, ...]) -> None:
+    """What the fake promises is what comes, types of absent inputs' gradients included."""
+    tensors: list[torch.Tensor | None] = [
+        t.float() if i in {2, 5, 7} else t.to(dtype)  # A, D and the bias stay wide under autocast
+        for i, t in enumerate(scan_inputs(2, 3, 2, 70))
+    ]
+    for place in absent:
+        tensors[place] = None
     y, states = selective_scan_op(*tensors, True, True, backend)
     torch.library.opcheck(
         selective_scan_backward_op,

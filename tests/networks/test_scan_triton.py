@@ -55,9 +55,10 @@ def short_chunks(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
             monkeypatch.setattr(place, name, value)
 
 
-@pytest.mark.parametrize("present", ["", "D", "z", "+s", "Dz+s"])
+@pytest.mark.parametrize("present", ["", "D", "z", "+s"])
 def test_every_combination_of_parts(present: str) -> None:
-    tensors = scan_inputs(1, 3, 2, 11)
+    """The other tests have all of them."""
+    tensors = scan_inputs(1, 3, 2, 3)
     exact = run_scan(tensors, backend="torch", present=present)
     found = run_scan(tensors, backend="triton", present=present)
     assert max(relative_errors(found, exact)) < 1e-11
@@ -67,13 +68,10 @@ def test_every_combination_of_parts(present: str) -> None:
     ("batch", "channels", "states", "length"),
     [
         (1, 1, 1, 1),
-        (1, 2, 16, 7),  # less than a chunk
-        (2, 3, 2, 8),  # exactly one
-        (1, 2, 3, 9),  # a step more
-        (1, 1, 64, 3),  # many states
-        (2, 1, 3, 17),
-        (1, 33, 1, 9),  # a tile of the gradients, and one channel
-        (1, 65, 1, 3),  # a tile of the output, and one channel
+        (1, 3, 16, 8),  # exactly a chunk
+        (2, 1, 3, 9),  # a step more
+        (1, 1, 64, 3),  # less, and many states
+        (1, 65, 1, 3),  # tiles of the output and of the gradients, and one channel
     ],
 )
 def test_shapes(batch: int, channels: int, states: int, length: int) -> None:
@@ -84,35 +82,34 @@ def test_shapes(batch: int, channels: int, states: int, length: int) -> None:
 
 
 def test_chunks_as_they_are() -> None:
-    tensors = scan_inputs(1, 2, 2, 65)
-    exact = run_scan(tensors, backend="torch")
-    found = run_scan(tensors, backend="triton")
-    assert max(relative_errors(found, exact)) < 1e-11
-
-
-def test_bounds_of_single_precision() -> None:
-    tensors = [t.float().double() for t in scan_inputs(1, 2, 4, 60)]
+    """And the bounds of single precision."""
+    tensors = [t.float().double() for t in scan_inputs(1, 2, 2, 65)]
     exact = run_scan(tensors, backend="torch")
     y, *gradients = relative_errors(run_scan(tensors, backend="triton", dtype=torch.float32), exact)
     assert y <= 1e-6
     assert max(gradients) <= 4e-6
 
 
-@pytest.mark.parametrize(("dtype", "bound"), [(torch.float16, 1e-3), (torch.bfloat16, 8e-3)])
-def test_inputs_of_sixteen_bits(dtype: torch.dtype, bound: float) -> None:
+@pytest.mark.parametrize(
+    ("dtype", "bound", "length"), [(torch.float16, 1e-3, 5), (torch.bfloat16, 8e-3, 17)], ids=["fp16", "bf16"]
+)
+def test_inputs_of_sixteen_bits(dtype: torch.dtype, bound: float, length: int) -> None:
     """The inputs are rounded alike; the results are rounded too (bf16: the interpreter cuts)."""
-    tensors = [t.to(dtype).double() for t in scan_inputs(1, 3, 4, 12)]
-    exact = run_scan(tensors, backend="torch")
-    assert max(relative_errors(run_scan(tensors, backend="triton", dtype=dtype), exact)) <= bound
+    tensors = [t.to(dtype).double() for t in scan_inputs(1, 3, 4, length)]
+    exact, found = run_scan(tensors, backend="torch"), run_scan(tensors, backend="triton", dtype=dtype)
+    assert max(relative_errors(found, exact)) <= bound
+    if dtype == torch.float16:  # once is enough: it repeats to the bit
+        again = run_scan(tensors, backend="triton", dtype=dtype)
+        assert all(torch.equal(a, b) for a, b in zip(found, again, strict=True))
 
 
 def test_views_are_not_copied_and_read_by_their_strides() -> None:
-    wide = torch.randn(2, 10, 64, dtype=torch.float64, generator=torch.Generator().manual_seed(3))
-    _, delta, A, B, C, D, _, bias = scan_inputs(2, 32, 1, 10)
+    wide = torch.randn(2, 3, 64, dtype=torch.float64, generator=torch.Generator().manual_seed(3))
+    _, delta, A, B, C, D, _, bias = scan_inputs(2, 32, 1, 3)
     halves = wide[..., :32].transpose(1, 2), wide[..., 32:].transpose(1, 2)
     run = triton_backend._Launch(ScanInputs(halves[0], delta, A, B, C, D, halves[1], bias, True))
     assert run.u.data_ptr() == wide.data_ptr()
-    assert run.z.stride() == (10 * 64, 64, 1)
+    assert run.z.stride() == (3 * 64, 64, 1)
     tensors = [halves[0], delta, A, B, C, D, halves[1], bias]
     found = run_scan(tensors, backend="triton")
     assert max(relative_errors(found, run_scan(tensors, backend="torch"))) < 1e-11
@@ -122,8 +119,8 @@ def test_offsets_beyond_32_bits() -> None:
     """A batch entry 2^30 elements after the other; only the few pages that are touched are there."""
     if GPU:
         pytest.skip("a device has no memory that is there only when it is touched")
-    far = torch.from_numpy(np.empty(2**31 + 64, dtype=np.float16)).as_strided((3, 5, 2), (2**30, 2, 1))
-    tensors = [t.to(torch.float16) for t in scan_inputs(3, 2, 1, 5)]
+    far = torch.from_numpy(np.empty(2**31 + 64, dtype=np.float16)).as_strided((3, 2, 2), (2**30, 2, 1))
+    tensors = [t.to(torch.float16) for t in scan_inputs(3, 2, 1, 2)]
     far.copy_(tensors[0].transpose(1, 2))
     near, *rest = ScanInputs(*tensors, True)
     results = []
@@ -133,12 +130,6 @@ def test_offsets_beyond_32_bits() -> None:
         y, states = triton_backend.forward(inputs, True)
         results.append([y, *triton_backend.backward(near, inputs, states)])
     assert all(torch.equal(a, b) for a, b in zip(*results, strict=True))
-
-
-def test_repeats_to_the_bit() -> None:
-    tensors = scan_inputs(1, 5, 2, 20)
-    first, second = (run_scan(tensors, backend="triton", dtype=torch.float32) for _ in range(2))
-    assert all(torch.equal(a, b) for a, b in zip(first, second, strict=True))
 
 
 def test_results_have_the_types_that_the_operator_promises() -> None:

@@ -72,17 +72,42 @@ def test_a_run_predicts_its_test_cases_as_it_did(cells: tuple[Path, list[Path]],
         np.testing.assert_array_equal(again, read_volume(cell / "predictions" / f"{case}.nii.gz").array)
 
 
-def test_a_fresh_process_gives_the_runs_own_files(cells: tuple[Path, list[Path]], tmp_path: Path) -> None:
-    """Two cases under nnU-Net names; threads and determinism come from the run, nothing from this process."""
-    _, (cell, _) = cells
-    dataset, split = open_dataset("phantom-brats", path=root_of_dataset(cells[0])), read_run(cell).split
+def with_nnunet_names(root: Path, cell: Path, count: int, folder: Path) -> list[str]:
+    """Copies of the first test cases' images, and which these are."""
+    dataset, split = open_dataset("phantom-brats", path=root_of_dataset(root)), read_run(cell).split
     assert split is not None and split.test
-    cases = split.test[:2]
-    (tmp_path / "images").mkdir()
-    for case in cases:
+    folder.mkdir()
+    for case in split.test[:count]:
         for index, channel in enumerate(dataset.card.channels.order):
             file = dataset.case(case).images[channel]
-            shutil.copy(file, tmp_path / "images" / f"{case}_{index:04d}.nii.gz")
+            shutil.copy(file, folder / f"{case}_{index:04d}.nii.gz")
+    return list(split.test[:count])
+
+
+def test_a_faster_way_than_in_training_is_said_and_recorded(
+    cells: tuple[Path, list[Path]],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    root, (cell, _) = cells
+    with_nnunet_names(root, cell, 1, tmp_path / "images")
+    said = []
+    for name, way in (("plain", ""), ("fast", "inert-bias")):
+        monkeypatch.setenv("SEGBENCH_FAST", way)
+        weights = cell / "checkpoints" / "final.safetensors"
+        predict_images(weights, [tmp_path / "images"], tmp_path / name, device="cpu")
+        said.append(" ".join(capsys.readouterr().err.split()))
+        noted = json.loads((tmp_path / name / "predicted-by.json").read_text())
+        assert noted.get("fast") == (way or None)
+    assert "SEGBENCH_FAST" not in said[0]
+    assert "trained with SEGBENCH_FAST=None, predicted with inert-bias: sums round otherwise" in said[1]
+
+
+def test_a_fresh_process_gives_the_runs_own_files(cells: tuple[Path, list[Path]], tmp_path: Path) -> None:
+    """Two cases under nnU-Net names; threads and determinism come from the run, nothing from this process."""
+    root, (cell, _) = cells
+    cases = with_nnunet_names(root, cell, 2, tmp_path / "images")
     command = ("-m", "segbench", "predict", str(tmp_path / "images"), "--run", str(cell))
     told = ("SEGBENCH_THREADS", "SEGBENCH_SCAN", "OMP_NUM_THREADS")
     environment = {name: value for name, value in os.environ.items() if name not in told}

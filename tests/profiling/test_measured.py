@@ -14,7 +14,7 @@ from segbench.core.errors import BackendUnavailable
 from segbench.profiling import measure
 from segbench.profiling.latency import Timing, measure_latency, summarise
 from segbench.profiling.machine import EnergyCounter
-from segbench.profiling.memory import bytes_of, tensor_bytes
+from segbench.profiling.memory import bytes_of, saved_bytes, tensor_bytes
 from segbench.profiling.rows import largest_patch
 from segbench.profiling.schema import (
     CostFacts,
@@ -92,6 +92,16 @@ def test_bytes() -> None:
     network = torch.nn.Sequential(torch.nn.Linear(3, 5), torch.nn.BatchNorm1d(5))
     assert bytes_of(network) == 4 * (15 + 5 + 5 + 5 + 5 + 5) + 8
     assert tensor_bytes([torch.zeros(3, dtype=torch.float16), None]) == 6
+
+
+def test_what_a_backward_pass_needs_is_counted_once_and_without_the_weights() -> None:
+    first, second = torch.nn.Conv3d(1, 2, 1), torch.nn.Conv3d(2, 2, 1)
+    network = torch.nn.Sequential(first, torch.nn.LeakyReLU(), second, torch.nn.Flatten())
+    x = torch.randn(1, 1, 4, 4, 4)
+    kept = 4 * 64 * (1 + 2 + 2)  # the image, what the activation reads, what it gives
+    assert saved_bytes(lambda: network(x), network) == kept
+    with torch.no_grad():
+        assert saved_bytes(lambda: network(x), network) == 0
 
 
 def test_the_resident_peak_is_that_of_the_call() -> None:

@@ -28,6 +28,7 @@ def test_a_measured_row_has_everything_and_zero_stands_for_nothing(monkeypatch: 
     brief = Timing(least_warm_up=1, most_warm_up=1, warm_up_s=0, iterations=3, seconds=5)
     monkeypatch.setattr(Timing, "of", lambda device: brief)
     monkeypatch.setattr(measure, "limit_address_space", lambda: None)  # this process lives on
+    monkeypatch.delenv("SEGBENCH_SCAN", raising=False)
     row = measure.measure_row(small("segmamba-v2-tiny"))
     assert row.status == "ok", row.reason
     assert row.scan_backend == "numba"
@@ -42,6 +43,19 @@ def test_a_measured_row_has_everything_and_zero_stands_for_nothing(monkeypatch: 
     assert row.energy.joules_per_iteration is None
     assert row.energy.reason
     assert row.environment["versions"]["torch"]
+
+
+def test_the_scan_of_a_row_is_the_one_that_ran(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not the one that `auto` would have named; a network without a scan has none."""
+    from segbench.profiling import measure
+    from segbench.profiling.latency import Timing
+
+    brief = Timing(least_warm_up=1, most_warm_up=1, warm_up_s=0, iterations=1, seconds=1)
+    monkeypatch.setattr(Timing, "of", lambda device: brief)
+    monkeypatch.setattr(measure, "limit_address_space", lambda: None)
+    monkeypatch.setenv("SEGBENCH_SCAN", "torch")
+    assert measure.measure_row(small("segmamba-v2-tiny")).scan_backend == "torch"
+    assert measure.measure_row(small("nnunet-tiny")).scan_backend is None
 
 
 @pytest.mark.slow

@@ -65,14 +65,15 @@ def causal_conv(x_BLE: Tensor, conv: nn.Conv1d) -> Tensor:
     """Depth-wise convolution over tokens that sees no later token: (B, L, E) -> the same shape.
 
     The same as padding on the left and `conv`, as one product per tap: channels stay the fastest axis, so no
-    transposed copy is made.
+    transposed copy is made. Computed in the type of `x`, as autocast does with a convolution: products of
+    16-bit tokens and float32 weights would make everything after it float32.
     """
     width, length = conv.kernel_size[0], x_BLE.shape[1]
     padded = functional.pad(x_BLE, (0, 0, width - 1, 0))
-    weight_KE = conv.weight[:, 0].t()
+    weight_KE = conv.weight[:, 0].t().to(x_BLE.dtype)
     y = padded[:, :length] * weight_KE[0]
     if conv.bias is not None:
-        y = y + conv.bias
+        y = y + conv.bias.to(x_BLE.dtype)
     for tap in range(1, width):
         y = torch.addcmul(y, padded[:, tap : tap + length], weight_KE[tap])
     return y

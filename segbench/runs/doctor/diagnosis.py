@@ -51,7 +51,7 @@ def diagnose(*, metrics: bool = False, device: str | None = None) -> Diagnosis:
     if find_spec("torch") is not None:
         report.sections.append(("scan backends", _scan_backends(device)))
     if device is not None:
-        from segbench.runs.device_check import check_device
+        from segbench.runs.doctor.device_check import check_device
 
         found = check_device(device)
         report.sections.append((f"device {device}", [(each.what, each.state, each.detail) for each in found]))

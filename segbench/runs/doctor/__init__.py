@@ -1,0 +1,1 @@
+"""`segbench doctor`: what is here, and proofs that it works."""
