@@ -64,7 +64,7 @@ def signed_rank_pvalues(x: FloatArray, y: FloatArray) -> FloatArray:
     The exact law depends on the ranks alone, so rows that share them share their law.
     """
     floors = [noise_floor(*row) for row in zip(x, y, strict=True)]
-    differences = np.array([without_noise(row, least) for row, least in zip(x - y, floors, strict=True)])
+    differences = without_noise(x - y, np.array(floors)[:, None])
     zeros = (differences == 0).sum(axis=-1)
     averages = ranks(np.abs(differences), ties="average", axis=-1) - zeros[:, None]
     doubled = np.where(differences == 0, 0, np.rint(2 * averages)).astype(np.int64)

@@ -84,15 +84,22 @@ def paired_differences(x: ArrayLike, y: ArrayLike | None) -> FloatArray:
     return without_noise(first - second, noise_floor(first, second))
 
 
-def without_noise(differences: FloatArray, floor: float) -> FloatArray:
-    """`differences` with zeros where their size is at most `floor`, and one size for sizes that close."""
+def without_noise(differences: FloatArray, floor: float | FloatArray) -> FloatArray:
+    """`differences` with zeros where their size is at most `floor`, and one size for sizes that close.
+
+    Args:
+        differences: (..., pairs).
+        floor: One for all, or (..., 1).
+    """
     sizes = np.abs(differences)
-    order = np.argsort(sizes, kind="stable")
-    ordered = np.concatenate([[0.0], sizes[order]])
-    starts = np.concatenate([[True], np.diff(ordered) > floor])
-    ordered = ordered[np.maximum.accumulate(np.where(starts, np.arange(ordered.size), 0))]
+    order = np.argsort(sizes, axis=-1, kind="stable")
+    ordered = np.concatenate(
+        [np.zeros((*sizes.shape[:-1], 1)), np.take_along_axis(sizes, order, axis=-1)], axis=-1
+    )
+    starts = np.diff(ordered, axis=-1, prepend=-np.inf) > floor
+    first = np.maximum.accumulate(np.where(starts, np.arange(ordered.shape[-1]), 0), axis=-1)
     equal = np.empty_like(sizes)
-    equal[order] = ordered[1:]
+    np.put_along_axis(equal, order, np.take_along_axis(ordered, first, axis=-1)[..., 1:], axis=-1)
     return np.copysign(equal, differences)
 
 
