@@ -87,21 +87,24 @@ def our_numbers(analysis: Analysis) -> list[OurNumber]:
         block = analysis.blocks[number]
         for scores in (scores for scores in block.scores if scores.label in column.means):
             mean, records = column.means[scores.label], [run.record for run in scores.entry.runs]
-            stated: list[str | None] = []
-            for read in (facts.split_digest, _profile_name, facts.empty_policy):
-                values = {read(record) for record in records}
-                stated.append((values.pop() or None) if len(values) == 1 else None)
+            read = (facts.split_digest, _profile_name, facts.empty_policy)
+            split, profile, policy = (_same({fact(record) for record in records}) for fact in read)
             side = None
             if mean.value is not None and math.isfinite(mean.value):
                 side = Side(
                     scores.label, mean.value, mean.sd_units, mean.n, len(mean.per_seed), mean.sd_seeds
                 )
             place = (block.name, block.dataset, scores.entry.model, region, metric, mean.value)
-            found.append(OurNumber(*place, tuple(block.regions), *stated, side))
+            found.append(OurNumber(*place, tuple(block.regions), split, profile, policy, side))
     return found
 
 
-def _profile_name(record: RunRecord) -> str:
+def _same(values: set[str | None]) -> str | None:
+    """The one value of all; None where they differ or say nothing."""
+    return (values.pop() or None) if len(values) == 1 else None
+
+
+def _profile_name(record: RunRecord) -> str | None:
     return facts.text(facts.metric_profile(record), "name")
 
 
