@@ -217,12 +217,12 @@ def _identity(table: Table) -> RunIdentity:
         names = {name: undefused(cell) for name, cell in zip(IDENTITY[:3], cells, strict=False)}
         for name in (name for name, cell in names.items() if not cell):
             raise UnusableRowsError(f"line {table.line(row)} has an empty {name}")
-        numbers = dict(zip(IDENTITY[3:], cells[3:], strict=True))
-        for name in (name for name, cell in numbers.items() if not WHOLE.fullmatch(cell)):
-            what = f"has the {name} {short(numbers[name])}, not a whole number"
-            raise UnusableRowsError(f"line {table.line(row)} {what}")
-        whole = {name: int(cell) for name, cell in numbers.items()}
-        found.append(RunIdentity(**names, **whole, digest=""))
+        for name, cell in zip(IDENTITY[3:], cells[3:], strict=True):
+            if not WHOLE.fullmatch(cell):
+                what = f"has the {name} {short(cell)}, not a whole number"
+                raise UnusableRowsError(f"line {table.line(row)} {what}")
+        fold, seed = map(int, cells[3:])
+        found.append(RunIdentity(**names, fold=fold, seed=seed, digest=""))
     return found[0]
 
 
