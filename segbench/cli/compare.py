@@ -27,7 +27,7 @@ from segbench.core.errors import SegbenchError
 STATISTICS, GATES = "Statistics", "Gates"
 Sides = Annotated[
     list[str],
-    typer.Argument(metavar="A B [C...]", help="Run folders, cases.csv files, or labels in --results."),
+    typer.Argument(metavar="A B [C...]", help="Run folders, folders of one model, or labels in --results."),
 ]
 Published = Annotated[bool, option("--published", "Published numbers beside ours, with a grade.")]
 Wide = Annotated[bool, option("--wide", "Every region, metric and case list, wider than 80 columns.")]

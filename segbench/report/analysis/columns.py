@@ -181,16 +181,13 @@ class Column:
             resolution=self.floor,
         )
 
-    def against_reference(self, label: str) -> Comparison | None:
-        """The comparison of a model with the reference, None without one."""
-        return next((pair for pair in self.comparisons if (pair.a, pair.b) == (label, self.reference)), None)
-
     def star(self, label: str) -> str:
         """How a table marks a model that is significantly better than the reference.
 
         `method` for a claim about the method, `weights` for one about these trained weights only, else empty.
         """
-        pair = self.against_reference(label) if self.decided else None
+        against = (pair for pair in self.comparisons if (pair.a, pair.b) == (label, self.reference))
+        pair = next(against, None) if self.decided else None
         return pair.claim if pair is not None and pair.verdict == "better" else ""
 
 

@@ -134,8 +134,8 @@ def compare(
     """Compare models on the same cases: differences with intervals, tests, verdicts and gates.
 
     Args:
-        *sides: two or more run folders, folders with the runs of one model, `cases.csv` files, or labels of
-            models in `runs`. The first is what the gates judge.
+        *sides: two or more run folders (or their `cases.csv`), folders with the runs of one model, or labels
+            of models in `runs`. The first is what the gates judge.
         runs: folder in which labels are looked up; None is the results folder.
         fail_under: bounds on the mean of the first side by metric, over regions, on every dataset.
         no_worse_than: by metric, how much worse than each other side the first may be; a bare number is for
@@ -263,7 +263,7 @@ def read_sides(asked: Sequence[Path | str], folder: Path, options: Options) -> l
     their folders.
 
     Args:
-        asked: run folders, folders that hold the runs of one model, `cases.csv` files, or labels of models.
+        asked: run folders (or their `cases.csv`), folders that hold the runs of one model, or labels.
         folder: folder of runs in which labels are looked up.
         options: which records are taken.
 

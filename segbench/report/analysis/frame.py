@@ -32,7 +32,7 @@ def load_results(
     """Every score under the paths as long rows, sorted by their key, with missing cases at their worst.
 
     Args:
-        paths: run folders, folders of runs or `cases.csv` files; None is the results folder.
+        paths: run folders (or their `cases.csv`) or folders of runs; None is the results folder.
         missing: `worst` (missing, unreadable and mismatched cases take the worst value), `drop-case` (they
             leave all models of the dataset) or `error` (they are refused).
         include_unfinished: take runs that are not complete; their absent cases count as missing.

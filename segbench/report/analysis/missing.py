@@ -85,8 +85,8 @@ def fill(
     other = covered & ~broken & ~empty
     for index, metric in enumerate(metrics):
         column = stored[:, :, index]
-        if not _measured(column, status):
-            continue
+        if np.isnan(column).all() and bool(np.any(status == OK)):
+            continue  # the run did not measure it, though a row could have held a value
         out = np.where(other | empty, column, np.nan)
         worst = worst_values(metric, diagonal, empty_policy)
         if worst is not None:
@@ -102,8 +102,3 @@ def fill(
             unknown[:, :, index] = (needs | broken) & np.isnan(out)
         values[:, :, index] = out
     return values, unknown
-
-
-def _measured(column: FloatArray, status: StatusArray) -> bool:
-    """Whether a run measured a metric: any stored value, or no row that could have held one."""
-    return bool(np.any(~np.isnan(column))) or not bool(np.any(status == OK))

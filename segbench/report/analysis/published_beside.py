@@ -23,8 +23,8 @@ from segbench.published.tables import (
     load_published,
 )
 from segbench.records import facts
+from segbench.records.schema import RunRecord
 from segbench.report.analysis.analysis import Analysis
-from segbench.report.analysis.columns import Mean
 from segbench.report.analysis.numbers import format_number
 
 Grade = Literal["A", "B", "C"]
@@ -85,38 +85,27 @@ def our_numbers(analysis: Analysis) -> list[OurNumber]:
     found: list[OurNumber] = []
     for (number, region, metric), column in analysis.columns.items():
         block = analysis.blocks[number]
-        for scores in block.scores:
-            if scores.label not in column.means:
-                continue
-            records = [run.record for run in scores.entry.runs]
-            found.append(
-                OurNumber(
-                    block=block.name,
-                    dataset=block.dataset,
-                    model=scores.entry.model,
-                    region=region,
-                    metric=metric,
-                    value=column.means[scores.label].value,
-                    regions=tuple(block.regions),
-                    split_sha256=_same(map(facts.split_digest, records)),
-                    metric_profile=_same(facts.text(facts.metric_profile(item), "name") for item in records),
-                    empty_policy=_same(map(facts.empty_policy, records)),
-                    side=_side(scores.label, column.means[scores.label]),
+        for scores in (scores for scores in block.scores if scores.label in column.means):
+            mean, records = column.means[scores.label], [run.record for run in scores.entry.runs]
+            read = (facts.split_digest, _profile_name, facts.empty_policy)
+            split, profile, policy = (_same({fact(record) for record in records}) for fact in read)
+            side = None
+            if mean.value is not None and math.isfinite(mean.value):
+                side = Side(
+                    scores.label, mean.value, mean.sd_units, mean.n, len(mean.per_seed), mean.sd_seeds
                 )
-            )
+            place = (block.name, block.dataset, scores.entry.model, region, metric, mean.value)
+            found.append(OurNumber(*place, tuple(block.regions), split, profile, policy, side))
     return found
 
 
-def _side(label: str, mean: Mean) -> Side | None:
-    if mean.value is None or not math.isfinite(mean.value):
-        return None
-    return Side(label, mean.value, mean.sd_units, mean.n, len(mean.per_seed), mean.sd_seeds)
-
-
-def _same(values: Iterable[str | None]) -> str | None:
+def _same(values: set[str | None]) -> str | None:
     """The one value of all; None where they differ or say nothing."""
-    found = set(values)
-    return (found.pop() or None) if len(found) == 1 else None
+    return (values.pop() or None) if len(values) == 1 else None
+
+
+def _profile_name(record: RunRecord) -> str | None:
+    return facts.text(facts.metric_profile(record), "name")
 
 
 class PublishedRow(NamedTuple):

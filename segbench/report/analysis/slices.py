@@ -125,9 +125,12 @@ def _sizes(block: Block, region: str) -> list[str]:
 
 
 def _of_units(block: Block, name: str, values: Mapping[str, str]) -> list[str]:
-    """The value of each patient; empty where the table has none, or its cases have several."""
+    """The value of each patient; empty where the table has none, or its cases have several.
+
+    A row is of a case or a patient, called as here or as BIDS writes them.
+    """
     per_case = [
-        next((values[key] for key in _keys(case, patient) if key in values), "")
+        next((values[key] for key in (case, patient, f"sub-{case}", f"sub-{patient}") if key in values), "")
         for case, patient in zip(block.cases, block.patients, strict=True)
     ]
     if not any(per_case):
@@ -137,11 +140,6 @@ def _of_units(block: Block, name: str, values: Mapping[str, str]) -> list[str]:
     for patient, value in zip(block.patients, per_case, strict=True):
         of.setdefault(patient, set()).add(value)
     return [min(of[unit]) if len(of[unit]) == 1 else "" for unit in block.units]
-
-
-def _keys(case: str, patient: str) -> tuple[str, ...]:
-    """What a row of the table may be called: the case, its patient, both as BIDS writes them."""
-    return case, patient, f"sub-{case}", f"sub-{patient}"
 
 
 def _slice(block: Block, column: Column, name: str, values: Sequence[str]) -> Slice:

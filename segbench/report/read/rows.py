@@ -23,7 +23,6 @@ IDENTITY = ("model", "dataset", "protocol", "fold", "seed")
 REQUIRED_COLUMNS = (*IDENTITY, "case", "region", "status")
 MEAN_REGION = "mean"  # the pseudo-region of every table; no real region may have this name
 _NUMBER = re.compile(r"-?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:e[+-]?[0-9]+)?|-?inf")
-_WHOLE = re.compile(r"-?[0-9]{1,18}")
 _PLAIN = b"0123456789.-"
 
 
@@ -118,14 +117,6 @@ def read_table(path: Path) -> Table:
 def undefused(text: str) -> str:
     """A text cell without the apostrophe that keeps spreadsheets from running it."""
     return text[1:] if len(text) > 1 and text[0] == "'" and text[1] in "=+-@\t\r" else text
-
-
-def whole_number(table: Table, row: int, column: str) -> int:
-    """The fold or seed of a row; anything but plain digits makes the file unusable."""
-    text = table.columns[column][row]
-    if not _WHOLE.fullmatch(text):
-        raise UnusableRowsError(f"line {table.line(row)} has the {column} {short(text)}, not a whole number")
-    return int(text)
 
 
 def case_rows(table: Table, *, empty_policy: str | None) -> CaseRows:

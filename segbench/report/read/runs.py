@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,9 +30,9 @@ from segbench.report.read.rows import (
     read_table,
     short,
     undefused,
-    whole_number,
 )
 
+WHOLE = re.compile(r"-?[0-9]{1,18}")
 MAX_DEPTH = 3  # folders below a named one in which runs are looked for
 
 
@@ -216,7 +217,11 @@ def _identity(table: Table) -> RunIdentity:
         names = {name: undefused(cell) for name, cell in zip(IDENTITY[:3], cells, strict=False)}
         for name in (name for name, cell in names.items() if not cell):
             raise UnusableRowsError(f"line {table.line(row)} has an empty {name}")
-        fold, seed = (whole_number(table, row, name) for name in ("fold", "seed"))
+        for name, cell in zip(IDENTITY[3:], cells[3:], strict=True):
+            if not WHOLE.fullmatch(cell):
+                what = f"has the {name} {short(cell)}, not a whole number"
+                raise UnusableRowsError(f"line {table.line(row)} {what}")
+        fold, seed = map(int, cells[3:])
         found.append(RunIdentity(**names, fold=fold, seed=seed, digest=""))
     return found[0]
 

@@ -56,7 +56,7 @@ def build_report(
     """Write a report of the runs into a folder; the same records give the same bytes.
 
     Args:
-        runs: a run folder, a folder of runs, a `cases.csv`, or several of them.
+        runs: a run folder (or its `cases.csv`), a folder of runs, or several of them.
         out: folder of the report; files of an earlier report are replaced, others left alone.
         progress: told what is being done.
         **options: see `segbench.report.analysis.options.Options`; `format` is understood as `formats`.

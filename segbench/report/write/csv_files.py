@@ -40,6 +40,10 @@ Row = tuple[Mapping[str, Any], object]
 """Values by column, and an object whose attributes are the others."""
 
 
+DRAWN = ("rank_low", "rank_high", "probability_best")
+"""Of ranks, what draws of seeds and patients give."""
+
+
 def files(analysis: Analysis) -> dict[str, bytes | str]:
     """Scores, comparisons and seeds as `tables/*.csv`; with the appendix also what decides nothing: single
     regions, all pairs, ranks, and scores by the size of the reference.
@@ -126,14 +130,15 @@ def _ranks(analysis: Analysis, columns: Iterable[Column]) -> Iterator[Row]:
         # (models, patients), the smallest best
         scores = np.array([-column.sign * table.mean(axis=0) for table in column.tables.values()]).round(12)
         of_patients = np.array([_ranked(patient) for patient in scores.T]).mean(axis=0)
-        schemes = {"rank_by_median": _ranked(np.median(scores, axis=1)), "mean_rank": of_patients}
-        drawn = {"rank": ranks.ranks, "rank_low": ranks.rank_low, "rank_high": ranks.rank_high}
-        drawn["probability_best"] = ranks.probability_best
+        found: dict[str, Sequence[float]] = {
+            name: getattr(ranks, attribute).tolist()
+            for name, attribute in (("rank", "ranks"), *((same, same) for same in DRAWN))
+        }
+        found["rank_by_median"] = _ranked(np.median(scores, axis=1)).tolist()
+        found["mean_rank"] = of_patients.tolist()
         for place, label in enumerate(column.order):
-            own = {  # of one seed: an order of weights, no more
-                name: float(values[place]) if values.size else None
-                for name, values in (drawn | schemes).items()
-            }
+            # of one seed: an order of weights, no more
+            own = {name: values[place] if values else None for name, values in found.items()}
             yield _place(analysis, column) | {"model": label} | own, ranks
 
 

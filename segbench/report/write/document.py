@@ -102,7 +102,10 @@ def _block(block: Block) -> dict[str, Any]:
 
 
 def _column(analysis: Analysis, column: Column) -> dict[str, Any]:
-    """A column with everything that was decided in it, verdicts included."""
+    """A column with everything that was decided in it, verdicts included; single draws are left out."""
+    ranks = plain(column.ranks)
+    if ranks is not None:
+        ranks.pop("kendall_tau")
     return {
         **_fields(column, "region role unit reference order left_out comparisons omnibus"),
         "block": analysis.blocks[column.block].name,
@@ -113,14 +116,9 @@ def _column(analysis: Analysis, column: Column) -> dict[str, Any]:
             | {"per_seed": [{"seed": seed, "mean": plain(value)} for seed, value in mean.per_seed]}
             for label, mean in column.means.items()
         },
-        "ranks": None if column.ranks is None else _without(plain(column.ranks), "kendall_tau"),
+        "ranks": ranks,
         "null_check": plain(column.null),
     }
-
-
-def _without(content: dict[str, Any], name: str) -> dict[str, Any]:
-    """The content without one field; the single draws of Kendall's tau are not kept."""
-    return {key: value for key, value in content.items() if key != name}
 
 
 def plain(value: Any) -> Any:

@@ -357,7 +357,10 @@ def _pair_rows(analysis: Analysis, column: Column, reference: str | None) -> lis
             (
                 *([] if reference else [analysis.short(pair.b)]),
                 ScoreCell(
-                    *map(column.number, (pair.difference, pair.low, pair.high)), number=pair.difference
+                    column.number(pair.difference),
+                    column.number(pair.low),
+                    column.number(pair.high),
+                    number=pair.difference,
                 ),
                 ScoreCell(format_p(pair.p_adjusted)),
                 ScoreCell(format_number(pair.wins, scale=100.0, digits=0)),
