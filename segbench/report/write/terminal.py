@@ -220,7 +220,7 @@ def _changes(result: CompareResult, *, wide: bool) -> list[str]:
     """The cases of the largest gain and loss in the primary metric; of many pairs where it may be wide."""
     lines: list[str] = []
     if not wide and sum(item.column.role == "primary" for item in result.pairs) > MOST_PAIRS:
-        return ["", "the cases that each pair gains or loses most on: --wide or --json"]
+        return ["", "the cases that each pair gains or loses most on: --verbose or --json"]
     for item in result.pairs:
         changes = [("gain", change) for change in item.gains] + [("loss", change) for change in item.drops]
         if item.column.role != "primary" or not changes:
