@@ -5,7 +5,7 @@ BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 DEV    := $(VENV)/.ready-dev
 LOWEST := .venv-lowest
-LOWEST_TESTS ?= tests/core tests/cards tests/records
+LOWEST_TESTS ?= tests
 PIP    := pip install --disable-pip-version-check
 
 # Where torch comes from. Empty: where pip looks by itself, which on Linux is the CUDA build: about 3 GB with the NVIDIA
@@ -57,7 +57,7 @@ wheel: $(DEV)
 leaderboard: $(READY)      ## regenerate the leaderboard's tables and page from the committed records
 	$(BIN)/python scripts/leaderboard.py
 
-lowest:                    ## the demo and the tests in LOWEST_TESTS with the lowest versions that pyproject.toml allows
+lowest:                    ## the demo and the default tests (or LOWEST_TESTS) with the lowest versions that pyproject.toml allows
 	$(PYTHON) -m venv $(LOWEST)
 	$(PYTHON) scripts/lowest.py > $(LOWEST)/requirements.txt
 	$(LOWEST)/bin/$(PIP) $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX)) -r $(LOWEST)/requirements.txt

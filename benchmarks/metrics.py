@@ -289,7 +289,7 @@ def command(cases):
         taken = {"evaluate": [], "inflate": []}
         for attempt in range(3):
             evaluate = [
-                sys.executable, "-c", start, "evaluate", "--prediction", "preds", "--reference", "refs",
+                sys.executable, "-c", start, "evaluate", "preds", "refs",
                 *arguments, "--workers", "2", "--results", f"runs{attempt}",
             ]  # fmt: skip
             halves = [[sys.executable, "-c", inflate, *files[part::2]] for part in range(2)]

@@ -49,7 +49,7 @@ say "8. A training that is stopped goes on in the same bytes" "both lines of sha
 for name in straight stopped; do
   run $PYTHON -m segbench run --model segmamba-v2-tiny --dataset phantom-brats --protocol demo --seed 0 \
     --set determinism.level=bitwise --set budget.samples=40 --checkpoint-minutes 0 --device "$DEVICE" \
-    --results "$WORK/$name" --plan-only
+    --results "$WORK/$name" --print-jobs
 done
 cell() { for folder in "$WORK/$1"/*/run.json; do dirname "$folder"; done; }
 if [ -z "${DRY_RUN:-}" ]; then

@@ -34,7 +34,7 @@ def check(
             f"segbench check {what}: no such thing",
             expected="model:NAME",
             found=what,
-            mend="for example segbench check model:segmamba-v2-tiny",
+            mend=f"segbench check model:{name or kind}",
         )
     size = None if patch is None else parse_shape(patch, 3, flag="--patch")
     found = check_network(name, in_channels=channels, out_channels=classes, patch=size)

@@ -90,15 +90,20 @@ def command(function: Callable[..., Any]) -> Callable[..., None]:
 
     @functools.wraps(function)
     def run(context: typer.Context, **values: Any) -> None:
-        for flag, new, parameter in old:
-            if (given := values.pop(parameter.name)) is not None and new:
-                values[new] = given
-            elif given is not None:
-                console.warn(f"{flag} is no longer an option of {context.info_name} and is left out")
-        flags = {name: values[name] if name in taken else values.pop(name) for name in SHARED}
-
         def body() -> int | None:
-            _apply(context, flags)
+            for flag, new, parameter in old:
+                given = values.pop(parameter.name)
+                if given is None or given == []:
+                    continue
+                if new not in values:
+                    way = f": {new}" if new else ""
+                    console.warn(f"{flag} is no longer an option of {context.info_name} and is left out{way}")
+                elif not _typed(context, new):
+                    values[new] = given
+                elif _typed(context, parameter.name):
+                    both = f"{flag} is an old name of {_shown(context, new)}, and both are given"
+                    raise SegbenchError("SB104", both, mend="leave the old one out")
+            _apply(context, {name: values[name] if name in taken else values.pop(name) for name in SHARED})
             with _folders_as_variables():
                 return function(**values)
 
@@ -145,8 +150,20 @@ def _shared_parameters() -> tuple[inspect.Parameter, ...]:
     return parameters
 
 
+def _typed(context: typer.Context, name: str) -> bool:
+    """Whether a parameter stands on the command line itself."""
+    source = context.get_parameter_source(name)
+    return source is not None and source.name == "COMMANDLINE"
+
+
+def _shown(context: typer.Context, name: str) -> str:
+    """A parameter as its user knows it: `--results`, or the word that stands for an argument."""
+    found = next(each for each in context.command.params if each.name == name)
+    return found.opts[0] if found.opts[0].startswith("-") else str(getattr(found, "metavar", None) or name)
+
+
 def _old_names(command: str, kinds: Mapping[str, Any]) -> list[tuple[str, str, inspect.Parameter]]:
-    """(old flag, the option that holds now or "", its hidden parameter), of a command."""
+    """(old flag, the parameter that holds now or what to say, its hidden parameter), of a command."""
     return [
         (
             flag,
@@ -156,12 +173,12 @@ def _old_names(command: str, kinds: Mapping[str, Any]) -> list[tuple[str, str, i
                 inspect.Parameter.KEYWORD_ONLY,
                 default=None,
                 annotation=Annotated[
-                    (get_args(kinds[new])[0] if new else str) | None, option(flag, "", hidden=True)
+                    (get_args(kinds[new])[0] if new in kinds else str) | None, option(flag, "", hidden=True)
                 ],
             ),
         )
         for flag, new in RENAMED.get(command, {}).items()
-        if not new or new in kinds
+        if new in kinds or not new.isidentifier()
     ]
 
 
@@ -225,8 +242,7 @@ def _apply(context: typer.Context, flags: Mapping[str, Any]) -> None:
     if flags["max_volume"] is not None:
         _settings.max_volume = parse_size(flags["max_volume"])
     for name, variable in _VARIABLES.items():  # a flag is stronger than a variable, that than a file
-        source = context.get_parameter_source(name)
-        if source is not None and source.name == "COMMANDLINE":
+        if _typed(context, name):
             setattr(_settings, name, flags[name])
             _settings.named_by[name] = f"--{name.replace('_', '-')}"
         elif getattr(_settings, name) is None and os.environ.get(variable):

@@ -30,7 +30,6 @@ Sides = Annotated[
     typer.Argument(metavar="A B [C...]", help="Run folders, folders of one model, or labels in --results."),
 ]
 Published = Annotated[bool, option("--published", "Published numbers beside ours, with a grade.")]
-Wide = Annotated[bool, option("--wide", "Every region, metric and case list, wider than 80 columns.")]
 _REFERENCE = "Compare every side with this one; none: all pairs. [default: A]"
 Reference = Annotated[str | None, option("--reference", _REFERENCE, STATISTICS, "SIDE")]
 _UNDER = "Exit 6 when the mean of A is worse than X."
@@ -45,7 +44,6 @@ def compare(
     primary: Primary = None,
     regions: Regions = None,
     published: Published = False,
-    wide: Wide = False,
     reference: Reference = None,
     alpha: Alpha = 0.05,
     margin: Margin = None,
@@ -84,7 +82,7 @@ def compare(
     if settings().json:
         console.emit_json(result.as_json())
     else:
-        for line in compare_lines(result, wide=wide):
+        for line in compare_lines(result, wide=settings().verbose):
             console.emit(line)
     print_findings(result.findings)
     for gate in result.gates:

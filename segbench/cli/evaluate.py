@@ -18,14 +18,12 @@ if TYPE_CHECKING:
     from segbench.scoring.evaluate import Evaluation
 
 WHAT, HOW, RUN = "What", "How", "Run"
-_FOLDERS = "In place of --prediction and --reference."
-Folders = Annotated[list[Path] | None, typer.Argument(metavar="[PREDICTIONS [REFERENCES]]", help=_FOLDERS)]
-Prediction = Annotated[Path | None, option("--prediction", "Folder of predictions.", WHAT)]
-_REFERENCE = "References. Default: the dataset's own. Repeat for a second reader."
+_FOLDERS = "Folders. References: by default the dataset's own."
+Folders = Annotated[list[Path] | None, typer.Argument(metavar="PREDICTIONS [REFERENCES]", help=_FOLDERS)]
+_REFERENCE = "References; repeat for a second reader."
 Reference = Annotated[list[Path] | None, option("--reference", _REFERENCE, WHAT, "DIR")]
-DatasetName = Annotated[str | None, option("--dataset", "Dataset: regions, tolerances.", WHAT, "NAME|FOLDER")]
-_JSON = "nnU-Net or MSD dataset.json: regions."
-DatasetJson = Annotated[Path | None, option("--dataset-json", _JSON, WHAT, "FILE")]
+_DATASET = "Regions, tolerances: a dataset, or its dataset.json."
+DatasetName = Annotated[str | None, option("--dataset", _DATASET, WHAT, "NAME|FOLDER|FILE")]
 _REGION = "A region and its labels; repeat."
 Region = Annotated[list[str] | None, option("--region", _REGION, WHAT, "NAME=1,2")]
 _LABELS = "Names of labels; all found are scored."
@@ -61,10 +59,8 @@ Fresh = Annotated[Literal["evaluate"] | None, option("--fresh", "Score all cases
 
 def evaluate(
     folders: Folders = None,
-    prediction: Prediction = None,
     reference: Reference = None,
     dataset: DatasetName = None,
-    dataset_json: DatasetJson = None,
     region: Region = None,
     labels: Labels = None,
     cases: Cases = None,
@@ -93,13 +89,14 @@ def evaluate(
     from segbench.scoring.readers import evaluate_with_readers
     from segbench.scoring.sources import parse_regions
 
-    prediction, references = _folders(folders or [], prediction, reference or [])
+    prediction, references = _folders(folders or [], reference or [])
+    is_json = dataset is not None and dataset.endswith(".json")
     gates = parse_numbers(fail_under, "--fail-under", "dice=0.80")
     request = Request(
         prediction=prediction,
         reference=references[0] if references else None,
-        dataset=dataset,
-        dataset_json=dataset_json,
+        dataset=None if is_json else dataset,
+        dataset_json=Path(dataset) if dataset is not None and is_json else None,
         regions=parse_regions(region or []) or None,
         label_names=_label_names(labels),
         cases=cases,
@@ -130,21 +127,15 @@ def evaluate(
     return ExitCode.PARTIAL if evaluation.failures else ExitCode.DONE
 
 
-def _folders(given: list[Path], prediction: Path | None, references: list[Path]) -> tuple[Path, list[Path]]:
-    """The folder of predictions and those of references, named by place or by option."""
-    named = [path for path in (prediction, *references) if path is not None]
-    if len(given) > 2 or (given and prediction is not None) or (len(given) == 2 and references):
-        raise SegbenchError(
-            "SB104",
-            "the folders are named twice",
-            found=", ".join(str(path) for path in [*given, *named]),
-            mend="segbench evaluate PREDICTIONS REFERENCES",
-        )
-    if not given and prediction is None:
-        raise SegbenchError(
-            "SB104", "no predictions are named", mend="segbench evaluate PREDICTIONS REFERENCES"
-        )
-    return given[0] if given else named[0], given[1:] or references
+def _folders(given: list[Path], references: list[Path]) -> tuple[Path, list[Path]]:
+    """The folder of predictions, and those of references named by place or by option."""
+    mend = "segbench evaluate PREDICTIONS REFERENCES; second readers: --reference A --reference B"
+    if not given:
+        raise SegbenchError("SB104", "no predictions are named", mend=mend)
+    if len(given) > 2 or (len(given) == 2 and references):
+        found = ", ".join(str(path) for path in [*given, *references])
+        raise SegbenchError("SB104", "more folders than predictions and references", found=found, mend=mend)
+    return given[0], given[1:] or references
 
 
 def _label_names(text: str | None) -> dict[int, str]:

@@ -48,15 +48,26 @@ SHARED: dict[str, Any] = {
 }
 """What every command takes, before its name or after it; each is False or None by default."""
 
+_CORES = "SEGBENCH_THREADS says how many cores are used"
 RENAMED: dict[str, dict[str, str]] = {
-    "compare": {"--runs": "results"},
-    "report": {"--cell": "cells"},
+    "compare": {"--runs": "results", "--wide": "verbose"},
+    "report": {"--cell": "cells", "--wide": "verbose"},
     "demo": dict.fromkeys(("--output", "--seed", "--device"), ""),
-    "evaluate": {"--backend": ""},
+    "evaluate": {
+        "--backend": "",
+        "--prediction": "folders",
+        "--dataset-json": "dataset",
+    },
+    "predict": {"--weights": "run", "--model": "the weights say which model they are of"},
+    "run": {"--plan-only": "print_jobs"},
+    "verify": {"--workers": _CORES},
+    "phantom": {"--workers": _CORES},
+    "split": {"--from-nnunet": "check"},
 }
-"""Old names, by command, and what they are called now; "" is left out with a word: nothing came in its place.
+"""Old names, by command, and the parameter that holds now; what has none (a sentence, or "") is left out.
 
-They are still taken, not shown, and gone in the version after this one.
+They are still taken, not shown, and gone in the version after this one. Left out is only what changes no
+result.
 """
 
 Root = Annotated[Path | None, option("--path", "The dataset's root itself.", metavar="DIR")]

@@ -15,7 +15,7 @@ from segbench.core.catalogue import ExitCode
 from segbench.core.environment import results_dir
 from segbench.core.errors import SegbenchError
 
-_RUN = "The run whose weights are used; several (A,B, globs): their mean probability."
+_RUN = "Run, or .safetensors file, of the weights; several (A,B, globs): their mean probability."
 
 
 def predict(
@@ -24,9 +24,7 @@ def predict(
         typer.Argument(help="Files (one channel), folders with nnU-Net names, or a dataset's root."),
     ],
     output: Annotated[Path, option("--output", "Folder of the label maps.")],
-    run: Annotated[list[str] | None, option("--run", _RUN, metavar="ID")] = None,
-    model: Annotated[str | None, option("--model", "The model that --weights belongs to.")] = None,
-    weights: Annotated[Path | None, option("--weights", "A .safetensors file.", metavar="FILE")] = None,
+    run: Annotated[list[str] | None, option("--run", _RUN, metavar="ID|FILE")] = None,
     dataset: Annotated[str | None, option("--dataset", "How a dataset's root is read.")] = None,
     device: Device = "auto",
     save_probabilities: Annotated[
@@ -40,13 +38,12 @@ def predict(
     from segbench.predict.images import predict_images
 
     runs = split_list(run)
-    if (not runs) == (weights is None):
-        raise SegbenchError("SB104", "name either --run or --weights", mend="segbench predict --run ID ...")
+    if not runs:
+        raise SegbenchError("SB104", "--run names no weights", mend="segbench predict IMAGES --run RUN_ID")
     report = predict_images(
-        [weights] if weights is not None else _weights_of(runs, results_dir(settings().results)),
+        _weights_of(runs, results_dir(settings().results)),
         images,
         output,
-        model=model,
         dataset=dataset,
         device=device,
         save_probabilities=save_probabilities,
@@ -59,7 +56,7 @@ def predict(
 
 
 def _weights_of(names: Sequence[str], results: Path) -> list[Path]:
-    """The final weights of runs named by id, beginning, glob or path.
+    """Files of weights, and the final weights of runs named by id, beginning, glob or path.
 
     Raises:
         SegbenchError: SB101 unknown run, SB104 a run without weights.
@@ -68,13 +65,17 @@ def _weights_of(names: Sequence[str], results: Path) -> list[Path]:
     from segbench.runs.build import FINAL_WEIGHTS
     from segbench.runs.rerun import find_run
 
-    folders: list[Path] = []
+    found: list[Path] = []
     for name in names:
+        if name.endswith(".safetensors"):
+            found.append(Path(name))
+            continue
         matching = [folder for folder in find_runs(results) if fnmatchcase(folder.name, name)]
-        folders += matching if matching and any(sign in name for sign in "*?[") else [find_run(name, results)]
-    weights = [folder / FINAL_WEIGHTS for folder in dict.fromkeys(folders)]
+        globbed = matching and any(sign in name for sign in "*?[")
+        found += [folder / FINAL_WEIGHTS for folder in (matching if globbed else [find_run(name, results)])]
+    weights = list(dict.fromkeys(found))
     for path in weights:
-        if not path.is_file():
+        if not path.is_file() and path.name == FINAL_WEIGHTS:
             raise SegbenchError(
                 "SB104", "this run has no final weights", path=path, mend="finish it, or name another run"
             )

@@ -55,7 +55,6 @@ _FORMATS = "html, markdown, latex, csv, json. [default: all but json]"
 Formats = Annotated[Texts, option("--format", _FORMATS, metavar="NAMES")]
 _APPENDIX = "Also all pairs, ranks, regions and subgroups as tables."
 Appendix = Annotated[bool, option("--appendix", _APPENDIX)]
-Wide = Annotated[bool, option("--wide", "Every region and metric on the terminal, wider than 80 columns.")]
 Cells = Annotated[Literal["mean-ci", "mean-sd", "mean"], option("--cells", "What stands in a cell.", TABLES)]
 Digits = Annotated[int, option("--digits", "Decimals.", TABLES, "N")]
 _REFERENCE = (
@@ -79,7 +78,6 @@ def report(
     output: Output = None,
     formats: Formats = None,
     appendix: Appendix = False,
-    wide: Wide = False,
     metrics: Metrics = None,
     primary: Primary = None,
     regions: Regions = None,
@@ -136,7 +134,7 @@ def report(
         pseudonyms=pseudonyms,
         data_dir=None if settings().data_dir is None else str(settings().data_dir),
     )
-    return _show(result, wide=wide)
+    return _show(result)
 
 
 def default_output(results: Path) -> Path:
@@ -170,7 +168,7 @@ def parse_number(text: str) -> float | None:
     return value if value == value else None
 
 
-def _show(result: ReportResult, *, wide: bool) -> int:
+def _show(result: ReportResult) -> int:
     """Print the answer, the scores, the findings and where the files are; or the document."""
     from segbench.report.write.document import document
     from segbench.report.write.terminal import report_lines
@@ -178,7 +176,7 @@ def _show(result: ReportResult, *, wide: bool) -> int:
     if settings().json:
         console.emit_json(document(result.analysis))
     else:
-        for line in report_lines(result.analysis, wide=wide):
+        for line in report_lines(result.analysis, wide=settings().verbose):
             console.emit(line)
     print_findings(result.findings)
     if result.files:

@@ -47,8 +47,8 @@ Probe = Annotated[bool, option("--probe", "Measure a few steps of what never ran
 _BUDGET = "Only the cells that fit into H device hours."
 Budget = Annotated[float | None, option("--budget-hours", _BUDGET, PLAN, metavar="H", min=0)]
 TryAll = Annotated[bool, option("--smoke", "Each model must overfit one case; then stop.", PLAN)]
-PlanOnly = Annotated[bool, option("--plan-only", "Write the planned runs and stop.", PLAN)]
-PrintJobs = Annotated[bool, option("--print-jobs", "Plan, and print one command per cell.", PLAN)]
+_JOBS = "Write the planned runs, print one command per cell, and stop."
+PrintJobs = Annotated[bool, option("--print-jobs", _JOBS, PLAN)]
 
 Device = Annotated[Literal["auto", "cpu", "cuda"], option("--device", "Where to compute.", WHERE)]
 Workers = Annotated[int, option("--workers", "Processes that load data.", WHERE, min=0)]
@@ -87,7 +87,6 @@ def run(
     probe: Probe = False,
     budget_hours: Budget = None,
     smoke: TryAll = False,
-    plan_only: PlanOnly = False,
     print_jobs: PrintJobs = False,
     device: Device = "auto",
     workers: Workers = 0,
@@ -152,7 +151,7 @@ def run(
     if dry_run or probe or budget_hours is not None:
         measured = with_probes(plan, execution, measure=probe, tell=console.note)
         plan = replace(measured, cells=in_order(measured.cells))
-    if dry_run or plan_only or print_jobs:
+    if dry_run or print_jobs:
         return print_plan(plan, execution, dry_run=dry_run, print_jobs=print_jobs, hours=budget_hours)
     chosen = plan if budget_hours is None else within_budget(plan, execution, budget_hours)
     code = _run(plan, chosen, execution, choice, fresh)

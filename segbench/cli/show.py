@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+import textwrap
 from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from pathlib import Path
@@ -45,6 +46,11 @@ def show(
             expected="model:NAME, dataset:NAME, protocol:NAME, run:ID, error:CODE, config",
             mend="for example segbench show model:segmamba-v2",
         )  # fmt: skip
+    if not name and kind != "config":
+        one = "run:ID" if kind == "run" else f"{kind}:NAME"
+        raise SegbenchError(
+            "SB104", f"segbench show {what}: which {kind}?", expected=one, mend=f"segbench show {one}"
+        )
     return kinds[kind](name)
 
 
@@ -65,9 +71,21 @@ def _lines(content: dict[str, Any], indent: str = "") -> Iterator[str]:
                 yield ""
         elif isinstance(value, list) and len(text) > 90:
             yield f"{indent}{key}"
-            yield from (f"{indent}  - {part}" for part in value)
+            for part in value:
+                yield from _wrapped(f"{indent}  - ", str(part))
+        elif key == "command":  # to be pasted
+            yield f"{indent}{key.ljust(width)}  {text}"
         else:
-            yield f"{indent}{str(key).ljust(width)}  {text}"
+            yield from _wrapped(f"{indent}{str(key).ljust(width)}  ", text)
+
+
+def _wrapped(head: str, text: str) -> list[str]:
+    """A text behind its head; where it takes several lines they stand below each other."""
+    wide = max(len(head) + 30, console.line_width())
+    return textwrap.wrap(
+        text, wide, initial_indent=head, subsequent_indent=" " * len(head), break_long_words=False,
+        break_on_hyphens=False,
+    )  # fmt: skip
 
 
 def _model(name: str) -> None:
@@ -114,9 +132,9 @@ def _error(code: str) -> None:
         raise unknown_name("error code", code, sorted(CATALOGUE), listing="docs/reference/errors.md")
     lines = [
         f"{entry.code}: {entry.title}   ({entry.severity}, exit {entry.exit_code})",
-        f"  {entry.explanation}",
-        f"  fix: {entry.mend}",
-        f"  for example: {entry.example}",
+        *_wrapped("  ", entry.explanation),
+        *_wrapped("  fix: ", entry.mend),
+        *_wrapped("  for example: ", entry.example),
     ]
     common.show({"error": asdict(entry)}, lines)
 

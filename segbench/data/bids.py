@@ -18,7 +18,6 @@ from segbench.volumes import read_header
 
 DESCRIPTION = "dataset_description.json"
 _SUBJECT = re.compile(r"sub-([A-Za-z0-9]+)")
-_SESSION = re.compile(r"ses-([A-Za-z0-9]+)")
 _STEM = re.compile(r"(sub-[A-Za-z0-9]+)(_ses-[A-Za-z0-9]+)?(_.+)")
 _BINARY, _LABELLED = ("mask", "msk"), ("dseg",)
 _SERIES = ("bold", "sbref", "asl", "m0scan", "phasediff", "magnitude1", "magnitude2", "epi", "probseg")

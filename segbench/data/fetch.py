@@ -33,7 +33,6 @@ from segbench.core.foreign import parse_json
 
 __all__ = ["Fetched", "download", "fetch", "safe_extract"]
 
-TRIES = 5
 PAUSES_S = (1.0, 2.0, 4.0, 8.0)
 TIMEOUT_S = 60.0
 _BLOCK = 1024**2

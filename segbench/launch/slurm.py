@@ -30,15 +30,6 @@ FOLDER = ".slurm"
 JOBS = "jobs.jsonl"
 _HOURS_UNKNOWN = 24.0
 _STOP_S = 75.0  # Slurm gives 90 s between the signal and the end
-_PENDING = {
-    "PENDING",
-    "CONFIGURING",
-    "REQUEUED",
-    "REQUEUE_HOLD",
-    "REQUEUE_FED",
-    "SPECIAL_EXIT",
-    "RESV_DEL_HOLD",
-}
 _ALIVE = {"RUNNING", "COMPLETING", "SUSPENDED", "STOPPED", "SIGNALING", "STAGE_OUT", "RESIZING"}
 
 

@@ -68,7 +68,6 @@ def predict_images(
     images: Sequence[Path],
     output: Path,
     *,
-    model: str | None = None,
     dataset: str | None = None,
     device: str = "auto",
     save_probabilities: bool = False,
@@ -80,7 +79,6 @@ def predict_images(
         weights: A `.safetensors` file of segbench, or several: the mean of their probabilities then decides.
         images: Files (one channel), folders with nnU-Net names, or a dataset's root together with `dataset`.
         output: Folder of the label maps; those that an earlier prediction wrote there are replaced.
-        model: Checked against the files' own word.
         dataset: Whose card says what the files do not, and how a dataset's root is read.
         device: "auto", "cpu" or "cuda".
         save_probabilities: Also write float16 class scores as `<case>.b2nd`.
@@ -95,7 +93,7 @@ def predict_images(
     record = run_of(files[0])
     recorded = {} if record is None else record.execution or {}
     with _as_the_run(record, where), scans_used(recorded.get("predict_scan_backend")) as scans:
-        members = load_members(files, where, model=model, dataset=dataset)
+        members = load_members(files, where, dataset=dataset)
         report = _predict_all(
             members, images, output, where, dataset, save_probabilities, max_bytes, read=files
         )

@@ -73,7 +73,7 @@ class Member:
 
 
 def load_members(
-    weights: Sequence[Path], device: torch.device, *, model: str | None = None, dataset: str | None = None
+    weights: Sequence[Path], device: torch.device, *, dataset: str | None = None
 ) -> list[Member]:
     """The networks of weights files, refused where they do not belong together.
 
@@ -81,7 +81,7 @@ def load_members(
         SegbenchError: SB103 what a file does not say, or says otherwise than asked; SB104 members that cannot
             be averaged; SB406 files that cannot be used.
     """
-    members = [_load(path, device, model, dataset) for path in weights]
+    members = [_load(path, device, dataset) for path in weights]
     first = members[0]
     for other in members[1:]:
         theirs, ours = _shared(other), _shared(first)
@@ -106,17 +106,8 @@ def _shared(member: Member) -> dict[str, Any]:
     return member.settings.model_dump(mode="json", include=set(_SHARED))
 
 
-def _load(path: Path, device: torch.device, model: str | None, dataset: str | None) -> Member:
+def _load(path: Path, device: torch.device, dataset: str | None) -> Member:
     metadata = metadata_of(path)
-    if model is not None and model != metadata.model:
-        raise SegbenchError(
-            "SB103",
-            "the weights belong to another model",
-            path=path,
-            expected=model,
-            found=metadata.model,
-            mend=f"--model {metadata.model}, or leave --model out",
-        )
     channels, settings = channel_names(metadata, path, dataset), settings_of(metadata, path, dataset)
     with torch.random.fork_rng(devices=[]):
         network = build_for_file(

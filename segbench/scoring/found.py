@@ -47,7 +47,7 @@ def found_labelling(
             "SB104",
             f"the predictions are {one}, the references {other}: which label is which structure?",
             path=prediction,
-            mend="name the label of each structure, for example --region liver=1, or --dataset-json FILE",
+            mend="name the label of each structure, for example --region liver=1, or --dataset FILE.json",
         )
     if masks:
         names = structures_of(masks)

@@ -143,7 +143,7 @@ def find_folds(root: Path) -> list[NnunetFold]:
             expected="DatasetNNN_NAME/Trainer__Plans__Configuration/fold_K/validation/*.nii.gz",
             found=seen or "an empty folder",
             mend="name the results folder; label maps of fold_all, ensembles and joined folds are scored by "
-            "segbench evaluate --prediction DIR --dataset NAME",
+            "segbench evaluate DIR --dataset NAME",
         )
     return folds
 

@@ -137,6 +137,9 @@ class Job:
 def prepare(request: Request) -> Job:
     """Return what is to be done, all names resolved; no volume is opened."""
     card, dataset = _card_of(request)
+    if request.reference is None and dataset is None:
+        mend = "segbench evaluate PREDICTIONS REFERENCES, or --dataset NAME for the dataset's own"
+        raise SegbenchError("SB104", "no references are named", mend=mend)
     labelling = None
     if request.dataset_json is not None:
         labelling = labelling_of_json(request.dataset_json)
@@ -159,12 +162,9 @@ def prepare(request: Request) -> Job:
             structures=structures,
             max_bytes=request.max_bytes,
         )
-    elif dataset is not None:
-        references = DatasetReferences(dataset)
     else:
-        raise SegbenchError(
-            "SB104", "no references are named", mend="name their folder with --reference, or a --dataset"
-        )
+        assert dataset is not None  # else no references are named
+        references = DatasetReferences(dataset)
     cases, split = _chosen(request, references, dataset)
     model = request.name or request.prediction.resolve().name
     name = card.slug if card is not None else (labelling.name if labelling is not None else "")

@@ -41,7 +41,7 @@ def segbench(*arguments: str, cwd: Path | None = None, **variables: str) -> subp
         (("show", "run:nothing"), 2, "SB101"),
         (("status", "--results", "nowhere"), 4, "SB701"),
         (("--config", "nowhere.toml", "list", "models"), 2, "does not exist"),
-        (("predict", "x.nii.gz", "--output", "o"), 2, "--run or --weights"),
+        (("predict", "x.nii.gz", "--output", "o"), 2, "--run names no weights"),
         (("--max-volume", "many", "list", "models"), 2, "8GiB"),
     ],
 )

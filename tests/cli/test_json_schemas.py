@@ -39,7 +39,7 @@ SMOKE = (*NETWORK[1:], "--smoke")
 FINAL = "results/runs/NETWORK/checkpoints/final.safetensors"
 WEIGHTS = (FINAL, "--model", "nnunet-tiny", "--output")
 IMPORT = ("data", "import", "dataset", "data/phantom-msd/Task99_Phantom", "--output", "cards")
-EVALUATE = ("evaluate", "--prediction", LABELS, "--reference", LABELS, "--region", "a=1,2", "--name", "copy")
+EVALUATE = ("evaluate", LABELS, LABELS, "--region", "a=1,2", "--name", "copy")
 
 # schema -> the commands whose output it describes, run in this order in one folder
 DOCUMENTS: list[tuple[str, tuple[str, ...]]] = [

@@ -57,7 +57,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
                 image = nib.load(path)
                 array = np.roll(np.asarray(image.dataobj), 1 if model == "one" else 2, axis=0)
                 nib.save(nib.Nifti1Image(array, image.affine, image.header), path)
-            score = ["--prediction", f"predictions/{model}", "--reference", labels, "--results", "runs"]
+            score = [f"predictions/{model}", labels, "--results", "runs"]
             assert call("evaluate", *score, "--region", "front=1", "--region", "back=2")[0] == 0
     stack = nib.load(next((root / "data").rglob("imagesTr/*")))
     nib.save(nib.Nifti1Image(np.asarray(stack.dataobj)[..., 0], stack.affine), root / "scan.nii.gz")
@@ -108,13 +108,13 @@ WALK: dict[str, list[str]] = {
     "data import predictions": ["predictions/one", "--map", "MAP", "--output", "new/back"],
     "data import nnunet": ["nnUNet_results", "--reference", "LABELS"],
     "data import scores": ["summary.json", "--dataset", "DATA"],
-    "evaluate": ["--prediction", "predictions/one", "--reference", "LABELS", "--region", "front=1",
+    "evaluate": ["predictions/one", "LABELS", "--region", "front=1",
                  "--region", "back=2"],
     "compare": ["one", "two"],
     "check": ["model:nnunet-tiny"],
     "claim": ["--a", "90", "--b", "89", "--n", "40"],
     "report": ["--output", "new/report", "--format", "json,csv,markdown,latex"],
-    "predict": ["scan.nii.gz", "--weights", "w.safetensors", "--dataset", "msd-hippocampus",
+    "predict": ["scan.nii.gz", "--run", "w.safetensors", "--dataset", "msd-hippocampus",
                 "--output", "new/predicted", "--device", "cpu"],
     "weights import": ["w.safetensors", "--model", "nnunet-tiny", "--output", "new/in.safetensors"],
     "weights export": ["w.safetensors", "--model", "nnunet-tiny", "--output", "new/out.pt"],

@@ -55,7 +55,7 @@ def test_a_plan_says_how_far_a_cell_has_come(tmp_path: Path) -> None:
     flags = ["run", "--model", "mean-atlas,nnunet-tiny", "--dataset", "phantom-msd", "--protocol", "demo"]
     flags += ["--data-dir", str(tmp_path / "data"), "--results", str(tmp_path / "runs")]
     flags += ["--set", "budget.samples=80"]
-    CliRunner().invoke(build_app(), [*flags, "--plan-only"], catch_exceptions=False)
+    CliRunner().invoke(build_app(), [*flags, "--print-jobs"], catch_exceptions=False)
     (folder,) = (path.parent for path in (tmp_path / "runs").glob("nnunet-tiny*/run.json"))
     (folder / "checkpoints" / "step-000000012").mkdir(parents=True)
     record = json.loads((folder / "run.json").read_text())

@@ -431,7 +431,7 @@ class TestCommand:
         assert report["digest"] == json.loads(Path(file).read_text())["digest"]
         final = tmp_path / "splits_final.json"
         assert self.run("brats2023-gli", "--path", tree, "--check", file, "--to-nnunet", str(final))[0] == 0
-        code, out, _ = self.run("brats2023-gli", "--path", tree, "--from-nnunet", str(final), "--json")
+        code, out, _ = self.run("brats2023-gli", "--path", tree, "--check", str(final), "--json")
         assert (code, json.loads(out)["digest"]) == (0, report["digest"])
 
     def test_leaks_are_an_error_unless_acknowledged(

@@ -71,7 +71,7 @@ def fresh_settings(monkeypatch):
 def run(*arguments: str):
     from segbench.cli.main import build_app
 
-    return CliRunner().invoke(build_app(), ["data", "verify", *arguments, "--workers", "1"])
+    return CliRunner().invoke(build_app(), ["data", "verify", *arguments], env={"SEGBENCH_THREADS": "1"})
 
 
 # ---- memory

@@ -96,8 +96,8 @@ def verify(tree: Tree, *flags: str) -> tuple[int, str]:
 
     slug = SLUGS.get(tree.kind)
     target = [slug, "--path", str(tree.root)] if slug else [str(tree.root)]
-    arguments = ["data", "verify", *target, "--workers", "1", "--no-progress", *tree.options, *flags]
-    run = CliRunner().invoke(build_app(), arguments)
+    arguments = ["data", "verify", *target, "--no-progress", *tree.options, *flags]
+    run = CliRunner().invoke(build_app(), arguments, env={"SEGBENCH_THREADS": "1"})
     return run.exit_code, run.stdout
 
 

@@ -111,7 +111,7 @@ def wrong_name(given: dict[str, Any]) -> str | None:
     for kind, names in known.items():
         value = given.get(kind)
         words = [value] if isinstance(value, str) else value if isinstance(value, list) else []
-        for word in [part for text in words for part in text.split(",")]:
+        for word in [part for text in words for part in text.split(",") if not part.endswith(".json")]:
             if word not in names | INVENTED | {"all"} and "/" not in word and not is_placeholder(word):
                 return f"no {kind} is called {word}"
     kind, _, name = str(given.get("what") or "").partition(":")

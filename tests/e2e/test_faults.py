@@ -32,7 +32,7 @@ LIMITED += "from segbench.cli.main import entry_point; entry_point()"
 def plan_cells(root: Path, environment: dict[str, str], *flags: str) -> None:
     """Plan the cells of FLAGS, and of further flags, in `root/planned`."""
     line = ("-m", "segbench", "run", *FLAGS, *flags, "--data-dir", str(root / "data"))
-    done = preloaded.run(*line, "--results", str(root / "planned"), "--plan-only", env=environment)
+    done = preloaded.run(*line, "--results", str(root / "planned"), "--print-jobs", env=environment)
     assert done.returncode == 0, done.stderr
 
 

@@ -148,7 +148,7 @@ def test_no_command_opens_a_connection(tmp_path: Path) -> None:
     floors = ("run", "--model", "mean-atlas", "--dataset", "phantom-msd", "--seed", "0")
     for command in (
         ("data", "verify", "phantom-msd"),
-        (*floors, "--plan-only"),
+        (*floors, "--print-jobs"),
         ("list", "datasets"), ("list", "models"), ("show", "model:nnunet"), ("status",), ("doctor",),
         ("data", "split", "phantom-msd", "--folds", "3", "--write", "folds.json"),
     ):  # fmt: skip
@@ -236,7 +236,7 @@ def test_a_name_in_the_headers_leaves_in_no_byte(tmp_path: Path, monkeypatch: py
     assert [read_run(folder).status for folder in runs] == ["complete"] * 2
     labels = next((tmp_path / "data").rglob("labelsTr"))
     scored = alone(
-        "evaluate", "--prediction", str(labels), "--reference", str(labels), "--region", "a=1,2",
+        "evaluate", str(labels), str(labels), "--region", "a=1,2",
         "--name", "copy",
         cwd=tmp_path,
     )  # fmt: skip

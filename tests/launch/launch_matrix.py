@@ -13,7 +13,7 @@ from segbench.core.hashing import sha256_file
 from segbench.records import read_run
 
 FLAGS = (
-    "run", "--model", "nnunet-tiny,mean-atlas", "--dataset", "phantom-msd", "--protocol", "demo",
+    "run", "--model", "nnunet-tiny,mean-atlas,empty", "--dataset", "phantom-msd", "--protocol", "demo",
     "--set", "budget.samples=12", "--seed", "0,1", "--device", "cpu", "--checkpoint-minutes", "0",
 )  # fmt: skip
 

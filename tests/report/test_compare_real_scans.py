@@ -39,9 +39,7 @@ def scored(real_data, tmp_path_factory):
             values.append(dice(variants[name] == 1, labels == 1))
     for name in by_hand:
         flags = [
-            "--prediction",
             root / name,
-            "--reference",
             root / "reference",
             "--region",
             "anterior=1",

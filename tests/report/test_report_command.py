@@ -37,7 +37,7 @@ def test_help_is_light_shows_defaults_and_fits_80_columns(tmp_path: Path) -> Non
     assert done.returncode == 0, done.stderr
     assert max(map(len, done.stdout.splitlines())) <= 80
     for flag in (
-        "--runs", "--output", "--format", "--appendix", "--wide", "--metrics", "--primary",
+        "--runs", "--output", "--format", "--appendix", "--metrics", "--primary",
         "--regions", "--cells", "--digits", "--reference", "--margin", "--alpha", "--resamples", "--seed",
         "--missing", "--select", "--allow-edited", "--include-unfinished", "--published", "--no-published",
         "--viewer", "--max-size", "--pseudonyms",
@@ -66,7 +66,7 @@ def test_the_answer_comes_first_then_the_table_then_findings(runs: Any, tmp_path
     assert (tmp_path / "out" / "report.json").is_file()
     quiet = report(tmp_path, "--runs", str(runs.root), "--output", "out", "--format", "json", "--no-progress")
     assert "reading records" not in quiet.stderr
-    wide = report(tmp_path, "--runs", str(runs.root), "--output", "out", "--format", "json", "--wide")
+    wide = report(tmp_path, "--runs", str(runs.root), "--output", "out", "--format", "json", "--verbose")
     assert "NSD WT" in wide.stdout and "NSD WT" not in done.stdout
 
 

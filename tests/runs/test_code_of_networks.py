@@ -158,7 +158,7 @@ def test_an_edited_network_is_a_new_run(here: Path, monkeypatch: pytest.MonkeyPa
     card("mine", "lone_net_edited:make")
     Path("lone_net_edited.py").write_text(NETWORK)
     monkeypatch.syspath_prepend(str(here))
-    segbench(*FLAGS, "--model", "mine", "--seed", "0,1", "--plan-only")
+    segbench(*FLAGS, "--model", "mine", "--seed", "0,1", "--print-jobs")
     folder, waiting = sorted(path.parent for path in Path("runs").glob("*/run.json"))
     record = run_cell(folder)
     assert record.status == "complete"
@@ -207,7 +207,7 @@ def test_a_run_of_before_code_was_recorded(here: Path, monkeypatch: pytest.Monke
     card("mine", "lone_net_old:Net")
     with monkeypatch.context() as patch:  # planned although the file is not there: nothing is recorded of it
         patch.setattr("segbench.runs.plan.obstacle", lambda model: None)
-        segbench(*FLAGS, "--model", "mine", "--plan-only")
+        segbench(*FLAGS, "--model", "mine", "--print-jobs")
     (folder,) = (path.parent for path in Path("runs").glob("*/run.json"))
     old = read_run(folder)
     Path("lone_net_old.py").write_text(NETWORK)
@@ -231,7 +231,7 @@ def test_a_network_that_cannot_work_ends_before_the_first_stage(
     card("mine", f"{name}:Net")
     Path(f"{name}.py").write_text(NETWORK.replace("return self.layer(x)", f"return {end}"))
     monkeypatch.syspath_prepend(str(here))
-    segbench(*FLAGS, "--model", "mine", "--plan-only")
+    segbench(*FLAGS, "--model", "mine", "--print-jobs")
     (folder,) = (path.parent for path in Path("runs").glob("*/run.json"))
     record = run_cell(folder)
     assert record.status == "failed"

@@ -40,7 +40,7 @@ def data(tmp_path: Path, generated: Path, monkeypatch: pytest.MonkeyPatch) -> Pa
 
 
 def plan_of(data: Path, *, samples: int, datasets: Sequence[str] = ("phantom-msd",), **how: object) -> Plan:
-    """Two networks and a floor, two seeds each, planned on disk; two samples are a step."""
+    """Two networks of two seeds each and a baseline, planned on disk; two samples are a step."""
     request = Request(
         models=how.pop("models", MODELS),  # type: ignore[arg-type]
         datasets=datasets,
@@ -170,7 +170,7 @@ def test_damaged_data_ends_every_cell_that_reads_them(data: Path) -> None:
     plan = plan_of(data, samples=1000)
     starts, ended = look(plan)
     assert len(starts) == 1  # the second look would have read the same scans
-    assert list(ended.values()) == ["failed"] * 6
+    assert list(ended.values()) == ["failed"] * 5
     for planned in plan.cells:
         failure = read_run(planned.cell.folder).failure
         assert failure is not None and failure.failure_class == "data"

@@ -63,7 +63,7 @@ def test_the_printed_command_plans_the_same_run(
     monkeypatch.setenv("SEGBENCH_DATA", str(data))
     words = [str(data / "my folds.json") if word == "FOLDS" else word for word in flags]
     segbench(
-        "run", "--dataset", "phantom-brats", *words, "--seed", "1", "--plan-only", "--results", "old runs"
+        "run", "--dataset", "phantom-brats", *words, "--seed", "1", "--print-jobs", "--results", "old runs"
     )
     (folder,) = (path.parent for path in Path("old runs").glob("*/run.json"))
     shown = segbench("show", f"run:{folder.name}", "--results", "old runs").splitlines()[-1]

@@ -38,7 +38,7 @@ def blob(shift: int = 0) -> Any:
 
 
 EVALUATE = (
-    "evaluate", "--prediction", "preds", "--reference", "refs", "--region", "all=1,2", "--region", "core=2",
+    "evaluate", "preds", "refs", "--region", "all=1,2", "--region", "core=2",
     "--results", "runs",
 )  # fmt: skip
 

@@ -74,9 +74,7 @@ def evaluate(root, *more, regions=("whole=1,2", "core=2")):
     flags = [part for region in regions for part in ("--region", region)]
     base = [
         "evaluate",
-        "--prediction",
         root / "preds",
-        "--reference",
         root / "refs",
         "--results",
         root / "runs",
@@ -181,7 +179,7 @@ def test_a_mended_prediction_is_scored_again(folders):
 @pytest.mark.parametrize("workers", [1, pytest.param(2, marks=pytest.mark.slow)])
 def test_killed_and_started_again_gives_the_same_bytes(folders, workers, tmp_path):
     command = (
-        "-m", "segbench", "evaluate", "--prediction", "preds", "--reference", "refs", "--region", "whole=1,2",
+        "-m", "segbench", "evaluate", "preds", "refs", "--region", "whole=1,2",
         "--workers", str(workers), "--no-progress",
     )  # fmt: skip
 
@@ -207,7 +205,7 @@ def test_killed_and_started_again_gives_the_same_bytes(folders, workers, tmp_pat
 def test_a_killed_worker_is_named_and_its_case_scored_worst(folders):
     command = [
         sys.executable, "-c", "from segbench.cli.main import entry_point; entry_point()", "evaluate",
-        "--prediction", "preds", "--reference", "refs", "--region", "whole=1,2", "--workers", "2",
+        "preds", "refs", "--region", "whole=1,2", "--workers", "2",
         "--no-progress", "--cases", "one.txt", "--results", "runs", "--json",
     ]  # fmt: skip
     (folders / "one.txt").write_text("case0\ncase1\n")
@@ -412,7 +410,7 @@ def test_dataset_json_of_nnunet_with_regions_and_ignore(folders):
     prediction = blob()
     prediction[0, 0, 0] = 1
     save(folders / "preds" / "case0.nii.gz", prediction)
-    code, out, err = evaluate(folders, "--dataset-json", folders / "dataset.json", "--json", regions=())
+    code, out, err = evaluate(folders, "--dataset", folders / "dataset.json", "--json", regions=())
     assert code == 0, err
     document = json.loads(out)
     assert {s["region"] for s in document["summary"]} == {"whole", "core", "mean"}
@@ -431,7 +429,7 @@ def test_dataset_json_of_nnunet_with_regions_and_ignore(folders):
 )
 def test_a_dataset_json_of_labels_alone_is_enough_to_score(folders, labels):
     (folders / "dataset.json").write_text(json.dumps({"labels": labels, "file_ending": ".nrrd"}))
-    code, out, err = evaluate(folders, "--dataset-json", folders / "dataset.json", regions=())
+    code, out, err = evaluate(folders, "--dataset", folders / "dataset.json", regions=())
     assert code == 0, err
     assert "core: 5 expected, 5 scored" in out
 
@@ -442,7 +440,7 @@ def test_a_dataset_json_of_labels_alone_is_enough_to_score(folders, labels):
 )
 def test_a_dataset_json_without_usable_labels_is_refused(folders, text):
     (folders / "dataset.json").write_text(text)
-    code, _, err = evaluate(folders, "--dataset-json", folders / "dataset.json", regions=())
+    code, _, err = evaluate(folders, "--dataset", folders / "dataset.json", regions=())
     assert code == 4
     assert "SB331" in err
 
@@ -485,7 +483,7 @@ def test_torch_and_pandas_are_not_needed(folders):
         "entry_point()\n"
     )
     done = subprocess.run(
-        [sys.executable, "-c", script, "evaluate", "--prediction", "preds", "--reference", "refs",
+        [sys.executable, "-c", script, "evaluate", "preds", "refs",
          "--region", "whole=1,2", "--workers", "1"],
         cwd=folders, capture_output=True, text=True, check=False,
     )  # fmt: skip

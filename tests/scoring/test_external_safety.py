@@ -111,6 +111,46 @@ def test_what_no_reader_takes_is_not_hashed(tmp_path, monkeypatch):
     assert stamp(good)["sha256"] is not None and hashed == ["good.nii"]
 
 
+NRRD = """NRRD0004
+type: uint8
+dimension: 3
+sizes: 16 14 12
+spacings: 1 1 1
+encoding: raw
+
+"""
+MHA = """ObjectType = Image
+NDims = 3
+DimSize = 16 14 12
+ElementType = MET_UCHAR
+ElementDataFile = LOCAL
+"""
+
+
+@pytest.mark.skipif(not Path("/proc/self/io").is_file(), reason="the system does not count what is read")
+@pytest.mark.parametrize("name", ["a.nii", "a.nii.gz", "a.nrrd", "a.mha"])
+def test_of_a_hole_behind_a_file_no_more_is_read_than_shows_that_it_is_one(tmp_path, name):
+    """What is read of a file is bounded by what its header announces, however long the file is."""
+
+    def read() -> int:
+        return int(Path("/proc/self/io").read_text().split()[1])
+
+    path = tmp_path / "pred" / name
+    save(tmp_path / "ref" / "a.nii.gz", blob())
+    path.parent.mkdir()
+    if name.endswith((".nrrd", ".mha")):
+        path.write_bytes((NRRD if name.endswith(".nrrd") else MHA).encode() + blob().tobytes())
+    else:
+        save(path, blob())
+    evaluate(tmp_path)  # once, so that what is imported on the way is not counted
+    os.truncate(path, 2**35)
+    before = read()
+    evaluation = evaluate(tmp_path)
+    assert read() - before < 2**25
+    assert [row["status"] for row in evaluation.rows] == ["unreadable", "unreadable"]
+    assert {failure["code"] for failure in evaluation.failures} <= {"SB206", "SB208"}
+
+
 @pytest.mark.parametrize("how", ["folder", "copy", "link"])
 def test_predictions_that_are_the_references_are_pointed_at(tmp_path, how):
     for case in "abc":

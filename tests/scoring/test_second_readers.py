@@ -36,7 +36,7 @@ def test_the_ceiling_stands_above_the_models_and_is_compared_with_none(tmp_path:
     results = tmp_path / "runs"
     for name, shift in (("good", 2), ("poor", 4)):
         folder = write(tmp_path / name, shift)
-        sides = ("--prediction", folder, "--reference", first, "--reference", second, "--results", results)
+        sides = (folder, "--reference", first, "--reference", second, "--results", results)
         code, document, _ = run(*sides, "--region", "organ=1")
         assert code == 0
         (reader,) = document["readers"]
@@ -64,7 +64,7 @@ def test_the_ceiling_stands_above_the_models_and_is_compared_with_none(tmp_path:
 def test_a_reader_who_saw_other_cases_is_refused_before_anything_is_scored(tmp_path: Path) -> None:
     first, second = write(tmp_path / "A", 0), write(tmp_path / "B", 1, cases=CASES - 2)
     folder, results = write(tmp_path / "P", 2), tmp_path / "runs"
-    sides = ("--prediction", folder, "--reference", first, "--reference", second, "--results", results)
+    sides = (folder, "--reference", first, "--reference", second, "--results", results)
     code, _, said = run(*sides, "--region", "organ=1")
     assert code == 2
     assert "lacks 2 of 6 cases" in said
@@ -76,7 +76,7 @@ def test_a_reader_who_saw_other_cases_is_refused_before_anything_is_scored(tmp_p
 
 def test_labels_that_nobody_named_are_those_of_the_prediction_for_both(tmp_path: Path) -> None:
     first, second, folder = write(tmp_path / "A", 0), write(tmp_path / "B", 1), write(tmp_path / "P", 2)
-    sides = ("--prediction", folder, "--reference", first, "--reference", second)
+    sides = (folder, "--reference", first, "--reference", second)
     code, _, _ = run(*sides, "--results", tmp_path / "runs")
     assert code == 0
     records = [json.loads(path.read_text()) for path in (tmp_path / "runs").glob("*/run.json")]

@@ -80,7 +80,7 @@ def test_a_killed_job_is_started_again_and_the_next_command_adopts_what_runs(
 
 def test_cancel_takes_jobs_out_of_the_queue(tmp_path: Path, slurm: Path, launch_data: Path) -> None:
     results = tmp_path / "runs"
-    planned = start_matrix(results, launch_data, "--plan-only")
+    planned = start_matrix(results, launch_data, "--print-jobs")
     assert planned.wait(120) == 0
     launcher = SlurmLauncher(results, options=["partition=p", "begin=now+1hour"], slots=2)
     jobs = launcher.start(sorted(p.parent for p in results.glob("*/run.json")), Need(hours=0.5))

@@ -26,7 +26,6 @@ def phantom(
         int | None, typer.Option(help="Labelled cases; 12, 60 or 20 by size. Case k is always the same.")
     ] = None,
     seed: Annotated[int, typer.Option(help="Another seed gives other scans.")] = 0,
-    workers: Annotated[int, typer.Option(help="Processes; the files do not depend on it.")] = 1,
     no_traps: Annotated[
         bool, typer.Option("--no-traps", help="Leave out the traps (empty labels, cut fields of view, ...).")
     ] = False,
@@ -40,8 +39,10 @@ def phantom(
     """
     import json
 
+    from segbench.core.environment import thread_count
     from segbench.data.phantoms import FOLDERS, generate
 
+    workers = 1 if size == "tiny" else thread_count()  # tiny ones are written before a process has started
     root = generate(kind, destination, size, cases, seed, workers=workers, traps=not no_traps)
     roots = [root / folder for folder in FOLDERS.values()] if kind == "all" else [root]
     described: list[tuple[Path, list[dict[str, Any]]]] = [

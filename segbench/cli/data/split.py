@@ -20,7 +20,8 @@ def split(
     dataset: DatasetArgument,
     path: Root = None,
     check: Annotated[
-        str | None, option("--check", "Check this split against the data; make none.", metavar="NAME|FILE")
+        str | None,
+        option("--check", "Check a split or a splits_final.json.", metavar="NAME|FILE"),
     ] = None,
     folds: Annotated[int | None, option("--folds", "Cross-validation with so many folds.")] = None,
     fractions: Annotated[
@@ -29,9 +30,6 @@ def split(
     ] = None,
     seed: Annotated[int, option("--seed", "Seed of the order of patients.")] = 0,
     write: Annotated[Path | None, option("--write", "Write the split to a file.", metavar="FILE")] = None,
-    from_nnunet: Annotated[
-        Path | None, option("--from-nnunet", "Take the folds of a splits_final.json.", metavar="FILE")
-    ] = None,
     to_nnunet: Annotated[
         Path | None, option("--to-nnunet", "Write the folds as a splits_final.json.", metavar="FILE")
     ] = None,
@@ -45,7 +43,7 @@ def split(
     from segbench.data.splits import to_nnunet as write_nnunet
 
     opened = open_dataset(dataset, path=path, max_bytes=settings().max_volume)
-    loaded = _make(opened, check, folds, fractions, seed, from_nnunet)
+    loaded = _make(opened, check, folds, fractions, seed)
     report = _report(opened, loaded)
     several = len(report["folds"]) > 1
     show(report if several else report | report["folds"][0], _lines(report))
@@ -57,7 +55,7 @@ def split(
     if bad or (leaking and not acknowledged):
         _say_why(loaded, report)
         return 4
-    _check_free(opened, loaded, write, to_nnunet, [check, from_nnunet])
+    _check_free(opened, loaded, write, to_nnunet, check)
     if write is not None:
         save_split(list(loaded.splits), write)
         console.note(f"-> {write}")
@@ -72,7 +70,7 @@ def _check_free(
     loaded: SplitFile,
     write: Path | None,
     to_nnunet: Path | None,
-    given: list[str | Path | None],
+    check: str | None,
 ) -> None:
     """SB337 unless the files to write are free, or hold the same folds already."""
     from segbench.core.foreign import parse_json
@@ -90,7 +88,7 @@ def _check_free(
             return bool(content == folds)
         return isinstance(content, dict) and content.get("digest") == f"sha256:{folds_digest(loaded.splits)}"
 
-    inputs = [Path(text) for text in given if text is not None]
+    inputs = [] if check is None else [Path(check)]
     inputs += [path for files in dataset.discovery.cases.values() for path in files.files]
     check_targets([path for path in (write, to_nnunet) if path is not None], inputs=inputs, own=same)
 
@@ -101,17 +99,14 @@ def _make(
     folds: int | None,
     fractions: str | None,
     seed: int,
-    from_nnunet: Path | None,
 ) -> SplitFile:
     from segbench.data import splits
 
-    given = {"--check": check, "--folds": folds, "--fractions": fractions, "--from-nnunet": from_nnunet}
+    given = {"--check": check, "--folds": folds, "--fractions": fractions}
     asked = [name for name, value in given.items() if value is not None]
     if len(asked) > 1:
         raise SegbenchError("SB104", f"{' and '.join(asked)} exclude each other", mend="give one of them")
     slug, ids, patient_of = dataset.card.slug, dataset.case_ids, dataset.patient_of
-    if from_nnunet is not None:
-        return splits.SplitFile(tuple(splits.from_nnunet(from_nnunet, ids, dataset=slug)), path=from_nnunet)
     if folds is not None:
         made = splits.make_folds(ids, patient_of=patient_of, dataset=slug, folds=folds, seed=seed)
         return splits.SplitFile(tuple(made))

@@ -11,7 +11,7 @@ import typer
 from segbench.cli.common import settings, show
 from segbench.cli.options import Root, option
 from segbench.core import console
-from segbench.core.environment import physical_cores
+from segbench.core.environment import thread_count
 
 
 def verify(
@@ -22,9 +22,6 @@ def verify(
     ] = None,
     strict: Annotated[bool, option("--strict", "Warnings count as errors.")] = False,
     headers: Annotated[bool, option("--headers", "Headers only, no voxels.")] = False,
-    workers: Annotated[
-        int | None, option("--workers", "Processes that read (default: cores).", metavar="N", min=1)
-    ] = None,
     no_cache: Annotated[bool, option("--no-cache", "Read every file again.")] = False,
 ) -> int:
     """Check layout, geometry, voxels, labels, duplicates and the split. Exit 4 with any error.
@@ -46,7 +43,7 @@ def verify(
             data_dir=settings().data_dir,
             split=split,
             headers_only=headers,
-            workers=workers or physical_cores(),
+            workers=thread_count(),
             cache=False if no_cache else None,
             max_bytes=settings().max_volume,
             on_progress=begin,

@@ -5,6 +5,7 @@ spread.
 from __future__ import annotations
 
 import math
+import textwrap
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -46,8 +47,8 @@ def evaluation_lines(evaluation: Evaluation, readers: Sequence[Evaluation] = ())
         means = [f"{_head(reader, name, None)} {_number(row[name].mean)}" for name in rules.headline]
         yield f"ceiling, another reader against the first: {', '.join(means)} ({len(reader.cases)} cases)"
     profile = rules.profile
-    notes = "".join(f"{note}; " for note in profile.notes)
-    yield f"profile {profile.name}: {notes}empty policy {profile.empty_policy}"
+    notes = "; ".join([*profile.notes, f"empty policy {profile.empty_policy}"])
+    yield from textwrap.wrap(f"profile {profile.name}: {notes}", console.line_width(), subsequent_indent="  ")
     yield f"-> {evaluation.folder}/{'         exit 3' if evaluation.failures else ''}"
 
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
-from segbench.cli.common import show
+from segbench.cli.common import settings, show
 from segbench.core import console
 from segbench.core.catalogue import ExitCode
 from segbench.core.errors import SegbenchError
@@ -24,7 +24,7 @@ def print_plan(
     fits = None if hours is None else fitting(plan.cells, hours, gpus=execution.gpus_per_cell)
     if not dry_run:
         write_plan(plan, execution)
-    if print_jobs:
+    if print_jobs and not settings().json:
         for planned in plan.runnable:
             console.emit(f"segbench cell {shlex.quote(str(planned.cell.folder))}")
     else:

@@ -19,8 +19,8 @@ _KEYS = {
 }  # fmt: skip
 
 
-def load_document(path: Path) -> Mapping[str, Any]:
-    """The JSON object of a split file (SB110 when it is none)."""
+def load_document(path: Path) -> Mapping[str, Any] | list[Any]:
+    """The JSON of a split file: an object, or the list of folds that nnU-Net writes (SB110 otherwise)."""
     try:
         document = parse_json(path.read_text(encoding="utf-8"))
     except OSError as error:
@@ -28,7 +28,7 @@ def load_document(path: Path) -> Mapping[str, Any]:
         raise SegbenchError("SB110", message, path=path) from error
     except ValueError as error:
         raise SegbenchError("SB110", f"split file {path.name} is no JSON: {error}", path=path) from error
-    if not isinstance(document, dict):
+    if not isinstance(document, dict | list):
         raise SegbenchError("SB110", f"split file {path.name} is no JSON object", path=path)
     return document
 

@@ -18,6 +18,7 @@ from segbench.data.splits.document import (
     check_document,
     load_document,
 )
+from segbench.data.splits.nnunet_folds import from_nnunet
 from segbench.data.splits.walk import (
     PARTS,
     Split,
@@ -155,6 +156,9 @@ def _by_name(name: str, dataset: Dataset) -> list[Split] | None:
 
 def _read_file(path: Path, dataset: Dataset) -> SplitFile:
     document = load_document(path)
+    if isinstance(document, list):
+        folds = from_nnunet(path, dataset.case_ids, dataset=dataset.card.slug)
+        return SplitFile(tuple(folds), uncovered=_uncovered(folds, dataset), path=path)
     if "run_id" in document:
         return _of_record(document, path, dataset)
     check_document(document, path, dataset.card.slug)

@@ -305,7 +305,7 @@ def _of_one_model(place: Path, options: Options) -> tuple[Run, ...]:
         raise SegbenchError(
             "SB104",
             f"{place} holds runs of several models: {', '.join(models)}",
-            mend=f"name them: segbench compare {models[0]} {models[1]} --runs {place}",
+            mend=f"name them: segbench compare {models[0]} {models[1]} --results {place}",
         )
     return runs
 
@@ -327,7 +327,7 @@ def _labelled(label: str, stock: Sequence[Run], folder: Path, options: Options) 
         "SB701",
         f"{label!r} is not a run folder, and there are no runs to look the label up in",
         path=folder,
-        mend="name run folders, or the folder of runs with --runs",
+        mend="name run folders, or the folder of runs with --results",
     )
 
 

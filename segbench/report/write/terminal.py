@@ -185,7 +185,7 @@ def _changes(result: CompareResult, *, wide: bool) -> list[str]:
     analysis, lines = result.analysis, list[str]()
     primary = [item for item in result.pairs if item.column.role == "primary"]
     if not wide and len(primary) > MOST_PAIRS:
-        return ["", "the cases that each pair gains or loses most on: --wide or --json"]
+        return ["", "the cases that each pair gains or loses most on: --verbose or --json"]
     for item in primary:
         column, (a, b) = item.column, (analysis.short(item.pair.a), analysis.short(item.pair.b))
         rows = [
