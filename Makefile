@@ -12,7 +12,7 @@ PIP    := pip install --disable-pip-version-check
 # packages. For the CPU build: make demo TORCH_INDEX=https://download.pytorch.org/whl/cpu
 TORCH_INDEX ?=
 
-.PHONY: setup demo check test test-slow e2e docs wheel leaderboard lowest clean
+.PHONY: setup demo check test kernels test-slow e2e docs wheel leaderboard lowest clean
 
 setup: $(READY)            ## the suite itself, enough for `make demo`
 
@@ -41,6 +41,9 @@ check: $(DEV)              ## linters and types
 
 test: $(DEV)               ## the default test suite
 	$(BIN)/python -m pytest -q -n 2 --dist loadfile --no-loadscope-reorder -m "not slow and not gpu and not slurm and not ray"
+
+kernels: $(DEV)            ## the GPU kernels in Triton's interpreter, on the CPU: half a minute
+	TRITON_INTERPRET=1 $(BIN)/python -m pytest -q tests/networks/test_scan_triton.py tests/networks/test_norm_act.py
 
 test-slow: $(DEV)          ## everything that this machine can run
 	$(BIN)/python -m pytest -q -m "not gpu"

@@ -4,7 +4,7 @@
 
 Same network (a small real U-Net, or one pointwise layer with --pointwise so that everything but windows is
 seen), same windows, overlap 0.5, Gaussian weights, one thread, each run in a process of its own. MONAI:
-`sliding_window_inference`, then argmax. Ours: `predict_case`, planes leaving to the exporter. The memory is
+`sliding_window_inference`, then argmax. Ours: `predict_planes`, planes leaving to the exporter. The memory is
 the growth of the process over the scan that both are given, taken in a second run in which the allocator
 gives freed blocks back at once (else glibc's heap, not the method, decides the number).
 
@@ -39,8 +39,8 @@ def child(arguments):
     from monai.inferers import sliding_window_inference
     from torch import nn
 
-    from segbench.engine.export import labels_from_logits
-    from segbench.engine.predictor import predict_case
+    from segbench.engine.export import PlaneExporter, labels_from_logits
+    from segbench.engine.predictor import predict_planes
 
     torch.set_num_threads(1)
     torch.manual_seed(0)
@@ -54,7 +54,10 @@ def child(arguments):
     options = {"patch": arguments.patch, "num_outputs": arguments.classes, "overlap": 0.5}
 
     def ours(image):
-        return predict_case(network, image, **options)
+        exporter = PlaneExporter(arguments.classes, image.shape[1:], image.shape[1:])
+        for part in predict_planes(network, image, **options):
+            exporter.push(part)
+        return exporter.labels
 
     def monai(image):
         with torch.inference_mode():

@@ -76,7 +76,7 @@ elif [ "$DEVICE" = cuda ] && [ "$gpus" -lt 2 ]; then
 else
   $PYTHON -m segbench cell "$(cell two)" & child=$!
   until compgen -G "$(cell two)/checkpoints/step-*" > /dev/null || ! kill -0 $child; do sleep 0.2; done
-  kill -KILL "$(pgrep -f "ranks rank $(cell two)" | tail -1)"
+  kill -KILL "$(pgrep -f "ranks rank $WORK/two/" | tail -1)"
   SECONDS=0
   wait $child || true
   echo "ended $SECONDS s after the kill"

@@ -19,11 +19,10 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
 
-from segbench.engine.export import Labels, PlaneExporter
 from segbench.engine.precision import Precision, autocast
 from segbench.engine.windows import Coverage, Plan, Ring, importance_map
 
-__all__ = ["predict_case", "predict_planes"]
+__all__ = ["predict_planes"]
 
 Axis = Literal["z", "y", "x"]
 
@@ -73,7 +72,7 @@ def predict_planes(
         sigma_scale: Width of the Gaussian in windows.
         by_sign: Outputs are independent regions, not classes.
         planes_at_once: Planes handed out together.
-        between: Called after every window; what it raises ends the prediction.
+        between: Called after every window, such as `StopRequest.check`; what it raises ends the prediction.
 
     Raises:
         ValueError: shapes that do not fit, or outputs other than announced.
@@ -130,72 +129,6 @@ def _sources(image: Image | Sequence[Image], members: int, device: torch.device)
         raise ValueError(f"one image of one grid per network expected, {len(sources)} for {members} found")
     pinned = device.type == "cuda"
     return [one.pin_memory() if pinned and not one.is_cuda else one for one in sources]
-
-
-def predict_case(
-    networks: nn.Module | Sequence[nn.Module],
-    image: Image | Sequence[Image],
-    *,
-    patch: Sequence[int],
-    num_outputs: int,
-    shape: Sequence[int] | None = None,
-    nearest_axis: int | None = None,
-    regions: Sequence[int] | None = None,
-    overlap: float = 0.5,
-    mirror_axes: Sequence[Axis] = (),
-    window_batch: int = 1,
-    device: torch.device | str = "cpu",
-    precision: Precision = "fp32",
-    importance: Literal["gaussian", "constant"] = "gaussian",
-    sigma_scale: float = 0.125,
-    observe: Callable[[Tensor], None] | None = None,
-    between: Callable[[], None] = lambda: None,
-) -> Labels:
-    """Label map (z, y, x) of a prepared case on the grid of `shape`: predicted and exported plane by plane.
-
-    Args:
-        networks: One, or the members of an ensemble.
-        image: (C, Z, Y, X) float32, or one per member.
-        patch: (3,) window.
-        num_outputs: K.
-        shape: (3,) grid of the result: `properties["shape_before"]`; the prepared grid itself when None.
-        nearest_axis: `properties["nearest_axis_back"]`.
-        regions: Label values of the outputs where they are regions, not classes (see `labels_from_logits`).
-        overlap: This and what follows: see `predict_planes`.
-        mirror_axes: Axes of z, y, x.
-        window_batch: Windows at once.
-        device: Where the networks are.
-        precision: Of the networks.
-        importance: Weighting inside a window.
-        sigma_scale: Width of the Gaussian in windows.
-        observe: Called with every group of finished planes, such as `ProbabilityWriter.push`.
-        between: Called after every window, such as `StopRequest.check`: a signal need not wait for the case.
-    """
-    first = image[0] if isinstance(image, list | tuple) else image
-    source = tuple(int(n) for n in first.shape[1:])  # type: ignore[union-attr]
-    exporter = PlaneExporter(
-        num_outputs, source, source if shape is None else shape, nearest_axis=nearest_axis, regions=regions
-    )
-    planes = predict_planes(
-        networks,
-        image,
-        patch=patch,
-        num_outputs=num_outputs,
-        overlap=overlap,
-        mirror_axes=mirror_axes,
-        window_batch=window_batch,
-        device=device,
-        precision=precision,
-        importance=importance,
-        sigma_scale=sigma_scale,
-        by_sign=regions is not None,
-        between=between,
-    )
-    for part in planes:
-        exporter.push(part)
-        if observe is not None:
-            observe(part)
-    return exporter.labels
 
 
 class _Windows:

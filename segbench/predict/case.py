@@ -10,13 +10,12 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import nn
+from torch import Tensor, nn
 
-from segbench.engine import predictor
-from segbench.engine.export import export_grid, to_stored_grid
+from segbench.engine.export import PlaneExporter, export_grid, to_stored_grid
 from segbench.engine.memory import oom_as_error
 from segbench.engine.precision import usable_precision
-from segbench.engine.predictor import Image
+from segbench.engine.predictor import Image, predict_planes
 from segbench.engine.probabilities import ProbabilityWriter
 from segbench.predict.settings import Settings
 
@@ -47,30 +46,30 @@ def predict_case(
     Raises:
         SegbenchError: SB504 when it does not fit the device's memory.
     """
-    inference, regions = settings.inference, settings.region_labels
-    shape, nearest_axis = (None, None) if properties is None else export_grid(properties)
+    inference, regions, source = settings.inference, settings.region_labels, images[0].shape[1:]
+    shape, nearest_axis = (source, None) if properties is None else export_grid(properties)
     with oom_as_error(device), ExitStack() as stack:
-        observe = None
+        exporter = PlaneExporter(
+            settings.num_outputs, source, shape, nearest_axis=nearest_axis, regions=regions
+        )
+        receivers: list[Callable[[Tensor], None]] = [exporter.push]
         if probabilities is not None:
             assert properties is not None  # scores are told apart by the grid that they are on
             writer = ProbabilityWriter(
                 probabilities,
                 settings.num_outputs,
-                images[0].shape[1:],
+                source,
                 by_sign=regions is not None,
                 averaged=len(networks) > 1,
                 names=settings.outputs,
                 properties=dict(properties),
             )
-            observe = stack.enter_context(writer).push
-        labels = predictor.predict_case(
+            receivers.append(stack.enter_context(writer).push)
+        planes = predict_planes(
             networks,
             images,
             patch=settings.patch,
             num_outputs=settings.num_outputs,
-            shape=shape,
-            nearest_axis=nearest_axis,
-            regions=regions,
             overlap=inference.overlap,
             mirror_axes=[axis for axis in ("z", "y", "x") if axis in inference.mirror_axes],
             window_batch=inference.window_batch,
@@ -78,9 +77,13 @@ def predict_case(
             precision=usable_precision(settings.precision, device),
             importance=inference.importance,
             sigma_scale=inference.sigma_scale,
-            observe=observe,
+            by_sign=regions is not None,
             between=between,
         )
+        for part in planes:
+            for receive in receivers:
+                receive(part)
+        labels = exporter.labels
     if regions is None:
         labels = _label_values(labels, settings.label_values or range(settings.num_outputs))
     return labels if properties is None else to_stored_grid(labels, properties)

@@ -10,7 +10,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from predicted_logits import predict_logits
+from predicted_logits import predict_case, predict_logits
 from test_training import batches, build, job, weights
 from torch import nn
 
@@ -24,7 +24,6 @@ from segbench.engine.device import nondeterminism_as_error, prepare_device
 from segbench.engine.losses import SegmentationLoss
 from segbench.engine.memory import is_out_of_memory, oom_as_error
 from segbench.engine.optimiser import build_optimiser
-from segbench.engine.predictor import predict_case
 from segbench.engine.trainer import train
 
 CPU = torch.device("cpu")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from pathlib import Path
 
 import blosc2
 import hypothesis.strategies as st
@@ -14,11 +15,11 @@ import torch
 from hypothesis import given, settings
 from monai.data.utils import compute_importance_map
 from monai.inferers import sliding_window_inference
-from predicted_logits import predict_logits
+from predicted_logits import predict_case, predict_logits
 from torch import nn
 
 from segbench.engine.export import labels_from_logits
-from segbench.engine.predictor import predict_case, predict_planes
+from segbench.engine.predictor import predict_planes
 from segbench.engine.probabilities import ProbabilityWriter
 from segbench.engine.windows import importance_map, window_starts
 
@@ -269,7 +270,7 @@ MEMORY = """
 import json, sys, numpy as np, torch
 torch.set_num_threads(1)
 from segbench.engine.probabilities import ProbabilityWriter
-from segbench.engine.predictor import predict_case
+from predicted_logits import predict_case
 network = torch.nn.Conv3d(1, 6, 1).eval()
 def status(name):
     return next(int(line.split()[1]) for line in open("/proc/self/status") if line.startswith(name))
@@ -290,7 +291,8 @@ print(json.dumps({"growth": status("VmHWM") - before, "labels": labels.nbytes //
 def test_memory_grows_by_the_scan_and_the_label_map_only():
     growth = {}
     for slices in (64, 512):
-        done = subprocess.run([sys.executable, "-c", MEMORY, str(slices)], stdout=subprocess.PIPE, check=True)
+        command, here = [sys.executable, "-c", MEMORY, str(slices)], Path(__file__).parent
+        done = subprocess.run(command, stdout=subprocess.PIPE, check=True, cwd=here)
         growth[slices] = json.loads(done.stdout)
     more = growth[512]["growth"] - growth[64]["growth"]
     inputs = 1.5 * (growth[512]["image"] - growth[64]["image"])

@@ -17,6 +17,7 @@ from typing import Any
 
 import pytest
 import torch
+from predicted_logits import predict_case
 from test_training import batches, job
 from torch import nn
 from torch.overrides import TorchFunctionMode
@@ -25,7 +26,6 @@ from segbench.data.patches import spatial
 from segbench.engine import trainer
 from segbench.engine.losses import SegmentationLoss
 from segbench.engine.optimiser import build_optimiser
-from segbench.engine.predictor import predict_case
 from segbench.engine.trainer import train
 from segbench.networks import build_network
 

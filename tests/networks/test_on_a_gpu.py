@@ -170,12 +170,12 @@ def test_a_network_with_average_pooling_trains_deterministically() -> None:
 
 def test_a_process_that_predicts_first_finds_the_fused_scan() -> None:
     code = (
-        "import torch; from segbench.engine.predictor import predict_case\n"
+        "import torch; from segbench.engine.predictor import predict_planes\n"
         "from segbench.networks import build_network; from segbench.networks.scan import scans_used\n"
         "network = build_network('segmamba-v2-tiny', 1, 2).cuda().eval()\n"
         "with scans_used() as used:\n"
         "    image, options = torch.zeros(1, 32, 32, 32), {'patch': (32, 32, 32), 'num_outputs': 2}\n"
-        "    predict_case(network, image, device='cuda', **options)\n"
+        "    list(predict_planes(network, image, device='cuda', **options))\n"
         "print(*used)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

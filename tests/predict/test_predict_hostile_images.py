@@ -137,16 +137,16 @@ def test_scans_smaller_than_the_patch_come_back_in_their_shape(
 def test_want_of_memory_fails_the_case_not_the_command(
     tmp_path: Path, scan: Scan, monkeypatch: pytest.MonkeyPatch, error: Exception
 ) -> None:
-    from segbench.engine import predictor
+    from segbench.predict import case as one_case
 
-    real, calls = predictor.predict_case, iter(range(9))
+    real, calls = one_case.predict_planes, iter(range(9))
 
     def starved(*arguments: Any, **named: Any) -> Any:
         if next(calls) == 0:
             raise error
         return real(*arguments, **named)
 
-    monkeypatch.setattr(predictor, "predict_case", starved)
+    monkeypatch.setattr(one_case, "predict_planes", starved)
     files = [scan(tmp_path / "a.nii.gz"), scan(tmp_path / "b.nii.gz")]
     report = predict_images(weights(tmp_path / "w.safetensors", channels=("t1",)), files, tmp_path / "out")
     assert report.failures["a"].code == "SB504"

@@ -109,6 +109,12 @@ def test_a_cudnn_that_does_not_pay_is_seen(
     assert "expected no slower with it" in found.detail
 
 
+def kernel(name: str, start: float, end: float, **others: Any) -> Any:
+    kind = torch.profiler.DeviceType.CUDA
+    span = SimpleNamespace(start=start, end=end)
+    return SimpleNamespace(**{"name": name, "device_type": kind, "time_range": span, **others})
+
+
 @pytest.mark.parametrize(
     ("spans", "idle"),
     [
@@ -119,15 +125,9 @@ def test_a_cudnn_that_does_not_pay_is_seen(
     ],
 )
 def test_idle_is_the_time_that_no_kernel_covers(spans: list[tuple[float, float]], idle: float) -> None:
-    assert training.idle_of(spans) == pytest.approx(idle)
+    assert training.idle_of([kernel("conv", *span) for span in spans]) == pytest.approx(idle)
     with pytest.raises(ValueError, match="no kernel"):
         training.idle_of([])
-
-
-def kernel(name: str, start: float, end: float, **others: Any) -> Any:
-    kind = torch.autograd.DeviceType.CUDA
-    span = SimpleNamespace(start=start, end=end)
-    return SimpleNamespace(**{"name": name, "device_type": kind, "time_range": span, **others})
 
 
 @pytest.fixture
@@ -149,7 +149,7 @@ def test_a_device_that_waits_for_batches_is_seen(
         kernel("conv", 0.0, 10.0),
         kernel("Memcpy HtoD", 10.0, 10.0 + gap),  # a copy computes nothing
         kernel("Optimizer.step", 0.0, 99.0, is_user_annotation=True),
-        kernel("aten::conv", 0.0, 99.0, device_type=torch.autograd.DeviceType.CPU),
+        kernel("aten::conv", 0.0, 99.0, device_type=torch.profiler.DeviceType.CPU),
         kernel("norm", 10.0 + gap, 20.0),
     ]
 

@@ -64,7 +64,7 @@ def input_path(device: torch.device) -> Finding:
 
 def idle_share(device: torch.device, *, steps: int = 24) -> Finding:
     """How long no kernel runs in training steps of nnU-Net whose batches come from memory."""
-    spans: list[tuple[float, float]] = []
+    events: list[Any] = []
     edge = _edge(device)
     with TemporaryDirectory() as folder:
         watch = torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CUDA])
@@ -76,10 +76,10 @@ def idle_share(device: torch.device, *, steps: int = 24) -> Finding:
             elif samples == 2 * steps:
                 synchronise(device)
                 watch.stop()
-                spans.extend(kernel_spans(watch.events() or ()))
+                events.extend(watch.events() or ())
 
         train(replace(job, on_step=on_step))
-    idle = idle_of(spans)
+    idle = idle_of(events)
     ok = idle <= IDLE_LIMIT
     told = (
         f"no kernel ran in {idle:.0%} of {steps // 2} steps of {COSTLY} at 2x4x{edge}^3, expected at most "
@@ -88,31 +88,26 @@ def idle_share(device: torch.device, *, steps: int = 24) -> Finding:
     return Finding("idle", "busy" if ok else "WAITS", told, ok)
 
 
-def kernel_spans(events: Iterable[Any]) -> list[tuple[float, float]]:
-    """Begin and end of every kernel of a profile; copies to and from the device are not computing."""
-    return [
-        (event.time_range.start, event.time_range.end)
-        for event in events
-        if event.device_type == torch.autograd.DeviceType.CUDA
-        and not event.name.startswith(("Memcpy", "Memset"))
-        and not getattr(event, "is_user_annotation", False)
-    ]
-
-
-def idle_of(spans: Iterable[tuple[float, float]]) -> float:
-    """The share of the time from the first begin to the last end that no span covers.
+def idle_of(events: Iterable[Any]) -> float:
+    """The share of a profile, from its first kernel to its last, in which none runs; copies do not compute.
 
     Raises:
-        ValueError: There is no span: the profiler saw nothing.
+        ValueError: There is no kernel: the profiler saw nothing.
     """
-    ordered = sorted(spans)
-    if not ordered:
+    spans = sorted(
+        (event.time_range.start, event.time_range.end)
+        for event in events
+        if event.device_type == torch.profiler.DeviceType.CUDA
+        and not event.name.startswith(("Memcpy", "Memset"))
+        and not getattr(event, "is_user_annotation", False)
+    )
+    if not spans:
         raise ValueError("the profiler saw no kernel (CUPTI may not be allowed here)")
-    begin, busy, until = ordered[0][0], 0.0, ordered[0][0]
-    for start, end in ordered:
+    busy, until = 0.0, spans[0][0]
+    for start, end in spans:
         busy += max(0.0, end - max(start, until))
         until = max(until, end)
-    return 1 - busy / (until - begin)
+    return 1 - busy / (until - spans[0][0])
 
 
 def training_memory(device: torch.device) -> Finding:
