@@ -18,7 +18,7 @@ from torch.nn import functional
 
 from segbench.networks.blocks.inputs import check_arguments, check_volume
 from segbench.networks.blocks.resample import upsampled
-from segbench.networks.blocks.residual import SqueezeExcite, instance_norm, norm_gelu
+from segbench.networks.blocks.residual import SqueezeExcite, instance_norm
 from segbench.networks.blocks.unet import (
     Plan,
     Triple,
@@ -32,6 +32,8 @@ from segbench.networks.blocks.unet import (
 __all__ = ["MedFormer"]
 
 EXPANSION, FUSION_DEPTH = 4, 2
+EPS = 1e-4
+"""Of the norms in front of convolutions; the others have 1e-5."""
 
 
 class Level(NamedTuple):
@@ -50,6 +52,16 @@ def separable(in_channels: int, out_channels: int, kernel: Triple) -> nn.Sequent
     )
 
 
+def norm(x_BCDHW: Tensor) -> Tensor:
+    """Instance norm with the epsilon of those in front of convolutions."""
+    return functional.instance_norm(x_BCDHW, eps=EPS)
+
+
+def before_conv(x_BCDHW: Tensor) -> Tensor:
+    """What stands in front of a convolution: norm and GELU."""
+    return functional.gelu(norm(x_BCDHW))
+
+
 class ConvBlock(nn.Module):
     """Two convolutions, each behind norm and GELU; plus the input, convolved too where the widths differ."""
 
@@ -61,9 +73,9 @@ class ConvBlock(nn.Module):
 
     def forward(self, x_BCDHW: Tensor) -> Tensor:
         """(B, in, D, H, W) -> (B, out, D, H, W)."""
-        x = norm_gelu(x_BCDHW)
+        x = before_conv(x_BCDHW)
         kept = x_BCDHW if self.shortcut is None else self.shortcut(x)
-        return kept + self.conv2(norm_gelu(self.conv1(x)))
+        return kept + self.conv2(before_conv(self.conv1(x)))
 
 
 class InvertedBlock(nn.Module):
@@ -79,8 +91,8 @@ class InvertedBlock(nn.Module):
 
     def forward(self, x_BCDHW: Tensor) -> Tensor:
         """(B, C, D, H, W) -> the same shape."""
-        y = self.gate(self.depthwise(norm_gelu(self.expand(norm_gelu(x_BCDHW)))))
-        return x_BCDHW + self.reduce(instance_norm(y))
+        y = self.gate(self.depthwise(before_conv(self.expand(before_conv(x_BCDHW)))))
+        return x_BCDHW + self.reduce(norm(y))
 
 
 class BothWays(nn.Module):
@@ -115,7 +127,7 @@ class BothWays(nn.Module):
         # (B, heads, L, M): every place against every code.
         products = q.transpose(-2, -1) @ map_q * q.shape[-2] ** -0.5
         y = (map_v @ products.softmax(-1).transpose(-2, -1)).flatten(1, 2)
-        kept = x_BCDHW if self.shortcut is None else self.shortcut(norm_gelu(x_BCDHW))
+        kept = x_BCDHW if self.shortcut is None else self.shortcut(before_conv(x_BCDHW))
         y = self.feed(kept + self.features_out(y.unflatten(2, x_BCDHW.shape[2:])))
         if self.map_out is not None:
             map_BCM = map_BCM + self.map_out((v @ products.softmax(-2)).flatten(1, 2))
