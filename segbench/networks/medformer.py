@@ -17,12 +17,23 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from segbench.networks.blocks.inputs import check_arguments, check_volume
-from segbench.networks.blocks.residual import SqueezeExcite, instance_norm, norm_gelu
-from segbench.networks.blocks.unet import Plan, Triple, folded, leave_unused_heads, make_plan, same_conv
+from segbench.networks.blocks.resample import upsampled
+from segbench.networks.blocks.residual import SqueezeExcite, instance_norm
+from segbench.networks.blocks.unet import (
+    Plan,
+    Triple,
+    folded,
+    leave_unused_heads,
+    logits_of,
+    make_plan,
+    same_conv,
+)
 
 __all__ = ["MedFormer"]
 
 EXPANSION, FUSION_DEPTH = 4, 2
+EPS = 1e-4
+"""Of the norms in front of convolutions; the others have 1e-5."""
 
 
 class Level(NamedTuple):
@@ -41,6 +52,16 @@ def separable(in_channels: int, out_channels: int, kernel: Triple) -> nn.Sequent
     )
 
 
+def norm(x_BCDHW: Tensor) -> Tensor:
+    """Instance norm with the epsilon of those in front of convolutions."""
+    return functional.instance_norm(x_BCDHW, eps=EPS)
+
+
+def before_conv(x_BCDHW: Tensor) -> Tensor:
+    """What stands in front of a convolution: norm and GELU."""
+    return functional.gelu(norm(x_BCDHW))
+
+
 class ConvBlock(nn.Module):
     """Two convolutions, each behind norm and GELU; plus the input, convolved too where the widths differ."""
 
@@ -52,13 +73,13 @@ class ConvBlock(nn.Module):
 
     def forward(self, x_BCDHW: Tensor) -> Tensor:
         """(B, in, D, H, W) -> (B, out, D, H, W)."""
-        x = norm_gelu(x_BCDHW)
+        x = before_conv(x_BCDHW)
         kept = x_BCDHW if self.shortcut is None else self.shortcut(x)
-        return kept + self.conv2(norm_gelu(self.conv1(x)))
+        return kept + self.conv2(before_conv(self.conv1(x)))
 
 
 class InvertedBlock(nn.Module):
-    """x + reduce(gate(depthwise(expand(x)))), each convolution behind norm and GELU."""
+    """x + reduce(gate(depthwise(expand(x)))), each behind a norm, the first two behind GELU too."""
 
     def __init__(self, channels: int, kernel: Triple) -> None:
         super().__init__()
@@ -70,8 +91,8 @@ class InvertedBlock(nn.Module):
 
     def forward(self, x_BCDHW: Tensor) -> Tensor:
         """(B, C, D, H, W) -> the same shape."""
-        y = self.gate(self.depthwise(norm_gelu(self.expand(norm_gelu(x_BCDHW)))))
-        return x_BCDHW + self.reduce(norm_gelu(y))
+        y = self.gate(self.depthwise(before_conv(self.expand(before_conv(x_BCDHW)))))
+        return x_BCDHW + self.reduce(norm(y))
 
 
 class BothWays(nn.Module):
@@ -106,7 +127,7 @@ class BothWays(nn.Module):
         # (B, heads, L, M): every place against every code.
         products = q.transpose(-2, -1) @ map_q * q.shape[-2] ** -0.5
         y = (map_v @ products.softmax(-1).transpose(-2, -1)).flatten(1, 2)
-        kept = x_BCDHW if self.shortcut is None else self.shortcut(norm_gelu(x_BCDHW))
+        kept = x_BCDHW if self.shortcut is None else self.shortcut(before_conv(x_BCDHW))
         y = self.feed(kept + self.features_out(y.unflatten(2, x_BCDHW.shape[2:])))
         if self.map_out is not None:
             map_BCM = map_BCM + self.map_out((v @ products.softmax(-2)).flatten(1, 2))
@@ -168,17 +189,13 @@ class Up(nn.Module):
     Args:
         in_channels: Channels of the coarse features.
         channels: Channels of the skip and of the output.
-        stride: How much finer it gets.
         kernel: Kernel of the convolutions.
         level: Blocks of this stage.
         last: Whether no finer stage reads the map.
     """
 
-    def __init__(
-        self, in_channels: int, channels: int, stride: Triple, kernel: Triple, level: Level, *, last: bool
-    ) -> None:
+    def __init__(self, in_channels: int, channels: int, kernel: Triple, level: Level, *, last: bool) -> None:
         super().__init__()
-        self.stride = stride
         both, count = in_channels + channels, level.exchanges
         widths = [both, *[channels] * (count + level.convs)]
         self.join_maps = nn.Conv1d(both, channels, 1, bias=False) if count else None
@@ -194,7 +211,7 @@ class Up(nn.Module):
         self, x_BCDHW: Tensor, skip_BCDHW: Tensor, map_BCM: Tensor | None, skip_map_BCM: Tensor | None
     ) -> tuple[Tensor, Tensor | None]:
         """Coarse features, skip, and their maps -> features of the skip's size, and the map."""
-        y = torch.cat((upsampled(x_BCDHW, self.stride), skip_BCDHW), dim=1)
+        y = torch.cat((upsampled(x_BCDHW, skip_BCDHW.shape[2:], corners=True), skip_BCDHW), dim=1)
         if self.join_maps is not None and map_BCM is not None and skip_map_BCM is not None:
             joined = self.join_maps(torch.cat((map_BCM, skip_map_BCM), dim=1))
             y, map_BCM = run_exchange(self.exchange, y, joined)
@@ -209,7 +226,7 @@ class FusionBlock(nn.Module):
         self.heads = width // head_width
         self.norm1, self.norm2 = nn.LayerNorm(width), nn.LayerNorm(width)
         self.qkv = nn.Linear(width, 3 * width, bias=False)
-        self.out = nn.Linear(width, width, bias=False)
+        self.out = nn.Linear(width, width)
         self.mlp = nn.Sequential(nn.Linear(width, width), nn.GELU(), nn.Linear(width, width))
 
     def forward(self, x_BLC: Tensor) -> Tensor:
@@ -292,7 +309,6 @@ class MedFormer(nn.Module):
             Up(
                 widths[i],
                 widths[i - 1],
-                plan.strides[i],
                 kernels[i - 1],
                 levels[i - 1],
                 last=i - 1 == first_map,
@@ -319,9 +335,7 @@ class MedFormer(nn.Module):
         for up in self.ups:
             y, map_BCM = up(y, skips.pop(), map_BCM, fused.pop() if fused else None)
             outputs.append(y)
-        if self.deep_supervision and self.training:
-            return [head(y) for head, y in zip(self.heads, outputs[-3:], strict=True)][::-1]
-        return self.heads[-1](y)
+        return logits_of(self.heads, outputs, every_stage=self.deep_supervision and self.training)
 
 
 def run_exchange(blocks: nn.ModuleList, y: Tensor, map_BCM: Tensor) -> tuple[Tensor, Tensor]:
@@ -329,29 +343,6 @@ def run_exchange(blocks: nn.ModuleList, y: Tensor, map_BCM: Tensor) -> tuple[Ten
     for block in blocks:
         y, map_BCM = block(y, map_BCM)
     return y, map_BCM
-
-
-def upsampled(x_BCDHW: Tensor, stride: Triple) -> Tensor:
-    """Linear interpolation to `stride` times the size, corners not aligned; strides are 1 or 2.
-
-    torch's own has no deterministic backward on CUDA; where one is asked for, the same is made of slices.
-    """
-    if not (x_BCDHW.is_cuda and torch.are_deterministic_algorithms_enabled()):
-        scale = tuple(float(step) for step in stride)
-        return functional.interpolate(x_BCDHW, scale_factor=scale, mode="trilinear")
-    return doubled(x_BCDHW, [axis for axis, step in zip((2, 3, 4), stride, strict=True) if step == 2])
-
-
-def doubled(x_BCDHW: Tensor, axes: Sequence[int]) -> Tensor:
-    """Twice the length along each axis: voxels lie at a quarter and three quarters between the old ones."""
-    y = x_BCDHW
-    for axis in axes:
-        length = y.shape[axis]
-        before = torch.cat((y.narrow(axis, 0, 1), y.narrow(axis, 0, length - 1)), dim=axis)
-        behind = torch.cat((y.narrow(axis, 1, length - 1), y.narrow(axis, length - 1, 1)), dim=axis)
-        pairs = torch.stack((0.75 * y + 0.25 * before, 0.75 * y + 0.25 * behind), dim=axis + 1)
-        y = pairs.flatten(axis, axis + 1)
-    return y
 
 
 def _check_levels(

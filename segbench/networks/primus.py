@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from segbench.networks.blocks.inputs import check_arguments, check_volume
-from segbench.networks.blocks.residual import ChannelNorm
+from segbench.networks.blocks.residual import ChannelNorm, dropped
 from segbench.networks.blocks.unet import he_initialise
 from segbench.networks.nnunet import ResidualStage
 
@@ -118,14 +118,9 @@ class Block(nn.Module):
 
     def forward(self, x_BLC: Tensor, turns: tuple[Tensor, Tensor]) -> Tensor:
         """(B, L, C) -> the same shape."""
-        x = x_BLC + self._kept(self.gamma_1 * self.attn(self.norm1(x_BLC), turns))
-        return x + self._kept(self.gamma_2 * self.mlp(self.norm2(x)))
-
-    def _kept(self, y_BLC: Tensor) -> Tensor:
-        if not self.training or self.drop == 0:
-            return y_BLC
-        keep = 1 - self.drop
-        return y_BLC * y_BLC.new_empty(len(y_BLC), 1, 1).bernoulli_(keep).div_(keep)
+        drop = self.drop if self.training else 0.0
+        x = x_BLC + dropped(self.gamma_1 * self.attn(self.norm1(x_BLC), turns), drop)
+        return x + dropped(self.gamma_2 * self.mlp(self.norm2(x)), drop)
 
 
 class Transformer(nn.Module):

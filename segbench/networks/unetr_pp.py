@@ -15,8 +15,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from segbench.networks.blocks.inputs import check_arguments, check_volume
-from segbench.networks.blocks.residual import NEGATIVE_SLOPE, ResBlock, check_stages
-from segbench.networks.blocks.unet import leave_unused_heads
+from segbench.networks.blocks.residual import BatchResBlock, ResBlock, check_stages
+from segbench.networks.blocks.unet import leave_unused_heads, logits_of
 
 __all__ = ["UNETRPP"]
 
@@ -42,7 +42,7 @@ class PairedAttention(nn.Module):
         self.channel_temperature = nn.Parameter(torch.ones(heads, 1, 1))
         self.spatial_temperature = nn.Parameter(torch.ones(heads, 1, 1))
         self.qkvv = nn.Linear(channels, 4 * channels, bias=False)
-        self.project = nn.Linear(tokens, projected)
+        self.project = nn.Linear(tokens, projected, bias=False)
         self.dropout = nn.Dropout(dropout)
 
     def forward(self, x_BLC: Tensor) -> Tensor:
@@ -52,26 +52,10 @@ class PairedAttention(nn.Module):
         q, k = functional.normalize(q, dim=-1), functional.normalize(k, dim=-1)
         between = (q @ k.transpose(-2, -1) * self.channel_temperature).softmax(-1)
         over = (q.transpose(-2, -1) @ few_k * self.spatial_temperature).softmax(-1)
-        y = self.dropout(between) @ v_channel + (self.dropout(over) @ few_v.transpose(-2, -1)).transpose(
-            -2, -1
-        )
-        return y.flatten(1, 2).transpose(1, 2)
-
-
-class ConvBlock(nn.Module):
-    """conv 3^3, batch norm, LeakyReLU, conv 3^3, batch norm; plus the input; LeakyReLU."""
-
-    def __init__(self, channels: int) -> None:
-        super().__init__()
-        self.conv1 = nn.Conv3d(channels, channels, 3, padding=1, bias=False)
-        self.norm1 = nn.BatchNorm3d(channels)
-        self.conv2 = nn.Conv3d(channels, channels, 3, padding=1, bias=False)
-        self.norm2 = nn.BatchNorm3d(channels)
-
-    def forward(self, x_BCDHW: Tensor) -> Tensor:
-        """(B, C, D, H, W) -> the same shape."""
-        y = functional.leaky_relu(self.norm1(self.conv1(x_BCDHW)), NEGATIVE_SLOPE)
-        return functional.leaky_relu(self.norm2(self.conv2(y)) + x_BCDHW, NEGATIVE_SLOPE)
+        y = (self.dropout(between) @ v_channel).flatten(1, 2).transpose(1, 2)
+        spread = self.dropout(over) @ few_v.transpose(-2, -1)  # (B, heads, L, C / heads)
+        # The release reads this with the channel of a head outermost: kept, its results were made so.
+        return y + spread.permute(0, 3, 1, 2).reshape(x_BLC.shape)
 
 
 class Block(nn.Module):
@@ -83,7 +67,7 @@ class Block(nn.Module):
         self.norm = nn.LayerNorm(channels)
         self.scale = nn.Parameter(torch.full((channels,), 1e-6))
         self.attention = PairedAttention(channels, tokens, projected, heads, dropout)
-        self.conv = ConvBlock(channels)
+        self.conv = BatchResBlock(channels, channels)
         self.dropout = nn.Dropout3d(dropout)
         self.reduce = nn.Conv3d(channels, channels, 1)
 
@@ -172,10 +156,10 @@ class UNETRPP(nn.Module):
         # Coarse to fine, as in nnU-Net: the last head is the one of full resolution.
         self.heads = nn.ModuleList(nn.Conv3d(c, out_channels, 1) for c in (features[1], features[0], first))
         for module in self.modules():
-            if isinstance(module, nn.Linear):
-                nn.init.trunc_normal_(module.weight, std=0.02)
-                if module.bias is not None:
-                    nn.init.zeros_(module.bias)
+            if isinstance(module, PairedAttention):
+                nn.init.trunc_normal_(module.qkvv.weight, std=0.02)
+                few = module.project.out_features
+                nn.init.uniform_(module.project.weight, -(few**-0.5), few**-0.5)
         leave_unused_heads(self, "heads", deep_supervision=deep_supervision)
 
     def forward(self, x_BCDHW: Tensor) -> Tensor | list[Tensor]:
@@ -193,9 +177,7 @@ class UNETRPP(nn.Module):
         for up in self.ups:
             outputs.append(up(outputs[-1], skips.pop()))
         outputs.append(self.last(outputs[-1], self.stem(x_BCDHW)))
-        if self.deep_supervision and self.training:
-            return [head(y) for head, y in zip(self.heads, outputs[2:], strict=True)][::-1]
-        return self.heads[-1](outputs[-1])
+        return logits_of(self.heads, outputs, every_stage=self.deep_supervision and self.training)
 
 
 def _down(in_channels: int, channels: int, factor: int) -> nn.Sequential:

@@ -25,10 +25,14 @@ TABLE = {
     "stunet-s": (14_547_684, 127.7, None),
     "stunet-b": (58_164_660, 502.9, None),
     "stunet-l": (440_107_092, 3796.7, None),
-    "medformer": (38_588_492, 1130.9, None),
-    "medformer-tiny": (408_652, 52.1, None),
-    "unetr-pp": (42_648_852, 72.8, None),
-    "unetr-pp-tiny": (1_474_352, 4.24, None),
+    "medformer": (38_589_132, 1130.9, None),
+    "medformer-tiny": (408_732, 52.1, None),
+    "unetr-pp": (42_647_604, 72.8, None),
+    "unetr-pp-tiny": (1_474_296, 4.24, None),
+    "waveformer": (16_973_242, 786.6, None),
+    "waveformer-tiny": (422_415, 23.8, None),
+    "lhunet": (10_517_221, 85.5, None),
+    "lhunet-tiny": (1_781_599, 37.3, None),
     "primus-v3-s": (72_085_031, 621.2, 377),
     "primus-v3-tiny": (752_191, 15.1, 147),
 }
@@ -118,6 +122,8 @@ def test_segmamba_v2_with_one_input_and_two_classes():
         ("medformer-tiny", 32),
         ("unetr-pp-tiny", 64),
         ("primus-v3-tiny", 32),
+        ("waveformer-tiny", 32),
+        ("lhunet-tiny", 64),
     ],
 )
 def test_tiny_variants_are_small_and_train_on_a_small_volume(slug, size):

@@ -1,4 +1,4 @@
-"""MedFormer, UNETR++ and PrimusV3: published counts, their parts against plain formulas, refusals."""
+"""MedFormer, UNETR++, PrimusV3, WaveFormer, LHU-Net: published counts, parts against formulas, refusals."""
 
 import math
 
@@ -7,13 +7,23 @@ import torch
 from torch.nn import functional
 
 from segbench.networks import build_network, build_on_meta, export_official_weights
+from segbench.networks.blocks.resample import by_matrices, joined, split
 from segbench.networks.fingerprint import gmacs_at_128
-from segbench.networks.medformer import BothWays, doubled
+from segbench.networks.lhunet import DeformConv, TokenAttention, read_between
+from segbench.networks.medformer import BothWays
 from segbench.networks.primus import decoder_widths, places, rotated
 from segbench.networks.unetr_pp import PairedAttention
+from segbench.networks.waveformer import WindowAttention
 
 ANISOTROPIC = {"strides": (1, (1, 2, 2), (1, 2, 2), 2, 2), "kernel_sizes": ((1, 3, 3), (1, 3, 3), 3, 3, 3)}
-SMALL = {"unetr-pp-tiny": {"patch_size": (64, 64, 96)}, "primus-v3-tiny": {"patch_size": (16, 32, 24)}}
+SMALL = {
+    "unetr-pp-tiny": {"patch_size": (64, 64, 96)},
+    "primus-v3-tiny": {"patch_size": (16, 32, 24)},
+    "lhunet-tiny": {"patch_size": (64, 64, 96)},
+    "waveformer-tiny": {"drop_path": 0.0},
+}
+SIGNS = torch.tensor([1.0, -1.0])[:, None, None]
+"""Of the first detail: a change along the first axis alone."""
 
 
 def count(network):
@@ -42,7 +52,16 @@ def test_unetr_pp_and_primus_have_their_published_size():
     assert len(export_official_weights(primus)) == 377
 
 
-@pytest.mark.parametrize("slug", ["medformer-tiny", "unetr-pp-tiny", "primus-v3-tiny"])
+def test_waveformer_and_lhunet_have_their_published_size():
+    assert round(count(build_on_meta("waveformer", 4, 4)) / 1e6, 2) == 16.97
+    # The authors' file of settings, see the card.
+    assert count(build_on_meta("waveformer", 4, 4, window=8, refine=False)) == 17_167_546
+    assert round(count(build_on_meta("lhunet", 1, 10, patch_size=(96, 96, 96))) / 1e6, 1) == 8.6
+
+
+@pytest.mark.parametrize(
+    "slug", ["medformer-tiny", "unetr-pp-tiny", "primus-v3-tiny", "waveformer-tiny", "lhunet-tiny"]
+)
 def test_every_parameter_learns_from_an_anisotropic_patch(slug):
     torch.manual_seed(0)
     overrides = SMALL.get(slug, {})
@@ -50,7 +69,7 @@ def test_every_parameter_learns_from_an_anisotropic_patch(slug):
     for module in network.modules():
         if getattr(module, "drop", 0):
             module.drop = 0.0
-    size = overrides.get("patch_size", (32, 48, 64))
+    size = overrides.get("patch_size", (32, 48, 64) if slug == "medformer-tiny" else (32, 32, 64))
     logits = network(torch.randn(2, 2, *size))
     assert logits.shape == (2, 3, *size)
     (logits * torch.randn_like(logits)).mean().backward()
@@ -69,14 +88,15 @@ def test_paired_attention_is_its_formula():
     x = torch.randn(1, 10, 8, dtype=torch.float64)
     found = attention(x)
     maps = (x @ attention.qkvv.weight.T).reshape(10, 4, 2, 4)
+    spread = torch.zeros(4, 2, 10, dtype=torch.float64)  # place in the head, head, token: the release's order
+    between = []
     for head in range(2):
         q, k, v_channel, v_space = (maps[:, part, head] for part in range(4))
-        weight, bias = attention.project.weight, attention.project.bias[:, None]
-        few_k, few_v = weight @ k + bias, weight @ v_space + bias
+        few_k, few_v = attention.project.weight @ k, attention.project.weight @ v_space
         q, k = q / q.norm(dim=0), k / k.norm(dim=0)
-        channel = torch.softmax(q.T @ k * attention.channel_temperature[head], dim=1) @ v_channel.T
-        space = torch.softmax(q @ few_k.T * attention.spatial_temperature[head], dim=1) @ few_v
-        assert torch.allclose(found[0, :, 4 * head : 4 * head + 4], channel.T + space)
+        between.append(torch.softmax(q.T @ k * attention.channel_temperature[head], dim=1) @ v_channel.T)
+        spread[:, head] = (torch.softmax(q @ few_k.T * attention.spatial_temperature[head], dim=1) @ few_v).T
+    assert torch.allclose(found[0], torch.cat(between).T + spread.reshape(10, 8))
 
 
 def test_features_and_codes_attend_to_each_other_by_one_matrix():
@@ -97,10 +117,78 @@ def test_features_and_codes_attend_to_each_other_by_one_matrix():
     assert torch.allclose(written, codes + block.map_out(torch.cat(told)[None]))
 
 
-def test_doubling_by_slices_is_linear_interpolation():
+@pytest.mark.parametrize("corners", [False, True])
+def test_interpolation_by_matrices_is_torchs(corners):
     x = torch.randn(2, 3, 2, 5, 4, dtype=torch.float64)
-    expected = functional.interpolate(x, scale_factor=2, mode="trilinear")
-    assert torch.allclose(doubled(x, (2, 3, 4)), expected, atol=1e-12)
+    expected = functional.interpolate(x, size=(8, 10, 4), mode="trilinear", align_corners=corners)
+    assert torch.allclose(by_matrices(x, (8, 10, 4), corners=corners), expected, atol=1e-12)
+
+
+def test_wavelets_keep_the_energy_and_have_an_inverse():
+    x = torch.randn(2, 3, 4, 2, 6, dtype=torch.float64)
+    low, details = split(x)
+    assert torch.allclose(joined(low, details), x)
+    assert torch.allclose(low.square().sum() + details.square().sum(), x.square().sum())
+    assert torch.allclose(low, functional.avg_pool3d(x, 2) * 8**0.5)
+    assert torch.allclose(details[:, :, 0, 0, 0, 0], (x[:, :, :2, :2, :2] * SIGNS).sum((2, 3, 4)) / 8**0.5)
+
+
+def test_a_window_attends_to_itself_alone_and_sees_the_biases_of_places():
+    torch.manual_seed(3)
+    attention = WindowAttention(4, heads=2, window=2).double()
+    x = torch.randn(1, 4, 4, 2, 2, dtype=torch.float64)
+    alone = torch.cat((attention(x[:, :, :2]), attention(x[:, :, 2:])), dim=2)
+    assert torch.allclose(attention(x), alone)
+    tokens = x[0, :, :2].flatten(1).T
+    q, k, v = (tokens @ attention.qkv.weight.T + attention.qkv.bias).reshape(8, 3, 2, 2).unbind(1)
+    steps = [(i, j, l) for i in range(2) for j in range(2) for l in range(2)]
+    seen = []
+    for head in range(2):
+        scores = q[:, head] @ k[:, head].T / math.sqrt(2)
+        for a, here in enumerate(steps):
+            for b, there in enumerate(steps):
+                z, y, w = (m - n + 1 for m, n in zip(here, there, strict=True))
+                scores[a, b] += attention.bias[5 * z + 3 * y + w, head]
+        seen.append(torch.softmax(scores, dim=1) @ v[:, head])
+    expected = torch.cat(seen, dim=1) @ attention.out.weight.T + attention.out.bias
+    assert torch.allclose(attention(x)[0, :, :2].flatten(1).T, expected)
+
+
+def test_reading_between_voxels_is_grid_sample_with_zeros_outside():
+    x = torch.randn(2, 3, 5, 6, 7, dtype=torch.float64)
+    places = torch.rand(2, 3, 40, dtype=torch.float64) * 10 - 2
+    grid = torch.stack([2 * places[:, axis] / (n - 1) - 1 for axis, n in ((2, 7), (1, 6), (0, 5))], dim=-1)
+    expected = functional.grid_sample(x, grid[:, :, None, None], align_corners=True)[..., 0, 0]
+    assert torch.allclose(read_between(x, places), expected)
+    moved = places[..., :4].clone().requires_grad_()  # the gradient reaches the places
+    assert torch.autograd.gradcheck(lambda at: read_between(x, at), moved, atol=1e-4)
+
+
+def test_a_deformable_convolution_without_offsets_is_a_convolution():
+    conv = DeformConv(3).double()
+    torch.nn.init.zeros_(conv.offsets.weight)
+    torch.nn.init.zeros_(conv.offsets.bias)
+    x = torch.randn(2, 3, 4, 5, 6, dtype=torch.float64)
+    weight = conv.taps.weight.reshape(3, 3, 3, 3, 3)
+    assert torch.allclose(conv(x), functional.conv3d(x, weight, conv.taps.bias, padding=1))
+
+
+def test_attention_of_lhunet_is_its_formula_over_space_and_between_channels():
+    x = torch.randn(1, 6, 4, dtype=torch.float64)
+    for projected in (3, 0):
+        attention = TokenAttention(4, 6, projected, heads=2).double()
+        maps = (x[0] @ attention.qkv.weight.T).reshape(6, 3, 2, 2)
+        parts = torch.zeros(2, 2, 6, dtype=torch.float64)
+        for head in range(2):
+            q, k, v = (maps[:, part, head] for part in range(3))
+            q = q / q.norm(dim=0)
+            if projected:
+                weight, bias = attention.project.weight, attention.project.bias[:, None]
+                parts[:, head] = (torch.softmax(q @ (weight @ k + bias).T, dim=1) @ (weight @ v + bias)).T
+            else:
+                parts[head] = torch.softmax(q.T @ (k / k.norm(dim=0)), dim=1) @ v.T
+        laid = parts.reshape(6, 4) if projected else parts.flatten(0, 1).T
+        assert torch.allclose(attention(x)[0], attention.out(attention.norm(laid)))
 
 
 def test_rotations_leave_products_a_function_of_the_distance():
@@ -134,6 +222,14 @@ def test_the_decoder_of_primus_has_the_widths_of_the_release(hidden, classes, wi
         ("unetr-pp", {"patch_size": (64, 64, 80)}, "multiples of 32, at least 64"),
         ("unetr-pp", {"features": (32, 64, 130, 256)}, "multiples of 4 heads"),
         ("unetr-pp", {"dropout": 1.0}, "below 1"),
+        ("waveformer", {"features": (48, 96, 192, 256)}, "each twice the one before"),
+        ("waveformer", {"heads": (3, 6, 12, 25)}, "multiples of the heads"),
+        ("waveformer", {"window": 1}, "at least 2"),
+        ("waveformer", {"drop_path": 1.0}, "below 1"),
+        ("lhunet", {"patch_size": (64, 64, 80)}, "multiples of 32, at least 64"),
+        ("lhunet", {"features": (13, 16, 32, 64, 128)}, "the first even"),
+        ("lhunet", {"heads": (8, 8, 24)}, "multiples of the heads"),
+        ("lhunet", {"kernels": (5, 5, 5, 5, 1)}, "five numbers above 1"),
         ("primus-v3-s", {"patch_size": (8, 16, 16)}, "at least 16"),
         ("primus-v3-s", {"hidden": 400}, "multiple of 6 x 6 heads"),
         ("primus-v3-s", {"heads": 0}, "at least 1"),

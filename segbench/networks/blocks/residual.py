@@ -16,6 +16,7 @@ from segbench.networks.blocks.inputs import InputError, check_volume
 from segbench.networks.blocks.norm_act import norm_act
 
 __all__ = [
+    "BatchResBlock",
     "ChannelNorm",
     "ResBlock",
     "SideOutput",
@@ -23,6 +24,7 @@ __all__ = [
     "UShape",
     "UpBlock",
     "check_stages",
+    "dropped",
     "instance_norm",
     "norm_gelu",
 ]
@@ -40,11 +42,24 @@ def norm_gelu(x_BCDHW: Tensor) -> Tensor:
     return functional.gelu(instance_norm(x_BCDHW))
 
 
-class ChannelNorm(nn.LayerNorm):
-    """Layer norm over the channels of a volume, eps 1e-6."""
+def dropped(y: Tensor, drop: float) -> Tensor:
+    """A branch without some of its samples (stochastic depth), the others scaled to the same mean.
 
-    def __init__(self, channels: int) -> None:
-        super().__init__(channels, eps=1e-6)
+    Args:
+        y: (B, ...).
+        drop: Probability with which a sample skips the branch.
+    """
+    if drop == 0:
+        return y
+    keep = 1 - drop
+    return y * y.new_empty(len(y), *[1] * (y.ndim - 1)).bernoulli_(keep).div_(keep)
+
+
+class ChannelNorm(nn.LayerNorm):
+    """Layer norm over the channels of a volume."""
+
+    def __init__(self, channels: int, eps: float = 1e-6) -> None:
+        super().__init__(channels, eps=eps)
 
     def forward(self, input: Tensor) -> Tensor:
         """(B, C, D, H, W) -> the same shape."""
@@ -72,6 +87,33 @@ class ResBlock(nn.Module):
         y = self.conv2(norm_act(self.conv1(x_BCDHW), slope=NEGATIVE_SLOPE))
         kept = x_BCDHW if self.shortcut is None else instance_norm(self.shortcut(x_BCDHW))
         return norm_act(y, residual=kept, slope=NEGATIVE_SLOPE)
+
+
+class BatchResBlock(nn.Module):
+    """As `ResBlock`, with batch norm and any odd kernel.
+
+    Args:
+        in_channels: Channels of the input.
+        out_channels: Channels of the output.
+        kernel: Of the two convolutions, along each axis.
+    """
+
+    def __init__(self, in_channels: int, out_channels: int, kernel: int = 3) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv3d(in_channels, out_channels, kernel, padding=kernel // 2, bias=False)
+        self.norm1 = nn.BatchNorm3d(out_channels)
+        self.conv2 = nn.Conv3d(out_channels, out_channels, kernel, padding=kernel // 2, bias=False)
+        self.norm2 = nn.BatchNorm3d(out_channels)
+        self.shortcut = None
+        if in_channels != out_channels:
+            reduce = nn.Conv3d(in_channels, out_channels, 1, bias=False)
+            self.shortcut = nn.Sequential(reduce, nn.BatchNorm3d(out_channels))
+
+    def forward(self, x_BCDHW: Tensor) -> Tensor:
+        """(B, in, D, H, W) -> (B, out, D, H, W)."""
+        y = functional.leaky_relu(self.norm1(self.conv1(x_BCDHW)), NEGATIVE_SLOPE)
+        kept = x_BCDHW if self.shortcut is None else self.shortcut(x_BCDHW)
+        return functional.leaky_relu(self.norm2(self.conv2(y)) + kept, NEGATIVE_SLOPE)
 
 
 class UpBlock(nn.Module):

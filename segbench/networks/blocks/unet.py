@@ -29,6 +29,7 @@ __all__ = [
     "folded",
     "he_initialise",
     "leave_unused_heads",
+    "logits_of",
     "make_plan",
     "per_stage",
     "same_conv",
@@ -257,6 +258,19 @@ def decode(
         if every_stage or s == last:
             logits.append(head(y))
     return logits[::-1] if every_stage else logits[-1]
+
+
+def logits_of(heads: nn.ModuleList, outputs: Sequence[Tensor], *, every_stage: bool) -> Tensor | list[Tensor]:
+    """Logits of a decoder's outputs, coarse to fine as its heads; the coarsest may have none.
+
+    Args:
+        heads: One head for each of the finest outputs.
+        outputs: What the stages gave.
+        every_stage: As in `decode`.
+    """
+    if not every_stage:
+        return heads[-1](outputs[-1])
+    return [head(y) for head, y in zip(heads, outputs[-len(heads) :], strict=True)][::-1]
 
 
 class Decoder(nn.Module):
