@@ -97,7 +97,8 @@ def without_noise(differences: FloatArray, floor: float | FloatArray) -> FloatAr
         [np.zeros((*sizes.shape[:-1], 1)), np.take_along_axis(sizes, order, axis=-1)], axis=-1
     )
     starts: NDArray[np.bool_] = np.diff(ordered, axis=-1, prepend=-np.inf) > floor
-    first = np.maximum.accumulate(np.where(starts, np.arange(ordered.shape[-1]), 0), axis=-1)
+    places = np.arange(ordered.shape[-1], dtype=np.intp)
+    first = np.maximum.accumulate(np.where(starts, places, 0), axis=-1)
     equal = np.empty_like(sizes)
     np.put_along_axis(equal, order, np.take_along_axis(ordered, first, axis=-1)[..., 1:], axis=-1)
     return np.copysign(equal, differences)
