@@ -106,8 +106,9 @@ def assert_alike(quick: nn.Module, plain: nn.Module) -> None:
     assert torch.allclose(found, exact, rtol=1e-4, atol=2e-4)
     assert set(ours) == set(theirs)
     for name, gradient in theirs.items():
-        scale = gradient.abs().max().clamp_min(1e-6)
-        assert float((ours[name] - gradient).abs().max() / scale) <= 1e-3, name
+        size, difference = float(gradient.abs().max()), float((ours[name] - gradient).abs().max())
+        # An inert bias has nothing but rounding for a gradient.
+        assert difference <= (1e-3 * size if size > 1e-6 else 1e-6), name
 
 
 def test_compiled_mamba_blocks_give_the_same_numbers(monkeypatch: pytest.MonkeyPatch) -> None:
