@@ -172,7 +172,7 @@ def python(code, **environment):
 def compile_cost():
     code = (
         "import time, json; import numpy, scipy.spatial, segbench.metrics; t = time.process_time();"
-        "import segbench.metrics._native; print(json.dumps(time.process_time() - t))"
+        "import segbench.metrics.engine._native; print(json.dumps(time.process_time() - t))"
     )
     with tempfile.TemporaryDirectory() as folder:
         first = python(code, NUMBA_CACHE_DIR=folder)
@@ -184,7 +184,8 @@ def memory(names):
     code = """
 import json, resource, sys
 import numpy as np
-from segbench.metrics import evaluate_case, _native
+from segbench.metrics import evaluate_case
+from segbench.metrics.engine import _native
 small = np.zeros((8, 40, 40), np.uint8)
 small[2:6, 5:30, 5:30] = 1
 evaluate_case(small, np.roll(small, 9, 2), spacing_mm=(1, 1, 1), regions=dict(a=(1,)))
@@ -244,7 +245,7 @@ def far_pairs():
 def far():
     from scipy.spatial import cKDTree
 
-    from segbench.metrics import _native
+    from segbench.metrics.engine import _native
     from segbench.metrics.surface import boundary
 
     spacing = (1.3, 0.8, 0.8)

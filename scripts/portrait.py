@@ -18,8 +18,8 @@ ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "segbench"
 
 KERNELS = {
-    "metrics/_kernels.py",
-    "metrics/_native.py",
+    "metrics/engine/_kernels.py",
+    "metrics/engine/_native.py",
     "networks/scan/numba_kernel.py",
     "networks/scan/numba_vectors.py",
     "networks/scan/triton_kernel.py",

@@ -13,11 +13,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
-from segbench.metrics import _plain
 from segbench.metrics.boxes import box_of
-from segbench.metrics.engines import compiled_engine_wanted
+from segbench.metrics.engine import _plain
+from segbench.metrics.engine.choice import compiled_engine_wanted
+from segbench.metrics.engine.measure import Measurement, measured_values
 from segbench.metrics.inputs import check_pair, check_regions, check_spacing, check_tolerance, diagonal_mm
-from segbench.metrics.measure import Measurement, measured_values
 from segbench.metrics.policies import check_policy, fill, penalised, status_of
 from segbench.metrics.registry import METRICS, resolve_metrics
 from segbench.metrics.scores import CaseScores
@@ -108,7 +108,7 @@ def _compiled_engine_pays(reference: LabelMap, prediction: LabelMap) -> bool:
     """
     if not compiled_engine_wanted() or reference.size == 0:
         return False
-    if "segbench.metrics._kernels" in sys.modules:
+    if "segbench.metrics.engine._kernels" in sys.modules:
         return True
     if reference.size <= SMALL_VOXELS:
         return False
@@ -118,13 +118,13 @@ def _compiled_engine_pays(reference: LabelMap, prediction: LabelMap) -> bool:
 
 def _native_engine() -> ModuleType:
     try:
-        return importlib.import_module("segbench.metrics._native")
+        return importlib.import_module("segbench.metrics.engine._native")
     except ImportError:
         return _plain
 
 
 def _cldice(reference: LabelMap, prediction: LabelMap, labels: tuple[int, ...]) -> float:
-    from segbench.metrics.skeleton import cldice
+    from segbench.metrics.airways.skeleton import cldice
 
     box = box_of(reference, prediction)
     assert box is not None

@@ -20,9 +20,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from segbench.metrics import _plain
-from segbench.metrics.engines import compiled_engine_wanted
-from segbench.metrics.measure import measured_values
+from segbench.metrics.engine import _plain
+from segbench.metrics.engine.choice import compiled_engine_wanted
+from segbench.metrics.engine.measure import measured_values
 from segbench.metrics.registry import DEFAULT_METRICS
 from segbench.metrics.surface import TIE, hd95_max, masd, nsd
 
@@ -136,10 +136,10 @@ def _native_engine() -> tuple[ModuleType | None, str]:
     if not compiled_engine_wanted():
         return None, "switched off by SEGBENCH_NO_NUMBA"
     try:
-        native = importlib.import_module("segbench.metrics._native")
+        native = importlib.import_module("segbench.metrics.engine._native")
     except ImportError as error:
         return None, f"numba cannot be imported: {error}"
-    kernels = importlib.import_module("segbench.metrics._kernels")
+    kernels = importlib.import_module("segbench.metrics.engine._kernels")
     hits = sum(sum(kernel.stats.cache_hits.values()) for kernel in (kernels.sweep, kernels.split))
     return native, "from the cache" if hits else "compiled"
 

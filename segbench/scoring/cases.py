@@ -228,10 +228,10 @@ def _payload(path: Path) -> int:
 
 def _warm_up(rules: ScoringRules) -> None:
     """Compile the kernels here, once, before several processes would each do it; not when they are cached."""
-    from segbench.metrics.engines import compiled_engine_wanted, kernels_are_cached
+    from segbench.metrics.engine.choice import compiled_engine_wanted, kernels_are_cached
 
     if compiled_engine_wanted() and not kernels_are_cached():
         try:
-            import segbench.metrics._native  # noqa: F401
+            import segbench.metrics.engine._native  # noqa: F401
         except ImportError:
             return

@@ -31,7 +31,7 @@ def extra_sets(
             found[region][0].update({name: scores[name] for name in rules.columns if name in scores})
             found[region] = found[region][0], found[region][1] | scores.penalised
     if rules.airway:
-        from segbench.metrics.airway import evaluate_airway
+        from segbench.metrics.airways.scores import evaluate_airway
 
         for region, labels in rules.regions.items():
             scores = evaluate_airway(
@@ -53,6 +53,6 @@ def _lesion_scores(
     if rules.lesionwise.startswith("brats2026"):
         from segbench.metrics.lesions.matched import evaluate_matched_lesions as evaluate
     else:
-        from segbench.metrics.lesionwise import evaluate_lesions as evaluate
+        from segbench.metrics.lesions.dilated import evaluate_lesions as evaluate
     options: Mapping[str, Any] = LESION_RULES[rules.lesionwise]
     return evaluate(reference, prediction, spacing_mm=spacing_mm, regions=rules.regions, **options)

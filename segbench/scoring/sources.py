@@ -161,7 +161,7 @@ def reference_folder(
             "names of references that are not case ids",
             path=folder,
             expected=CASE_RULE,
-            found=", ".join(wrong[:10]) + (f" and {len(wrong) - 10} more" if len(wrong) > 10 else ""),
+            found=_some(wrong, 10),
         )
     if not paths:
         raise no_volume(folder)
@@ -172,13 +172,12 @@ def no_volume(folder: Path) -> SegbenchError:
     """SB311: what lies in a folder of references instead of label maps."""
     names = sorted(path.name for path in folder.iterdir() if not path.name.startswith(SKIPPED))
     converted = {hint for name in names if (hint := conversion(name)) is not None}
-    more = f" and {len(names) - 3} more" if len(names) > 3 else ""
     return SegbenchError(
         "SB311",
         "no reference in this folder",
         path=folder,
         expected=f"files that end in {' or '.join(VOLUME_ENDINGS)}, or a folder of masks for each case",
-        found=", ".join(names[:3]) + more if names else "an empty folder",
+        found=_some(names) if names else "an empty folder",
         mend=converted.pop() if converted else None,
     )
 
@@ -299,8 +298,8 @@ def _none_found(folder: Path, cases: Sequence[str], absent: Mapping[str, str]) -
         "SB215",
         f"no prediction for any of the {len(cases)} cases: nothing was scored",
         path=folder,
-        expected=_three([f"{case}.nii.gz" for case in cases]),
-        found=_three(names) if names else "an empty folder",
+        expected=_some([f"{case}.nii.gz" for case in cases]),
+        found=_some(names) if names else "an empty folder",
         mend="give files the names of the references, or name the folder that holds them",
         details=list(absent.values())[:3],
     )
@@ -308,8 +307,8 @@ def _none_found(folder: Path, cases: Sequence[str], absent: Mapping[str, str]) -
     return error
 
 
-def _three(names: Sequence[str]) -> str:
-    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
+def _some(names: Sequence[str], most: int = 3) -> str:
+    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
 
 
 def read_case_list(listed: Path | Sequence[str], known: Sequence[str]) -> tuple[str, ...]:

@@ -16,7 +16,7 @@ from typing import Any
 from segbench.core.errors import SegbenchError
 from segbench.core.faults import fault
 from segbench.core.hashing import file_state, sha256_file
-from segbench.metrics.engines import compiled_engine_wanted
+from segbench.metrics.engine.choice import compiled_engine_wanted
 from segbench.metrics.evaluate import SMALL_VOXELS
 from segbench.scoring.case import CaseResult, explain_label, reference_digest, score_failure, score_file
 from segbench.scoring.masks import Member, on_one_code
@@ -27,7 +27,7 @@ from segbench.volumes.read import plausible_size
 
 Stamp = dict[str, Any]
 
-ENGINE = "segbench.metrics._native"
+ENGINE = "segbench.metrics.engine._native"
 
 HASHED_AT_ONCE = 16 * 2**20
 """Files up to this size are hashed without a look at the header: that would take longer."""

@@ -11,9 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import ndimage
 
-from segbench.metrics import airway_tree
-from segbench.metrics._runs import fill_holes, largest_piece
-from segbench.metrics.airway import evaluate_airway
+from segbench.metrics.airways import tree as airway_tree
+from segbench.metrics.airways.scores import evaluate_airway
+from segbench.metrics.engine._runs import fill_holes, largest_piece
 
 SHAPES = st.tuples(*[st.integers(1, 9)] * 3)
 

@@ -10,7 +10,7 @@ from scipy import ndimage
 from skimage.measure import marching_cubes, mesh_surface_area
 
 from segbench.metrics import evaluate_case
-from segbench.metrics.lesionwise import evaluate_lesions
+from segbench.metrics.lesions.dilated import evaluate_lesions
 
 ONE = (1.0, 1.0, 1.0)
 R = {"r": (1,)}

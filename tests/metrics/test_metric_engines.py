@@ -15,7 +15,8 @@ SCORE = """
 import json, sys
 from segbench.metrics import evaluate_case
 score = evaluate_case(*maps, spacing_mm=(1, 2, 3), regions={"a": (1,)})["a"]
-print(json.dumps([dict(score), *(name in sys.modules for name in ("segbench.metrics._kernels", "numba"))]))
+compiled = [name in sys.modules for name in ("segbench.metrics.engine._kernels", "numba")]
+print(json.dumps([dict(score), *compiled]))
 """
 
 
@@ -69,7 +70,7 @@ THREADS = """
 import faulthandler, os, signal
 from concurrent.futures import ThreadPoolExecutor
 faulthandler.dump_traceback_later(120, exit=True)
-from segbench.metrics import _native
+from segbench.metrics.engine import _native
 _native.PARALLEL_VOXELS = _native.PARALLEL_QUERIES = 1
 """
 TOGETHER = """

@@ -11,7 +11,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from segbench.metrics import _native, _plain, evaluate_case
+from segbench.metrics import evaluate_case
+from segbench.metrics.engine import _native, _plain
 from segbench.metrics.registry import DEFAULT_METRICS
 from segbench.metrics.surface import boundary
 

@@ -7,8 +7,9 @@ import itertools
 import numpy as np
 import pytest
 
-from segbench.metrics import _native, _plain, evaluate_case
+from segbench.metrics import evaluate_case
 from segbench.metrics.boxes import box_of
+from segbench.metrics.engine import _native, _plain
 from segbench.metrics.registry import DEFAULT_METRICS
 from segbench.records import read_cases
 from segbench.scoring.evaluate import Request, evaluate_predictions

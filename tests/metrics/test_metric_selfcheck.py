@@ -5,8 +5,9 @@ import types
 
 import pytest
 
-from segbench.metrics import _native, _plain, selfcheck
-from segbench.metrics.measure import Measurement
+from segbench.metrics import selfcheck
+from segbench.metrics.engine import _native, _plain
+from segbench.metrics.engine.measure import Measurement
 
 
 @pytest.fixture(autouse=True)

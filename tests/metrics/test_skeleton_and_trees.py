@@ -9,8 +9,8 @@ import pytest
 from scipy import ndimage
 from skimage.morphology import skeletonize
 
-from segbench.metrics.airway import evaluate_airway, largest_piece
-from segbench.metrics.skeleton import cldice, thin
+from segbench.metrics.airways.scores import evaluate_airway, largest_piece
+from segbench.metrics.airways.skeleton import cldice, thin
 
 ONE = (1.0, 1.0, 1.0)
 

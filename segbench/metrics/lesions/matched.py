@@ -31,8 +31,8 @@ from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
-from segbench.metrics._plain import region_mask
 from segbench.metrics.boxes import box_of, boxes_of, connected, label, union_of
+from segbench.metrics.engine._plain import region_mask
 from segbench.metrics.evaluate import measure
 from segbench.metrics.inputs import check_pair, check_regions, check_spacing
 from segbench.metrics.overlap import dice
@@ -44,8 +44,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from segbench.metrics.boxes import Mask
+    from segbench.metrics.engine.measure import Measurement
     from segbench.metrics.inputs import Spacing
-    from segbench.metrics.measure import Measurement
 
 LEAST_DICE = 1e-6
 """A pair of a lesion and a component matches with at least this Dice."""

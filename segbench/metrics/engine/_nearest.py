@@ -16,7 +16,7 @@ from llvmlite import ir
 from numba import float64, int64, njit, types, uint8, uint64, void
 from numba.extending import intrinsic
 
-from segbench.metrics._kernels import (
+from segbench.metrics.engine._kernels import (
     BYTES,
     LONGS,
     RANGES,

@@ -18,9 +18,9 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from segbench.metrics._runs import Mask, fill_holes, largest_piece
-from segbench.metrics.airway_tree import MARGIN, ReferenceTree, reference_tree
+from segbench.metrics.airways.tree import MARGIN, ReferenceTree, reference_tree
 from segbench.metrics.boxes import box_of
+from segbench.metrics.engine._runs import Mask, fill_holes, largest_piece
 from segbench.metrics.inputs import check_pair, check_spacing
 from segbench.metrics.scores import CaseScores
 

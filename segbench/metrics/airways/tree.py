@@ -24,9 +24,9 @@ from scipy.sparse.csgraph import connected_components
 from segbench.core.atomic import atomic_write
 from segbench.core.errors import SegbenchError
 from segbench.core.hashing import sha256_bytes
-from segbench.metrics._runs import fill_holes, largest_piece
+from segbench.metrics.airways.skeleton import thin
 from segbench.metrics.boxes import box_of
-from segbench.metrics.skeleton import thin
+from segbench.metrics.engine._runs import fill_holes, largest_piece
 
 Mask = NDArray[np.bool_]
 Positions = NDArray[np.int64]

@@ -21,9 +21,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from segbench.metrics import _kernels, _nearest
-from segbench.metrics.engines import in_threads, threads_wanted
-from segbench.metrics.measure import Measurement
+from segbench.metrics.engine import _kernels, _nearest
+from segbench.metrics.engine.choice import in_threads, threads_wanted
+from segbench.metrics.engine.measure import Measurement
 from segbench.metrics.overlap import Counts
 
 if TYPE_CHECKING:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from segbench.metrics.boxes import box_of
-from segbench.metrics.measure import Measurement
+from segbench.metrics.engine.measure import Measurement
 from segbench.metrics.overlap import Counts
 from segbench.metrics.surface import boundary
 

@@ -22,7 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from segbench.metrics.boxes import box_of
-from segbench.metrics.engines import compiled_engine_wanted
+from segbench.metrics.engine.choice import compiled_engine_wanted
 
 _DIRECTIONS = ((0, -1, 0), (0, 1, 0), (0, 0, 1), (0, 0, -1), (1, 0, 0), (-1, 0, 0))
 _OFFSETS = tuple(
@@ -91,7 +91,7 @@ def _thin(padded: NDArray[np.uint8], directions: int) -> None:
     flat = padded.reshape(-1)
     if compiled_engine_wanted():
         try:
-            from segbench.metrics._thinning import thin_flat
+            from segbench.metrics.airways._thinning import thin_flat
         except ImportError:
             pass
         else:
