@@ -89,4 +89,4 @@ def test_labels_that_nobody_named_are_those_of_the_prediction_for_both(tmp_path:
 def test_folders_are_named_in_one_way(words: list[str], tmp_path: Path) -> None:
     code, _, said = run(*words, "--results", tmp_path)
     assert code == 2
-    assert "named twice" in said
+    assert "more folders than predictions and references" in said
