@@ -82,7 +82,7 @@ def _lines(content: dict[str, Any], indent: str = "") -> Iterator[str]:
 def _wrapped(head: str, text: str) -> list[str]:
     """A text behind its head; where it takes several lines they stand below each other."""
     wide, hang = max(len(head) + 30, console.line_width()), " " * len(head)
-    keep = {"break_long_words": False, "break_on_hyphens": False}
+    keep: dict[str, Any] = {"break_long_words": False, "break_on_hyphens": False}
     return textwrap.wrap(text, wide, initial_indent=head, subsequent_indent=hang, **keep)
 
 
