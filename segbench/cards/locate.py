@@ -45,7 +45,7 @@ def _module_folder(point: EntryPoint) -> Path | None:
     try:
         module = point.module
         spec = find_spec(module.partition(".")[0])
-    except (AttributeError, ImportError, ValueError):  # not the name of a module
+    except (AssertionError, AttributeError, ImportError, ValueError):  # not the name of a module
         return None
     if spec is None or spec.origin is None:
         return None

@@ -101,7 +101,7 @@ def command(function: Callable[..., Any]) -> Callable[..., None]:
                 elif not _typed(context, new):
                     values[new] = given
                 elif _typed(context, parameter.name):
-                    both = f"{flag} is an old name of {_shown(context, new)}, and both are given"
+                    both = f"{flag} is an old name of {new.replace('_', '-')}, and both are given"
                     raise SegbenchError("SB104", both, mend="leave the old one out")
             _apply(context, {name: values[name] if name in taken else values.pop(name) for name in SHARED})
             with _folders_as_variables():
@@ -154,12 +154,6 @@ def _typed(context: typer.Context, name: str) -> bool:
     """Whether a parameter stands on the command line itself."""
     source = context.get_parameter_source(name)
     return source is not None and source.name == "COMMANDLINE"
-
-
-def _shown(context: typer.Context, name: str) -> str:
-    """A parameter as its user knows it: `--results`, or the word that stands for an argument."""
-    found = next(each for each in context.command.params if each.name == name)
-    return found.opts[0] if found.opts[0].startswith("-") else str(getattr(found, "metavar", None) or name)
 
 
 def _old_names(command: str, kinds: Mapping[str, Any]) -> list[tuple[str, str, inspect.Parameter]]:

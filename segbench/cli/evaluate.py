@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from segbench.cli.common import settings, show, split_list
-from segbench.cli.options import option
+from segbench.cli.options import Fold, Seed, option
 from segbench.core import console
 from segbench.core.catalogue import ExitCode
 from segbench.core.errors import SegbenchError
@@ -31,8 +31,6 @@ Labels = Annotated[str | None, option("--labels", _LABELS, WHAT, "1=NAME,...")]
 Cases = Annotated[Path | None, option("--cases", "Case ids to score, one a line.", WHAT, "FILE")]
 Split = Annotated[str | None, option("--split", "Score the test part of a split.", WHAT, "NAME|FILE")]
 Name = Annotated[str | None, option("--name", "The model. Default: the folder's name.", WHAT, "LABEL")]
-Fold = Annotated[int, option("--fold", "Fold of the training.", WHAT, min=0)]
-Seed = Annotated[int, option("--seed", "Seed of the training.", WHAT, min=0)]
 
 _PROFILE = "Metric profile. Default: the card's, else honest."
 Profile = Annotated[str | None, option("--profile", _PROFILE, HOW, "NAME|FILE")]

@@ -81,11 +81,9 @@ def _lines(content: dict[str, Any], indent: str = "") -> Iterator[str]:
 
 def _wrapped(head: str, text: str) -> list[str]:
     """A text behind its head; where it takes several lines they stand below each other."""
-    wide = max(len(head) + 30, console.line_width())
-    return textwrap.wrap(
-        text, wide, initial_indent=head, subsequent_indent=" " * len(head), break_long_words=False,
-        break_on_hyphens=False,
-    )  # fmt: skip
+    wide, hang = max(len(head) + 30, console.line_width()), " " * len(head)
+    keep: dict[str, Any] = {"break_long_words": False, "break_on_hyphens": False}
+    return textwrap.wrap(text, wide, initial_indent=head, subsequent_indent=hang, **keep)
 
 
 def _model(name: str) -> None:

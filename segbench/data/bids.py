@@ -12,8 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from segbench.core.errors import SegbenchError
-from segbench.core.foreign import parse_json, parse_table
+from segbench.core.foreign import parse_table
 from segbench.data.adapters.base import Listing, stem_of
+from segbench.data.adapters.dataset_json import load_object
 from segbench.volumes import read_header
 
 DESCRIPTION = "dataset_description.json"
@@ -36,7 +37,7 @@ def bids_document(root: Path, slug: str) -> dict[str, Any]:
         SegbenchError: SB331 for a description that is not a JSON object; SB302 where no mask is found, or
             more than one kind, or labels without a table: a card must say what is meant.
     """
-    about = _description(root / DESCRIPTION)
+    about = load_object(root / DESCRIPTION)
     found: dict[str, set[str]] = {}
     for template, scan in _templates(root):
         found.setdefault(template, set()).add(scan)
@@ -77,16 +78,6 @@ def bids_document(root: Path, slug: str) -> dict[str, Any]:
         "regions": dict(zip(unique_names(map(_name, labels.values())), ([v] for v in labels), strict=True)),
         "patient": {"group": "subject"},
     }
-
-
-def _description(path: Path) -> Mapping[str, Any]:
-    try:
-        document = parse_json(path.read_text(encoding="utf-8-sig"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise SegbenchError("SB331", f"{path.name} cannot be read: {error}", path=path) from error
-    if not isinstance(document, dict):
-        raise SegbenchError("SB331", f"{path.name} is not a JSON object", path=path)
-    return document
 
 
 def _templates(root: Path) -> Iterator[tuple[str, str]]:

@@ -66,11 +66,6 @@ class Dataset:
         return tuple(c for c, f in self.discovery.cases.items() if f.references is None and not f.missing)
 
     @cached_property
-    def incomplete_cases(self) -> tuple[str, ...]:
-        """Cases with a file absent; they are neither trained on nor scored, and verification names them."""
-        return tuple(case for case, files in self.discovery.cases.items() if files.missing)
-
-    @cached_property
     def layout_findings(self) -> tuple[Finding, ...]:
         """What is wrong with how the files lie: the adapter's findings and the count against the card."""
         return (*self.discovery.findings, *self._count_findings())

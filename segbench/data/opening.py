@@ -88,12 +88,7 @@ def _resolve(dataset: str | Path | DatasetCard) -> tuple[DatasetCard, Path | Non
         raise SegbenchError(
             "SB301", f"there is no folder {text}", path=folder, mend="name a folder that exists, or a dataset"
         )
-    try:
-        return load_dataset_card(text), _splits_of(text), None
-    except SegbenchError as error:
-        if error.code != "SB101":
-            raise
-        raise error.with_details(message=f"{error.message}, and no folder of that name") from None
+    return load_dataset_card(text), _splits_of(text), None  # raises SB101 with suggestions
 
 
 def _splits_of(slug: str) -> Path | None:

@@ -152,4 +152,4 @@ def test_a_reader_that_the_card_names_is_scored_as_one_named_by_hand(
 def test_folders_are_named_in_one_way(words: list[str], tmp_path: Path) -> None:
     code, _, said = run(*words, "--results", tmp_path)
     assert code == 2
-    assert "named twice" in said
+    assert "more folders than predictions and references" in said

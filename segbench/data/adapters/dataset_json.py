@@ -64,7 +64,7 @@ def read_dataset_json(path: Path) -> DatasetJson:
     Raises:
         SegbenchError: SB331 with one line per fault; SB302 when both formats fit or none does.
     """
-    document = _load(path)
+    document = load_object(path)
     kind = kind_of(document, path)
     parse = _msd if kind == "msd" else _nnunet
     faults: list[str] = []
@@ -81,7 +81,7 @@ def read_labels(path: Path) -> DatasetJson:
     Raises:
         SegbenchError: SB331 with one line per fault of the labels; faults of other keys do not matter here.
     """
-    document = _load(path)
+    document = load_object(path)
     labels = document.get("labels")
     by_value = isinstance(labels, dict) and all(
         str(key).isdecimal() and isinstance(name, str) for key, name in labels.items()
@@ -119,7 +119,8 @@ def kind_of(document: Mapping[str, Any], path: Path) -> Kind:
     return "nnunet" if nnunet else "msd"
 
 
-def _load(path: Path) -> Mapping[str, Any]:
+def load_object(path: Path) -> Mapping[str, Any]:
+    """The JSON object of a folder's description; SB331 for anything else."""
     try:
         if path.stat().st_size > MAX_BYTES:
             raise SegbenchError("SB331", f"{path.name} is larger than {MAX_BYTES} bytes", path=path)
