@@ -170,7 +170,7 @@ def _read_place(place: Path, *, allow_edited: bool, models: Collection[str] | No
     """The run of a folder, or of the cases.csv in it."""
     folder = place.parent if place.name == CASES_FILE else place
     if not (folder / RUN_FILE).is_file():
-        problem = f"{place.name} has no run.json beside it: segbench data import scores makes a run of it"
+        problem = "no run.json beside the scores: segbench data import scores makes a run of them"
         return Run(_identified(unknown_record(folder / RUN_FILE)), None, problem, folder)
     record, problem = read_record(folder / RUN_FILE)
     if models is not None and _of_another(record, models):
