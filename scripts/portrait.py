@@ -42,16 +42,16 @@ class Limit:
 
 
 LIMITS = {
-    "source lines": Limit(60_729, 42_000),
-    "records": Limit(239, 150),
+    "source lines": Limit(61_291, 42_000),
+    "records": Limit(236, 150),
     "import circles between files": Limit(0, 0),
-    "longest file": Limit(436, 500),
-    "longest function": Limit(90, 90),
+    "longest file": Limit(424, 500),
+    "longest function": Limit(86, 90),
     "longest kernel file": Limit(513, 600),
     "longest kernel function": Limit(75, 90),
-    "files in one folder": Limit(24, 20),
-    "options over all commands": Limit(194, 150),
-    "tests to source": Limit(0.63, 0.55, least=True),
+    "files in one folder": Limit(20, 20),
+    "options over all commands": Limit(184, 150),
+    "tests to source": Limit(0.64, 0.55, least=True),
 }
 
 

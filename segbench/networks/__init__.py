@@ -17,7 +17,7 @@ from segbench.networks.registry import (
 
 if TYPE_CHECKING:
     from segbench.networks.fingerprint import check_fingerprint
-    from segbench.networks.official import LoadReport, export_official_weights, load_official_weights
+    from segbench.networks.released.official import LoadReport, export_official_weights, load_official_weights
 
 __all__ = [
     "LoadReport",
@@ -32,10 +32,10 @@ __all__ = [
 ]
 
 _LATER = {
-    "LoadReport": "segbench.networks.official",
+    "LoadReport": "segbench.networks.released.official",
     "check_fingerprint": "segbench.networks.fingerprint",
-    "export_official_weights": "segbench.networks.official",
-    "load_official_weights": "segbench.networks.official",
+    "export_official_weights": "segbench.networks.released.official",
+    "load_official_weights": "segbench.networks.released.official",
 }
 """Names that need torch, by the module they are taken from at first use."""
 

@@ -26,8 +26,8 @@ from torch.utils.flop_counter import FlopCounterMode
 from segbench.cards import find_card_folder
 from segbench.cards.model_card import ModelCard
 from segbench.core.errors import SegbenchError
-from segbench.networks.official import export_official_weights
 from segbench.networks.registry import build_network, build_on_meta, network_card
+from segbench.networks.released.official import export_official_weights
 
 __all__ = [
     "check_fingerprint",

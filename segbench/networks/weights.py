@@ -21,8 +21,9 @@ from torch.nn.modules.module import (
 from segbench.core.atomic import atomic_write
 from segbench.core.errors import SegbenchError
 from segbench.core.outputs import check_targets
-from segbench.networks.layouts import layout_of
-from segbench.networks.official import (
+from segbench.networks.registry import build_network, build_on_meta, network_card
+from segbench.networks.released.layouts import layout_of
+from segbench.networks.released.official import (
     LoadReport,
     export_official_weights,
     load_official_weights,
@@ -30,7 +31,6 @@ from segbench.networks.official import (
     read_weights,
     unreadable,
 )
-from segbench.networks.registry import build_network, build_on_meta, network_card
 from segbench.networks.tensor_bytes import tensor_bytes
 
 __all__ = [

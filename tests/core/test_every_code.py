@@ -197,7 +197,7 @@ def ruined_checkpoints(folder: Path) -> object:
 def pickled_weights(folder: Path) -> object:
     import torch
 
-    from segbench.networks.official import read_weights
+    from segbench.networks.released.official import read_weights
 
     torch.save({"a": Path("x")}, folder / "evil.pt")
     return read_weights(folder / "evil.pt")

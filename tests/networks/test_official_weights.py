@@ -15,7 +15,7 @@ from segbench.networks import (
     load_official_weights,
 )
 from segbench.networks.fingerprint import set_pcg64_weights
-from segbench.networks.layouts import LAYOUTS, layout_of
+from segbench.networks.released.layouts import LAYOUTS, layout_of
 
 SMALL = {"features": (8, 8, 16, 16), "depths": (1, 1, 2, 1), "hidden": 16}
 FAMILY = (

@@ -12,7 +12,7 @@ from safetensors.torch import load_file, save_file
 from segbench.core.errors import SegbenchError
 from segbench.networks import build_network, export_official_weights
 from segbench.networks.fingerprint import set_pcg64_weights
-from segbench.networks.official import read_weights
+from segbench.networks.released.official import read_weights
 from segbench.networks.weights import (
     WeightsMetadata,
     export_weights,

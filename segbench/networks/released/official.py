@@ -19,7 +19,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
 from segbench.core.errors import SegbenchError
-from segbench.networks.layouts import Layout, layout_of
+from segbench.networks.released.layouts import Layout, layout_of
 
 __all__ = [
     "LoadReport",

@@ -1,0 +1,1 @@
+"""Weights that others have released: their files and their names of parameters."""
