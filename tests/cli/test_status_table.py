@@ -29,7 +29,7 @@ def test_every_state_is_told_with_its_cause_and_time_left(tmp_path: Path) -> Non
     (at_work / "epochs.jsonl").write_text('{"step": 20, "seconds": 100.0}\n{"step": 40, "seconds": 200.0}\n')
     run_folder(tmp_path, "left", "running", protocol=protocol)
     run_folder(tmp_path, "waits", "planned", protocol=protocol)
-    run_folder(tmp_path, "whole", "complete", protocol=protocol)
+    (run_folder(tmp_path, "whole", "complete", protocol=protocol) / "cases.csv").touch()
     for name, kind in (("large", "oom"), ("larger", "oom"), ("wild", "diverged")):
         run_folder(tmp_path, name, "failed", failure={"class": kind, "message": "x"})
     with Lease(at_work):

@@ -302,16 +302,20 @@ def raw_dataset(
         ([(20, 150, 140)], 30, (64, 96, 96)),  # what cropping leaves
     ],
 )
-def test_the_patch_is_the_median_scan_in_steps_that_every_network_takes(
+def test_the_patch_is_the_median_scan_in_steps_that_networks_take(
     tmp_path: Path, shapes: list[tuple[int, int, int]], border: int, patch: tuple[int, int, int]
 ) -> None:
     if border:
         shapes = [(80, y, x) for _, y, x in shapes]
     fitting = fitting_patch(open_dataset(raw_dataset(tmp_path / "Dataset001_a", shapes, border=border)))
     assert fitting is not None and fitting[0] == patch
-    for model in map(load_model_card, list_model_cards()):
-        if model.input is not None:
-            assert all(n % model.input.divisor == 0 and n >= model.input.minimum for n in patch), model.slug
+    refusing = {
+        model.slug
+        for model in map(load_model_card, list_model_cards())
+        if model.input is not None
+        and not all(n % model.input.divisor == 0 and n >= model.input.minimum for n in patch)
+    }
+    assert refusing <= {"waveformer"}  # its wavelets want multiples of 64
 
 
 def test_the_imported_card_has_the_patch_and_says_so(tmp_path: Path) -> None:
