@@ -15,7 +15,7 @@ from segbench.volumes import read_header, read_volume
 from segbench.volumes.geometry import canonical_orientation
 
 STEP, LEAST, MOST = 32, 64, 128
-"""A multiple of 32 and at least 64, which every network but `waveformer` takes, and at most 128, the patch of `standard`."""
+"""A multiple of 32 and at least 64, which all but `waveformer` take, and at most 128, as in `standard`."""
 LOOKED_INTO = 8
 """Cases whose voxels are read to learn how much cropping to the nonzero box takes away."""
 
