@@ -12,6 +12,7 @@ import io
 import sys
 import tokenize
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -66,6 +67,7 @@ class Room:
     longest_function: tuple[int, str] = (0, "")
 
 
+@cache
 def parsed(package: Path) -> dict[str, tuple[str, ast.Module]]:
     """Text and syntax tree of every file, by its path below the package."""
     found: dict[str, tuple[str, ast.Module]] = {}
