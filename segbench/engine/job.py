@@ -94,7 +94,6 @@ class TrainResult:
     samples_seen: int
     degraded: bool
     peak_memory_bytes: int
-    seconds: float
     checkpoint: Path
     step_seconds: float | None = None
     scans: frozenset[str] = frozenset()

@@ -141,7 +141,6 @@ class _Run:
             samples_seen=self.state.samples_seen,
             degraded=self.state.rolled_back,
             peak_memory_bytes=self.ranks.largest(peak_memory(self.job.device), self.job.device),
-            seconds=self.state.seconds,
             checkpoint=self.job.checkpoints / f"step-{self.state.step:09d}",
             step_seconds=self.watch.step_s,
         )

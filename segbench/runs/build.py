@@ -1,15 +1,23 @@
-"""What the stages share of a cell's network: its first and last weights, one step, its augmentation."""
+"""What the stages share of a cell's network: its first and last weights, one step, its augmentation.
+
+`python -m segbench.runs.build` is the process of a step on GPUs that the cell leaves to its ranks.
+"""
 
 from __future__ import annotations
 
 from math import prod
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from segbench.core.crash import write_crash
+from segbench.core.environment import with_threads
 from segbench.core.errors import SegbenchError
 from segbench.core.hashing import sha256_file
+from segbench.core.interrupt import StopRequest
+from segbench.core.processes import ChildEnded, answer_questions, ask
+from segbench.records import read_run
 from segbench.records.progress import progress_of
-from segbench.runs.cell import ActiveCell
+from segbench.runs.cell import ActiveCell, Execution, active_cell
 from segbench.runs.code import check_code
 
 if TYPE_CHECKING:
@@ -105,9 +113,49 @@ def augmentation_of(cell: ActiveCell) -> AugmentationSettings:
 def try_one_step(cell: ActiveCell) -> None:
     """Make one training step on zeros, at the cell's patch and batch; nothing is kept of it.
 
+    Where several GPUs train together a child makes it: a process that has used a GPU keeps some of its memory
+    to its end, and the ranks need all of it.
+
     Raises:
-        SegbenchError: SB504 when it does not fit the device's memory.
+        SegbenchError: SB504 when it does not fit the device's memory; SB503 when the child was killed.
     """
+    from segbench.engine.device import choose_device
+
+    execution = cell.execution
+    if execution.gpus_per_cell == 1 or choose_device(execution.device).type == "cpu":
+        _one_step(cell)
+        return
+    try:
+        ending = ask("segbench.runs.build", {"folder": str(cell.folder), "execution": execution.as_dict()})
+    except ChildEnded as ended:
+        mend = "see whether the system ran out of memory"
+        raise SegbenchError("SB503", f"the process of one step ended with {ended}", mend=mend) from ended
+    if "error" in ending:
+        raise SegbenchError(**ending["error"])
+    if "bug" in ending:
+        raise RuntimeError(ending["bug"])
+
+
+def ending_of(error: Exception, folder: Path) -> dict[str, Any]:
+    """What a process of a cell ended with, as its cell reads it; the trace of a defect goes to the folder."""
+    if isinstance(error, SegbenchError):
+        return {"error": error.as_dict()}
+    return {"bug": f"{type(error).__name__}: {error} (see {write_crash(error, folder)})"}
+
+
+def _answer(order: dict[str, Any]) -> dict[str, Any]:
+    """Make the step of the cell in a folder; what it ended with, as ranks say it."""
+    folder, execution = Path(order["folder"]), Execution(**order["execution"])
+    try:
+        cell = active_cell(read_run(folder), folder, execution, StopRequest(), lambda: None)
+        with with_threads(execution.threads):
+            _one_step(cell)
+    except Exception as error:
+        return ending_of(error, folder)
+    return {}
+
+
+def _one_step(cell: ActiveCell) -> None:
     import torch
 
     from segbench.engine.activations import checkpoint_activations
@@ -141,3 +189,7 @@ def try_one_step(cell: ActiveCell) -> None:
         if device.type == "cuda":
             torch.cuda.empty_cache()
             torch.cuda.reset_peak_memory_stats(device)
+
+
+if __name__ == "__main__":
+    answer_questions(_answer)

@@ -30,6 +30,7 @@ from segbench.core.errors import BackendUnavailable, SegbenchError
 from segbench.core.interrupt import Interrupted, StopRequest
 from segbench.launch.command import PARENT, stop_with_parent
 from segbench.records.lease import read_lease
+from segbench.runs.build import ending_of
 from segbench.runs.cell import ActiveCell, Execution, active_cell
 
 __all__ = ["train_on_ranks"]
@@ -167,16 +168,9 @@ def _rank(folder: Path, exchange: Path) -> int:
         code = ExitCode.DONE
     except Interrupted as request:
         ending, code = {"interrupted": request.exit_code}, ExitCode.PARTIAL
-    except SegbenchError as error:
-        ending, code = {"error": error.as_dict()}, ExitCode.PARTIAL
     except Exception as error:
-        if _left_alone(error):
-            atomic_write_json(exchange / f"rank-{rank}.json", {"left_alone": str(error)})
-            return ExitCode.PARTIAL
-        from segbench.core.crash import write_crash
-
-        trace = write_crash(error, folder)
-        ending, code = {"bug": f"{type(error).__name__}: {error} (see {trace})"}, ExitCode.INTERNAL
+        ending = {"left_alone": str(error)} if _left_alone(error) else ending_of(error, folder)
+        code = ExitCode.INTERNAL if "bug" in ending else ExitCode.PARTIAL
     atomic_write_json(exchange / f"rank-{rank}.json", ending)
     return code
 

@@ -86,9 +86,10 @@ def test_a_network_that_bitwise_does_not_allow_is_named(monkeypatch: pytest.Monk
     assert "nnunet-tiny: determinism.level = bitwise: upsample_trilinear3d_backward" in found.detail
 
 
+@pytest.mark.parametrize("flag", ["enabled", "benchmark"])
 @pytest.mark.parametrize(("fault", "state"), [(None, "pays"), ("slow", "SLOW"), ("wrong", "WRONG")])
 def test_a_cudnn_that_does_not_pay_is_seen(
-    fault: str | None, state: str, monkeypatch: pytest.MonkeyPatch
+    fault: str | None, state: str, flag: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(arithmetic, "EDGE", 8)
     real: Callable[..., torch.Tensor] = functional.conv3d
@@ -96,16 +97,16 @@ def test_a_cudnn_that_does_not_pay_is_seen(
 
     def faulty(*given: Any, **named: Any) -> torch.Tensor:
         result = real(*given, **named)
-        return result * 1.1 if fault == "wrong" and bad.enabled else result
+        return result * 1.1 if fault == "wrong" and getattr(bad, flag) else result
 
     def timed(device: torch.device, call: Callable[[], object]) -> float:
         call()
-        return 9.0 if bad.enabled == (fault == "slow") else 1.0
+        return 9.0 if getattr(bad, flag) == (fault == "slow") else 1.0
 
     monkeypatch.setattr(functional, "conv3d", faulty)
     monkeypatch.setattr(arithmetic, "_timed_ms", timed)
-    found = arithmetic.cudnn_pays(CPU)
-    assert (found.state, found.ok) == (state, fault is None)
+    found = arithmetic.cudnn_pays(CPU, "a row", **{flag: False})
+    assert (found.what, found.state, found.ok) == ("a row", state, fault is None)
     assert "expected no slower with it" in found.detail
 
 
@@ -167,10 +168,11 @@ def test_a_device_that_waits_for_batches_is_seen(
             return events
 
     monkeypatch.setattr(torch.profiler, "profile", Profile)
-    found = training.idle_share(CPU, steps=2)
+    found = training.idle_share(CPU, steps=2, workers=int(ok))
     assert seen[1:] == ["start", "stop"]
     assert found.ok is ok
-    assert f"in {gap / 20:.0%} of 1 steps of nnunet-tiny at 2x4x32^3, expected at most 30%" in found.detail
+    assert f"in {gap / 20:.0%} of 1 steps of nnunet-tiny at 2x4x32^3 with {int(ok)} workers" in found.detail
+    assert "expected at most 30%" in found.detail
 
 
 @pytest.mark.parametrize(("share", "ok"), [(0.5, False), (1.2, True), (3.0, False)])
@@ -241,7 +243,7 @@ def test_a_check_that_cannot_run_is_a_finding_not_an_end(monkeypatch: pytest.Mon
         "lost rank",
     }
     assert found["build"].state == "FAILS"
-    assert len(found) == 23
+    assert len(found) == 24
 
 
 def test_a_cpu_has_the_rows_that_it_can_fail_too(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -88,8 +88,8 @@ def bf16(device: torch.device) -> Finding:
     return convolution(device, "bf16", 4e-2, precision="bf16")
 
 
-def cudnn_pays(device: torch.device) -> Finding:
-    """A wide convolution with cuDNN and without it: the same result, and no slower with it."""
+def cudnn_pays(device: torch.device, what: str, **without: bool) -> Finding:
+    """A wide convolution as in training, and `without` a flag of cuDNN: the same result, and no slower."""
     generator = torch.Generator().manual_seed(0)
     image = torch.randn(2, 32, EDGE, EDGE, EDGE, generator=generator).to(device).requires_grad_()
     kernel = (torch.randn(32, 32, 3, 3, 3, generator=generator) / 30).to(device).requires_grad_()
@@ -100,8 +100,9 @@ def cudnn_pays(device: torch.device) -> Finding:
 
     results: list[list[Tensor]] = []
     times: list[float] = []
-    for enabled in (True, False):
-        with torch.backends.cudnn.flags(enabled=enabled, benchmark=True, allow_tf32=True):
+    usual = {"enabled": True, "benchmark": True, "allow_tf32": True}
+    for flags in (usual, usual | without):
+        with torch.backends.cudnn.flags(**flags):
             results.append(run())
             times.append(min(_timed_ms(device, run) for _ in range(5)))
     error = _largest_difference(*results)
@@ -110,7 +111,7 @@ def cudnn_pays(device: torch.device) -> Finding:
         f"with and without it the results differ by {error:.1e}, expected below {TF32_LIMIT:.0e}; "
         f"{times[0]:.1f} and {times[1]:.1f} ms, expected no slower with it"
     )
-    return Finding("cuDNN", "pays" if ok else "SLOW" if error < TF32_LIMIT else "WRONG", told, ok)
+    return Finding(what, "pays" if ok else "SLOW" if error < TF32_LIMIT else "WRONG", told, ok)
 
 
 def fast_scan(device: torch.device) -> Finding:

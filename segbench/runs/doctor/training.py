@@ -11,7 +11,8 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -24,6 +25,11 @@ import torch
 from segbench.cards import load_protocol
 from segbench.core.hashing import sha256_bytes
 from segbench.core.interrupt import Interrupted, StopRequest
+from segbench.data.patches.augment import AugmentationSettings, augment
+from segbench.data.patches.sampling import PatchLoader
+from segbench.data.prepared.cache import Cache
+from segbench.data.prepared.cache_write import write_case
+from segbench.data.prepared.case import PreparedCase
 from segbench.engine.device import prepare_device
 from segbench.engine.feed import CudaCopier, feed
 from segbench.engine.job import TrainingBatch, TrainingJob
@@ -62,13 +68,13 @@ def input_path(device: torch.device) -> Finding:
     return Finding("input path", "agrees" if same else "WRONG", told, same)
 
 
-def idle_share(device: torch.device, *, steps: int = 24) -> Finding:
-    """How long no kernel runs in training steps of nnU-Net whose batches come from memory."""
+def idle_share(device: torch.device, *, steps: int = 24, workers: int = 4) -> Finding:
+    """How long no kernel runs in training steps of nnU-Net whose patches come from workers."""
     events: list[Any] = []
     edge = _edge(device)
     with TemporaryDirectory() as folder:
         watch = torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CUDA])
-        job = _training(device, Path(folder), COSTLY, edge=edge, steps=steps)
+        job = _training(device, Path(folder), COSTLY, edge=edge, steps=steps, workers=workers)
 
         def on_step(samples: int, *_: float) -> None:
             if samples == steps:  # the first half finds algorithms and fills caches
@@ -82,8 +88,8 @@ def idle_share(device: torch.device, *, steps: int = 24) -> Finding:
     idle = idle_of(events)
     ok = idle <= IDLE_LIMIT
     told = (
-        f"no kernel ran in {idle:.0%} of {steps // 2} steps of {COSTLY} at 2x4x{edge}^3, expected at most "
-        f"{IDLE_LIMIT:.0%}"
+        f"no kernel ran in {idle:.0%} of {steps // 2} steps of {COSTLY} at 2x4x{edge}^3 with {workers} "
+        f"workers, expected at most {IDLE_LIMIT:.0%}"
     )
     return Finding("idle", "busy" if ok else "WAITS", told, ok)
 
@@ -131,11 +137,10 @@ def training_memory(device: torch.device) -> Finding:
 
 def _must_be_kept(job: TrainingJob) -> int:
     """Bytes of a step: batch, weights, their gradients and momentum, and what the backward pass needs."""
-    network, batch = job.build().to(job.device), next(iter(job.batches(0, 1)))
-    image, labels = (
-        torch.as_tensor(np.stack(part)).to(job.device).to(dtype)
-        for part, dtype in ((batch.image, torch.float32), (batch.labels, torch.uint8))
-    )
+    network = job.build().to(job.device)
+    with closing(feed(job.batches(0, 1), job.device)) as batches:
+        batch = next(batches)
+        image, labels = job.transform(batch.image, batch.labels, batch.plans)
 
     def forward() -> None:
         with autocast(usable_precision(job.protocol.train.precision, job.device), job.device)():
@@ -202,20 +207,24 @@ def _weights_after(device: torch.device, steps: int, stopped: bool) -> str:
         return sha256_bytes(tensor_bytes(train(job).network.state_dict()))
 
 
-def _training(device: torch.device, folder: Path, network: str, *, edge: int, steps: int) -> TrainingJob:
-    """A training of four classes on noise of float16, two patches a batch, as the train stage wires it."""
+def _training(
+    device: torch.device, folder: Path, network: str, *, edge: int, steps: int, workers: int = 0
+) -> TrainingJob:
+    """A training of four classes on two cases, augmented as nnU-Net does, as the train stage wires it."""
     settings = {"budget.samples": 2 * steps, "optimiser.name": "sgd", "optimiser.lr": 1e-2,
                 "train.precision": _sixteen_bits(device)}  # fmt: skip
-    draw = np.random.default_rng(0)
-    images = draw.normal(size=(4, 4, edge, edge, edge)).astype(np.float16)
-    labels = draw.integers(0, 4, size=(4, edge, edge, edge), dtype=np.uint8)
+    cache, augmentation = _prepared(folder / "cache", edge * 5 // 4), AugmentationSettings()
+    repeatable = torch.are_deterministic_algorithms_enabled()
 
-    def batches(first: int, last: int) -> Iterator[Any]:
-        for step in range(first, last):
-            places = (2 * step % 4, (2 * step + 1) % 4)
-            yield SimpleNamespace(
-                step=step, image=[images[i] for i in places], labels=[labels[i] for i in places], plans=()
-            )
+    def batches(first: int, last: int) -> PatchLoader:
+        return PatchLoader(
+            cache, cache.case_ids, patch=(edge, edge, edge), batch_size=2, seed=0, foreground_fraction=0.33,
+            workers=workers, start_step=first, stop_step=last, augmentation=augmentation,
+        )  # fmt: skip
+
+    def transform(images: Any, maps: Any, plans: Any) -> tuple[torch.Tensor, torch.Tensor]:
+        image, labels = augment(images, maps, plans, augmentation, noise_on_cpu=repeatable)
+        return image, labels.long()
 
     def build() -> torch.nn.Module:
         with torch.random.fork_rng(devices=[]):
@@ -225,7 +234,7 @@ def _training(device: torch.device, folder: Path, network: str, *, edge: int, st
     return TrainingJob(
         build=build,
         batches=batches,
-        transform=lambda image, labels, _: (torch.stack(list(image)).float(), torch.stack(list(labels))),
+        transform=transform,
         loss=SegmentationLoss(),
         protocol=load_protocol("demo", settings),
         folder=folder,
@@ -236,6 +245,18 @@ def _training(device: torch.device, folder: Path, network: str, *, edge: int, st
         channels=4,
         checkpoint_minutes=1e9,
     )
+
+
+def _prepared(folder: Path, edge: int) -> Cache:
+    """Two prepared cases of four channels: noise, and a cube of each class in the one before."""
+    for case in range(2):
+        image = np.random.default_rng(case).normal(size=(4, edge, edge, edge)).astype(np.float32)
+        labels = np.zeros((edge, edge, edge), dtype=np.uint8)
+        for value in (1, 2, 3):
+            inner = slice(value * edge // 8, -value * edge // 8)
+            labels[inner, inner, inner] = value
+        write_case(folder, str(case), PreparedCase(image, labels, {}))
+    return Cache(folder)
 
 
 def _sixteen_bits(device: torch.device) -> Precision:
