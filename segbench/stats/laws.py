@@ -1,14 +1,14 @@
 # pyright: reportMissingTypeStubs=false, reportUnknownMemberType=false, reportUnknownVariableType=false
 """Probability laws and ranks under the names the statistics use, with types.
 
-From scipy.special, which is compiled and light to import; scipy.stats takes a second to import.
+From scipy.special, which is loaded at the first use; scipy.stats takes a second to import.
 """
 
 from typing import TypeAlias, overload
 
 import numpy as np
+import scipy
 from numpy.typing import NDArray
-from scipy import special
 
 from segbench.stats.arrays import FloatArray, IntArray
 
@@ -21,7 +21,7 @@ def normal_cdf(z: float) -> float: ...
 def normal_cdf(z: FloatArray) -> FloatArray: ...
 def normal_cdf(z: float | FloatArray) -> float | FloatArray:
     """P(Z <= z) of the standard normal law."""
-    return _plain(special.ndtr(z))
+    return _plain(scipy.special.ndtr(z))
 
 
 @overload
@@ -30,47 +30,47 @@ def normal_quantile(level: float) -> float: ...
 def normal_quantile(level: FloatArray) -> FloatArray: ...
 def normal_quantile(level: float | FloatArray) -> float | FloatArray:
     """The z with P(Z <= z) = level."""
-    return _plain(special.ndtri(level))
+    return _plain(scipy.special.ndtri(level))
 
 
 def student_cdf(df: float, t: float) -> float:
     """P(T <= t) of Student's law; df need not be whole."""
-    return float(special.stdtr(df, t))
+    return float(scipy.special.stdtr(df, t))
 
 
 def student_tail(df: FloatArray, t: FloatArray) -> FloatArray:
     """P(T >= t) of Student's law, element by element."""
-    return np.asarray(special.stdtr(df, -t), dtype=np.float64)
+    return np.asarray(scipy.special.stdtr(df, -t), dtype=np.float64)
 
 
 def student_quantiles(df: FloatArray, level: FloatArray) -> FloatArray:
     """The t with P(T <= t) = level, element by element."""
-    return np.asarray(special.stdtrit(df, level), dtype=np.float64)
+    return np.asarray(scipy.special.stdtrit(df, level), dtype=np.float64)
 
 
 def student_quantile(df: float, level: float) -> float:
     """The t with P(T <= t) = level."""
-    return float(special.stdtrit(df, level))
+    return float(scipy.special.stdtrit(df, level))
 
 
 def digamma(x: FloatArray) -> FloatArray:
     """Derivative of the logarithm of the gamma function."""
-    return np.asarray(special.digamma(x), dtype=np.float64)
+    return np.asarray(scipy.special.digamma(x), dtype=np.float64)
 
 
 def polygamma(order: int, x: FloatArray) -> FloatArray:
     """Derivative of `digamma`, of the given order."""
-    return np.asarray(special.polygamma(order, x), dtype=np.float64)
+    return np.asarray(scipy.special.polygamma(order, x), dtype=np.float64)
 
 
 def f_tail(df_above: float, df_below: float, value: float) -> float:
     """P(F >= value); 0 at infinity."""
-    return float(special.fdtrc(df_above, df_below, value)) if np.isfinite(value) else 0.0
+    return float(scipy.special.fdtrc(df_above, df_below, value)) if np.isfinite(value) else 0.0
 
 
 def f_quantile(df_above: float, df_below: float, level: float) -> float:
     """The value with P(F <= value) = level."""
-    return float(special.fdtri(df_above, df_below, level))
+    return float(scipy.special.fdtri(df_above, df_below, level))
 
 
 def ranks(values: FloatArray, *, ties: str, axis: int = 0) -> FloatArray:
