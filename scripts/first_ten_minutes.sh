@@ -67,7 +67,7 @@ fi
 say "9. One of two GPUs' processes is lost" "the cell ends within a minute (SB503), and goes on when started again"
 run $PYTHON -m segbench run --model segmamba-v2-tiny --dataset phantom-brats --protocol demo --seed 0 \
   --set budget.samples=400 --checkpoint-minutes 0 --device "$DEVICE" --gpus-per-cell 2 \
-  --results "$WORK/two" --plan-only
+  --results "$WORK/two" --print-jobs
 gpus=$($PYTHON -c "import torch; print(torch.cuda.device_count())" 2> /dev/null || echo 0)
 if [ -n "${DRY_RUN:-}" ]; then
   echo "(then its second process is killed)"
