@@ -14,7 +14,7 @@ from segbench.report import ReportResult, build_report
 from segbench.report.analysis.analysis import Analysis
 from segbench.report.analysis.columns import Column
 from segbench.report.analysis.findings import SEVERITY_WORDS
-from segbench.report.analysis.sentences import answers, pair_answer, rank_sentence
+from segbench.report.analysis.sentences import context, pair_answer, rank_sentence, verdicts
 from segbench.report.write.details import seed_tables
 from segbench.report.write.markdown import pipes
 from segbench.report.write.tables import Table, score_tables
@@ -108,7 +108,7 @@ def _what_was_run(records: Sequence[Mapping[str, Any]], names: Mapping[str, str]
 
 
 def _answer(analysis: Analysis, column: Column) -> str:
-    lines = [*answers(analysis, column), rank_sentence(analysis, column)]
+    lines = [*verdicts(analysis, column), *context(analysis, column), rank_sentence(analysis, column)]
     return "\n".join(f"- {line}" for line in lines if line)
 
 

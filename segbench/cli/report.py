@@ -181,7 +181,7 @@ def _show(result: ReportResult) -> int:
     print_findings(result.findings)
     if result.files:
         count = len(result.files)
-        many = f"{count} file{'s' if count > 1 else ''}; begin with {_first(result)}"
+        many = f"{count} file{'s' if count > 1 else ''}; begin with {result.files[0].name}"
         console.note(f"-> {common_folder(result.files)}/  ({many})")
     return result.exit_code
 
@@ -196,11 +196,6 @@ def print_findings(findings: Sequence[Finding]) -> None:
         return
     for line in finding_lines(findings):
         console.emit(line)
-
-
-def _first(result: ReportResult) -> str:
-    """The file to open first."""
-    return result.files[0].name
 
 
 def common_folder(paths: tuple[Path, ...]) -> Path:

@@ -220,7 +220,8 @@ def test_few_seeds_carry_no_claim_about_the_method(runs: Any, seeds: int, code: 
         write(runs, model, skill=skill)
     write(runs, "beta", skill=0.9, seeds=seeds)
     found = analysed(runs)
-    assert "train three seeds, better five" in message(found, code)
+    assert "train three seeds, better five, to measure run-to-run variation" in message(found, code)
+    assert "several-datasets" not in codes(found)
     for column in found.main_columns():
         for pair in column.comparisons:
             if "beta" in (pair.a, pair.b):
@@ -262,6 +263,10 @@ def test_findings_about_single_runs(runs: Any) -> None:
     found = analysed(runs)
     assert {"degraded-run", "modified-code", "demo-data", "unfinished-run"} <= set(codes(found))
     assert "failed: oom" in message(found, "unfinished-run")
+    assert (
+        message(found, "several-datasets")
+        == "a verdict holds for its own dataset; there is no test across datasets"
+    )
     assert not found.failing
 
 

@@ -12,12 +12,13 @@ import pytest
 from segbench.report.analysis.analysis import analyse
 from segbench.report.analysis.options import make_options
 from segbench.report.analysis.sentences import (
-    answers,
+    context,
     excluded_words,
     headline,
     pair_answer,
     pair_sentence,
     rank_sentence,
+    verdicts,
 )
 from segbench.report.write.tables import pair_tables, score_tables
 
@@ -67,6 +68,21 @@ def test_equal_methods_under_noisy_retraining_are_not_called_different(runs: Any
     assert f"usual one-run paired test calls {column.null.significant} different" in text
     assert "6 of 6 comparisons are inconclusive" in text
     assert "inconclusive does not mean equal" in text
+
+
+@pytest.mark.parametrize("gap", [0.0, 0.1])
+def test_a_ranking_is_called_unreliable_where_models_differ_no_more_than_retrainings(
+    runs: Any, gap: float
+) -> None:
+    for place, model in enumerate(("a", "b", "c")):
+        for seed in range(3):
+            runs.run(model, skill=0.7 + gap * place, seed=seed, noise=0.02, run_noise=0.02)
+    found = analysed(runs)
+    (column,) = found.main_columns()
+    assert (column.omnibus.p < 0.05) == (gap > 0)
+    (line,) = [line for line in context(found, column) if "that the models differ" in line]
+    assert line.startswith("The data show") == (gap > 0)
+    assert line.endswith("): their ranking is not reliable.") == (gap == 0)
 
 
 def test_one_run_each_claims_nothing_about_methods(runs: Any) -> None:
@@ -169,7 +185,7 @@ def test_no_output_contradicts_the_decision(runs: Any, reference: str) -> None:
         (row.name, reference if reference != "none" else row.cells[0], row.cells[-1]) for row in table.rows
     } == decided
     claims = {(a, verdict, b) for a, b, verdict in decided if verdict in {"better", "worse"}}
-    assert said(" ".join(answers(found, column))) == claims
+    assert said(" ".join(verdicts(found, column))) == claims
     stars = {
         row.label
         for row in score_tables(found)[0].rows
@@ -189,7 +205,7 @@ def test_a_detectable_difference_beyond_the_range_of_the_metric_is_left_out(runs
     (pair,) = column.comparisons
     for value, told in ((0.5, True), (1.0, True), (1.2, False)):
         changed = replace(column, comparisons=(replace(pair, detectable_difference=value, degenerate=False),))
-        assert ("would be found in 80 %" in " ".join(answers(found, changed))) == told
+        assert ("would be found in 80 %" in " ".join(context(found, changed))) == told
 
 
 def test_what_the_range_of_the_metric_excludes_is_not_said(runs: Any) -> None:

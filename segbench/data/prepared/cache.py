@@ -26,7 +26,7 @@ from blosc2 import blosc2_ext
 
 from segbench.core.errors import SegbenchError
 from segbench.core.hashing import digest_json
-from segbench.data.prepared.cache_write import LOCATIONS_PER_LABEL, class_locations, write_case
+from segbench.data.prepared.cache_write import BLOCK, LOCATIONS_PER_LABEL, class_locations, pieces, write_case
 from segbench.data.prepared.normalisation import normalise
 
 __all__ = ["LOCATIONS_PER_LABEL", "Cache", "CacheDamagedError", "class_locations", "write_case"]
@@ -260,10 +260,12 @@ class Cache:
                 raise CacheDamagedError(case, path, f"has {size} bytes, {entry['bytes']} were written")
             try:
                 array = blosc2_ext.open(str(path), "r", 0, mmap_mode="r", dparams={"nthreads": 1})
-                seen = (list(array.shape), str(array.dtype), list(array.chunks), array.schunk.nchunks)
+                blocks, count = tuple(array.blocks), array.schunk.nchunks
+                seen = (list(array.shape), str(array.dtype), list(array.chunks), blocks, count)
             except Exception as error:  # blosc2 raises RuntimeError, ValueError and others for a broken frame
                 raise CacheDamagedError(case, path, "does not open") from error
-            if seen != (entry["shape"], entry["dtype"], entry["chunks"], len(entry["crc32"])):
+            blocks = pieces(entry["shape"], BLOCK)  # in no checksum: a flipped bit there moves every voxel
+            if seen != (entry["shape"], entry["dtype"], entry["chunks"], blocks, len(entry["crc32"])):
                 raise CacheDamagedError(case, path, "has another shape or type than was written")
             arrays[name] = array
         checked = {name: np.zeros(len(entry["crc32"]), dtype=np.bool_) for name, entry in entries}

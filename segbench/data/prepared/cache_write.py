@@ -6,6 +6,7 @@ See `cache.py` for what lies where and for reading it.
 from __future__ import annotations
 
 import zlib
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, cast
 
@@ -26,7 +27,7 @@ Array = npt.NDArray[Any]
 LOCATIONS_PER_LABEL = 10_000
 SCHEMA_VERSION = 1
 
-_CHUNK, _BLOCK = 64, 32
+_CHUNK, BLOCK = 64, 32
 # Largest magnitude that float16 holds with room to spare; beyond it the data were never normalised.
 _FLOAT16_LIMIT = 60_000.0
 
@@ -120,19 +121,19 @@ def class_locations(labels: Array, case: str) -> tuple[npt.NDArray[np.int32], di
     return np.concatenate(kept).astype(np.int32), table
 
 
+def pieces(shape: Sequence[int], edge: int) -> tuple[int, ...]:
+    """Shape of an array's pieces: `edge` voxels a side at most, of one channel; a list is one piece."""
+    if len(shape) < 3:
+        return (max(1, *shape),)
+    return (*(1,) * (len(shape) - 3), *(min(edge, n) for n in shape[-3:]))
+
+
 def _store(path: Path, array: Array) -> dict[str, Any]:
     """Write one array and say what was written."""
-    spatial = array.shape[-3:] if array.ndim >= 3 else ()
-    lead = (1,) * (array.ndim - len(spatial))
-    if spatial:
-        chunks = (*lead, *(min(_CHUNK, n) for n in spatial))
-        blocks = (*lead, *(min(_BLOCK, n) for n in spatial))
-    else:
-        chunks = blocks = (max(1, array.size),)
     stored: Any = blosc2.asarray(
         cast("Any", np.ascontiguousarray(array)),
-        chunks=chunks,
-        blocks=blocks,
+        chunks=pieces(array.shape, _CHUNK),
+        blocks=pieces(array.shape, BLOCK),
         cparams={
             "codec": blosc2.Codec.ZSTD,
             "clevel": 1,

@@ -43,6 +43,7 @@ SEVERITY: Mapping[str, str] = {
     "unfinished-run": "warn",
     "degraded-run": "warn",
     "prediction-is-reference": "warn",
+    "several-datasets": "info",
     "demo-data": "info",
 }
 FEW_CASES = 30
@@ -257,7 +258,7 @@ def _leaks(block: Block, short: Short) -> Iterator[Said]:
 def _seeds(block: Block, short: Short) -> Iterator[Said]:
     """Models of which too few training runs exist for a claim about the method."""
     single, two = ([s for s in block.models if len(s.seeds) == count] for count in (1, 2))
-    more = "train three seeds, better five"
+    more = "train three seeds, better five, to measure run-to-run variation"
     if single:
         words = f"only one training run of {_names(single, short)}: results hold for these weights"
         yield "single-seed", f"{words}, not for the method; {more}", _runs_of(single)
@@ -329,7 +330,12 @@ def _records(runs: Sequence[Run], blocks: Sequence[Block]) -> list[Finding]:
         ("edited-record", "taken although the record was changed after it was written: ", [
             run for run in used if run.edited
         ]),
-        ("demo-data", "", [run for run in used if facts.phantom(run.record)]),
+        ("demo-data", "generated images or the demo protocol: not a benchmark", [
+            run for run in used if facts.phantom(run.record)
+        ]),
+        ("several-datasets", "a verdict holds for its own dataset; there is no test across datasets", [
+            *(used if len({run.dataset for run in used}) > 1 else ()),
+        ]),
         ("modified-code", "segbench had uncommitted changes when these runs were made: ", [
             run for run in used if facts.table(run.record.segbench, "git").get("dirty") is True
         ]),
@@ -339,14 +345,11 @@ def _records(runs: Sequence[Run], blocks: Sequence[Block]) -> list[Finding]:
         ("prediction-is-reference", "some predictions are the reference files, byte for byte: ", [
             run for run in used if facts.table(run.record.external).get("equal_to_reference")
         ]),
-        ("unfinished-run", "not complete: ", [
-            run for run in runs if not run.complete and not run.problem
-        ]),
+        ("unfinished-run", "not complete: ", [run for run in runs if not run.complete and not run.problem]),
     ):  # fmt: skip
         if members:
             names = listed(sorted({_state(run) for run in members}))
-            demo = "generated images or the demo protocol: not a benchmark"
-            found.append(finding(code, words + names if words else demo, members))
+            found.append(finding(code, words + names if words.endswith(": ") else words, members))
     return found
 
 

@@ -21,17 +21,15 @@ WEIGHTS = "these trained weights only"
 
 def headline(analysis: Analysis) -> list[tuple[str, Sequence[str]]]:
     """(where, sentences) for the deciding column of each block: what a reader sees first."""
-    return [(where(analysis, column), answers(analysis, column)) for column in analysis.main_columns()]
+    return [
+        (where(analysis, column), [*verdicts(analysis, column), *context(analysis, column)])
+        for column in analysis.main_columns()
+    ]
 
 
 def where(analysis: Analysis, column: Column) -> str:
     """Dataset, metric and region of a column in words."""
     return f"{analysis.blocks[column.block].name}, {column.metric.label}, {column.region_words}"
-
-
-def answers(analysis: Analysis, column: Column) -> list[str]:
-    """What the records answer in a deciding column: a few sentences, the verdicts first."""
-    return [*verdicts(analysis, column), *context(analysis, column)]
 
 
 # ---- one pair
@@ -163,8 +161,9 @@ def context(analysis: Analysis, column: Column) -> list[str]:
     whole = not all(pair.degenerate for pair in column.comparisons)  # else no error could be estimated
     if column.omnibus is not None and len(column.order) > 2 and whole:
         what = "the models" if column.omnibus.claim == "method" else "these trained weights"
-        shows = "show" if column.omnibus.p < column.options.alpha else "do not show"
-        lines.append(f"The data {shows} that {what} differ (p {format_p(column.omnibus.p)}).")
+        unclear = not column.omnibus.p < column.options.alpha
+        shows, end = ("do not show", ": their ranking is not reliable") if unclear else ("show", "")
+        lines.append(f"The data {shows} that {what} differ (p {format_p(column.omnibus.p)}){end}.")
     lines += ceiling_sentences(analysis, column)
     least, most = column.metric.bounds(analysis.blocks[column.block].diagonal_mm)
     gains = sorted(
