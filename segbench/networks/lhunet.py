@@ -217,16 +217,12 @@ class LHUNet(nn.Module):
         super().__init__()
         self.divisor, self.minimum = 32, 64
         fits = all(n % self.divisor == 0 and n >= self.minimum for n in patch_size)
+        five = len(features) == 5 and features[0] % 2 == 0
         # The decoder's blocks have the heads of the stage below them.
         split = zip((*features[2:], *features[1:4]), (*heads, *heads), strict=False)
         check_arguments(
             (fits, "patch_size", patch_size, f"multiples of {self.divisor}, at least {self.minimum}"),
-            (
-                len(features) == 5 and features[0] % 2 == 0,
-                "features",
-                features,
-                "five numbers, the first even",
-            ),
+            (five, "features", features, "five numbers, the first even"),
             (len(heads) == 3 and min(heads) > 0, "heads", heads, "three numbers above 0"),
             (all(c % h == 0 for c, h in split), "features", features, f"multiples of the heads {heads}"),
             (len(projected) == 2, "projected", projected, "two numbers"),

@@ -306,13 +306,7 @@ class MedFormer(nn.Module):
         first_map = next(i for i in steps if transformers[i])
         self.fusion = MapFusion(widths[first_map:], head_width)
         self.ups = nn.ModuleList(
-            Up(
-                widths[i],
-                widths[i - 1],
-                kernels[i - 1],
-                levels[i - 1],
-                last=i - 1 == first_map,
-            )
+            Up(widths[i], widths[i - 1], kernels[i - 1], levels[i - 1], last=i - 1 == first_map)
             for i in reversed(steps)
         )
         # Coarse to fine, as in nnU-Net: the last head is the one of full resolution.

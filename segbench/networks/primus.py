@@ -218,9 +218,8 @@ class PrimusV3(nn.Module):
         self.up_projection = Decode(hidden, out_channels)
         he_initialise(self)
         self.eva = Transformer(self.grid[0] * self.grid[1] * self.grid[2], hidden, blocks, heads, drop_path)
-        self.register_buffer(
-            "mask_token", torch.zeros(1, 1, hidden)
-        )  # of masked pretraining; part of checkpoints
+        # Of masked pretraining; part of checkpoints.
+        self.register_buffer("mask_token", torch.zeros(1, 1, hidden))
 
     def forward(self, x_BCDHW: Tensor) -> Tensor:
         """(B, in, D, H, W) of the patch size -> logits (B, out, D, H, W)."""
