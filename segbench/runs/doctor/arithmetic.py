@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from time import perf_counter
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -100,7 +101,7 @@ def cudnn_pays(device: torch.device, what: str, **without: bool) -> Finding:
 
     results: list[list[Tensor]] = []
     times: list[float] = []
-    usual = {"enabled": True, "benchmark": True, "allow_tf32": True}
+    usual: dict[str, Any] = {"enabled": True, "benchmark": True, "allow_tf32": True}
     for flags in (usual, usual | without):
         with torch.backends.cudnn.flags(**flags):
             results.append(run())
