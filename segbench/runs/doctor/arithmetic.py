@@ -89,7 +89,7 @@ def bf16(device: torch.device) -> Finding:
     return convolution(device, "bf16", 4e-2, precision="bf16")
 
 
-def cudnn_pays(device: torch.device, what: str, **without: bool) -> Finding:
+def cudnn_pays(device: torch.device, what: str, **without: Any) -> Finding:
     """A wide convolution as in training, and `without` a flag of cuDNN: the same result, and no slower."""
     generator = torch.Generator().manual_seed(0)
     image = torch.randn(2, 32, EDGE, EDGE, EDGE, generator=generator).to(device).requires_grad_()
