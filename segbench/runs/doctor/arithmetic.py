@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from time import perf_counter
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -88,7 +89,7 @@ def bf16(device: torch.device) -> Finding:
     return convolution(device, "bf16", 4e-2, precision="bf16")
 
 
-def cudnn_pays(device: torch.device, what: str, **without: bool) -> Finding:
+def cudnn_pays(device: torch.device, what: str, **without: Any) -> Finding:
     """A wide convolution as in training, and `without` a flag of cuDNN: the same result, and no slower."""
     generator = torch.Generator().manual_seed(0)
     image = torch.randn(2, 32, EDGE, EDGE, EDGE, generator=generator).to(device).requires_grad_()
@@ -100,7 +101,7 @@ def cudnn_pays(device: torch.device, what: str, **without: bool) -> Finding:
 
     results: list[list[Tensor]] = []
     times: list[float] = []
-    usual = {"enabled": True, "benchmark": True, "allow_tf32": True}
+    usual: dict[str, Any] = {"enabled": True, "benchmark": True, "allow_tf32": True}
     for flags in (usual, usual | without):
         with torch.backends.cudnn.flags(**flags):
             results.append(run())

@@ -216,7 +216,7 @@ def _training(
     cache, augmentation = _prepared(folder / "cache", edge * 5 // 4), AugmentationSettings()
     repeatable = torch.are_deterministic_algorithms_enabled()
 
-    def batches(first: int, last: int) -> PatchLoader:
+    def batches(first: int, last: int) -> Iterable[Any]:
         return PatchLoader(
             cache, cache.case_ids, patch=(edge, edge, edge), batch_size=2, seed=0, foreground_fraction=0.33,
             workers=workers, start_step=first, stop_step=last, augmentation=augmentation,
