@@ -4,6 +4,7 @@ VENV   ?= .venv
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 DEV    := $(VENV)/.ready-dev
+SUITE  := python -m pytest -q -n 2 --dist loadfile --no-loadscope-reorder
 LOWEST := .venv-lowest
 LOWEST_TESTS ?= tests
 PIP    := pip install --disable-pip-version-check
@@ -12,7 +13,7 @@ PIP    := pip install --disable-pip-version-check
 # packages. For the CPU build: make demo TORCH_INDEX=https://download.pytorch.org/whl/cpu
 TORCH_INDEX ?=
 
-.PHONY: setup demo check test kernels test-slow e2e docs wheel leaderboard lowest clean
+.PHONY: setup demo check test test-ci kernels test-slow e2e docs wheel leaderboard lowest clean
 
 setup: $(READY)            ## the suite itself, enough for `make demo`
 
@@ -39,8 +40,11 @@ check: $(DEV)              ## linters and types
 	$(BIN)/basedpyright
 	$(BIN)/bandit -q -ll -r segbench -c pyproject.toml
 
-test: $(DEV)               ## the default test suite
-	$(BIN)/python -m pytest -q -n 2 --dist loadfile --no-loadscope-reorder -m "not slow and not gpu and not slurm and not ray"
+test: $(DEV)               ## the default test suite: under five minutes on two cores
+	$(BIN)/$(SUITE) -m "not ci and not slow and not gpu and not slurm and not ray"
+
+test-ci: $(DEV)            ## what takes two seconds a test or more: kills and resumes, compiled papers, whole commands
+	$(BIN)/$(SUITE) -m "ci and not slow and not gpu and not slurm and not ray"
 
 kernels: $(DEV)            ## the GPU kernels in Triton's interpreter, on the CPU: half a minute
 	TRITON_INTERPRET=1 $(BIN)/python -m pytest -q tests/networks/test_scan_triton.py tests/networks/test_norm_act.py

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import re
+from functools import cache
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -23,6 +24,7 @@ def lines_with(pattern: str, *, but: tuple[str, ...] = ()) -> list[str]:
     return found
 
 
+@cache
 def _code_lines(path: Path) -> list[tuple[int, str]]:
     text = path.read_text(encoding="utf-8")
     silent: set[int] = set()

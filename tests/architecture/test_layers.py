@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -57,6 +58,7 @@ EXCEPTIONS = {
 }
 
 
+@cache
 def imports(path: Path) -> list[tuple[int, str]]:
     """(line, dotted module) of every import, also of those inside functions."""
     found: list[tuple[int, str]] = []

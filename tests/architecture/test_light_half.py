@@ -30,6 +30,7 @@ def run_blocked(argv: list[str], blocked: set[str]) -> subprocess.CompletedProce
     )
 
 
+@pytest.mark.ci
 @pytest.mark.parametrize(
     "argv",
     [

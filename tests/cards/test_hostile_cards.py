@@ -40,6 +40,7 @@ def edited(data: bytes, edits: list[tuple[float, int, bytes]]) -> bytes:
     return data
 
 
+@pytest.mark.ci
 @settings(max_examples=60, deadline=None, derandomize=True)
 @given(edits=EDITS, word=st.sampled_from(WORDS), place=st.floats(0, 1), kind=st.booleans())
 def test_any_card_is_read_or_refused(

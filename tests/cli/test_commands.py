@@ -54,6 +54,7 @@ def test_wrong_input_is_named(tmp_path: Path, arguments: tuple[str, ...], code: 
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.ci
 def test_json_is_the_only_thing_on_stdout(tmp_path: Path) -> None:
     for arguments in (("list", "models"), ("list", "datasets"), ("show", "error:SB204"), ("show", "config")):
         for command in (("--json", *arguments), (*arguments, "--json")):

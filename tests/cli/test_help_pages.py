@@ -38,6 +38,7 @@ def page(words: tuple[str, ...]) -> str:
     return re.sub(r"\x1b\[[0-9;]*m", "", done.stdout)
 
 
+@pytest.mark.ci
 @pytest.mark.parametrize("words", [(), *COMMANDS], ids=" ".join)
 def test_a_page_fits_into_80_columns(words: tuple[str, ...]) -> None:
     assert max(len(line) for line in page(words).splitlines()) <= 80

@@ -134,6 +134,7 @@ def test_every_command_is_in_the_walk_and_in_the_table() -> None:
     assert EVERY <= set(rows), sorted(EVERY - set(rows))
 
 
+@pytest.mark.ci
 def test_every_command_leaves_every_file_as_it_was(tree: Path) -> None:
     root, labels = paths(tree)
     words = {"DATA": str(root), "LABELS": str(labels)}
@@ -163,6 +164,7 @@ INPUTS: dict[str, tuple[list[str], str, str]] = {
 }  # fmt: skip
 
 
+@pytest.mark.ci
 @pytest.mark.parametrize("how", ["hard link", "link", "foreign", "folder link"])
 @pytest.mark.parametrize("name", sorted(INPUTS))
 def test_a_folder_of_results_that_leads_to_an_input_is_refused(tree: Path, name: str, how: str) -> None:
@@ -201,6 +203,7 @@ FILES: dict[str, list[str]] = {
 }
 
 
+@pytest.mark.ci
 @pytest.mark.parametrize("target", ["w.safetensors", "link.safetensors", "mine.csv", "LABEL"])
 @pytest.mark.parametrize("name", sorted(FILES))
 def test_a_file_of_results_that_stands_already_is_refused(tree: Path, name: str, target: str) -> None:
@@ -218,6 +221,7 @@ def test_a_file_of_results_that_stands_already_is_refused(tree: Path, name: str,
     assert digests(tree) == before
 
 
+@pytest.mark.ci
 def test_predict_into_the_folder_of_the_scan_is_refused(tree: Path) -> None:
     before = digests(tree)
     options, _, _ = INPUTS["predict"]
@@ -227,6 +231,7 @@ def test_predict_into_the_folder_of_the_scan_is_refused(tree: Path) -> None:
     assert digests(tree) == before
 
 
+@pytest.mark.ci
 def test_what_a_command_wrote_itself_it_replaces(tree: Path) -> None:
     options, _, _ = INPUTS["predict"]
     for _ in range(2):

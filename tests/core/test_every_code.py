@@ -327,6 +327,7 @@ SHOWN: dict[str, str] = {
 }  # fmt: skip
 
 
+@pytest.mark.ci
 @pytest.mark.parametrize("code", sorted(RAISED))
 def test_a_raised_code_says_what_where_and_how_to_mend(
     code: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]

@@ -73,6 +73,7 @@ def fingerprint(root: Path) -> dict[str, tuple[str, int]]:
     }
 
 
+@pytest.mark.ci
 @pytest.mark.parametrize("kind", CARD_OF)
 def test_each_layout_opens_and_reads_and_nothing_is_written(clean_trees: dict[str, Path], kind: str) -> None:
     root = clean_trees[kind]

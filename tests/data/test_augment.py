@@ -53,6 +53,7 @@ def chosen():
     ]
 
 
+@pytest.mark.ci
 @pytest.mark.parametrize(
     "name", ["noise", "blur", "brightness", "contrast", "low_resolution", "gamma_inverted", "gamma"]
 )
@@ -196,6 +197,7 @@ def test_it_is_a_pure_function_of_its_arguments():
     assert not torch.equal(results[0][0], augment(image, labels, plan(4), only("noise"))[0])
 
 
+@pytest.mark.ci
 def test_a_sample_does_not_depend_on_its_neighbours_in_the_batch():
     image, labels = sample(channels=1)
     plans = plan_samples(0, 11, 3, ["a"], foreground_fraction=0.33)
@@ -325,6 +327,7 @@ def test_image_is_grid_samples(matrix):
     torch.testing.assert_close(transform_image(image, matrix, PATCH), expected, atol=2e-5, rtol=0)
 
 
+@pytest.mark.ci
 @pytest.mark.parametrize("matrix", MATRICES, ids=["none", "in", "out", "turn", "quarter"])
 @pytest.mark.parametrize("outside", [0, 2, 9])
 def test_labels_are_the_argmax_of_interpolated_one_hot(matrix, outside):

@@ -133,6 +133,7 @@ def test_gaussians_are_the_moments_of_the_voxels(tmp_path: Path) -> None:
     assert np.exp(gaussians.log_priors).tolist() == pytest.approx([1 - labels.mean(), labels.mean()])
 
 
+@pytest.mark.ci
 def test_two_channels_use_their_covariance(clean_trees: dict[str, Path]) -> None:
     dataset = open_dataset("brats2023-gli", path=clean_trees["brats"])
     train = dataset.case_ids[:3]
@@ -193,6 +194,7 @@ def test_baselines_need_no_torch() -> None:
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
+@pytest.mark.ci
 @pytest.mark.real_data
 def test_mean_atlas_on_the_real_hippocampus(real_data: Path) -> None:
     """0.72 / 0.64 with 160 training and 40 test cases in order of their ids, as first measured."""

@@ -220,6 +220,7 @@ def test_writing_again_replaces_and_leaves_nothing_behind(stored):
     assert Cache(folder).digest(["a"]) != before
 
 
+@pytest.mark.ci
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="limits file sizes of a child")
 def test_a_full_disk_leaves_nothing_and_says_so(tmp_path):
     """RLIMIT_FSIZE stands for the disk: a write beyond it fails with EFBIG."""

@@ -37,6 +37,7 @@ def opened(root: Path, kind: str) -> Dataset:
     return open_dataset(root) if slug is None else open_dataset(slug, path=root)
 
 
+@pytest.mark.ci
 @pytest.mark.parametrize("kind", CARD_OF)
 @pytest.mark.parametrize("format", ["nnunet", "msd"])
 def test_the_import_of_an_export_is_the_dataset(

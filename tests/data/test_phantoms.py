@@ -71,6 +71,7 @@ def test_the_bits_of_a_case_are_those_of_this_version(kind: str) -> None:
     assert [*digests, array_sha256(made.labels, "<u1")[:16]] == GOLDEN[kind]
 
 
+@pytest.mark.ci
 def test_files_do_not_depend_on_number_order_or_workers(tmp_path: Path) -> None:
     few = generate("abdomenatlas", tmp_path / "few", cases=2)
     many = generate("abdomenatlas", tmp_path / "many", cases=3, workers=2)
@@ -113,6 +114,7 @@ def test_calibration_volumes_of_larger_sizes(kind: str, size: str) -> None:
             assert voxels * voxel_ml == pytest.approx(analytic, rel=tolerance)
 
 
+@pytest.mark.ci
 def test_phantom_json_says_all_that_was_promised(trapped: dict[str, Path]) -> None:
     for kind, root in trapped.items():
         content = described(root)
@@ -302,6 +304,7 @@ def test_the_four_mission_cards_find_their_phantoms(trapped: dict[str, Path]) ->
 
 
 class TestPhantomCards:
+    @pytest.mark.ci
     @pytest.mark.parametrize("kind", ["brats", "msd"])
     def test_generated_on_first_use_and_found_on_the_second(self, kind: str, tmp_path: Path) -> None:
         dataset = open_dataset(f"phantom-{kind}", data_dir=tmp_path)
@@ -314,6 +317,7 @@ class TestPhantomCards:
         assert tree_digest(tmp_path) == before
         assert not [f for f in dataset.layout_findings if f.code == "SB305"]
 
+    @pytest.mark.ci
     @pytest.mark.parametrize("kind", ["crc", "msd"])
     def test_a_lost_race_is_no_failure(
         self, kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

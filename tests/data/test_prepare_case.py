@@ -68,6 +68,7 @@ def one_hot(labels, classes=4):
     return np.stack([labels == k for k in range(classes)]).astype(np.float32)
 
 
+@pytest.mark.ci
 @pytest.mark.parametrize("orientation", ORIENTATIONS, ids=str)
 def test_every_orientation_is_prepared_alike_and_returns_to_the_voxel(orientation, tmp_path):
     image, labels = phantom()
@@ -99,6 +100,7 @@ def test_stored_orientation_leaves_axes_alone():
     np.testing.assert_array_equal(case.image[0], scan.array)
 
 
+@pytest.mark.ci
 @pytest.mark.parametrize("spacing", [(1.0, 1.0, 1.0), (3.0, 3.0, 3.0), (8.0, 1.0, 1.0), (0.4, 1.5, 1.0)])
 def test_labels_survive_resampling_and_export_about_where_they_were(spacing):
     shape = (40, 44, 36)

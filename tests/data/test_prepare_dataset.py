@@ -157,6 +157,7 @@ def test_one_bad_case_stays_alone(dataset, tmp_path):
     assert cache.case_ids == tuple(i for i in IDS if i != IDS[2])
 
 
+@pytest.mark.ci
 @pytest.mark.parametrize(
     ("scheme", "stop_after", "left", "workers"),
     [("zscore", 2, 2, 0), ("ct", 2, 0, 0), ("ct", 4, 1, 0), ("zscore", 2, 2, 2)],

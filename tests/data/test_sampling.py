@@ -73,6 +73,7 @@ def test_generators_are_functions_of_their_words():
 PINNED_PERMUTATION = [3, 0, 4, 1, 2]
 
 
+@pytest.mark.ci
 @pytest.mark.parametrize("augmentation", [None, AugmentationSettings()], ids=["plain", "augmented"])
 def test_batches_do_not_depend_on_workers_or_on_where_a_run_resumes(cache, augmentation):
     whole = [digest(batch) for batch in loader(cache, augmentation=augmentation)]
@@ -117,6 +118,7 @@ class Watched(Arena):
         return super().take(slot, placed)
 
 
+@pytest.mark.ci
 def test_memory_of_the_workers_is_bounded_and_used_again(cache, monkeypatch):
     Watched.taken.clear()
     monkeypatch.setattr(sampling, "Arena", Watched)

@@ -114,6 +114,7 @@ GOLDEN_RANDOM = "bb67eb28c88535d782859550051b0969d0a5e3c73f6105abf456b8b3cde7ce2
 GOLDEN_FOLDS = ["33613de64b88", "772b6a120f88", "dcaebdde553a", "30e59b88729a", "b55bfe81a03d"]
 
 
+@pytest.mark.ci
 @given(st.permutations(CASES), st.integers(0, 2**40))
 @settings(max_examples=25, deadline=None)
 def test_order_and_repetition_of_ids_do_not_matter(cases: list[str], seed: int) -> None:

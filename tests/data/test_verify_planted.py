@@ -689,6 +689,7 @@ ANY_PLACE = {"SB306", "SB330", "SB339", "SB340", "SB311"}
 """Codes whose file (and case) the adapter names in its own way; its tests hold it to that."""
 
 
+@pytest.mark.ci
 @pytest.mark.parametrize("name", sorted(PLANTS))
 def test_planted(name, phantoms, tmp_path):
     kind, damage = PLANTS[name]

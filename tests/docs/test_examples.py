@@ -24,6 +24,7 @@ def run(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
     return preloaded.run(*arguments, cwd=cwd, env=environment)
 
 
+@pytest.mark.ci
 def test_compare_two_models(tmp_path: Path) -> None:
     done = run(str(EXAMPLES / "compare_two_models.py"), "out", cwd=tmp_path)
     assert done.returncode == 0, done.stderr

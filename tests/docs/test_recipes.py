@@ -69,6 +69,7 @@ def walk(page: Path, place: Path, package: Path) -> list[str]:
     return kinds
 
 
+@pytest.mark.ci
 @pytest.mark.parametrize("name", ["network", "dataset"])
 def test_a_recipe_can_be_typed_as_it_stands(name: str, tmp_path: Path) -> None:
     kinds = walk(RECIPES / f"add-a-{name}.md", tmp_path, ROOT)
@@ -77,6 +78,7 @@ def test_a_recipe_can_be_typed_as_it_stands(name: str, tmp_path: Path) -> None:
     assert any(run.startswith("mine__" if name == "network" else "mean-atlas__my-dataset__") for run in runs)
 
 
+@pytest.mark.ci
 def test_the_recipe_of_a_metric(tmp_path: Path) -> None:
     copy = tmp_path / "checkout"
     hidden = shutil.ignore_patterns("__pycache__", "runs", "report")

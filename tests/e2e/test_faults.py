@@ -171,6 +171,7 @@ def out_of_disk_then_again(cells: Cells, points: Sequence[int]) -> None:
         shutil.rmtree(folder.parent)
 
 
+@pytest.mark.ci
 def test_a_kill_at_some_writes(cells: Cells) -> None:
     assert cells.totals["write"] > 60
     killed_then_again(cells, spread(cells.totals["write"], 5))
@@ -183,12 +184,14 @@ def test_a_kill_at_every_write(cells: Cells, part: int) -> None:
     killed_then_again(cells, range(1 + part, cells.totals["write"] + 1, 8))
 
 
+@pytest.mark.ci
 @pytest.mark.parametrize("point", ["stage", "step", "checkpoint", "case"])
 def test_a_kill_at_the_other_points(cells: Cells, point: str) -> None:
     assert cells.totals[point] >= 2
     killed_then_again(cells, [cells.totals[point]], point)
 
 
+@pytest.mark.ci
 def test_a_full_disk_at_some_writes(cells: Cells) -> None:
     out_of_disk_then_again(cells, spread(cells.totals["write"], 3))
 
@@ -200,6 +203,7 @@ def test_a_full_disk_at_every_write(cells: Cells, part: int) -> None:
     out_of_disk_then_again(cells, range(1 + part, cells.totals["write"] + 1, 8))
 
 
+@pytest.mark.ci
 @pytest.mark.parametrize(
     "limit", [pytest.param(1, marks=pytest.mark.slow), 3000, pytest.param(60_000, marks=pytest.mark.slow)]
 )
@@ -212,6 +216,7 @@ def test_a_limit_on_the_size_of_files_is_a_full_disk(cells: Cells, limit: int) -
     assert_ends_like_the_reference(cells, folder)
 
 
+@pytest.mark.ci
 def test_killed_twice_in_a_row(cells: Cells) -> None:
     folder = cells.fresh()
     for n in (cells.totals["write"] // 3, cells.totals["write"] // 4):

@@ -86,6 +86,7 @@ def two_drivers(results: Path, data: Path, *flags: str) -> list[int]:
     return codes
 
 
+@pytest.mark.ci
 def test_two_drivers_run_each_cell_once(tmp_path: Path, data: Path) -> None:
     wanted = undisturbed(data, *FLOORS)
     codes = two_drivers(tmp_path / "runs", data, "--wait")
@@ -176,6 +177,7 @@ def test_a_clock_that_jumps_changes_nothing(tmp_path: Path, data: Path, year: in
     assert next(results.glob("*/stages/train.json")).read_bytes() == trained
 
 
+@pytest.mark.ci
 @pytest.mark.parametrize("workers", [pytest.param("1", marks=pytest.mark.slow), "2"])
 def test_a_killed_data_worker_is_named_or_made_up_for(tmp_path: Path, data: Path, workers: str) -> None:
     flags = (*NETWORK, "--workers", workers)

@@ -45,6 +45,7 @@ def copy_of_twelve(real: Path, target: Path) -> Path:
     return root
 
 
+@pytest.mark.ci
 def test_the_floor_on_two_hundred_cases(real_data: Path, tmp_path: Path) -> None:
     done = run(real_data, tmp_path / "runs")
     assert done.returncode == 0, done.stderr
@@ -73,6 +74,7 @@ def test_the_floor_on_two_hundred_cases(real_data: Path, tmp_path: Path) -> None
     assert "\\toprule" in (tmp_path / "report" / "paper.tex").read_text()
 
 
+@pytest.mark.ci
 @pytest.mark.parametrize(
     ("damage", "code"),
     [("cut", "SB204"), ("flipped", "SB205"), ("label", "SB315"), ("moved", "SB309")],

@@ -67,6 +67,7 @@ def test_a_start_from_weights_resumes_in_the_same_bytes(tmp_path: Path, data: Pa
     assert fingerprint(tmp_path / "once") != first
 
 
+@pytest.mark.ci
 @pytest.mark.parametrize(
     ("fault", "flags"),
     [
@@ -93,6 +94,7 @@ def test_killed_and_started_again(
     assert len(lines) == len({line[: line.index(",")] for line in lines})  # no case was scored twice
 
 
+@pytest.mark.ci
 def test_a_finished_run_does_nothing_again(tmp_path: Path, data: Path, undisturbed: dict[str, str]) -> None:
     assert run(tmp_path, data).returncode == 0
     (cell,) = tmp_path.iterdir()
@@ -103,6 +105,7 @@ def test_a_finished_run_does_nothing_again(tmp_path: Path, data: Path, undisturb
     assert fingerprint(tmp_path) == undisturbed
 
 
+@pytest.mark.ci
 def test_sigterm_checkpoints_and_says_how_to_go_on(
     tmp_path: Path, data: Path, undisturbed: dict[str, str]
 ) -> None:

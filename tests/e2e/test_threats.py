@@ -143,6 +143,7 @@ def alone(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
     return preloaded.run("-c", ALONE, *arguments, cwd=cwd, env=environment)
 
 
+@pytest.mark.ci
 def test_no_command_opens_a_connection(tmp_path: Path) -> None:
     """The whole way from generated scans to a report, and every light command; only `data fetch` connects."""
     floors = ("run", "--model", "mean-atlas", "--dataset", "phantom-msd", "--seed", "0")
@@ -210,6 +211,7 @@ def every_form(path: Path) -> bytes:
     return b"\n".join(forms)
 
 
+@pytest.mark.ci
 def test_a_name_in_the_headers_leaves_in_no_byte(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Planted in scans and labels before training; searched in all that is written and said."""
     command = (

@@ -35,6 +35,7 @@ def gradients(net: nn.Module) -> tuple[float, list[torch.Tensor], int]:
     return float(loss.detach()), [p.grad.clone() for p in net.parameters() if p.grad is not None], held
 
 
+@pytest.mark.ci
 @pytest.mark.parametrize("slug", NETWORKS)
 def test_gradients_are_equal_and_less_is_kept(slug: str) -> None:
     plain, saving = network(slug), network(slug)

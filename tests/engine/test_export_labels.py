@@ -114,6 +114,7 @@ def test_planes_may_come_in_any_pieces(pieces, nearest_axis):
         exporter.push(logits[:, :1])
 
 
+@pytest.mark.ci
 def test_more_than_255_classes():
     logits = torch.randn(300, 6, 7, 8, generator=torch.Generator().manual_seed(0))
     labels = labels_from_logits(logits, (11, 7, 15))

@@ -63,6 +63,7 @@ def full_accumulation(network, image, patch, overlap, flips=((),)):
     return total / coverage
 
 
+@pytest.mark.ci
 @pytest.mark.parametrize("overlap", [0.0, 0.3, 0.5, 0.8])
 @pytest.mark.parametrize("planes", [1, 5, 64])
 def test_the_ring_gives_what_full_accumulation_gives(network, overlap, planes):

@@ -120,6 +120,7 @@ def _dropping(folder: Path, rank: int, stopped: int) -> dict[str, torch.Tensor]:
     return {**train(begun).network.state_dict(), "draw": torch.rand(3)}
 
 
+@pytest.mark.ci
 def test_two_ranks_give_the_numbers_of_one_and_resume_with_their_own_random_states(tmp_path: Path) -> None:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))

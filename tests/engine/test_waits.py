@@ -99,6 +99,7 @@ def large(some: Any) -> Any:
         yield batch
 
 
+@pytest.mark.ci
 @pytest.mark.parametrize(
     ("slug", "settings"),
     [("nnunet-tiny", {"optimiser.name": "sgd"}), ("segmamba-v2-tiny", {"train.accumulate": 2})],

@@ -145,6 +145,7 @@ def test_a_cell_held_by_another_process_is_passed_over(tmp_path: Path) -> None:
         assert drive(launcher, cells) == {cells[0]: "locked", cells[1]: "complete"}
 
 
+@pytest.mark.ci
 @pytest.mark.parametrize("other_finishes", [True, False])
 def test_waiting_for_a_held_cell(tmp_path: Path, other_finishes: bool) -> None:
     (cell,) = planned(tmp_path, "held")

@@ -64,6 +64,7 @@ def fingerprint(plan: Plan) -> list[str]:
     return prints
 
 
+@pytest.mark.ci
 @pytest.mark.parametrize("model", ["segmamba-v2-tiny", pytest.param("nnunet-tiny", marks=pytest.mark.slow)])
 def test_launchers_and_cores_change_no_byte(
     model: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

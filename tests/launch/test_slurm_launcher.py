@@ -129,6 +129,7 @@ def test_a_pre_empted_job_is_queued_again_only_while_it_comes_further(
         assert again is None
 
 
+@pytest.mark.ci
 def test_cells_run_through_submitit(tmp_path: Path) -> None:
     """The real executor of submitit on this machine; folders without a run end with the cell's own error."""
     launcher = SlurmLauncher(tmp_path, cluster="local")

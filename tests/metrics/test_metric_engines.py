@@ -6,6 +6,7 @@ import subprocess
 import sys
 
 import numpy as np
+import pytest
 
 MAP = """
 import numpy as np
@@ -51,6 +52,7 @@ def test_numba_can_be_switched_off():
     assert score == expected()
 
 
+@pytest.mark.ci
 def test_large_maps_use_the_kernels_and_small_ones_never_wait():
     score, kernels, _ = run()
     assert kernels
@@ -61,6 +63,7 @@ def test_large_maps_use_the_kernels_and_small_ones_never_wait():
     assert run(maps=hollow)[1:] == [False, False], "the box of the labels decides, not the array"
 
 
+@pytest.mark.ci
 def test_metrics_need_neither_torch_nor_pandas():
     blocked = "import sys\nfor name in ('torch', 'monai', 'pandas'): sys.modules[name] = None\n"
     assert run(blocked)[0] == expected()
@@ -88,6 +91,7 @@ assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 7
 """
 
 
+@pytest.mark.ci
 def test_callers_in_threads_and_forked_children_wait_for_nobody():
     """The engine's threads stay between cases: six callers at once, and a child that has none of them."""
     score, *_ = run(before=THREADS, maps=MAP + TOGETHER, SEGBENCH_THREADS="3")

@@ -97,6 +97,7 @@ def test_descriptive_metrics_have_no_worst_case():
     assert one(summarise(table, ["relative_volume_error"])).worst_case is None
 
 
+@pytest.mark.ci
 @given(st.lists(st.floats(-1e6, 1e6), min_size=1, max_size=40), st.randoms())
 def test_the_order_of_cases_changes_no_bit(values, random):
     shuffled = list(values)

@@ -179,6 +179,7 @@ def test_what_cannot_be_built_says_where_it_stops(mine: Path) -> None:
         check_network("absent")
 
 
+@pytest.mark.ci
 @pytest.mark.parametrize("slug", ["nnunet-tiny", "segmamba-v2-tiny", "unetr"])
 def test_networks_of_the_suite_are_sound(slug: str) -> None:
     assert check_network(slug, in_channels=2, out_channels=3).faults == ()

@@ -46,6 +46,7 @@ def test_a_way_that_does_not_exist_is_refused(monkeypatch: pytest.MonkeyPatch) -
     assert caught.value.code == "SB104"
 
 
+@pytest.mark.ci
 @pytest.mark.parametrize("slug", NETWORKS)
 @pytest.mark.parametrize("ways", ["inert-bias", "channels-last", "channels-last,fused-norm,inert-bias"])
 def test_the_same_parameters_and_the_same_numbers_but_for_rounding(
@@ -60,6 +61,7 @@ def test_the_same_parameters_and_the_same_numbers_but_for_rounding(
     assert torch.allclose(logits(quick), logits(plain), rtol=1e-4, atol=2e-4)
 
 
+@pytest.mark.ci
 @pytest.mark.parametrize("slug", NETWORKS)
 def test_the_biases_left_out_are_those_that_change_nothing(
     slug: str, monkeypatch: pytest.MonkeyPatch
@@ -111,6 +113,7 @@ def assert_alike(quick: nn.Module, plain: nn.Module) -> None:
         assert difference <= (1e-3 * size if size > 1e-6 else 1e-6), name
 
 
+@pytest.mark.ci
 def test_compiled_mamba_blocks_give_the_same_numbers(monkeypatch: pytest.MonkeyPatch) -> None:
     """The graph is made and run without torch's code generator, which takes a compiler and a minute."""
     plain = built("segmamba-v2-tiny")

@@ -57,6 +57,7 @@ def relative(ours, theirs):
 SLOW = {"segmamba-v2-bidirectional", "bisegmamba"}
 
 
+@pytest.mark.ci
 @pytest.mark.parametrize("slug", [pytest.param(s, marks=pytest.mark.slow) if s in SLOW else s for s in CASES])
 def test_outputs_and_gradients_equal_the_literal_formula(slug):
     overrides, size, formula = CASES[slug]

@@ -35,6 +35,7 @@ def the_script():
     return script
 
 
+@pytest.mark.ci
 @pytest.mark.parametrize(
     "slug", [s if s in QUICK else pytest.param(s, marks=pytest.mark.slow) for s in list_networks()]
 )

@@ -169,6 +169,7 @@ def test_rates_and_direct_path_are_marked_for_no_weight_decay(block: Mamba) -> N
     assert marked == {"A_log", "D"}
 
 
+@pytest.mark.ci
 def test_compiles_into_one_graph(block: Mamba) -> None:
     h = torch.randn(1, 70, 24)
     compiled = torch.compile(block, backend="aot_eager", fullgraph=True)

@@ -68,6 +68,7 @@ def test_lists_and_tuples_are_the_same_value():
     assert one.divisor == other.divisor == (1, 2, 2)
 
 
+@pytest.mark.ci
 def test_a_patch_size_of_one_number_is_a_cube():
     pytest.importorskip("einops", reason="MONAI's UNETR needs einops")
     small = {"feature_size": 8, "hidden_size": 48, "mlp_dim": 96, "num_heads": 4}

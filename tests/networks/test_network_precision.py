@@ -24,6 +24,7 @@ def built(slug, **more):
     return network, pcg64_input((1, 2, *size), 3).float()
 
 
+@pytest.mark.ci
 @pytest.mark.parametrize(
     "slug",
     [pytest.param(s, marks=pytest.mark.slow) if s.startswith("segmamba-v2-") else s for s in BUILDS],

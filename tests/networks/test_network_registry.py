@@ -99,6 +99,7 @@ def test_channels_must_be_whole_numbers(count):
         build_network("nnunet-tiny", 1, count)
 
 
+@pytest.mark.ci
 @pytest.mark.parametrize("slug", [case(s) for s in list_networks()])
 def test_indivisible_small_and_miscounted_input_is_refused_before_any_compute(slug):
     facts = network_card(available(slug)).input
@@ -120,6 +121,7 @@ def test_indivisible_small_and_miscounted_input_is_refused_before_any_compute(sl
     refused((2, side, side, side), "five axes")
 
 
+@pytest.mark.ci
 @pytest.mark.parametrize("slug", [case(s) for s in list_networks()])
 def test_logits_have_the_size_of_the_image(slug):
     facts = network_card(available(slug)).input
@@ -131,6 +133,7 @@ def test_logits_have_the_size_of_the_image(slug):
 SUPERVISED = [s for s in list_networks() if network_card(s).deep_supervision]
 
 
+@pytest.mark.ci
 @pytest.mark.parametrize("slug", [case(s) for s in SUPERVISED])
 def test_deep_supervision_is_a_list_in_training_and_one_tensor_otherwise(slug):
     fixed = {"patch_size": (64, 64, 64)} if network_card(slug).input.fixed_size else {}
@@ -316,6 +319,7 @@ def test_nnunet_family_starts_as_its_authors_start_it(slug):
         assert 9e-5 < steps.min() < steps.max() < 0.11
 
 
+@pytest.mark.ci
 @pytest.mark.parametrize(
     "slug", [s for s in list_networks() if network_card(s).deep_supervision and "mednext" not in s]
 )
@@ -343,6 +347,7 @@ def test_heads_without_gradient_are_named_for_data_parallel_training(slug):
     assert not hasattr(supervised, "_ddp_params_and_buffers_to_ignore")
 
 
+@pytest.mark.ci
 def test_a_network_without_a_scan_does_without_the_compilers_machinery():
     """A second of CPU and 70 MiB that `predict` and every row of `profile` would pay for nothing."""
     code = (

@@ -158,6 +158,7 @@ def test_official_names_and_shapes_are_those_of_the_checkpoints(slug):
         )
 
 
+@pytest.mark.ci
 @pytest.mark.parametrize(
     "wrapped",
     [

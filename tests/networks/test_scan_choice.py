@@ -144,6 +144,7 @@ def test_other_devices_use_torch() -> None:
     assert chosen_backend(torch.device("meta")) == "torch"
 
 
+@pytest.mark.ci
 def test_optional_packages_are_not_imported_with_the_scan() -> None:
     code = (
         "import sys, segbench.networks.scan as s;"
@@ -156,6 +157,7 @@ def test_optional_packages_are_not_imported_with_the_scan() -> None:
     assert done.stdout.strip() == "[]"
 
 
+@pytest.mark.ci
 def test_the_first_scan_of_a_process_may_stand_in_inference_mode() -> None:
     code = (
         "import torch; from scan_cases import scan_inputs;"

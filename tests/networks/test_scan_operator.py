@@ -13,6 +13,7 @@ from segbench.networks.scan.operator import selective_scan_backward_op, selectiv
 BACKENDS = ("torch", "numba")
 
 
+@pytest.mark.ci
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_opcheck_of_the_forward(backend: str) -> None:
     tensors = [t.float().requires_grad_() for t in scan_inputs(2, 3, 2, 70)]

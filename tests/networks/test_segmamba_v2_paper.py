@@ -129,6 +129,7 @@ CHOICES = {
 }
 
 
+@pytest.mark.ci
 @pytest.mark.parametrize("name", CHOICES)
 def test_every_open_choice_builds_and_takes_the_same_sizes(name):
     network = build_on_meta("segmamba-v2-paper", 4, 3, **{name: CHOICES[name]}).eval()

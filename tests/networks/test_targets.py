@@ -59,6 +59,7 @@ def count(network):
     return sum(parameter.numel() for parameter in network.parameters())
 
 
+@pytest.mark.ci
 @pytest.mark.parametrize("slug", TABLE)
 def test_own_networks_meet_the_table(slug):
     parameters, cost, keys = TABLE[slug]
@@ -71,6 +72,7 @@ def test_own_networks_meet_the_table(slug):
         assert len(export_official_weights(network)) == keys
 
 
+@pytest.mark.ci
 @pytest.mark.parametrize(("slug", "kernel"), MONAI_TABLE)
 def test_monai_networks_meet_the_table(slug, kernel):
     version = tuple(int(part) for part in monai.__version__.split("+")[0].split(".")[:2])
@@ -109,6 +111,7 @@ def test_segmamba_v2_with_one_input_and_two_classes():
     assert count(build_on_meta("segmamba-v2", 1, 2)) == 138_772_694
 
 
+@pytest.mark.ci
 @pytest.mark.parametrize(
     ("slug", "size"),
     [

@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 
+import pytest
 import torch
 from safetensors.torch import load
 
@@ -20,6 +21,7 @@ print(sha256_bytes(tensor_bytes(t, {str(i): str(i) for i in range(9)})))
 """
 
 
+@pytest.mark.ci
 def test_bytes_are_the_same_in_other_processes() -> None:
     tensors = {"a": torch.ones(2, 3).t(), "b": torch.arange(7.0)}
     here = tensor_bytes(tensors, {str(i): str(i) for i in reversed(range(9))})

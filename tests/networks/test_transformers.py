@@ -30,6 +30,7 @@ def count(network):
     return sum(parameter.numel() for parameter in network.parameters())
 
 
+@pytest.mark.ci
 @pytest.mark.parametrize(
     ("overrides", "millions", "cost"),
     [
@@ -59,6 +60,7 @@ def test_waveformer_and_lhunet_have_their_published_size():
     assert round(count(build_on_meta("lhunet", 1, 10, patch_size=(96, 96, 96))) / 1e6, 1) == 8.6
 
 
+@pytest.mark.ci
 @pytest.mark.parametrize(
     "slug", ["medformer-tiny", "unetr-pp-tiny", "primus-v3-tiny", "waveformer-tiny", "lhunet-tiny"]
 )

@@ -88,6 +88,7 @@ def test_files_cut_short_changed_empty_or_absent_are_refused(tmp_path):
         read_weights(good_pt)
 
 
+@pytest.mark.ci
 @pytest.mark.parametrize(
     ("wrapper", "ending"),
     [
@@ -143,6 +144,7 @@ def test_nnunet_export_repeats_its_aliases(tmp_path):
     assert torch.equal(exported[alias], exported["encoder.stages.0.0.convs.0.conv.weight"])
 
 
+@pytest.mark.ci
 def test_weights_of_another_model_are_refused(tmp_path):
     torch.save(network().state_dict(), tmp_path / "v2.pt")
     with pytest.raises(SegbenchError, match="holds no weights of 'nnunet'") as caught:
@@ -212,6 +214,7 @@ def test_a_refusal_says_what_was_met_and_never_how_to_switch_protection_off(tmp_
     assert not (tmp_path / "executed").exists()
 
 
+@pytest.mark.ci
 @pytest.mark.parametrize(
     "arguments",
     [

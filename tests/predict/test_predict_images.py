@@ -55,6 +55,7 @@ def root_of_dataset(root: Path) -> Path:
     return folder
 
 
+@pytest.mark.ci
 def test_a_run_predicts_its_test_cases_as_it_did(cells: tuple[Path, list[Path]], tmp_path: Path) -> None:
     root, (cell, _) = cells
     report = predict_images(
@@ -118,6 +119,7 @@ def test_a_fresh_process_gives_the_runs_own_files(cells: tuple[Path, list[Path]]
         assert (tmp_path / "out" / f"{case}.nii.gz").read_bytes() == own
 
 
+@pytest.mark.ci
 def test_an_ensemble_is_the_mean_of_probabilities_and_names_its_members(
     cells: tuple[Path, list[Path]], tmp_path: Path
 ) -> None:

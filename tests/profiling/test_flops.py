@@ -145,6 +145,7 @@ def test_counts_real_tensors_as_it_counts_meta_ones() -> None:
     assert sum(counter.by_op.values()) / 1e9 == pytest.approx(meta.gflops, rel=1e-9)
 
 
+@pytest.mark.ci
 @pytest.mark.parametrize("slug", ["segmamba-v2", "segmamba", "nnunet", "stunet-s", "uxnet"])
 def test_the_cards_numbers_are_reproduced(slug: str) -> None:
     network, facts = build_on_meta(slug, 4, 4), network_card(slug).fidelity

@@ -104,6 +104,7 @@ def test_what_a_backward_pass_needs_is_counted_once_and_without_the_weights() ->
         assert saved_bytes(lambda: network(x), network) == 0
 
 
+@pytest.mark.ci
 def test_the_resident_peak_is_that_of_the_call() -> None:
     """A peak before `start` is forgotten, one during the call is found (256 MiB against 64 MiB)."""
     code = (

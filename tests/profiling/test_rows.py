@@ -21,6 +21,7 @@ def small(model: str = "nnunet-tiny", **changes: object) -> ProfileRequest:
     return ProfileRequest.model_validate({**values, **changes})
 
 
+@pytest.mark.ci
 def test_a_measured_row_has_everything_and_zero_stands_for_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     from segbench.profiling import measure
     from segbench.profiling.latency import Timing
@@ -45,6 +46,7 @@ def test_a_measured_row_has_everything_and_zero_stands_for_nothing(monkeypatch: 
     assert row.environment["versions"]["torch"]
 
 
+@pytest.mark.ci
 def test_the_scan_of_a_row_is_the_one_that_ran(monkeypatch: pytest.MonkeyPatch) -> None:
     """Not the one that `auto` would have named; a network without a scan has none."""
     from segbench.profiling import measure
@@ -71,6 +73,7 @@ def test_training_adds_gradients_and_optimiser() -> None:
     assert late.cost is None or late.cost.gmacs > 0
 
 
+@pytest.mark.ci
 def test_what_a_network_refuses_is_a_row_and_the_others_go_on() -> None:
     seen = []
     found = profile_rows(
@@ -100,6 +103,7 @@ sys.modules["segbench.profiling.measure"] = stub
 """
 
 
+@pytest.mark.ci
 @pytest.mark.parametrize(
     ("code", "status", "reason"),
     [

@@ -161,6 +161,7 @@ def test_a_clock_that_jumps_makes_no_lease_stale(tmp_path: Path, monkeypatch: py
             thread.join()
 
 
+@pytest.mark.ci
 @pytest.mark.parametrize(
     "elsewhere",
     [

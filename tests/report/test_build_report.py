@@ -73,6 +73,7 @@ def test_every_number_of_the_analysis_against_plain_ones(runs: Any) -> None:
             assert column.ranks.probability_best.tolist() == pytest.approx(ranks.probability_best.tolist())
 
 
+@pytest.mark.ci
 @pytest.mark.parametrize(
     "formats",
     ["json,latex,markdown,csv", pytest.param("html,latex,markdown,csv,json", marks=pytest.mark.slow)],

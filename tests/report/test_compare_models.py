@@ -357,6 +357,7 @@ def invoke(*arguments: Any) -> Any:
     return CliRunner().invoke(app(), ["compare", *map(str, arguments)])
 
 
+@pytest.mark.ci
 @pytest.mark.parametrize(
     "name",
     ["A_B & 50% #1 {x} ~ ^ \\ $", "[x]", "=cmd", "<script>", "x" * 200, "\N{RIGHT-TO-LEFT OVERRIDE}evil"],
@@ -465,6 +466,7 @@ def test_it_is_a_function_of_the_package(two: Any) -> None:
     assert segbench.compare is compare
 
 
+@pytest.mark.ci
 @settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     models=st.lists(

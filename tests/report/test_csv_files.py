@@ -104,6 +104,7 @@ def test_no_cell_is_a_formula(runs: Any) -> None:
         assert not [c for c in cells if c[:1] in "=+@-" and c and not c.lstrip("-")[:1].isdigit()]
 
 
+@pytest.mark.ci
 @pytest.mark.parametrize("draw", range(6))
 def test_every_file_says_the_same_verdicts_and_stars(runs: Any, draw: int) -> None:
     """Over random records: better, worse and inconclusive of paper, Markdown and CSV are the columns' own."""

@@ -135,6 +135,7 @@ def test_twelve_hostile_names_on_three_datasets_do_not_touch(runs: Any) -> None:
     assert "$x_1$" in "".join(text.get_text() for text in sketch.figure.axes[0].get_yticklabels())
 
 
+@pytest.mark.ci
 @pytest.mark.parametrize(("names", "cases"), [(["only"], 3), (["a", "b"], 1)])
 def test_small_reports_have_a_figure(runs: Any, names: list[str], cases: int) -> None:
     some_models(runs, names, seeds=1, cases=cases)

@@ -211,6 +211,7 @@ PATHS = [
 ]  # fmt: skip
 
 
+@pytest.mark.ci
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(path=st.sampled_from(PATHS), value=JSON, same_seed=st.booleans())
 def test_any_changed_field_keeps_two_runs_apart(

@@ -49,10 +49,12 @@ def copy(leaderboard, tmp_path, monkeypatch):
     return tmp_path
 
 
+@pytest.mark.ci
 def test_tables_and_pages_are_those_of_the_records(leaderboard, capsys):
     assert leaderboard.main(["--check"]) == 0, capsys.readouterr().out
 
 
+@pytest.mark.ci
 def test_a_changed_record_a_changed_page_and_a_surplus_table_are_noticed(leaderboard, copy, capsys):
     leaderboard.regenerate(write=True)
     page = copy / "docs/leaderboard/msd-hippocampus.md"
@@ -166,6 +168,7 @@ def null(leaderboard, copy):
     return make
 
 
+@pytest.mark.ci
 def test_a_null_board_of_runs_that_differ_in_nothing(leaderboard, null, copy):
     """The truth is known: an honest test, so each interval holds 5 % and the two-level test stays below."""
     shares = null(12, 0.0)
@@ -232,6 +235,7 @@ def test_the_best_of_several_runs_is_their_expected_maximum(leaderboard):
         assert leaderboard.null_board.best_of(gains, number) == pytest.approx(expected)
 
 
+@pytest.mark.ci
 def test_a_second_board_is_taken_up_as_soon_as_it_is_there(leaderboard, copy):
     """The same records under another name: the same difference twice, its interval narrower by root two."""
     boards = copy / "results/leaderboard"

@@ -168,6 +168,7 @@ def by_hand(root: Path, reference: str | None, margin: float | None) -> tuple[Sa
     return told((pair.a, pair.verdict, pair.b) for pair in pairs), tables
 
 
+@pytest.mark.ci
 @pytest.mark.parametrize("draw", range(8))
 def test_every_output_says_what_was_decided(
     runs: Any, tmp_path: Path, draw: int, monkeypatch: pytest.MonkeyPatch
@@ -350,6 +351,7 @@ def disagreements(
     return found
 
 
+@pytest.mark.ci
 @pytest.mark.parametrize("draw", range(3))
 def test_second_readers_grids_and_slices_are_told_alike(runs: Any, tmp_path: Path, draw: int) -> None:
     """What every output says of them is what follows from the files; a fault put into one is found."""

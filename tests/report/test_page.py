@@ -387,6 +387,7 @@ def test_the_same_records_give_the_same_bytes(page: Path) -> None:
     assert (again / "figures" / "models.pdf") in result.files
 
 
+@pytest.mark.ci
 def test_ten_models_on_four_datasets_stay_below_three_megabytes(runs: Any) -> None:
     for dataset in ("one", "two", "three", "four"):
         for place in range(10):
@@ -410,6 +411,7 @@ def browse(address: str, profile: Path, *, budget: int = 20_000) -> tuple[str, s
     return done.stdout, "\n".join(line for line in done.stderr.splitlines() if "CONSOLE" in line)
 
 
+@pytest.mark.ci
 @pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine")
 def test_a_browser_opens_it_without_a_word_on_the_console(page: Path, tmp_path: Path) -> None:
     markup, console = browse(page.as_uri(), tmp_path)

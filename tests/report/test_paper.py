@@ -127,6 +127,7 @@ SegMamba-V2~\cite{xing2025segmambav2} & \textbf{0}\textsuperscript{*} & \textbf{
 """  # noqa: E501 - bytes as they are
 
 
+@pytest.mark.ci
 @pytest.mark.parametrize(
     ("cells", "shape"),
     [
@@ -257,6 +258,7 @@ def test_a_record_of_a_model_without_a_card_brings_its_own_entry(runs: Any, anal
     assert "passwd" not in "".join(map(str, found.values()))
 
 
+@pytest.mark.ci
 def test_hostile_names_stay_in_their_cells(runs: Any, analysed: Make) -> None:
     hostile_runs(runs, regions=("R",))
     text = written(analysed())
@@ -322,6 +324,7 @@ CLASSES = {
 }
 
 
+@pytest.mark.ci
 @pytest.mark.skipif(shutil.which("pdflatex") is None, reason="no pdflatex on this machine")
 @pytest.mark.parametrize(
     "document",

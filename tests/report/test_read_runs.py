@@ -274,6 +274,7 @@ ODD = [
 ]
 
 
+@pytest.mark.ci
 @settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 def test_a_record_may_hold_anything(runs: Any, data: st.DataObject) -> None:

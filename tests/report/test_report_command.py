@@ -79,6 +79,7 @@ def test_json_is_the_report_and_nothing_else(runs: Any, tmp_path: Path) -> None:
     assert done.returncode == 3
 
 
+@pytest.mark.ci
 def test_default_folders_and_formats(runs: Any, tmp_path: Path) -> None:
     """Runs are read from the results folder; the report goes to the folder `report` beside it."""
     runs.run("alpha", cases=3)
@@ -95,6 +96,7 @@ def test_default_folders_and_formats(runs: Any, tmp_path: Path) -> None:
     assert (tmp_path / "deep" / "report" / "report.json").is_file()
 
 
+@pytest.mark.ci
 @pytest.mark.parametrize(
     ("arguments", "code", "word"),
     [

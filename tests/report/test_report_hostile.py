@@ -33,6 +33,7 @@ def test_nan_and_inf_never_reach_a_test(runs: Any, tmp_path: Path) -> None:
     assert "Infinity" not in text
 
 
+@pytest.mark.ci
 def test_the_inf_policy_prints_inf_and_tests_nothing(runs: Any, tmp_path: Path) -> None:
     profile = {"metric_profile": {"name": "x", "empty_policy": "inf"}}
     rows = runs.rows("alpha", cases=5)
@@ -180,6 +181,7 @@ def test_a_hundred_thousand_cases(runs: Any, tmp_path: Path) -> None:
 NAMES = st.text(st.characters(codec="utf-8", exclude_characters="\x00"), min_size=1, max_size=25)
 
 
+@pytest.mark.ci
 @settings(
     max_examples=12,
     deadline=None,

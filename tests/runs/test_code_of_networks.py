@@ -153,6 +153,7 @@ def test_an_installed_package_has_its_version(here: Path) -> None:
     assert found.digest
 
 
+@pytest.mark.ci
 def test_an_edited_network_is_a_new_run(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Trained, edited, planned again: a new id and one line; the old cell does not go on with new code."""
     card("mine", "lone_net_edited:make")
@@ -215,6 +216,7 @@ def test_a_run_of_before_code_was_recorded(here: Path, monkeypatch: pytest.Monke
     assert f"the code of lone_net_old was not recorded in run {old.run_id}: new run" in told
 
 
+@pytest.mark.ci
 @pytest.mark.parametrize(
     ("end", "words"),
     [

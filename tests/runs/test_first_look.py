@@ -91,6 +91,7 @@ def look(plan: Plan) -> tuple[list[str], dict[str, str]]:
     return launcher.starts, {f"{f.name.split('__')[0]} {f.name.split('__')[4]}": e for f, e in ended.items()}
 
 
+@pytest.mark.ci
 def test_one_cell_of_each_kind_where_the_trainings_are_long(data: Path) -> None:
     assert names(plan_of(data, samples=2 * LONG_STEPS)) == []
     plan = plan_of(data, samples=2 * LONG_STEPS + 2)

@@ -56,6 +56,7 @@ def test_runs_of_another_protocol_tell_nothing(data: Path, tmp_path: Path) -> No
     assert plan(data, tmp_path, (5,)).cells[0].forecast_s is None
 
 
+@pytest.mark.ci
 def test_a_probe_is_measured_once_and_recalled(
     data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

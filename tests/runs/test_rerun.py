@@ -40,6 +40,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.mark.ci
 @pytest.mark.parametrize(
     "flags",
     [
@@ -100,6 +101,7 @@ class Stored:
         return case
 
 
+@pytest.mark.ci
 @pytest.mark.parametrize("folder", COMMITTED, ids=lambda folder: folder.name)
 def test_every_committed_record_is_planned_again(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

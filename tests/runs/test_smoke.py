@@ -20,6 +20,7 @@ def run(data: Path, results: Path, models: str, monkeypatch: pytest.MonkeyPatch)
     return done.exit_code, json.loads(done.stdout)["smoke"]
 
 
+@pytest.mark.ci
 def test_a_network_that_has_not_learnt_is_exit_6_and_leaves_no_run(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -76,6 +76,7 @@ def two_gpus(context: ActiveCell, monkeypatch: pytest.MonkeyPatch) -> ActiveCell
     return context
 
 
+@pytest.mark.ci
 def test_the_gpus_of_ranks_are_left_to_them(two_gpus: ActiveCell, monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[dict[str, Any]] = []
 
@@ -90,6 +91,7 @@ def test_the_gpus_of_ranks_are_left_to_them(two_gpus: ActiveCell, monkeypatch: p
     assert asked == 2 * [{"module": "segbench.runs.build", **order}]
 
 
+@pytest.mark.ci
 @pytest.mark.parametrize("fault", ["SB504", "bug", "killed"])
 def test_what_the_step_of_the_child_ends_with_is_the_cells(
     two_gpus: ActiveCell, fault: str, monkeypatch: pytest.MonkeyPatch

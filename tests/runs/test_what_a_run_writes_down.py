@@ -214,6 +214,7 @@ VALUES: dict[str, st.SearchStrategy[Any]] = {
 }  # fmt: skip
 
 
+@pytest.mark.ci
 @pytest.mark.parametrize("field", sorted(VALUES))
 @settings(max_examples=25, deadline=None)
 @given(data=st.data())

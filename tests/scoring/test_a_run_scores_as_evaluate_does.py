@@ -62,6 +62,7 @@ def lines_of(folder: Path) -> dict[str, dict[str, Any]]:
     return {line["case"]: {key: line[key] for key in ("rows", "reference", "notes")} for line in lines}
 
 
+@pytest.mark.ci
 @pytest.mark.parametrize("fault", ["worker:2:kill", pytest.param("worker:1:kill", marks=pytest.mark.slow)])
 def test_a_killed_worker_leaves_the_same_rows_or_names_its_case(cell: Path, fault: str) -> None:
     table, lines, before = (cell / "cases.csv").read_bytes(), lines_of(cell), read_run(cell)

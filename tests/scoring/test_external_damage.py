@@ -201,6 +201,7 @@ def test_each_failure_is_counted_and_named(damaged):
     assert dice["mean"] == pytest.approx(3 * good / (failed + 3), abs=1e-12)
 
 
+@pytest.mark.ci
 @pytest.mark.parametrize("policy", sorted(POLICIES))
 def test_deleting_predictions_never_improves_a_mean(tmp_path, policy):
     rng = np.random.default_rng(3)

@@ -357,6 +357,7 @@ def test_the_two_folders_may_be_named_by_place(folders):
         assert code == 2, err
 
 
+@pytest.mark.ci
 @pytest.mark.parametrize(
     "flags",
     [

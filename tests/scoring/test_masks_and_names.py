@@ -138,6 +138,7 @@ def unread_format(path: Path) -> None:
     path.rename(path.with_name(path.name.replace(".nii.gz", ".mgz")))
 
 
+@pytest.mark.ci
 @pytest.mark.parametrize("organ", ORGANS)
 @pytest.mark.parametrize(
     ("damage", "said"),
@@ -249,6 +250,7 @@ def test_failures_of_one_kind_are_three_and_a_number(folders):
     assert len(json.loads(out)["failures"]) == 4
 
 
+@pytest.mark.ci
 def test_notes_of_one_kind_are_told_once_with_three_examples(folders):
     for index in range(5):
         save(folders / "preds" / f"case{index}.nii.gz", blob(index), volume(blob(), origin=(0.1, 0, 0)))

@@ -31,6 +31,7 @@ def run(*words: str | Path) -> tuple[int, dict, str]:
     return done.exit_code, json.loads(done.stdout) if done.stdout.startswith("{") else {}, done.stderr
 
 
+@pytest.mark.ci
 def test_the_ceiling_stands_above_the_models_and_is_compared_with_none(tmp_path: Path) -> None:
     first, second = write(tmp_path / "A", 0), write(tmp_path / "B", 1)
     results = tmp_path / "runs"

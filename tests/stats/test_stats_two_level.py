@@ -122,6 +122,7 @@ def rejections(seeds: int, seed_sd: float, gain: float, repeats: int, seed: int)
     return float(np.mean(np.array(pvalues) < 0.05))
 
 
+@pytest.mark.ci
 @pytest.mark.parametrize("seeds", [2, 3, 5])
 @pytest.mark.parametrize("seed_sd", [0.1, 0.3, 0.5])
 def test_false_positive_rate_under_retraining(seeds, seed_sd):

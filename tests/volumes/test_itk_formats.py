@@ -217,6 +217,7 @@ def test_an_nrrd_field_for_fewer_axes_is_refused(tmp_path, line):
     assert caught.value.code == "SB207"
 
 
+@pytest.mark.ci
 @pytest.mark.parametrize(
     "field", ["space directions", "space origin", "space units", "units", "spacings", "sizes"]
 )

@@ -8,6 +8,7 @@ import tempfile
 from pathlib import Path
 
 import numpy as np
+import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from nifti_bytes import nifti
@@ -67,6 +68,7 @@ def read(data: bytes, name: str, reader=read_volume) -> Volume | None:
 SETTINGS = settings(max_examples=400, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
 
+@pytest.mark.ci
 @SETTINGS
 @given(st.lists(EDITS, min_size=1, max_size=4), st.sampled_from([PACKED, TWO_MEMBERS]))
 def test_gzip_gives_the_same_volume_or_none(edits, data):
@@ -76,6 +78,7 @@ def test_gzip_gives_the_same_volume_or_none(edits, data):
         assert np.array_equal(volume.affine, AFFINE)
 
 
+@pytest.mark.ci
 @SETTINGS
 @given(st.lists(EDITS, min_size=1, max_size=4))
 def test_plain_files_never_fail_otherwise(edits):
@@ -100,6 +103,7 @@ HEADER_WORDS = st.one_of(
 )
 
 
+@pytest.mark.ci
 @SETTINGS
 @given(st.integers(0, 347), HEADER_WORDS)
 def test_any_header_is_refused_or_sane(at, word):

@@ -37,6 +37,7 @@ def test_every_nrrd_as_simpleitk_reads_it(real_data):
         )
 
 
+@pytest.mark.ci
 def test_slice_first_labels_go_round(real_data, tmp_path):
     for path in sorted(real_data.glob("kits19_labels_only/**/*.nii.gz")):
         label = read_label_map(path, labels=[0, 1, 2])

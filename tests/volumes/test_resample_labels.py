@@ -61,6 +61,7 @@ def test_any_noise_any_sizes(before, after, seed):
     np.testing.assert_array_equal(resample_labels(labels, after), oracle(labels, after))
 
 
+@pytest.mark.ci
 @pytest.mark.parametrize("dtype", [np.uint16, np.int32, np.int64])
 def test_types_and_large_values_are_kept(dtype):
     labels = organs((9, 10, 11), dtype=dtype) * 300
