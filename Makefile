@@ -43,7 +43,7 @@ check: $(DEV)              ## linters and types
 test: $(DEV)               ## the default test suite: under five minutes on two cores
 	$(BIN)/$(SUITE) -m "not ci and not slow and not gpu and not slurm and not ray"
 
-test-ci: $(DEV)            ## what takes two seconds a test or more: kills and resumes, compiled papers, whole commands
+test-ci: $(DEV)            ## what takes a second a test or more: kills and resumes, compiled papers, whole commands
 	$(BIN)/$(SUITE) -m "ci and not slow and not gpu and not slurm and not ray"
 
 kernels: $(DEV)            ## the GPU kernels in Triton's interpreter, on the CPU: half a minute

@@ -5,7 +5,10 @@ from __future__ import annotations
 import subprocess
 import sys
 
+import pytest
 
+
+@pytest.mark.ci
 def test_names_resolve_and_the_package_is_light() -> None:
     code = (
         "import sys, segbench; assert 'torch' not in sys.modules and 'numpy' not in sys.modules;"

@@ -89,6 +89,7 @@ def test_the_cell_command_is_shown_on_request_only() -> None:
     assert " cell " in segbench("--help", "--all").stdout
 
 
+@pytest.mark.ci
 def test_a_patch_that_a_model_cannot_take_blocks_its_cell_only(tmp_path: Path) -> None:
     done = segbench(
         "run", "--model", "nnunet,nnunet-tiny", "--dataset", "phantom-brats", "--protocol", "demo",

@@ -22,6 +22,7 @@ def completed(words: list[str]) -> list[str]:
     return [item.value for item in complete.get_completions(words[:-1], words[-1])]
 
 
+@pytest.mark.ci
 @pytest.mark.parametrize(
     ("words", "offered", "not_offered"),
     [

@@ -52,6 +52,7 @@ def test_an_option_that_is_gone_is_left_out_with_a_word(command: str, flag: str,
     assert "No such option" not in told.output
 
 
+@pytest.mark.ci
 @pytest.mark.parametrize(("command", "flag", "new"), KEPT)
 def test_an_old_name_is_hidden_and_takes_what_the_new_one_takes(command: str, flag: str, new: str) -> None:
     parameters = command_of(command).params

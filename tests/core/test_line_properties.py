@@ -17,6 +17,7 @@ RECORDS = st.lists(
 )
 
 
+@pytest.mark.ci
 @settings(max_examples=80, deadline=None, derandomize=True)
 @given(records=RECORDS, cut=st.floats(0, 1))
 def test_a_cut_file_gives_a_prefix_and_can_be_written_on(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
@@ -13,6 +14,7 @@ ROWS = st.lists(st.lists(WORDS, min_size=len(HEAD), max_size=len(HEAD)), max_siz
 LONG = ["segmamba-v2-bidirectional", "abdomenatlas-1.0-mini", "0", "0", "done", "gall_bladder", "20/20"]
 
 
+@pytest.mark.ci
 @given(ROWS)
 @example([[*LONG, "0.123", "12.345", "0.123"], ["", "", "", "", "", "liver", "20/20", "0.1", "2.3", "0.1"]])
 def test_no_line_is_too_wide_and_no_letter_is_lost(rows: list[list[str]]) -> None:

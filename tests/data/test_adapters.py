@@ -92,6 +92,7 @@ def test_each_layout_opens_and_reads_and_nothing_is_written(clean_trees: dict[st
     assert fingerprint(root) == before
 
 
+@pytest.mark.ci
 def test_phantom_json_agrees_with_what_is_read(clean_trees: dict[str, Path]) -> None:
     for kind, slug in CARD_OF.items():
         root = clean_trees[kind]
@@ -501,6 +502,7 @@ class TestNnunet:
         strays = {f.file for f in open_dataset(root).layout_findings if f.code == "SB304"}
         assert strays == {"labelsTr/a_1.nii"}, "an ending in capital letters is the same ending"
 
+    @pytest.mark.ci
     @pytest.mark.parametrize("field", ["image", "label"])
     @pytest.mark.parametrize(
         "name", ["../far/x.nii.gz", "imagesTr/../../far/x.nii.gz", "/far/x.nii.gz", "..\\far\\x.nii.gz",

@@ -62,6 +62,7 @@ def test_each_transform_happens_as_often_as_its_table_says(chosen, name):
     assert stats.binomtest(count, len(chosen), float(DEFAULTS[f"{name}.probability"])).pvalue > 1e-4
 
 
+@pytest.mark.ci
 def test_rotation_and_scale_are_independent(chosen):
     count = sum(c.matrix is not None for c in chosen)
     assert stats.binomtest(count, len(chosen), 1 - 0.8 * 0.8).pvalue > 1e-4
@@ -304,6 +305,7 @@ def test_gamma_keeps_moments_and_order(inverted):
     torch.testing.assert_close(result, expected, atol=1e-4, rtol=1e-4)
 
 
+@pytest.mark.ci
 def test_constant_images_stay_finite():
     image, labels = torch.full((1, 1, 16, 16, 16), 3.0), torch.zeros(1, 16, 16, 16, dtype=torch.uint8)
     settings = AugmentationSettings(overrides={f"{name}.probability": 1.0 for name in TRANSFORMS})

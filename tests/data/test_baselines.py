@@ -153,6 +153,7 @@ def test_two_channels_use_their_covariance(clean_trees: dict[str, Path]) -> None
         )
 
 
+@pytest.mark.ci
 def test_brightness_alone_finds_what_is_bright_and_stays_inside_the_brain(
     clean_trees: dict[str, Path],
 ) -> None:

@@ -154,6 +154,7 @@ def test_values_that_half_precision_cannot_hold_are_refused(tmp_path, value):
     assert Cache(tmp_path).case_ids == ()
 
 
+@pytest.mark.ci
 @pytest.mark.parametrize("name", ["image", "labels", "locations"])
 def test_no_flipped_bit_becomes_a_number(stored, name):
     folder, case = stored

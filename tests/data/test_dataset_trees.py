@@ -223,6 +223,7 @@ def code_of(call: Callable[[], object]) -> SegbenchError:
     return caught.value
 
 
+@pytest.mark.ci
 @pytest.mark.parametrize("name", TREES)
 def test_a_tree_as_its_documentation_shows_it_is_read_whole(tmp_path: Path, name: str) -> None:
     slug, plant, cases, patients = TREES[name]

@@ -472,6 +472,7 @@ def test_folder_that_nobody_recognises(tmp_path):
 # ---- real data
 
 
+@pytest.mark.ci
 @pytest.mark.real_data
 def test_hippocampus_is_clean(real_data, tmp_path):
     report = verify("msd-hippocampus", path=real_data / "Task04_Hippocampus", cache=tmp_path)
@@ -517,6 +518,7 @@ def test_strangers_among_hippocampi(real_data, tmp_path):
     assert errors == [("SB304", "hippocampus_010"), ("SB304", "hippocampus_281")]
 
 
+@pytest.mark.ci
 @pytest.mark.real_data
 def test_foreign_label_of_another_size(real_data, tmp_path):
     source = real_data / "Task04_Hippocampus"

@@ -720,6 +720,7 @@ def assert_told(printed: tuple[int, str], status: int, findings: list[dict]) -> 
         assert "\n  fix: " in section or entry["severity"] == "info"
 
 
+@pytest.mark.ci
 @pytest.mark.parametrize("kind", ["crc", "brats", "aiib", "abdomenatlas", "msd"])
 def test_clean(kind, phantoms, tmp_path):
     tree = Tree(kind, phantoms(kind), options=["--strict"])

@@ -34,6 +34,7 @@ def commands(said: str) -> list[list[str]]:
     return [shlex.split(line[2:]) for line in said.splitlines() if line.startswith("$ python -m segbench")]
 
 
+@pytest.mark.ci
 def test_every_command_knows_every_option_it_gets(said: str) -> None:
     found = commands(said)
     assert {words[3] for words in found} == {"doctor", "profile", "run"}

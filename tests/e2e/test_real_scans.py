@@ -120,6 +120,7 @@ def test_a_listed_file_that_is_absent_is_named_and_its_case_is_in_no_part(
     assert "hippocampus_008" not in {*split["train"], *split["validation"], *split["test"]}
 
 
+@pytest.mark.ci
 def test_the_rest_of_a_dataset_goes_on_when_only_a_test_prediction_is_lost(
     real_data: Path, tmp_path: Path
 ) -> None:

@@ -86,6 +86,7 @@ def test_a_class_that_wins_only_between_the_source_voxels_is_found():
     assert labels_from_logits(logits, (1, 1, 8)).ravel().tolist() == [0, 0, 0, 2, 2, 1, 1, 1]
 
 
+@pytest.mark.ci
 @pytest.mark.parametrize("regions", [(1, 2, 3), (2, 1, 3), (7, 7, 300)])
 def test_regions_later_over_earlier_where_positive(regions):
     logits = smooth(3, (20, 24, 18)) - 1.0

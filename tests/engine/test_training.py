@@ -250,6 +250,7 @@ def test_a_damaged_checkpoint_is_set_aside_and_the_one_before_is_used(tmp_path: 
     assert all(torch.equal(a, b) for a, b in zip(weights(done.network), weights(again.network), strict=True))
 
 
+@pytest.mark.ci
 @pytest.mark.parametrize(
     "name", ["weights.safetensors", "optimiser.safetensors", "state.json", "MANIFEST.json"]
 )

@@ -119,6 +119,7 @@ def test_a_child_that_was_killed_is_lost_and_its_signal_named(
     assert launcher.poll([job])[0].reason == "killed by signal 9"
 
 
+@pytest.mark.ci
 def test_a_cell_is_told_who_started_it(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("SEGBENCH_DATA", "relative/data")
     monkeypatch.setenv(PARENT, "1")

@@ -22,6 +22,7 @@ def random_mask(shape: tuple[int, ...], seed: int, share: float) -> np.ndarray:
     return np.random.default_rng(seed).random(shape) < share
 
 
+@pytest.mark.ci
 @settings(max_examples=300, deadline=None)
 @given(shape=SHAPES, seed=st.integers(0, 2**32 - 1), share=st.sampled_from([0, 0.1, 0.3, 0.5, 0.7, 0.9, 1]))
 def test_holes_and_the_largest_piece_are_those_of_scipy(

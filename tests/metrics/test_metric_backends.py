@@ -37,6 +37,7 @@ def both(pair, theirs):
     return ours, theirs(reference, prediction, spacing, 1.0)
 
 
+@pytest.mark.ci
 def test_equal_to_medpy_to_the_bit():
     pytest.importorskip("medpy")
     for pair in pairs(220, 0):
@@ -47,6 +48,7 @@ def test_equal_to_medpy_to_the_bit():
             assert ours[name] == pytest.approx(theirs[name], abs=1e-12)
 
 
+@pytest.mark.ci
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.filterwarnings("error::FutureWarning")
 def test_equal_to_monai_within_its_float32():

@@ -46,6 +46,7 @@ def test_without_numba_the_plain_engine_gives_the_same_bits():
     assert score == expected()
 
 
+@pytest.mark.ci
 def test_numba_can_be_switched_off():
     score, kernels, numba = run(SEGBENCH_NO_NUMBA="1")
     assert (kernels, numba) == (False, False)

@@ -82,6 +82,7 @@ def test_the_biases_left_out_are_those_that_change_nothing(
     assert inert
 
 
+@pytest.mark.ci
 def test_a_step_of_training_moves_the_weights_alike(monkeypatch: pytest.MonkeyPatch) -> None:
     after = []
     for ways in ("", "channels-last,inert-bias"):

@@ -74,6 +74,7 @@ def test_equals_the_definition(block: Mamba, backend: str) -> None:
     torch.testing.assert_close(block(h), literal(block, h), rtol=1e-11, atol=1e-12)
 
 
+@pytest.mark.ci
 def test_gradients_equal_over_the_backends(block: Mamba) -> None:
     block = block.double()
     h = torch.randn(1, 70, 24, dtype=torch.float64, requires_grad=True)

@@ -55,6 +55,7 @@ def test_umamba_runs_its_mamba_in_float32_under_autocast():
     assert seen == [(torch.float32, torch.float32)] * 2
 
 
+@pytest.mark.ci
 @pytest.mark.parametrize(
     "slug", ["segmamba-v2", pytest.param("segmamba", marks=pytest.mark.slow), "umamba-bot"]
 )

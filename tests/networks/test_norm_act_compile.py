@@ -22,6 +22,7 @@ from segbench.networks.blocks.norm_act import fused
 KERNELS = ("moments", "normalise", "gradient_sums", "gradients")
 
 
+@pytest.mark.ci
 @pytest.mark.parametrize(
     ("capability", "dtype"),
     [

@@ -49,6 +49,7 @@ def test_names_are_translated_one_to_one_both_ways(slug):
         assert sum(rule.to_ours(name) is not None for rule in layout.rules) == 1
 
 
+@pytest.mark.ci
 @settings(max_examples=8, deadline=None)
 @given(
     slug=st.sampled_from(["segmamba-v2", "segmamba", "uxnet", "bisegmamba"]),
@@ -262,6 +263,7 @@ def test_networks_without_official_layout_keep_their_names():
     assert load_official_weights(network, network.state_dict()).missing == ()
 
 
+@pytest.mark.ci
 def test_every_slug_exports_each_tensor_under_one_canonical_name():
     for slug in list_networks():
         if slug.startswith(("swin", "unetr")):

@@ -48,6 +48,7 @@ def test_every_combination_of_parts(backend: str, present: str) -> None:
     assert max(relative_errors(found, exact)) < 1e-12
 
 
+@pytest.mark.ci
 @pytest.mark.parametrize("backend", FAST)
 @settings(max_examples=25, deadline=None)
 @given(

@@ -74,6 +74,7 @@ def test_only_wanted_gradients_are_given() -> None:
     assert all(t.grad is None for i, t in enumerate(tensors) if i != 3)
 
 
+@pytest.mark.ci
 def test_compiles_into_one_graph() -> None:
     tensors = [t.float().requires_grad_() for t in scan_inputs(2, 6, 4, 70)]
 

@@ -51,6 +51,7 @@ def launches(monkeypatch: pytest.MonkeyPatch, dtype: torch.dtype) -> dict[str, L
     return {launch.name: launch for launch in found}
 
 
+@pytest.mark.ci
 @pytest.mark.parametrize(
     ("capability", "dtype"),
     [

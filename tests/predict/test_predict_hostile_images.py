@@ -84,6 +84,7 @@ def test_files_without_a_channel_number_are_named_not_dropped_in_silence(
         predict_images(two, [tmp_path / "in"], tmp_path / "out")
 
 
+@pytest.mark.ci
 def test_weights_that_name_no_channels_take_them_from_the_dataset(tmp_path: Path, scan: Scan) -> None:
     file = scan(tmp_path / "in" / "x.nii.gz")
     nameless = tmp_path / "w.safetensors"

@@ -85,6 +85,7 @@ def with_nnunet_names(root: Path, cell: Path, count: int, folder: Path) -> list[
     return list(split.test[:count])
 
 
+@pytest.mark.ci
 def test_a_faster_way_than_in_training_is_said_and_recorded(
     cells: tuple[Path, list[Path]],
     tmp_path: Path,

@@ -72,6 +72,7 @@ def test_the_scan_stands_apart() -> None:
     assert both.by_op["scan"] == pytest.approx(cost.by_op["scan"] + tokens * inner * 20 * 16 / 1e9)
 
 
+@pytest.mark.ci
 def test_backward_is_counted_not_guessed() -> None:
     """The first convolution needs no gradient of the image: the whole is just below three forwards."""
     network = build_on_meta("segmamba-v2", 4, 4)

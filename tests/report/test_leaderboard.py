@@ -183,6 +183,7 @@ def test_a_null_board_of_runs_that_differ_in_nothing(leaderboard, null, copy):
     assert (copy / "docs/leaderboard/null-hippocampus.png").stat().st_size < 90_000
 
 
+@pytest.mark.ci
 def test_a_null_board_whose_runs_lie_far_apart(null, copy):
     """The usual test errs nearly always, and as often as scipy's, pair by pair; the two-level test does "
     "not."""

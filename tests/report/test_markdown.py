@@ -44,6 +44,7 @@ def test_verdict_then_tables_then_findings(runs: Any, cells: str) -> None:
     assert text.index("**Dice, each model less SegMamba-V2.**") < text.index("**Warnings**")
 
 
+@pytest.mark.ci
 def test_every_row_has_as_many_cells_as_its_head_whatever_the_names(runs: Any) -> None:
     names = [
         "a|b",

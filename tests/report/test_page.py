@@ -114,6 +114,7 @@ def analysed(runs: Any, **options: Any) -> Analysis:
     return analyse([runs.root], make_options(**chosen))
 
 
+@pytest.mark.ci
 def test_no_outside_address(page: Path) -> None:
     text = page.read_text(encoding="utf-8")
     reader = Reader(text)
@@ -347,6 +348,7 @@ def test_nifti_bytes_are_read_by_nibabel() -> None:
     assert image.header.get_zooms() == (1.0, 2.0, 5.0)
 
 
+@pytest.mark.ci
 def test_cases_are_dropped_before_the_page_grows_too_large(page: Path, no_figure: None) -> None:
     runs = page.parent.parent / "runs"
     options = {"resamples": 100, "metrics": "dice,hd95"}

@@ -172,6 +172,7 @@ def test_table_2_is_against_the_reference_and_marks_claims_about_weights(runs: A
     assert "with SegMamba-V2 as reference" in text
 
 
+@pytest.mark.ci
 def test_without_a_reference_all_pairs_by_shaffer_and_many_pairs_only_with_a_verdict(
     runs: Any, analysed: Make
 ) -> None:
@@ -209,6 +210,7 @@ def test_blocks_that_may_not_be_compared_are_tables_of_their_own(runs: Any, anal
     assert lint_latex(text) == []
 
 
+@pytest.mark.ci
 def test_two_datasets_stand_side_by_side_and_name_each_once(runs: Any, analysed: Make) -> None:
     three_models(runs)
     three_models(runs, dataset="phantom-crc", regions=("primary",))
@@ -221,6 +223,7 @@ def test_two_datasets_stand_side_by_side_and_name_each_once(runs: Any, analysed:
     ]
 
 
+@pytest.mark.ci
 def test_many_rows_are_several_floats(runs: Any, analysed: Make) -> None:
     for place in range(35):
         runs.run(f"m{place:02d}", cases=8, regions=("r",))

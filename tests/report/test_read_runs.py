@@ -111,6 +111,7 @@ def test_numbers_as_segbench_writes_them(runs: Any, value: str) -> None:
     assert got == float(value) if value else math.isnan(got)
 
 
+@pytest.mark.ci
 @settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     policy=st.sampled_from(sorted(POLICIES)),

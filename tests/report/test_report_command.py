@@ -48,6 +48,7 @@ def test_help_is_light_shows_defaults_and_fits_80_columns(tmp_path: Path) -> Non
     assert " --cell " not in done.stdout
 
 
+@pytest.mark.ci
 def test_the_answer_comes_first_then_the_table_then_findings(runs: Any, tmp_path: Path) -> None:
     runs.run("alpha", cases=8, skill=0.7)
     runs.run("beta", cases=8, skill=0.9)

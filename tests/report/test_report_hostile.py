@@ -70,6 +70,7 @@ def test_one_model_is_reported_without_tests(runs: Any, tmp_path: Path) -> None:
     assert "**" not in (tmp_path / "out" / "report.md").read_text().split("| alpha")[1].splitlines()[0]
 
 
+@pytest.mark.ci
 def test_identical_models_share_the_mark_and_are_told(runs: Any, tmp_path: Path) -> None:
     rows = runs.rows("alpha", cases=10)
     runs.write(rows)
@@ -139,6 +140,7 @@ def test_long_names_are_cut_and_told_apart(runs: Any, tmp_path: Path) -> None:
     assert max(map(len, names)) <= 40
 
 
+@pytest.mark.ci
 def test_twenty_models_with_every_trap_in_their_names(runs: Any, tmp_path: Path) -> None:
     names = [
         "A_B & 50% #1 {x} ~ ^ \\ $", "[x]", "=cmd", "<script>", "right\N{RIGHT-TO-LEFT MARK}left",

@@ -204,6 +204,7 @@ def test_an_edit_between_the_start_and_the_import_is_seen(
     assert found.value.code == "SB338"
 
 
+@pytest.mark.ci
 def test_a_run_of_before_code_was_recorded(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     card("mine", "lone_net_old:Net")
     with monkeypatch.context() as patch:  # planned although the file is not there: nothing is recorded of it

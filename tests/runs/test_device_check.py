@@ -139,6 +139,7 @@ def small_training(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(training, "build_network", lambda *_: torch.nn.Conv3d(4, 4, 1))
 
 
+@pytest.mark.ci
 @pytest.mark.parametrize(("gap", "ok"), [(1.0, True), (9.0, False)])
 @pytest.mark.usefixtures("small_training")
 def test_a_device_that_waits_for_batches_is_seen(
@@ -188,6 +189,7 @@ def test_memory_that_nobody_counted_is_seen(share: float, ok: bool, monkeypatch:
     assert counted[0] > 2 * 4 * 32**3 * 4
 
 
+@pytest.mark.ci
 @pytest.mark.parametrize("fault", [False, True])
 @pytest.mark.usefixtures("small_training")
 def test_a_training_that_does_not_repeat_is_seen(fault: bool, monkeypatch: pytest.MonkeyPatch) -> None:

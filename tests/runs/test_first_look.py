@@ -100,6 +100,7 @@ def test_one_cell_of_each_kind_where_the_trainings_are_long(data: Path) -> None:
     assert names(plan_of(data, samples=1000, models=("nnunet-tiny", "mean-atlas"))) == []  # one kind of step
 
 
+@pytest.mark.ci
 def test_a_kind_that_has_trained_is_not_looked_at_again(data: Path) -> None:
     plan = plan_of(data, samples=1000)
     for planned in plan.cells:
@@ -136,6 +137,7 @@ def test_what_is_whole_is_noted_once_and_left_planned(data: Path) -> None:
         assert (folder / "startup.json").stat().st_mtime_ns == before
 
 
+@pytest.mark.ci
 def test_a_model_that_does_not_fit_ends_its_own_cells_only(
     data: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -40,6 +40,7 @@ def finish(data: Path, results: Path, seed: int, **fields: object) -> None:
     (cell.folder / "cases.csv").write_text("")
 
 
+@pytest.mark.ci
 def test_finished_runs_outside_the_plan_tell_time_and_memory(data: Path, tmp_path: Path) -> None:
     assert plan(data, tmp_path, (5,)).cells[0].forecast_s is None
     finish(data, tmp_path, 1, durations={"train": 40.0, "predict": 10.0}, peak_memory_bytes=7)

@@ -36,6 +36,7 @@ def finish(folder: Path, status: str = "complete", **fields: object) -> None:
     (folder / "cases.csv").write_text("x")
 
 
+@pytest.mark.ci
 def test_the_same_request_gives_the_same_ids_and_seeds_differ_in_name_only(
     data: Path, tmp_path: Path
 ) -> None:
@@ -169,6 +170,7 @@ fidelity = {{ reproduces = "x" }}
     (cards / "models" / slug / "card.toml").write_text(text + "no such key = 1\n" * broken)
 
 
+@pytest.mark.ci
 def test_a_missing_package_or_a_broken_card_is_that_models_fault_alone(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -27,6 +27,7 @@ def run(results: Path, data: Path, *flags: str) -> subprocess.CompletedProcess[s
     )  # fmt: skip
 
 
+@pytest.mark.ci
 def test_planned_and_blocked_cells_are_listed_once(tmp_path: Path, data: Path) -> None:
     for _ in range(2):  # the second time nothing is added
         done = run(tmp_path, data, "--print-jobs")
@@ -45,6 +46,7 @@ def test_planned_and_blocked_cells_are_listed_once(tmp_path: Path, data: Path) -
     assert "patches" in (blocked.failure or "")
 
 
+@pytest.mark.ci
 def test_a_printed_job_does_the_work_and_the_plan_then_counts_it_as_done(tmp_path: Path, data: Path) -> None:
     printed = run(tmp_path, data, "--print-jobs")
     jobs = printed.stdout.splitlines()

@@ -54,6 +54,7 @@ def test_a_size_that_cannot_be_is_refused_and_nothing_goes(recipes: list[Path], 
     assert all(folder.exists() for folder in recipes)
 
 
+@pytest.mark.ci
 def test_a_case_that_fails_is_exit_3(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SEGBENCH_CACHE", str(tmp_path / "cache"))
     app, data = build_app(), tmp_path / "data"

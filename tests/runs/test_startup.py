@@ -40,6 +40,7 @@ def context(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ActiveCell:
     return ActiveCell(cell, execution, StopRequest())
 
 
+@pytest.mark.ci
 def test_it_draws_nothing_from_the_global_generator(context: ActiveCell) -> None:
     before = torch.get_rng_state()
     try_one_step(context)
@@ -47,6 +48,7 @@ def test_it_draws_nothing_from_the_global_generator(context: ActiveCell) -> None
     assert not context.folder.exists()
 
 
+@pytest.mark.ci
 def test_what_does_not_fit_is_known_before_the_cache_is_touched(
     context: ActiveCell, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -133,6 +135,7 @@ def test_a_real_child_makes_a_step_of_the_cell_in_the_folder(two_gpus: ActiveCel
     assert build.ask("segbench.runs.build", order)["error"]["code"] == "SB502"
 
 
+@pytest.mark.ci
 def test_processes_on_a_cpu_leave_the_step_to_their_cell(
     context: ActiveCell, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -82,6 +82,7 @@ def test_a_killed_worker_leaves_the_same_rows_or_names_its_case(cell: Path, faul
         assert sum(case in told for case in lines) == min(3, len(lines))  # three and a count
 
 
+@pytest.mark.ci
 def test_a_stage_begun_again_scores_only_what_is_left(cell: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     run_cell(cell, fresh="evaluate")  # the fixture is a copy: its files are not those that were stamped
     table, kept = (cell / "cases.csv").read_bytes(), (cell / "cases.jsonl").read_text().splitlines()

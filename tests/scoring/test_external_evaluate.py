@@ -164,6 +164,7 @@ def test_fresh_scores_all_again(folders):
     assert (run_folder(folders) / "cases.jsonl").read_bytes().count(b"\n") == lines
 
 
+@pytest.mark.ci
 def test_a_mended_prediction_is_scored_again(folders):
     path = folders / "preds" / "case3.nii.gz"
     data = path.read_bytes()
@@ -176,6 +177,7 @@ def test_a_mended_prediction_is_scored_again(folders):
     assert evaluate(folders)[0] == 0
 
 
+@pytest.mark.ci
 @pytest.mark.parametrize("workers", [1, pytest.param(2, marks=pytest.mark.slow)])
 def test_killed_and_started_again_gives_the_same_bytes(folders, workers, tmp_path):
     command = (
@@ -476,6 +478,7 @@ def test_a_reference_held_by_another_process_is_not_written(folders):
     assert "SB603" in err
 
 
+@pytest.mark.ci
 def test_torch_and_pandas_are_not_needed(folders):
     script = (
         "import sys\n"

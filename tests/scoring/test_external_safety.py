@@ -64,6 +64,7 @@ def by_rename(source: Path, target: Path) -> None:
     target.with_suffix(".new").replace(target)
 
 
+@pytest.mark.ci
 @pytest.mark.parametrize("replace", [shutil.copy2, in_place, by_rename])
 @pytest.mark.parametrize("role", ["pred", "ref"])
 def test_a_file_replaced_at_equal_size_and_time_is_scored_again(tmp_path, role, replace):

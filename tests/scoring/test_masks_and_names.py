@@ -59,6 +59,7 @@ def test_every_region_is_scored_on_its_own_mask(tmp_path, below):
             assert int(row["reference_voxels"]) == truth[name].sum()
 
 
+@pytest.mark.ci
 def test_the_references_own_folder_is_perfect_and_nothing_is_scored_twice(tmp_path):
     write(tmp_path / "refs", "s0", overlapping(0), "segmentations")
     save(tmp_path / "refs" / "s0" / "ct.nii.gz", blob())
@@ -200,6 +201,7 @@ def test_masks_of_labels_without_overlap_are_the_label_map(tmp_path):
     assert np.array_equal(plain.array, labels)
 
 
+@pytest.mark.ci
 @pytest.mark.parametrize("name", ["case1.mgz", "case1.mhd", "case1.HDR", "case1.dcm", "case1.npz"])
 def test_a_file_in_a_format_that_is_not_read_is_named_with_its_conversion(folders, name):
     (folders / "preds" / "case1.nii.gz").unlink()

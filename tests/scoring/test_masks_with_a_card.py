@@ -55,6 +55,7 @@ DAMAGE = {
 }
 
 
+@pytest.mark.ci
 @pytest.mark.parametrize("damage", DAMAGE)
 def test_a_file_that_is_not_the_mask_fails_its_structure_alone(tmp_path, phantoms, liver, damage):
     change, said = DAMAGE[damage]

@@ -77,6 +77,7 @@ def taken_in(root: Path, place: Path, *more: object) -> tuple[int, str, str]:
     )  # fmt: skip
 
 
+@pytest.mark.ci
 @pytest.mark.parametrize("below", [".", "Dataset007_Toy", f"Dataset007_Toy/{CONFIGURATION}"])
 def test_every_validated_fold_is_a_run_with_its_recipe(tree, tmp_path, below):
     code, out, err = taken_in(tmp_path, tree / below, "--json")

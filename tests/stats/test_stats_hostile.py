@@ -47,6 +47,7 @@ def lawful(result):
         assert result.low <= result.high
 
 
+@pytest.mark.ci
 @pytest.mark.parametrize("call", range(len(ONE)))
 @given(x=VECTORS)
 @settings(max_examples=40, deadline=None)

@@ -317,6 +317,7 @@ def test_channels_of_a_slice_are_not_taken_for_its_depth(tmp_path, place):
         read_volume(path)
 
 
+@pytest.mark.ci
 @pytest.mark.parametrize("ending", ["nrrd", "mha"])
 def test_whatever_a_header_says_nothing_but_a_refusal_escapes(tmp_path, ending):
     """Line breaks of other alphabets, deleted and doubled characters, absurd numbers."""

@@ -90,6 +90,7 @@ def test_plain_files_never_fail_otherwise(edits):
         assert all(s > 0 for s in volume.spacing_mm)
 
 
+@pytest.mark.ci
 @SETTINGS
 @given(st.binary(max_size=600), st.sampled_from(["x.nii", "x.nii.gz", "x.nrrd", "x.mha"]))
 def test_any_bytes_are_refused(data, name):
