@@ -17,7 +17,8 @@ from segbench.core.interrupt import StopRequest
 from segbench.core.processes import ChildEnded, answer_questions, ask
 from segbench.records import read_run
 from segbench.records.progress import progress_of
-from segbench.runs.cell import ActiveCell, Execution, active_cell
+from segbench.runs.active import ActiveCell, active_cell
+from segbench.runs.cell import Execution
 from segbench.runs.code import check_code
 
 if TYPE_CHECKING:

@@ -28,7 +28,8 @@ from segbench.metrics.summary import summarise
 from segbench.records import RunRecord, read_cases, read_run, run_in, write_run
 from segbench.records.lease import Lease, lease_holder
 from segbench.records.progress import last_step
-from segbench.runs.cell import TOLD, Execution, Plan, PlannedCell
+from segbench.runs.active import TOLD
+from segbench.runs.cell import Execution, Plan, PlannedCell
 from segbench.runs.forecast import needs_of
 from segbench.runs.plan import cell_state
 from segbench.runs.runner import plan_run, run_cell

@@ -18,8 +18,8 @@ from segbench.data.digest import content_digest
 from segbench.data.finding import finding
 from segbench.data.prepared.eviction import evict
 from segbench.data.verify.report import grouped
+from segbench.runs.active import ActiveCell
 from segbench.runs.build import try_one_step
-from segbench.runs.cell import ActiveCell
 from segbench.runs.fit import usable_splits
 from segbench.runs.stages import StageResult
 

@@ -30,8 +30,9 @@ from segbench.core.errors import BackendUnavailable, SegbenchError
 from segbench.core.interrupt import Interrupted, StopRequest
 from segbench.launch.command import PARENT, stop_with_parent
 from segbench.records.lease import read_lease
+from segbench.runs.active import ActiveCell, active_cell
 from segbench.runs.build import ending_of
-from segbench.runs.cell import ActiveCell, Execution, active_cell
+from segbench.runs.cell import Execution
 
 __all__ = ["train_on_ranks"]
 

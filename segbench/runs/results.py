@@ -20,8 +20,8 @@ from segbench.core.faults import fault
 from segbench.core.hashing import canonical_json, sha256_bytes, sha256_file
 from segbench.metrics.profiles import load_profile
 from segbench.records import write_cases_csv
+from segbench.runs.active import ActiveCell
 from segbench.runs.build import FINAL_WEIGHTS, build_seeded
-from segbench.runs.cell import ActiveCell
 from segbench.runs.prepare import open_prepared
 from segbench.runs.stages import StageResult
 from segbench.scoring.cases import median_spacing, notes_told_once, score_cases

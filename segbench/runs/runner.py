@@ -27,8 +27,9 @@ from segbench.records import Leaks, RunRecord, SplitRecord, read_run, run_in, wr
 from segbench.records.birth import failed_record, new_record, surroundings
 from segbench.records.lease import Lease
 from segbench.records.schema import FailureClass
+from segbench.runs.active import ActiveCell, active_cell, log_line
 from segbench.runs.build import FINAL_WEIGHTS, check_own_network
-from segbench.runs.cell import ActiveCell, Cell, Execution, active_cell, card_settings, log_line
+from segbench.runs.cell import Cell, Execution, card_settings
 from segbench.runs.prepare import open_prepared, prepare_stage, verify_stage
 from segbench.runs.results import evaluate_stage, predict_stage, profile_stage
 from segbench.runs.stages import Stage, StageResult, drop_from, execute

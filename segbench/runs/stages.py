@@ -21,7 +21,7 @@ from segbench.core.foreign import parse_json
 from segbench.core.hashing import digest_json, sha256_file
 
 if TYPE_CHECKING:
-    from segbench.runs.cell import ActiveCell
+    from segbench.runs.active import ActiveCell
 
 STAGES = ("verify", "prepare", "train", "predict", "evaluate", "profile")
 

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 from segbench.core import console
 from segbench.core.hashing import sha256_file
+from segbench.runs.active import ActiveCell
 from segbench.runs.build import FINAL_WEIGHTS, augmentation_of, build_at_start
-from segbench.runs.cell import ActiveCell
 from segbench.runs.code import structure_of
 from segbench.runs.forecast import known_probe
 from segbench.runs.prepare import recipe_of

@@ -29,8 +29,9 @@ from segbench.core.processes import ChildEnded, answer_questions, ask
 from segbench.data import open_dataset
 from segbench.data.splits import Split
 from segbench.records.progress import last_step
+from segbench.runs.active import ActiveCell
 from segbench.runs.build import augmentation_of, try_one_step
-from segbench.runs.cell import ActiveCell, Cell, Execution, Plan, PlannedCell
+from segbench.runs.cell import Cell, Execution, Plan, PlannedCell
 from segbench.runs.forecast import OPEN, Measured, kind_of, known_probe, probe_file
 from segbench.runs.prepare import open_prepared
 from segbench.runs.train import dice_of_case, training_job

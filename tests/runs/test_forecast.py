@@ -10,7 +10,8 @@ import pytest
 from segbench.core.errors import SegbenchError
 from segbench.records import write_run
 from segbench.runs import trial as probing
-from segbench.runs.cell import ActiveCell, Execution, Plan
+from segbench.runs.active import ActiveCell
+from segbench.runs.cell import Execution, Plan
 from segbench.runs.forecast import Measured, disk_needed, fitting, known_probe, with_finished
 from segbench.runs.plan import Request, make_plan
 from segbench.runs.runner import plan_run

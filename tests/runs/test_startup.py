@@ -14,8 +14,9 @@ from segbench.core.errors import SegbenchError
 from segbench.core.interrupt import StopRequest
 from segbench.core.processes import ChildEnded
 from segbench.runs import build
+from segbench.runs.active import ActiveCell
 from segbench.runs.build import try_one_step
-from segbench.runs.cell import ActiveCell, Execution
+from segbench.runs.cell import Execution
 from segbench.runs.plan import Request, make_plan
 from segbench.runs.prepare import prepare_stage, prepared_root
 from segbench.runs.runner import plan_run

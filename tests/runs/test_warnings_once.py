@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from segbench.core import console
-from segbench.runs.cell import ActiveCell
+from segbench.runs.active import ActiveCell
 from segbench.runs.drive import each_warning_once
 
 
