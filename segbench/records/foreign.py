@@ -23,8 +23,10 @@ def read_record(path: Path) -> tuple[RunRecord, str]:
     """
     try:
         content: Any = parse_json(path.read_text(encoding="utf-8-sig"))
-    except (OSError, ValueError) as error:
-        return unknown_record(path), f"run.json cannot be read: {type(error).__name__}"
+    except OSError as error:
+        return unknown_record(path), f"run.json cannot be read: {(error.strerror or str(error)).lower()}"
+    except ValueError as error:
+        return unknown_record(path), f"run.json is not valid JSON: {error} (fix: restore it or run again)"
     fields = cast("dict[str, Any]", content) if isinstance(content, dict) else None
     if fields is None or not _shallow(fields):
         return unknown_record(path), "run.json is not a record"

@@ -197,6 +197,18 @@ def test_a_copied_run_counts_once(runs: Any) -> None:
     assert "copied-run" in {item.code for item in found.findings}
 
 
+def test_a_copied_folder_is_told_and_counts_once(runs: Any) -> None:
+    rows = runs.rows("mine", dataset="data-x", protocol="standard", cases=12)
+    named = [{**row, "run_id": "mine-s0"} for row in rows]
+    for folder in ("here", "there"):
+        runs.write(named, record={**record(), "run_id": "mine-s0"}, folder=folder)
+    found = analysed(runs)
+    (entry,) = found.entries
+    assert (len(entry.runs), len(entry.copies)) == (1, 1)
+    (told,) = [item for item in found.findings if item.code == "copied-run"]
+    assert "mine-s0" in told.message
+
+
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers(-5, 5) | st.text(max_size=4),
     lambda inner: st.lists(inner, max_size=2) | st.dictionaries(st.text("ab", min_size=1), inner, max_size=2),

@@ -133,7 +133,7 @@ def read_runs(
         for place in [path] if path.is_file() else find_run_folders(path):
             places.setdefault(place.resolve(), place)
     found = [_read_place(place, allow_edited=allow_edited, models=models) for place in places.values()]
-    return _distinct(sorted(found, key=lambda run: run.key))
+    return _of_one_content(sorted(found, key=lambda run: run.key))
 
 
 def find_run_folders(root: Path) -> list[Path]:
@@ -150,20 +150,21 @@ def find_run_folders(root: Path) -> list[Path]:
     return sorted(found)
 
 
-def _distinct(runs: Sequence[Run]) -> tuple[Run, ...]:
-    """Runs without exact copies; two different contents under one run id are refused."""
-    kept: dict[tuple[object, ...], Run] = {}
-    for place, run in enumerate(runs):
-        # A run without rows is told by name, each; nothing of it is used.
-        other = kept.setdefault(run.key if run.rows is not None else (place, run.problem), run)
-        if run.rows is not None and other.rows is not None and other.rows.digest != run.rows.digest:
+def _of_one_content(runs: Sequence[Run]) -> tuple[Run, ...]:
+    """The runs, copies among them; two different contents under one run id are refused."""
+    first: dict[tuple[object, ...], Run] = {}
+    for run in runs:
+        if run.rows is None:  # told by name, each; nothing of it is used
+            continue
+        other = first.setdefault(run.key, run)
+        if other.rows is not None and other.rows.digest != run.rows.digest:
             raise SegbenchError(
                 "SB702",
                 f"two runs have the id {run.run_id} and different rows",
                 details=[str(found.folder) for found in (other, run)],
                 mend="name only one of them with --runs",
             )
-    return tuple(kept.values())
+    return tuple(runs)
 
 
 def _read_place(place: Path, *, allow_edited: bool, models: Collection[str] | None) -> Run:
@@ -176,7 +177,8 @@ def _read_place(place: Path, *, allow_edited: bool, models: Collection[str] | No
     if models is not None and _of_another(record, models):
         return Run(_identified(record), None, problem, folder)
     if not problem and not (folder / CASES_FILE).is_file():
-        problem = "no cases.csv" if record.status == "complete" else ""
+        lost = "run.json says complete, but there is no cases.csv (fix: restore it or score the run again)"
+        problem = lost if record.status == "complete" else ""
     elif not problem:
         try:
             table = read_table(folder / CASES_FILE)
