@@ -1,20 +1,13 @@
-r"""Text as LaTeX that prints it, and the templates that hold the rest.
-
-A template sees text and `Tex`: what is not `Tex` is escaped on its way out, so that no name from a file or a
-flag can leave its cell.
-"""
+"""Text as LaTeX that prints it, and the templates that hold the rest."""
 
 from __future__ import annotations
 
 import re
 import unicodedata
-from functools import cache
-from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
-
 from segbench.core.text import one_line
+from segbench.report.write.templating import Raw, environment
 
 LONGEST_WORD = 40  # characters of a word in a caption or note: TeX breaks lines between words only
 
@@ -97,12 +90,6 @@ def escape_latex(text: str) -> str:
     return re.sub(r"^(\s*)([\[*])", r"\1{\2}", re.sub(r"-(?=-)", "-{}", escaped))
 
 
-class Tex(str):
-    """LaTeX as it stands: templates do not escape it."""
-
-    __slots__ = ()
-
-
 _PROSE = re.compile(
     r"(?P<math>\b[np] [<=>] [0-9.]+|\bp(?= adjusted|-values| counts)|(?<=Adjusted )p\b|\bt(?=-test))|"
     r"(?P<percent>[0-9]+ %)|"
@@ -118,7 +105,7 @@ _SYMBOLS = {
 }
 
 
-def prose(text: str) -> Tex:
+def prose(text: str) -> Raw:
     """A caption, note or head: `n = 40`, `95 %`, minus signs and symbols as authors set them, the rest
     escaped, words that no line could hold cut in the middle.
     """
@@ -139,39 +126,25 @@ def prose(text: str) -> Tex:
             case _:
                 out += _SYMBOLS[found[0]]
         place = found.end()
-    return Tex(out + escape_latex(text[place:]))
+    return Raw(out + escape_latex(text[place:]))
 
 
-def number(text: str) -> Tex:
+def number(text: str) -> Raw:
     """A printed number, p-value or dash: a minus sign for the hyphen, no bare relation."""
     if text.startswith("<"):
-        return Tex(f"$<$\\,{escape_latex(text[1:])}")
+        return Raw(f"$<$\\,{escape_latex(text[1:])}")
     if text in {"inf", "-inf"}:
-        return Tex(text.replace("inf", r"\infty").join("$$"))
+        return Raw(text.replace("inf", r"\infty").join("$$"))
     return prose(text)
 
 
-@cache
-def templates() -> Environment:
-    """The templates of this folder with the marks of LaTeX; text is escaped, `Tex` stands as it is."""
-    found = Environment(  # nosec B701: `finalize` escapes for TeX; autoescape is for HTML
-        loader=FileSystemLoader(Path(__file__).parent / "templates"),
-        block_start_string="<%",
-        block_end_string="%>",
-        variable_start_string="<<",
-        variable_end_string=">>",
-        comment_start_string="<#",
-        comment_end_string="#>",
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-        undefined=StrictUndefined,
-        finalize=lambda value: value if isinstance(value, Tex | int) else escape_latex(str(value)),
-    )
-    found.filters |= {"prose": prose, "number": number, "tex": Tex}
-    return found
-
-
 def render(template: str, **values: Any) -> str:
-    """A template of this folder, filled; ASCII."""
-    return templates().get_template(template).render(**values)
+    """A template with the marks of LaTeX, filled; ASCII."""
+    marks = {
+        f"{what}_{end}_string": mark
+        for what, pair in {"block": ("<%", "%>"), "variable": ("<<", ">>"), "comment": ("<#", "#>")}.items()
+        for end, mark in zip(("start", "end"), pair, strict=True)
+    }
+    found = environment(escape_latex, **marks)
+    found.filters |= {"prose": prose, "number": number}
+    return found.get_template(template).render(**values)

@@ -6,14 +6,13 @@ import re
 from collections.abc import Iterable, Sequence
 from importlib.metadata import version
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
-
 from segbench.core.text import one_line
 from segbench.records import facts
 from segbench.report.analysis.analysis import Analysis
 from segbench.report.analysis.columns import Column
 from segbench.report.analysis.data import dataset_card
 from segbench.report.write.tables import STARS
+from segbench.report.write.templating import environment
 
 CITATION = re.compile(r" \[@(segbench|satterthwaite1946|smyth2004|holm1979|shaffer1986|schuirmann1987)\]")
 """A key of `statistics.bib` within the paragraph."""
@@ -25,29 +24,29 @@ def method_sentences(analysis: Analysis) -> list[str]:
     columns = [column for column in analysis.main_columns() if column.means]
     tested = [column for column in columns if column.comparisons]
     blocks = [analysis.blocks[column.block] for column in columns]
-    templates = Environment(  # nosec B701: plain text; page and paper escape it
-        loader=PackageLoader("segbench.report", "write/templates"),
-        trim_blocks=True,
-        undefined=StrictUndefined,
-        finalize=lambda value: one_line(str(value)),
-    )
-    text = templates.get_template("statistics.txt").render(
-        version=version("segbench"),
-        data=[(block, _span([len(s.seeds) for s in block.models] or [1])) for block in blocks],
-        missing=options.missing,
-        percent=f"{options.confidence * 100:g}",
-        unit=" and ".join(dict.fromkeys(column.unit for column in columns)) or "cases",
-        several=any(len(scores.seeds) > 1 for block in blocks for scores in block.models),
-        primary=analysis.metrics[0].label if tested else "",
-        claims={pair.claim for column in tested for pair in column.comparisons},
-        dagger=STARS["weights"],
-        family=_span([len(column.comparisons) for column in tested]) if tested else "",
-        references=[analysis.short(label) for label in sorted({c.reference for c in tested if c.reference})],
-        all_pairs=any(column.reference is None for column in tested),
-        alpha=f"{options.alpha:g}",
-        margins=_margins(analysis, tested),
-        ranked=any(column.ranks is not None and column.ranks.rank_low.size for column in tested),
-        resamples=f"{options.resamples:,}",
+    text = (
+        environment(one_line)
+        .get_template("statistics.txt")
+        .render(
+            version=version("segbench"),
+            data=[(block, _span([len(s.seeds) for s in block.models] or [1])) for block in blocks],
+            missing=options.missing,
+            percent=f"{options.confidence * 100:g}",
+            unit=" and ".join(dict.fromkeys(column.unit for column in columns)) or "cases",
+            several=any(len(scores.seeds) > 1 for block in blocks for scores in block.models),
+            primary=analysis.metrics[0].label if tested else "",
+            claims={pair.claim for column in tested for pair in column.comparisons},
+            dagger=STARS["weights"],
+            family=_span([len(column.comparisons) for column in tested]) if tested else "",
+            references=[
+                analysis.short(label) for label in sorted({c.reference for c in tested if c.reference})
+            ],
+            all_pairs=any(column.reference is None for column in tested),
+            alpha=f"{options.alpha:g}",
+            margins=_margins(analysis, tested),
+            ranked=any(column.ranks is not None and column.ranks.rank_low.size for column in tested),
+            resamples=f"{options.resamples:,}",
+        )
     )
     return [line for line in text.split("\n") if line]
 

@@ -9,15 +9,15 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from importlib.metadata import version
 from itertools import groupby
-from pathlib import Path
 from typing import Any
 
 from segbench.cards.bibtex import BibEntry, parse_bibtex
 from segbench.report.analysis.analysis import Analysis
 from segbench.report.write.figures.models import figure_files
-from segbench.report.write.latex import Tex, number, prose, render
+from segbench.report.write.latex import number, prose, render
 from segbench.report.write.method import CITATION, method_sentences
 from segbench.report.write.tables import Head, Row, ScoreCell, Table, pair_tables, score_tables
+from segbench.report.write.templating import FOLDER, Raw
 
 MOST_ROWS = 30  # of one float: more do not fit a page
 MOST_PAIRS = 40  # of Table 2; of more pairs only those with a verdict are shown
@@ -37,7 +37,7 @@ def files(analysis: Analysis) -> dict[str, bytes | str]:
         version=version("segbench"),
         tables=[part for table in (*score_tables(analysis), *pairs) for part in _floats(table, citations)],
         figure=None if figure is None else prose(figure.caption),
-        statistics=Tex("\n".join(map(_cited, method_sentences(analysis)))),
+        statistics=Raw("\n".join(map(_cited, method_sentences(analysis)))),
     )
     methods = [entry for entry in _method_entries() if f"{{{entry.key}}}" in text]
     references = "\n".join(entry.text() for entry in [*methods, *entries])
@@ -78,7 +78,7 @@ def cited_entries(analysis: Analysis) -> tuple[dict[str, str], list[BibEntry]]:
 
 def _method_entries() -> list[BibEntry]:
     """What the paragraph on statistics may cite."""
-    text = (Path(__file__).parent / "templates" / "statistics.bib").read_text(encoding="ascii")
+    text = (FOLDER / "statistics.bib").read_text(encoding="ascii")
     entries = [parse_bibtex(part) for part in text.split("\n\n")]
     note = {"note": f"Version {version('segbench')}"}
     return [
@@ -101,12 +101,12 @@ def _floats(table: Table, citations: Mapping[str, str]) -> Iterator[dict[str, An
     for place, chunk in enumerate(chunks):
         last = place == len(chunks) - 1
         yield {
-            "float": Tex("table*" if star else "table"),
-            "caption": Tex(prose(table.caption) + (" (continued)" if place else "")),
-            "label": Tex(label + (f"-part{place + 1}" if place else "")),
+            "float": Raw("table*" if star else "table"),
+            "caption": Raw(prose(table.caption) + (" (continued)" if place else "")),
+            "label": Raw(label + (f"-part{place + 1}" if place else "")),
             "wide": wide,
             "panels": panels,
-            "arguments": Tex("".join(f"##{part + 1}" for part in range(len(groups)))),
+            "arguments": Raw("".join(f"##{part + 1}" for part in range(len(groups)))),
             "groups": [
                 {
                     "head": prose(head if len(table.groups) > 1 else ""),
@@ -114,7 +114,7 @@ def _floats(table: Table, citations: Mapping[str, str]) -> Iterator[dict[str, An
                 }
                 for head, members in groupby(chunk, key=lambda item: item[0])
             ],
-            "notes": Tex("; ".join(map(prose, table.notes)) + "." if table.notes and last else ""),
+            "notes": Raw("; ".join(map(prose, table.notes)) + "." if table.notes and last else ""),
         }
 
 
@@ -160,13 +160,13 @@ def _panel(groups: Sequence[Sequence[Head]], pack: Sequence[int]) -> dict[str, A
     texts = [" & ".join(line) + r" \\" for line in lines]
     head = "\n".join([r"\toprule", texts[0], *([rules] if rules else []), *texts[1:]])
     line = " & ".join(f"##{place + 1}" for place in pack if groups[place])
-    return {"head": Tex(head), "width": len(below), "line": Tex(line)}
+    return {"head": Raw(head), "width": len(below), "line": Raw(line)}
 
 
-def _row(row: Row, groups: Sequence[Sequence[Head]], citations: Mapping[str, str]) -> list[Tex]:
+def _row(row: Row, groups: Sequence[Sequence[Head]], citations: Mapping[str, str]) -> list[Raw]:
     """A row by groups of columns, each as the cells that LaTeX sets side by side."""
     cells = iter([prose(row.name) + _cite(citations.get(row.label, "")), *map(_cell, row.cells)])
-    return [Tex(" & ".join(next(cells) for _ in members)) for members in groups]
+    return [Raw(" & ".join(next(cells) for _ in members)) for members in groups]
 
 
 def _cell(cell: str | ScoreCell) -> str:

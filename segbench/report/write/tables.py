@@ -112,16 +112,24 @@ class Table:
         return tuple(row for _, rows in self.groups for row in rows)
 
 
-def score_tables(analysis: Analysis) -> list[Table]:
-    """Table 1 over the comparable blocks of all datasets, then one for each block that stands apart."""
+def score_tables(analysis: Analysis, *, screen: bool = False) -> list[Table]:
+    """Table 1 over the comparable blocks of all datasets, then one for each block that stands apart.
+
+    Args:
+        analysis: what is to be said.
+        screen: what decides stands first, facts about the models last: a narrow window shows the answer.
+    """
     found: list[Table] = []
     percent = f"{analysis.options.confidence * 100:g}"
     spreads = {"mean-ci": f" with {percent} % interval", "mean-sd": " \N{PLUS-MINUS SIGN} standard deviation"}
     for place, (numbers, columns) in enumerate(table_columns(analysis), start=1):
+        if screen:  # of each metric; the order of metrics stays
+            metrics = [column.metric for column in columns]
+            columns = sorted(columns, key=lambda c: (c.block, metrics.index(c.metric), not c.decided))
         names = ", ".join(analysis.blocks[number].name for number in numbers)
         caption = f"Scores on {names}: mean{spreads.get(analysis.options.cells, '')}."
         table = score_table(analysis, f"table-scores-{place}", caption, columns, blocks=numbers)
-        found.append(_with_facts(analysis, table))
+        found.append(_with_facts(analysis, table, last=screen))
     return found
 
 
@@ -178,8 +186,8 @@ def _score_heads(analysis: Analysis, columns: Sequence[Column]) -> list[Head]:
     return [Head(column.region, metric) for metric, column in zip(metrics, columns, strict=True)]
 
 
-def _with_facts(analysis: Analysis, table: Table) -> Table:
-    """Table 1 with what is known of every model in front of its scores: parameters, operations, seeds.
+def _with_facts(analysis: Analysis, table: Table, *, last: bool) -> Table:
+    """Table 1 with what is known of every model beside its scores: parameters, operations, seeds.
 
     Equal numbers of training runs are a note, not a column.
     """
@@ -198,15 +206,16 @@ def _with_facts(analysis: Analysis, table: Table) -> Table:
 
     def line(row: Row) -> Row:
         facts = [ScoreCell(texts[row.label] or DASH) for texts in known.values()]
-        return replace(row, cells=(*facts, *row.cells))
+        return replace(row, cells=(*row.cells, *facts) if last else (*facts, *row.cells))
 
     equal = [f"training runs of each model: {count}" for count in counts if len(counts) == 1]
+    (name, *scores), told = table.heads, map(Head, known)
     return replace(
         table,
-        heads=(table.heads[0], *map(Head, known), *table.heads[1:]),
+        heads=(name, *scores, *told) if last else (name, *told, *scores),
         groups=tuple((family, tuple(map(line, rows))) for family, rows in table.groups),
         notes=(*table.notes, *equal),
-        facts=len(known),
+        facts=0 if last else len(known),
     )
 
 
