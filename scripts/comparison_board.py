@@ -78,7 +78,7 @@ def _table(table: Table) -> str:
 
 def _short_names(analysis: Analysis) -> dict[str, str]:
     """Printed name of each model slug; small variants are named by size first."""
-    return {entry.model: analysis.names[entry.label].short for entry in analysis.entries}
+    return {entry.model: entry.short for entry in analysis.entries}
 
 
 def _what_was_run(records: Sequence[Mapping[str, Any]], names: Mapping[str, str]) -> list[str]:
@@ -108,7 +108,7 @@ def _what_was_run(records: Sequence[Mapping[str, Any]], names: Mapping[str, str]
 
 
 def _answer(analysis: Analysis, column: Column) -> str:
-    lines = [*verdicts(analysis, column), *context(analysis, column), rank_sentence(analysis, column)]
+    lines = [*verdicts(column), *context(column), rank_sentence(column)]
     return "\n".join(f"- {line}" for line in lines if line)
 
 
@@ -146,7 +146,7 @@ def _question(question: Question, analysis: Analysis) -> str:
     """Each deciding column's comparison of the two, in the report's own words."""
     lines = [f"### {question.text}", ""]
     lines += [
-        f"- {column.metric.label}: {pair_answer(analysis, column, pair)}"
+        f"- {column.metric.label}: {pair_answer(column, pair)}"
         for column, pair in asked_pairs(question, analysis)
     ]
     return "\n".join(lines)

@@ -107,7 +107,7 @@ def retrainings(folders: Sequence[Path]) -> list[Retrainings]:
     """
     analysis = analyse(folders, make_options(reference="none", resamples=100))
     if len(analysis.blocks) != 1 or len(analysis.entries) != 1:
-        names = ", ".join(analysis.names[entry.label].short for entry in analysis.entries)
+        names = ", ".join(entry.short for entry in analysis.entries)
         raise SystemExit(f"{folders[0].parent}: a null board has retrainings of one network, found {names}")
     block = analysis.blocks[0]
     (scores,) = block.scores

@@ -119,7 +119,7 @@ def test_every_file_says_the_same_verdicts_and_stars(runs: Any, draw: int) -> No
                 )  # fmt: skip
     analysis = analysed(runs, reference=("none", "m0")[draw % 3 > 0])
     own = {
-        (analysis.blocks[column.block].name, pair.a, pair.b): pair.verdict
+        (column.block.name, pair.a, pair.b): pair.verdict
         for column in analysis.main_columns()
         for pair in column.comparisons
     }
@@ -149,7 +149,7 @@ def test_every_file_says_the_same_verdicts_and_stars(runs: Any, draw: int) -> No
         (column,) = (
             column
             for column in analysis.columns.values()
-            if column.decided and column.metric.name == metric and analysis.blocks[column.block].name == block
+            if column.decided and column.metric.name == metric and column.block.name == block
         )
         assert bool(column.star(label)) == better
 

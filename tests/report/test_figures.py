@@ -88,7 +88,7 @@ def test_figure_1_shows_the_means_the_seeds_and_the_baseline(three: Analysis) ->
         assert mean.value is not None
         values = [mean.value, mean.low, mean.high, *(value for _, value in mean.per_seed)]
         assert {round(100 * value, 9) for value in values if value is not None} <= set(shown)
-        assert f"{three.names[label].short} {100 * mean.value:.2f} [" in sketch.alt
+        assert f"{three.short(label)} {100 * mean.value:.2f} [" in sketch.alt
     drawn = [line for line in lines if line.get_color() == REFERENCE and line.get_marker() == "D"]
     assert [float(line.get_xdata()[0]) for line in drawn] == [100 * (column.means["alpha"].value or 0)]
     ticks = [text.get_text() for text in sketch.figure.axes[0].get_yticklabels()]

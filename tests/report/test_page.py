@@ -269,8 +269,8 @@ def test_several_datasets_show_verdicts_first_and_fold_what_stands_behind_them(
     text, _ = written(analysis)
     first, folded = text[: text.index('id="scores"')], text[text.index('id="regions"') :]
     for column in analysis.main_columns():
-        assert verdicts(analysis, column)[0].split(" points")[0].replace("-", "\N{MINUS SIGN}") in first
-        for sentence in context(analysis, column):
+        assert verdicts(column)[0].split(" points")[0].replace("-", "\N{MINUS SIGN}") in first
+        for sentence in context(column):
             words = re.split(r" \(p|difference of", sentence)[0]
             assert words in folded
             assert words not in first

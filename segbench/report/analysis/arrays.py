@@ -54,7 +54,7 @@ def build_blocks(
     for dataset, members in sorted(by_dataset.items()):
         names = {case: name for (of, case), name in (case_names or {}).items() if of == dataset}
         for variant, (part, differs) in enumerate(comparable(members, names)):
-            block = _block(variant, differs, part, names)
+            block = replace(_block(differs, part, names), number=len(blocks), variant=variant)
             _refuse_no_common(block)
             blocks.append(_without_failures(block) if missing == "drop-case" else block)
     found = [(block, *item) for block in blocks for item in failures(block)] if missing == "error" else []
@@ -68,9 +68,7 @@ def build_blocks(
     return tuple(blocks)
 
 
-def _block(
-    variant: int, differs: tuple[str, ...], entries: Sequence[Entry], case_names: Mapping[str, str]
-) -> Block:
+def _block(differs: tuple[str, ...], entries: Sequence[Entry], case_names: Mapping[str, str]) -> Block:
     """One block, values filled by the worst policy."""
     runs = [run for entry in entries for run in entry.runs]
     rows = [run.rows for run in runs if run.rows is not None]
@@ -79,8 +77,9 @@ def _block(
     regions, mean_regions = _regions(runs)
     names = {name for part in rows for name in part.metrics}
     bare = Block(
+        number=0,
         dataset=runs[0].dataset,
-        variant=variant,
+        variant=0,
         differs=differs,
         cases=cases,
         case_names=tuple(case_names.get(case, case) for case in cases),

@@ -50,6 +50,11 @@ class Scores:
         return self.entry.label
 
     @property
+    def short(self) -> str:
+        """Its printed name."""
+        return self.entry.short
+
+    @property
     def baseline(self) -> bool:
         """Whether this is a predictor without learning."""
         return self.entry.baseline
@@ -75,6 +80,7 @@ class Block:
     """Entries that may be compared with each other.
 
     Attributes:
+        number: among all blocks of the analysis, from 0.
         dataset: dataset slug.
         variant: 0, or the running number of a block set apart because data, split or rules differ.
         differs: in what this block differs from the ones before it, a line each.
@@ -93,6 +99,7 @@ class Block:
         dropped_cases: cases left out for all entries under `drop-case`.
     """
 
+    number: int
     dataset: str
     variant: int
     differs: tuple[str, ...]
@@ -144,6 +151,10 @@ class Block:
     def readers(self) -> tuple[Scores, ...]:
         """Other people's segmentations of the same cases: the ceiling."""
         return tuple(scores for scores in self.scores if scores.reader)
+
+    def short(self, label: str) -> str:
+        """The printed name of an entry."""
+        return next(scores.short for scores in self.scores if scores.label == label)
 
     def contenders(self, baselines: bool) -> tuple[Scores, ...]:
         """What is compared: the models, and the baselines where they are to take part."""

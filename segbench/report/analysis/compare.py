@@ -65,7 +65,11 @@ class ComparedPair(NamedTuple):
         """The object of `--json`; its difference, test and verdict stand in the report."""
         counts = {name: getattr(self, name) for name in ("sentence", "wins", "ties", "losses")}
         changes = {name: [c._asdict() for c in getattr(self, name)] for name in ("gains", "drops")}
-        place = {"block": self.column.block, "region": self.column.region, "metric": self.column.metric.name}
+        place = {
+            "block": self.column.block.number,
+            "region": self.column.region,
+            "metric": self.column.metric.name,
+        }
         return place | {"a": self.pair.a, "b": self.pair.b} | counts | changes
 
 
@@ -205,7 +209,7 @@ def _compared_pair(analysis: Analysis, column: Column, pair: Comparison) -> Comp
     """Wins, ties and losses by case, and the cases that changed most."""
     from segbench.stats.arrays import noise_floor
 
-    block, scored = analysis.blocks[column.block], list[FloatArray]()
+    block, scored = column.block, list[FloatArray]()
     for label in (pair.a, pair.b):
         scores = next(item for item in block.scores if item.label == label)
         scored.append(nan_mean(block.per_case(scores, column.region, column.metric.name), axis=0))
@@ -221,7 +225,7 @@ def _compared_pair(analysis: Analysis, column: Column, pair: Comparison) -> Comp
     return ComparedPair(
         column=column,
         pair=pair,
-        sentence=pair_sentence(analysis, column, pair),
+        sentence=pair_sentence(column, pair),
         wins=wins,
         ties=int(gain.size) - wins - losses,
         losses=losses,

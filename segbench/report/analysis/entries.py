@@ -35,12 +35,20 @@ class Entry:
         identity: what its runs share.
         runs: by fold and seed.
         copies: runs left out because their rows equal those of another run of the entry.
+        short: name in tables and figures, different for each label.
+        title: name in full, at its first mention.
+        family: head of its group in Table 1.
+        bibtex: the entry of its paper, empty where none is known.
     """
 
     label: str
     identity: Identity
     runs: tuple[Run, ...]
     copies: tuple[Run, ...] = ()
+    short: str = ""
+    title: str = ""
+    family: str = ""
+    bibtex: str = ""
 
     @property
     def model(self) -> str:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from segbench.cards.bibtex import parse_bibtex
 from segbench.core.errors import SegbenchError
@@ -23,46 +24,27 @@ OTHER_FAMILY = "Other"
 LONGEST = 40  # characters of a short name; longer ones are cut and told apart
 
 
-@dataclass(frozen=True, slots=True)
-class Name:
-    """How an entry is called.
-
-    Attributes:
-        short: in tables and figures.
-        title: in full, at its first mention.
-        family: head of its group in Table 1.
-        bibtex: the entry of its paper, empty where none is known.
-    """
-
-    short: str
-    title: str
-    family: str
-    bibtex: str = ""
-
-
-def entry_names(entries: Sequence[Entry]) -> dict[str, Name]:
-    """The name of each label; different for each."""
-    names: dict[str, Name] = {}
-    for entry in entries:
-        names.setdefault(entry.label, _name(entry))
-    counts: dict[str, int] = {}
-    for name in names.values():
-        counts[name.short] = counts.get(name.short, 0) + 1
+def named(entries: Sequence[Entry]) -> tuple[Entry, ...]:
+    """The entries with their printed names; entries of one label share theirs."""
+    names = {entry.label: _named(entry) for entry in reversed(entries)}
+    counts = Counter(entry.short for entry in names.values())
     taken: set[str] = set()
-    for label, name in sorted(names.items()):
-        short = name.short if counts[name.short] == 1 else label
+    for label, entry in sorted(names.items()):
+        short = entry.short if counts[entry.short] == 1 else label
         text = short if len(short) <= LONGEST else short[: LONGEST - 1] + "\N{HORIZONTAL ELLIPSIS}"
         number = 2
         while text in taken:
             text = f"{short[: LONGEST - 5]}\N{HORIZONTAL ELLIPSIS} ({number})"
             number += 1
         taken.add(text)
-        names[label] = replace(name, short=text)
-    return names
+        names[label] = replace(entry, short=text)
+    fields = ("short", "title", "family", "bibtex")
+    known = {label: {name: getattr(entry, name) for name in fields} for label, entry in names.items()}
+    return tuple(replace(entry, **known[entry.label]) for entry in entries)
 
 
-def _name(entry: Entry) -> Name:
-    """Names from the card of the suite, else from the record's own copy of it, else the slug."""
+def _named(entry: Entry) -> Entry:
+    """The entry with names from the card of the suite, else the record's copy of it, else the slug."""
     from segbench.cards import load_model_card
 
     record = entry.runs[0].record
@@ -81,7 +63,13 @@ def _name(entry: Entry) -> Name:
     difference = entry.label.removeprefix(one_line(entry.model))
     title = one_line(title or entry.model).strip() or "?"
     short = one_line(short or entry.model).strip() or "?"
-    return Name(short + difference, title + difference, FAMILIES.get(family, OTHER_FAMILY), bibtex)
+    return replace(
+        entry,
+        short=short + difference,
+        title=title + difference,
+        family=FAMILIES.get(family, OTHER_FAMILY),
+        bibtex=bibtex,
+    )
 
 
 def _checked_bibtex(text: str) -> str:

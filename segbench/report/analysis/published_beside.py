@@ -83,8 +83,8 @@ class OurNumber(NamedTuple):
 def our_numbers(analysis: Analysis) -> list[OurNumber]:
     """Means of ours as published numbers are graded against them; what differs between runs is unknown."""
     found: list[OurNumber] = []
-    for (number, region, metric), column in analysis.columns.items():
-        block = analysis.blocks[number]
+    for (_, region, metric), column in analysis.columns.items():
+        block = column.block
         for scores in (scores for scores in block.scores if scores.label in column.means):
             mean, records = column.means[scores.label], [run.record for run in scores.entry.runs]
             read = (facts.split_digest, _profile_name, facts.empty_policy)

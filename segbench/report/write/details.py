@@ -40,14 +40,14 @@ def number(value: float | None, *, scale: float = 1.0, digits: int = 0) -> Score
 
 def region_tables(analysis: Analysis) -> list[Table]:
     """For each block and metric the scores of every region, where Table 1 does not hold them all."""
-    told = {(c.block, c.metric.name, c.region) for _, columns in table_columns(analysis) for c in columns}
+    told = {column for _, columns in table_columns(analysis) for column in columns}
     found: list[Table] = []
-    for place, block in enumerate(analysis.blocks):
+    for block in analysis.blocks:
         for metric in analysis.metrics:
-            columns = analysis.columns_of(place, [metric], analysis.regions(place))
-            if not {(place, metric.name, column.region) for column in columns} <= told:
+            columns = analysis.columns_of(block, [metric], analysis.regions(block))
+            if not set(columns) <= told:
                 name, caption = f"table-regions-{len(found) + 1}", f"Scores on {block.name}, by region."
-                found.append(score_table(analysis, name, caption, columns, blocks=[place]))
+                found.append(score_table(analysis, name, caption, columns, blocks=[block]))
     return found
 
 
@@ -64,8 +64,8 @@ def rank_tables(analysis: Analysis) -> list[Table]:
             (analysis.short(label), number(rank), ScoreCell(f"{low:g} to {high:g}"), number(best, digits=2))
             for label, rank, low, high, best in zip(column.order, *(v.tolist() for v in drawn), strict=True)
         ]
-        caption = f"{where(analysis, column)}: ranks over {ranks.resamples} draws of seeds and {column.unit}."
-        found += listing(f"table-ranks-{column.block}", caption, heads, rows)
+        caption = f"{where(column)}: ranks over {ranks.resamples} draws of seeds and {column.unit}."
+        found += listing(f"table-ranks-{column.block.number}", caption, heads, rows)
     return found
 
 
@@ -82,9 +82,9 @@ def seed_tables(analysis: Analysis) -> list[Table]:
             shown = [*(values.get(seed) for seed in seeds), mean.sd_seeds]
             cells = (number(v, scale=column.metric.scale, digits=column.options.digits) for v in shown)
             rows.append((analysis.short(label), *cells))
-        caption = f"{where(analysis, column)}: mean of every training run, and their standard deviation."
+        caption = f"{where(column)}: mean of every training run, and their standard deviation."
         heads = ("Model", *(f"Seed {seed}" for seed in seeds), "SD")
-        found += listing(f"table-seeds-{column.block}", caption, heads, rows)
+        found += listing(f"table-seeds-{column.block.number}", caption, heads, rows)
     return found
 
 

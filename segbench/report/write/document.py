@@ -37,12 +37,12 @@ def document(analysis: Analysis) -> dict[str, Any]:
         "settings": plain(analysis.options.public()),
         "versions": versions(),
         "runs": [_run(run) for run in analysis.runs],
-        "entries": [_entry(analysis, entry) for entry in analysis.entries],
+        "entries": [_entry(entry) for entry in analysis.entries],
         "blocks": [_block(block) for block in analysis.blocks],
         "verdicts": [
             {"where": place, "sentences": list(sentences)} for place, sentences in headline(analysis)
         ],
-        "columns": [_column(analysis, column) for column in analysis.columns.values()],
+        "columns": [_column(column) for column in analysis.columns.values()],
         "cost": {label: plain(cost) for label, cost in analysis.costs.items()},
         "findings": [item.as_json() for item in analysis.findings],
         "published": plain([row.as_json() for row in published_beside(analysis)]),
@@ -77,12 +77,10 @@ def _run(run: Run) -> dict[str, Any]:
     return _fields(run, names) | {"content_sha256": digest}
 
 
-def _entry(analysis: Analysis, entry: Entry) -> dict[str, Any]:
-    name = analysis.names[entry.label]
+def _entry(entry: Entry) -> dict[str, Any]:
     return {
-        **_fields(entry, "label model dataset baseline"),
-        **_fields(name, "title family"),
-        "name": name.short,
+        **_fields(entry, "label model dataset baseline title family"),
+        "name": entry.short,
         "identity": entry.identity.digest,
         "runs": [run.run_id for run in entry.runs],
         "copies": [run.run_id for run in entry.copies],
@@ -101,14 +99,14 @@ def _block(block: Block) -> dict[str, Any]:
     }
 
 
-def _column(analysis: Analysis, column: Column) -> dict[str, Any]:
+def _column(column: Column) -> dict[str, Any]:
     """A column with everything that was decided in it, verdicts included; single draws are left out."""
     ranks = plain(column.ranks)
     if ranks is not None:
         ranks.pop("kendall_tau")
     return {
         **_fields(column, "region role unit reference order left_out comparisons omnibus"),
-        "block": analysis.blocks[column.block].name,
+        "block": column.block.name,
         "metric": column.metric.name,
         "higher_is_better": column.metric.higher_is_better,
         "means": {

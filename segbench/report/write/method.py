@@ -23,7 +23,7 @@ def method_sentences(analysis: Analysis) -> list[str]:
     options = analysis.options
     columns = [column for column in analysis.main_columns() if column.means]
     tested = [column for column in columns if column.comparisons]
-    blocks = [analysis.blocks[column.block] for column in columns]
+    blocks = [column.block for column in columns]
     text = (
         environment(one_line)
         .get_template("statistics.txt")
@@ -62,7 +62,7 @@ def _margins(analysis: Analysis, columns: Sequence[Column]) -> str:
     found: dict[str, None] = {}
     for column in columns:
         if column.margin is not None:
-            card = dataset_card(analysis.blocks[column.block].dataset)
+            card = dataset_card(column.block.dataset)
             own = column.metric.name in analysis.options.margin or card is None
             source = "" if own or card is None else f" ({card.evaluation.margin_source})"
             found[f"{column.metric.label} {column.words(column.margin)}{source}"] = None

@@ -86,7 +86,7 @@ def _content(analysis: Analysis) -> dict[str, Any]:
     shown, folded = list[tuple[str, Sequence[str]]](), list[str]()
     columns = analysis.main_columns()
     for column in columns:
-        place, first, others = where(analysis, column), verdicts(analysis, column), context(analysis, column)
+        place, first, others = where(column), verdicts(column), context(column)
         most = min(len(first), MOST_VERDICTS) if len(columns) > 1 else len(first) + len(others)
         said, rest = [*first, *others][:most], [*first, *others][most:]
         shown.append((place, said))

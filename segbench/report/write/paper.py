@@ -63,8 +63,8 @@ def cited_entries(analysis: Analysis) -> tuple[dict[str, str], list[BibEntry]]:
     taken = {entry.key: entry for entry in _method_entries()}
     reserved = len(taken)
     keys: dict[str, str] = {}
-    for label in analysis.ordered(sorted(analysis.names)):
-        text = analysis.names[label].bibtex
+    for label in analysis.ordered(sorted(analysis.by_label)):
+        text = analysis.by_label[label].bibtex
         if not text:
             continue
         entry = parse_bibtex(text)

@@ -12,6 +12,7 @@ from operator import itemgetter
 from typing import TYPE_CHECKING
 
 from segbench.report.analysis.analysis import Analysis
+from segbench.report.analysis.blocks import Block
 from segbench.report.analysis.columns import Column
 from segbench.report.analysis.findings import SEVERITY_WORDS, Finding
 from segbench.report.analysis.numbers import format_p, plural
@@ -39,8 +40,8 @@ def report_lines(analysis: Analysis, *, wide: bool = False) -> list[str]:
         wide: also every region and every metric, without a limit on the width.
     """
     lines = _answers(analysis)
-    for number in range(len(analysis.blocks)):
-        lines += ["", *_scores(analysis, number, wide=wide)]
+    for block in analysis.blocks:
+        lines += ["", *_scores(analysis, block, wide=wide)]
     return lines
 
 
@@ -82,12 +83,12 @@ def _answers(analysis: Analysis) -> list[str]:
     return lines
 
 
-def _scores(analysis: Analysis, number: int, *, wide: bool) -> list[str]:
+def _scores(analysis: Analysis, block: Block, *, wide: bool) -> list[str]:
     """The table of one block: primary metric with interval, boundary metric, seeds, n, failed, mark."""
-    block, columns = analysis.blocks[number], _shown(analysis, number, wide=wide)
+    columns = _shown(analysis, block, wide=wide)
     if not columns:
         return [f"{block.name}: no metric to show"]
-    cells, main = [score_cells(analysis, column) for column in columns], block.main_region
+    cells, main = [score_cells(column) for column in columns], block.main_region
     heads = [
         column.metric.head if column.region == main else f"{column.metric.label} {column.region}"
         for column in columns
@@ -103,14 +104,13 @@ def _scores(analysis: Analysis, number: int, *, wide: bool) -> list[str]:
         rows.append([analysis.short(label), mark, *shown, seeds[label], n, failed])
     title = f"{block.name}: {block.count}, {columns[0].region_words}"
     table = _table(["model", "", *heads, "seeds", "n", "failed"], rows, left=2, wide=wide)
-    return [*_wrapped(title), *table, *_legend(analysis, columns, list(cells[0].values()))]
+    return [*_wrapped(title), *table, *_legend(columns, list(cells[0].values()))]
 
 
-def _shown(analysis: Analysis, number: int, *, wide: bool) -> list[Column]:
-    main = analysis.blocks[number].main_region
+def _shown(analysis: Analysis, block: Block, *, wide: bool) -> list[Column]:
     metrics = analysis.metrics if wide else analysis.shown_metrics
-    others = [region for region in analysis.regions(number) if region != main] if wide else []
-    return analysis.columns_of(number, metrics) + analysis.columns_of(number, metrics, others)
+    others = [region for region in analysis.regions(block) if region != block.main_region] if wide else []
+    return analysis.columns_of(block, metrics) + analysis.columns_of(block, metrics, others)
 
 
 def _score(cell: ScoreCell, *, interval: bool) -> str:
@@ -119,12 +119,12 @@ def _score(cell: ScoreCell, *, interval: bool) -> str:
     return f"{value} [{cell.low}, {cell.high}]" if interval and cell.low else f"{value}{spread}"
 
 
-def _legend(analysis: Analysis, columns: Sequence[Column], first: Sequence[ScoreCell]) -> list[str]:
+def _legend(columns: Sequence[Column], first: Sequence[ScoreCell]) -> list[str]:
     notes = ["1, 2: best and second by the printed mean"] if any(cell.mark for cell in first) else []
-    for note in star_notes(analysis, columns[:1], first):
+    for note in star_notes(columns[:1], first):
         sign, _, words = note.partition(":")
         notes.append(f"{_ASCII.get(sign, sign)}:{words}")
-    notes += floor_notes(analysis, columns)
+    notes += floor_notes(columns)
     if any(cell.failed for cell in first):
         notes.append("failed: cases without a usable prediction, scored worst")
     return [line for note in notes for line in _wrapped(f"  {note}", "    ")]
@@ -148,7 +148,7 @@ def _comparisons(
         for item in pairs
     ]
     names = ["model"] if column.reference else ["a", "b"]
-    name = f"{analysis.blocks[column.block].name}, {column.metric.head}, {column.region_words}"
+    name = f"{column.block.name}, {column.metric.head}, {column.region_words}"
     title = f"{name}: {against}{role}; {plural(len(pairs), 'comparison')}"
     head = [*names, "difference", "p adj.", "w/t/l", "verdict"]
     lines = [*_wrapped(title), *_table(head, rows, left=len(names), wide=wide)]

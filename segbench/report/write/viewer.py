@@ -98,7 +98,7 @@ def worst_cases(analysis: Analysis) -> list[Picture]:
     """Every case with a score in the primary metric over all blocks, the worst first, once for each model."""
     found: list[Picture] = []
     for column in analysis.main_columns():
-        block = analysis.blocks[column.block]
+        block = column.block
         for scores in block.models if column.metric.higher_is_better is not None else ():
             runs = {(run.seed, run.fold): run for run in scores.entry.runs if run.rows is not None}
             table = block.per_case(scores, column.region, column.metric.name)

@@ -49,7 +49,9 @@ def draw(analysis: Analysis) -> Sketch | None:
     shared = all(set(labels) == set(rows[0]) for labels in rows)
     across = min(len(columns), MOST_COLUMNS if shared else 2)
     down = -(-len(columns) // across)
-    names = {label: "\n".join(textwrap.wrap(analysis.short(label), NAME)) or "?" for label in analysis.names}
+    names = {
+        label: "\n".join(textwrap.wrap(analysis.short(label), NAME)) or "?" for label in analysis.by_label
+    }
     lines = max(sum(names[label].count("\n") + 1 for label in max(rows, key=len)), max(map(len, rows)))
     width, height = WIDTHS["single" if across == 1 else "double"], down * (0.62 + ROW * lines)
     figure, axes = new_figure(width, height, down, across, squeeze=False)
@@ -58,7 +60,7 @@ def draw(analysis: Analysis) -> Sketch | None:
         named = not shared or place % across == 0
         _panel(axis, analysis, column, labels, [names[label] if named else "" for label in labels])
         if len(columns) > 1:
-            axis.set_title(analysis.blocks[column.block].name, loc="left")
+            axis.set_title(column.block.name, loc="left")
     for axis in panels[len(columns) :]:
         axis.set_visible(False)
     return Sketch(figure, _caption(analysis, columns), _alt(analysis, columns, rows))
@@ -75,7 +77,7 @@ def _rows(analysis: Analysis, column: Column) -> list[str]:
 def _panel(
     axis: Any, analysis: Analysis, column: Column, labels: Sequence[str], names: Sequence[str]
 ) -> None:
-    scale, block = column.metric.scale, analysis.blocks[column.block]
+    scale, block = column.metric.scale, column.block
     apart = {scores.label for scores in (*block.readers, *block.baselines)}
     spans: list[float] = []  # every finite number of the models, printed units
     for label in [label for label in labels if label not in apart] or labels:
@@ -149,9 +151,9 @@ def _caption(analysis: Analysis, columns: Sequence[Column]) -> str:
     reference = next((column.reference for column in columns if column.reference), None)
     if reference:
         parts.append(f"diamond: reference ({analysis.short(reference)})")
-    if any(analysis.blocks[column.block].baselines for column in columns):
+    if any(column.block.baselines for column in columns):
         parts.append("grey: baselines")
-    if any(analysis.blocks[column.block].readers for column in columns):
+    if any(column.block.readers for column in columns):
         parts.append("grey, above the models: a second reader")
     return f"{columns[0].metric.label} of each model; {'; '.join(parts)}."
 
@@ -164,5 +166,5 @@ def _alt(analysis: Analysis, columns: Sequence[Column], rows: Sequence[Sequence[
         items = ", ".join(
             f"{name} {column.number(mean.value)}{column.interval(mean)}" for name, mean in means
         )
-        found.append(f"{column.metric.head} on {analysis.blocks[column.block].name}: {items}.")
+        found.append(f"{column.metric.head} on {column.block.name}: {items}.")
     return " ".join(found)
