@@ -145,7 +145,7 @@ def test_a_penalty_without_a_diagonal_is_not_guessed(runs: Any, tmp_path: Path) 
     runs.run("alpha", cases=5, diagonal=None)
     runs.write([r for r in runs.rows("beta", cases=5, diagonal=None) if r["case"] != "case-0001"])
     found = build_report(runs.root, tmp_path / "out", format="markdown", metrics="dice,hd95", **QUICK)
-    column = found.analysis.column(0, found.analysis.metrics[1])
+    column = found.analysis.column(found.analysis.blocks[0], found.analysis.metrics[1])
     assert column.means["beta"].value is None
     assert column.means["alpha"].value is not None
     assert not column.comparisons

@@ -193,7 +193,7 @@ def test_the_report_shows_it_beside_published_numbers(runs: Any, tmp_path: Path)
         runs.run("nnunet", dataset="btcv", seed=seed)
     options = make_options(resamples=100, published_root=str(tmp_path / "p"))
     analysis = analyse([runs.root], options)
-    rows = {row.ours.metric: row for row in published_beside(analysis)}
+    rows = {row.column.metric.name: row for row in published_beside(analysis)}
     low, middle, high = rows["dice"].order_wrong or (1.0, 1.0, 1.0)
     assert 0 <= low <= middle <= high <= 0.5
     assert rows["nsd"].order_wrong is None  # how many cases is not known

@@ -339,9 +339,9 @@ def test_published_numbers_stand_beside_with_a_grade(runs: Any) -> None:
     runs.run("nnunet", dataset="brats2023-gli")
     result = compare("segmamba-v2", "nnunet", runs=runs.root, metrics=["dice"], published=True)
     rows = [row for row in result.published if _is_ours(row)]
-    assert {row.ours.region for row in rows} == {"WT", "TC", "ET", "mean"}
+    assert {row.column.region for row in rows} == {"WT", "TC", "ET", "mean"}
     assert {row.grade for row in rows} == {"C"}
-    own = next(row for row in rows if row.ours.region == "ET")
+    own = next(row for row in rows if row.column.region == "ET")
     assert own.number.stored == pytest.approx(0.883)
     assert own.difference == pytest.approx(own.our_value - 0.883)
     assert any("sparkseg" in line for line in compare_lines(result))

@@ -159,10 +159,10 @@ def _table_columns(analysis: Analysis) -> list[Any]:
     several = len(analysis.blocks) > 1
     return [
         column
-        for number in range(len(analysis.blocks))
+        for block in analysis.blocks
         for metric in analysis.shown_metrics
-        for region in ([analysis.blocks[number].main_region] if several else analysis.regions(number))
-        if (column := analysis.column(number, metric, region)) is not None
+        for region in ([block.main_region] if several else analysis.regions(block))
+        if (column := analysis.column(block, metric, region)) is not None
     ]
 
 

@@ -280,14 +280,14 @@ def test_published_numbers_are_one_folded_table(
     runs: Any, no_figure: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     runs.run("alpha", cases=6)
+    analysis = analysed(runs)
     row = SimpleNamespace(
-        ours=SimpleNamespace(block="phantom-brats", region="mean", metric="dice"), grade="C", our_value=0.8,
-        number=SimpleNamespace(model="Alpha", stored=0.9), difference=-0.1,
+        number=SimpleNamespace(model="Alpha", stored=0.9), our_value=0.8, difference=-0.1, grade="C",
+        column=analysis.main_columns()[0],
         table=SimpleNamespace(source=SimpleNamespace(id="paper2024")), order_wrong=(0.0001, 0.01, 0.12),
     )  # fmt: skip
-    other = SimpleNamespace(**{**vars(row), "our_value": None})
-    monkeypatch.setattr(details, "published_beside", lambda analysis: (row, other))
-    text, reader = written(analysed(runs))
+    monkeypatch.setattr(details, "published_beside", lambda analysis: [row])
+    text, reader = written(analysis)
     (shown,) = reader.tables["table-published"][1:]
     assert shown[:5] == ["Alpha", "phantom-brats", "mean", "Dice (%)", "C"]
     assert shown[5:] == ["90.00", "80.00", "\N{MINUS SIGN}10.00", "<0.1 to 12", "paper2024"]

@@ -95,7 +95,7 @@ class CompareResult:
         return [(block.name, *item) for block in self.analysis.blocks for item in failures(block)]
 
     @property
-    def published(self) -> tuple[PublishedRow, ...]:
+    def published(self) -> list[PublishedRow]:
         """Published numbers beside ours, when asked for."""
         return published_beside(self.analysis)
 

@@ -122,18 +122,15 @@ def failure_tables(analysis: Analysis) -> list[Table]:
 
 def published_tables(analysis: Analysis) -> list[Table]:
     """Published numbers of the models that have runs here, beside ours: a grade, and no verdict."""
-    metrics = {metric.name: metric for metric in analysis.metrics}
     rows: list[Sequence[Cell]] = []
     for item in published_beside(analysis):
-        if item.our_value is not None:
-            metric, digits = metrics[item.ours.metric], analysis.options.digits
-            values = (item.number.stored, item.our_value, item.difference)
-            low, _, high = map(chance_words, item.order_wrong) if item.order_wrong else ("", "", "")
-            rows.append((
-                item.number.model, item.ours.block, item.ours.region, metric.head, item.grade,
-                *(number(value, scale=metric.scale, digits=digits) for value in values),
-                ScoreCell(f"{low} to {high}" if low else DASH), item.table.source.id,
-            ))  # fmt: skip
+        column, values = item.column, (item.number.stored, item.our_value, item.difference)
+        low, _, high = map(chance_words, item.order_wrong) if item.order_wrong else ("", "", "")
+        rows.append((
+            item.number.model, column.block.name, column.region, column.metric.head, item.grade,
+            *(ScoreCell(column.number(value)) for value in values),
+            ScoreCell(f"{low} to {high}" if low else DASH), item.table.source.id,
+        ))  # fmt: skip
     numbers_of = ("Published", "Ours", "Ours less", "Order wrong (%)")
     heads = ("Model", "Dataset", "Region", "Metric", "Grade", *numbers_of, "Source")
     grades = "; ".join(f"{grade}: {words}" for grade, words in GRADES.items())

@@ -29,7 +29,6 @@ def escape_markdown(text: str) -> str:
 def files(analysis: Analysis) -> dict[str, bytes | str]:
     """`report.md`."""
     main = {block.main_region for block in analysis.blocks}
-    rows = [row for row in published_beside(analysis) if row.our_value is not None]
     text = _template("report.md.j2").render(
         headline=headline(analysis),
         tables=[*score_tables(analysis), *pair_tables(analysis, most=MOST_PAIRS)[:1]],
@@ -38,7 +37,7 @@ def files(analysis: Analysis) -> dict[str, bytes | str]:
             for severity, members in groupby(analysis.findings, key=lambda item: item.severity)
         ],
         most=MOST_FINDINGS,
-        published=[beside_sentence(analysis, row) for row in rows if row.ours.region in main],
+        published=[beside_sentence(row) for row in published_beside(analysis) if row.column.region in main],
     )
     return {"report.md": text}
 

@@ -202,18 +202,12 @@ def _changes(result: CompareResult, *, wide: bool) -> list[str]:
 
 def _published(result: CompareResult) -> list[str]:
     """Published numbers beside ours: a grade and a difference, no verdict."""
-    published = result.published
-    if not published:
+    if not result.published:
         return []
     title = f"published: {'; '.join(f'{grade}: {words}' for grade, words in GRADES.items())}"
     lines = ["", *_wrapped(title, "  ")]
-    beside = [row for row in published if row.our_value is not None]
-    for row in beside:
-        lines += _wrapped(f"- {beside_sentence(result.analysis, row)}", "  ")
-    others = len(published) - len(beside)
-    if others:
-        count = plural(others, "published number")
-        lines.append(f"  {count} of methods not compared here: --json lists them, and why a grade")
+    for row in result.published:
+        lines += _wrapped(f"- {beside_sentence(row)}", "  ")
     return lines
 
 
