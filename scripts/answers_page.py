@@ -330,7 +330,7 @@ def _boards(boards: Sequence[Board], analyses: Mapping[str, Any], said: Mapping[
 
 def _figure(asked: Sequence[tuple[Question, list[Answered]]]) -> Figure:
     """A row for each question and dataset: the difference with its interval."""
-    from segbench.report.write.figures.style import MODEL, SOFT, name_rows, new_figure
+    from segbench.report.write.figures import MODEL, SOFT, name_rows, new_figure
 
     rows = [(question, answer) for question, answers in asked for answer in answers]
     figure, axis = new_figure(6.4, 0.7 + 0.3 * len(rows))

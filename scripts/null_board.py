@@ -503,7 +503,7 @@ def _alt(runs: Retrainings) -> str:
 
 def _figure(runs: Retrainings) -> Figure:
     """Left: cumulative share of p-values, one-run tests and two-level; right: the runs' means."""
-    from segbench.report.write.figures.style import INK, MODEL, REFERENCE, SOFT, new_figure
+    from segbench.report.write.figures import INK, MODEL, REFERENCE, SOFT, new_figure
 
     figure, (left, right) = new_figure(6.4, 2.7, 1, 2, gridspec_kw={"width_ratios": [1.5, 1]})
     count = len(runs.seeds)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import groupby
 from typing import Any
 
@@ -24,8 +24,7 @@ from segbench.report.write.details import (
     source_tables,
 )
 from segbench.report.write.document import versions
-from segbench.report.write.figures.models import figure_files
-from segbench.report.write.figures.style import INK, MODEL, PAPER, REFERENCE, RULE, SOFT
+from segbench.report.write.figures import INK, MODEL, PAPER, REFERENCE, RULE, SOFT, figure_files
 from segbench.report.write.method import CITATION, method_sentences, protocol_notes
 from segbench.report.write.tables import STARS, Head, pair_tables, score_tables
 from segbench.report.write.templating import FOLDER, environment
@@ -35,6 +34,7 @@ from segbench.report.write.viewer import (
     colour_table,
     load_pictures,
     notices,
+    view,
     viewer_code,
 )
 
@@ -59,6 +59,7 @@ def files(analysis: Analysis) -> dict[str, bytes | str]:
     found = load_pictures(analysis)
     code, problem = viewer_code() if found else ("", "")
     content, drawn = _content(analysis), figure_files(analysis)[1]
+    views = [view(item, item.shown) for item in found if item.shown is not None]
     pages = environment(one_line, autoescape=True)
     pages.filters |= {"minus": _minus, "spans": _spans}
     pages.globals["stars"] = STARS
@@ -68,7 +69,9 @@ def files(analysis: Analysis) -> dict[str, bytes | str]:
         notes = [problem] if problem else []
         notes += [f"{lost} of {len(found)} worst cases left out: the page would be too large"] if lost else []
         text = template.render(
-            content | _pictures(analysis, found[:count], code if count else "", notes or [NO_PICTURES])
+            content
+            | _worst(analysis, found[:count], notes or [NO_PICTURES])
+            | _shown(views[:count], code if count else "")
         )
         if len(text.encode()) <= analysis.options.max_size:
             break
@@ -137,18 +140,14 @@ def inline_svg(text: str, alt: str) -> Any:
     return Markup(body)
 
 
-def _pictures(
-    analysis: Analysis, pictures: Sequence[Picture], code: str, notes: Sequence[str]
-) -> dict[str, Any]:
-    """Worst cases; names lead to the 3D view, or without its code to the picture."""
-    from markupsafe import Markup
-
+def _worst(analysis: Analysis, pictures: Sequence[Picture], notes: Sequence[str]) -> dict[str, Any]:
+    """The list of worst cases that are shown."""
     rows = [
         (
             item.case,
             analysis.short(item.label),
             number(item.run.seed),
-            item.block.name,
+            item.column.block.name,
             number(item.value, scale=item.column.metric.scale, digits=2),
             number(item.volume_ml, digits=2),
         )
@@ -156,26 +155,27 @@ def _pictures(
     ]
     score = pictures[0].column.metric.head if pictures else ""
     heads = ("Case", "Model", "Seed", "Dataset", score, "Reference (ml)")
-    tables = listing("table-worst", "Worst cases, at most three of one model.", heads, rows)
     return {
-        "worst": tables,
+        "worst": listing("table-worst", "Worst cases, at most three of one model.", heads, rows),
         "worst_notes": [note for note in notes if note != NO_PICTURES or not pictures],
-        "pictures": pictures,
+    }
+
+
+def _shown(views: Sequence[Mapping[str, Any]], code: str) -> dict[str, Any]:
+    """Pictures of worst cases and the data of their 3D view, which needs the code of the viewer."""
+    from markupsafe import Markup
+
+    items = [{name: view[name] for name in ("title", "scan", "mask", "step")} for view in views]
+    data = json.dumps({"colours": colour_table(), "items": items}, sort_keys=True, allow_nan=False)
+    for sign in "<>&":  # so that nothing can close the script element
+        data = data.replace(sign, f"\\u{ord(sign):04x}")
+    return {
+        "pictures": views,
         "colours": list(CLASS_COLOURS.values()),
-        "cases": Markup(_case_json(pictures)) if pictures else "",
+        "cases": Markup(data) if views else "",
         "viewer_code": Markup(code),
         "licences": notices() if code else "",
     }
-
-
-def _case_json(pictures: Sequence[Picture]) -> str:
-    """Data of the 3D view; `<` is written as a code, so that nothing can close the script element."""
-    content = {
-        "colours": colour_table(),
-        "items": [{"title": p.title, "scan": p.scan, "mask": p.mask, "step": p.step} for p in pictures],
-    }
-    text = json.dumps(content, sort_keys=True, ensure_ascii=True, allow_nan=False)
-    return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
 
 
 def _minus(text: str) -> str:

@@ -13,7 +13,7 @@ from typing import Any
 
 from segbench.cards.bibtex import BibEntry, parse_bibtex
 from segbench.report.analysis.analysis import Analysis
-from segbench.report.write.figures.models import figure_files
+from segbench.report.write.figures import figure_files
 from segbench.report.write.latex import number, prose, render
 from segbench.report.write.method import CITATION, method_sentences
 from segbench.report.write.tables import Head, Row, ScoreCell, Table, pair_tables, score_tables

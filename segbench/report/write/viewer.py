@@ -15,7 +15,6 @@ import numpy as np
 
 from segbench.core.text import one_line
 from segbench.report.analysis.analysis import Analysis
-from segbench.report.analysis.blocks import Block
 from segbench.report.analysis.columns import Column
 from segbench.report.analysis.numbers import format_number
 from segbench.report.read.runs import Run
@@ -34,46 +33,43 @@ CLASS_COLOURS = {AGREE: "#56B4E9", MISSED: "#E69F00", EXTRA: "#F0E442"}
 CLASS_WORDS = {AGREE: "agree", MISSED: "missed", EXTRA: "extra"}
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, eq=False)
 class Picture:
-    """A case of one training run and, once its volumes were found, what the page shows of it.
+    """A case of one training run and what the page shows of it.
 
     Attributes:
         run: the training run.
         label: of its entry.
-        block, place: where the case stands.
         column: the deciding column.
+        place: of the case in its block.
         value: score of the case there, stored units.
-        title: model, dataset, case and score in words.
-        alt: what the poster shows.
-        poster: PNG data URI of three planes through the slice of largest error.
-        scan: base64 of the gzipped NIfTI image, empty when the image is not here.
-        mask: base64 of the gzipped NIfTI comparison mask.
-        step: every n-th voxel is shown.
+        shown: its volumes, once they were found.
     """
 
     run: Run
     label: str
-    block: Block
-    place: int
     column: Column
+    place: int
     value: float
-    title: str = ""
-    alt: str = ""
-    poster: str = ""
-    scan: str = ""
-    mask: str = ""
-    step: int = 1
+    shown: CaseVolumes | None = None
 
     @property
     def case(self) -> str:
         """The printed name of the case."""
-        return self.block.case_names[self.place]
+        return self.column.block.case_names[self.place]
 
     @property
     def volume_ml(self) -> float:
         """The largest reference volume of its regions, NaN where unknown."""
-        return float(np.fmax.reduce(self.block.reference_ml[self.place]))
+        return float(np.fmax.reduce(self.column.block.reference_ml[self.place]))
+
+    @property
+    def title(self) -> str:
+        """Model, dataset, case and score in words."""
+        metric, block = self.column.metric, self.column.block
+        score = f"{metric.label} {format_number(self.value, scale=metric.scale, digits=1)}"
+        where = f"seed {self.run.seed}, {block.name}, {self.case}"
+        return one_line(f"{block.short(self.label)}, {where}: {score}")
 
 
 def load_pictures(analysis: Analysis) -> list[Picture]:
@@ -85,10 +81,10 @@ def load_pictures(analysis: Analysis) -> list[Picture]:
     for item in worst_cases(analysis) if most else ():
         if taken[item.label] == MOST_PER_MODEL or item.run.run_id not in held:
             continue
-        shown = load_case(item.run, item.block.cases[item.place], analysis.options.data_dir)
+        shown = load_case(item.run, item.column.block.cases[item.place], analysis.options.data_dir)
         if shown is not None:
             taken[item.label] += 1
-            pictures.append(_picture(analysis, item, shown))
+            pictures.append(replace(item, shown=shown))
         if len(pictures) == most:
             break
     return pictures
@@ -104,39 +100,35 @@ def worst_cases(analysis: Analysis) -> list[Picture]:
             table = block.per_case(scores, column.region, column.metric.name)
             for seed, values in zip(scores.seeds, table, strict=True):
                 found += [
-                    Picture(run, scores.label, block, place, column, float(values[place]))
+                    Picture(run, scores.label, column, place, float(values[place]))
                     for place in np.flatnonzero(np.isfinite(values)).tolist()
                     if (run := runs.get((seed, block.folds[place]))) is not None
                 ]
-    found.sort(key=lambda p: (p.column.sign * p.value, p.block.name, p.label, p.run.seed, p.case))
+    found.sort(key=lambda p: (p.column.sign * p.value, p.column.block.name, p.label, p.run.seed, p.case))
     first: dict[tuple[str, str, int], Picture] = {}
     for item in found:
-        first.setdefault((item.block.name, item.label, item.place), item)
+        first.setdefault((item.column.block.name, item.label, item.place), item)
     return list(first.values())
 
 
-def _picture(analysis: Analysis, item: Picture, shown: CaseVolumes) -> Picture:
-    metric = item.column.metric
-    score = f"{metric.label} {format_number(item.value, scale=metric.scale, digits=1)}"
-    where = f"seed {item.run.seed}, {item.block.name}, {item.case}"
-    title = one_line(f"{analysis.short(item.label)}, {where}: {score}")
+def view(picture: Picture, shown: CaseVolumes) -> dict[str, Any]:
+    """What the page shows of a case: its poster with words, and the volumes of the 3D view as base64."""
     counts = ", ".join(f"{words} {int((shown.mask == code).sum())}" for code, words in CLASS_WORDS.items())
-    return replace(
-        item,
-        title=title,
-        alt=f"Three planes through the slice of largest error of {title}; voxels: {counts}.",
-        poster="data:image/png;base64," + base64.b64encode(poster(shown)).decode(),
-        scan="" if shown.image is None else packed(shown.image, shown.spacing_mm),
-        mask=packed(shown.mask, shown.spacing_mm),
-        step=shown.step,
-    )
+    return {
+        "title": picture.title,
+        "alt": f"Three planes through the slice of largest error of {picture.title}; voxels: {counts}.",
+        "poster": poster(shown),
+        "scan": "" if shown.image is None else packed(shown.image, shown.spacing_mm),
+        "mask": packed(shown.mask, shown.spacing_mm),
+        "step": shown.step,
+    }
 
 
-def poster(shown: CaseVolumes) -> bytes:
-    """PNG of axial, coronal and sagittal planes with the comparison mask over the image."""
+def poster(shown: CaseVolumes) -> str:
+    """PNG, as a data URI, of axial, coronal and sagittal planes with the comparison mask over the image."""
     from matplotlib.colors import to_rgb
 
-    from segbench.report.write.figures.style import new_figure, style
+    from segbench.report.write.figures import new_figure, style
 
     with style():
         figure, axes = new_figure(6.0, 2.1, 1, 3, squeeze=False)
@@ -156,7 +148,7 @@ def poster(shown: CaseVolumes) -> bytes:
             axis.axis("off")
         stream = io.BytesIO()
         figure.savefig(stream, format="png", dpi=110, facecolor="black", metadata={"Software": None})
-    return stream.getvalue()
+    return "data:image/png;base64," + base64.b64encode(stream.getvalue()).decode()
 
 
 def packed(array: LabelArray, spacing_mm: tuple[float, float, float]) -> str:
