@@ -9,12 +9,13 @@ from pathlib import Path
 
 from segbench.core.environment import results_dir
 from segbench.core.errors import SegbenchError
+from segbench.core.text import count
 from segbench.report.analysis.arrays import build_blocks
 from segbench.report.analysis.blocks import Block
 from segbench.report.analysis.columns import Column, Mean, Role, decide
 from segbench.report.analysis.cost import Cost, cost_of
 from segbench.report.analysis.data import dataset_card
-from segbench.report.analysis.entries import Entry, build_entries
+from segbench.report.analysis.entries import Entry, build_entries, pseudonyms
 from segbench.report.analysis.findings import Finding, find_all
 from segbench.report.analysis.metric import (
     BOUNDARY,
@@ -23,8 +24,6 @@ from segbench.report.analysis.metric import (
     choose_metrics,
     shown_regions,
 )
-from segbench.report.analysis.names import named, pseudonyms
-from segbench.report.analysis.numbers import plural
 from segbench.report.analysis.options import Options
 from segbench.report.analysis.slices import Table, read_slices
 from segbench.report.read.runs import Run, read_runs
@@ -179,17 +178,17 @@ def analyse_runs(
     """The analysis of runs that were read."""
     table = read_slices(options.slices) if options.slices is not None else {}
     taken = usable(runs, options, places)
-    entries = named(build_entries(taken, select=options.select))
+    entries = build_entries(taken, select=options.select)
     names_of_cases = pseudonyms(taken) if options.pseudonyms else {}
     blocks = build_blocks(entries, missing=options.missing, case_names=names_of_cases)
     metrics = choose_metrics(blocks, options)
     check_names(blocks, options)
     columns: dict[Key, Column] = {}
     for block in blocks:
-        count = len(block.contenders(options.baselines))
-        progress(f"{'comparing' if count > 1 else 'reading'} {plural(count, 'model')} on {block.name}")
-        wanted = options.reference or DEFAULT_REFERENCE  # none, which is no label, compares all pairs
         labels = [scores.label for scores in block.contenders(options.baselines)]
+        doing = "comparing" if len(labels) > 1 else "reading"
+        progress(f"{doing} {count(len(labels), 'model')} on {block.name}")
+        wanted = options.reference or DEFAULT_REFERENCE  # none, which is no label, compares all pairs
         card = dataset_card(block.dataset)
         margins = {**(card.evaluation.margin if card is not None else {}), **options.margin}
         for metric in (metric for metric in metrics if metric.name in block.metrics):

@@ -55,16 +55,6 @@ class Scores:
         return self.entry.short
 
     @property
-    def baseline(self) -> bool:
-        """Whether this is a predictor without learning."""
-        return self.entry.baseline
-
-    @property
-    def reader(self) -> bool:
-        """Whether this is another person's segmentation."""
-        return self.entry.reader
-
-    @property
     def expected(self) -> BoolArray:
         """(cases,): cases that at least one run was to score."""
         return np.any(self.status != NOT_RUN, axis=(0, 2))
@@ -140,17 +130,17 @@ class Block:
     @property
     def models(self) -> tuple[Scores, ...]:
         """What takes part in comparisons: all but the baselines and the other readers."""
-        return tuple(scores for scores in self.scores if not scores.baseline and not scores.reader)
+        return tuple(scores for scores in self.scores if not (scores.entry.baseline or scores.entry.reader))
 
     @property
     def baselines(self) -> tuple[Scores, ...]:
         """The predictors without learning."""
-        return tuple(scores for scores in self.scores if scores.baseline)
+        return tuple(scores for scores in self.scores if scores.entry.baseline)
 
     @property
     def readers(self) -> tuple[Scores, ...]:
         """Other people's segmentations of the same cases: the ceiling."""
-        return tuple(scores for scores in self.scores if scores.reader)
+        return tuple(scores for scores in self.scores if scores.entry.reader)
 
     def short(self, label: str) -> str:
         """The printed name of an entry."""

@@ -30,11 +30,6 @@ def format_p(value: float | None) -> str:
     return "<0.001" if value < 0.001 else format_number(value, digits=3)
 
 
-def plural(count: int, noun: str) -> str:
-    """A count with its noun: `1 model`, `2 models`."""
-    return f"{count} {noun}{'' if count == 1 else 's'}"
-
-
 def value_words(value: object) -> str:
     """A value of a recipe or rule in a few characters: `0.01`, `128x128x64`, `none` for an empty list."""
     if isinstance(value, list | tuple):

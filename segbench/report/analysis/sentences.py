@@ -6,9 +6,10 @@ import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from segbench.core.text import count
 from segbench.report.analysis.analysis import Analysis
 from segbench.report.analysis.columns import Column
-from segbench.report.analysis.numbers import format_number, format_p, plural
+from segbench.report.analysis.numbers import format_number, format_p
 
 if TYPE_CHECKING:
     from segbench.stats import Comparison
@@ -51,7 +52,7 @@ def pair_sentence(column: Column, pair: Comparison) -> str:
     if verdict != "equivalent" and not withheld(pair):  # the note says why
         numbers.append(f"adjusted p {format_p(pair.p_adjusted)}")
     if pair.seeds_a == pair.seeds_b:
-        numbers.append(f"{plural(pair.seeds_a, 'seed')} each")
+        numbers.append(f"{count(pair.seeds_a, 'seed')} each")
     else:
         numbers.append(f"{pair.seeds_a} against {pair.seeds_b} seeds")
     only = f"; {WEIGHTS}" if pair.claim == "weights" else ""
@@ -104,8 +105,8 @@ def _note(column: Column, pair: Comparison) -> str:
 def verdicts(column: Column) -> list[str]:
     """The verdicts of a family: decided pairs in a sentence each, best model first; the others counted."""
     if len(column.order) < 2:
-        count = sum(1 for scores in column.block.models if scores.label in column.means)
-        return [f"{plural(count, 'model')} with scores: nothing to compare."]
+        scored = sum(1 for scores in column.block.models if scores.label in column.means)
+        return [f"{count(scored, 'model')} with scores: nothing to compare."]
     decided = [pair for pair in column.best_first if pair.verdict != "inconclusive"]
     undecided = [pair for pair in column.comparisons if pair.verdict == "inconclusive"]
     total, notes = len(column.comparisons), list[str]()
@@ -152,7 +153,7 @@ def context(column: Column) -> list[str]:
     lines: list[str] = []
     if column.null is not None and column.null.pairs:
         lines.append(
-            f"Of {plural(column.null.pairs, 'pair')} of retrainings of one and the same network, the usual "
+            f"Of {count(column.null.pairs, 'pair')} of retrainings of one and the same network, the usual "
             f"one-run paired test calls {column.null.significant} different."
         )
     whole = not all(pair.degenerate for pair in column.comparisons)  # else no error could be estimated
@@ -199,19 +200,3 @@ def ceiling_sentences(column: Column) -> list[str]:
             text += f": {name} is {share} % of the way from {least} to {ceiling}"
         lines.append(f"{text}.")
     return lines
-
-
-def rank_sentence(column: Column) -> str:
-    """How often each model is first when seeds and patients are drawn again; empty without ranks."""
-    if column.ranks is None:
-        return ""
-    first = dict(zip(column.order, column.ranks.probability_best.tolist(), strict=True))
-    if any(value != value for value in first.values()):
-        return (
-            "With one training run of a model there is only the order of these weights, no chance of ranks."
-        )
-    shares = ", ".join(
-        f"{column.block.short(label)} {format_number(first[label], scale=100.0, digits=0)} %"
-        for label in sorted(first, key=lambda label: (-first[label], label))[:MOST_NAMES]
-    )
-    return f"Share of draws of seeds and {column.unit} in which a model is first: {shares}."

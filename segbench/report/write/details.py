@@ -21,6 +21,19 @@ from segbench.report.write.tables import DASH, Head, Row, ScoreCell, Table, scor
 Cell = str | ScoreCell
 
 
+def details(analysis: Analysis) -> dict[str, list[Table]]:
+    """The tables of each folded part of the page; a part without tables has nothing to say."""
+    return {
+        "regions": region_tables(analysis),
+        "ranks": rank_tables(analysis),
+        "seeds": seed_tables(analysis),
+        "cost": cost_tables(analysis),
+        "failed": failure_tables(analysis),
+        "published": published_tables(analysis),
+        "sources": source_tables(analysis),
+    }
+
+
 def listing(name: str, caption: str, heads: Sequence[str], rows: Iterable[Sequence[Cell]]) -> list[Table]:
     """A table without spanning heads and notes, rows by the name in their first cell; none without rows."""
     found = tuple(Row(str(first), tuple(cells)) for first, *cells in rows)

@@ -109,6 +109,8 @@ def prose(text: str) -> Raw:
     """A caption, note or head: `n = 40`, `95 %`, minus signs and symbols as authors set them, the rest
     escaped, words that no line could hold cut in the middle.
     """
+    if isinstance(text, Raw):
+        return text
     half = LONGEST_WORD // 2 - 2
     text = re.sub(
         rf"\S{{{LONGEST_WORD + 1},}}", lambda word: f"{word[0][:half]}...{word[0][-half:]}", one_line(text)

@@ -1,4 +1,4 @@
-"""How the numbers came about: the paragraph "Statistics" of paper and page, and the notes of protocols."""
+"""How the numbers came about: the paragraph "Statistics" of paper and page."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ from collections.abc import Iterable, Sequence
 from importlib.metadata import version
 
 from segbench.core.text import one_line
-from segbench.records import facts
 from segbench.report.analysis.analysis import Analysis
 from segbench.report.analysis.columns import Column
 from segbench.report.analysis.data import dataset_card
@@ -67,16 +66,3 @@ def _margins(analysis: Analysis, columns: Sequence[Column]) -> str:
             source = "" if own or card is None else f" ({card.evaluation.margin_source})"
             found[f"{column.metric.label} {column.words(column.margin)}{source}"] = None
     return ", ".join(found)
-
-
-def protocol_notes(analysis: Analysis) -> list[str]:
-    """Notes of the protocols and metric profiles of the runs used, verbatim, each once."""
-    found: dict[str, None] = {}
-    for block in analysis.blocks:
-        for run in block.runs:
-            stated = facts.table(run.record.protocol, "notes")
-            notes = [stated[key] for key in sorted(stated, key=str) if key != "purpose"]
-            for note in (*notes, facts.metric_profile(run.record).get("notes")):
-                lines = note if isinstance(note, list | tuple) else [note] if isinstance(note, str) else []
-                found |= dict.fromkeys(str(line) for line in lines if line)
-    return list(found)

@@ -8,24 +8,13 @@ from collections.abc import Iterable, Mapping, Sequence
 from itertools import groupby
 from typing import Any
 
-from segbench.core.text import one_line
+from segbench.core.text import count, one_line
 from segbench.report.analysis.analysis import Analysis
-from segbench.report.analysis.numbers import plural
 from segbench.report.analysis.sentences import context, verdicts, where
-from segbench.report.write.details import (
-    cost_tables,
-    failure_tables,
-    listing,
-    number,
-    published_tables,
-    rank_tables,
-    region_tables,
-    seed_tables,
-    source_tables,
-)
+from segbench.report.write.details import details, listing, number
 from segbench.report.write.document import versions
 from segbench.report.write.figures import INK, MODEL, PAPER, REFERENCE, RULE, SOFT, figure_files
-from segbench.report.write.method import CITATION, method_sentences, protocol_notes
+from segbench.report.write.method import CITATION, method_sentences
 from segbench.report.write.tables import STARS, Head, pair_tables, score_tables
 from segbench.report.write.templating import FOLDER, environment
 from segbench.report.write.viewer import (
@@ -64,14 +53,14 @@ def files(analysis: Analysis) -> dict[str, bytes | str]:
     pages.filters |= {"minus": _minus, "spans": _spans}
     pages.globals["stars"] = STARS
     template, text = pages.get_template("page.html.j2"), ""
-    for count in range(len(found), -1, -1):
-        lost = len(found) - count
+    for kept in range(len(found), -1, -1):
+        lost = len(found) - kept
         notes = [problem] if problem else []
         notes += [f"{lost} of {len(found)} worst cases left out: the page would be too large"] if lost else []
         text = template.render(
             content
-            | _worst(analysis, found[:count], notes or [NO_PICTURES])
-            | _shown(views[:count], code if count else "")
+            | _worst(analysis, found[:kept], notes or [NO_PICTURES])
+            | _shown(views[:kept], code if kept else "")
         )
         if len(text.encode()) <= analysis.options.max_size:
             break
@@ -97,7 +86,7 @@ def _content(analysis: Analysis) -> dict[str, Any]:
     pairs = pair_tables(analysis)
     return {
         "title": f"Comparison on {', '.join(names)}" if names else "Report",
-        "subtitle": f"{plural(len(models), 'model')}, {plural(runs, 'run')}, segbench "
+        "subtitle": f"{count(len(models), 'model')}, {count(runs, 'run')}, segbench "
         f"{versions().get('segbench', '')}".strip(),
         "css": Markup(_asset("page.css")),
         "script": Markup(_asset("page.js")),
@@ -112,17 +101,10 @@ def _content(analysis: Analysis) -> dict[str, Any]:
         "most": MOST_ALIKE,
         "pairs": [table for table in pairs if table.name == "table-pairs"],
         "secondary": [table for table in pairs if table.name != "table-pairs"],
-        "regions": region_tables(analysis),
         "more_verdicts": folded,
-        "ranks": rank_tables(analysis),
-        "seeds": seed_tables(analysis),
-        "cost": cost_tables(analysis),
-        "failed": failure_tables(analysis),
-        "published": published_tables(analysis),
         "statistics": CITATION.sub("", " ".join(method_sentences(analysis))),
-        "sources": source_tables(analysis),
-        "notes": [*(line for block in analysis.blocks for line in block.differs), *protocol_notes(analysis)],
-    }
+        "notes": [line for block in analysis.blocks for line in block.differs],
+    } | details(analysis)
 
 
 def inline_svg(text: str, alt: str) -> Any:

@@ -14,7 +14,7 @@ from typing import Any
 from segbench.cards.bibtex import BibEntry, parse_bibtex
 from segbench.report.analysis.analysis import Analysis
 from segbench.report.write.figures import figure_files
-from segbench.report.write.latex import number, prose, render
+from segbench.report.write.latex import prose, render
 from segbench.report.write.method import CITATION, method_sentences
 from segbench.report.write.tables import Head, Row, ScoreCell, Table, pair_tables, score_tables
 from segbench.report.write.templating import FOLDER, Raw
@@ -23,8 +23,6 @@ MOST_ROWS = 30  # of one float: more do not fit a page
 MOST_PAIRS = 40  # of Table 2; of more pairs only those with a verdict are shown
 MOST_COLUMNS = 5  # of scores in one panel of the narrow layout
 ONE_COLUMN = {False: 4, True: 2}  # columns of numbers that one column of a page holds, by spanning heads
-SIGNS = {"": "", "method": "*", "weights": r"$\dagger$"}
-"""Stars as LaTeX sets them."""
 
 
 def files(analysis: Analysis) -> dict[str, bytes | str]:
@@ -163,24 +161,9 @@ def _panel(groups: Sequence[Sequence[Head]], pack: Sequence[int]) -> dict[str, A
     return {"head": Raw(head), "width": len(below), "line": Raw(line)}
 
 
-def _row(row: Row, groups: Sequence[Sequence[Head]], citations: Mapping[str, str]) -> list[Raw]:
-    """A row by groups of columns, each as the cells that LaTeX sets side by side."""
-    cells = iter([prose(row.name) + _cite(citations.get(row.label, "")), *map(_cell, row.cells)])
-    return [Raw(" & ".join(next(cells) for _ in members)) for members in groups]
-
-
-def _cell(cell: str | ScoreCell) -> str:
-    """A cell with its marks; they hang to the right where the interval stands below."""
-    if isinstance(cell, str):
-        return prose(cell)
-    text = number(cell.value)
-    if cell.mark:
-        text = f"\\{'textbf' if cell.mark == 'best' else 'underline'}{{{text}}}"
-    star = SIGNS[cell.star]
-    raised = "\\,".join(part for part in (star, f"({cell.failed})" if cell.failed else "") if part)
-    if raised:
-        above = f"\\textsuperscript{{{raised}}}"
-        text += f"\\rlap{{{above}}}" if cell.low else above
-    if cell.low:
-        return f"\\segci{{{text}}}{{{number(cell.low)},\\,{number(cell.high)}}}"
-    return f"\\segsd{{{text}}}{{{number(cell.spread)}}}" if cell.spread else text
+def _row(
+    row: Row, groups: Sequence[Sequence[Head]], citations: Mapping[str, str]
+) -> list[list[str | ScoreCell]]:
+    """The cells of a row by groups of columns that stay together."""
+    cells = iter([Raw(prose(row.name) + _cite(citations.get(row.label, ""))), *row.cells])
+    return [[next(cells) for _ in members] for members in groups]

@@ -15,9 +15,9 @@ from segbench.metrics.summary import MEAN_REGION
 from segbench.report.analysis.analysis import Analysis
 from segbench.report.analysis.blocks import Block
 from segbench.report.analysis.columns import Column
+from segbench.report.analysis.entries import FAMILIES, OTHER_FAMILY
 from segbench.report.analysis.findings import leaks
 from segbench.report.analysis.metric import Metric
-from segbench.report.analysis.names import FAMILIES, OTHER_FAMILY
 from segbench.report.analysis.numbers import format_number, format_p
 from segbench.report.analysis.sentences import WEIGHTS
 

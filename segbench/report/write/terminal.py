@@ -11,11 +11,12 @@ from itertools import groupby
 from operator import itemgetter
 from typing import TYPE_CHECKING
 
+from segbench.core.text import count
 from segbench.report.analysis.analysis import Analysis
 from segbench.report.analysis.blocks import Block
 from segbench.report.analysis.columns import Column
 from segbench.report.analysis.findings import SEVERITY_WORDS, Finding
-from segbench.report.analysis.numbers import format_p, plural
+from segbench.report.analysis.numbers import format_p
 from segbench.report.analysis.published_beside import GRADES, beside_sentence
 from segbench.report.analysis.sentences import WEIGHTS, difference_words, headline
 from segbench.report.write.tables import STARS, ScoreCell, floor_notes, limited, score_cells, star_notes
@@ -149,7 +150,7 @@ def _comparisons(
     ]
     names = ["model"] if column.reference else ["a", "b"]
     name = f"{column.block.name}, {column.metric.head}, {column.region_words}"
-    title = f"{name}: {against}{role}; {plural(len(pairs), 'comparison')}"
+    title = f"{name}: {against}{role}; {count(len(pairs), 'comparison')}"
     head = [*names, "difference", "p adj.", "w/t/l", "verdict"]
     lines = [*_wrapped(title), *_table(head, rows, left=len(names), wide=wide)]
     lines.append("  p adjusted for the family; w/t/l: cases won, tied, lost")
