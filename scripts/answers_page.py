@@ -15,7 +15,7 @@ from scipy.stats import kendalltau
 
 from segbench.report.analysis.analysis import Analysis
 from segbench.report.analysis.columns import Column
-from segbench.report.analysis.numbers import format_number
+from segbench.report.analysis.metric import format_number
 from segbench.report.analysis.sentences import context, pair_answer, verdicts
 from segbench.stats import Comparison
 

@@ -14,7 +14,7 @@ from segbench.report import ReportResult, build_report
 from segbench.report.analysis.analysis import Analysis
 from segbench.report.analysis.columns import Column
 from segbench.report.analysis.findings import SEVERITY_WORDS
-from segbench.report.analysis.numbers import format_number
+from segbench.report.analysis.metric import format_number
 from segbench.report.analysis.sentences import MOST_NAMES, context, pair_answer, verdicts
 from segbench.report.write.details import seed_tables
 from segbench.report.write.markdown import pipes

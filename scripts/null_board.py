@@ -27,8 +27,7 @@ from retraining import disjoint_sets, model_pvalues, share_interval, wilcoxon_pv
 from scipy.stats import chi2
 
 from segbench.report.analysis.analysis import analyse
-from segbench.report.analysis.metric import Metric
-from segbench.report.analysis.numbers import format_number, format_p
+from segbench.report.analysis.metric import Metric, format_number, format_p
 from segbench.report.analysis.options import make_options
 from segbench.stats import Interval
 from segbench.stats.family import pair_tests

@@ -19,7 +19,6 @@ from segbench.core.text import one_line
 from segbench.records import facts
 from segbench.records.conditions import UNKNOWN, VERSIONED, Identity, identity_of, rules
 from segbench.report.analysis.data import data_facts
-from segbench.report.analysis.numbers import value_words
 from segbench.report.read.runs import Run
 
 LABEL_FIELDS = 3  # differences named in a label before the digest of the run id stands in their place
@@ -250,6 +249,13 @@ def _reference_words(run: Run) -> str:
         return f"references {'/'.join(folder.replace(chr(92), '/').rstrip('/').split('/')[-2:])}"
     digests = sorted((run.record.references or {}).items())
     return f"references {digests[0][1][:6]}" if digests else ""
+
+
+def value_words(value: object) -> str:
+    """A value of a recipe or rule in a few characters: `0.01`, `128x128x64`, `none` for an empty list."""
+    if isinstance(value, list | tuple):
+        return "x".join(map(value_words, value)) or "none"
+    return f"{value:g}" if isinstance(value, float) else str(value)
 
 
 def _short(text: str) -> str:

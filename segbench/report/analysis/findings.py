@@ -14,8 +14,7 @@ from segbench.records import facts
 from segbench.records.conditions import UNKNOWN
 from segbench.report.analysis.blocks import Block, Scores, failures
 from segbench.report.analysis.columns import Column, comparable_tables
-from segbench.report.analysis.entries import Entry
-from segbench.report.analysis.numbers import value_words
+from segbench.report.analysis.entries import Entry, value_words
 from segbench.report.analysis.slices import Table, slice_words, slices
 from segbench.report.read.runs import Run
 

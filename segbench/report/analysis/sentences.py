@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from segbench.core.text import count
 from segbench.report.analysis.analysis import Analysis
 from segbench.report.analysis.columns import Column
-from segbench.report.analysis.numbers import format_number, format_p
+from segbench.report.analysis.metric import format_number, format_p
 
 if TYPE_CHECKING:
     from segbench.stats import Comparison

@@ -16,7 +16,7 @@ from segbench.core.errors import SegbenchError
 from segbench.core.foreign import parse_table
 from segbench.report.analysis.blocks import Block, nan_mean
 from segbench.report.analysis.columns import Column
-from segbench.report.analysis.numbers import format_p
+from segbench.report.analysis.metric import format_p
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

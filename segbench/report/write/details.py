@@ -7,13 +7,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from segbench.published.claims import chance_words
 from segbench.records import facts
 from segbench.report.analysis.analysis import Analysis
 from segbench.report.analysis.blocks import failures
 from segbench.report.analysis.cost import FIELDS
-from segbench.report.analysis.numbers import format_number
-from segbench.report.analysis.published_beside import GRADES, published_beside
+from segbench.report.analysis.metric import format_number
 from segbench.report.analysis.sentences import where
 from segbench.report.write.document import versions
 from segbench.report.write.tables import DASH, Head, Row, ScoreCell, Table, score_table, table_columns
@@ -29,7 +27,6 @@ def details(analysis: Analysis) -> dict[str, list[Table]]:
         "seeds": seed_tables(analysis),
         "cost": cost_tables(analysis),
         "failed": failure_tables(analysis),
-        "published": published_tables(analysis),
         "sources": source_tables(analysis),
     }
 
@@ -131,27 +128,6 @@ def failure_tables(analysis: Analysis) -> list[Table]:
     ]
     caption = "Expected cases without a usable prediction."
     return listing("table-failed", caption, ("Case", "Model", "Dataset", "What happened"), rows)
-
-
-def published_tables(analysis: Analysis) -> list[Table]:
-    """Published numbers of the models that have runs here, beside ours: a grade, and no verdict."""
-    rows: list[Sequence[Cell]] = []
-    for item in published_beside(analysis):
-        column, values = item.column, (item.number.stored, item.our_value, item.difference)
-        low, _, high = map(chance_words, item.order_wrong) if item.order_wrong else ("", "", "")
-        rows.append((
-            item.number.model, column.block.name, column.region, column.metric.head, item.grade,
-            *(ScoreCell(column.number(value)) for value in values),
-            ScoreCell(f"{low} to {high}" if low else DASH), item.table.source.id,
-        ))  # fmt: skip
-    numbers_of = ("Published", "Ours", "Ours less", "Order wrong (%)")
-    heads = ("Model", "Dataset", "Region", "Metric", "Grade", *numbers_of, "Source")
-    grades = "; ".join(f"{grade}: {words}" for grade, words in GRADES.items())
-    caption = (
-        f"Published numbers, in no test and no rank. {grades}. Order wrong: the chance that the order of the "
-        "two comes from cases and retraining alone (segbench claim)."
-    )
-    return listing("table-published", caption, heads, rows)
 
 
 def source_tables(analysis: Analysis) -> list[Table]:

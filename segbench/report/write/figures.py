@@ -18,8 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from segbench.report.analysis.analysis import Analysis
 from segbench.report.analysis.columns import Column
-from segbench.report.analysis.metric import Metric
-from segbench.report.analysis.numbers import format_number
+from segbench.report.analysis.metric import Metric, format_number
 from segbench.report.write.tables import STARS
 
 if TYPE_CHECKING:

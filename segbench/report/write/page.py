@@ -10,6 +10,7 @@ from typing import Any
 
 from segbench.core.text import count, one_line
 from segbench.report.analysis.analysis import Analysis
+from segbench.report.analysis.published_beside import GRADES, beside_sentence, published_beside
 from segbench.report.analysis.sentences import context, verdicts, where
 from segbench.report.write.details import details, listing, number
 from segbench.report.write.document import versions
@@ -83,7 +84,8 @@ def _content(analysis: Analysis) -> dict[str, Any]:
         said, rest = [*first, *others][:most], [*first, *others][most:]
         shown.append((place, said))
         folded += [f"{place}: {' '.join(rest)}"] if rest else []
-    pairs = pair_tables(analysis)
+    pairs, beside = pair_tables(analysis), list(map(beside_sentence, published_beside(analysis)))
+    grades = "; ".join(f"{grade}: {words}" for grade, words in GRADES.items())
     return {
         "title": f"Comparison on {', '.join(names)}" if names else "Report",
         "subtitle": f"{count(len(models), 'model')}, {count(runs, 'run')}, segbench "
@@ -103,6 +105,7 @@ def _content(analysis: Analysis) -> dict[str, Any]:
         "secondary": [table for table in pairs if table.name != "table-pairs"],
         "more_verdicts": folded,
         "statistics": CITATION.sub("", " ".join(method_sentences(analysis))),
+        "published": beside and [f"Published numbers, in no test and no rank. {grades}.", *beside],
         "notes": [line for block in analysis.blocks for line in block.differs],
     } | details(analysis)
 

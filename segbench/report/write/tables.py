@@ -17,8 +17,7 @@ from segbench.report.analysis.blocks import Block
 from segbench.report.analysis.columns import Column
 from segbench.report.analysis.entries import FAMILIES, OTHER_FAMILY
 from segbench.report.analysis.findings import leaks
-from segbench.report.analysis.metric import Metric
-from segbench.report.analysis.numbers import format_number, format_p
+from segbench.report.analysis.metric import Metric, format_number, format_p
 from segbench.report.analysis.sentences import WEIGHTS
 
 if TYPE_CHECKING:

@@ -5,18 +5,20 @@ Nothing here prints and nothing is computed: lines are typeset from the analysis
 
 from __future__ import annotations
 
+import sys
 import textwrap
 from collections.abc import Iterable, Sequence
 from itertools import groupby
 from operator import itemgetter
 from typing import TYPE_CHECKING
 
+from segbench.core import console
 from segbench.core.text import count
 from segbench.report.analysis.analysis import Analysis
 from segbench.report.analysis.blocks import Block
 from segbench.report.analysis.columns import Column
 from segbench.report.analysis.findings import SEVERITY_WORDS, Finding
-from segbench.report.analysis.numbers import format_p
+from segbench.report.analysis.metric import format_p
 from segbench.report.analysis.published_beside import GRADES, beside_sentence
 from segbench.report.analysis.sentences import WEIGHTS, difference_words, headline
 from segbench.report.write.tables import STARS, ScoreCell, floor_notes, limited, score_cells, star_notes
@@ -156,18 +158,7 @@ def _comparisons(
     lines.append("  p adjusted for the family; w/t/l: cases won, tied, lost")
     if any(limited(item.pair) for item in pairs):
         lines.append(f"  +: one training run on a side: {WEIGHTS}")
-    return lines + (_by_region(analysis, column) if wide else [])
-
-
-def _by_region(analysis: Analysis, column: Column) -> list[str]:
-    """Estimates of single regions: differences and intervals, no verdict."""
-    rows = [
-        [single.region, analysis.short(pair.a), analysis.short(pair.b), difference_words(single, pair)]
-        for single in analysis.columns_of(column.block, [column.metric], analysis.regions(column.block))
-        for pair in (() if single.decided else single.comparisons)
-    ]
-    head = ["region", "a", "b", "a less b (an estimate, no verdict)"]
-    return _table(head, rows, left=4, wide=True) if rows else []
+    return lines
 
 
 def _lacking(result: CompareResult) -> list[str]:
@@ -234,15 +225,8 @@ def _table(
             short = _shortened([row[place] for row in cells], room)
             for row, text in zip(cells, short, strict=True):
                 row[place] = text
-            widths[place] = max(map(len, short))
-    return [
-        "  "
-        + "  ".join(
-            text.ljust(width) if place < left or head[place] == "verdict" else text.rjust(width)
-            for place, (text, width) in enumerate(zip(row, widths, strict=True))
-        ).rstrip()
-        for row in cells
-    ]
+    right = [place for place in range(left, len(head)) if head[place] != "verdict"]
+    return console.table_lines(cells[0], cells[1:], right=right, width=sys.maxsize if wide else WIDTH)
 
 
 def _shortened(names: Sequence[str], room: int) -> list[str]:

@@ -26,7 +26,7 @@ from segbench.core.text import one_line
 from segbench.records import facts
 from segbench.report.analysis.analysis import Analysis
 from segbench.report.analysis.columns import Column
-from segbench.report.analysis.numbers import format_number
+from segbench.report.analysis.metric import format_number
 from segbench.report.read.runs import Run
 
 if TYPE_CHECKING:
