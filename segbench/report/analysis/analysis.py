@@ -14,7 +14,6 @@ from segbench.report.analysis.arrays import build_blocks
 from segbench.report.analysis.blocks import Block
 from segbench.report.analysis.columns import Column, Mean, Role, decide
 from segbench.report.analysis.cost import Cost, cost_of
-from segbench.report.analysis.data import dataset_card
 from segbench.report.analysis.entries import Entry, build_entries, pseudonyms
 from segbench.report.analysis.findings import Finding, find_all
 from segbench.report.analysis.metric import (
@@ -26,7 +25,7 @@ from segbench.report.analysis.metric import (
 )
 from segbench.report.analysis.options import Options
 from segbench.report.analysis.slices import Table, read_slices
-from segbench.report.read.runs import Run, read_runs
+from segbench.report.read.runs import Run, dataset_card, read_runs
 
 Key = tuple[int, str, str]
 """Number of the block, region, metric."""

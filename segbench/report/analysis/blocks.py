@@ -6,18 +6,19 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 
+from segbench.metrics.policies import FAILED, STATUSES
 from segbench.metrics.summary import MEAN_REGION
 from segbench.report.analysis.entries import Entry
-from segbench.report.analysis.missing import (
-    NOT_RUN,
-    STATUS_CODE,
-    BoolArray,
-    FloatArray,
-    StatusArray,
-    failed,
-)
 from segbench.report.read.runs import Run
+
+FloatArray = npt.NDArray[np.float64]
+BoolArray = npt.NDArray[np.bool_]
+StatusArray = npt.NDArray[np.uint8]
+
+STATUS_CODE: Mapping[str, int] = {name: index for index, name in enumerate(STATUSES)}
+NOT_RUN = 255  # no run covers this case (another fold): not expected, not counted
 
 
 @dataclass(frozen=True, eq=False)
@@ -32,7 +33,7 @@ class Scores:
         values: (seeds, cases, regions, metrics) after the missing policy; NaN where undefined, not asked for
             or not run.
         unknown: same shape; True where a distance penalty is due and no diagonal is known.
-        status: (seeds, cases, regions) codes of `missing.STATUS_CODE`, `NOT_RUN` where no run covers the
+        status: (seeds, cases, regions) codes of `STATUS_CODE`, `NOT_RUN` where no run covers the
             case or the region was not asked for.
     """
 
@@ -210,13 +211,23 @@ class Block:
         return np.stack(parts, axis=1)
 
     @property
+    def unit_of(self) -> tuple[str, ...]:
+        """The patient of each case where n counts patients, else the case."""
+        return self.patients if self.grouped else self.cases
+
+    @property
     def units(self) -> tuple[str, ...]:
         """Names along the second axis of `per_patient`."""
-        return tuple(sorted(set(self.patients))) if self.grouped else self.cases
+        return tuple(sorted(set(self.unit_of)))
 
     def lacks_penalty(self, scores: Scores, region: str, metric: str) -> bool:
         """Whether a penalty of this column is not known, so that no mean may be printed."""
         return bool(np.any(scores.unknown[:, :, self.places(region), self.metrics.index(metric)]))
+
+
+def failed(status: StatusArray) -> BoolArray:
+    """Where there is no usable prediction."""
+    return np.isin(status, [STATUS_CODE[name] for name in sorted(FAILED)])
 
 
 def nan_mean(values: FloatArray, *, axis: int) -> FloatArray:

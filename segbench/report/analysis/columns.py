@@ -15,9 +15,8 @@ import numpy as np
 
 from segbench.metrics.grid_floor import grid_floor
 from segbench.metrics.summary import MEAN_REGION
-from segbench.report.analysis.blocks import Block, Scores, nan_mean
+from segbench.report.analysis.blocks import Block, FloatArray, Scores, nan_mean
 from segbench.report.analysis.metric import Metric, format_number
-from segbench.report.analysis.missing import FloatArray
 from segbench.report.analysis.options import Options
 
 if TYPE_CHECKING:

@@ -14,12 +14,11 @@ from segbench.core.environment import results_dir
 from segbench.core.errors import ExitCode, SegbenchError, unknown_name
 from segbench.records.conditions import identity_of
 from segbench.report.analysis.analysis import UNUSABLE, Analysis, Progress, analyse_runs, usable
-from segbench.report.analysis.blocks import failures, nan_mean
+from segbench.report.analysis.blocks import FloatArray, failures, nan_mean
 from segbench.report.analysis.columns import Column
 from segbench.report.analysis.entries import Entry, build_entries
 from segbench.report.analysis.findings import Finding
 from segbench.report.analysis.gates import Gate, judge
-from segbench.report.analysis.missing import FloatArray
 from segbench.report.analysis.options import Options, make_options
 from segbench.report.analysis.published_beside import PublishedRow, published_beside
 from segbench.report.analysis.sentences import pair_sentence
@@ -344,9 +343,7 @@ def _told_apart(sides: Sequence[Side]) -> list[Side]:
         if any(identities[place] & digests for at, digests in enumerate(identities) if at != place):
             first = side.runs[0]
             own = first.folder.name if len(side.runs) == 1 and first.folder is not None else first.run_id
-            name, number = own, 2
-            while name in taken:
-                name, number = f"{own} ({number})", number + 1
+            name = own if own not in taken else f"{own} ({place + 1})"
             # the record keeps its card; a slug without one is printed as it is
             records = [
                 run.record.model_copy(update={"model": {**(run.record.model or {}), "slug": name}})

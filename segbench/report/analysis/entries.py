@@ -18,8 +18,7 @@ from segbench.core.hashing import digest_json
 from segbench.core.text import one_line
 from segbench.records import facts
 from segbench.records.conditions import UNKNOWN, VERSIONED, Identity, identity_of, rules
-from segbench.report.analysis.data import data_facts
-from segbench.report.read.runs import Run
+from segbench.report.read.runs import Run, data_facts
 
 LABEL_FIELDS = 3  # differences named in a label before the digest of the run id stands in their place
 LONGEST = 40  # characters of a difference in a label, and of a short name; what is longer is cut

@@ -50,6 +50,7 @@ SEVERITY: Mapping[str, str] = {
 }
 FEW_CASES = 30
 MOST_NAMES = 6
+MORE_SEEDS = "better five, to measure run-to-run variation"
 MOST_FIELDS = 6  # of a recipe difference; the rest is counted
 Said = tuple[str, str, Iterable[Run]]
 """Code, words without the name of the block, runs concerned."""
@@ -255,13 +256,18 @@ def _leaks(block: Block) -> Iterator[Said]:
 def _seeds(block: Block) -> Iterator[Said]:
     """Models of which too few training runs exist for a claim about the method."""
     single, two = ([s for s in block.models if len(s.seeds) == count] for count in (1, 2))
-    more = "train three seeds, better five, to measure run-to-run variation"
-    if single:
-        words = f"only one training run of {_names(single)}: results hold for these weights"
-        yield "single-seed", f"{words}, not for the method; {more}", _runs_of(single)
+    for what, how, external in (
+        ("training run", "these weights, not for the method; train three seeds", False),
+        ("set of predictions", "these predictions, not for the method; score those of three seeds", True),
+    ):
+        members = [s for s in single if (s.entry.identity.kind == "external") is external]
+        if members:
+            words = f"only one {what} of {_names(members)}: results hold for {how}"
+            yield "single-seed", f"{words}, {MORE_SEEDS}", _runs_of(members)
     if two and len(block.models) > 2:
-        words = f"are too few for a verdict among {len(block.models)} models: intervals only; {more}"
-        yield "two-seeds", f"two training runs of {_names(two)} {words}", _runs_of(two)
+        words = f"are too few for a verdict among {len(block.models)} models: intervals only"
+        more = f"train three seeds, {MORE_SEEDS}"
+        yield "two-seeds", f"two training runs of {_names(two)} {words}; {more}", _runs_of(two)
 
 
 def _copies(block: Block) -> Iterator[Said]:

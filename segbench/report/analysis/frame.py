@@ -10,9 +10,8 @@ import numpy as np
 
 from segbench.report.analysis.analysis import as_paths, usable
 from segbench.report.analysis.arrays import build_blocks
-from segbench.report.analysis.blocks import Block, Scores
+from segbench.report.analysis.blocks import NOT_RUN, STATUS_CODE, Block, Scores
 from segbench.report.analysis.entries import build_entries
-from segbench.report.analysis.missing import NOT_RUN, STATUS_CODE
 from segbench.report.analysis.options import make_options
 from segbench.report.read.runs import read_runs
 

@@ -18,7 +18,6 @@ from segbench.metrics.registry import METRICS
 from segbench.published.claims import Side, chance_words, judge, side_of
 from segbench.published.tables import Number, PublishedTable, load_published
 from segbench.records import facts
-from segbench.records.schema import RunRecord
 from segbench.report.analysis.analysis import Analysis
 from segbench.report.analysis.blocks import Block, Scores
 from segbench.report.analysis.columns import Column, Mean
@@ -136,8 +135,14 @@ def grade_of(
     if family(number.dataset) != family(block.dataset):
         return None
     protocol, records = table.protocol, [run.record for run in scores.entry.runs]
-    read = (facts.split_digest, _profile_name, facts.empty_policy)
-    split, profile, policy = (_same({fact(record) for record in records}) for fact in read)
+    split, profile, policy = (
+        next(iter(values)) if len(values) == 1 else None
+        for values in (
+            {facts.split_digest(record) for record in records},
+            {facts.text(facts.metric_profile(record), "name") or None for record in records},
+            {facts.empty_policy(record) for record in records},
+        )
+    )
     definition: list[str] = []
     for name, theirs, mine in (
         ("metric profile", protocol.metric_profile, profile),
@@ -162,15 +167,6 @@ def grade_of(
     if number.dataset != block.dataset or definition or not number.verified:
         return "C", tuple(reasons)
     return ("A" if same_split and same_regions else "B"), tuple(reasons)
-
-
-def _same(values: set[str | None]) -> str | None:
-    """The one value of all; None where they differ or say nothing."""
-    return (values.pop() or None) if len(values) == 1 else None
-
-
-def _profile_name(record: RunRecord) -> str | None:
-    return facts.text(facts.metric_profile(record), "name")
 
 
 def _order_wrong(

@@ -116,10 +116,8 @@ def slices(column: Column, table: Table, *, sizes: bool) -> list[Slice]:
 def _sizes(block: Block, region: str) -> list[str]:
     """The reference volume of each patient in ml, over its scans and the regions that a column averages."""
     volumes = block.reference_ml[:, block.places(region)].sum(axis=1)
-    of: dict[str, list[float]] = {}
-    for patient, volume in zip(block.patients, volumes.tolist(), strict=True):
-        of.setdefault(patient, []).append(volume)
-    means = [float(np.mean(of[unit])) for unit in block.units]
+    units = np.array(block.unit_of)
+    means = [float(volumes[units == unit].mean()) for unit in block.units]
     return ["" if mean != mean else repr(mean) for mean in means]
 
 
@@ -136,8 +134,8 @@ def _of_units(block: Block, name: str, values: Mapping[str, str]) -> list[str]:
         what = f"--slices: no case of {block.name} has a value of {name}"
         raise SegbenchError("SB104", what, found=list(values)[:5], expected=list(block.case_names[:5]))
     of: dict[str, set[str]] = {}
-    for patient, value in zip(block.patients, per_case, strict=True):
-        of.setdefault(patient, set()).add(value)
+    for unit, value in zip(block.unit_of, per_case, strict=True):
+        of.setdefault(unit, set()).add(value)
     return [min(of[unit]) if len(of[unit]) == 1 else "" for unit in block.units]
 
 

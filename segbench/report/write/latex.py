@@ -40,12 +40,6 @@ _TRANSLITERATION = {
     "\N{DOWNWARDS ARROW}": "(down)",
     "\N{RIGHTWARDS ARROW}": "->",
     "\N{LATIN SMALL LETTER SHARP S}": "ss",
-    "\N{LATIN SMALL LETTER AE}": "ae",
-    "\N{LATIN CAPITAL LETTER AE}": "AE",
-    "\N{LATIN SMALL LETTER O WITH STROKE}": "o",
-    "\N{LATIN CAPITAL LETTER O WITH STROKE}": "O",
-    "\N{LATIN SMALL LETTER L WITH STROKE}": "l",
-    "\N{LATIN CAPITAL LETTER L WITH STROKE}": "L",
     "\N{MICRO SIGN}": "u",
     "\N{INFINITY}": "inf",
     "\N{DAGGER}": "+",
@@ -75,6 +69,9 @@ def _ascii(character: str) -> str:
     greek = re.match(r"GREEK (SMALL|CAPITAL) LETTER (\w+)", name)
     if greek is not None:
         return greek[2].capitalize() if greek[1] == "CAPITAL" else greek[2].lower()
+    latin = re.match(r"LATIN (SMALL|CAPITAL) LETTER (\w{1,2})\b", name)
+    if latin is not None:
+        return latin[2] if latin[1] == "CAPITAL" else latin[2].lower()
     parts = unicodedata.normalize("NFKD", character)
     return "".join(part for part in parts if " " <= part <= "~") or "?"
 

@@ -9,7 +9,7 @@ from importlib.metadata import version
 from segbench.core.text import one_line
 from segbench.report.analysis.analysis import Analysis
 from segbench.report.analysis.columns import Column
-from segbench.report.analysis.data import dataset_card
+from segbench.report.read.runs import dataset_card
 from segbench.report.write.tables import STARS
 from segbench.report.write.templating import environment
 

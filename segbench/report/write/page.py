@@ -23,7 +23,6 @@ from segbench.report.write.viewer import (
     Picture,
     colour_table,
     load_pictures,
-    notices,
     view,
     viewer_code,
 )
@@ -159,7 +158,7 @@ def _shown(views: Sequence[Mapping[str, Any]], code: str) -> dict[str, Any]:
         "colours": list(CLASS_COLOURS.values()),
         "cases": Markup(data) if views else "",
         "viewer_code": Markup(code),
-        "licences": notices() if code else "",
+        "licences": _asset("THIRD_PARTY.md") if code else "",
     }
 
 

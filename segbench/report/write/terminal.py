@@ -8,8 +8,6 @@ from __future__ import annotations
 import sys
 import textwrap
 from collections.abc import Iterable, Sequence
-from itertools import groupby
-from operator import itemgetter
 from typing import TYPE_CHECKING
 
 from segbench.core import console
@@ -28,8 +26,6 @@ if TYPE_CHECKING:
 
 WIDTH = 80
 LEAST_NAME = 10  # characters that a name keeps however little room there is
-MOST_CASES = 5  # cases named on one line
-MOST_PAIRS = 2  # pairs whose cases are listed unasked
 PLACES = {"best": "1", "second": "2"}
 _ASCII = {"\N{DAGGER}": "+"}
 """Signs of tables as a terminal without UTF-8 shows them too."""
@@ -49,15 +45,13 @@ def report_lines(analysis: Analysis, *, wide: bool = False) -> list[str]:
 
 
 def compare_lines(result: CompareResult, *, wide: bool = False) -> list[str]:
-    """The answer, scores, comparisons, who lacks which case, what changed most, published numbers."""
+    """The answer, scores, comparisons, published numbers."""
     lines = report_lines(result.analysis, wide=wide)
     for metric in result.analysis.metrics:
         for column in result.analysis.main_columns(metric):
             pairs = [item for item in result.pairs if item.column is column]
             if pairs:
                 lines += ["", *_comparisons(result.analysis, column, pairs, wide=wide)]
-    lines += _lacking(result)
-    lines += _changes(result, wide=wide)
     return [*lines, *_published(result)]
 
 
@@ -161,37 +155,6 @@ def _comparisons(
     return lines
 
 
-def _lacking(result: CompareResult) -> list[str]:
-    """Who lacks which case, a line for each model."""
-    lines: list[str] = []
-    for (block, model), items in groupby(result.lacking, key=itemgetter(0, 1)):
-        cases = [f"{case} {status}" for _, _, case, status in items]
-        more = f" and {len(cases) - MOST_CASES} more" if len(cases) > MOST_CASES else ""
-        shown = f"{block}: {model} lacks {len(cases)}: {', '.join(cases[:MOST_CASES])}{more}"
-        lines += _wrapped(shown, "  ")
-    return ["", *lines] if lines else []
-
-
-def _changes(result: CompareResult, *, wide: bool) -> list[str]:
-    """The cases of the largest gain and loss in the primary metric; of many pairs where it may be wide."""
-    analysis, lines = result.analysis, list[str]()
-    primary = [item for item in result.pairs if item.column.role == "primary"]
-    if not wide and len(primary) > MOST_PAIRS:
-        return ["", "the cases that each pair gains or loses most on: --verbose or --json"]
-    for item in primary:
-        column, (a, b) = item.column, (analysis.short(item.pair.a), analysis.short(item.pair.b))
-        rows = [
-            [word, change.case, *map(column.number, (change.a, change.b, change.a - change.b))]
-            for word, changes in (("gain", item.gains), ("loss", item.drops))
-            for change in changes
-        ]
-        if rows:
-            title = f"{column.metric.head}, {column.region_words}: cases where {a} gains or loses most on {b}"
-            table = _table(["", "case", "a", "b", "difference"], rows, left=2, named=1)
-            lines += ["", *_wrapped(title), *table]
-    return lines
-
-
 def _published(result: CompareResult) -> list[str]:
     """Published numbers beside ours: a grade and a difference, no verdict."""
     if not result.published:
@@ -203,9 +166,7 @@ def _published(result: CompareResult) -> list[str]:
     return lines
 
 
-def _table(
-    head: Sequence[str], rows: Sequence[Sequence[str]], *, left: int, wide: bool = False, named: int = 0
-) -> list[str]:
+def _table(head: Sequence[str], rows: Sequence[Sequence[str]], *, left: int, wide: bool = False) -> list[str]:
     """Aligned columns; names are shortened until the table fits, unless it may be wide.
 
     Args:
@@ -213,13 +174,12 @@ def _table(
         rows: cells.
         left: number of columns aligned to the left, from the first on.
         wide: leave every name as it is.
-        named: the column whose texts give way.
     """
     cells = [list(head), *(list(row) for row in rows)]
     widths = [max(len(row[place]) for row in cells) for place in range(len(head))]
     over = 2 + sum(widths) + 2 * (len(widths) - 1) - WIDTH
     if over > 0 and not wide:
-        yielding = [named] + ([named + 1] if head[named] == "a" else [])
+        yielding = [0, 1] if head[0] == "a" else [0]
         room = max(LEAST_NAME, (sum(widths[place] for place in yielding) - over) // len(yielding))
         for place in yielding:
             short = _shortened([row[place] for row in cells], room)

@@ -190,14 +190,6 @@ def viewer_code() -> tuple[str, str]:
     return base64.b64encode(data).decode(), ""
 
 
-def notices() -> str:
-    """Licences of the embedded viewer."""
-    try:
-        return files("segbench.report.write").joinpath("assets", "THIRD_PARTY.md").read_text(encoding="utf-8")
-    except OSError:
-        return ""
-
-
 def colour_table() -> dict[str, Any]:
     """Label colours of the comparison mask, as the viewer takes them."""
     colours = ["#000000", *CLASS_COLOURS.values()]
