@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields
-from typing import Any, Literal, get_args
+from dataclasses import asdict, dataclass, field
+from typing import Any
 
 import numpy as np
 
 from segbench.core.errors import SegbenchError
 from segbench.metrics.registry import value_range
 
-Format = Literal["html", "markdown", "latex", "csv", "json"]
-FORMATS: tuple[str, ...] = get_args(Format)
+FORMATS = ("html", "markdown", "latex", "csv", "json")
 DEFAULT_FORMATS = ("html", "markdown", "latex", "csv")
-Cells = Literal["mean-ci", "mean-sd", "mean"]
-CELLS: tuple[str, ...] = get_args(Cells)
+CELLS = ("mean-ci", "mean-sd", "mean")
 MISSING_POLICIES = ("worst", "drop-case", "error")
 MARGIN_UNIT = "in stored units, dice=0.01 is one point"
 
@@ -104,10 +102,6 @@ def make_options(**given: Any) -> Options:
     """
     if "format" in given:
         given["formats"] = given.pop("format")
-    known = {item.name for item in fields(Options)}
-    unknown = sorted(set(given) - known)
-    if unknown:
-        raise TypeError(f"unknown report options: {', '.join(unknown)}")
     for name in ("formats", "metrics", "regions", "select"):
         if name in given:
             value = given[name]

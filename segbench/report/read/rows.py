@@ -67,22 +67,18 @@ class Table:
 
     Attributes:
         columns: name to cells, in the file's order.
-        data: the file's bytes, for its digest and to find the line of a row again.
+        data: the file's bytes, for its digest.
+        lines: the line of the file on which each row ends, counted from 1: what an editor shows.
     """
 
     columns: Mapping[str, Sequence[str]]
     data: bytes
-
-    def line(self, row: int) -> int:
-        """The line of the file on which a row ends, counted from 1: what an editor shows."""
-        reader = csv.reader(io.StringIO(self.data.decode("utf-8-sig"), newline=""), strict=True)
-        filled = (reader.line_num for cells in reader if cells)
-        return next(number for place, number in enumerate(filled) if place == row + 1)  # after the head
+    lines: Sequence[int]
 
     def refuse(self, row: int, column: str, why: str) -> UnusableRowsError:
         """The fault of one cell: line, column, value and what is wrong with it."""
         return UnusableRowsError(
-            f"line {self.line(row)}, column {column}: {short(self.columns[column][row])} {why}"
+            f"line {self.lines[row]}, column {column}: {short(self.columns[column][row])} {why}"
         )
 
 
@@ -104,10 +100,11 @@ def read_table(path: Path) -> Table:
     if not text.endswith(("\n", "\r")):
         raise UnusableRowsError("is cut short: its last line has no line end")
     try:
-        header, *lines = (line for line in csv.reader(io.StringIO(text, newline=""), strict=True) if line)
+        reader = csv.reader(io.StringIO(text, newline=""), strict=True)
+        (_, header), *numbered = [(reader.line_num, cells) for cells in reader if cells]
     except csv.Error as error:
         raise UnusableRowsError(f"is cut short or not CSV: {error}") from error
-    for number, line in enumerate(lines, start=2):
+    for number, line in numbered:
         if len(line) != len(header):
             raise UnusableRowsError(
                 f"line {number} has {len(line)} cells, the head has {len(header)}: cut short?"
@@ -118,9 +115,10 @@ def read_table(path: Path) -> Table:
     absent = [name for name in REQUIRED_COLUMNS if name not in header]
     if absent:
         raise UnusableRowsError(f"lacks the columns {', '.join(absent)}")
-    if not lines:
+    if not numbered:
         raise UnusableRowsError("has no rows")
-    return Table(dict(zip(header, zip(*lines, strict=True), strict=True)), data)
+    lines, rows = zip(*numbered, strict=True)
+    return Table(dict(zip(header, zip(*rows, strict=True), strict=True)), data, lines)
 
 
 def undefused(text: str) -> str:
@@ -173,7 +171,7 @@ def _check_names(table: Table, case: Sequence[str], region: Sequence[str], statu
         if first != row:
             raise UnusableRowsError(
                 f"has two rows for case {short(pair[0])}, region {short(pair[1])}: "
-                f"lines {table.line(first)} and {table.line(row)}"
+                f"lines {table.lines[first]} and {table.lines[row]}"
             )
 
 
@@ -190,7 +188,7 @@ def _floats(table: Table, column: str) -> FloatArray:
     row = next(row for row, cell in enumerate(cells) if cell and not _NUMBER.fullmatch(cell))
     kind = "text in the metric column" if column in METRICS else "text in the column"
     raise UnusableRowsError(
-        f"has {kind} {column}, line {table.line(row)}: {short(cells[row])} is not a number "
+        f"has {kind} {column}, line {table.lines[row]}: {short(cells[row])} is not a number "
         "in plain digits (0.5, 12, 1e-05; empty where undefined)"
     )
 

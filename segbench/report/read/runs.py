@@ -214,11 +214,11 @@ def _identity(table: Table) -> RunIdentity:
     for cells, row in first.items():
         names = {name: undefused(cell) for name, cell in zip(IDENTITY[:3], cells, strict=False)}
         for name in (name for name, cell in names.items() if not cell):
-            raise UnusableRowsError(f"line {table.line(row)} has an empty {name}")
+            raise UnusableRowsError(f"line {table.lines[row]} has an empty {name}")
         for name, cell in zip(IDENTITY[3:], cells[3:], strict=True):
             if not WHOLE.fullmatch(cell):
                 what = f"has the {name} {short(cell)}, not a whole number"
-                raise UnusableRowsError(f"line {table.line(row)} {what}")
+                raise UnusableRowsError(f"line {table.lines[row]} {what}")
         fold, seed = map(int, cells[3:])
         found.append(RunIdentity(**names, fold=fold, seed=seed, digest=""))
     return found[0]
@@ -254,7 +254,7 @@ def _strangers(table: Table, record: RunRecord) -> list[str]:
         for cell in dict.fromkeys(cells) if name != "run_id" or any(cells) else ():
             if value not in {undefused(cell), spelled(undefused(cell))}:
                 faults.append(
-                    f"line {table.line(cells.index(cell))}, column {name}: {short(cell)}, but {who} says "
+                    f"line {table.lines[cells.index(cell)]}, column {name}: {short(cell)}, but {who} says "
                     f"{short(value)}: rows of another run (fix: score the run again, or --allow-edited)"
                 )
                 break

@@ -15,7 +15,7 @@ from segbench.report.analysis.sentences import context, verdicts, where
 from segbench.report.write.details import details, listing, number
 from segbench.report.write.document import versions
 from segbench.report.write.figures import INK, MODEL, PAPER, REFERENCE, RULE, SOFT, figure_files
-from segbench.report.write.method import CITATION, method_sentences
+from segbench.report.write.paper import CITATION, method_sentences
 from segbench.report.write.tables import STARS, Head, pair_tables, score_tables
 from segbench.report.write.templating import FOLDER, environment
 from segbench.report.write.viewer import (

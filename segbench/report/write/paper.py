@@ -6,21 +6,26 @@ layout: columns side by side in the largest type that fits the line, else one gr
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from importlib.metadata import version
 from itertools import groupby
 from typing import Any
 
 from segbench.cards.bibtex import BibEntry, parse_bibtex
+from segbench.core.text import one_line
 from segbench.report.analysis.analysis import Analysis
+from segbench.report.analysis.columns import Column
+from segbench.report.read.runs import dataset_card
 from segbench.report.write.figures import figure_files
 from segbench.report.write.latex import prose, render
-from segbench.report.write.method import CITATION, method_sentences
-from segbench.report.write.tables import Head, Row, ScoreCell, Table, pair_tables, score_tables
-from segbench.report.write.templating import FOLDER, Raw
+from segbench.report.write.tables import STARS, Head, Row, ScoreCell, Table, pair_tables, score_tables
+from segbench.report.write.templating import Raw, environment
 
 MOST_ROWS = 30  # of one float: more do not fit a page
 MOST_PAIRS = 40  # of Table 2; of more pairs only those with a verdict are shown
+CITATION = re.compile(r" \[@(segbench|satterthwaite1946|smyth2004|holm1979|shaffer1986|schuirmann1987)\]")
+"""A key of `statistics.bib` within the paragraph."""
 MOST_COLUMNS = 5  # of scores in one panel of the narrow layout
 ONE_COLUMN = {False: 4, True: 2}  # columns of numbers that one column of a page holds, by spanning heads
 
@@ -76,12 +81,8 @@ def cited_entries(analysis: Analysis) -> tuple[dict[str, str], list[BibEntry]]:
 
 def _method_entries() -> list[BibEntry]:
     """What the paragraph on statistics may cite."""
-    text = (FOLDER / "statistics.bib").read_text(encoding="ascii")
-    entries = [parse_bibtex(part) for part in text.split("\n\n")]
-    note = {"note": f"Version {version('segbench')}"}
     return [
-        BibEntry(item.kind, item.key, {**item.fields, **note}) if item.key == "segbench" else item
-        for item in entries
+        parse_bibtex(part) for part in render("statistics.bib", version=version("segbench")).split("\n\n")
     ]
 
 
@@ -167,3 +168,57 @@ def _row(
     """The cells of a row by groups of columns that stay together."""
     cells = iter([Raw(prose(row.name) + _cite(citations.get(row.label, ""))), *row.cells])
     return [[next(cells) for _ in members] for members in groups]
+
+
+# ---- the paragraph Statistics
+
+
+def method_sentences(analysis: Analysis) -> list[str]:
+    """What the deciding columns rest on and how they were decided, with citations."""
+    options = analysis.options
+    columns = [column for column in analysis.main_columns() if column.means]
+    tested = [column for column in columns if column.comparisons]
+    blocks = [column.block for column in columns]
+    text = (
+        environment(one_line)
+        .get_template("statistics.txt")
+        .render(
+            version=version("segbench"),
+            data=[(block, _span([len(s.seeds) for s in block.models] or [1])) for block in blocks],
+            missing=options.missing,
+            percent=f"{options.confidence * 100:g}",
+            unit=" and ".join(dict.fromkeys(column.unit for column in columns)) or "cases",
+            several=any(len(scores.seeds) > 1 for block in blocks for scores in block.models),
+            primary=analysis.metrics[0].label if tested else "",
+            claims={pair.claim for column in tested for pair in column.comparisons},
+            dagger=STARS["weights"],
+            family=_span([len(column.comparisons) for column in tested]) if tested else "",
+            references=[
+                analysis.short(label) for label in sorted({c.reference for c in tested if c.reference})
+            ],
+            all_pairs=any(column.reference is None for column in tested),
+            alpha=f"{options.alpha:g}",
+            margins=_margins(analysis, tested),
+            ranked=any(column.ranks is not None and column.ranks.rank_low.size for column in tested),
+            resamples=f"{options.resamples:,}",
+        )
+    )
+    return [line for line in text.split("\n") if line]
+
+
+def _span(counts: Iterable[int]) -> str:
+    """`3`, or `2 to 3` where counts differ."""
+    known = sorted(counts)
+    return " to ".join(str(count) for count in dict.fromkeys((known[0], known[-1])))
+
+
+def _margins(analysis: Analysis, columns: Sequence[Column]) -> str:
+    """The declared equivalence margins of the tested columns, with their units."""
+    found: dict[str, None] = {}
+    for column in columns:
+        if column.margin is not None:
+            card = dataset_card(column.block.dataset)
+            own = column.metric.name in analysis.options.margin or card is None
+            source = "" if own or card is None else f" ({card.evaluation.margin_source})"
+            found[f"{column.metric.label} {column.words(column.margin)}{source}"] = None
+    return ", ".join(found)

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from segbench.metrics.summary import MEAN_REGION
 from segbench.report.analysis.analysis import Analysis
@@ -129,8 +129,10 @@ def score_tables(analysis: Analysis, *, screen: bool = False) -> list[Table]:
             columns = sorted(columns, key=lambda c: (c.block.number, metrics.index(c.metric), not c.decided))
         names = ", ".join(block.name for block in blocks)
         caption = f"Scores on {names}: mean{spreads.get(analysis.options.cells, '')}."
-        table = score_table(analysis, f"table-scores-{place}", caption, columns, blocks=blocks)
-        found.append(_with_facts(analysis, table, last=screen))
+        facts, notes = _facts(analysis, blocks)
+        name = f"table-scores-{place}"
+        table = score_table(analysis, name, caption, columns, blocks=blocks, facts=facts, facts_last=screen)
+        found.append(replace(table, notes=(*table.notes, *notes)))
     return found
 
 
@@ -154,28 +156,43 @@ def table_columns(analysis: Analysis) -> list[tuple[list[Block], list[Column]]]:
 
 
 def score_table(
-    analysis: Analysis, name: str, caption: str, columns: Sequence[Column], *, blocks: Sequence[Block]
+    analysis: Analysis,
+    name: str,
+    caption: str,
+    columns: Sequence[Column],
+    *,
+    blocks: Sequence[Block],
+    facts: Mapping[str, Mapping[str, str]] | None = None,
+    facts_last: bool = False,
 ) -> Table:
-    """Scores of all entries of some blocks in some columns, by family, readers first, baselines last."""
+    """Scores of all entries of some blocks in some columns, by family, readers first, baselines last.
+
+    Facts, by head and label, stand beside the scores.
+    """
     apart = {scores.label: READERS for block in blocks for scores in block.readers}
     apart |= {scores.label: FAMILIES["floor"] for block in blocks for scores in block.baselines}
-    cells = [score_cells(column) for column in columns]
     groups: dict[str, list[Row]] = {
         family: [] for family in (READERS, *list(FAMILIES.values())[:-1], OTHER_FAMILY, FAMILIES["floor"])
     }
+    told, cells, scored = facts or {}, [score_cells(column) for column in columns], list[Row]()
+
+    def joined(first: Sequence[Any], second: Sequence[Any]) -> tuple[Any, ...]:
+        return (*second, *first) if facts_last else (*first, *second)
+
     for label in analysis.ordered(sorted({scores.label for block in blocks for scores in block.scores})):
-        row = Row(analysis.short(label), tuple(of[label] for of in cells), label, muted=label in apart)
+        scores = Row(analysis.short(label), tuple(of[label] for of in cells), label, muted=label in apart)
+        scored.append(scores)
+        row = replace(
+            scores, cells=joined([ScoreCell(of[label] or DASH) for of in told.values()], scores.cells)
+        )
         groups[apart.get(label, analysis.by_label[label].family)].append(row)
-    table = Table(
-        name,
-        caption,
-        (Head("Model", words=True), *_score_heads(analysis, columns)),
-        tuple((family, tuple(rows)) for family, rows in groups.items() if rows),
-    )
-    return replace(table, notes=tuple(_score_notes(analysis, columns, table.rows)))
+    heads = Head("Model", words=True), *joined(list(map(Head, told)), _score_heads(columns))
+    rows = tuple((family, tuple(rows)) for family, rows in groups.items() if rows)
+    notes = tuple(_score_notes(analysis, columns, scored))
+    return Table(name, caption, heads, rows, notes, 0 if facts_last else len(told))
 
 
-def _score_heads(analysis: Analysis, columns: Sequence[Column]) -> list[Head]:
+def _score_heads(columns: Sequence[Column]) -> list[Head]:
     """Metrics below their datasets, or regions below their metrics, where there are several."""
     metrics = [f"{column.metric.head} {column.metric.arrow}".strip() for column in columns]
     if len({column.block for column in columns}) > 1:
@@ -186,37 +203,23 @@ def _score_heads(analysis: Analysis, columns: Sequence[Column]) -> list[Head]:
     return [Head(column.region, metric) for metric, column in zip(metrics, columns, strict=True)]
 
 
-def _with_facts(analysis: Analysis, table: Table, *, last: bool) -> Table:
-    """Table 1 with what is known of every model beside its scores: parameters, operations, seeds.
+def _facts(analysis: Analysis, blocks: Sequence[Block]) -> tuple[dict[str, Mapping[str, str]], list[str]]:
+    """What is known of every model by head and label, parameters, operations and seeds; and notes.
 
     Equal numbers of training runs are a note, not a column.
     """
-    labels, costs = [row.label for row in table.rows], analysis.costs
     seeds: dict[str, str] = {}  # `3`, or `2-3` where datasets differ
-    for label in labels:
+    for label in {scores.label for block in blocks for scores in block.scores}:
         runs = [len(s.seeds) for block in analysis.blocks for s in block.scores if s.label == label]
         seeds[label] = "-".join(str(count) for count in dict.fromkeys((min(runs), max(runs))))
-    counts = {seeds[row.label] for row in table.rows if not row.muted}
+    counts = {seeds[scores.label] for block in blocks for scores in block.models}
     columns = {
-        "Params (M)": {label: _short_number(costs[label]["parameters_m"]) for label in labels},
-        "GMAC": {label: _short_number(costs[label]["gmacs"]) for label in labels},
-        "Seeds": seeds if len(counts) > 1 else {},
+        head: {label: _short_number(analysis.costs[label][field]) for label in seeds}
+        for head, field in (("Params (M)", "parameters_m"), ("GMAC", "gmacs"))
     }
+    columns["Seeds"] = seeds if len(counts) > 1 else {}
     known = {head: texts for head, texts in columns.items() if any(texts.values())}
-
-    def line(row: Row) -> Row:
-        facts = [ScoreCell(texts[row.label] or DASH) for texts in known.values()]
-        return replace(row, cells=(*row.cells, *facts) if last else (*facts, *row.cells))
-
-    equal = [f"training runs of each model: {count}" for count in counts if len(counts) == 1]
-    (name, *scores), told = table.heads, map(Head, known)
-    return replace(
-        table,
-        heads=(name, *scores, *told) if last else (name, *told, *scores),
-        groups=tuple((family, tuple(map(line, rows))) for family, rows in table.groups),
-        notes=(*table.notes, *equal),
-        facts=0 if last else len(known),
-    )
+    return known, [f"training runs of each model: {count}" for count in counts if len(counts) == 1]
 
 
 def _short_number(value: float | None) -> str:
