@@ -8,7 +8,7 @@ from functools import cached_property
 from pathlib import Path
 
 from segbench.core.environment import results_dir
-from segbench.core.errors import SegbenchError
+from segbench.core.errors import ExitCode, SegbenchError
 from segbench.core.text import count
 from segbench.report.analysis.arrays import build_blocks
 from segbench.report.analysis.blocks import Block
@@ -117,9 +117,10 @@ class Analysis:
         return [(label, column.means[label]) for label in self.ordered(list(column.means))]
 
     @property
-    def failing(self) -> bool:
-        """Whether there is a finding of severity error."""
-        return any(item.severity == "error" for item in self.findings)
+    def exit_code(self) -> int:
+        """0, or 3 with a finding of severity error."""
+        failing = any(item.severity == "error" for item in self.findings)
+        return int(ExitCode.PARTIAL if failing else ExitCode.DONE)
 
 
 def as_paths(paths: Path | str | Sequence[Path | str] | None) -> list[Path]:

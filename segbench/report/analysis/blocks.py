@@ -240,11 +240,10 @@ def nan_mean(values: FloatArray, *, axis: int) -> FloatArray:
 
 def failures(block: Block) -> list[tuple[str, str, str]]:
     """(label, case, status) of every case without a usable result, once per entry and case."""
-    names = {code: name for name, code in STATUS_CODE.items()}
     found: list[tuple[str, str, str]] = []
     for scores in block.scores:
         broken = failed(scores.status)
         for index in np.flatnonzero(scores.failures).tolist():
             codes = scores.status[:, index][broken[:, index]]
-            found.append((scores.label, block.case_names[index], names[int(codes.min())]))
+            found.append((scores.label, block.case_names[index], STATUSES[int(codes.min())]))
     return found

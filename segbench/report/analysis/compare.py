@@ -106,9 +106,8 @@ class CompareResult:
     @property
     def exit_code(self) -> int:
         """6 when a gate failed, 3 with a finding of severity error, else 0."""
-        if not all(gate.passed for gate in self.gates):
-            return int(ExitCode.GATE)
-        return int(ExitCode.PARTIAL if self.analysis.failing else ExitCode.DONE)
+        held = all(gate.passed for gate in self.gates)
+        return self.analysis.exit_code if held else int(ExitCode.GATE)
 
     def as_json(self) -> dict[str, Any]:
         """The document of `segbench compare --json`; `report` is the report.json of the same runs."""

@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from segbench.metrics.policies import STATUSES
 from segbench.report.analysis.analysis import as_paths, usable
 from segbench.report.analysis.arrays import build_blocks
-from segbench.report.analysis.blocks import NOT_RUN, STATUS_CODE, Block, Scores
+from segbench.report.analysis.blocks import NOT_RUN, Block, Scores
 from segbench.report.analysis.entries import build_entries
 from segbench.report.analysis.options import make_options
 from segbench.report.read.runs import read_runs
@@ -59,7 +60,6 @@ def _filled(block: Block, scores: Scores) -> Iterator[pd.DataFrame]:
     """What each run of an entry was to score, after the missing policy."""
     import pandas as pd
 
-    names = {code: name for name, code in STATUS_CODE.items()}
     kept = np.array([case not in block.dropped_cases for case in block.case_names])
     for run in scores.entry.runs:
         seed, mine = scores.seeds.index(run.seed), (np.array(block.folds) == run.fold) & kept
@@ -68,7 +68,7 @@ def _filled(block: Block, scores: Scores) -> Iterator[pd.DataFrame]:
         wide = pd.DataFrame(values, columns=list(block.metrics))
         wide["case"] = [block.cases[row] for row in rows.tolist()]
         wide["region"] = [[*block.regions][column] for column in columns.tolist()]
-        wide["status"] = [names[code] for code in scores.status[seed][rows, columns].tolist()]
+        wide["status"] = [STATUSES[code] for code in scores.status[seed][rows, columns].tolist()]
         frame = wide.melt(["case", "region", "status"], var_name="metric", value_name="value")
         known = {"dataset": run.dataset, "protocol": run.protocol, "seed": run.seed, "fold": run.fold}
         yield frame.assign(**known, model=scores.label)[list(FRAME_COLUMNS)]

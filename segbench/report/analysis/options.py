@@ -110,15 +110,6 @@ def make_options(**given: Any) -> Options:
     if not given.get("formats", DEFAULT_FORMATS):
         given.pop("formats")
     options = Options(**given)
-    faults = _faults(options)
-    if faults:
-        raise SegbenchError(
-            "SB104", "report: an option is not valid", details=faults, mend="segbench report --help"
-        )
-    return options
-
-
-def _faults(options: Options) -> list[str]:
     kind, _, count = options.viewer.partition(":")
     shows = options.viewer == "none" or (kind == "worst" and count.isdigit())
     checks: list[tuple[str, object, bool, str]] = [
@@ -135,4 +126,11 @@ def _faults(options: Options) -> list[str]:
             for name, value in options.margin.items()
         ),
     ]
-    return [f"--{name}: {value!r}, allowed {allowed}" for name, value, holds, allowed in checks if not holds]
+    faults = [
+        f"--{name}: {value!r}, allowed {allowed}" for name, value, holds, allowed in checks if not holds
+    ]
+    if faults:
+        raise SegbenchError(
+            "SB104", "report: an option is not valid", details=faults, mend="segbench report --help"
+        )
+    return options

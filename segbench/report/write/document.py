@@ -7,7 +7,6 @@ import json
 import math
 from collections.abc import Mapping
 from importlib import metadata
-from importlib.resources import files as resources
 from typing import Any
 
 import numpy as np
@@ -47,12 +46,6 @@ def document(analysis: Analysis) -> dict[str, Any]:
         "findings": [item.as_json() for item in analysis.findings],
         "published": plain([row.as_json() for row in published_beside(analysis)]),
     }
-
-
-def schema() -> dict[str, Any]:
-    """The JSON Schema of report.json, as shipped."""
-    resource = resources("segbench.report").joinpath("schema", "report.schema.json")
-    return json.loads(resource.read_text(encoding="utf-8"))
 
 
 def versions() -> dict[str, str]:

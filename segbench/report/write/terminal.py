@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 WIDTH = 80
 LEAST_NAME = 10  # characters that a name keeps however little room there is
 PLACES = {"best": "1", "second": "2"}
-_ASCII = {"\N{DAGGER}": "+"}
+_ASCII = str.maketrans("\N{DAGGER}\N{EN DASH}", "+-")
 """Signs of tables as a terminal without UTF-8 shows them too."""
 
 
@@ -51,7 +51,7 @@ def compare_lines(result: CompareResult, *, wide: bool = False) -> list[str]:
         for column in result.analysis.main_columns(metric):
             pairs = [item for item in result.pairs if item.column is column]
             if pairs:
-                lines += ["", *_comparisons(result.analysis, column, pairs, wide=wide)]
+                lines += ["", *_comparisons(column, pairs, wide=wide)]
     return [*lines, *_published(result)]
 
 
@@ -93,11 +93,11 @@ def _scores(analysis: Analysis, block: Block, *, wide: bool) -> list[str]:
     seeds = {scores.label: str(len(scores.seeds)) for scores in block.scores}
     rows: list[list[str]] = []
     for label in analysis.ordered(list(seeds)):
-        first, star = cells[0][label], STARS.get(cells[0][label].star, "")
+        first = cells[0][label]
         shown = [_score(of[label], interval=wide or place == 0) for place, of in enumerate(cells)]
         n = str(columns[0].means[label].n) if label in columns[0].means else "0"
         failed = str(max(of[label].failed for of in cells))
-        mark = PLACES.get(first.mark, "") + _ASCII.get(star, star)
+        mark = PLACES.get(first.mark, "") + STARS.get(first.star, "").translate(_ASCII)
         rows.append([analysis.short(label), mark, *shown, seeds[label], n, failed])
     title = f"{block.name}: {block.count}, {columns[0].region_words}"
     table = _table(["model", "", *heads, "seeds", "n", "failed"], rows, left=2, wide=wide)
@@ -111,32 +111,28 @@ def _shown(analysis: Analysis, block: Block, *, wide: bool) -> list[Column]:
 
 
 def _score(cell: ScoreCell, *, interval: bool) -> str:
-    value = cell.value.replace("\N{EN DASH}", "-")
-    spread = f" +- {cell.spread}" if cell.spread else ""
-    return f"{value} [{cell.low}, {cell.high}]" if interval and cell.low else f"{value}{spread}"
+    if interval and cell.low:
+        return f"{cell.value} [{cell.low}, {cell.high}]"
+    return cell.value.translate(_ASCII) + (f" +- {cell.spread}" if cell.spread else "")
 
 
 def _legend(columns: Sequence[Column], first: Sequence[ScoreCell]) -> list[str]:
     notes = ["1, 2: best and second by the printed mean"] if any(cell.mark for cell in first) else []
-    for note in star_notes(columns[:1], first):
-        sign, _, words = note.partition(":")
-        notes.append(f"{_ASCII.get(sign, sign)}:{words}")
-    notes += floor_notes(columns)
+    notes += [note.translate(_ASCII) for note in star_notes(columns[:1], first)] + floor_notes(columns)
     if any(cell.failed for cell in first):
         notes.append("failed: cases without a usable prediction, scored worst")
     return [line for note in notes for line in _wrapped(f"  {note}", "    ")]
 
 
-def _comparisons(
-    analysis: Analysis, column: Column, pairs: Sequence[ComparedPair], *, wide: bool
-) -> list[str]:
+def _comparisons(column: Column, pairs: Sequence[ComparedPair], *, wide: bool) -> list[str]:
     """One family: a row for each pair, with the adjusted p that decides."""
-    against = f"less {analysis.short(column.reference)}" if column.reference else "all pairs, a less b"
+    short = column.block.short
+    against = f"less {short(column.reference)}" if column.reference else "all pairs, a less b"
     role = "" if column.role == "primary" else ", secondary metric (a family of its own)"
     rows = [
         [
-            analysis.short(item.pair.a),
-            *([] if column.reference else [analysis.short(item.pair.b)]),
+            short(item.pair.a),
+            *([] if column.reference else [short(item.pair.b)]),
             difference_words(column, item.pair, unit=False),
             format_p(item.pair.p_adjusted),
             f"{item.wins}/{item.ties}/{item.losses}",
