@@ -13,7 +13,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from segbench.report.analysis.frame import load_results
+    from segbench.report.analysis.analysis import load_results
     from segbench.report.write.build import ReportResult, build_report
 
 __all__ = ["ReportResult", "build_report", "load_results"]
@@ -21,7 +21,7 @@ __all__ = ["ReportResult", "build_report", "load_results"]
 _HOME = {
     "ReportResult": "write.build",
     "build_report": "write.build",
-    "load_results": "analysis.frame",
+    "load_results": "analysis.analysis",
 }
 
 

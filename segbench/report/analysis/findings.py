@@ -388,4 +388,4 @@ def _state(run: Run) -> str:
     if run.complete:
         return run.run_id
     kind = run.record.failure.failure_class if run.record.failure is not None else ""
-    return f"{run.run_id} ({run.status}{f': {kind}' if kind else ''})"
+    return f"{run.run_id} ({run.record.status}{f': {kind}' if kind else ''})"

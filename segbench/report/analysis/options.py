@@ -80,11 +80,6 @@ class Options:
         """Confidence of every interval, 1 - alpha."""
         return 1.0 - self.alpha
 
-    @property
-    def viewer_cases(self) -> int:
-        """How many worst cases are shown."""
-        return 0 if self.viewer == "none" else int(self.viewer.partition(":")[2])
-
     def public(self) -> dict[str, Any]:
         """The options as report.json has them: no path, nothing about the machine."""
         private = {"published_root", "data_dir", "slices"}

@@ -64,11 +64,6 @@ class Run:
         return self.record.run_id
 
     @property
-    def status(self) -> str:
-        """planned, running, complete, failed or interrupted."""
-        return self.record.status
-
-    @property
     def model(self) -> str:
         """Slug of the model, or the label of predictions from elsewhere."""
         return facts.text(self.record.model, "slug")
@@ -101,7 +96,7 @@ class Run:
     @property
     def complete(self) -> bool:
         """Whether the run ended well."""
-        return self.status == "complete"
+        return self.record.status == "complete"
 
 
 def read_runs(

@@ -141,7 +141,7 @@ def source_tables(analysis: Analysis) -> list[Table]:
             run.protocol,
             number(run.fold),
             number(run.seed),
-            run.problem or run.status,
+            run.problem or run.record.status,
             "" if run.rows is None else run.rows.digest[:12],
             facts.text(run.record.segbench, "version"),
         )

@@ -66,8 +66,8 @@ def _fields(value: Any, names: str) -> dict[str, Any]:
 
 def _run(run: Run) -> dict[str, Any]:
     digest = run.rows.digest if run.rows is not None else None
-    names = "run_id model dataset protocol fold seed status edited problem"
-    return _fields(run, names) | {"kind": run.record.kind, "content_sha256": digest}
+    names = "run_id model dataset protocol fold seed edited problem"
+    return _fields(run, names) | _fields(run.record, "kind status") | {"content_sha256": digest}
 
 
 def _entry(entry: Entry) -> dict[str, Any]:

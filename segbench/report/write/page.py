@@ -58,9 +58,7 @@ def files(analysis: Analysis) -> dict[str, bytes | str]:
         notes = [problem] if problem else []
         notes += [f"{lost} of {len(found)} worst cases left out: the page would be too large"] if lost else []
         text = template.render(
-            content
-            | _worst(analysis, found[:kept], notes or [NO_PICTURES])
-            | _shown(views[:kept], code if kept else "")
+            content | _pictures(found[:kept], views[:kept], code if kept else "", notes or [NO_PICTURES])
         )
         if len(text.encode()) <= analysis.options.max_size:
             break
@@ -124,12 +122,16 @@ def inline_svg(text: str, alt: str) -> Any:
     return Markup(body)
 
 
-def _worst(analysis: Analysis, pictures: Sequence[Picture], notes: Sequence[str]) -> dict[str, Any]:
-    """The list of worst cases that are shown."""
+def _pictures(
+    pictures: Sequence[Picture], views: Sequence[Mapping[str, Any]], code: str, notes: Sequence[str]
+) -> dict[str, Any]:
+    """Worst cases; names lead to the 3D view, or without its code to the picture."""
+    from markupsafe import Markup
+
     rows = [
         (
             item.case,
-            analysis.short(item.label),
+            item.column.block.short(item.label),
             number(item.run.seed),
             item.column.block.name,
             number(item.value, scale=item.column.metric.scale, digits=2),
@@ -139,21 +141,13 @@ def _worst(analysis: Analysis, pictures: Sequence[Picture], notes: Sequence[str]
     ]
     score = pictures[0].column.metric.head if pictures else ""
     heads = ("Case", "Model", "Seed", "Dataset", score, "Reference (ml)")
-    return {
-        "worst": listing("table-worst", "Worst cases, at most three of one model.", heads, rows),
-        "worst_notes": [note for note in notes if note != NO_PICTURES or not pictures],
-    }
-
-
-def _shown(views: Sequence[Mapping[str, Any]], code: str) -> dict[str, Any]:
-    """Pictures of worst cases and the data of their 3D view, which needs the code of the viewer."""
-    from markupsafe import Markup
-
     items = [{name: view[name] for name in ("title", "scan", "mask", "step")} for view in views]
     data = json.dumps({"colours": colour_table(), "items": items}, sort_keys=True, allow_nan=False)
     for sign in "<>&":  # so that nothing can close the script element
         data = data.replace(sign, f"\\u{ord(sign):04x}")
     return {
+        "worst": listing("table-worst", "Worst cases, at most three of one model.", heads, rows),
+        "worst_notes": [note for note in notes if note != NO_PICTURES or not pictures],
         "pictures": views,
         "colours": list(CLASS_COLOURS.values()),
         "cases": Markup(data) if views else "",

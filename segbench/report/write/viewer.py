@@ -88,7 +88,7 @@ def load_pictures(analysis: Analysis) -> list[Picture]:
     """The worst cases whose volumes are on this machine, as many as `--viewer` asks for, three of a model."""
     taken: Counter[str] = Counter()
     pictures: list[Picture] = []
-    most = analysis.options.viewer_cases
+    most = int(analysis.options.viewer.partition(":")[2] or 0)  # none, or worst:K
     held = {run.run_id for run in analysis.runs if prediction_folders(run)} if most else set[str]()
     for item in worst_cases(analysis) if most else ():
         if taken[item.label] == MOST_PER_MODEL or item.run.run_id not in held:
