@@ -15,7 +15,7 @@ from scipy.stats import kendalltau
 
 from segbench.report.analysis.analysis import Analysis
 from segbench.report.analysis.columns import Column
-from segbench.report.analysis.numbers import format_number
+from segbench.report.analysis.metric import format_number
 from segbench.report.analysis.sentences import context, pair_answer, verdicts
 from segbench.stats import Comparison
 
@@ -106,7 +106,7 @@ def page(
         "statement about the full-size networks of the same names.",
         *(_asked(question, answers) for question, answers in asked),
         "## Which networks can be told apart?",
-        *(_by_board(board, verdicts(analysis, column)) for board, analysis, column in columns),
+        *(_by_board(board, verdicts(column)) for board, analysis, column in columns),
         "## Is the order the same on every dataset?",
         *_order(columns),
         "## What gain could have been found?",
@@ -168,7 +168,7 @@ def _asked(question: Question, answers: Sequence[Answered]) -> str:
     lines.append(_over_datasets(answers))
     lines.append("")
     for answer in answers:
-        sentence = pair_answer(answer.analysis, answer.column, answer.pair)
+        sentence = pair_answer(answer.column, answer.pair)
         lines.append(
             f"- [{answer.board.name}]({answer.board.name}.md), {answer.column.metric.label}: {sentence}"
         )
@@ -260,7 +260,7 @@ def contradictions(columns: Columns) -> list[str]:
 
 
 def _name(analysis: Analysis, label: str) -> str:
-    return analysis.names[label].short
+    return analysis.short(label)
 
 
 def _rank(analysis: Analysis, column: Column, model: str) -> str:
@@ -275,9 +275,7 @@ def _rank(analysis: Analysis, column: Column, model: str) -> str:
 
 def _gains(columns: Columns) -> list[str]:
     return [
-        _by_board(
-            board, [line for line in context(analysis, column) if "true difference" in line] or ["Not known."]
-        )
+        _by_board(board, [line for line in context(column) if "true difference" in line] or ["Not known."])
         for board, analysis, column in columns
     ]
 
@@ -286,7 +284,7 @@ def _scores(columns: Columns) -> list[str]:
     """Mean and interval of every network and baseline in the primary metric of each dataset."""
     names: dict[str, bool] = {}
     for _, analysis, column in columns:
-        baselines = {scores.label for scores in analysis.blocks[column.block].baselines}
+        baselines = {scores.label for scores in column.block.baselines}
         for label in analysis.ordered(list(column.means)):
             names.setdefault(_name(analysis, label), label in baselines)
     rows = [
@@ -332,7 +330,7 @@ def _boards(boards: Sequence[Board], analyses: Mapping[str, Any], said: Mapping[
 
 def _figure(asked: Sequence[tuple[Question, list[Answered]]]) -> Figure:
     """A row for each question and dataset: the difference with its interval."""
-    from segbench.report.write.figures.style import MODEL, SOFT, name_rows, new_figure
+    from segbench.report.write.figures import MODEL, SOFT, name_rows, new_figure
 
     rows = [(question, answer) for question, answers in asked for answer in answers]
     figure, axis = new_figure(6.4, 0.7 + 0.3 * len(rows))

@@ -165,7 +165,7 @@ def drawn(draw: Callable[[], Figure], digest: str, there: Path) -> bytes:
     """
     from PIL import Image
 
-    from segbench.report.write.figures.style import style
+    from segbench.report.write.figures import style
 
     if there.is_file():
         with Image.open(there) as picture:

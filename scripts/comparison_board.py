@@ -14,7 +14,8 @@ from segbench.report import ReportResult, build_report
 from segbench.report.analysis.analysis import Analysis
 from segbench.report.analysis.columns import Column
 from segbench.report.analysis.findings import SEVERITY_WORDS
-from segbench.report.analysis.sentences import context, pair_answer, rank_sentence, verdicts
+from segbench.report.analysis.metric import format_number
+from segbench.report.analysis.sentences import MOST_NAMES, context, pair_answer, verdicts
 from segbench.report.write.details import seed_tables
 from segbench.report.write.markdown import pipes
 from segbench.report.write.tables import Table, score_tables
@@ -78,7 +79,7 @@ def _table(table: Table) -> str:
 
 def _short_names(analysis: Analysis) -> dict[str, str]:
     """Printed name of each model slug; small variants are named by size first."""
-    return {entry.model: analysis.names[entry.label].short for entry in analysis.entries}
+    return {entry.model: entry.short for entry in analysis.entries}
 
 
 def _what_was_run(records: Sequence[Mapping[str, Any]], names: Mapping[str, str]) -> list[str]:
@@ -108,8 +109,24 @@ def _what_was_run(records: Sequence[Mapping[str, Any]], names: Mapping[str, str]
 
 
 def _answer(analysis: Analysis, column: Column) -> str:
-    lines = [*verdicts(analysis, column), *context(analysis, column), rank_sentence(analysis, column)]
+    lines = [*verdicts(column), *context(column), _shares_of_draws(column)]
     return "\n".join(f"- {line}" for line in lines if line)
+
+
+def _shares_of_draws(column: Column) -> str:
+    """How often each model is first when seeds and patients are drawn again; empty without ranks."""
+    if column.ranks is None:
+        return ""
+    first = dict(zip(column.order, column.ranks.probability_best.tolist(), strict=True))
+    if any(value != value for value in first.values()):
+        return (
+            "With one training run of a model there is only the order of these weights, no chance of ranks."
+        )
+    shares = ", ".join(
+        f"{column.block.short(label)} {format_number(first[label], scale=100.0, digits=0)} %"
+        for label in sorted(first, key=lambda label: (-first[label], label))[:MOST_NAMES]
+    )
+    return f"Share of draws of seeds and {column.unit} in which a model is first: {shares}."
 
 
 def asked_pairs(question: Question, analysis: Analysis, *, primary: bool = False) -> list[tuple[Column, Any]]:
@@ -146,7 +163,7 @@ def _question(question: Question, analysis: Analysis) -> str:
     """Each deciding column's comparison of the two, in the report's own words."""
     lines = [f"### {question.text}", ""]
     lines += [
-        f"- {column.metric.label}: {pair_answer(analysis, column, pair)}"
+        f"- {column.metric.label}: {pair_answer(column, pair)}"
         for column, pair in asked_pairs(question, analysis)
     ]
     return "\n".join(lines)

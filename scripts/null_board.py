@@ -27,8 +27,7 @@ from retraining import disjoint_sets, model_pvalues, share_interval, wilcoxon_pv
 from scipy.stats import chi2
 
 from segbench.report.analysis.analysis import analyse
-from segbench.report.analysis.metric import Metric
-from segbench.report.analysis.numbers import format_number, format_p
+from segbench.report.analysis.metric import Metric, format_number, format_p
 from segbench.report.analysis.options import make_options
 from segbench.stats import Interval
 from segbench.stats.family import pair_tests
@@ -107,7 +106,7 @@ def retrainings(folders: Sequence[Path]) -> list[Retrainings]:
     """
     analysis = analyse(folders, make_options(reference="none", resamples=100))
     if len(analysis.blocks) != 1 or len(analysis.entries) != 1:
-        names = ", ".join(analysis.names[entry.label].short for entry in analysis.entries)
+        names = ", ".join(entry.short for entry in analysis.entries)
         raise SystemExit(f"{folders[0].parent}: a null board has retrainings of one network, found {names}")
     block = analysis.blocks[0]
     (scores,) = block.scores
@@ -503,7 +502,7 @@ def _alt(runs: Retrainings) -> str:
 
 def _figure(runs: Retrainings) -> Figure:
     """Left: cumulative share of p-values, one-run tests and two-level; right: the runs' means."""
-    from segbench.report.write.figures.style import INK, MODEL, REFERENCE, SOFT, new_figure
+    from segbench.report.write.figures import INK, MODEL, REFERENCE, SOFT, new_figure
 
     figure, (left, right) = new_figure(6.4, 2.7, 1, 2, gridspec_kw={"width_ratios": [1.5, 1]})
     count = len(runs.seeds)

@@ -68,7 +68,11 @@ def line_width() -> int:
 
 
 def table_lines(
-    header: Sequence[str], rows: Sequence[Sequence[str]], *, right: Sequence[int] = ()
+    header: Sequence[str],
+    rows: Sequence[Sequence[str]],
+    *,
+    right: Sequence[int] = (),
+    width: int | None = None,
 ) -> list[str]:
     """The lines of an aligned plain-text table, none wider than `line_width`.
 
@@ -79,11 +83,12 @@ def table_lines(
         header: Column names.
         rows: Cells as text; in a row whose first cell is empty, empty cells repeat those above.
         right: Indices of columns aligned to the right.
+        width: Of a line, in place of `line_width`.
     """
     cells = [[one_line(str(cell)) for cell in row] for row in (header, *rows)]
     widths = [max(len(row[i]) for row in cells) for i in range(len(header))]
     shown, said = list(range(len(header))), list[str]()
-    limit = max(40, line_width())
+    limit = max(40, line_width() if width is None else width)
 
     def too_wide() -> int:
         return 2 * len(shown) + sum(widths[i] for i in shown) - limit

@@ -13,27 +13,15 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from segbench.report.analysis.analysis import Analysis, analyse
-    from segbench.report.analysis.frame import load_results
+    from segbench.report.analysis.analysis import load_results
     from segbench.report.write.build import ReportResult, build_report
-    from segbench.report.write.latex import escape_latex
 
-__all__ = [
-    "Analysis",
-    "ReportResult",
-    "analyse",
-    "build_report",
-    "escape_latex",
-    "load_results",
-]
+__all__ = ["ReportResult", "build_report", "load_results"]
 
 _HOME = {
-    "Analysis": "analysis.analysis",
     "ReportResult": "write.build",
-    "analyse": "analysis.analysis",
     "build_report": "write.build",
-    "escape_latex": "write.latex",
-    "load_results": "analysis.frame",
+    "load_results": "analysis.analysis",
 }
 
 

@@ -13,8 +13,15 @@ from segbench.report.analysis.analysis import analyse
 from segbench.report.analysis.options import make_options
 from segbench.report.read.runs import Run
 from segbench.report.write import viewer
-from segbench.report.write.case_volumes import AGREE, EXTRA, MISSED, load_case, shown_case
-from segbench.report.write.viewer import load_pictures, worst_cases
+from segbench.report.write.viewer import (
+    AGREE,
+    EXTRA,
+    MISSED,
+    load_case,
+    load_pictures,
+    shown_case,
+    worst_cases,
+)
 from segbench.volumes import Volume
 
 

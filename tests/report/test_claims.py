@@ -6,6 +6,7 @@ import csv
 import json
 from collections.abc import Mapping
 from importlib.resources import files
+from importlib.resources import files as resources
 from itertools import combinations, product
 from pathlib import Path
 from typing import Any
@@ -32,8 +33,12 @@ from segbench.report.analysis.analysis import analyse
 from segbench.report.analysis.options import make_options
 from segbench.report.analysis.published_beside import published_beside
 from segbench.report.read.runs import read_runs
-from segbench.report.write.document import document, schema
+from segbench.report.write.document import document
 from segbench.stats import Reported, false_order
+
+REPORT_SCHEMA = json.loads(
+    resources("segbench.report").joinpath("schema", "report.schema.json").read_text(encoding="utf-8")
+)
 
 BOARD = Path(__file__).resolve().parents[2] / "results" / "leaderboard" / "msd-hippocampus"
 NUMBER = {
@@ -119,7 +124,7 @@ def test_the_ranges_are_what_the_board_says() -> None:
         assert found == list(band[:3])
     models: dict[str, list[np.ndarray]] = {}
     for run in read_runs([BOARD / "runs"]):
-        if run.rows is not None and run.kind == "trained":
+        if run.rows is not None and run.record.kind == "trained":
             keep = np.array([region in {"anterior", "posterior"} for region in run.rows.region])
             case = np.array(run.rows.case)[keep]
             order = np.argsort(case, kind="stable")
@@ -193,11 +198,11 @@ def test_the_report_shows_it_beside_published_numbers(runs: Any, tmp_path: Path)
         runs.run("nnunet", dataset="btcv", seed=seed)
     options = make_options(resamples=100, published_root=str(tmp_path / "p"))
     analysis = analyse([runs.root], options)
-    rows = {row.ours.metric: row for row in published_beside(analysis)}
+    rows = {row.column.metric.name: row for row in published_beside(analysis)}
     low, middle, high = rows["dice"].order_wrong or (1.0, 1.0, 1.0)
     assert 0 <= low <= middle <= high <= 0.5
     assert rows["nsd"].order_wrong is None  # how many cases is not known
-    jsonschema.Draft202012Validator(schema()).validate(document(analysis))
+    jsonschema.Draft202012Validator(REPORT_SCHEMA).validate(document(analysis))
 
 
 @pytest.mark.parametrize("form", ["numbers", "file"])

@@ -59,7 +59,7 @@ def test_differences_of_real_label_maps_are_those_by_hand(scored):
     root, by_hand = scored
     result = compare("eroded", "shifted", runs=root / "runs", metrics=["dice"])
     x, y = by_hand["shifted"], by_hand["eroded"]
-    column = result.analysis.column(0, result.analysis.metrics[0], "anterior")
+    column = result.analysis.column(result.analysis.blocks[0], result.analysis.metrics[0], "anterior")
     (pair,) = column.comparisons
     (expected,) = compare_models({"shifted": x[None], "eroded": y[None]}, bounds=(0, 1))
     assert (pair.a, pair.b, pair.n) == ("shifted", "eroded", CASES)

@@ -120,7 +120,7 @@ def test_every_file_says_the_same_verdicts_and_stars(runs: Any, draw: int) -> No
                 )  # fmt: skip
     analysis = analysed(runs, reference=("none", "m0")[draw % 3 > 0])
     own = {
-        (analysis.blocks[column.block].name, pair.a, pair.b): pair.verdict
+        (column.block.name, pair.a, pair.b): pair.verdict
         for column in analysis.main_columns()
         for pair in column.comparisons
     }
@@ -150,7 +150,7 @@ def test_every_file_says_the_same_verdicts_and_stars(runs: Any, draw: int) -> No
         (column,) = (
             column
             for column in analysis.columns.values()
-            if column.decided and column.metric.name == metric and analysis.blocks[column.block].name == block
+            if column.decided and column.metric.name == metric and column.block.name == block
         )
         assert bool(column.star(label)) == better
 
@@ -160,10 +160,10 @@ def _table_columns(analysis: Analysis) -> list[Any]:
     several = len(analysis.blocks) > 1
     return [
         column
-        for number in range(len(analysis.blocks))
+        for block in analysis.blocks
         for metric in analysis.shown_metrics
-        for region in ([analysis.blocks[number].main_region] if several else analysis.regions(number))
-        if (column := analysis.column(number, metric, region)) is not None
+        for region in ([block.main_region] if several else analysis.regions(block))
+        if (column := analysis.column(block, metric, region)) is not None
     ]
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from importlib.resources import files as resources
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,11 @@ import pytest
 from segbench.report.analysis.analysis import Analysis, analyse
 from segbench.report.analysis.options import make_options
 from segbench.report.write import markdown
-from segbench.report.write.document import document, files, plain, schema
+from segbench.report.write.document import document, files, plain
+
+REPORT_SCHEMA = json.loads(
+    resources("segbench.report").joinpath("schema", "report.schema.json").read_text(encoding="utf-8")
+)
 
 
 @pytest.fixture(scope="module")
@@ -30,8 +35,8 @@ def analysis(tmp_path_factory: pytest.TempPathFactory, factory_at: Any) -> Analy
 
 
 def test_it_is_valid_by_its_schema(analysis: Analysis) -> None:
-    validator = jsonschema.Draft202012Validator(schema())
-    validator.check_schema(schema())
+    validator = jsonschema.Draft202012Validator(REPORT_SCHEMA)
+    validator.check_schema(REPORT_SCHEMA)
     content = json.loads(files(analysis)["report.json"])
     validator.validate(content)
     assert content["schema_version"] == 2
@@ -72,7 +77,7 @@ def test_published_numbers_beside_ours_stand_in_json_and_markdown(runs: Any) -> 
     runs.run("segmamba-v2", dataset="brats2023-gli")
     analysis = analyse([runs.root], make_options(resamples=100))
     content = document(analysis)
-    jsonschema.validate(content, schema())
+    jsonschema.validate(content, REPORT_SCHEMA)
     own = [row for row in content["published"] if row["our_value"] is not None]
     assert {row["our_model"] for row in own} == {"segmamba-v2"}
     text = str(markdown.files(analysis)["report.md"])

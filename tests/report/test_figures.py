@@ -13,11 +13,11 @@ import pytest
 from segbench.report.analysis.analysis import Analysis, analyse
 from segbench.report.analysis.metric import metric
 from segbench.report.analysis.options import make_options
-from segbench.report.write.figures import models
-from segbench.report.write.figures.models import figure_files
-from segbench.report.write.figures.style import (
+from segbench.report.write.figures import (
     REFERENCE,
     SOFT,
+    draw,
+    figure_files,
     limits,
     new_figure,
     rendered,
@@ -79,7 +79,7 @@ def test_the_same_records_give_the_same_bytes(three: Analysis, drawn: Mapping[st
 def test_figure_1_shows_the_means_the_seeds_and_the_baseline(three: Analysis) -> None:
     """What stands in the axes, read back from the drawing, is what the column says."""
     with style():
-        sketch = models.draw(three)
+        sketch = draw(three)
     column = three.main_columns()[0]
     lines = [line for axis in sketch.figure.axes for line in axis.get_lines()]
     shown = sorted(round(float(x), 9) for line in lines for x in line.get_xdata())
@@ -88,7 +88,7 @@ def test_figure_1_shows_the_means_the_seeds_and_the_baseline(three: Analysis) ->
         assert mean.value is not None
         values = [mean.value, mean.low, mean.high, *(value for _, value in mean.per_seed)]
         assert {round(100 * value, 9) for value in values if value is not None} <= set(shown)
-        assert f"{three.names[label].short} {100 * mean.value:.2f} [" in sketch.alt
+        assert f"{three.short(label)} {100 * mean.value:.2f} [" in sketch.alt
     drawn = [line for line in lines if line.get_color() == REFERENCE and line.get_marker() == "D"]
     assert [float(line.get_xdata()[0]) for line in drawn] == [100 * (column.means["alpha"].value or 0)]
     ticks = [text.get_text() for text in sketch.figure.axes[0].get_yticklabels()]
@@ -101,7 +101,7 @@ def test_figure_1_shows_the_means_the_seeds_and_the_baseline(three: Analysis) ->
 def test_figure_1_stars_exactly_what_the_column_stars(three: Analysis) -> None:
     column = three.main_columns()[0]
     with style():
-        sketch = models.draw(three)
+        sketch = draw(three)
     axis = sketch.figure.axes[0]
     names = [text.get_text() for text in axis.get_yticklabels()]
     starred = {names[round(text.xy[1])] for text in axis.texts if text.get_text() == "*"}  # type: ignore[attr-defined]
@@ -113,7 +113,7 @@ def test_a_baseline_within_the_models_range_is_a_line(runs: Any) -> None:
     some_models(runs, ("alpha", "beta"))
     runs.run("atlas", cases=10, skill=0.62, kind="floor")
     with style():
-        sketch = models.draw(analysed(runs))
+        sketch = draw(analysed(runs))
     dashed = [line for line in sketch.figure.axes[0].get_lines() if line.get_linestyle() == "--"]
     assert len(dashed) == 1
 
@@ -124,7 +124,7 @@ def test_twelve_hostile_names_on_three_datasets_do_not_touch(runs: Any) -> None:
         some_models(runs, names, seeds=1, cases=4, dataset=dataset, regions=("A",))
     analysis = analysed(runs)
     with style():
-        sketch = models.draw(analysis)
+        sketch = draw(analysis)
         sketch.figure.draw_without_rendering()
     page = sketch.figure.bbox
     for axis in sketch.figure.axes:

@@ -16,8 +16,9 @@ from segbench.core.errors import SegbenchError
 from segbench.metrics.policies import POLICIES
 from segbench.metrics.registry import METRICS
 from segbench.report import load_results
-from segbench.report.analysis.frame import FRAME_COLUMNS
-from segbench.report.analysis.missing import STATUS_CODE, fill
+from segbench.report.analysis.analysis import FRAME_COLUMNS
+from segbench.report.analysis.arrays import fill
+from segbench.report.analysis.blocks import STATUS_CODE
 from segbench.report.read.runs import read_runs
 
 

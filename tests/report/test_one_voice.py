@@ -416,7 +416,7 @@ def test_a_ceiling_that_a_model_passes_or_that_lies_below_the_baseline_has_no_sh
     runs.write(runs.rows(BASELINE, dataset="btcv", regions=REGIONS, skill=0.4, noise=0.001), kind="floor")
     analysis = build_report(runs.root, tmp_path / "out", formats="json", metrics="dice").analysis
     (column,) = analysis.main_columns()
-    found = {line[1]: line[3:] for line in re.findall(CEILING, " ".join(wording.context(analysis, column)))}
+    found = {line[1]: line[3:] for line in re.findall(CEILING, " ".join(wording.context(column)))}
     means = {label: mean.value for label, mean in column.means.items()}
     share = 100 * (means["m1"] - means[BASELINE]) / (means[READER] - means[BASELINE])
     assert share > 100

@@ -270,8 +270,8 @@ def test_several_datasets_show_verdicts_first_and_fold_what_stands_behind_them(
     text, _ = written(analysis)
     first, folded = text[: text.index('id="scores"')], text[text.index('id="regions"') :]
     for column in analysis.main_columns():
-        assert verdicts(analysis, column)[0].split(" points")[0].replace("-", "\N{MINUS SIGN}") in first
-        for sentence in context(analysis, column):
+        assert verdicts(column)[0].split(" points")[0].replace("-", "\N{MINUS SIGN}") in first
+        for sentence in context(column):
             words = re.split(r" \(p|difference of", sentence)[0]
             assert words in folded
             assert words not in first
@@ -281,14 +281,14 @@ def test_published_numbers_are_one_folded_table(
     runs: Any, no_figure: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     runs.run("alpha", cases=6)
+    analysis = analysed(runs)
     row = SimpleNamespace(
-        ours=SimpleNamespace(block="phantom-brats", region="mean", metric="dice"), grade="C", our_value=0.8,
-        number=SimpleNamespace(model="Alpha", stored=0.9), difference=-0.1,
+        number=SimpleNamespace(model="Alpha", stored=0.9), our_value=0.8, difference=-0.1, grade="C",
+        column=analysis.main_columns()[0],
         table=SimpleNamespace(source=SimpleNamespace(id="paper2024")), order_wrong=(0.0001, 0.01, 0.12),
     )  # fmt: skip
-    other = SimpleNamespace(**{**vars(row), "our_value": None})
-    monkeypatch.setattr(details, "published_beside", lambda analysis: (row, other))
-    text, reader = written(analysed(runs))
+    monkeypatch.setattr(details, "published_beside", lambda analysis: [row])
+    text, reader = written(analysis)
     (shown,) = reader.tables["table-published"][1:]
     assert shown[:5] == ["Alpha", "phantom-brats", "mean", "Dice (%)", "C"]
     assert shown[5:] == ["90.00", "80.00", "\N{MINUS SIGN}10.00", "<0.1 to 12", "paper2024"]

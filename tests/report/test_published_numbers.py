@@ -1,27 +1,17 @@
 """Published numbers: what may be loaded, every fault at once, and how far each is comparable."""
 
 import tomllib
+from types import SimpleNamespace
 
 import pytest
 
 from segbench.cards.locate import cards_root
 from segbench.core.errors import SegbenchError
-from segbench.published.tables import (
-    COST_METRICS,
-    Number,
-    PublishedTable,
-    load_published,
-)
+from segbench.published.tables import COST_METRICS, Number, PublishedTable, load_published
+from segbench.records.schema import RunRecord
 from segbench.report.analysis.analysis import analyse
 from segbench.report.analysis.options import make_options
-from segbench.report.analysis.published_beside import (
-    OurNumber,
-    beside,
-    family,
-    grade_of,
-    our_numbers,
-    published_beside,
-)
+from segbench.report.analysis.published_beside import family, grade_of, published_beside
 
 DIGEST = "a" * 64
 MINIMAL = """
@@ -185,20 +175,23 @@ def published(**protocol):
     return PublishedTable.model_validate(content)
 
 
-def ours(**changes):
+def graded(table, number=None, **changes):
+    """The grade beside runs of ours that say everything."""
     known = {
         "dataset": "btcv",
-        "block": "btcv",
-        "model": "nnunet",
-        "region": "mean",
-        "metric": "dice",
-        "value": 0.84,
         "regions": ("liver",),
-        "split_sha256": DIGEST,
-        "metric_profile": "honest",
-        "empty_policy": "worst",
+        "split": DIGEST,
+        "profile": "honest",
+        "policy": "worst",
     }
-    return OurNumber(**(known | changes))
+    known |= changes
+    record = RunRecord(
+        schema_version=1, run_id="x", kind="external", status="complete", split={"digest": known["split"]},
+        metric_profile={"name": known["profile"], "empty_policy": known["policy"]},
+    )  # fmt: skip
+    scores = SimpleNamespace(entry=SimpleNamespace(runs=[SimpleNamespace(record=record)]))
+    block = SimpleNamespace(dataset=known["dataset"], regions=known["regions"])
+    return grade_of(table, number or table.number[0], scores, block)
 
 
 @pytest.mark.parametrize(
@@ -207,19 +200,19 @@ def ours(**changes):
         ({}, {}, "A", None),
         ({"split_sha256": "b" * 64}, {}, "B", "split differs"),
         ({"split_sha256": ""}, {}, "B", "split unknown"),
-        ({}, {"split_sha256": None}, "B", "split unknown"),
+        ({}, {"split": None}, "B", "split unknown"),
         ({"regions": []}, {}, "B", "regions unknown"),
         ({}, {"regions": ("liver", "spleen")}, "B", "regions differ"),
         ({"metric_profile": "nnunet"}, {}, "C", "metric profile nnunet"),
         ({"metric_profile": ""}, {}, "C", "metric profile unknown"),
         ({"empty_policy": "nan"}, {}, "C", "empty policy nan"),
-        ({}, {"metric_profile": None}, "C", "metric profile unknown"),
+        ({}, {"profile": ""}, "C", "metric profile unknown"),
         ({}, {"dataset": "synapse"}, "C", "dataset btcv"),
     ],
 )
 def test_grades(protocol, cell, grade, reason):
     table = published(**protocol)
-    found, reasons = grade_of(table, table.number[0], ours(**cell))
+    found, reasons = graded(table, **cell)
     assert found == grade
     assert (reason in reasons) if reason else reasons == ()
 
@@ -227,7 +220,7 @@ def test_grades(protocol, cell, grade, reason):
 def test_second_hand_is_capped_at_c():
     table = published()
     number = table.number[0].model_copy(update={"verified": False})
-    grade, reasons = grade_of(table, number, ours())
+    grade, reasons = graded(table, number)
     assert (grade, "second-hand" in reasons) == ("C", True)
 
 
@@ -236,14 +229,12 @@ def test_a_distance_needs_known_spacing():
     number = Number.model_validate(
         table.number[0].model_dump() | {"metric": "hd95", "unit": "mm", "value": 3.0}
     )
-    assert grade_of(table, number, ours(metric="hd95"))[0] == "C"
-    assert grade_of(published(spacing_known=True), number, ours(metric="hd95"))[0] == "A"
+    assert graded(table, number)[0] == "C"
+    assert graded(published(spacing_known=True), number)[0] == "A"
 
 
-@pytest.mark.parametrize("cell", [{"dataset": "acdc"}, {"metric": "nsd"}, {"region": "liver"}])
-def test_other_things_are_not_compared(cell):
-    table = published()
-    assert grade_of(table, table.number[0], ours(**cell)) is None
+def test_other_collections_are_not_compared():
+    assert graded(published(), dataset="acdc") is None
 
 
 @pytest.mark.parametrize(
@@ -265,39 +256,39 @@ def test_families(a, b, same):
     assert (family(a) == family(b)) is same
 
 
-def test_rows_stand_beside_the_same_model_and_others_without_a_value():
-    table = published()
-    own = table.number[0].model_copy(update={"our_model": "nnunet", "sd": 2.0})
-    table = table.model_copy(update={"number": (own, table.number[0])})
-    rows = beside([table], [ours(), ours(model="resenc-l", value=0.9)])
-    assert [(row.our_value, row.grade) for row in rows] == [(0.84, "A"), (None, "A")]
-    assert rows[0].difference == pytest.approx(0.009)
-    assert rows[0].as_json()["sd"] == pytest.approx(0.02)
-    assert rows[0].as_json()["reasons"] == []
-    assert beside([table], [ours(dataset="acdc")]) == ()
-
-
-def test_our_numbers_are_the_means_of_the_analysis(runs):
+def beside(runs, tmp_path, *, dataset="btcv", **options):
+    """What stands beside runs of nnunet, with numbers of nnunet and of a model without a run."""
     split = {"split": {"name": "official", "digest": DIGEST}}
     profile = {"metric_profile": {"name": "honest", "empty_policy": "worst"}}
     for seed in range(2):
-        runs.run("nnunet", dataset="btcv", seed=seed, record=split | profile)
-    analysis = analyse([runs.root], make_options(resamples=100))
-    found = {(item.region, item.metric): item for item in our_numbers(analysis)}
-    for (_, region, metric), column in analysis.columns.items():
-        item = found[region, metric]
-        assert item.value == column.means["nnunet"].value
-        assert (item.block, item.split_sha256, item.metric_profile) == ("btcv", DIGEST, "honest")
-    assert len(found) == len(analysis.columns)
-    assert published_beside(analysis)
-    assert not published_beside(analyse([runs.root], make_options(resamples=100, published=False)))
+        runs.run("nnunet", dataset=dataset, seed=seed, record=split | profile)
+    text = MINIMAL.replace("verified = true", 'verified = true\nour_model = "nnunet"\nsd = 2.0')
+    write(tmp_path / "published", "a.toml", text + MINIMAL[MINIMAL.index("[[number]]") :])
+    options = {"published_root": str(tmp_path / "published"), "resamples": 100, **options}
+    analysis = analyse([runs.root], make_options(**options))
+    return analysis, published_beside(analysis)
 
 
-def test_costs_are_kept_apart():
+def test_a_number_stands_beside_the_same_model_region_and_metric(runs, tmp_path):
+    analysis, (row,) = beside(runs, tmp_path)
+    ours = analysis.column(analysis.blocks[0], analysis.metrics[0]).means["nnunet"].value
+    assert (row.column.region, row.column.metric.name, row.our_value) == ("mean", "dice", ours)
+    assert row.difference == pytest.approx(ours - 0.831)
+    assert row.as_json()["sd"] == pytest.approx(0.02)
+    assert row.as_json()["reasons"] == list(row.reasons) != []
+
+
+@pytest.mark.parametrize("options", [{"dataset": "acdc"}, {"published": False}])
+def test_of_another_collection_or_unasked_nothing_stands_beside(runs, tmp_path, options):
+    assert beside(runs, tmp_path, **options)[1] == []
+
+
+def test_costs_are_kept_apart(runs):
     tables = load_published()
     assert any(number.metric in COST_METRICS for table in tables for number in table.number)
-    cells = [ours(dataset="brats2023-gli", region="WT", metric="dice")]
-    assert all(row.number.metric == "dice" for row in beside(tables, cells))
+    runs.run("segmamba-v2", dataset="brats2023-gli")
+    rows = published_beside(analyse([runs.root], make_options(resamples=100)))
+    assert {row.number.metric for row in rows} <= {"dice", "hd95", "nsd"} != set()
 
 
 def test_files_of_the_checkout_hold_nothing_that_is_not_read():

@@ -54,7 +54,7 @@ BOARDS = REPOSITORY / "results" / "leaderboard"
 def test_the_committed_runs_are_sound() -> None:
     found = read_runs([BOARDS / "msd-hippocampus"])
     assert len(found) >= 19
-    assert {run.model for run in found if run.kind == "floor"} == {"mean-atlas"}
+    assert {run.model for run in found if run.record.kind == "floor"} == {"mean-atlas"}
 
 
 @pytest.mark.parametrize("board", sorted(path.parent.name for path in BOARDS.glob("*/runs")))

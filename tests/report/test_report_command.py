@@ -179,7 +179,7 @@ def test_two_runs_of_one_row_are_refused_until_one_is_selected(runs: Any, tmp_pa
 def test_the_public_names() -> None:
     import segbench.report as room
 
-    for name in ("analyse", "build_report", "load_results", "escape_latex", "ReportResult", "Analysis"):
+    for name in ("build_report", "load_results", "ReportResult"):
         assert callable(getattr(room, name)), name
         assert name in dir(room)
     with pytest.raises(AttributeError, match="no_such_name"):

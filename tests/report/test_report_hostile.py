@@ -127,7 +127,7 @@ def test_two_models_of_one_short_name_are_told_apart(runs: Any, tmp_path: Path) 
         card = {"title": "The Net", "short_name": "Net"}
         runs.run(model, cases=3, record={"model": {"slug": model, "card": card}})
     result = report(runs, tmp_path)
-    assert {name.short for name in result.analysis.names.values()} == {"net-a", "net-b"}
+    assert {entry.short for entry in result.analysis.entries} == {"net-a", "net-b"}
 
 
 def test_long_names_are_cut_and_told_apart(runs: Any, tmp_path: Path) -> None:
@@ -135,7 +135,7 @@ def test_long_names_are_cut_and_told_apart(runs: Any, tmp_path: Path) -> None:
         rows = runs.rows("n" * 200 + end, cases=3)
         runs.write([{**row, "run_id": f"run-{end}"} for row in rows])
     result = report(runs, tmp_path)
-    names = [name.short for name in result.analysis.names.values()]
+    names = [entry.short for entry in result.analysis.entries]
     assert len(set(names)) == 2
     assert max(map(len, names)) <= 40
 
@@ -157,7 +157,7 @@ def test_twenty_models_with_every_trap_in_their_names(runs: Any, tmp_path: Path)
     text = (tmp_path / "out" / "report.md").read_text()
     assert "<script>" not in text
     assert len(result.analysis.main_columns()[0].means) == 20
-    assert len({name.short for name in result.analysis.names.values()}) == 20
+    assert len({entry.short for entry in result.analysis.entries}) == 20
 
 
 @pytest.mark.slow

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from segbench.report.analysis.analysis import Analysis, analyse
-from segbench.report.analysis.numbers import format_number, format_p
+from segbench.report.analysis.metric import format_number, format_p
 from segbench.report.analysis.options import make_options
 from segbench.report.write.tables import DASH, ScoreCell, Table, pair_tables, score_tables
 

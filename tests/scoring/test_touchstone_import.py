@@ -75,7 +75,8 @@ def test_imported_models_compare(copy, tmp_path):
     result = compare(
         "MedNeXt", "Swin UNETR and CLIP", runs=tmp_path / "runs", metrics=["dice"], regions=["aorta"]
     )
-    (pair,) = result.analysis.column(0, result.analysis.metrics[0], "aorta").comparisons
+    analysis = result.analysis
+    (pair,) = analysis.column(analysis.blocks[0], analysis.metrics[0], "aorta").comparisons
     assert pair.n == 3  # s2 has no aorta
     assert abs(pair.difference) == pytest.approx((0.1 + 0.1 + 0.4) / 3)
     assert {(case, status) for _, _, case, status in result.lacking} == {("s3", "missing"), ("s4", "missing")}

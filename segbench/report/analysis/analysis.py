@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
 
 from segbench.core.environment import results_dir
-from segbench.core.errors import SegbenchError
+from segbench.core.errors import ExitCode, SegbenchError
+from segbench.core.text import count
+from segbench.metrics.policies import STATUSES
 from segbench.report.analysis.arrays import build_blocks
-from segbench.report.analysis.blocks import Block
-from segbench.report.analysis.columns import Column, Mean, Role, comparable_tables, decide
+from segbench.report.analysis.blocks import NOT_RUN, Block, Scores
+from segbench.report.analysis.columns import Column, Mean, Role, decide
 from segbench.report.analysis.cost import Cost, cost_of
-from segbench.report.analysis.data import dataset_card
-from segbench.report.analysis.entries import Entry, build_entries
-from segbench.report.analysis.findings import Finding, find_all, leaks
+from segbench.report.analysis.entries import Entry, build_entries, pseudonyms
+from segbench.report.analysis.findings import Finding, find_all
 from segbench.report.analysis.metric import (
     BOUNDARY,
     Metric,
@@ -23,17 +27,20 @@ from segbench.report.analysis.metric import (
     choose_metrics,
     shown_regions,
 )
-from segbench.report.analysis.names import Name, entry_names, pseudonyms
-from segbench.report.analysis.numbers import plural
-from segbench.report.analysis.options import Options
-from segbench.report.analysis.slices import Table, read_slices, slice_words, slices
-from segbench.report.read.runs import Run, read_runs
+from segbench.report.analysis.options import Options, make_options
+from segbench.report.analysis.slices import Table, read_slices
+from segbench.report.read.runs import Run, dataset_card, read_runs
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 Key = tuple[int, str, str]
 """Number of the block, region, metric."""
 Progress = Callable[[str], None]
 """Told in a few words what is being done."""
 
+KEYS = ("dataset", "protocol", "model", "seed", "fold", "case", "region", "metric")
+FRAME_COLUMNS = (*KEYS, "value", "status")
 DEFAULT_REFERENCE = "segmamba-v2"
 UNUSABLE = "finish or restore these runs, or name others; --allow-edited takes changed records"
 """How to fix runs that were found and cannot be used."""
@@ -50,7 +57,6 @@ class Analysis:
         blocks: comparable entries.
         metrics: shown metrics, the primary one first.
         columns: by block, region and metric.
-        names: how each label is printed.
         costs: by label.
         findings: errors first.
         slices: columns of `--slices`: by name the value of each case or patient.
@@ -62,18 +68,22 @@ class Analysis:
     blocks: tuple[Block, ...]
     metrics: tuple[Metric, ...]
     columns: Mapping[Key, Column]
-    names: Mapping[str, Name]
     costs: Mapping[str, Cost]
     findings: tuple[Finding, ...]
     slices: Table
 
     def short(self, label: str) -> str:
         """The printed name of an entry."""
-        return self.names[label].short
+        return self.by_label[label].short
 
-    def regions(self, number: int) -> tuple[str, ...]:
+    @cached_property
+    def by_label(self) -> Mapping[str, Entry]:
+        """An entry of each label; those of one label are printed alike."""
+        return {entry.label: entry for entry in self.entries}
+
+    def regions(self, block: Block) -> tuple[str, ...]:
         """Regions shown of a block, in order."""
-        return shown_regions(self.blocks[number], self.options)
+        return shown_regions(block, self.options)
 
     @property
     def shown_metrics(self) -> list[Metric]:
@@ -81,21 +91,21 @@ class Analysis:
         others = {metric.name: metric for metric in self.metrics[1:]}
         return [*self.metrics[:1], *[others[name] for name in BOUNDARY if name in others][:1]]
 
-    def column(self, number: int, metric: Metric, region: str | None = None) -> Column | None:
+    def column(self, block: Block, metric: Metric, region: str | None = None) -> Column | None:
         """A column of a block, by default the one that decides its metric; None where it does not exist."""
-        return self.columns.get((number, region or self.blocks[number].main_region, metric.name))
+        return self.columns.get((block.number, region or block.main_region, metric.name))
 
     def columns_of(
-        self, number: int, metrics: Sequence[Metric], regions: Sequence[str | None] = (None,)
+        self, block: Block, metrics: Sequence[Metric], regions: Sequence[str | None] = (None,)
     ) -> list[Column]:
         """The columns of a block that exist: of each metric the regions, by default the one that decides."""
-        found = [self.column(number, metric, region) for metric in metrics for region in regions]
+        found = [self.column(block, metric, region) for metric in metrics for region in regions]
         return [column for column in found if column is not None]
 
     def main_columns(self, metric: Metric | None = None) -> list[Column]:
         """The deciding column of a metric (the primary one by default) in each block that has it."""
         chosen = self.metrics[:1] if metric is None else (metric,)
-        return [column for number in range(len(self.blocks)) for column in self.columns_of(number, chosen)]
+        return [column for block in self.blocks for column in self.columns_of(block, chosen)]
 
     def ordered(self, labels: Sequence[str]) -> list[str]:
         """Labels in row order: readers, models by their mean place in the primary column, baselines."""
@@ -115,18 +125,11 @@ class Analysis:
         """The means of a column by label, in row order."""
         return [(label, column.means[label]) for label in self.ordered(list(column.means))]
 
-    def leaking(self, label: str) -> bool:
-        """Whether numbers of an entry are upper bounds, so that it is not marked best."""
-        return label in self._leaking
-
-    @cached_property
-    def _leaking(self) -> frozenset[str]:
-        return frozenset(entry.label for entry in self.entries if leaks(entry))
-
     @property
-    def failing(self) -> bool:
-        """Whether there is a finding of severity error."""
-        return any(item.severity == "error" for item in self.findings)
+    def exit_code(self) -> int:
+        """0, or 3 with a finding of severity error."""
+        failing = any(item.severity == "error" for item in self.findings)
+        return int(ExitCode.PARTIAL if failing else ExitCode.DONE)
 
 
 def as_paths(paths: Path | str | Sequence[Path | str] | None) -> list[Path]:
@@ -152,7 +155,7 @@ def usable(runs: Sequence[Run], options: Options, places: Sequence[Path]) -> lis
             "SB701",
             "no usable run" + (f" among {len(runs)}" if runs else " was found"),
             path=places[0] if places else None,
-            details=[f"{run.run_id}: {run.problem or run.status}" for run in runs[:20]],
+            details=[f"{run.run_id}: {run.problem or run.record.status}" for run in runs[:20]],
             mend=UNUSABLE if runs else None,
         )
     return found
@@ -190,18 +193,17 @@ def analyse_runs(
     metrics = choose_metrics(blocks, options)
     check_names(blocks, options)
     columns: dict[Key, Column] = {}
-    for number, block in enumerate(blocks):
-        count = len(block.contenders(options.baselines))
-        progress(f"{'comparing' if count > 1 else 'reading'} {plural(count, 'model')} on {block.name}")
-        wanted = options.reference or DEFAULT_REFERENCE  # none, which is no label, compares all pairs
+    for block in blocks:
         labels = [scores.label for scores in block.contenders(options.baselines)]
+        doing = "comparing" if len(labels) > 1 else "reading"
+        progress(f"{doing} {count(len(labels), 'model')} on {block.name}")
+        wanted = options.reference or DEFAULT_REFERENCE  # none, which is no label, compares all pairs
         card = dataset_card(block.dataset)
         margins = {**(card.evaluation.margin if card is not None else {}), **options.margin}
         for metric in (metric for metric in metrics if metric.name in block.metrics):
             main: Role = "primary" if metric == metrics[0] else "secondary"
             for region in shown_regions(block, options):
-                columns[number, region, metric.name] = decide(
-                    number,
+                columns[block.number, region, metric.name] = decide(
                     block,
                     region,
                     metric,
@@ -210,21 +212,6 @@ def analyse_runs(
                     margin=margins.get(metric.name),
                     options=options,
                 )
-    primary = [column for column in columns.values() if column.role == "primary"]
-    below = [
-        item
-        for column in primary
-        if column.metric.higher_is_better is not None and not options.baselines
-        for item in _below_baseline(blocks[column.block], column)
-    ]
-    names = entry_names(entries)
-    short = {label: name.short for label, name in names.items()}
-    unlike = [
-        (blocks[column.block], slice_words(part, column, short))
-        for column in (primary if table else ())
-        for part in slices(blocks[column.block], column, table, sizes=False)
-        if part.p_adjusted < options.alpha
-    ]
     return Analysis(
         options=options,
         runs=tuple(runs),
@@ -232,24 +219,61 @@ def analyse_runs(
         blocks=blocks,
         metrics=metrics,
         columns=columns,
-        names=names,
         costs={entry.label: cost_of(entry) for entry in reversed(entries)},
-        findings=find_all(
-            runs, blocks, metrics=[item.name for item in metrics], below=below, unlike=unlike, short=short
-        ),
+        findings=find_all(runs, blocks, columns=list(columns.values()), table=table),
         slices=table,
     )
 
 
-def _below_baseline(block: Block, column: Column) -> list[tuple[Block, str, str]]:
-    """(block, model, baseline) where a model is not significantly better than a baseline."""
-    found: list[tuple[Block, str, str]] = []
-    for baseline in block.baselines:
-        members = [scores for scores in (baseline, *block.models) if scores.label in column.means]
-        tables, _ = comparable_tables(
-            {scores.label: block.per_patient(scores, column.region, column.metric.name) for scores in members}
-        )
-        if baseline.label in tables:
-            pairs = replace(column, tables=tables).pairs(reference=baseline.label)
-            found += [(block, pair.a, baseline.label) for pair in pairs if pair.verdict != "better"]
-    return found
+# ---- every score, as a frame
+
+
+def load_results(
+    paths: Path | str | Iterable[Path | str] | None = None,
+    *,
+    missing: str = "worst",
+    include_unfinished: bool = False,
+) -> pd.DataFrame:
+    """Every score under the paths as long rows, sorted by their key, with missing cases at their worst.
+
+    Args:
+        paths: run folders (or their `cases.csv`) or folders of runs; None is the results folder.
+        missing: `worst` (missing, unreadable and mismatched cases take the worst value), `drop-case` (they
+            leave all models of the dataset) or `error` (they are refused).
+        include_unfinished: take runs that are not complete; their absent cases count as missing.
+
+    Returns:
+        A frame with the columns dataset, protocol, model, seed, fold, case, region, metric, value, status;
+        model is the label of the entry. A value is NaN where it is undefined, or where a penalty is due and
+        the diagonal of the case is not known.
+
+    Raises:
+        SegbenchError: SB701 no usable run, SB702 two runs of one entry, fold and seed, SB705 no common case,
+            SB215 under `error`.
+    """
+    import pandas as pd
+
+    places = as_paths(paths if paths is None or isinstance(paths, str | Path) else list(paths))
+    options = make_options(missing=missing, include_unfinished=include_unfinished)
+    entries = build_entries(usable(read_runs(places), options, places))
+    blocks = build_blocks(entries, missing=missing)
+    parts = [part for block in blocks for scores in block.scores for part in _filled(block, scores)]
+    return pd.concat(parts).sort_values(list(KEYS), kind="stable", ignore_index=True)
+
+
+def _filled(block: Block, scores: Scores) -> Iterator[pd.DataFrame]:
+    """What each run of an entry was to score, after the missing policy."""
+    import pandas as pd
+
+    kept = np.array([case not in block.dropped_cases for case in block.case_names])
+    for run in scores.entry.runs:
+        seed, mine = scores.seeds.index(run.seed), (np.array(block.folds) == run.fold) & kept
+        rows, columns = np.nonzero((scores.status[seed] != NOT_RUN) & mine[:, None])
+        values = np.where(scores.unknown[seed], np.nan, scores.values[seed])[rows, columns]
+        wide = pd.DataFrame(values, columns=list(block.metrics))
+        wide["case"] = [block.cases[row] for row in rows.tolist()]
+        wide["region"] = [[*block.regions][column] for column in columns.tolist()]
+        wide["status"] = [STATUSES[code] for code in scores.status[seed][rows, columns].tolist()]
+        frame = wide.melt(["case", "region", "status"], var_name="metric", value_name="value")
+        known = {"dataset": run.dataset, "protocol": run.protocol, "seed": run.seed, "fold": run.fold}
+        yield frame.assign(**known, model=scores.label)[list(FRAME_COLUMNS)]

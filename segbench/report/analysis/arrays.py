@@ -2,31 +2,33 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from itertools import combinations
+from typing import Any
 
 import numpy as np
 
 from segbench.core.errors import SegbenchError
+from segbench.metrics.policies import POLICIES, filled_value, may_be_undefined
 from segbench.metrics.registry import METRICS
 from segbench.metrics.summary import regions_in_mean
 from segbench.records import facts
-from segbench.report.analysis.blocks import Block, Scores, failures
-from segbench.report.analysis.data import dataset_card, patients_of
-from segbench.report.analysis.entries import Entry, comparable
-from segbench.report.analysis.missing import (
-    MISSING,
+from segbench.report.analysis.blocks import (
     NOT_RUN,
     STATUS_CODE,
+    Block,
     BoolArray,
     FloatArray,
+    Scores,
     StatusArray,
     failed,
-    fill,
+    failures,
 )
+from segbench.report.analysis.entries import Entry, comparable
 from segbench.report.read.rows import CaseRows
-from segbench.report.read.runs import Run
+from segbench.report.read.runs import Run, dataset_card
 
 
 def build_blocks(
@@ -54,7 +56,7 @@ def build_blocks(
     for dataset, members in sorted(by_dataset.items()):
         names = {case: name for (of, case), name in (case_names or {}).items() if of == dataset}
         for variant, (part, differs) in enumerate(comparable(members, names)):
-            block = _block(variant, differs, part, names)
+            block = replace(_block(differs, part, names), number=len(blocks), variant=variant)
             _refuse_no_common(block)
             blocks.append(_without_failures(block) if missing == "drop-case" else block)
     found = [(block, *item) for block in blocks for item in failures(block)] if missing == "error" else []
@@ -68,9 +70,7 @@ def build_blocks(
     return tuple(blocks)
 
 
-def _block(
-    variant: int, differs: tuple[str, ...], entries: Sequence[Entry], case_names: Mapping[str, str]
-) -> Block:
+def _block(differs: tuple[str, ...], entries: Sequence[Entry], case_names: Mapping[str, str]) -> Block:
     """One block, values filled by the worst policy."""
     runs = [run for entry in entries for run in entry.runs]
     rows = [run.rows for run in runs if run.rows is not None]
@@ -79,8 +79,9 @@ def _block(
     regions, mean_regions = _regions(runs)
     names = {name for part in rows for name in part.metrics}
     bare = Block(
+        number=0,
         dataset=runs[0].dataset,
-        variant=variant,
+        variant=0,
         differs=differs,
         cases=cases,
         case_names=tuple(case_names.get(case, case) for case in cases),
@@ -132,6 +133,39 @@ def _regions(runs: Sequence[Run]) -> tuple[dict[str, tuple[int, ...]], tuple[str
     regions = {name: defined.get(name, ()) for name in names}
     averaged = card.evaluation.mean_regions if card is not None else ()
     return regions, tuple(name for name in averaged if name in regions) or regions_in_mean(regions)
+
+
+def patients_of(runs: Sequence[Run], cases: Sequence[str]) -> tuple[str, ...] | None:
+    """The patient of each case by the card in the records, else the card of the dataset's name; None where
+    each case is its own patient.
+
+    Args:
+        runs: runs of one dataset.
+        cases: case ids.
+    """
+    recorded = next(filter(None, (_grouping(facts.table(run.record.dataset, "card")) for run in runs)), None)
+    card = dataset_card(runs[0].dataset)
+    grouping = recorded or (_grouping(card.model_dump(include={"layout", "patient"})) if card else None)
+    if grouping is None or grouping[1] == "case":
+        return None
+    pattern, group = grouping
+    try:
+        compiled = re.compile(pattern)
+    except re.error:  # a record of another tool may hold anything
+        return None
+    found: list[str] = []
+    for case in cases:
+        match = compiled.fullmatch(case)
+        if match is None or not match.groupdict().get(group):
+            return None
+        found.append(str(match.groupdict()[group]))
+    return tuple(found)
+
+
+def _grouping(card: Mapping[str, Any]) -> tuple[str, str] | None:
+    """The pattern of case ids and the group in it that names the patient, where a card declares them."""
+    pattern, group = facts.text(card, "layout", "case_pattern"), facts.text(card, "patient", "group")
+    return (pattern, group) if pattern and group else None
 
 
 def _places(rows: CaseRows, cases: Mapping[str, int], regions: Sequence[str]) -> tuple[np.ndarray, ...]:
@@ -191,7 +225,7 @@ def _dense(run: Run, block: Block, asked: BoolArray) -> tuple[FloatArray, Status
     stored = np.full((*shape, len(block.metrics)), np.nan)
     status = np.full(shape, NOT_RUN, dtype=np.uint8)
     mine = np.flatnonzero([run.fold in folds for folds in block.case_folds])
-    status[np.ix_(mine, asked)] = MISSING
+    status[np.ix_(mine, asked)] = STATUS_CODE["missing"]
     if run.rows is not None:
         places = {block.cases[index]: index for index in mine.tolist()}
         lines, at, columns = _places(run.rows, places, [*block.regions])
@@ -229,3 +263,80 @@ def _without_failures(block: Block) -> Block:
     )
     dropped = tuple(block.case_names[place] for place in np.flatnonzero(lost).tolist())
     return replace(block, scores=scores, dropped_cases=dropped)
+
+
+# ---- what stands where a prediction is missing or broken: never anything that helps
+
+
+def worst_values(metric: str, diagonal: FloatArray, empty_policy: str | None) -> FloatArray | None:
+    """The worst value of a metric per case, NaN where it needs a diagonal that is not known.
+
+    Args:
+        metric: column name.
+        diagonal: (cases,) physical diagonals in mm, NaN where unknown.
+        empty_policy: of the metric profile, None when unknown. Under `inf`, `brats` and `paper` a failure
+            costs at least what their own tables say, so that deleting a stored failure cannot help.
+
+    Returns:
+        (cases,), or None for metrics without a worst value (descriptive and unknown ones).
+    """
+    info = METRICS.get(metric)
+    if info is None or info.worst is None:
+        return None
+    policy = empty_policy if empty_policy is not None and empty_policy in POLICIES else "worst"
+    return np.array(
+        [filled_value(metric, "missing", policy=policy, diagonal_mm=each) for each in diagonal.tolist()]
+    )
+
+
+def fill(
+    stored: FloatArray,
+    status: StatusArray,
+    diagonal: FloatArray,
+    metrics: Sequence[str],
+    *,
+    empty_policy: str | None,
+) -> tuple[FloatArray, BoolArray]:
+    """Values of one series with every failure at its worst.
+
+    Failed rows take the worst value, a stored one that is as bad or worse stays. Rows with one side empty,
+    and rows that should hold a measurement, keep a finite stored value and take the worst in place of
+    anything else. `both_empty` keeps what is stored. A metric that a run did not measure at all stays
+    undefined.
+
+    Args:
+        stored: (cases, regions, metrics) as read, NaN where empty.
+        status: (cases, regions) codes, `NOT_RUN` where no run covers the case.
+        diagonal: (cases,) mm, NaN where unknown.
+        metrics: names along the last axis.
+        empty_policy: see `worst_values`.
+
+    Returns:
+        values, NaN where undefined, not measured, not run or not known; and where a penalty is due and no
+        diagonal is known. Both (cases, regions, metrics).
+    """
+    values = np.full(stored.shape, np.nan)
+    unknown = np.zeros(stored.shape, dtype=bool)
+    covered = status != NOT_RUN
+    broken = failed(status) & covered
+    empty = (status == STATUS_CODE["both_empty"]) & covered
+    other = covered & ~broken & ~empty
+    for index, metric in enumerate(metrics):
+        column = stored[:, :, index]
+        if np.isnan(column).all() and bool(np.any(status == STATUS_CODE["ok"])):
+            continue  # the run did not measure it, though a row could have held a value
+        out = np.where(other | empty, column, np.nan)
+        worst = worst_values(metric, diagonal, empty_policy)
+        if worst is not None:
+            higher = METRICS[metric].direction == "higher"
+            limit = np.broadcast_to(worst[:, None], column.shape)
+            needs = other & ~np.isfinite(column)
+            if may_be_undefined(metric, empty_policy):
+                needs &= ~np.isnan(column)
+            beyond = column <= limit if higher else (column >= limit) | np.isposinf(column)
+            keep = broken & ~np.isnan(column) & beyond
+            out = np.where(needs | (broken & ~keep), limit, out)
+            out = np.where(keep, column, out)
+            unknown[:, :, index] = (needs | broken) & np.isnan(out)
+        values[:, :, index] = out
+    return values, unknown

@@ -6,18 +6,19 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 
+from segbench.metrics.policies import FAILED, STATUSES
 from segbench.metrics.summary import MEAN_REGION
 from segbench.report.analysis.entries import Entry
-from segbench.report.analysis.missing import (
-    NOT_RUN,
-    STATUS_CODE,
-    BoolArray,
-    FloatArray,
-    StatusArray,
-    failed,
-)
 from segbench.report.read.runs import Run
+
+FloatArray = npt.NDArray[np.float64]
+BoolArray = npt.NDArray[np.bool_]
+StatusArray = npt.NDArray[np.uint8]
+
+STATUS_CODE: Mapping[str, int] = {name: index for index, name in enumerate(STATUSES)}
+NOT_RUN = 255  # no run covers this case (another fold): not expected, not counted
 
 
 @dataclass(frozen=True, eq=False)
@@ -32,7 +33,7 @@ class Scores:
         values: (seeds, cases, regions, metrics) after the missing policy; NaN where undefined, not asked for
             or not run.
         unknown: same shape; True where a distance penalty is due and no diagonal is known.
-        status: (seeds, cases, regions) codes of `missing.STATUS_CODE`, `NOT_RUN` where no run covers the
+        status: (seeds, cases, regions) codes of `STATUS_CODE`, `NOT_RUN` where no run covers the
             case or the region was not asked for.
     """
 
@@ -50,14 +51,9 @@ class Scores:
         return self.entry.label
 
     @property
-    def baseline(self) -> bool:
-        """Whether this is a predictor without learning."""
-        return self.entry.baseline
-
-    @property
-    def reader(self) -> bool:
-        """Whether this is another person's segmentation."""
-        return self.entry.reader
+    def short(self) -> str:
+        """Its printed name."""
+        return self.entry.short
 
     @property
     def expected(self) -> BoolArray:
@@ -75,6 +71,7 @@ class Block:
     """Entries that may be compared with each other.
 
     Attributes:
+        number: among all blocks of the analysis, from 0.
         dataset: dataset slug.
         variant: 0, or the running number of a block set apart because data, split or rules differ.
         differs: in what this block differs from the ones before it, a line each.
@@ -93,6 +90,7 @@ class Block:
         dropped_cases: cases left out for all entries under `drop-case`.
     """
 
+    number: int
     dataset: str
     variant: int
     differs: tuple[str, ...]
@@ -133,17 +131,21 @@ class Block:
     @property
     def models(self) -> tuple[Scores, ...]:
         """What takes part in comparisons: all but the baselines and the other readers."""
-        return tuple(scores for scores in self.scores if not scores.baseline and not scores.reader)
+        return tuple(scores for scores in self.scores if not (scores.entry.baseline or scores.entry.reader))
 
     @property
     def baselines(self) -> tuple[Scores, ...]:
         """The predictors without learning."""
-        return tuple(scores for scores in self.scores if scores.baseline)
+        return tuple(scores for scores in self.scores if scores.entry.baseline)
 
     @property
     def readers(self) -> tuple[Scores, ...]:
         """Other people's segmentations of the same cases: the ceiling."""
-        return tuple(scores for scores in self.scores if scores.reader)
+        return tuple(scores for scores in self.scores if scores.entry.reader)
+
+    def short(self, label: str) -> str:
+        """The printed name of an entry."""
+        return next(scores.short for scores in self.scores if scores.label == label)
 
     def contenders(self, baselines: bool) -> tuple[Scores, ...]:
         """What is compared: the models, and the baselines where they are to take part."""
@@ -209,13 +211,23 @@ class Block:
         return np.stack(parts, axis=1)
 
     @property
+    def unit_of(self) -> tuple[str, ...]:
+        """The patient of each case where n counts patients, else the case."""
+        return self.patients if self.grouped else self.cases
+
+    @property
     def units(self) -> tuple[str, ...]:
         """Names along the second axis of `per_patient`."""
-        return tuple(sorted(set(self.patients))) if self.grouped else self.cases
+        return tuple(sorted(set(self.unit_of)))
 
     def lacks_penalty(self, scores: Scores, region: str, metric: str) -> bool:
         """Whether a penalty of this column is not known, so that no mean may be printed."""
         return bool(np.any(scores.unknown[:, :, self.places(region), self.metrics.index(metric)]))
+
+
+def failed(status: StatusArray) -> BoolArray:
+    """Where there is no usable prediction."""
+    return np.isin(status, [STATUS_CODE[name] for name in sorted(FAILED)])
 
 
 def nan_mean(values: FloatArray, *, axis: int) -> FloatArray:
@@ -228,11 +240,10 @@ def nan_mean(values: FloatArray, *, axis: int) -> FloatArray:
 
 def failures(block: Block) -> list[tuple[str, str, str]]:
     """(label, case, status) of every case without a usable result, once per entry and case."""
-    names = {code: name for name, code in STATUS_CODE.items()}
     found: list[tuple[str, str, str]] = []
     for scores in block.scores:
         broken = failed(scores.status)
         for index in np.flatnonzero(scores.failures).tolist():
             codes = scores.status[:, index][broken[:, index]]
-            found.append((scores.label, block.case_names[index], names[int(codes.min())]))
+            found.append((scores.label, block.case_names[index], STATUSES[int(codes.min())]))
     return found

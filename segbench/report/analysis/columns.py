@@ -15,10 +15,8 @@ import numpy as np
 
 from segbench.metrics.grid_floor import grid_floor
 from segbench.metrics.summary import MEAN_REGION
-from segbench.report.analysis.blocks import Block, Scores, nan_mean
-from segbench.report.analysis.metric import Metric
-from segbench.report.analysis.missing import FloatArray
-from segbench.report.analysis.numbers import format_number
+from segbench.report.analysis.blocks import Block, FloatArray, Scores, nan_mean
+from segbench.report.analysis.metric import Metric, format_number
 from segbench.report.analysis.options import Options
 
 if TYPE_CHECKING:
@@ -64,11 +62,10 @@ class Column:
     """Everything that is said about one metric of one region of a block.
 
     Attributes:
-        block: number of the block.
+        block: the comparable entries.
         region: region, or `mean`.
         metric: the metric.
         role: what the column decides.
-        unit: what n counts, `patients` or `cases`.
         options: level, resamples and seed.
         means: by label, of every entry that was asked for the region, baselines included.
         bounds: range of the metric here, stored units.
@@ -83,11 +80,10 @@ class Column:
         omnibus: whether the models differ at all.
     """
 
-    block: int
+    block: Block
     region: str
     metric: Metric
     role: Role
-    unit: str
     options: Options
     means: Mapping[str, Mean]
     bounds: tuple[float, float]
@@ -114,6 +110,11 @@ class Column:
         """The interval of a mean or a difference, such as ` [0.49, 1.21]`; empty without one."""
         low, high = self.number(of.low), self.number(of.high)
         return "" if NOT_AVAILABLE in (low, high) else f" [{low}, {high}]"
+
+    @property
+    def unit(self) -> str:
+        """What n counts, `patients` or `cases`."""
+        return self.block.unit
 
     @property
     def region_words(self) -> str:
@@ -192,7 +193,6 @@ class Column:
 
 
 def decide(
-    number: int,
     block: Block,
     region: str,
     metric: Metric,
@@ -205,7 +205,6 @@ def decide(
     """The column of a region and a metric.
 
     Args:
-        number: of the block.
         block: comparable entries.
         region: a region of the block, or `mean`.
         metric: the metric.
@@ -224,8 +223,8 @@ def decide(
     bounds = least, max([most, *(float(values.max()) for values in finite if values.size)])
     floors = grid_floor(block.spacing_mm) if metric.unit == "mm" and block.spacing_mm is not None else {}
     floor = floors.get(metric.name, 0.0)
-    column = Column(number, region, metric, role, block.unit, options, {}, bounds, floor=floor)
-    means = {scores.label: mean_of(block, scores, column, tables[scores.label]) for scores in asked}
+    column = Column(block, region, metric, role, options, {}, bounds, floor=floor)
+    means = {scores.label: mean_of(scores, column, tables[scores.label]) for scores in asked}
     column = replace(column, means=means)
     if metric.higher_is_better is None:
         return column
@@ -301,18 +300,18 @@ def comparable_tables(
     return {label: table[:, common] for label, table in kept.items() if common.sum() >= 2}, left_out
 
 
-def mean_of(block: Block, scores: Scores, column: Column, table: FloatArray) -> Mean:
+def mean_of(scores: Scores, column: Column, table: FloatArray) -> Mean:
     """The mean of one entry in a column; (seeds, patients) in `table`."""
     from segbench.stats import mean_interval
 
     per_unit = nan_mean(table, axis=0)
     values = per_unit[~np.isnan(per_unit)]
     finite = bool(np.all(np.isfinite(values)))
-    per_case = nan_mean(block.per_case(scores, column.region, column.metric.name), axis=0)
+    per_case = nan_mean(column.block.per_case(scores, column.region, column.metric.name), axis=0)
     by_seed = [None if np.isnan(mean) else float(mean) for mean in nan_mean(table, axis=1).tolist()]
     known = [mean for mean in by_seed if mean is not None]
     value, low, high, note = None, None, None, ""
-    if values.size and not block.lacks_penalty(scores, column.region, column.metric.name):
+    if values.size and not column.block.lacks_penalty(scores, column.region, column.metric.name):
         value = float(values.mean())
         if finite:
             whole = table[:, np.all(np.isfinite(table), axis=0)]

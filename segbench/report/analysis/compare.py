@@ -14,12 +14,11 @@ from segbench.core.environment import results_dir
 from segbench.core.errors import ExitCode, SegbenchError, unknown_name
 from segbench.records.conditions import identity_of
 from segbench.report.analysis.analysis import UNUSABLE, Analysis, Progress, analyse_runs, usable
-from segbench.report.analysis.blocks import failures, nan_mean
+from segbench.report.analysis.blocks import FloatArray, failures, nan_mean
 from segbench.report.analysis.columns import Column
 from segbench.report.analysis.entries import Entry, build_entries
 from segbench.report.analysis.findings import Finding
 from segbench.report.analysis.gates import Gate, judge
-from segbench.report.analysis.missing import FloatArray
 from segbench.report.analysis.options import Options, make_options
 from segbench.report.analysis.published_beside import PublishedRow, published_beside
 from segbench.report.analysis.sentences import pair_sentence
@@ -28,7 +27,6 @@ from segbench.report.read.runs import Run, find_run_folders, read_runs
 if TYPE_CHECKING:
     from segbench.stats import Comparison
 
-LACKING = ("block", "model", "case", "status")
 MOST_CASES = 5  # largest gains and losses that are listed
 
 
@@ -65,7 +63,11 @@ class ComparedPair(NamedTuple):
         """The object of `--json`; its difference, test and verdict stand in the report."""
         counts = {name: getattr(self, name) for name in ("sentence", "wins", "ties", "losses")}
         changes = {name: [c._asdict() for c in getattr(self, name)] for name in ("gains", "drops")}
-        place = {"block": self.column.block, "region": self.column.region, "metric": self.column.metric.name}
+        place = {
+            "block": self.column.block.number,
+            "region": self.column.region,
+            "metric": self.column.metric.name,
+        }
         return place | {"a": self.pair.a, "b": self.pair.b} | counts | changes
 
 
@@ -91,7 +93,7 @@ class CompareResult:
         return [(block.name, *item) for block in self.analysis.blocks for item in failures(block)]
 
     @property
-    def published(self) -> tuple[PublishedRow, ...]:
+    def published(self) -> list[PublishedRow]:
         """Published numbers beside ours, when asked for."""
         return published_beside(self.analysis)
 
@@ -103,9 +105,8 @@ class CompareResult:
     @property
     def exit_code(self) -> int:
         """6 when a gate failed, 3 with a finding of severity error, else 0."""
-        if not all(gate.passed for gate in self.gates):
-            return int(ExitCode.GATE)
-        return int(ExitCode.PARTIAL if self.analysis.failing else ExitCode.DONE)
+        held = all(gate.passed for gate in self.gates)
+        return self.analysis.exit_code if held else int(ExitCode.GATE)
 
     def as_json(self) -> dict[str, Any]:
         """The document of `segbench compare --json`; `report` is the report.json of the same runs."""
@@ -116,7 +117,9 @@ class CompareResult:
             "schema_version": 2,
             "sides": list(self.sides),
             "cases": [item.as_json() for item in self.pairs],
-            "lacking": [dict(zip(LACKING, item, strict=True)) for item in self.lacking],
+            "lacking": [
+                dict(zip(("block", "model", "case", "status"), item, strict=True)) for item in self.lacking
+            ],
             "gates": [gate._asdict() for gate in self.gates],
             "report": report,
             "published": report["published"],
@@ -205,7 +208,7 @@ def _compared_pair(analysis: Analysis, column: Column, pair: Comparison) -> Comp
     """Wins, ties and losses by case, and the cases that changed most."""
     from segbench.stats.arrays import noise_floor
 
-    block, scored = analysis.blocks[column.block], list[FloatArray]()
+    block, scored = column.block, list[FloatArray]()
     for label in (pair.a, pair.b):
         scores = next(item for item in block.scores if item.label == label)
         scored.append(nan_mean(block.per_case(scores, column.region, column.metric.name), axis=0))
@@ -221,7 +224,7 @@ def _compared_pair(analysis: Analysis, column: Column, pair: Comparison) -> Comp
     return ComparedPair(
         column=column,
         pair=pair,
-        sentence=pair_sentence(analysis, column, pair),
+        sentence=pair_sentence(column, pair),
         wins=wins,
         ties=int(gain.size) - wins - losses,
         losses=losses,
@@ -291,7 +294,9 @@ def read_sides(asked: Sequence[Path | str], folder: Path, options: Options) -> l
                 stock = read_runs(there, allow_edited=options.allow_edited, models=slugs)
             members = _labelled(item, stock, folder, options)
         if not any(run.rows is not None and run.complete for run in members):
-            reasons = [f"{run.run_id}: {run.problem or run.status or 'no rows'}" for run in members[:20]]
+            reasons = [
+                f"{run.run_id}: {run.problem or run.record.status or 'no rows'}" for run in members[:20]
+            ]
             raise SegbenchError("SB701", f"{item} has no usable run", details=reasons, mend=UNUSABLE)
         found.append(Side(item, members))
     return _told_apart(found)
@@ -340,9 +345,7 @@ def _told_apart(sides: Sequence[Side]) -> list[Side]:
         if any(identities[place] & digests for at, digests in enumerate(identities) if at != place):
             first = side.runs[0]
             own = first.folder.name if len(side.runs) == 1 and first.folder is not None else first.run_id
-            name, number = own, 2
-            while name in taken:
-                name, number = f"{own} ({number})", number + 1
+            name = own if own not in taken else f"{own} ({place + 1})"
             # the record keeps its card; a slug without one is printed as it is
             records = [
                 run.record.model_copy(update={"model": {**(run.record.model or {}), "slug": name}})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from itertools import chain
 from typing import Any, NamedTuple
 
@@ -12,8 +13,9 @@ from segbench.core.text import one_line
 from segbench.records import facts
 from segbench.records.conditions import UNKNOWN
 from segbench.report.analysis.blocks import Block, Scores, failures
-from segbench.report.analysis.entries import Entry
-from segbench.report.analysis.numbers import value_words
+from segbench.report.analysis.columns import Column, comparable_tables
+from segbench.report.analysis.entries import Entry, value_words
+from segbench.report.analysis.slices import Table, slice_words, slices
 from segbench.report.read.runs import Run
 
 SEVERITY_WORDS = {"error": "error", "warn": "warning", "info": "note"}
@@ -48,9 +50,8 @@ SEVERITY: Mapping[str, str] = {
 }
 FEW_CASES = 30
 MOST_NAMES = 6
+MORE_SEEDS = "better five, to measure run-to-run variation"
 MOST_FIELDS = 6  # of a recipe difference; the rest is counted
-Short = Mapping[str, str]
-"""Printed name of each label."""
 Said = tuple[str, str, Iterable[Run]]
 """Code, words without the name of the block, runs concerned."""
 INFERENCE_FIELDS = ("inference.overlap", "inference.mirror_axes", "inference.tta", "inference.importance")
@@ -94,42 +95,39 @@ def find_all(
     runs: Sequence[Run],
     blocks: Sequence[Block],
     *,
-    metrics: Sequence[str],
-    below: Sequence[tuple[Block, str, str]],
-    unlike: Sequence[tuple[Block, str]] = (),
-    short: Short,
+    columns: Sequence[Column],
+    table: Table,
 ) -> tuple[Finding, ...]:
     """Every finding over the runs and blocks, errors first, then by code and dataset.
 
     Args:
         runs: all runs found, unusable ones included.
         blocks: comparable entries.
-        metrics: shown metrics.
-        below: (block, model, baseline) where a model is not significantly better than a baseline.
-        unlike: (block, words) where models do not compare alike on all groups of patients.
-        short: printed name of each label.
+        columns: of the blocks.
+        table: columns of `--slices`.
     """
     found = _records(runs, blocks)
     told = [
         (block, *said)
         for block in blocks
-        for said in chain(*(check(block, short) for check in CHECKS), _missing(block, short, metrics))
+        for said in chain(*(check(block) for check in CHECKS), _missing(block, columns))
     ]
     told += [
-        (block, "below-baseline", f"{short[a]} is not significantly better than the baseline {short[b]}", ())
-        for block, a, b in below
+        (column.block, *said)
+        for column in columns
+        if column.role == "primary"
+        for said in chain(_below_baseline(column), _unlike(column, table))
     ]
-    told += [(block, "slices-differ", words, ()) for block, words in unlike]
     for block, code, words, members in told:
         found.append(finding(code, f"{block.name}: {words}", members, dataset=block.dataset))
     codes = list(SEVERITY)
     return tuple(sorted(set(found), key=lambda item: (codes.index(item.code), item.dataset, item.message)))
 
 
-def _not_comparable(block: Block, short: Short) -> Iterator[Said]:
+def _not_comparable(block: Block) -> Iterator[Said]:
     if block.differs:
         words = (
-            f"{_names(block.scores, short)} cannot be compared with the other results on {block.dataset}, "
+            f"{_names(block.scores)} cannot be compared with the other results on {block.dataset}, "
             f"shown apart: {'; '.join(block.differs[:MOST_FIELDS])}"
         )
         apart = all(line.startswith("start is ") for line in block.differs)
@@ -140,8 +138,8 @@ def _runs_of(scores: Iterable[Scores]) -> list[Run]:
     return [run for item in scores for run in item.entry.runs]
 
 
-def _names(scores: Iterable[Scores], short: Short) -> str:
-    return listed([short[item.label] for item in scores])
+def _names(scores: Iterable[Scores]) -> str:
+    return listed([item.short for item in scores])
 
 
 def _by_value(told: Iterable[tuple[object, str]]) -> str:
@@ -153,10 +151,10 @@ def _by_value(told: Iterable[tuple[object, str]]) -> str:
     return ", ".join(parts) if len(parts) > 1 else ""
 
 
-def _recipes(block: Block, short: Short) -> Iterator[Said]:
+def _recipes(block: Block) -> Iterator[Said]:
     """Differences of training and inference between the models of one block, field by field."""
     tables = [
-        (short[scores.label], scores.entry.identity.recipe)
+        (scores.short, scores.entry.identity.recipe)
         for scores in block.models
         if scores.entry.identity.recipe != UNKNOWN
     ]
@@ -177,19 +175,19 @@ def _recipes(block: Block, short: Short) -> Iterator[Said]:
             yield code, f"{what}: {'; '.join(parts[:MOST_FIELDS] + more)}", _runs_of(block.models)
 
 
-def _budgets(block: Block, short: Short) -> Iterator[Said]:
+def _budgets(block: Block) -> Iterator[Said]:
     """Differences of samples seen or of the accelerator's memory."""
     for name, read in (
         ("training samples seen", lambda record: record.samples_seen),
         ("GPU memory (GiB)", facts.gpu_memory_gib),
     ):
-        told = [(read(run.record), short[s.label]) for s in block.models for run in s.entry.runs]
+        told = [(read(run.record), s.short) for s in block.models for run in s.entry.runs]
         words = _by_value((str(value), who) for value, who in told if value is not None)
         if words:
             yield "budget-differs", f"{name} differ: {words}", _runs_of(block.models)
 
 
-def _unknown(block: Block, short: Short) -> Iterator[Said]:
+def _unknown(block: Block) -> Iterator[Said]:
     """What records do not say counts as unknown, never as equal."""
     models = block.models if len(block.models) > 1 else ()
     for what, lacking in (
@@ -198,14 +196,14 @@ def _unknown(block: Block, short: Short) -> Iterator[Said]:
         ("scoring rules", [s for s in models if s.entry.identity.rules == UNKNOWN]),
     ):
         if lacking:
-            words = f"{what} of {_names(lacking, short)} is unknown, so equal conditions cannot be checked"
+            words = f"{what} of {_names(lacking)} is unknown, so equal conditions cannot be checked"
             yield "not-known-equal", words, _runs_of(lacking)
 
 
-def _cases(block: Block, short: Short) -> Iterator[Said]:
+def _cases(block: Block) -> Iterator[Said]:
     """Test sets and regions that are not the same, and sets that are small."""
     reasons: list[str] = []
-    expected = {short[scores.label]: int(scores.expected.sum()) for scores in block.models}
+    expected = {scores.short: int(scores.expected.sum()) for scores in block.models}
     if len(set(expected.values())) > 1:
         sizes = listed([f"{name} {count}" for name, count in expected.items()])
         reasons.append(f"models cover different test cases and are compared on common ones: {sizes}")
@@ -214,7 +212,7 @@ def _cases(block: Block, short: Short) -> Iterator[Said]:
     if reasons:
         yield "cases-differ", "; ".join(reasons), block.runs
     partial = [
-        f"{short[scores.label]} ({', '.join(np.array(list(block.regions))[scores.asked].tolist())})"
+        f"{scores.short} ({', '.join(np.array(list(block.regions))[scores.asked].tolist())})"
         for scores in block.scores
         if not scores.asked.all()
     ]
@@ -245,29 +243,34 @@ def leaks(entry: Entry) -> list[str]:
     return sorted(found)
 
 
-def _leaks(block: Block, short: Short) -> Iterator[Said]:
+def _leaks(block: Block) -> Iterator[Said]:
     reasons: dict[str, list[Scores]] = {}
     for scores in block.scores:
         for reason in leaks(scores.entry):
             reasons.setdefault(reason, []).append(scores)
     for reason, members in sorted(reasons.items()):
-        words = f"{reason} ({_names(members, short)}): these numbers are upper bounds and are not marked best"
+        words = f"{reason} ({_names(members)}): these numbers are upper bounds and are not marked best"
         yield "leak", words, _runs_of(members)
 
 
-def _seeds(block: Block, short: Short) -> Iterator[Said]:
+def _seeds(block: Block) -> Iterator[Said]:
     """Models of which too few training runs exist for a claim about the method."""
     single, two = ([s for s in block.models if len(s.seeds) == count] for count in (1, 2))
-    more = "train three seeds, better five, to measure run-to-run variation"
-    if single:
-        words = f"only one training run of {_names(single, short)}: results hold for these weights"
-        yield "single-seed", f"{words}, not for the method; {more}", _runs_of(single)
+    for what, how, external in (
+        ("training run", "these weights, not for the method; train three seeds", False),
+        ("set of predictions", "these predictions, not for the method; score those of three seeds", True),
+    ):
+        members = [s for s in single if (s.entry.identity.kind == "external") is external]
+        if members:
+            words = f"only one {what} of {_names(members)}: results hold for {how}"
+            yield "single-seed", f"{words}, {MORE_SEEDS}", _runs_of(members)
     if two and len(block.models) > 2:
-        words = f"are too few for a verdict among {len(block.models)} models: intervals only; {more}"
-        yield "two-seeds", f"two training runs of {_names(two, short)} {words}", _runs_of(two)
+        words = f"are too few for a verdict among {len(block.models)} models: intervals only"
+        more = f"train three seeds, {MORE_SEEDS}"
+        yield "two-seeds", f"two training runs of {_names(two)} {words}; {more}", _runs_of(two)
 
 
-def _copies(block: Block, short: Short) -> Iterator[Said]:
+def _copies(block: Block) -> Iterator[Said]:
     """Runs with rows equal to those of another run: counted once within a model, told between models."""
     rows: dict[str, dict[str, Run]] = {}
     for scores in block.models:
@@ -275,13 +278,13 @@ def _copies(block: Block, short: Short) -> Iterator[Said]:
         if copies:
             ids = listed([run.run_id for run in copies])
             words = (
-                f"{short[scores.label]}: the scores of {ids} equal those of another run "
+                f"{scores.short}: the scores of {ids} equal those of another run "
                 "(a copied run, or a seed that was not used); they count once"
             )
             yield "copied-run", words, copies
         for run in scores.entry.runs:
             if run.rows is not None:
-                rows.setdefault(run.rows.digest, {}).setdefault(short[scores.label], run)
+                rows.setdefault(run.rows.digest, {}).setdefault(scores.short, run)
     for same in rows.values():
         if len(same) > 1:
             words = f"{listed(sorted(same))} have the same scores, number for number"
@@ -292,7 +295,35 @@ CHECKS = (_not_comparable, _recipes, _budgets, _unknown, _cases, _leaks, _seeds,
 """What is looked at in every block."""
 
 
-def _missing(block: Block, short: Short, metrics: Sequence[str]) -> Iterator[Said]:
+def _below_baseline(column: Column) -> Iterator[Said]:
+    """Models that are not significantly better than a baseline."""
+    block = column.block
+    if column.metric.higher_is_better is None or column.options.baselines:
+        return
+    for baseline in block.baselines:
+        members = [scores for scores in (baseline, *block.models) if scores.label in column.means]
+        tables, _ = comparable_tables(
+            {scores.label: block.per_patient(scores, column.region, column.metric.name) for scores in members}
+        )
+        pairs = (
+            replace(column, tables=tables).pairs(reference=baseline.label) if baseline.label in tables else ()
+        )
+        for pair in pairs:
+            if pair.verdict != "better":
+                words = (
+                    f"{block.short(pair.a)} is not significantly better than the baseline {baseline.short}"
+                )
+                yield "below-baseline", words, ()
+
+
+def _unlike(column: Column, table: Table) -> Iterator[Said]:
+    """Columns of `--slices` on which the models do not compare alike."""
+    for part in slices(column, table, sizes=False) if table else ():
+        if part.p_adjusted < column.options.alpha:
+            yield "slices-differ", slice_words(part, column), ()
+
+
+def _missing(block: Block, columns: Sequence[Column]) -> Iterator[Said]:
     """Expected cases without a usable prediction, and penalties that are not known."""
     broken = failures(block)
     for scores in block.scores:
@@ -300,15 +331,15 @@ def _missing(block: Block, short: Short, metrics: Sequence[str]) -> Iterator[Sai
         if lost:
             how = "left out for all models" if block.dropped_cases else "scored worst"
             words = (
-                f"{short[scores.label]}: {len(lost)} of {int(scores.expected.sum())} expected cases have no "
+                f"{scores.short}: {len(lost)} of {int(scores.expected.sum())} expected cases have no "
                 f"usable prediction, {how}: {listed(lost)}"
             )
             yield "missing-cases", words, scores.entry.runs
-        known = [name for name in metrics if name in block.metrics]
+        known = dict.fromkeys(column.metric.name for column in columns if column.block is block)
         unknown = [name for name in known if np.any(scores.unknown[..., block.metrics.index(name)])]
         if unknown:
             words = (
-                f"{short[scores.label]}: {', '.join(unknown)} shown as n/a because the worst distance of a "
+                f"{scores.short}: {', '.join(unknown)} shown as n/a because the worst distance of a "
                 "failed case is unknown"
             )
             yield "penalty-unknown", words, scores.entry.runs
@@ -357,4 +388,4 @@ def _state(run: Run) -> str:
     if run.complete:
         return run.run_id
     kind = run.record.failure.failure_class if run.record.failure is not None else ""
-    return f"{run.run_id} ({run.status}{f': {kind}' if kind else ''})"
+    return f"{run.run_id} ({run.record.status}{f': {kind}' if kind else ''})"

@@ -110,4 +110,4 @@ def _not_lost(analysis: Analysis, column: Column, label: str, margin: float) -> 
 
 def _where(analysis: Analysis, column: Column, label: str) -> str:
     where = f"{column.metric.name} ({column.region_words})"
-    return f"{analysis.blocks[column.block].name}: {where} of {label}"
+    return f"{column.block.name}: {where} of {label}"

@@ -1,9 +1,11 @@
-"""How a metric is shown: label, unit, scale and direction, and which metrics and regions a report shows."""
+"""How a score is printed: its number, its metric's label, unit, scale and direction, and which are shown."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from decimal import ROUND_HALF_EVEN, Context, Decimal
 
 from segbench.core.errors import unknown_name
 from segbench.metrics.registry import METRICS, value_range
@@ -11,6 +13,7 @@ from segbench.records import facts
 from segbench.report.analysis.blocks import Block
 from segbench.report.analysis.options import Options
 
+_CONTEXT = Context(prec=400, rounding=ROUND_HALF_EVEN)  # wide enough for any double at any number of digits
 HEADLINE = ("dice", "hd95", "nsd")
 BOUNDARY = ("hd95", "lesionwise_hd95", "nsd", "assd", "masd", "hd")
 """Boundary metrics in the order in which one is chosen to stand beside the primary metric."""
@@ -20,6 +23,28 @@ _LABELS = {
     "lesionwise_dice": "Lesion-wise Dice",
     "lesionwise_hd95": "Lesion-wise HD95",
 }
+
+
+def format_number(value: float, *, scale: float = 1.0, digits: int = 2) -> str:
+    """A number with fixed decimals, `-` as minus, `inf` for infinities; a rounded -0.00 becomes 0.00.
+
+    Args:
+        value: in stored units, not NaN.
+        scale: factor applied before rounding (100 prints a Dice of 0.9 as 90.00).
+        digits: decimals, 0 or more.
+    """
+    if math.isinf(value):
+        return "inf" if value > 0 else "-inf"
+    exact = _CONTEXT.multiply(Decimal(repr(float(value))), Decimal(repr(float(scale))))
+    rounded = exact.quantize(Decimal(1).scaleb(-digits), context=_CONTEXT)
+    return f"{abs(rounded):f}" if rounded.is_zero() else f"{rounded:f}"
+
+
+def format_p(value: float | None) -> str:
+    """A p-value with three decimals, `<0.001` below that, never 0; `n/a` when there is none."""
+    if value is None or math.isnan(value):
+        return "n/a"
+    return "<0.001" if value < 0.001 else format_number(value, digits=3)
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields
-from typing import Any, Literal, get_args
+from dataclasses import asdict, dataclass, field
+from typing import Any
 
 import numpy as np
 
 from segbench.core.errors import SegbenchError
 from segbench.metrics.registry import value_range
 
-Format = Literal["html", "markdown", "latex", "csv", "json"]
-FORMATS: tuple[str, ...] = get_args(Format)
+FORMATS = ("html", "markdown", "latex", "csv", "json")
 DEFAULT_FORMATS = ("html", "markdown", "latex", "csv")
-Cells = Literal["mean-ci", "mean-sd", "mean"]
-CELLS: tuple[str, ...] = get_args(Cells)
+CELLS = ("mean-ci", "mean-sd", "mean")
 MISSING_POLICIES = ("worst", "drop-case", "error")
 MARGIN_UNIT = "in stored units, dice=0.01 is one point"
 
@@ -82,11 +80,6 @@ class Options:
         """Confidence of every interval, 1 - alpha."""
         return 1.0 - self.alpha
 
-    @property
-    def viewer_cases(self) -> int:
-        """How many worst cases are shown."""
-        return 0 if self.viewer == "none" else int(self.viewer.partition(":")[2])
-
     def public(self) -> dict[str, Any]:
         """The options as report.json has them: no path, nothing about the machine."""
         private = {"published_root", "data_dir", "slices"}
@@ -104,10 +97,6 @@ def make_options(**given: Any) -> Options:
     """
     if "format" in given:
         given["formats"] = given.pop("format")
-    known = {item.name for item in fields(Options)}
-    unknown = sorted(set(given) - known)
-    if unknown:
-        raise TypeError(f"unknown report options: {', '.join(unknown)}")
     for name in ("formats", "metrics", "regions", "select"):
         if name in given:
             value = given[name]
@@ -116,15 +105,6 @@ def make_options(**given: Any) -> Options:
     if not given.get("formats", DEFAULT_FORMATS):
         given.pop("formats")
     options = Options(**given)
-    faults = _faults(options)
-    if faults:
-        raise SegbenchError(
-            "SB104", "report: an option is not valid", details=faults, mend="segbench report --help"
-        )
-    return options
-
-
-def _faults(options: Options) -> list[str]:
     kind, _, count = options.viewer.partition(":")
     shows = options.viewer == "none" or (kind == "worst" and count.isdigit())
     checks: list[tuple[str, object, bool, str]] = [
@@ -141,4 +121,11 @@ def _faults(options: Options) -> list[str]:
             for name, value in options.margin.items()
         ),
     ]
-    return [f"--{name}: {value!r}, allowed {allowed}" for name, value, holds, allowed in checks if not holds]
+    faults = [
+        f"--{name}: {value!r}, allowed {allowed}" for name, value, holds, allowed in checks if not holds
+    ]
+    if faults:
+        raise SegbenchError(
+            "SB104", "report: an option is not valid", details=faults, mend="segbench report --help"
+        )
+    return options

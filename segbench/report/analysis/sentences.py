@@ -6,9 +6,10 @@ import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from segbench.core.text import count
 from segbench.report.analysis.analysis import Analysis
 from segbench.report.analysis.columns import Column
-from segbench.report.analysis.numbers import format_number, format_p, plural
+from segbench.report.analysis.metric import format_number, format_p
 
 if TYPE_CHECKING:
     from segbench.stats import Comparison
@@ -21,15 +22,12 @@ WEIGHTS = "these trained weights only"
 
 def headline(analysis: Analysis) -> list[tuple[str, Sequence[str]]]:
     """(where, sentences) for the deciding column of each block: what a reader sees first."""
-    return [
-        (where(analysis, column), [*verdicts(analysis, column), *context(analysis, column)])
-        for column in analysis.main_columns()
-    ]
+    return [(where(column), [*verdicts(column), *context(column)]) for column in analysis.main_columns()]
 
 
-def where(analysis: Analysis, column: Column) -> str:
+def where(column: Column) -> str:
     """Dataset, metric and region of a column in words."""
-    return f"{analysis.blocks[column.block].name}, {column.metric.label}, {column.region_words}"
+    return f"{column.block.name}, {column.metric.label}, {column.region_words}"
 
 
 # ---- one pair
@@ -42,9 +40,9 @@ def difference_words(column: Column, pair: Comparison, *, unit: bool = True) -> 
     return f"{sign}{value}{column.interval(pair)}"
 
 
-def pair_sentence(analysis: Analysis, column: Column, pair: Comparison) -> str:
+def pair_sentence(column: Column, pair: Comparison) -> str:
     """One pair as a sentence: names, verdict, difference, adjusted p, what it rests on, and its note."""
-    a, b, verdict = analysis.short(pair.a), analysis.short(pair.b), pair.verdict
+    a, b, verdict = column.block.short(pair.a), column.block.short(pair.b), pair.verdict
     if verdict == "equivalent":
         text = f"{a} and {b} are equivalent within the {_margin(column)}"
     else:
@@ -54,17 +52,17 @@ def pair_sentence(analysis: Analysis, column: Column, pair: Comparison) -> str:
     if verdict != "equivalent" and not withheld(pair):  # the note says why
         numbers.append(f"adjusted p {format_p(pair.p_adjusted)}")
     if pair.seeds_a == pair.seeds_b:
-        numbers.append(f"{plural(pair.seeds_a, 'seed')} each")
+        numbers.append(f"{count(pair.seeds_a, 'seed')} each")
     else:
         numbers.append(f"{pair.seeds_a} against {pair.seeds_b} seeds")
     only = f"; {WEIGHTS}" if pair.claim == "weights" else ""
-    note = f" {_note(analysis, column, pair)}" if pair.note else ""
+    note = f" {_note(column, pair)}" if pair.note else ""
     return f"{text}: {', '.join(numbers)}, {pair.n} {column.unit}{only}.{note}"
 
 
-def pair_answer(analysis: Analysis, column: Column, pair: Comparison) -> str:
+def pair_answer(column: Column, pair: Comparison) -> str:
     """One pair as a sentence; where it is inconclusive, also what the interval excludes."""
-    sentence, excluded = pair_sentence(analysis, column, pair), excluded_words(column, pair)
+    sentence, excluded = pair_sentence(column, pair), excluded_words(column, pair)
     if pair.verdict != "inconclusive" or withheld(pair) or not excluded:
         return sentence
     if pair.low <= 0 <= pair.high:
@@ -93,32 +91,32 @@ def _margin(column: Column) -> str:
     return f"declared margin of {column.words(column.margin or 0.0)}"
 
 
-def _note(analysis: Analysis, column: Column, pair: Comparison) -> str:
+def _note(column: Column, pair: Comparison) -> str:
     """The note of a pair with printed names in place of labels, and its margin with its unit."""
     note = pair.note.replace("within the margin.", f"within the {_margin(column)}.")
     for label in sorted((pair.a, pair.b), key=len, reverse=True):
-        note = note.replace(label, analysis.short(label))
+        note = note.replace(label, column.block.short(label))
     return note if note.endswith(".") else f"{note}."
 
 
 # ---- a family
 
 
-def verdicts(analysis: Analysis, column: Column) -> list[str]:
+def verdicts(column: Column) -> list[str]:
     """The verdicts of a family: decided pairs in a sentence each, best model first; the others counted."""
     if len(column.order) < 2:
-        count = sum(1 for scores in analysis.blocks[column.block].models if scores.label in column.means)
-        return [f"{plural(count, 'model')} with scores: nothing to compare."]
+        scored = sum(1 for scores in column.block.models if scores.label in column.means)
+        return [f"{count(scored, 'model')} with scores: nothing to compare."]
     decided = [pair for pair in column.best_first if pair.verdict != "inconclusive"]
     undecided = [pair for pair in column.comparisons if pair.verdict == "inconclusive"]
     total, notes = len(column.comparisons), list[str]()
     if total == 1 and undecided:
-        return [pair_answer(analysis, column, undecided[0])]
+        return [pair_answer(column, undecided[0])]
     if len(decided) > MOST_SENTENCES:
-        lines = _verdict_lists(analysis, column, decided)
-        notes = [_note(analysis, column, pair) for pair in decided if pair.note]
+        lines = _verdict_lists(column, decided)
+        notes = [_note(column, pair) for pair in decided if pair.note]
     else:
-        lines = [pair_sentence(analysis, column, pair) for pair in decided]
+        lines = [pair_sentence(column, pair) for pair in decided]
     if undecided:
         before = sum(pair.p < column.options.alpha for pair in undecided if not withheld(pair))
         extra = f" ({before} significant before correction only)" if before else ""
@@ -126,12 +124,12 @@ def verdicts(analysis: Analysis, column: Column) -> list[str]:
             f"{len(undecided)} of {total} comparisons are inconclusive{extra}; "
             "inconclusive does not mean equal."
         )
-        reasons = [_note(analysis, column, pair) for pair in undecided if withheld(pair)]
+        reasons = [_note(column, pair) for pair in undecided if withheld(pair)]
         lines += list(dict.fromkeys(reasons))[:MOST_REASONS]
     return lines + notes
 
 
-def _verdict_lists(analysis: Analysis, column: Column, decided: Sequence[Comparison]) -> list[str]:
+def _verdict_lists(column: Column, decided: Sequence[Comparison]) -> list[str]:
     """Many decided pairs: a sentence for each verdict that lists its pairs."""
     lines: list[str] = []
     heads = {"better": "Significantly better", "worse": "Significantly worse", "equivalent": "Equivalent"}
@@ -139,23 +137,23 @@ def _verdict_lists(analysis: Analysis, column: Column, decided: Sequence[Compari
         pairs = [pair for pair in decided if pair.verdict == verdict]
         than, items = "to" if verdict == "equivalent" else "than", list[str]()
         for pair in pairs[:MOST_NAMES]:
-            a, b = analysis.short(pair.a), analysis.short(pair.b)
+            a, b = column.block.short(pair.a), column.block.short(pair.b)
             only = f"; {WEIGHTS}" if pair.claim == "weights" else ""
             adjusted = "" if verdict == "equivalent" else f", adjusted p {format_p(pair.p_adjusted)}"
             who = a if column.reference else f"{a} {than} {b}"
             items.append(f"{who} ({difference_words(column, pair)}{adjusted}{only})")
         more = f" and {len(pairs) - MOST_NAMES} more" if len(pairs) > MOST_NAMES else ""
-        other = f" {than} {analysis.short(column.reference)}" if column.reference else ""
+        other = f" {than} {column.block.short(column.reference)}" if column.reference else ""
         lines += [f"{head}{other}: {', '.join(items)}{more}."] if pairs else []
     return lines
 
 
-def context(analysis: Analysis, column: Column) -> list[str]:
+def context(column: Column) -> list[str]:
     """What stands behind the verdicts: the null check, whether models differ at all, what would be found."""
     lines: list[str] = []
     if column.null is not None and column.null.pairs:
         lines.append(
-            f"Of {plural(column.null.pairs, 'pair')} of retrainings of one and the same network, the usual "
+            f"Of {count(column.null.pairs, 'pair')} of retrainings of one and the same network, the usual "
             f"one-run paired test calls {column.null.significant} different."
         )
     whole = not all(pair.degenerate for pair in column.comparisons)  # else no error could be estimated
@@ -164,8 +162,8 @@ def context(analysis: Analysis, column: Column) -> list[str]:
         unclear = not column.omnibus.p < column.options.alpha
         shows, end = ("do not show", ": their ranking is not reliable") if unclear else ("show", "")
         lines.append(f"The data {shows} that {what} differ (p {format_p(column.omnibus.p)}){end}.")
-    lines += ceiling_sentences(analysis, column)
-    least, most = column.metric.bounds(analysis.blocks[column.block].diagonal_mm)
+    lines += ceiling_sentences(column)
+    least, most = column.metric.bounds(column.block.diagonal_mm)
     gains = sorted(
         pair.detectable_difference
         for pair in column.comparisons
@@ -180,9 +178,9 @@ def context(analysis: Analysis, column: Column) -> list[str]:
     return lines
 
 
-def ceiling_sentences(analysis: Analysis, column: Column) -> list[str]:
+def ceiling_sentences(column: Column) -> list[str]:
     """How far the best model is on the way from the best baseline to each second reader."""
-    block, lines = analysis.blocks[column.block], list[str]()
+    block, lines = column.block, list[str]()
     values = {label: mean.value for label, mean in column.means.items()}
     turned = {label: column.sign * value for label, value in values.items() if value is not None}
     models, floors, readers = (
@@ -192,29 +190,13 @@ def ceiling_sentences(analysis: Analysis, column: Column) -> list[str]:
     best = max(models, key=turned.__getitem__, default=None)
     floor = max(floors, key=turned.__getitem__, default=None)
     for reader in readers if best is not None else ():
-        mean, ceiling = column.means[reader], analysis.short(reader)
+        mean, ceiling = column.means[reader], column.block.short(reader)
         agreed = f"{column.number(mean.value)}{column.interval(mean)}"
         text = f"Readers agree at {agreed} ({ceiling}, {mean.n} {column.unit})"
         if best is not None and floor is not None and turned[reader] > turned[floor]:
             way = (turned[best] - turned[floor]) / (turned[reader] - turned[floor])
             share = format_number(way, scale=100.0, digits=0)
-            name, least = analysis.short(best), analysis.short(floor)
+            name, least = column.block.short(best), column.block.short(floor)
             text += f": {name} is {share} % of the way from {least} to {ceiling}"
         lines.append(f"{text}.")
     return lines
-
-
-def rank_sentence(analysis: Analysis, column: Column) -> str:
-    """How often each model is first when seeds and patients are drawn again; empty without ranks."""
-    if column.ranks is None:
-        return ""
-    first = dict(zip(column.order, column.ranks.probability_best.tolist(), strict=True))
-    if any(value != value for value in first.values()):
-        return (
-            "With one training run of a model there is only the order of these weights, no chance of ranks."
-        )
-    shares = ", ".join(
-        f"{analysis.short(label)} {format_number(first[label], scale=100.0, digits=0)} %"
-        for label in sorted(first, key=lambda label: (-first[label], label))[:MOST_NAMES]
-    )
-    return f"Share of draws of seeds and {column.unit} in which a model is first: {shares}."

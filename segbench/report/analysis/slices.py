@@ -16,7 +16,7 @@ from segbench.core.errors import SegbenchError
 from segbench.core.foreign import parse_table
 from segbench.report.analysis.blocks import Block, nan_mean
 from segbench.report.analysis.columns import Column
-from segbench.report.analysis.numbers import format_p
+from segbench.report.analysis.metric import format_p
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -90,12 +90,11 @@ def read_slices(asked: str) -> dict[str, dict[str, str]]:
     return found
 
 
-def slices(block: Block, column: Column, table: Table, *, sizes: bool) -> list[Slice]:
+def slices(column: Column, table: Table, *, sizes: bool) -> list[Slice]:
     """Each column of the table on a deciding column, Holm over the columns, and where wanted the size.
 
     Args:
-        block: comparable entries.
-        column: of the block; its compared models are tested.
+        column: its compared models are tested.
         table: as `read_slices` gives it.
         sizes: whether to add the size of the reference, in ml.
 
@@ -104,23 +103,21 @@ def slices(block: Block, column: Column, table: Table, *, sizes: bool) -> list[S
     """
     from segbench.stats import holm
 
-    values = {name: _of_units(block, name, of) for name, of in table.items()}
-    found = [_slice(block, column, name, of) for name, of in values.items()]
+    values = {name: _of_units(column.block, name, of) for name, of in table.items()}
+    found = [_slice(column, name, of) for name, of in values.items()]
     tested = [place for place, part in enumerate(found) if part.p == part.p]
     for place, p in zip(tested, holm([found[place].p for place in tested]).tolist(), strict=True):
         found[place] = found[place]._replace(p_adjusted=p)
     if sizes:
-        found.append(_slice(block, column, SIZE, _sizes(block, column.region))._replace(p=np.nan))
+        found.append(_slice(column, SIZE, _sizes(column.block, column.region))._replace(p=np.nan))
     return found
 
 
 def _sizes(block: Block, region: str) -> list[str]:
     """The reference volume of each patient in ml, over its scans and the regions that a column averages."""
     volumes = block.reference_ml[:, block.places(region)].sum(axis=1)
-    of: dict[str, list[float]] = {}
-    for patient, volume in zip(block.patients, volumes.tolist(), strict=True):
-        of.setdefault(patient, []).append(volume)
-    means = [float(np.mean(of[unit])) for unit in block.units]
+    units = np.array(block.unit_of)
+    means = [float(volumes[units == unit].mean()) for unit in block.units]
     return ["" if mean != mean else repr(mean) for mean in means]
 
 
@@ -137,19 +134,19 @@ def _of_units(block: Block, name: str, values: Mapping[str, str]) -> list[str]:
         what = f"--slices: no case of {block.name} has a value of {name}"
         raise SegbenchError("SB104", what, found=list(values)[:5], expected=list(block.case_names[:5]))
     of: dict[str, set[str]] = {}
-    for patient, value in zip(block.patients, per_case, strict=True):
-        of.setdefault(patient, set()).add(value)
+    for unit, value in zip(block.unit_of, per_case, strict=True):
+        of.setdefault(unit, set()).add(value)
     return [min(of[unit]) if len(of[unit]) == 1 else "" for unit in block.units]
 
 
-def _slice(block: Block, column: Column, name: str, values: Sequence[str]) -> Slice:
+def _slice(column: Column, name: str, values: Sequence[str]) -> Slice:
     """The groups of one column of the table, their means, and the test over the compared models."""
     from segbench.stats import slices_differ
 
     group, ends = _groups(values)
     scored = {
-        scores.label: nan_mean(block.per_patient(scores, column.region, column.metric.name), axis=0)
-        for scores in block.scores
+        scores.label: nan_mean(column.block.per_patient(scores, column.region, column.metric.name), axis=0)
+        for scores in column.block.scores
         if scores.label in column.means and column.means[scores.label].value is not None
     }
     means: dict[str, dict[str, tuple[float, int]]] = {}
@@ -192,7 +189,7 @@ def _groups(values: Sequence[str]) -> tuple[NDArray[np.str_], dict[str, tuple[fl
     return group, ends
 
 
-def slice_words(part: Slice, column: Column, shown: Mapping[str, str]) -> str:
+def slice_words(part: Slice, column: Column) -> str:
     """One sentence about a column of the table on which the models do not compare alike."""
     label, group = part.worst
     mean, n = part.groups[group][label]
@@ -201,9 +198,9 @@ def slice_words(part: Slice, column: Column, shown: Mapping[str, str]) -> str:
     what = "the models do not compare alike" if len(column.order) > 1 else "the scores are not alike"
     unit = f" {column.metric.unit}".rstrip()
     return (
-        f"{what} over {part.name} (adjusted p {format_p(part.p_adjusted)}): {shown[label]} falls furthest "
-        f"short on {part.name} {group}, {column.metric.label} {column.number(mean)}{unit} on {n} "
-        f"{column.unit}, {column.number(rest)}{unit} on the others"
+        f"{what} over {part.name} (adjusted p {format_p(part.p_adjusted)}): {column.block.short(label)} "
+        f"falls furthest short on {part.name} {group}, {column.metric.label} {column.number(mean)}{unit} "
+        f"on {n} {column.unit}, {column.number(rest)}{unit} on the others"
     )
 
 

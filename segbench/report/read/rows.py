@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import hashlib
 import io
+import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -13,10 +14,9 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from segbench.metrics.policies import STATUSES
-from segbench.metrics.registry import METRICS
+from segbench.metrics.policies import FAILED, POLICIES, STATUSES
+from segbench.metrics.registry import METRICS, value_range
 from segbench.records.schema import CASE_COLUMNS
-from segbench.report.read.limits import NUMBERS, first_outside
 
 FloatArray = npt.NDArray[np.float64]
 IDENTITY = ("model", "dataset", "protocol", "fold", "seed")
@@ -24,6 +24,15 @@ REQUIRED_COLUMNS = (*IDENTITY, "case", "region", "status")
 MEAN_REGION = "mean"  # the pseudo-region of every table; no real region may have this name
 _NUMBER = re.compile(r"-?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:e[+-]?[0-9]+)?|-?inf")
 _PLAIN = b"0123456789.-"
+NUMBERS = (
+    "reference_voxels",
+    "prediction_voxels",
+    "reference_volume_ml",
+    "prediction_volume_ml",
+    "diagonal_mm",
+)
+"""Columns of sizes: at least 0, finite."""
+_SLACK = 1e-9  # of a fraction, and of a length relative to its limit: rounding of 17 digits and of sums
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -34,7 +43,7 @@ class CaseRows:
         case: case ids.
         region: region names.
         status: one of the statuses of `segbench.metrics.policies`.
-        numbers: the columns of `limits.NUMBERS` (voxels, millilitres, diagonal in mm); NaN where absent.
+        numbers: the columns of `NUMBERS` (voxels, millilitres, diagonal in mm); NaN where absent.
         metrics: metric columns; NaN where the cell is empty.
         digest: sha256 over cases, regions, statuses and numbers, whatever the order of rows and columns and
             whoever they are said to belong to: two runs of equal digest hold the same scores.
@@ -58,22 +67,18 @@ class Table:
 
     Attributes:
         columns: name to cells, in the file's order.
-        data: the file's bytes, for its digest and to find the line of a row again.
+        data: the file's bytes, for its digest.
+        lines: the line of the file on which each row ends, counted from 1: what an editor shows.
     """
 
     columns: Mapping[str, Sequence[str]]
     data: bytes
-
-    def line(self, row: int) -> int:
-        """The line of the file on which a row ends, counted from 1: what an editor shows."""
-        reader = csv.reader(io.StringIO(self.data.decode("utf-8-sig"), newline=""), strict=True)
-        filled = (reader.line_num for cells in reader if cells)
-        return next(number for place, number in enumerate(filled) if place == row + 1)  # after the head
+    lines: Sequence[int]
 
     def refuse(self, row: int, column: str, why: str) -> UnusableRowsError:
         """The fault of one cell: line, column, value and what is wrong with it."""
         return UnusableRowsError(
-            f"line {self.line(row)}, column {column}: {short(self.columns[column][row])} {why}"
+            f"line {self.lines[row]}, column {column}: {short(self.columns[column][row])} {why}"
         )
 
 
@@ -95,10 +100,11 @@ def read_table(path: Path) -> Table:
     if not text.endswith(("\n", "\r")):
         raise UnusableRowsError("is cut short: its last line has no line end")
     try:
-        header, *lines = (line for line in csv.reader(io.StringIO(text, newline=""), strict=True) if line)
+        reader = csv.reader(io.StringIO(text, newline=""), strict=True)
+        (_, header), *numbered = [(reader.line_num, cells) for cells in reader if cells]
     except csv.Error as error:
         raise UnusableRowsError(f"is cut short or not CSV: {error}") from error
-    for number, line in enumerate(lines, start=2):
+    for number, line in numbered:
         if len(line) != len(header):
             raise UnusableRowsError(
                 f"line {number} has {len(line)} cells, the head has {len(header)}: cut short?"
@@ -109,9 +115,10 @@ def read_table(path: Path) -> Table:
     absent = [name for name in REQUIRED_COLUMNS if name not in header]
     if absent:
         raise UnusableRowsError(f"lacks the columns {', '.join(absent)}")
-    if not lines:
+    if not numbered:
         raise UnusableRowsError("has no rows")
-    return Table(dict(zip(header, zip(*lines, strict=True), strict=True)), data)
+    lines, rows = zip(*numbered, strict=True)
+    return Table(dict(zip(header, zip(*rows, strict=True), strict=True)), data, lines)
 
 
 def undefused(text: str) -> str:
@@ -164,7 +171,7 @@ def _check_names(table: Table, case: Sequence[str], region: Sequence[str], statu
         if first != row:
             raise UnusableRowsError(
                 f"has two rows for case {short(pair[0])}, region {short(pair[1])}: "
-                f"lines {table.line(first)} and {table.line(row)}"
+                f"lines {table.lines[first]} and {table.lines[row]}"
             )
 
 
@@ -181,7 +188,7 @@ def _floats(table: Table, column: str) -> FloatArray:
     row = next(row for row, cell in enumerate(cells) if cell and not _NUMBER.fullmatch(cell))
     kind = "text in the metric column" if column in METRICS else "text in the column"
     raise UnusableRowsError(
-        f"has {kind} {column}, line {table.line(row)}: {short(cells[row])} is not a number "
+        f"has {kind} {column}, line {table.lines[row]}: {short(cells[row])} is not a number "
         "in plain digits (0.5, 12, 1e-05; empty where undefined)"
     )
 
@@ -203,3 +210,57 @@ def _digest(
             sha.update(f"\x1e{name}\x1f".encode())
             sha.update((np.where(np.isnan(column), np.nan, column) + 0.0).astype("<f8").tobytes())
     return sha.hexdigest()
+
+
+# ---- what a cell can hold: by its metric, the grid of its row, the policy of its run
+
+
+def first_outside(
+    columns: Mapping[str, FloatArray],
+    status: Sequence[str],
+    diagonal_mm: FloatArray,
+    empty_policy: str | None,
+) -> tuple[int, str, str] | None:
+    """The first cell outside what its column can hold as row, column and why, or None.
+
+    Args:
+        columns: name to values; NaN is undefined and always allowed.
+        status: of every row.
+        diagonal_mm: of every row; NaN where unknown, without a limit.
+        empty_policy: name of the policy that filled undefined values; None or unknown allows any policy's.
+    """
+    lengths = np.where(np.isnan(diagonal_mm), np.inf, diagonal_mm)
+    filled = _fill_limits(status, lengths, empty_policy)
+    measured = np.array([word == "ok" for word in status])
+    for name, values in columns.items():
+        low, high = (0.0, math.inf) if name in NUMBERS else value_range(name)
+        info = METRICS.get(name)
+        most = np.full(len(values), high)
+        endless = np.zeros(len(values), dtype=bool)
+        if info is not None and info.unit == "mm":
+            least_penalty = float(info.worst) if isinstance(info.worst, float) else 0.0
+            most = np.maximum(np.where(measured, lengths, filled), least_penalty)
+            endless = ~measured & np.isinf(filled)
+        bad = (values < low - _SLACK) | (values > most + _SLACK * np.maximum(1.0, np.abs(most)))
+        if info is not None or name in NUMBERS:
+            bad |= np.isinf(values) & ~endless
+        if bad.any():
+            row = int(np.argmax(bad))
+            return row, name, f"is outside {_words(low, float(most[row]))}"
+    return None
+
+
+def _fill_limits(status: Sequence[str], lengths: FloatArray, empty_policy: str | None) -> FloatArray:
+    """(rows,) the largest distance that a policy puts into a row of this status, inf where it puts inf."""
+    policies = [empty_policy] if empty_policy in POLICIES else list(POLICIES)
+    limits: dict[str, float] = {"ok": 0.0}
+    for word in set(status) - {"ok"}:
+        fills = [POLICIES[str(name)]["failed" if word in FAILED else word].distance for name in policies]
+        limits[word] = max((value for value in fills if not math.isnan(value)), default=0.0)
+    return np.maximum([limits[word] for word in status], lengths)
+
+
+def _words(low: float, high: float) -> str:
+    if math.isinf(low):
+        return "the finite numbers"
+    return f"{low:g} or more, finite" if math.isinf(high) else f"{low:g} to {high:.6g}"

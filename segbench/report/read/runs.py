@@ -12,7 +12,7 @@ import re
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from segbench.core.errors import SegbenchError
 from segbench.core.foreign import parse_json
@@ -31,6 +31,9 @@ from segbench.report.read.rows import (
     short,
     undefused,
 )
+
+if TYPE_CHECKING:
+    from segbench.cards import DatasetCard
 
 WHOLE = re.compile(r"-?[0-9]{1,18}")
 MAX_DEPTH = 3  # folders below a named one in which runs are looked for
@@ -59,16 +62,6 @@ class Run:
     def run_id(self) -> str:
         """Name of the run."""
         return self.record.run_id
-
-    @property
-    def kind(self) -> str:
-        """trained, external or floor."""
-        return self.record.kind
-
-    @property
-    def status(self) -> str:
-        """planned, running, complete, failed or interrupted."""
-        return self.record.status
 
     @property
     def model(self) -> str:
@@ -103,7 +96,7 @@ class Run:
     @property
     def complete(self) -> bool:
         """Whether the run ended well."""
-        return self.status == "complete"
+        return self.record.status == "complete"
 
 
 def read_runs(
@@ -218,11 +211,11 @@ def _identity(table: Table) -> RunIdentity:
     for cells, row in first.items():
         names = {name: undefused(cell) for name, cell in zip(IDENTITY[:3], cells, strict=False)}
         for name in (name for name, cell in names.items() if not cell):
-            raise UnusableRowsError(f"line {table.line(row)} has an empty {name}")
+            raise UnusableRowsError(f"line {table.lines[row]} has an empty {name}")
         for name, cell in zip(IDENTITY[3:], cells[3:], strict=True):
             if not WHOLE.fullmatch(cell):
                 what = f"has the {name} {short(cell)}, not a whole number"
-                raise UnusableRowsError(f"line {table.line(row)} {what}")
+                raise UnusableRowsError(f"line {table.lines[row]} {what}")
         fold, seed = map(int, cells[3:])
         found.append(RunIdentity(**names, fold=fold, seed=seed, digest=""))
     return found[0]
@@ -258,7 +251,7 @@ def _strangers(table: Table, record: RunRecord) -> list[str]:
         for cell in dict.fromkeys(cells) if name != "run_id" or any(cells) else ():
             if value not in {undefused(cell), spelled(undefused(cell))}:
                 faults.append(
-                    f"line {table.line(cells.index(cell))}, column {name}: {short(cell)}, but {who} says "
+                    f"line {table.lines[cells.index(cell)]}, column {name}: {short(cell)}, but {who} says "
                     f"{short(value)}: rows of another run (fix: score the run again, or --allow-edited)"
                 )
                 break
@@ -294,3 +287,34 @@ def _identified(record: RunRecord, stated: RunIdentity | None = None) -> RunReco
     }
     update |= {name: getattr(found, name) for name in ("fold", "seed") if getattr(record, name) is None}
     return record.model_copy(update=update)
+
+
+def data_facts(run: Run) -> dict[tuple[str, ...], object]:
+    """What a run was split and scored on, as far as is known: two runs that give one key two values differ.
+
+    Keys are (what, where): the split of a fold, the reference label map of a case, and the volume of a
+    reference region by its name and labels, which shows other references where digests are not recorded.
+    """
+    record = run.record
+    found: dict[tuple[str, ...], object] = {}
+    if facts.split_digest(record) is not None:
+        found["split", f"fold {run.fold}"] = facts.split_digest(record)
+    for case, digest in (record.references or {}).items():
+        found["reference label map", case] = digest
+    if run.rows is not None:
+        labels = facts.region_labels(record) or {}
+        volumes = run.rows.numbers["reference_volume_ml"].tolist()
+        for case, region, volume in zip(run.rows.case, run.rows.region, volumes, strict=True):
+            if volume == volume:
+                found["reference volume", case, region, str(labels.get(region, ""))] = round(volume, 9)
+    return found
+
+
+def dataset_card(slug: str) -> DatasetCard | None:
+    """The suite's card of a dataset, None where it has none that can be read."""
+    from segbench.cards import load_dataset_card
+
+    try:
+        return load_dataset_card(slug)
+    except SegbenchError:
+        return None

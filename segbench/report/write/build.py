@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 from segbench.core.atomic import atomic_write
-from segbench.core.errors import ExitCode
 from segbench.core.outputs import OutputFolder
 from segbench.records.store import CASE_LINES, CASES_FILE, RUN_FILE
 from segbench.report.analysis.analysis import Analysis, Progress, analyse, as_paths
@@ -80,8 +79,7 @@ def build_report(
                 for name, data in view(analysis).items()
             }
     written = _written(Path(out), contents, [*places, *_records(analysis)])
-    code = ExitCode.PARTIAL if analysis.failing else ExitCode.DONE
-    return ReportResult(tuple(written), analysis.findings, int(code), analysis)
+    return ReportResult(tuple(written), analysis.findings, analysis.exit_code, analysis)
 
 
 def _records(analysis: Analysis) -> list[Path]:

@@ -81,7 +81,7 @@ def _csv(head: Sequence[str], rows: Iterable[Row]) -> str:
 
 def _place(analysis: Analysis, column: Column) -> dict[str, Any]:
     """What every row of a column says."""
-    block = analysis.blocks[column.block]
+    block = column.block
     place = {"dataset": block.dataset, "block": block.name, "metric": column.metric.name}
     return place | {"region": column.region, "role": column.role, "unit": column.unit}
 
@@ -149,6 +149,5 @@ def _ranked(values: np.ndarray[tuple[int, ...], np.dtype[np.float64]]) -> np.nda
 
 def _subgroups(analysis: Analysis, columns: Iterable[Column]) -> Iterator[Row]:
     for column in columns:
-        block, sizes = analysis.blocks[column.block], analysis.options.appendix
-        for row in slice_rows(slices(block, column, analysis.slices, sizes=sizes)):
+        for row in slice_rows(slices(column, analysis.slices, sizes=analysis.options.appendix)):
             yield _place(analysis, column) | row, None

@@ -7,18 +7,28 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from segbench.published.claims import chance_words
 from segbench.records import facts
 from segbench.report.analysis.analysis import Analysis
 from segbench.report.analysis.blocks import failures
 from segbench.report.analysis.cost import FIELDS
-from segbench.report.analysis.numbers import format_number
-from segbench.report.analysis.published_beside import GRADES, published_beside
+from segbench.report.analysis.metric import format_number
 from segbench.report.analysis.sentences import where
 from segbench.report.write.document import versions
 from segbench.report.write.tables import DASH, Head, Row, ScoreCell, Table, score_table, table_columns
 
 Cell = str | ScoreCell
+
+
+def details(analysis: Analysis) -> dict[str, list[Table]]:
+    """The tables of each folded part of the page; a part without tables has nothing to say."""
+    return {
+        "regions": region_tables(analysis),
+        "ranks": rank_tables(analysis),
+        "seeds": seed_tables(analysis),
+        "cost": cost_tables(analysis),
+        "failed": failure_tables(analysis),
+        "sources": source_tables(analysis),
+    }
 
 
 def listing(name: str, caption: str, heads: Sequence[str], rows: Iterable[Sequence[Cell]]) -> list[Table]:
@@ -40,14 +50,14 @@ def number(value: float | None, *, scale: float = 1.0, digits: int = 0) -> Score
 
 def region_tables(analysis: Analysis) -> list[Table]:
     """For each block and metric the scores of every region, where Table 1 does not hold them all."""
-    told = {(c.block, c.metric.name, c.region) for _, columns in table_columns(analysis) for c in columns}
+    told = {column for _, columns in table_columns(analysis) for column in columns}
     found: list[Table] = []
-    for place, block in enumerate(analysis.blocks):
+    for block in analysis.blocks:
         for metric in analysis.metrics:
-            columns = analysis.columns_of(place, [metric], analysis.regions(place))
-            if not {(place, metric.name, column.region) for column in columns} <= told:
+            columns = analysis.columns_of(block, [metric], analysis.regions(block))
+            if not set(columns) <= told:
                 name, caption = f"table-regions-{len(found) + 1}", f"Scores on {block.name}, by region."
-                found.append(score_table(analysis, name, caption, columns, blocks=[place]))
+                found.append(score_table(analysis, name, caption, columns, blocks=[block]))
     return found
 
 
@@ -64,8 +74,8 @@ def rank_tables(analysis: Analysis) -> list[Table]:
             (analysis.short(label), number(rank), ScoreCell(f"{low:g} to {high:g}"), number(best, digits=2))
             for label, rank, low, high, best in zip(column.order, *(v.tolist() for v in drawn), strict=True)
         ]
-        caption = f"{where(analysis, column)}: ranks over {ranks.resamples} draws of seeds and {column.unit}."
-        found += listing(f"table-ranks-{column.block}", caption, heads, rows)
+        caption = f"{where(column)}: ranks over {ranks.resamples} draws of seeds and {column.unit}."
+        found += listing(f"table-ranks-{column.block.number}", caption, heads, rows)
     return found
 
 
@@ -82,9 +92,9 @@ def seed_tables(analysis: Analysis) -> list[Table]:
             shown = [*(values.get(seed) for seed in seeds), mean.sd_seeds]
             cells = (number(v, scale=column.metric.scale, digits=column.options.digits) for v in shown)
             rows.append((analysis.short(label), *cells))
-        caption = f"{where(analysis, column)}: mean of every training run, and their standard deviation."
+        caption = f"{where(column)}: mean of every training run, and their standard deviation."
         heads = ("Model", *(f"Seed {seed}" for seed in seeds), "SD")
-        found += listing(f"table-seeds-{column.block}", caption, heads, rows)
+        found += listing(f"table-seeds-{column.block.number}", caption, heads, rows)
     return found
 
 
@@ -120,30 +130,6 @@ def failure_tables(analysis: Analysis) -> list[Table]:
     return listing("table-failed", caption, ("Case", "Model", "Dataset", "What happened"), rows)
 
 
-def published_tables(analysis: Analysis) -> list[Table]:
-    """Published numbers of the models that have runs here, beside ours: a grade, and no verdict."""
-    metrics = {metric.name: metric for metric in analysis.metrics}
-    rows: list[Sequence[Cell]] = []
-    for item in published_beside(analysis):
-        if item.our_value is not None:
-            metric, digits = metrics[item.ours.metric], analysis.options.digits
-            values = (item.number.stored, item.our_value, item.difference)
-            low, _, high = map(chance_words, item.order_wrong) if item.order_wrong else ("", "", "")
-            rows.append((
-                item.number.model, item.ours.block, item.ours.region, metric.head, item.grade,
-                *(number(value, scale=metric.scale, digits=digits) for value in values),
-                ScoreCell(f"{low} to {high}" if low else DASH), item.table.source.id,
-            ))  # fmt: skip
-    numbers_of = ("Published", "Ours", "Ours less", "Order wrong (%)")
-    heads = ("Model", "Dataset", "Region", "Metric", "Grade", *numbers_of, "Source")
-    grades = "; ".join(f"{grade}: {words}" for grade, words in GRADES.items())
-    caption = (
-        f"Published numbers, in no test and no rank. {grades}. Order wrong: the chance that the order of the "
-        "two comes from cases and retraining alone (segbench claim)."
-    )
-    return listing("table-published", caption, heads, rows)
-
-
 def source_tables(analysis: Analysis) -> list[Table]:
     """Every run that was found, and what computed and drew the report."""
     entries = {run.run_id: entry for entry in analysis.entries for run in (*entry.runs, *entry.copies)}
@@ -155,7 +141,7 @@ def source_tables(analysis: Analysis) -> list[Table]:
             run.protocol,
             number(run.fold),
             number(run.seed),
-            run.problem or run.status,
+            run.problem or run.record.status,
             "" if run.rows is None else run.rows.digest[:12],
             facts.text(run.record.segbench, "version"),
         )

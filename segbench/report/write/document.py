@@ -7,7 +7,6 @@ import json
 import math
 from collections.abc import Mapping
 from importlib import metadata
-from importlib.resources import files as resources
 from typing import Any
 
 import numpy as np
@@ -37,22 +36,16 @@ def document(analysis: Analysis) -> dict[str, Any]:
         "settings": plain(analysis.options.public()),
         "versions": versions(),
         "runs": [_run(run) for run in analysis.runs],
-        "entries": [_entry(analysis, entry) for entry in analysis.entries],
+        "entries": [_entry(entry) for entry in analysis.entries],
         "blocks": [_block(block) for block in analysis.blocks],
         "verdicts": [
             {"where": place, "sentences": list(sentences)} for place, sentences in headline(analysis)
         ],
-        "columns": [_column(analysis, column) for column in analysis.columns.values()],
+        "columns": [_column(column) for column in analysis.columns.values()],
         "cost": {label: plain(cost) for label, cost in analysis.costs.items()},
         "findings": [item.as_json() for item in analysis.findings],
         "published": plain([row.as_json() for row in published_beside(analysis)]),
     }
-
-
-def schema() -> dict[str, Any]:
-    """The JSON Schema of report.json, as shipped."""
-    resource = resources("segbench.report").joinpath("schema", "report.schema.json")
-    return json.loads(resource.read_text(encoding="utf-8"))
 
 
 def versions() -> dict[str, str]:
@@ -73,16 +66,14 @@ def _fields(value: Any, names: str) -> dict[str, Any]:
 
 def _run(run: Run) -> dict[str, Any]:
     digest = run.rows.digest if run.rows is not None else None
-    names = "run_id model dataset protocol fold seed kind status edited problem"
-    return _fields(run, names) | {"content_sha256": digest}
+    names = "run_id model dataset protocol fold seed edited problem"
+    return _fields(run, names) | _fields(run.record, "kind status") | {"content_sha256": digest}
 
 
-def _entry(analysis: Analysis, entry: Entry) -> dict[str, Any]:
-    name = analysis.names[entry.label]
+def _entry(entry: Entry) -> dict[str, Any]:
     return {
-        **_fields(entry, "label model dataset baseline"),
-        **_fields(name, "title family"),
-        "name": name.short,
+        **_fields(entry, "label model dataset baseline title family"),
+        "name": entry.short,
         "identity": entry.identity.digest,
         "runs": [run.run_id for run in entry.runs],
         "copies": [run.run_id for run in entry.copies],
@@ -101,14 +92,14 @@ def _block(block: Block) -> dict[str, Any]:
     }
 
 
-def _column(analysis: Analysis, column: Column) -> dict[str, Any]:
+def _column(column: Column) -> dict[str, Any]:
     """A column with everything that was decided in it, verdicts included; single draws are left out."""
     ranks = plain(column.ranks)
     if ranks is not None:
         ranks.pop("kendall_tau")
     return {
         **_fields(column, "region role unit reference order left_out comparisons omnibus"),
-        "block": analysis.blocks[column.block].name,
+        "block": column.block.name,
         "metric": column.metric.name,
         "higher_is_better": column.metric.higher_is_better,
         "means": {

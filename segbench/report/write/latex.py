@@ -1,20 +1,13 @@
-r"""Text as LaTeX that prints it, and the templates that hold the rest.
-
-A template sees text and `Tex`: what is not `Tex` is escaped on its way out, so that no name from a file or a
-flag can leave its cell.
-"""
+"""Text as LaTeX that prints it, and the templates that hold the rest."""
 
 from __future__ import annotations
 
 import re
 import unicodedata
-from functools import cache
-from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
-
 from segbench.core.text import one_line
+from segbench.report.write.templating import Raw, environment
 
 LONGEST_WORD = 40  # characters of a word in a caption or note: TeX breaks lines between words only
 
@@ -47,12 +40,6 @@ _TRANSLITERATION = {
     "\N{DOWNWARDS ARROW}": "(down)",
     "\N{RIGHTWARDS ARROW}": "->",
     "\N{LATIN SMALL LETTER SHARP S}": "ss",
-    "\N{LATIN SMALL LETTER AE}": "ae",
-    "\N{LATIN CAPITAL LETTER AE}": "AE",
-    "\N{LATIN SMALL LETTER O WITH STROKE}": "o",
-    "\N{LATIN CAPITAL LETTER O WITH STROKE}": "O",
-    "\N{LATIN SMALL LETTER L WITH STROKE}": "l",
-    "\N{LATIN CAPITAL LETTER L WITH STROKE}": "L",
     "\N{MICRO SIGN}": "u",
     "\N{INFINITY}": "inf",
     "\N{DAGGER}": "+",
@@ -82,6 +69,9 @@ def _ascii(character: str) -> str:
     greek = re.match(r"GREEK (SMALL|CAPITAL) LETTER (\w+)", name)
     if greek is not None:
         return greek[2].capitalize() if greek[1] == "CAPITAL" else greek[2].lower()
+    latin = re.match(r"LATIN (SMALL|CAPITAL) LETTER (\w{1,2})\b", name)
+    if latin is not None:
+        return latin[2] if latin[1] == "CAPITAL" else latin[2].lower()
     parts = unicodedata.normalize("NFKD", character)
     return "".join(part for part in parts if " " <= part <= "~") or "?"
 
@@ -95,12 +85,6 @@ def escape_latex(text: str) -> str:
     plain = re.sub(r'(^|[\s(\[])"(?=\S)', "\\1\x01", to_ascii(text))
     escaped = "".join(_SPECIAL.get(character, character) for character in plain).replace("\x01", "``")
     return re.sub(r"^(\s*)([\[*])", r"\1{\2}", re.sub(r"-(?=-)", "-{}", escaped))
-
-
-class Tex(str):
-    """LaTeX as it stands: templates do not escape it."""
-
-    __slots__ = ()
 
 
 _PROSE = re.compile(
@@ -118,10 +102,12 @@ _SYMBOLS = {
 }
 
 
-def prose(text: str) -> Tex:
+def prose(text: str) -> Raw:
     """A caption, note or head: `n = 40`, `95 %`, minus signs and symbols as authors set them, the rest
     escaped, words that no line could hold cut in the middle.
     """
+    if isinstance(text, Raw):
+        return text
     half = LONGEST_WORD // 2 - 2
     text = re.sub(
         rf"\S{{{LONGEST_WORD + 1},}}", lambda word: f"{word[0][:half]}...{word[0][-half:]}", one_line(text)
@@ -139,39 +125,25 @@ def prose(text: str) -> Tex:
             case _:
                 out += _SYMBOLS[found[0]]
         place = found.end()
-    return Tex(out + escape_latex(text[place:]))
+    return Raw(out + escape_latex(text[place:]))
 
 
-def number(text: str) -> Tex:
+def number(text: str) -> Raw:
     """A printed number, p-value or dash: a minus sign for the hyphen, no bare relation."""
     if text.startswith("<"):
-        return Tex(f"$<$\\,{escape_latex(text[1:])}")
+        return Raw(f"$<$\\,{escape_latex(text[1:])}")
     if text in {"inf", "-inf"}:
-        return Tex(text.replace("inf", r"\infty").join("$$"))
+        return Raw(text.replace("inf", r"\infty").join("$$"))
     return prose(text)
 
 
-@cache
-def templates() -> Environment:
-    """The templates of this folder with the marks of LaTeX; text is escaped, `Tex` stands as it is."""
-    found = Environment(  # nosec B701: `finalize` escapes for TeX; autoescape is for HTML
-        loader=FileSystemLoader(Path(__file__).parent / "templates"),
-        block_start_string="<%",
-        block_end_string="%>",
-        variable_start_string="<<",
-        variable_end_string=">>",
-        comment_start_string="<#",
-        comment_end_string="#>",
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-        undefined=StrictUndefined,
-        finalize=lambda value: value if isinstance(value, Tex | int) else escape_latex(str(value)),
-    )
-    found.filters |= {"prose": prose, "number": number, "tex": Tex}
-    return found
-
-
 def render(template: str, **values: Any) -> str:
-    """A template of this folder, filled; ASCII."""
-    return templates().get_template(template).render(**values)
+    """A template with the marks of LaTeX, filled; ASCII."""
+    marks = {
+        f"{what}_{end}_string": mark
+        for what, pair in {"block": ("<%", "%>"), "variable": ("<<", ">>"), "comment": ("<#", "#>")}.items()
+        for end, mark in zip(("start", "end"), pair, strict=True)
+    }
+    found = environment(escape_latex, **marks)
+    found.filters |= {"prose": prose, "number": number}
+    return found.get_template(template).render(**values)

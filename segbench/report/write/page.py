@@ -4,38 +4,26 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
-from importlib.resources import files as resources
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import groupby
 from typing import Any
 
-from segbench.core.text import one_line
+from segbench.core.text import count, one_line
 from segbench.report.analysis.analysis import Analysis
-from segbench.report.analysis.numbers import plural
+from segbench.report.analysis.published_beside import GRADES, beside_sentence, published_beside
 from segbench.report.analysis.sentences import context, verdicts, where
-from segbench.report.write.details import (
-    cost_tables,
-    failure_tables,
-    listing,
-    number,
-    published_tables,
-    rank_tables,
-    region_tables,
-    seed_tables,
-    source_tables,
-)
+from segbench.report.write.details import details, listing, number
 from segbench.report.write.document import versions
-from segbench.report.write.figures.models import figure_files
-from segbench.report.write.figures.style import INK, MODEL, PAPER, REFERENCE, RULE, SOFT
-from segbench.report.write.method import CITATION, method_sentences, protocol_notes
-from segbench.report.write.tables import STARS, Head, Table, pair_tables, score_tables
+from segbench.report.write.figures import INK, MODEL, PAPER, REFERENCE, RULE, SOFT, figure_files
+from segbench.report.write.paper import CITATION, method_sentences
+from segbench.report.write.tables import STARS, Head, pair_tables, score_tables
+from segbench.report.write.templating import FOLDER, environment
 from segbench.report.write.viewer import (
     CLASS_COLOURS,
     Picture,
     colour_table,
     load_pictures,
-    notices,
+    view,
     viewer_code,
 )
 
@@ -50,29 +38,9 @@ THEME = {
 """Colours of Figure 1 that follow the page, so that it can be read in the dark."""
 ON_TOP = ("edited-record", "leak", "demo-data")
 """Findings that stand above the verdict."""
-SEVERITY_WORDS = {"error": "Errors", "warn": "Limits", "info": "Notes"}
 MOST_ALIKE = 3  # findings of one code before the others are folded
 MOST_VERDICTS = 3  # sentences of each of several datasets on the first screen; the others are folded
 NO_PICTURES = "No pictures: the volumes of these runs are not stored with them, or not on this machine."
-
-
-@dataclass(frozen=True, slots=True)
-class Section:
-    """A folded part of the page.
-
-    Attributes:
-        name: id of the element.
-        title: its heading.
-        tables: in order.
-        texts: paragraphs above them.
-        printed: whether printing opens it.
-    """
-
-    name: str
-    title: str
-    tables: Sequence[Table] = ()
-    texts: Sequence[str] = ()
-    printed: bool = True
 
 
 def files(analysis: Analysis) -> dict[str, bytes | str]:
@@ -80,13 +48,17 @@ def files(analysis: Analysis) -> dict[str, bytes | str]:
     found = load_pictures(analysis)
     code, problem = viewer_code() if found else ("", "")
     content, drawn = _content(analysis), figure_files(analysis)[1]
-    template, text = _environment().get_template("page.html.j2"), ""
-    for count in range(len(found), -1, -1):
-        lost = len(found) - count
+    views = [view(item, item.shown) for item in found if item.shown is not None]
+    pages = environment(one_line, autoescape=True)
+    pages.filters |= {"minus": _minus, "spans": _spans}
+    pages.globals["stars"] = STARS
+    template, text = pages.get_template("page.html.j2"), ""
+    for kept in range(len(found), -1, -1):
+        lost = len(found) - kept
         notes = [problem] if problem else []
         notes += [f"{lost} of {len(found)} worst cases left out: the page would be too large"] if lost else []
         text = template.render(
-            content | _pictures(analysis, found[:count], code if count else "", notes or [NO_PICTURES])
+            content | _pictures(found[:kept], views[:kept], code if kept else "", notes or [NO_PICTURES])
         )
         if len(text.encode()) <= analysis.options.max_size:
             break
@@ -104,48 +76,35 @@ def _content(analysis: Analysis) -> dict[str, Any]:
     shown, folded = list[tuple[str, Sequence[str]]](), list[str]()
     columns = analysis.main_columns()
     for column in columns:
-        place, first, others = where(analysis, column), verdicts(analysis, column), context(analysis, column)
+        place, first, others = where(column), verdicts(column), context(column)
         most = min(len(first), MOST_VERDICTS) if len(columns) > 1 else len(first) + len(others)
         said, rest = [*first, *others][:most], [*first, *others][most:]
         shown.append((place, said))
         folded += [f"{place}: {' '.join(rest)}"] if rest else []
-    found = [item for item in analysis.findings if item.code not in ON_TOP]
-    by_severity = [
-        (severity, words, [item for item in found if item.severity == severity])
-        for severity, words in SEVERITY_WORDS.items()
-    ]
+    pairs, beside = pair_tables(analysis), list(map(beside_sentence, published_beside(analysis)))
+    grades = "; ".join(f"{grade}: {words}" for grade, words in GRADES.items())
     return {
         "title": f"Comparison on {', '.join(names)}" if names else "Report",
-        "subtitle": f"{plural(len(models), 'model')}, {plural(runs, 'run')}, segbench "
+        "subtitle": f"{count(len(models), 'model')}, {count(runs, 'run')}, segbench "
         f"{versions().get('segbench', '')}".strip(),
-        "css": Markup(_file("assets", "page.css")),
-        "script": Markup(_file("assets", "page.js")),
-        "viewer_script": Markup(_file("assets", "viewer.js")),
+        "css": Markup(_asset("page.css")),
+        "script": Markup(_asset("page.js")),
+        "viewer_script": Markup(_asset("viewer.js")),
         "banners": [item for item in analysis.findings if item.code in ON_TOP],
         "verdicts": shown,
         "figure": figure,
         "picture": "" if figure is None else inline_svg(drawn["figures/models.svg"].decode(), figure.alt),
         "wide": len(columns) > 1,
-        "tables": list(map(_scores_first, score_tables(analysis))),
-        "findings": [item for item in by_severity if item[2]],
+        "scores": score_tables(analysis, screen=True),
+        "findings": [item for item in analysis.findings if item.code not in ON_TOP],
         "most": MOST_ALIKE,
-        "results": _results(analysis, folded),
-        "sources": _sources(analysis),
-    }
-
-
-def _scores_first(table: Table) -> Table:
-    """Table 1 with facts behind the scores: a narrow screen shows what was asked for."""
-
-    def turned(items: Sequence[Any], first: int) -> tuple[Any, ...]:
-        last = first + table.facts
-        return (*items[:first], *items[last:], *items[first:last])
-
-    groups = tuple(
-        (family, tuple(replace(row, cells=turned(row.cells, 0)) for row in rows))
-        for family, rows in table.groups
-    )
-    return replace(table, heads=turned(table.heads, 1), groups=groups)
+        "pairs": [table for table in pairs if table.name == "table-pairs"],
+        "secondary": [table for table in pairs if table.name != "table-pairs"],
+        "more_verdicts": folded,
+        "statistics": CITATION.sub("", " ".join(method_sentences(analysis))),
+        "published": beside and [f"Published numbers, in no test and no rank. {grades}.", *beside],
+        "notes": [line for block in analysis.blocks for line in block.differs],
+    } | details(analysis)
 
 
 def inline_svg(text: str, alt: str) -> Any:
@@ -163,38 +122,8 @@ def inline_svg(text: str, alt: str) -> Any:
     return Markup(body)
 
 
-def _results(analysis: Analysis, texts: Sequence[str]) -> list[Section]:
-    """The folded parts about scores that have something to say, in order."""
-    pairs = pair_tables(analysis)
-    first = [table for table in pairs if table.name == "table-pairs"]
-    others = [table for table in pairs if table not in first]
-    families = "Each metric is a family of tests of its own, beside the primary one."
-    parts = [
-        Section("pairs", "Table 2: differences", first),
-        Section("regions", "By dataset and region", region_tables(analysis), texts),
-        Section("ranks", "Ranks", rank_tables(analysis)),
-        Section("seeds", "Seeds", seed_tables(analysis)),
-        Section("cost", "Cost", cost_tables(analysis)),
-        Section("secondary", "Differences in the other metrics", others, [families], printed=False),
-        Section("failed", "Failed cases", failure_tables(analysis)),
-        Section("published", "Published numbers", published_tables(analysis), printed=False),
-    ]
-    return [part for part in parts if part.tables or (part.name == "regions" and texts)]
-
-
-def _sources(analysis: Analysis) -> list[Section]:
-    """How the numbers came about and where from."""
-    method = CITATION.sub("", " ".join(method_sentences(analysis)))
-    apart = [line for block in analysis.blocks for line in block.differs]
-    notes = [*apart, *protocol_notes(analysis)]
-    return [
-        Section("method", "Statistics", (), [method]),
-        Section("provenance", "Provenance and versions", source_tables(analysis), notes, printed=False),
-    ]
-
-
 def _pictures(
-    analysis: Analysis, pictures: Sequence[Picture], code: str, notes: Sequence[str]
+    pictures: Sequence[Picture], views: Sequence[Mapping[str, Any]], code: str, notes: Sequence[str]
 ) -> dict[str, Any]:
     """Worst cases; names lead to the 3D view, or without its code to the picture."""
     from markupsafe import Markup
@@ -202,9 +131,9 @@ def _pictures(
     rows = [
         (
             item.case,
-            analysis.short(item.label),
+            item.column.block.short(item.label),
             number(item.run.seed),
-            item.block.name,
+            item.column.block.name,
             number(item.value, scale=item.column.metric.scale, digits=2),
             number(item.volume_ml, digits=2),
         )
@@ -212,44 +141,19 @@ def _pictures(
     ]
     score = pictures[0].column.metric.head if pictures else ""
     heads = ("Case", "Model", "Seed", "Dataset", score, "Reference (ml)")
-    tables = listing("table-worst", "Worst cases, at most three of one model.", heads, rows)
-    notes = [note for note in notes if note != NO_PICTURES or not pictures]
+    items = [{name: view[name] for name in ("title", "scan", "mask", "step")} for view in views]
+    data = json.dumps({"colours": colour_table(), "items": items}, sort_keys=True, allow_nan=False)
+    for sign in "<>&":  # so that nothing can close the script element
+        data = data.replace(sign, f"\\u{ord(sign):04x}")
     return {
-        "worst": Section("worst", "Worst cases", tables, notes, printed=False),
-        "pictures": pictures,
+        "worst": listing("table-worst", "Worst cases, at most three of one model.", heads, rows),
+        "worst_notes": [note for note in notes if note != NO_PICTURES or not pictures],
+        "pictures": views,
         "colours": list(CLASS_COLOURS.values()),
-        "cases": Markup(_case_json(pictures)) if pictures else "",
+        "cases": Markup(data) if views else "",
         "viewer_code": Markup(code),
-        "licences": notices() if code else "",
+        "licences": _asset("THIRD_PARTY.md") if code else "",
     }
-
-
-def _case_json(pictures: Sequence[Picture]) -> str:
-    """Data of the 3D view; `<` is written as a code, so that nothing can close the script element."""
-    content = {
-        "colours": colour_table(),
-        "items": [{"title": p.title, "scan": p.scan, "mask": p.mask, "step": p.step} for p in pictures],
-    }
-    text = json.dumps(content, sort_keys=True, ensure_ascii=True, allow_nan=False)
-    return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
-
-
-def _environment() -> Any:
-    """Jinja2 with escaping on for everything."""
-    import jinja2
-
-    found = jinja2.Environment(
-        loader=jinja2.FunctionLoader(lambda name: _file("templates", name)),
-        autoescape=True,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-        undefined=jinja2.StrictUndefined,
-        finalize=lambda value: one_line(value) if type(value) is str else value,
-    )
-    found.filters |= {"minus": _minus, "spans": _spans}
-    found.globals["stars"] = STARS
-    return found
 
 
 def _minus(text: str) -> str:
@@ -263,5 +167,5 @@ def _spans(heads: Iterable[Head]) -> list[tuple[str, int]]:
     return found if any(text for text, _ in found) else []
 
 
-def _file(folder: str, name: str) -> str:
-    return resources("segbench.report.write").joinpath(folder, name).read_text(encoding="utf-8")
+def _asset(name: str) -> str:
+    return (FOLDER.parent / "assets" / name).read_text(encoding="utf-8")

@@ -6,25 +6,28 @@ layout: columns side by side in the largest type that fits the line, else one gr
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from importlib.metadata import version
 from itertools import groupby
-from pathlib import Path
 from typing import Any
 
 from segbench.cards.bibtex import BibEntry, parse_bibtex
+from segbench.core.text import one_line
 from segbench.report.analysis.analysis import Analysis
-from segbench.report.write.figures.models import figure_files
-from segbench.report.write.latex import Tex, number, prose, render
-from segbench.report.write.method import CITATION, method_sentences
-from segbench.report.write.tables import Head, Row, ScoreCell, Table, pair_tables, score_tables
+from segbench.report.analysis.columns import Column
+from segbench.report.read.runs import dataset_card
+from segbench.report.write.figures import figure_files
+from segbench.report.write.latex import prose, render
+from segbench.report.write.tables import STARS, Head, Row, ScoreCell, Table, pair_tables, score_tables
+from segbench.report.write.templating import Raw, environment
 
 MOST_ROWS = 30  # of one float: more do not fit a page
 MOST_PAIRS = 40  # of Table 2; of more pairs only those with a verdict are shown
+CITATION = re.compile(r" \[@(segbench|satterthwaite1946|smyth2004|holm1979|shaffer1986|schuirmann1987)\]")
+"""A key of `statistics.bib` within the paragraph."""
 MOST_COLUMNS = 5  # of scores in one panel of the narrow layout
 ONE_COLUMN = {False: 4, True: 2}  # columns of numbers that one column of a page holds, by spanning heads
-SIGNS = {"": "", "method": "*", "weights": r"$\dagger$"}
-"""Stars as LaTeX sets them."""
 
 
 def files(analysis: Analysis) -> dict[str, bytes | str]:
@@ -37,7 +40,7 @@ def files(analysis: Analysis) -> dict[str, bytes | str]:
         version=version("segbench"),
         tables=[part for table in (*score_tables(analysis), *pairs) for part in _floats(table, citations)],
         figure=None if figure is None else prose(figure.caption),
-        statistics=Tex("\n".join(map(_cited, method_sentences(analysis)))),
+        statistics=Raw("\n".join(map(_cited, method_sentences(analysis)))),
     )
     methods = [entry for entry in _method_entries() if f"{{{entry.key}}}" in text]
     references = "\n".join(entry.text() for entry in [*methods, *entries])
@@ -63,8 +66,8 @@ def cited_entries(analysis: Analysis) -> tuple[dict[str, str], list[BibEntry]]:
     taken = {entry.key: entry for entry in _method_entries()}
     reserved = len(taken)
     keys: dict[str, str] = {}
-    for label in analysis.ordered(sorted(analysis.names)):
-        text = analysis.names[label].bibtex
+    for label in analysis.ordered(sorted(analysis.by_label)):
+        text = analysis.by_label[label].bibtex
         if not text:
             continue
         entry = parse_bibtex(text)
@@ -78,12 +81,8 @@ def cited_entries(analysis: Analysis) -> tuple[dict[str, str], list[BibEntry]]:
 
 def _method_entries() -> list[BibEntry]:
     """What the paragraph on statistics may cite."""
-    text = (Path(__file__).parent / "templates" / "statistics.bib").read_text(encoding="ascii")
-    entries = [parse_bibtex(part) for part in text.split("\n\n")]
-    note = {"note": f"Version {version('segbench')}"}
     return [
-        BibEntry(item.kind, item.key, {**item.fields, **note}) if item.key == "segbench" else item
-        for item in entries
+        parse_bibtex(part) for part in render("statistics.bib", version=version("segbench")).split("\n\n")
     ]
 
 
@@ -101,12 +100,12 @@ def _floats(table: Table, citations: Mapping[str, str]) -> Iterator[dict[str, An
     for place, chunk in enumerate(chunks):
         last = place == len(chunks) - 1
         yield {
-            "float": Tex("table*" if star else "table"),
-            "caption": Tex(prose(table.caption) + (" (continued)" if place else "")),
-            "label": Tex(label + (f"-part{place + 1}" if place else "")),
+            "float": Raw("table*" if star else "table"),
+            "caption": Raw(prose(table.caption) + (" (continued)" if place else "")),
+            "label": Raw(label + (f"-part{place + 1}" if place else "")),
             "wide": wide,
             "panels": panels,
-            "arguments": Tex("".join(f"##{part + 1}" for part in range(len(groups)))),
+            "arguments": Raw("".join(f"##{part + 1}" for part in range(len(groups)))),
             "groups": [
                 {
                     "head": prose(head if len(table.groups) > 1 else ""),
@@ -114,7 +113,7 @@ def _floats(table: Table, citations: Mapping[str, str]) -> Iterator[dict[str, An
                 }
                 for head, members in groupby(chunk, key=lambda item: item[0])
             ],
-            "notes": Tex("; ".join(map(prose, table.notes)) + "." if table.notes and last else ""),
+            "notes": Raw("; ".join(map(prose, table.notes)) + "." if table.notes and last else ""),
         }
 
 
@@ -160,27 +159,66 @@ def _panel(groups: Sequence[Sequence[Head]], pack: Sequence[int]) -> dict[str, A
     texts = [" & ".join(line) + r" \\" for line in lines]
     head = "\n".join([r"\toprule", texts[0], *([rules] if rules else []), *texts[1:]])
     line = " & ".join(f"##{place + 1}" for place in pack if groups[place])
-    return {"head": Tex(head), "width": len(below), "line": Tex(line)}
+    return {"head": Raw(head), "width": len(below), "line": Raw(line)}
 
 
-def _row(row: Row, groups: Sequence[Sequence[Head]], citations: Mapping[str, str]) -> list[Tex]:
-    """A row by groups of columns, each as the cells that LaTeX sets side by side."""
-    cells = iter([prose(row.name) + _cite(citations.get(row.label, "")), *map(_cell, row.cells)])
-    return [Tex(" & ".join(next(cells) for _ in members)) for members in groups]
+def _row(
+    row: Row, groups: Sequence[Sequence[Head]], citations: Mapping[str, str]
+) -> list[list[str | ScoreCell]]:
+    """The cells of a row by groups of columns that stay together."""
+    cells = iter([Raw(prose(row.name) + _cite(citations.get(row.label, ""))), *row.cells])
+    return [[next(cells) for _ in members] for members in groups]
 
 
-def _cell(cell: str | ScoreCell) -> str:
-    """A cell with its marks; they hang to the right where the interval stands below."""
-    if isinstance(cell, str):
-        return prose(cell)
-    text = number(cell.value)
-    if cell.mark:
-        text = f"\\{'textbf' if cell.mark == 'best' else 'underline'}{{{text}}}"
-    star = SIGNS[cell.star]
-    raised = "\\,".join(part for part in (star, f"({cell.failed})" if cell.failed else "") if part)
-    if raised:
-        above = f"\\textsuperscript{{{raised}}}"
-        text += f"\\rlap{{{above}}}" if cell.low else above
-    if cell.low:
-        return f"\\segci{{{text}}}{{{number(cell.low)},\\,{number(cell.high)}}}"
-    return f"\\segsd{{{text}}}{{{number(cell.spread)}}}" if cell.spread else text
+# ---- the paragraph Statistics
+
+
+def method_sentences(analysis: Analysis) -> list[str]:
+    """What the deciding columns rest on and how they were decided, with citations."""
+    options = analysis.options
+    columns = [column for column in analysis.main_columns() if column.means]
+    tested = [column for column in columns if column.comparisons]
+    blocks = [column.block for column in columns]
+    text = (
+        environment(one_line)
+        .get_template("statistics.txt")
+        .render(
+            version=version("segbench"),
+            data=[(block, _span([len(s.seeds) for s in block.models] or [1])) for block in blocks],
+            missing=options.missing,
+            percent=f"{options.confidence * 100:g}",
+            unit=" and ".join(dict.fromkeys(column.unit for column in columns)) or "cases",
+            several=any(len(scores.seeds) > 1 for block in blocks for scores in block.models),
+            primary=analysis.metrics[0].label if tested else "",
+            claims={pair.claim for column in tested for pair in column.comparisons},
+            dagger=STARS["weights"],
+            family=_span([len(column.comparisons) for column in tested]) if tested else "",
+            references=[
+                analysis.short(label) for label in sorted({c.reference for c in tested if c.reference})
+            ],
+            all_pairs=any(column.reference is None for column in tested),
+            alpha=f"{options.alpha:g}",
+            margins=_margins(analysis, tested),
+            ranked=any(column.ranks is not None and column.ranks.rank_low.size for column in tested),
+            resamples=f"{options.resamples:,}",
+        )
+    )
+    return [line for line in text.split("\n") if line]
+
+
+def _span(counts: Iterable[int]) -> str:
+    """`3`, or `2 to 3` where counts differ."""
+    known = sorted(counts)
+    return " to ".join(str(count) for count in dict.fromkeys((known[0], known[-1])))
+
+
+def _margins(analysis: Analysis, columns: Sequence[Column]) -> str:
+    """The declared equivalence margins of the tested columns, with their units."""
+    found: dict[str, None] = {}
+    for column in columns:
+        if column.margin is not None:
+            card = dataset_card(column.block.dataset)
+            own = column.metric.name in analysis.options.margin or card is None
+            source = "" if own or card is None else f" ({card.evaluation.margin_source})"
+            found[f"{column.metric.label} {column.words(column.margin)}{source}"] = None
+    return ", ".join(found)

@@ -9,14 +9,15 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from segbench.metrics.summary import MEAN_REGION
 from segbench.report.analysis.analysis import Analysis
+from segbench.report.analysis.blocks import Block
 from segbench.report.analysis.columns import Column
-from segbench.report.analysis.metric import Metric
-from segbench.report.analysis.names import FAMILIES, OTHER_FAMILY
-from segbench.report.analysis.numbers import format_number, format_p
+from segbench.report.analysis.entries import FAMILIES, OTHER_FAMILY
+from segbench.report.analysis.findings import leaks
+from segbench.report.analysis.metric import Metric, format_number, format_p
 from segbench.report.analysis.sentences import WEIGHTS
 
 if TYPE_CHECKING:
@@ -112,102 +113,113 @@ class Table:
         return tuple(row for _, rows in self.groups for row in rows)
 
 
-def score_tables(analysis: Analysis) -> list[Table]:
-    """Table 1 over the comparable blocks of all datasets, then one for each block that stands apart."""
+def score_tables(analysis: Analysis, *, screen: bool = False) -> list[Table]:
+    """Table 1 over the comparable blocks of all datasets, then one for each block that stands apart.
+
+    Args:
+        analysis: what is to be said.
+        screen: what decides stands first, facts about the models last: a narrow window shows the answer.
+    """
     found: list[Table] = []
     percent = f"{analysis.options.confidence * 100:g}"
     spreads = {"mean-ci": f" with {percent} % interval", "mean-sd": " \N{PLUS-MINUS SIGN} standard deviation"}
-    for place, (numbers, columns) in enumerate(table_columns(analysis), start=1):
-        names = ", ".join(analysis.blocks[number].name for number in numbers)
+    for place, (blocks, columns) in enumerate(table_columns(analysis), start=1):
+        if screen:  # of each metric; the order of metrics stays
+            metrics = [column.metric for column in columns]
+            columns = sorted(columns, key=lambda c: (c.block.number, metrics.index(c.metric), not c.decided))
+        names = ", ".join(block.name for block in blocks)
         caption = f"Scores on {names}: mean{spreads.get(analysis.options.cells, '')}."
-        table = score_table(analysis, f"table-scores-{place}", caption, columns, blocks=numbers)
-        found.append(_with_facts(analysis, table))
+        facts, notes = _facts(analysis, blocks)
+        name = f"table-scores-{place}"
+        table = score_table(analysis, name, caption, columns, blocks=blocks, facts=facts, facts_last=screen)
+        found.append(replace(table, notes=(*table.notes, *notes)))
     return found
 
 
-def table_columns(analysis: Analysis) -> list[tuple[list[int], list[Column]]]:
-    """(numbers of the blocks, columns) of each table of scores.
+def table_columns(analysis: Analysis) -> list[tuple[list[Block], list[Column]]]:
+    """(blocks, columns) of each table of scores.
 
     A table holds the primary and the boundary metric; with one dataset its regions, if few, are columns too.
     """
-    main = [number for number, block in enumerate(analysis.blocks) if block.variant == 0]
-    apart = [[number] for number, block in enumerate(analysis.blocks) if block.variant > 0]
-    found: list[tuple[list[int], list[Column]]] = []
-    for numbers in ([main] if main else []) + apart:
+    main = [block for block in analysis.blocks if block.variant == 0]
+    apart = [[block] for block in analysis.blocks if block.variant > 0]
+    found: list[tuple[list[Block], list[Column]]] = []
+    for blocks in ([main] if main else []) + apart:
         columns: list[Column] = []
-        for number in numbers:
-            regions = analysis.regions(number)
-            if len(numbers) > 1 or len(regions) > MOST_REGIONS:
-                regions = (analysis.blocks[number].main_region,)
-            columns += analysis.columns_of(number, analysis.shown_metrics, regions)
-        found.append((numbers, columns))
+        for block in blocks:
+            regions = analysis.regions(block)
+            if len(blocks) > 1 or len(regions) > MOST_REGIONS:
+                regions = (block.main_region,)
+            columns += analysis.columns_of(block, analysis.shown_metrics, regions)
+        found.append((blocks, columns))
     return found
 
 
 def score_table(
-    analysis: Analysis, name: str, caption: str, columns: Sequence[Column], *, blocks: Sequence[int]
+    analysis: Analysis,
+    name: str,
+    caption: str,
+    columns: Sequence[Column],
+    *,
+    blocks: Sequence[Block],
+    facts: Mapping[str, Mapping[str, str]] | None = None,
+    facts_last: bool = False,
 ) -> Table:
-    """Scores of all entries of some blocks in some columns, by family, readers first, baselines last."""
-    found = [analysis.blocks[number] for number in blocks]
-    apart = {scores.label: READERS for block in found for scores in block.readers}
-    apart |= {scores.label: FAMILIES["floor"] for block in found for scores in block.baselines}
-    cells = [score_cells(analysis, column) for column in columns]
+    """Scores of all entries of some blocks in some columns, by family, readers first, baselines last.
+
+    Facts, by head and label, stand beside the scores.
+    """
+    apart = {scores.label: READERS for block in blocks for scores in block.readers}
+    apart |= {scores.label: FAMILIES["floor"] for block in blocks for scores in block.baselines}
     groups: dict[str, list[Row]] = {
         family: [] for family in (READERS, *list(FAMILIES.values())[:-1], OTHER_FAMILY, FAMILIES["floor"])
     }
-    for label in analysis.ordered(sorted({scores.label for block in found for scores in block.scores})):
-        row = Row(analysis.short(label), tuple(of[label] for of in cells), label, muted=label in apart)
-        groups[apart.get(label, analysis.names[label].family)].append(row)
-    table = Table(
-        name,
-        caption,
-        (Head("Model", words=True), *_score_heads(analysis, columns)),
-        tuple((family, tuple(rows)) for family, rows in groups.items() if rows),
-    )
-    return replace(table, notes=tuple(_score_notes(analysis, columns, table.rows)))
+    told, cells, scored = facts or {}, [score_cells(column) for column in columns], list[Row]()
+
+    def joined(first: Sequence[Any], second: Sequence[Any]) -> tuple[Any, ...]:
+        return (*second, *first) if facts_last else (*first, *second)
+
+    for label in analysis.ordered(sorted({scores.label for block in blocks for scores in block.scores})):
+        scores = Row(analysis.short(label), tuple(of[label] for of in cells), label, muted=label in apart)
+        scored.append(scores)
+        row = replace(
+            scores, cells=joined([ScoreCell(of[label] or DASH) for of in told.values()], scores.cells)
+        )
+        groups[apart.get(label, analysis.by_label[label].family)].append(row)
+    heads = Head("Model", words=True), *joined(list(map(Head, told)), _score_heads(columns))
+    rows = tuple((family, tuple(rows)) for family, rows in groups.items() if rows)
+    notes = tuple(_score_notes(analysis, columns, scored))
+    return Table(name, caption, heads, rows, notes, 0 if facts_last else len(told))
 
 
-def _score_heads(analysis: Analysis, columns: Sequence[Column]) -> list[Head]:
+def _score_heads(columns: Sequence[Column]) -> list[Head]:
     """Metrics below their datasets, or regions below their metrics, where there are several."""
     metrics = [f"{column.metric.head} {column.metric.arrow}".strip() for column in columns]
     if len({column.block for column in columns}) > 1:
-        names = [analysis.blocks[column.block].name for column in columns]
+        names = [column.block.name for column in columns]
         return [Head(metric, name) for metric, name in zip(metrics, names, strict=True)]
     if len(set(metrics)) == len(metrics):
         return [Head(metric) for metric in metrics]
     return [Head(column.region, metric) for metric, column in zip(metrics, columns, strict=True)]
 
 
-def _with_facts(analysis: Analysis, table: Table) -> Table:
-    """Table 1 with what is known of every model in front of its scores: parameters, operations, seeds.
+def _facts(analysis: Analysis, blocks: Sequence[Block]) -> tuple[dict[str, Mapping[str, str]], list[str]]:
+    """What is known of every model by head and label, parameters, operations and seeds; and notes.
 
     Equal numbers of training runs are a note, not a column.
     """
-    labels, costs = [row.label for row in table.rows], analysis.costs
     seeds: dict[str, str] = {}  # `3`, or `2-3` where datasets differ
-    for label in labels:
+    for label in {scores.label for block in blocks for scores in block.scores}:
         runs = [len(s.seeds) for block in analysis.blocks for s in block.scores if s.label == label]
         seeds[label] = "-".join(str(count) for count in dict.fromkeys((min(runs), max(runs))))
-    counts = {seeds[row.label] for row in table.rows if not row.muted}
+    counts = {seeds[scores.label] for block in blocks for scores in block.models}
     columns = {
-        "Params (M)": {label: _short_number(costs[label]["parameters_m"]) for label in labels},
-        "GMAC": {label: _short_number(costs[label]["gmacs"]) for label in labels},
-        "Seeds": seeds if len(counts) > 1 else {},
+        head: {label: _short_number(analysis.costs[label][field]) for label in seeds}
+        for head, field in (("Params (M)", "parameters_m"), ("GMAC", "gmacs"))
     }
+    columns["Seeds"] = seeds if len(counts) > 1 else {}
     known = {head: texts for head, texts in columns.items() if any(texts.values())}
-
-    def line(row: Row) -> Row:
-        facts = [ScoreCell(texts[row.label] or DASH) for texts in known.values()]
-        return replace(row, cells=(*facts, *row.cells))
-
-    equal = [f"training runs of each model: {count}" for count in counts if len(counts) == 1]
-    return replace(
-        table,
-        heads=(table.heads[0], *map(Head, known), *table.heads[1:]),
-        groups=tuple((family, tuple(map(line, rows))) for family, rows in table.groups),
-        notes=(*table.notes, *equal),
-        facts=len(known),
-    )
+    return known, [f"training runs of each model: {count}" for count in counts if len(counts) == 1]
 
 
 def _short_number(value: float | None) -> str:
@@ -216,12 +228,13 @@ def _short_number(value: float | None) -> str:
     return "" if value is None else format_number(value, digits=digits)
 
 
-def score_cells(analysis: Analysis, column: Column) -> Mapping[str, ScoreCell]:
+def score_cells(column: Column) -> Mapping[str, ScoreCell]:
     """The cell of every entry in one column, best and second marked; a dash for one without scores there.
 
     Marks go by the printed number: equal numbers share one.
     """
-    ranked = [label for label in column.order if not analysis.leaking(label)] if column.order[1:] else []
+    leaking = {scores.label for scores in column.block.scores if leaks(scores.entry)}
+    ranked = [label for label in column.order if label not in leaking] if column.order[1:] else []
     texts = {label: column.number(column.means[label].value) for label in ranked}
     marks = dict(zip(dict.fromkeys(texts.values()), ("best", "second"), strict=False))
     found: dict[str, ScoreCell] = defaultdict(lambda: ScoreCell(DASH))
@@ -245,15 +258,13 @@ def score_cells(analysis: Analysis, column: Column) -> Mapping[str, ScoreCell]:
 def _score_notes(analysis: Analysis, columns: Sequence[Column], rows: Sequence[Row]) -> list[str]:
     """What the marks of a table mean; only marks that stand in it are explained."""
     cells = [cell for row in rows for cell in row.cells if isinstance(cell, ScoreCell)]
-    blocks = {column.block: analysis.blocks[column.block] for column in columns}
-    counts = ", ".join(
-        f"{block.name + ': ' if len(blocks) > 1 else ''}n = {block.count}" for block in blocks.values()
-    )
+    blocks = list(dict.fromkeys(column.block for column in columns))
+    counts = ", ".join(f"{block.name + ': ' if len(blocks) > 1 else ''}n = {block.count}" for block in blocks)
     notes = [counts] if counts else []
     words = {"best": "bold: best", "second": "underlined: second"}
     marks = [text for mark, text in words.items() if any(cell.mark == mark for cell in cells)]
     notes += [", ".join(marks)] if marks else []
-    notes += star_notes(analysis, columns, cells)
+    notes += star_notes(columns, cells)
     if analysis.options.cells == "mean-sd":
         notes.append(f"standard deviation over seeds; over {columns[0].unit} where there is one seed")
     lost = {
@@ -266,38 +277,38 @@ def _score_notes(analysis: Analysis, columns: Sequence[Column], rows: Sequence[R
     if any(cell.value == DASH for cell in cells):
         notes.append(f"{DASH}: not scored on this region or dataset")
     averaged = {
-        block.name: ", ".join(block.mean_regions)
-        for block in (analysis.blocks[column.block] for column in columns if column.region == MEAN_REGION)
+        column.block.name: ", ".join(column.block.mean_regions)
+        for column in columns
+        if column.region == MEAN_REGION
     }
     if len(set(averaged.values())) == 1:
         notes.append(f"mean: over {next(iter(averaged.values()))}")
     elif averaged:
         notes.append("mean: " + "; ".join(f"{name} over {regions}" for name, regions in averaged.items()))
-    return [*notes, *floor_notes(analysis, columns)]
+    return [*notes, *floor_notes(columns)]
 
 
-def floor_notes(analysis: Analysis, columns: Sequence[Column]) -> list[str]:
+def floor_notes(columns: Sequence[Column]) -> list[str]:
     """How large a difference the grid of a dataset makes by itself, a line for each metric with a floor."""
     several = len({column.block for column in columns}) > 1
-    where = {column.block: f"{analysis.blocks[column.block].name}, " if several else "" for column in columns}
     found = {
-        f"{where[column.block]}{column.metric.label}: the grid alone makes a difference of "
-        f"{format_number(column.floor, digits=1)} mm; smaller ones are not called better"
+        f"{column.block.name + ', ' if several else ''}{column.metric.label}: the grid alone makes a "
+        f"difference of {format_number(column.floor, digits=1)} mm; smaller ones are not called better"
         for column in columns
         if column.floor
     }
     return sorted(found)
 
 
-def star_notes(analysis: Analysis, columns: Sequence[Column], cells: Sequence[ScoreCell]) -> list[str]:
+def star_notes(columns: Sequence[Column], cells: Sequence[ScoreCell]) -> list[str]:
     """What the stars of cells mean, a line each; only those that stand in them."""
-    reference = next((column.reference for column in columns if column.decided and column.reference), None)
+    against = next((column for column in columns if column.decided and column.reference), None)
     notes: list[str] = []
     for star, sign in STARS.items():
-        if reference and any(cell.star == star for cell in cells):
+        if against and any(cell.star == star for cell in cells):
             only = f", {WEIGHTS}" if star == "weights" else ""
-            better = f"significantly better than {analysis.short(reference)}"
-            notes.append(f"{sign}: {better} (adjusted p < {analysis.options.alpha:g}{only})")
+            better = f"significantly better than {against.block.short(against.reference or '')}"
+            notes.append(f"{sign}: {better} (adjusted p < {against.options.alpha:g}{only})")
     return notes
 
 
@@ -322,10 +333,7 @@ def _pair_table(
     several = len({column.block for column in columns}) > 1
     references = {column.reference for column in columns}
     reference = next(iter(references)) if len(references) == 1 else None
-    groups = [
-        (analysis.blocks[column.block].name if several else "", _pair_rows(analysis, column, reference))
-        for column in columns
-    ]
+    groups = [(column.block.name if several else "", _pair_rows(column, reference)) for column in columns]
     notes = _pair_notes(analysis, columns)
     decided = [(head, [row for row in rows if row.cells[-1] != "inconclusive"]) for head, rows in groups]
     total, kept = (sum(len(rows) for _, rows in found) for found in (groups, decided))
@@ -350,12 +358,12 @@ def _pair_table(
     )
 
 
-def _pair_rows(analysis: Analysis, column: Column, reference: str | None) -> list[Row]:
+def _pair_rows(column: Column, reference: str | None) -> list[Row]:
     return [
         Row(
-            analysis.short(pair.a),
+            column.block.short(pair.a),
             (
-                *([] if reference else [analysis.short(pair.b)]),
+                *([] if reference else [column.block.short(pair.b)]),
                 ScoreCell(
                     column.number(pair.difference),
                     column.number(pair.low),

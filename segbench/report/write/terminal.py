@@ -5,16 +5,18 @@ Nothing here prints and nothing is computed: lines are typeset from the analysis
 
 from __future__ import annotations
 
+import sys
 import textwrap
 from collections.abc import Iterable, Sequence
-from itertools import groupby
-from operator import itemgetter
 from typing import TYPE_CHECKING
 
+from segbench.core import console
+from segbench.core.text import count
 from segbench.report.analysis.analysis import Analysis
+from segbench.report.analysis.blocks import Block
 from segbench.report.analysis.columns import Column
 from segbench.report.analysis.findings import SEVERITY_WORDS, Finding
-from segbench.report.analysis.numbers import format_p, plural
+from segbench.report.analysis.metric import format_p
 from segbench.report.analysis.published_beside import GRADES, beside_sentence
 from segbench.report.analysis.sentences import WEIGHTS, difference_words, headline
 from segbench.report.write.tables import STARS, ScoreCell, floor_notes, limited, score_cells, star_notes
@@ -24,10 +26,8 @@ if TYPE_CHECKING:
 
 WIDTH = 80
 LEAST_NAME = 10  # characters that a name keeps however little room there is
-MOST_CASES = 5  # cases named on one line
-MOST_PAIRS = 2  # pairs whose cases are listed unasked
 PLACES = {"best": "1", "second": "2"}
-_ASCII = {"\N{DAGGER}": "+"}
+_ASCII = str.maketrans("\N{DAGGER}\N{EN DASH}", "+-")
 """Signs of tables as a terminal without UTF-8 shows them too."""
 
 
@@ -39,21 +39,19 @@ def report_lines(analysis: Analysis, *, wide: bool = False) -> list[str]:
         wide: also every region and every metric, without a limit on the width.
     """
     lines = _answers(analysis)
-    for number in range(len(analysis.blocks)):
-        lines += ["", *_scores(analysis, number, wide=wide)]
+    for block in analysis.blocks:
+        lines += ["", *_scores(analysis, block, wide=wide)]
     return lines
 
 
 def compare_lines(result: CompareResult, *, wide: bool = False) -> list[str]:
-    """The answer, scores, comparisons, who lacks which case, what changed most, published numbers."""
+    """The answer, scores, comparisons, published numbers."""
     lines = report_lines(result.analysis, wide=wide)
     for metric in result.analysis.metrics:
         for column in result.analysis.main_columns(metric):
             pairs = [item for item in result.pairs if item.column is column]
             if pairs:
-                lines += ["", *_comparisons(result.analysis, column, pairs, wide=wide)]
-    lines += _lacking(result)
-    lines += _changes(result, wide=wide)
+                lines += ["", *_comparisons(column, pairs, wide=wide)]
     return [*lines, *_published(result)]
 
 
@@ -82,12 +80,12 @@ def _answers(analysis: Analysis) -> list[str]:
     return lines
 
 
-def _scores(analysis: Analysis, number: int, *, wide: bool) -> list[str]:
+def _scores(analysis: Analysis, block: Block, *, wide: bool) -> list[str]:
     """The table of one block: primary metric with interval, boundary metric, seeds, n, failed, mark."""
-    block, columns = analysis.blocks[number], _shown(analysis, number, wide=wide)
+    columns = _shown(analysis, block, wide=wide)
     if not columns:
         return [f"{block.name}: no metric to show"]
-    cells, main = [score_cells(analysis, column) for column in columns], block.main_region
+    cells, main = [score_cells(column) for column in columns], block.main_region
     heads = [
         column.metric.head if column.region == main else f"{column.metric.label} {column.region}"
         for column in columns
@@ -95,51 +93,46 @@ def _scores(analysis: Analysis, number: int, *, wide: bool) -> list[str]:
     seeds = {scores.label: str(len(scores.seeds)) for scores in block.scores}
     rows: list[list[str]] = []
     for label in analysis.ordered(list(seeds)):
-        first, star = cells[0][label], STARS.get(cells[0][label].star, "")
+        first = cells[0][label]
         shown = [_score(of[label], interval=wide or place == 0) for place, of in enumerate(cells)]
         n = str(columns[0].means[label].n) if label in columns[0].means else "0"
         failed = str(max(of[label].failed for of in cells))
-        mark = PLACES.get(first.mark, "") + _ASCII.get(star, star)
+        mark = PLACES.get(first.mark, "") + STARS.get(first.star, "").translate(_ASCII)
         rows.append([analysis.short(label), mark, *shown, seeds[label], n, failed])
     title = f"{block.name}: {block.count}, {columns[0].region_words}"
     table = _table(["model", "", *heads, "seeds", "n", "failed"], rows, left=2, wide=wide)
-    return [*_wrapped(title), *table, *_legend(analysis, columns, list(cells[0].values()))]
+    return [*_wrapped(title), *table, *_legend(columns, list(cells[0].values()))]
 
 
-def _shown(analysis: Analysis, number: int, *, wide: bool) -> list[Column]:
-    main = analysis.blocks[number].main_region
+def _shown(analysis: Analysis, block: Block, *, wide: bool) -> list[Column]:
     metrics = analysis.metrics if wide else analysis.shown_metrics
-    others = [region for region in analysis.regions(number) if region != main] if wide else []
-    return analysis.columns_of(number, metrics) + analysis.columns_of(number, metrics, others)
+    others = [region for region in analysis.regions(block) if region != block.main_region] if wide else []
+    return analysis.columns_of(block, metrics) + analysis.columns_of(block, metrics, others)
 
 
 def _score(cell: ScoreCell, *, interval: bool) -> str:
-    value = cell.value.replace("\N{EN DASH}", "-")
-    spread = f" +- {cell.spread}" if cell.spread else ""
-    return f"{value} [{cell.low}, {cell.high}]" if interval and cell.low else f"{value}{spread}"
+    if interval and cell.low:
+        return f"{cell.value} [{cell.low}, {cell.high}]"
+    return cell.value.translate(_ASCII) + (f" +- {cell.spread}" if cell.spread else "")
 
 
-def _legend(analysis: Analysis, columns: Sequence[Column], first: Sequence[ScoreCell]) -> list[str]:
+def _legend(columns: Sequence[Column], first: Sequence[ScoreCell]) -> list[str]:
     notes = ["1, 2: best and second by the printed mean"] if any(cell.mark for cell in first) else []
-    for note in star_notes(analysis, columns[:1], first):
-        sign, _, words = note.partition(":")
-        notes.append(f"{_ASCII.get(sign, sign)}:{words}")
-    notes += floor_notes(analysis, columns)
+    notes += [note.translate(_ASCII) for note in star_notes(columns[:1], first)] + floor_notes(columns)
     if any(cell.failed for cell in first):
         notes.append("failed: cases without a usable prediction, scored worst")
     return [line for note in notes for line in _wrapped(f"  {note}", "    ")]
 
 
-def _comparisons(
-    analysis: Analysis, column: Column, pairs: Sequence[ComparedPair], *, wide: bool
-) -> list[str]:
+def _comparisons(column: Column, pairs: Sequence[ComparedPair], *, wide: bool) -> list[str]:
     """One family: a row for each pair, with the adjusted p that decides."""
-    against = f"less {analysis.short(column.reference)}" if column.reference else "all pairs, a less b"
+    short = column.block.short
+    against = f"less {short(column.reference)}" if column.reference else "all pairs, a less b"
     role = "" if column.role == "primary" else ", secondary metric (a family of its own)"
     rows = [
         [
-            analysis.short(item.pair.a),
-            *([] if column.reference else [analysis.short(item.pair.b)]),
+            short(item.pair.a),
+            *([] if column.reference else [short(item.pair.b)]),
             difference_words(column, item.pair, unit=False),
             format_p(item.pair.p_adjusted),
             f"{item.wins}/{item.ties}/{item.losses}",
@@ -148,78 +141,28 @@ def _comparisons(
         for item in pairs
     ]
     names = ["model"] if column.reference else ["a", "b"]
-    name = f"{analysis.blocks[column.block].name}, {column.metric.head}, {column.region_words}"
-    title = f"{name}: {against}{role}; {plural(len(pairs), 'comparison')}"
+    name = f"{column.block.name}, {column.metric.head}, {column.region_words}"
+    title = f"{name}: {against}{role}; {count(len(pairs), 'comparison')}"
     head = [*names, "difference", "p adj.", "w/t/l", "verdict"]
     lines = [*_wrapped(title), *_table(head, rows, left=len(names), wide=wide)]
     lines.append("  p adjusted for the family; w/t/l: cases won, tied, lost")
     if any(limited(item.pair) for item in pairs):
         lines.append(f"  +: one training run on a side: {WEIGHTS}")
-    return lines + (_by_region(analysis, column) if wide else [])
-
-
-def _by_region(analysis: Analysis, column: Column) -> list[str]:
-    """Estimates of single regions: differences and intervals, no verdict."""
-    rows = [
-        [single.region, analysis.short(pair.a), analysis.short(pair.b), difference_words(single, pair)]
-        for single in analysis.columns_of(column.block, [column.metric], analysis.regions(column.block))
-        for pair in (() if single.decided else single.comparisons)
-    ]
-    head = ["region", "a", "b", "a less b (an estimate, no verdict)"]
-    return _table(head, rows, left=4, wide=True) if rows else []
-
-
-def _lacking(result: CompareResult) -> list[str]:
-    """Who lacks which case, a line for each model."""
-    lines: list[str] = []
-    for (block, model), items in groupby(result.lacking, key=itemgetter(0, 1)):
-        cases = [f"{case} {status}" for _, _, case, status in items]
-        more = f" and {len(cases) - MOST_CASES} more" if len(cases) > MOST_CASES else ""
-        shown = f"{block}: {model} lacks {len(cases)}: {', '.join(cases[:MOST_CASES])}{more}"
-        lines += _wrapped(shown, "  ")
-    return ["", *lines] if lines else []
-
-
-def _changes(result: CompareResult, *, wide: bool) -> list[str]:
-    """The cases of the largest gain and loss in the primary metric; of many pairs where it may be wide."""
-    analysis, lines = result.analysis, list[str]()
-    primary = [item for item in result.pairs if item.column.role == "primary"]
-    if not wide and len(primary) > MOST_PAIRS:
-        return ["", "the cases that each pair gains or loses most on: --verbose or --json"]
-    for item in primary:
-        column, (a, b) = item.column, (analysis.short(item.pair.a), analysis.short(item.pair.b))
-        rows = [
-            [word, change.case, *map(column.number, (change.a, change.b, change.a - change.b))]
-            for word, changes in (("gain", item.gains), ("loss", item.drops))
-            for change in changes
-        ]
-        if rows:
-            title = f"{column.metric.head}, {column.region_words}: cases where {a} gains or loses most on {b}"
-            table = _table(["", "case", "a", "b", "difference"], rows, left=2, named=1)
-            lines += ["", *_wrapped(title), *table]
     return lines
 
 
 def _published(result: CompareResult) -> list[str]:
     """Published numbers beside ours: a grade and a difference, no verdict."""
-    published = result.published
-    if not published:
+    if not result.published:
         return []
     title = f"published: {'; '.join(f'{grade}: {words}' for grade, words in GRADES.items())}"
     lines = ["", *_wrapped(title, "  ")]
-    beside = [row for row in published if row.our_value is not None]
-    for row in beside:
-        lines += _wrapped(f"- {beside_sentence(result.analysis, row)}", "  ")
-    others = len(published) - len(beside)
-    if others:
-        count = plural(others, "published number")
-        lines.append(f"  {count} of methods not compared here: --json lists them, and why a grade")
+    for row in result.published:
+        lines += _wrapped(f"- {beside_sentence(row)}", "  ")
     return lines
 
 
-def _table(
-    head: Sequence[str], rows: Sequence[Sequence[str]], *, left: int, wide: bool = False, named: int = 0
-) -> list[str]:
+def _table(head: Sequence[str], rows: Sequence[Sequence[str]], *, left: int, wide: bool = False) -> list[str]:
     """Aligned columns; names are shortened until the table fits, unless it may be wide.
 
     Args:
@@ -227,27 +170,19 @@ def _table(
         rows: cells.
         left: number of columns aligned to the left, from the first on.
         wide: leave every name as it is.
-        named: the column whose texts give way.
     """
     cells = [list(head), *(list(row) for row in rows)]
     widths = [max(len(row[place]) for row in cells) for place in range(len(head))]
     over = 2 + sum(widths) + 2 * (len(widths) - 1) - WIDTH
     if over > 0 and not wide:
-        yielding = [named] + ([named + 1] if head[named] == "a" else [])
+        yielding = [0, 1] if head[0] == "a" else [0]
         room = max(LEAST_NAME, (sum(widths[place] for place in yielding) - over) // len(yielding))
         for place in yielding:
             short = _shortened([row[place] for row in cells], room)
             for row, text in zip(cells, short, strict=True):
                 row[place] = text
-            widths[place] = max(map(len, short))
-    return [
-        "  "
-        + "  ".join(
-            text.ljust(width) if place < left or head[place] == "verdict" else text.rjust(width)
-            for place, (text, width) in enumerate(zip(row, widths, strict=True))
-        ).rstrip()
-        for row in cells
-    ]
+    right = [place for place in range(left, len(head)) if head[place] != "verdict"]
+    return console.table_lines(cells[0], cells[1:], right=right, width=sys.maxsize if wide else WIDTH)
 
 
 def _shortened(names: Sequence[str], room: int) -> list[str]:

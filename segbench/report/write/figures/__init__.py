@@ -1,1 +1,0 @@
-"""Figure 1 (`models`) and the look of all figures (`style`)."""
