@@ -12,6 +12,7 @@ DEVICE=${DEVICE:-cuda}
 PYTHON=${PYTHON:-python}
 WORK=${WORK:-$(mktemp -d)}
 export SEGBENCH_DATA="$WORK/data" SEGBENCH_RESULTS="$WORK/runs"
+export CUDA_LAUNCH_BLOCKING=0  # times of kernels that wait for each other are not those of a training
 
 say() { printf '\n== %s\n   expected: %s\n' "$1" "$2"; }
 
