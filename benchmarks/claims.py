@@ -14,7 +14,7 @@ For a band the verdict may be "open": its share stands beside the agreement of t
 interval of a bootstrap over pairs of models (pairs share models, so it is a little too narrow).
 
 Folders of runs, as `segbench data import scores` makes them of other tools' scores, are judged in place of the boards;
-for the tables of Touchstone themselves (b) is not another benchmark.
+there (b) is the range that `segbench claim` has built in, from our board and Touchstone.
 
     python benchmarks/claims.py [FOLDER ...] [--halves 100] [--seed 0]
 """
@@ -138,6 +138,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
     rng = np.random.default_rng(options.seed)
+    borrowed, whose = (claims.CONGRUENCE, "built in") if options.folders else (TOUCHSTONE, "of Touchstone")
     for runs in options.folders or sorted(BOARDS.glob("*/runs")):
         try:
             found = tables(runs)
@@ -148,14 +149,14 @@ def main() -> None:
             continue
         count = next(iter(next(iter(found.values())).values())).shape[1]
         print(f"{runs}, {METRIC}, {options.halves} halvings of {count} cases")
-        print("| region | r | (a) r of the other half | (b) r of Touchstone | (c) several trainings |")
+        print(f"| region | r | (a) r of the other half | (b) r {whose} | (c) several trainings |")
         print("|---|---|---|---|---|")
         for region, models in found.items():
             columns: list[list[Found]] = [[], [], []]
             for _ in range(options.halves):
                 half, other = np.split(rng.permutation(count), [count // 2])
                 columns[0] += single(models, half, correlations(models, other))
-                columns[1] += single(models, half, TOUCHSTONE)
+                columns[1] += single(models, half, borrowed)
                 columns[2] += several(models, half, other)
             r = correlations(models, np.arange(count))
             print(
