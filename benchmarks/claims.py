@@ -7,12 +7,16 @@ table does not say, correlation over cases and spread of retraining, never comes
 
 1. one training each, retraining left out on both sides, against a one-sided paired test over the cases of the half:
    (a) the correlation's quartiles in the other half, (b) those of Touchstone's nine models, another benchmark.
-2. (c) three trainings each, quartiles and spread of retraining of the other half, against the one-sided two-level test.
+2. (c) all trainings of the models that have several, quartiles and spread of retraining of the other half, against the
+   one-sided two-level test.
 
 For a band the verdict may be "open": its share stands beside the agreement of the others, which carries the 95 %
 interval of a bootstrap over pairs of models (pairs share models, so it is a little too narrow).
 
-    python benchmarks/claims.py [--halves 100] [--seed 0]
+Folders of runs, as `segbench data import scores` makes them of other tools' scores, are judged in place of the boards;
+there (b) is the range that `segbench claim` has built in, from our board and Touchstone.
+
+    python benchmarks/claims.py [FOLDER ...] [--halves 100] [--seed 0]
 """
 
 from __future__ import annotations
@@ -41,9 +45,9 @@ Found = tuple[tuple[str, str], bool, bool]
 """Models of a pair, whether the verdict is open, whether it agrees."""
 
 
-def tables(board: Path) -> dict[str, dict[str, np.ndarray]]:
+def tables(runs: Path) -> dict[str, dict[str, np.ndarray]]:
     """By region (and `mean`), by model: (seeds, cases)."""
-    (block,) = analyse([board / "runs"], make_options(metrics=METRIC, resamples=100)).blocks
+    (block,) = analyse([runs], make_options(metrics=METRIC, resamples=100)).blocks
     return {
         region: {scores.label: block.per_case(scores, region, METRIC) for scores in block.models}
         for region in block.table_regions
@@ -90,7 +94,10 @@ def single(models: dict[str, np.ndarray], half: np.ndarray, congruence: Band) ->
 
 
 def several(models: dict[str, np.ndarray], half: np.ndarray, other: np.ndarray) -> Iterator[Found]:
-    """Each pair of models with all their trainings, under the ranges of the other half."""
+    """Each pair of models with several trainings, under the ranges of the other half."""
+    models = {name: table for name, table in models.items() if len(table) > 1}
+    if len(models) < 2:
+        return
     with assuming(correlations(models, other), retraining(models, other)):
         for x, y in combinations(models, 2):
             a, b = models[x][:, half], models[y][:, half]
@@ -101,6 +108,8 @@ def several(models: dict[str, np.ndarray], half: np.ndarray, other: np.ndarray) 
 
 def shares(found: list[Found], rng: np.random.Generator) -> str:
     """Agreement of the verdicts that are not open with its interval, and the share that is open."""
+    if not found:
+        return "one training each"
     pairs = sorted({pair for pair, _, _ in found})
     counts = np.array(
         [
@@ -122,29 +131,38 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
+    parser.add_argument(
+        "folders", nargs="*", type=Path, metavar="FOLDER", help="of runs; default: the boards"
+    )
     parser.add_argument("--halves", type=int, default=100)
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
     rng = np.random.default_rng(options.seed)
-    for board in sorted(path for path in BOARDS.iterdir() if (path / "runs").is_dir()):
+    borrowed, whose = (claims.CONGRUENCE, "built in") if options.folders else (TOUCHSTONE, "of Touchstone")
+    for runs in options.folders or sorted(BOARDS.glob("*/runs")):
         try:
-            found = tables(board)
-        except SegbenchError:
+            found = tables(runs)
+        except SegbenchError as error:
+            print(f"{runs}: {error.message}")
             continue
         if any(len(models) < 2 for models in found.values()):
             continue
-        print(f"{board.name}, {METRIC}, {options.halves} halves")
-        print("| region | (a) r of the other half | (b) r of Touchstone | (c) three trainings |")
-        print("|---|---|---|---|")
+        count = next(iter(next(iter(found.values())).values())).shape[1]
+        print(f"{runs}, {METRIC}, {options.halves} halvings of {count} cases")
+        print(f"| region | r | (a) r of the other half | (b) r {whose} | (c) several trainings |")
+        print("|---|---|---|---|---|")
         for region, models in found.items():
             columns: list[list[Found]] = [[], [], []]
-            count = next(iter(models.values())).shape[1]
             for _ in range(options.halves):
                 half, other = np.split(rng.permutation(count), [count // 2])
                 columns[0] += single(models, half, correlations(models, other))
-                columns[1] += single(models, half, TOUCHSTONE)
+                columns[1] += single(models, half, borrowed)
                 columns[2] += several(models, half, other)
-            print(f"| {region} | {' | '.join(shares(each, rng) for each in columns)} |", flush=True)
+            r = correlations(models, np.arange(count))
+            print(
+                f"| {region} | {r.low:.2f} to {r.high:.2f} | {' | '.join(shares(each, rng) for each in columns)} |",
+                flush=True,
+            )
 
 
 if __name__ == "__main__":

@@ -75,7 +75,7 @@ workers = 8
 | `SEGBENCH_CARDS` | folders of more cards |
 | `SEGBENCH_THREADS` | threads for computing; else the physical cores, up to four for a cell that is planned |
 | `SEGBENCH_SCAN` | backend of the selective scan: see `segbench doctor` |
-| `SEGBENCH_FAST` | faster networks, other rounding: `channels-last`, `compile`, `fused-norm`, `inert-bias` |
+| `SEGBENCH_FAST` | `channels-last`, `compile`, `fused-norm`, `inert-bias`, `no-benchmark`: other rounding |
 | `SEGBENCH_NO_NUMBA` | 1: metrics without compiled loops |
 | `SEGBENCH_DEBUG` | 1: show tracebacks |
 | `SEGBENCH_FAULT`, `SEGBENCH_LEASE_STALE_S` | for tests: inject a fault, shorten the lease |

@@ -199,9 +199,9 @@ def _write_row(document: ProfileDocument, row: ProfileRow, folder: Path) -> Path
     from segbench.profiling.machine import machine_slug
 
     shape = "x".join(map(str, row.input_shape))
-    # What was only counted must not take the place of what was measured on the same machine.
-    counted = "__meta" if row.device == "meta" else ""
-    name = f"{row.model}__{shape}__{row.mode}__{row.dtype}{counted}.json"
+    # What was only counted, or computed otherwise, must not take the place of what was measured there.
+    other = "__meta" if row.device == "meta" else ""
+    name = f"{row.model}__{shape}__{_how(row, '__')}{other}.json"
     path = folder / machine_slug(row.environment) / name
     check_targets([path], own=_is_profile)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -220,13 +220,18 @@ def _table(rows: Sequence[ProfileRow]) -> tuple[list[str], list[list[str]]]:
         line = [
             row.model,
             "x".join(map(str, row.input_shape)),
-            f"{row.mode} {row.dtype} {row.device}",
+            f"{_how(row)} {row.device}",
             *_counts(row),
         ]
         line += _times(row) if timed else []
         line += [_number(row.memory and row.memory.max_patch, "{}^3")] if patch else []
         lines.append([*line, row.status])
     return [*header, "status"], lines
+
+
+def _how(row: ProfileRow, between: str = " ") -> str:
+    """Mode, type, and the ways of `SEGBENCH_FAST` that were on."""
+    return between.join(filter(None, (row.mode, row.dtype, row.environment.get("fast"))))
 
 
 def _counts(row: ProfileRow) -> list[str]:
@@ -277,10 +282,11 @@ def as_csv(rows: Sequence[ProfileRow]) -> str:
     """One line per row, one column per number; what was not measured is empty."""
     buffer = io.StringIO()
     writer = csv.writer(buffer, lineterminator="\n")
-    writer.writerow(_FLAT)
+    names = [*_FLAT, *(["environment.fast"] if any("fast" in row.environment for row in rows) else [])]
+    writer.writerow(names)
     for row in rows:
         values = row.model_dump(mode="json")
-        writer.writerow([_flat(_dig(values, name)) for name in _FLAT])
+        writer.writerow([_flat(_dig(values, name)) for name in names])
     return buffer.getvalue()
 
 
@@ -332,5 +338,5 @@ def _caption(rows: Sequence[ProfileRow], *, timed: bool) -> str:
         {str(row.environment.get("gpu") or row.environment.get("cpu") or row.device) for row in rows}
     )
     backends = each({row.scan_backend for row in rows if row.scan_backend}) or "none"
-    how = each({f"{row.mode} {row.dtype}" for row in rows})
+    how = each({_how(row) for row in rows})
     return f"{caption} Measured on {hardware}: {how}; selective scan by {backends}."

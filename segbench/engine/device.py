@@ -10,6 +10,7 @@ import torch
 
 from segbench.core.environment import thread_count
 from segbench.core.errors import BackendUnavailable, SegbenchError
+from segbench.networks.blocks.fast import fast_ways
 
 __all__ = ["choose_device", "determinism_level", "nondeterminism_as_error", "prepare_device"]
 
@@ -34,7 +35,8 @@ def prepare_device(device: torch.device, *, level: str, tf32: bool) -> str:
 
     Args:
         device: Where.
-        level: `bitwise` allows no operation that does not repeat, `none` lets cuDNN choose by a race.
+        level: `bitwise` allows no operation that does not repeat, `none` lets cuDNN choose by a race
+            (`cudnn.benchmark`) unless `SEGBENCH_FAST` names `no-benchmark`.
         tf32: Let CUDA round the inputs of float32 products and convolutions to TF32.
 
     Returns:
@@ -48,7 +50,7 @@ def prepare_device(device: torch.device, *, level: str, tf32: bool) -> str:
         # Read once, at the first product: a later cell of this process may be bitwise.
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     torch.use_deterministic_algorithms(level == "bitwise")
-    torch.backends.cudnn.benchmark = level == "none"
+    torch.backends.cudnn.benchmark = level == "none" and "no-benchmark" not in fast_ways()
     return level
 
 

@@ -7,15 +7,24 @@ for the order of sums. Only rank 0 writes.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import atexit
+import os
+import sys
+from collections.abc import Callable, Generator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import timedelta
+from threading import Thread
 from typing import Any, cast
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-__all__ = ["ALONE", "Ranks"]
+__all__ = ["ALONE", "Ranks", "process_group"]
+
+LEAVE_S = 10.0
+"""Seconds that a rank which failed gives the others to let it go."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,3 +124,34 @@ def total_over_ranks(own: Tensor) -> Tensor:
 
 ALONE = Ranks()
 """One process trains."""
+
+
+@contextmanager
+def process_group(*, on_cuda: bool, timeout: timedelta | None = None) -> Generator[torch.device]:
+    """This process as the rank that torchrun says it is: its device. The group is left on every way out.
+
+    NCCL takes a group down together: while the others wait for a sum that a failed rank never adds to, that
+    rank would wait for them, and torchrun would never learn that it failed. So leaving after an error is
+    given `LEAVE_S` seconds; if it hangs, the process ends without it. **Source:** pytorch/torchtitan 1342.
+
+    Args:
+        on_cuda: NCCL on the GPU of torchrun's LOCAL_RANK; else gloo on the CPU of this machine.
+        timeout: of a wait for other ranks; None leaves torch's own.
+    """
+    device = torch.device("cuda", int(os.environ["LOCAL_RANK"])) if on_cuda else torch.device("cpu")
+    if on_cuda:
+        torch.cuda.set_device(device)
+    elif sys.platform.startswith("linux"):
+        os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")  # one machine; needs no resolvable host name
+    own = device if on_cuda else None
+    dist.init_process_group("nccl" if on_cuda else "gloo", timeout=timeout, device_id=own)
+    try:
+        yield device
+    except BaseException:
+        leaving = Thread(target=dist.destroy_process_group, daemon=True)
+        leaving.start()
+        leaving.join(LEAVE_S)
+        if leaving.is_alive():
+            atexit.register(os._exit, 1)  # nor may NCCL's own clean-up hold the process
+        raise
+    dist.destroy_process_group()

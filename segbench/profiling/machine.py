@@ -10,13 +10,14 @@ import torch
 from torch import nn
 
 from segbench.core.environment import machine, versions
+from segbench.networks.blocks.fast import named_ways
 
 __all__ = ["EnergyCounter", "environment_facts", "hazards_of", "machine_slug", "other_processes",
            "process_bytes"]  # fmt: skip
 
 
 def environment_facts(device: torch.device) -> dict[str, Any]:
-    """Processor, threads, versions, load, and for a GPU its name, driver, clocks and library switches."""
+    """Processor, threads, versions, load, library switches, what `SEGBENCH_FAST` turned on, and the GPU."""
     facts: dict[str, Any] = {
         **machine(),
         "threads": torch.get_num_threads(),
@@ -25,6 +26,7 @@ def environment_facts(device: torch.device) -> dict[str, Any]:
         "cudnn_benchmark": torch.backends.cudnn.benchmark,
         "tf32_conv": torch.backends.cudnn.allow_tf32,
         "tf32_matmul": torch.get_float32_matmul_precision() != "highest",
+        **({"fast": fast} if (fast := named_ways()) else {}),
     }
     if device.type == "cuda":
         properties = torch.cuda.get_device_properties(device)

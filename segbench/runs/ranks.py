@@ -37,7 +37,10 @@ from segbench.runs.cell import Execution
 __all__ = ["train_on_ranks"]
 
 GRACE_S = 3600
-"""Seconds that ranks get to finish a step and write a checkpoint after a stop was asked."""
+"""Seconds that ranks get to finish a step and write a checkpoint after a stop was asked.
+
+torchrun gives them before torch 2.12 no more than 30, whatever it is told.
+"""
 _DIST_TIMEOUT = timedelta(days=7)  # for rank 0's validation; a hang is the watch's business
 
 
@@ -184,11 +187,8 @@ def _left_alone(error: Exception) -> bool:
 
 
 def _train(folder: Path, order: dict[str, Any], ending: Path) -> dict[str, Any]:
-    import torch
-    import torch.distributed as dist
-
     from segbench.engine.device import choose_device
-    from segbench.engine.ranks import Ranks
+    from segbench.engine.ranks import Ranks, process_group
     from segbench.records import read_run
     from segbench.runs.prepare import open_prepared
     from segbench.runs.train import train_here
@@ -211,16 +211,8 @@ def _train(folder: Path, order: dict[str, Any], ending: Path) -> dict[str, Any]:
         if not ranks.writes:
             cell.quiet = True
         on_cuda = choose_device(cell.execution.device).type == "cuda"
-        if on_cuda:
-            torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
-        elif sys.platform.startswith("linux"):
-            os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")  # one machine; needs no resolvable host name
-        own = torch.device("cuda", torch.cuda.current_device()) if on_cuda else None
-        dist.init_process_group("nccl" if on_cuda else "gloo", timeout=_DIST_TIMEOUT, device_id=own)
-        try:
+        with process_group(on_cuda=on_cuda, timeout=_DIST_TIMEOUT):
             facts = train_here(cell, open_prepared(cell), ranks=ranks)
-        finally:
-            dist.destroy_process_group()
     return {"facts": facts, "warnings": cell.warnings}
 
 

@@ -18,10 +18,14 @@ SCRIPT = ROOT / "scripts" / "first_ten_minutes.sh"
 
 @pytest.fixture(scope="module")
 def said(tmp_path_factory: pytest.TempPathFactory) -> str:
+    return dry(tmp_path_factory.mktemp("work"))
+
+
+def dry(work: Path, **more: str) -> str:
+    """What the script says that it would do."""
     if shutil.which("bash") is None:
         pytest.skip("there is no bash here")
-    work = tmp_path_factory.mktemp("work")
-    given = {**os.environ, "DRY_RUN": "1", "DEVICE": "cpu", "WORK": str(work), "PYTHON": "python"}
+    given = {**os.environ, "DRY_RUN": "1", "DEVICE": "cpu", "WORK": str(work), "PYTHON": "python", **more}
     done = subprocess.run(
         ["bash", str(SCRIPT)], env=given, capture_output=True, text=True, check=True, cwd=ROOT, timeout=60
     )
@@ -30,8 +34,8 @@ def said(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 
 def commands(said: str) -> list[list[str]]:
-    """The lines that would be run, as words."""
-    return [shlex.split(line[2:]) for line in said.splitlines() if line.startswith("$ python -m segbench")]
+    """The lines that would be run, as words; a variable before them is left out."""
+    return [shlex.split(line) for line in re.findall(r"^\$ (?:env \S+ )?(python -m segbench .*)", said, re.M)]
 
 
 @pytest.mark.ci
@@ -54,3 +58,13 @@ def test_every_test_file_it_names_exists(said: str) -> None:
 def test_each_step_says_what_is_expected(said: str) -> None:
     steps = [line for line in said.splitlines() if line.startswith("== ")]
     assert len(steps) == said.count("   expected: ") == 10
+
+
+@pytest.mark.parametrize("begun_with", ["", "fused-norm", "compile,inert-bias"])
+def test_the_cost_of_a_step_is_measured_with_and_without_the_race_of_cudnn(
+    begun_with: str, tmp_path: Path
+) -> None:
+    said = dry(tmp_path, SEGBENCH_FAST=begun_with)
+    ways, profiled = zip(*re.findall(r"^\$ env SEGBENCH_FAST=(\S*) (.* profile .*)", said, re.M), strict=True)
+    assert ways == (begun_with, f"{begun_with},no-benchmark".lstrip(","))
+    assert len(set(profiled)) == 1  # the same command but for that

@@ -95,6 +95,20 @@ def test_all_of_a_protocols_arithmetic_is_put_in_force_whatever_was_before(
     assert flags() == (True, True, False, True)
 
 
+@pytest.mark.parametrize("level", ["none", "seeded", "bitwise"])
+def test_no_benchmark_keeps_cudnn_from_a_race_and_moves_nothing_else(
+    level: str, flags: Callable[[], tuple[bool, ...]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = []
+    for ways in ("", "inert-bias", "no-benchmark", "inert-bias,no-benchmark"):
+        monkeypatch.setenv("SEGBENCH_FAST", ways)
+        assert prepare_device(torch.device("cuda"), level=level, tf32=True) == level
+        found.append(flags())
+    tf32_twice, deterministic = (True, True), level == "bitwise"
+    assert found[:2] == [(*tf32_twice, level == "none", deterministic)] * 2
+    assert found[2:] == [(*tf32_twice, False, deterministic)] * 2
+
+
 def test_nobody_else_sets_what_decides_a_devices_arithmetic() -> None:
     words = ("allow_tf32 =", "cudnn.benchmark =", "use_deterministic_algorithms(", "set_float32_matmul")
     package = Path(segbench.__file__).parent

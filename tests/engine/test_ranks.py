@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import socket
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
+from threading import Event
+from time import monotonic
 
 import numpy as np
 import pytest
@@ -16,9 +20,11 @@ from torch import nn
 from segbench.cards import load_protocol
 from segbench.core.errors import SegbenchError
 from segbench.core.interrupt import Interrupted, StopRequest
+from segbench.engine import ranks as engine_ranks
 from segbench.engine.losses import SegmentationLoss
-from segbench.engine.ranks import ALONE, Ranks
+from segbench.engine.ranks import ALONE, Ranks, process_group
 from segbench.engine.trainer import TrainingJob, train
+from segbench.runs.ranks import _left_alone
 
 BATCH = 4
 
@@ -91,18 +97,61 @@ CASES = {
 }
 
 
-def _one_rank(rank: int, world: int, port: int, folder: str) -> None:
+ENDINGS = [
+    RuntimeError("of one rank"),
+    SegbenchError("SB504", "out of memory"),
+    Interrupted(15),
+    KeyboardInterrupt(),
+    SystemExit(3),
+]
+"""What a rank may end with, besides what it was to do."""
+
+
+def free_ports(count: int) -> list[int]:
+    """Ports that nobody listens on, all different."""
+    with ExitStack() as held:
+        sockets = [held.enter_context(socket.socket()) for _ in range(count)]
+        for each in sockets:
+            each.bind(("127.0.0.1", 0))
+        return [each.getsockname()[1] for each in sockets]
+
+
+def as_torchrun_says(rank: int, world: int, port: int) -> dict[str, str]:
+    """The variables of one rank."""
+    return {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(world),
+            "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}  # fmt: skip
+
+
+def _one_rank(rank: int, world: int, ports: list[int], folder: str) -> None:
     torch.set_num_threads(1)
-    dist.init_process_group("gloo", init_method=f"tcp://127.0.0.1:{port}", rank=rank, world_size=world)
+    os.environ |= as_torchrun_says(rank, world, ports[0])
     found = {}
-    for name, (overrides, batch_dice) in CASES.items():
-        losses: list[float] = []
-        result = train(job(Path(folder) / name, Ranks(rank, world), losses, overrides, batch_dice))
-        weights = {key: value.clone() for key, value in result.network.state_dict().items()}
-        found[name] = {"losses": losses, "weights": weights}
-    found["dropout"] = [_dropping(Path(folder) / f"dropout-{stopped}", rank, stopped) for stopped in (0, 1)]
+    with process_group(on_cuda=False):
+        for name, (overrides, batch_dice) in CASES.items():
+            losses: list[float] = []
+            result = train(job(Path(folder) / name, Ranks(rank, world), losses, overrides, batch_dice))
+            weights = {key: value.clone() for key, value in result.network.state_dict().items()}
+            found[name] = {"losses": losses, "weights": weights}
+        found["dropout"] = [
+            _dropping(Path(folder) / f"dropout-{stopped}", rank, stopped) for stopped in (0, 1)
+        ]
+    found["left"] = [("", "", dist.is_initialized())]
+    found["left"] += [_left(rank, world, *each) for each in zip(ports[1:], ENDINGS, strict=True)]
     torch.save(found, Path(folder) / f"rank-{rank}.pt")
-    dist.destroy_process_group()
+
+
+def _left(rank: int, world: int, port: int, ending: BaseException) -> tuple[str, str, bool]:
+    """How a rank ended when the last one failed and the first waited; whether the group is still there."""
+    os.environ |= as_torchrun_says(rank, world, port)
+    try:
+        with process_group(on_cuda=False):
+            if rank == world - 1:
+                raise ending
+            dist.all_reduce(torch.ones(1))
+    except BaseException as error:
+        alone = isinstance(error, Exception) and _left_alone(error)
+        return type(error).__name__, "left alone" if alone else str(error), dist.is_initialized()
+    return "nothing", "", dist.is_initialized()
 
 
 def _dropping(folder: Path, rank: int, stopped: int) -> dict[str, torch.Tensor]:
@@ -120,13 +169,26 @@ def _dropping(folder: Path, rank: int, stopped: int) -> dict[str, torch.Tensor]:
     return {**train(begun).network.state_dict(), "draw": torch.rand(3)}
 
 
+@pytest.fixture(scope="module")
+def together(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder in which two ranks trained, resumed, and were left in every way."""
+    folder = tmp_path_factory.mktemp("ranks")
+    ports = free_ports(1 + len(ENDINGS))
+    mp.start_processes(_one_rank, (2, ports, str(folder)), nprocs=2, start_method="spawn")
+    return folder
+
+
+@pytest.fixture
+def two_ranks(together: Path) -> list[dict]:
+    """What each of them found."""
+    return [torch.load(together / f"rank-{rank}.pt") for rank in range(2)]
+
+
 @pytest.mark.ci
-def test_two_ranks_give_the_numbers_of_one_and_resume_with_their_own_random_states(tmp_path: Path) -> None:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    mp.start_processes(_one_rank, (2, port, str(tmp_path)), nprocs=2, start_method="spawn")
-    ranks = [torch.load(tmp_path / f"rank-{rank}.pt") for rank in range(2)]
+def test_two_ranks_give_the_numbers_of_one_and_resume_with_their_own_random_states(
+    together: Path, two_ranks: list[dict], tmp_path: Path
+) -> None:
+    ranks = two_ranks
     for name, (overrides, batch_dice) in CASES.items():
         losses: list[float] = []
         whole = train(
@@ -139,13 +201,46 @@ def test_two_ranks_give_the_numbers_of_one_and_resume_with_their_own_random_stat
         for key, value in whole.items():
             torch.testing.assert_close(first["weights"][key], value, rtol=1e-6, atol=1e-8)
             assert torch.equal(first["weights"][key], second["weights"][key])
-        assert len(list((tmp_path / name / "checkpoints").glob("step-*"))) == 1
+        assert len(list((together / name / "checkpoints").glob("step-*"))) == 1
 
     whole, resumed = zip(*(found["dropout"] for found in ranks), strict=True)
     assert not torch.equal(whole[0]["draw"], whole[1]["draw"])
     for rank in range(2):
         for key, value in whole[rank].items():
             assert torch.equal(resumed[rank][key], value), (rank, key)
+
+
+@pytest.mark.ci
+def test_the_group_is_left_on_every_way_out_and_nobody_waits_for_ever(two_ranks: list[dict]) -> None:
+    first, last = (rank["left"] for rank in two_ranks)
+    assert not any(there for _, _, there in first + last)
+    assert [name for name, _, _ in last[1:]] == [type(ending).__name__ for ending in ENDINGS]
+    # The first waited for a share that never came: it ends too, and is not the cause.
+    assert [(name, why) for name, why, _ in first[1:]] == [("RuntimeError", "left alone")] * len(ENDINGS)
+
+
+@pytest.mark.ci
+@pytest.mark.parametrize("ending", ENDINGS, ids=lambda ending: type(ending).__name__)
+def test_a_group_that_cannot_be_left_does_not_keep_a_failed_rank(
+    ending: BaseException, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kept, at_the_end, begun = Event(), [], monotonic()
+    for name, value in as_torchrun_says(1, 2, 0).items():
+        monkeypatch.setenv(name, value)
+    said = []
+    monkeypatch.setattr(dist, "init_process_group", lambda *given, **named: said.append((given, named)))
+    monkeypatch.setattr(dist, "destroy_process_group", kept.wait)  # as NCCL, while the others still wait
+    monkeypatch.setattr(torch.cuda, "set_device", said.append)
+    monkeypatch.setattr(engine_ranks, "LEAVE_S", 0.05)
+    monkeypatch.setattr(engine_ranks.atexit, "register", lambda *given: at_the_end.append(given))
+    with pytest.raises(type(ending)) as caught, process_group(on_cuda=True) as device:
+        assert said == [device, (("nccl",), {"timeout": None, "device_id": device})]
+        raise ending
+    kept.set()
+    assert caught.value is ending
+    assert monotonic() - begun < 5
+    assert at_the_end == [(os._exit, 1)]
+    assert device == torch.device("cuda", 1)
 
 
 def test_a_batch_smaller_than_the_ranks_is_refused(tmp_path: Path) -> None:

@@ -44,6 +44,7 @@ def test_a_measured_row_has_everything_and_zero_stands_for_nothing(monkeypatch: 
     assert row.energy.joules_per_iteration is None
     assert row.energy.reason
     assert row.environment["versions"]["torch"]
+    assert not row.environment["cudnn_benchmark"]  # never on a CPU
 
 
 @pytest.mark.ci
@@ -248,6 +249,28 @@ def test_what_was_only_counted_leaves_what_was_measured(tmp_path: Path) -> None:
         write(ProfileDocument(rows=[row]), tmp_path)
     kept = sorted(path.name for path in tmp_path.rglob("*.json"))
     assert kept == ["m__1x1x32x32x32__infer__fp32.json", "m__1x1x32x32x32__infer__fp32__meta.json"]
+
+
+def test_ways_of_segbench_fast_stand_in_every_form_and_only_where_they_were_on(
+    here, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    common = ("--model", "nnunet-tiny", "--input", "1x1x32x32x32", "--device", "meta")
+    said = {}
+    for ways in ("", "no-benchmark", "no-benchmark,channels-last"):
+        monkeypatch.setenv("SEGBENCH_FAST", ways)
+        (line,) = csv.DictReader(run(*common, "--format", "csv", "--output", str(tmp_path))[1].splitlines())
+        newest = max(tmp_path.rglob("*.json"), key=lambda path: path.stat().st_mtime_ns)
+        (row,) = json.loads(newest.read_text())["rows"]
+        table = "".join(run(*common)[1].split())  # a narrow terminal breaks its lines
+        how = table.partition("inferfp32")[2].partition("meta")[0]
+        said[ways] = (row["environment"].get("fast"), line.get("environment.fast"), how)
+    both = "channels-last+no-benchmark"
+    assert said == {
+        "": (None, None, ""),
+        "no-benchmark": ("no-benchmark",) * 3,
+        "no-benchmark,channels-last": (both,) * 3,
+    }
+    assert len(list(tmp_path.rglob("*.json"))) == len(said)  # none takes the place of another
 
 
 def test_csv_latex_and_files(here, tmp_path: Path) -> None:

@@ -15,11 +15,12 @@ from segbench.networks.blocks.inputs import InputError
 
 __all__ = ["WAYS", "fast_ways", "made_fast", "named_ways"]
 
-WAYS = ("channels-last", "compile", "fused-norm", "inert-bias")
+WAYS = ("channels-last", "compile", "fused-norm", "inert-bias", "no-benchmark")
 """channels-last: convolutions, and so what they give, lie channels-last in memory.
 compile: every Mamba block is compiled by torch.compile, at its first call.
 fused-norm: channels-last, and on CUDA norm, sum and activation in one kernel (`norm_act`).
 inert-bias: a bias that an instance norm takes away again is neither added nor trained.
+no-benchmark: cuDNN names its algorithms at once, where the level `none` lets them race (`prepare_device`).
 """
 
 

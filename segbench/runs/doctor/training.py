@@ -35,6 +35,7 @@ from segbench.engine.feed import CudaCopier, feed
 from segbench.engine.job import TrainingBatch, TrainingJob
 from segbench.engine.losses import SegmentationLoss
 from segbench.engine.precision import Precision, autocast, usable_precision
+from segbench.engine.ranks import process_group
 from segbench.engine.trainer import train
 from segbench.launch.command import PARENT, stop_with_parent
 from segbench.networks import build_network
@@ -275,17 +276,13 @@ def _rank(kind: str, added: str) -> None:
 
     os.environ[PARENT] = str(os.getppid())
     stop_with_parent()
-    rank, on_cuda = int(os.environ["RANK"]), kind == "cuda"
-    device = torch.device("cuda", rank) if on_cuda else torch.device("cpu")
-    if not on_cuda and sys.platform.startswith("linux"):
-        os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
-    dist.init_process_group("nccl" if on_cuda else "gloo", device_id=device if on_cuda else None)
-    for turn in range(100):
-        ones = torch.ones(1, device=device)
-        dist.all_reduce(ones)
-        if turn == 3 and rank == 1 and float(ones) == 2:
-            Path(added).touch()
-            os.kill(os.getpid(), signal.SIGKILL)
+    with process_group(on_cuda=kind == "cuda") as device:
+        for turn in range(100):
+            ones = torch.ones(1, device=device)
+            dist.all_reduce(ones)
+            if turn == 3 and dist.get_rank() == 1 and float(ones) == 2:
+                Path(added).touch()
+                os.kill(os.getpid(), signal.SIGKILL)
 
 
 if __name__ == "__main__":
