@@ -6,7 +6,6 @@ key and evaluation from it, so the stand-in can never drift from what it stands 
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, cast
@@ -27,7 +26,6 @@ from segbench.cards.layout import Layout, Template, with_templates
 from segbench.cards.section import Section, checked, read_table
 
 SLUG = r"[a-z0-9][a-z0-9.-]{0,63}"
-REGION_NAME = r"[A-Za-z][A-Za-z0-9_]{0,31}"
 SPLIT_NAME = r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}"
 MAX_LABEL = 255
 
@@ -187,9 +185,10 @@ class PhantomArguments(Section):
 
 def _regions(regions: dict[str, tuple[int, ...]]) -> dict[str, tuple[int, ...]]:
     for name, values in regions.items():
-        if not re.fullmatch(REGION_NAME, name):
+        if not name.isidentifier() or name.startswith("_") or len(name) > 32:
             raise ValueError(
-                f"region name {name!r}: allowed are letters, digits and _, beginning with a letter"
+                f"region name {name!r}: allowed are at most 32 letters of any script, digits and _, "
+                "beginning with a letter"
             )
         if len(set(values)) != len(values):
             raise ValueError(f"region {name!r} names a label twice")

@@ -15,22 +15,24 @@ def fault_lines(error: ValidationError) -> list[str]:
     """One line per fault, sorted: key path, what was found, what is allowed."""
     lines: set[str] = set()
     for fault in error.errors(include_url=False):
-        found = _found(fault["type"], fault["input"])
-        lines.add(f"{_key_path(fault['loc'])}: found {found}; {_allowed(fault['msg'])}")
+        parts = [_key_path(fault["loc"]), _found(fault["type"], fault["input"]) + _allowed(fault["msg"])]
+        lines.add(": ".join(part for part in parts if part))
     return sorted(lines)
 
 
 def _found(kind: str, value: object) -> str:
+    if kind == "value_error" and isinstance(value, Mapping):  # a rule across keys names them itself
+        return ""
     if kind == "missing":  # pydantic gives the table around it
-        return "nothing"
-    return "a table" if isinstance(value, Mapping) else _short(value)
+        return "found nothing; "
+    return "found a table; " if isinstance(value, Mapping) else f"found {_short(value)}; "
 
 
 def _key_path(where: Sequence[str | int]) -> str:
     text = ""
     for part in where:
         text += f"[{part}]" if isinstance(part, int) else f".{part}" if text else str(part)
-    return text.replace(".[key]", "") or "(card)"
+    return text.replace(".[key]", "")
 
 
 def _short(value: object, limit: int = 80) -> str:

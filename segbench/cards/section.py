@@ -53,7 +53,7 @@ def checked(
     if told or card is None:
         name = what if path is None else Path(path).as_posix()
         message = f"{name} has {len(told)} fault{'s' * (len(told) != 1)}"
-        raise SegbenchError("SB110", message, path=path, found=len(told), details=told)
+        raise SegbenchError("SB110", message, path=path, details=told)
     return card
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import inspect
 import os
+import re
 import sys
 from importlib import import_module
 from importlib.util import find_spec
@@ -91,6 +92,8 @@ class Page(TyperCommand):
         for parameter in self.params:
             if getattr(parameter, "rich_help_panel", None) == EVERYWHERE:
                 parameter.hidden = True  # type: ignore[attr-defined]
+        # the lines of a docstring are not those of a page
+        self.help = re.sub(r"(?<!\n)\n(?!\n)", " ", self.help or "")
         super().format_help(ctx, formatter)
 
 

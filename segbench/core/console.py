@@ -74,10 +74,10 @@ def table_lines(
     right: Sequence[int] = (),
     width: int | None = None,
 ) -> list[str]:
-    """The lines of an aligned plain-text table, none wider than `line_width`.
+    """The lines of an aligned plain-text table, none wider than `line_width`; without columns that are empty.
 
     Where it is too wide, a column that says the same in every row is said once above it; then the widest
-    cells go on in further lines.
+    cells go on in further lines, sentences before words such as the id of a run.
 
     Args:
         header: Column names.
@@ -87,7 +87,8 @@ def table_lines(
     """
     cells = [[one_line(str(cell)) for cell in row] for row in (header, *rows)]
     widths = [max(len(row[i]) for row in cells) for i in range(len(header))]
-    shown, said = list(range(len(header))), list[str]()
+    shown = [i for i in range(len(header)) if i == 0 or not rows or any(row[i].strip() for row in cells[1:])]
+    said: list[str] = []
     limit = max(40, line_width() if width is None else width)
 
     def too_wide() -> int:
@@ -98,8 +99,11 @@ def table_lines(
         if too_wide() > 0 and i not in right and len(shown) > 1 and len(values) == 1 and "" not in values:
             shown.remove(i)
             said.append(f"{header[i]}: {values.pop()}")
+    words = [max(map(len, " ".join(row[i] for row in cells).split()), default=0) for i in range(len(header))]
     while too_wide() > 0:
-        widest = max(shown, key=lambda i: (widths[i] > 12 and i not in right, widths[i]))
+        widest = max(
+            shown, key=lambda i: (widths[i] > words[i], widths[i] > 12 and i not in right, widths[i])
+        )
         if widths[widest] <= 4:
             break
         widths[widest] -= 1

@@ -19,3 +19,11 @@ def one_line(text: str) -> str:
 def count(number: int, noun: str) -> str:
     """`1 cell`, `2 cells`."""
     return f"{number} {noun}{'' if number == 1 else 's'}"
+
+
+def bytes_words(number: int) -> str:
+    """`5.2 MiB`: a number of bytes in the unit that fits."""
+    for unit, scale in (("TiB", 1024**4), ("GiB", 1024**3), ("MiB", 1024**2)):
+        if number >= scale:
+            return f"{number / scale:,.1f} {unit}"
+    return f"{number:,} bytes"

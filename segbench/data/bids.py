@@ -7,6 +7,7 @@ Source: bids-specification, sections on file names (entities, suffixes) and on d
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -75,7 +76,7 @@ def bids_document(root: Path, slug: str) -> dict[str, Any]:
         "layout": {"adapter": "tree", "case_pattern": _CASE.format(session=session), "form": forms},
         "channels": {"order": order, "normalisation": ["ct" if ct else "zscore"]},
         "labels": {0: "background", **labels},
-        "regions": dict(zip(unique_names(map(_name, labels.values())), ([v] for v in labels), strict=True)),
+        "regions": dict(zip(region_names(labels.values()), ([v] for v in labels), strict=True)),
         "patient": {"group": "subject"},
     }
 
@@ -122,7 +123,7 @@ def _forms(
         for name in sorted(name for name, having in images.items() if scans <= having):
             entities = stem_of(name.rpartition("/")[2]).removeprefix("{case}_")
             if read_header(_file(root, name, min(scans))).shape_zyx == shape:
-                chosen[mask][_name(entities)] = name
+                chosen[mask][_region_name(entities)] = name
             else:
                 apart.add(entities)
     order = sorted(set.intersection(*(set(each) for each in chosen.values())))
@@ -185,16 +186,24 @@ def _plain(name: str) -> str:
     return name.replace("ses-{session}/", "")
 
 
-def _name(text: str) -> str:
-    name = re.sub(r"[^A-Za-z0-9]+", "_", text).strip("_")[:32]
-    return name if name[:1].isalpha() else f"r_{name}"[:32]
+def region_names(labels: Iterable[str]) -> list[str]:
+    """Names of labels as names of regions: letters of any script stay, other signs become _; none twice."""
+    return unique_names(map(_region_name, labels))
+
+
+def _region_name(text: str) -> str:
+    plain = (sign if f"a{sign}".isidentifier() else " " for sign in unicodedata.normalize("NFC", text))
+    name = re.sub(" +", "_", "".join(plain)).strip("_")[:28]
+    return name if name.isidentifier() else f"r_{name}"
 
 
 def unique_names(names: Iterable[str]) -> list[str]:
     """Names made distinct by a number: nnU-Net allows two channels called "zscore"."""
-    seen: dict[str, int] = {}
-    distinct: list[str] = []
+    distinct: dict[str, None] = {}
     for name in names:
-        seen[name] = seen.get(name, 0) + 1
-        distinct.append(name if seen[name] == 1 else f"{name}_{seen[name]}")
-    return distinct
+        number, free = 1, name
+        while free in distinct:
+            number += 1
+            free = f"{name}_{number}"
+        distinct[free] = None
+    return list(distinct)

@@ -157,7 +157,7 @@ def in_one_table(
         f"{len(absent)} of {len(slugs)} datasets are not here",
         path=base,
         details=lines,
-        mend="where: segbench show dataset:NAME; stand-ins for four: segbench data phantom all DIR",
+        mend="more: segbench show dataset:NAME; stand-ins: segbench data phantom all DIR",
     )
     return [*(error for error in errors if error.code != "SB301"), told]
 

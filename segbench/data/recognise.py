@@ -15,7 +15,7 @@ from segbench.data.adapters import tree
 from segbench.data.adapters.base import Listing, entries
 from segbench.data.adapters.dataset_json import DatasetJson, read_dataset_json
 from segbench.data.adapters.described import channel_name
-from segbench.data.bids import DESCRIPTION, bids_document, unique_names
+from segbench.data.bids import DESCRIPTION, bids_document, region_names, unique_names
 
 LABEL_MAP = "segbench_label_map.json"
 PHANTOM_OF = {
@@ -226,13 +226,7 @@ def _regions(description: DatasetJson) -> dict[str, list[int]]:
     unions: Mapping[str, Iterable[int]] = description.regions or {
         name: (value,) for value, name in description.labels.items() if value != 0
     }
-    names = unique_names(_region_name(name) for name in unions)
-    return {name: list(values) for name, values in zip(names, unions.values(), strict=True)}
-
-
-def _region_name(text: str) -> str:
-    name = re.sub(r"[^A-Za-z0-9_]+", "_", text.strip()).strip("_")[:28]
-    return name if name and name[0].isalpha() else f"r_{name}"
+    return {name: list(values) for name, values in zip(region_names(unions), unions.values(), strict=True)}
 
 
 def _exported(folder: Path) -> Mapping[str, Any] | None:

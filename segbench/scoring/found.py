@@ -39,7 +39,7 @@ def found_labelling(
         return None
     files = volumes_by_case(reference, role="reference")
     masks = {} if files else mask_folders(reference)
-    predictions = volumes_by_case(prediction, role="prediction")
+    predictions = volumes_by_case(prediction, role="prediction", known=files)
     if (masks and predictions) or (files and not predictions and mask_folders(prediction)):
         kinds = ("one mask per structure", "label maps")
         one, other = kinds if files else reversed(kinds)

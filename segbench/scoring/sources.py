@@ -7,14 +7,14 @@ the same files give the same cases on every machine.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from segbench.core.errors import SegbenchError
 from segbench.core.foreign import parse_json
-from segbench.core.names import CASE_RULE, is_safe_case
+from segbench.core.names import CASE_RULE, folded_case, is_safe_case
 from segbench.scoring.masks import (
     Masks,
     Member,
@@ -182,8 +182,13 @@ def no_volume(folder: Path) -> SegbenchError:
     )
 
 
-def volumes_by_case(folder: Path, *, role: str) -> dict[str, list[Path]]:
+def volumes_by_case(folder: Path, *, role: str, known: Iterable[str] = ()) -> dict[str, list[Path]]:
     """Return the files of a folder by case id, several for one id where there are several.
+
+    Args:
+        folder: the folder.
+        role: what its files are, for the error.
+        known: ids there are: a name that one of them alone spells another way is of that case.
 
     Raises:
         SegbenchError: SB201 when the folder does not exist.
@@ -196,13 +201,13 @@ def volumes_by_case(folder: Path, *, role: str) -> dict[str, list[Path]]:
             f"the {role} folder is not readable: {(error.strerror or str(error)).lower()}",
             path=folder,
         ) from error
-    found: dict[str, list[Path]] = {}
+    found, meant = dict[str, list[Path]](), _spelling(known)
     for name in names:
         if name.startswith(SKIPPED):
             continue
         parts = stem_and_ending(name)
         if parts is not None:
-            found.setdefault(parts[0], []).append(folder / name)
+            found.setdefault(meant(parts[0]), []).append(folder / name)
     return found
 
 
@@ -250,7 +255,9 @@ def find_predictions(
     Raises:
         SegbenchError: SB201 no such folder, SB215 no case has a prediction, SB216 two files for one case.
     """
-    found = volumes_by_case(folder, role="prediction")
+    have_reference = {*cases, *known}
+    meant = _spelling(have_reference)
+    found = volumes_by_case(folder, role="prediction", known=have_reference)
     wanted = set(cases)
     twice = {case: paths for case, paths in found.items() if len(paths) > 1 and case in wanted}
     if twice:
@@ -261,6 +268,8 @@ def find_predictions(
     absent: dict[str, str] = {}
     without = [case for case in cases if paths[case] is None]
     unread, masks = (unread_by_case(folder), mask_folders(folder)) if without else ({}, {})
+    unread = {meant(name): path for name, path in unread.items()}
+    masks = {meant(name): each for name, each in masks.items()}
     for case in without:
         if case in unread:
             paths[case] = unread[case]
@@ -272,13 +281,25 @@ def find_predictions(
             elif others:
                 seen = ", ".join(others[:3])
                 absent[case] = f"the folder {case} has no mask that is named like a region, but {seen}"
-    have_reference = {*cases, *known}
     extra = [path.name for case, each in found.items() if case not in have_reference for path in each]
     if any(isinstance(source, Mapping) for source in paths.values()):
         extra += [f"{case}/" for case in masks if case not in have_reference]
     if not any(paths.values()):
         raise _none_found(folder, cases, absent)
     return Predictions(paths, tuple(sorted(extra)), absent)
+
+
+def _spelling(known: Iterable[str]) -> Callable[[str], str]:
+    """The case that a name means: the only one with it but for capitals and the spelling of accents."""
+    alike: dict[str, list[str]] = {}
+    for case in known:
+        alike.setdefault(folded_case(case), []).append(case)
+
+    def meant(name: str) -> str:
+        cases = alike.get(folded_case(name), [])
+        return cases[0] if len(cases) == 1 else name
+
+    return meant
 
 
 def unread_by_case(folder: Path) -> dict[str, Path]:

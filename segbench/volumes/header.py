@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from segbench.core.errors import SegbenchError
+from segbench.core.text import bytes_words
 from segbench.volumes.limits import memory_budget
 from segbench.volumes.volume import UNITS_MM, spacing_of
 
@@ -130,8 +131,8 @@ def check_size(
             "SB208",
             "the volume is larger than allowed",
             path=path,
-            expected=f"at most {_size(max_bytes)}",
-            found=f"{shape} voxels (z, y, x) of {header.dtype.name}: {_size(need)}",
+            expected=f"at most {bytes_words(max_bytes)}",
+            found=f"{shape} voxels (z, y, x) of {header.dtype.name}: {bytes_words(need)}",
         )
     if header.data_offset + need > most_payload:
         bound = "even at the best possible compression" if packed else "by its size"
@@ -151,8 +152,8 @@ def check_size(
             "SB208",
             "the volume does not fit in the memory that is free now",
             path=path,
-            expected=f"at most {_size(budget)}",
-            found=_size(total),
+            expected=f"at most {bytes_words(budget)}",
+            found=bytes_words(total),
             mend="use a machine with more memory, or close what else is running",
         )
 
@@ -247,10 +248,3 @@ def _times(lengths: Sequence[int]) -> str:
 
 def _rows(affine: NDArray[np.float64]) -> str:
     return "; ".join(" ".join(f"{value:.6g}" for value in row) for row in affine[:3])
-
-
-def _size(count: int) -> str:
-    for unit, scale in (("TiB", 1024**4), ("GiB", 1024**3), ("MiB", 1024**2)):
-        if count >= scale:
-            return f"{count / scale:,.1f} {unit}"
-    return f"{count:,} bytes"

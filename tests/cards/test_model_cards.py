@@ -70,7 +70,7 @@ def test_all_faults_come_at_once_one_line_each():
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"requires": ["other"]}, "but `requires` lists only"),
+        ({"requires": ["other"]}, r"^implementation 'my_package\S+' is in .* but `requires` lists only"),
         ({"family": "floor"}, "do not go together"),
         ({"source": None, "fidelity": None}, r"needs \[source\]"),
         ({"input": {"divisor": 16, "minimum": 40}}, "minimum 40 is not a multiple of divisor 16"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 import sys
 from collections.abc import Iterator
@@ -52,6 +53,13 @@ def test_a_page_has_an_example_that_can_be_typed(words: tuple[str, ...]) -> None
     assert example[: len(words)] == list(words)
     assert fault_of(example) is None
     assert "Example: segbench" in page(words)
+
+
+@pytest.mark.parametrize("words", COMMANDS, ids=" ".join)
+def test_a_line_breaks_where_the_page_ends(words: tuple[str, ...]) -> None:
+    above = [line.strip() for line in page(words).partition("╭")[0].splitlines()]
+    for line, following in itertools.pairwise(above):
+        assert not line or not following or len(f"{line} {following.split()[0]}") > 78, line
 
 
 def test_shared_flags_stand_on_the_first_page_only() -> None:

@@ -24,8 +24,23 @@ def test_no_line_is_too_wide_and_no_letter_is_lost(rows: list[list[str]]) -> Non
     for row in rows:
         for letter in set("".join(row)) - {" "}:
             assert letter in shown
-    for name in HEAD:
-        assert not set(name.replace(" ", "")) - set(shown)
+    for i, name in enumerate(HEAD):
+        if any(row[i].strip() for row in rows):
+            assert not set(name.replace(" ", "")) - set(shown)
+
+
+def test_a_sentence_goes_on_below_before_an_id_is_cut() -> None:
+    run = "segmamba-v2-tiny__phantom__demo+custom__f0__s0__715421be"
+    rows = [[run, "blocked", "needs a package that is absent"], [run[:-1], "done", ""]]
+    lines = console.table_lines(["id", "state", "failure"], rows)
+    assert all(any(run[:-1] in line and state in line for line in lines) for state in ("blocked", "done"))
+    assert max(map(len, lines)) <= 80
+
+
+def test_a_column_in_which_no_row_has_anything_is_left_out() -> None:
+    assert console.table_lines(["name", "size", "n"], [["a", "", "1"], ["b", " ", "2"]]) == [
+        "  name  n", "  a     1", "  b     2",
+    ]  # fmt: skip
 
 
 def test_what_every_row_says_is_said_once_above_a_wide_table() -> None:

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import json
 import re
+import tomllib
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from typer.testing import CliRunner
 
 from segbench.cards import list_model_cards, load_dataset_card, load_model_card
@@ -16,6 +19,7 @@ from segbench.cards.dataset_card import parse_dataset_card, read_dataset_card
 from segbench.cli.main import build_app
 from segbench.core.errors import SegbenchError
 from segbench.data import open_dataset
+from segbench.data.bids import region_names
 from segbench.data.exchange import export_dataset, import_dataset, import_predictions
 from segbench.data.exchange.fitting import fitting_patch
 from segbench.data.exchange.importing import toml_text
@@ -122,6 +126,35 @@ def test_left_and_right_are_not_mirrored_into_each_other(
     file, card = import_dataset(root, output=tmp_path / "cards", slug="mine")
     assert card.geometry.mirror_axes == axes
     assert f"mirror_axes = {json.dumps(list(axes))}" in file.read_text()
+
+
+@pytest.mark.parametrize(
+    ("names", "regions"),
+    [
+        (("Left Lung", "left-lung"), ["Left_Lung", "left_lung"]),
+        (("a b", "a-b", "a_b_2"), ["a_b", "a_b_2", "a_b_2_2"]),
+        (("Gr\u00f6\u00dfe", "Gro\u0308\u00dfe 2"), ["Gr\u00f6\u00dfe", "Gr\u00f6\u00dfe_2"]),
+        (("\u809d", "\u813e"), ["\u809d", "\u813e"]),
+        (("3rd", "+", "-"), ["r_3rd", "r_", "r__2"]),
+    ],
+)
+def test_each_label_is_a_region_of_its_own_in_its_script(
+    own_tree: Tree, tmp_path: Path, names: tuple[str, ...], regions: list[str]
+) -> None:
+    root = own_tree("msd")
+    document = json.loads((root / "dataset.json").read_text())
+    document["labels"] = {"0": "background", **{str(i): name for i, name in enumerate(names, start=1)}}
+    (root / "dataset.json").write_text(json.dumps(document))
+    file, card = import_dataset(root, output=tmp_path / "cards", slug="mine")
+    assert card.regions == {name: (value,) for value, name in enumerate(regions, start=1)}
+    assert parse_dataset_card(tomllib.loads(file.read_text(encoding="utf-8"))).regions == card.regions
+
+
+@given(st.lists(st.text(max_size=40), max_size=6))
+def test_any_labels_are_regions_that_a_card_takes(labels: list[str]) -> None:
+    names = region_names(labels)
+    assert len(set(names)) == len(names) == len(labels)
+    assert all(name.isidentifier() and name[0] != "_" and len(name) <= 32 for name in names)
 
 
 def test_the_imported_card_opens_where_the_data_is(

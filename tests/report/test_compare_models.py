@@ -286,6 +286,8 @@ def test_unknown_sides_are_named_with_suggestions(runs: Any) -> None:
     with pytest.raises(SegbenchError) as caught:
         compare("segmamba-v2", "segmamba2", runs=runs.root)
     assert (caught.value.code, caught.value.exit_code) == ("SB101", 2)
+    assert caught.value.message == "no run of a model called 'segmamba2'"
+    assert "--cards" not in caught.value.mend
     with pytest.raises(SegbenchError) as caught:
         compare("segmamba-v2", "./nowhere", runs=runs.root)
     assert caught.value.code == "SB701"

@@ -84,6 +84,14 @@ def test_a_ranking_is_called_unreliable_where_models_differ_no_more_than_retrain
     assert line.endswith("): their ranking is not reliable.") == (gap == 0)
 
 
+def test_below_the_patients_of_a_verdict_the_data_show_nothing_of_all_models_either(runs: Any) -> None:
+    for place, model in enumerate(("a", "b", "c")):
+        runs.run(model, skill=0.3 + 0.3 * place, noise=0.001, cases=2)
+    text = text_of(analysed(runs))
+    assert "2 cases: no verdict below 6 cases." in text
+    assert "The data" not in text
+
+
 def test_one_run_each_claims_nothing_about_methods(runs: Any) -> None:
     for model, skill in (("a", 0.9), ("b", 0.8)):
         runs.run(model, skill=skill)

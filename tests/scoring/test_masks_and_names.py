@@ -230,6 +230,25 @@ def test_capital_endings_are_read(folders):
     assert evaluate(folders)[0] == 0
 
 
+@pytest.mark.parametrize("masks", [False, True])
+def test_a_name_that_spells_accents_or_capitals_another_way_is_of_its_case(tmp_path, masks):
+    for case, spelt in (("M\u00fcller 1", "Mu\u0308ller 1"), ("Case_2", "case_2")):
+        for folder, name in (("refs", case), ("preds", spelt)):
+            value = 3 if folder == "preds" and not masks else 1
+            file = f"{name}/organ.nii.gz" if masks else f"{name}.nii.gz"
+            save(tmp_path / folder / file, np.uint8(blob() > 0) * np.uint8(value))
+    code, out, err = evaluate(tmp_path, "--json", regions=())
+    assert code == 0, err
+    assert json.loads(out)["failures"] == []
+    assert "no reference" not in err
+    rows = read_cases(next((tmp_path / "runs").rglob("cases.csv")))
+    assert {row["region"] for row in rows} == ({"organ"} if masks else {"1", "3"})
+    if not masks:
+        save(tmp_path / "preds" / "Case_2.nii.gz", blob())
+        code, _, err = evaluate(tmp_path, regions=())
+        assert (code, "SB216" in err) == (4, True)
+
+
 def test_when_no_case_finds_its_file_the_names_of_both_sides_are_said_and_nothing_is_scored(folders):
     for index in range(5):
         (folders / "preds" / f"case{index}.nii.gz").rename(folders / "preds" / f"case{index}_pred.nii.gz")

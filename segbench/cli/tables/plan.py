@@ -11,7 +11,7 @@ from segbench.cli.common import settings, show
 from segbench.core import console
 from segbench.core.catalogue import ExitCode
 from segbench.core.errors import SegbenchError
-from segbench.core.text import count
+from segbench.core.text import bytes_words, count
 from segbench.runs.cell import Execution, Plan, PlannedCell
 from segbench.runs.drive import write_plan
 from segbench.runs.forecast import disk_needed, fitting
@@ -127,8 +127,7 @@ def _totals(plan: Plan, execution: Execution) -> str:
     hours = sum(known) * max(1, execution.gpus_per_cell) / 3600
     more = f" and {count(unknown, 'cell')} never measured (--probe)" if unknown else ""
     told = "?" if unknown == len(open_cells) > 0 else f"{hours:.2f}"
-    disk = disk_needed(plan) / 2**30
-    return f"total: {told} device hours{more}; {disk:.2f} GiB of prepared data to write"
+    return f"total: {told} device hours{more}; {bytes_words(disk_needed(plan))} of prepared data to write"
 
 
 def plan_document(plan: Plan, fits: Sequence[bool | None] | None = None) -> dict[str, Any]:

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from segbench.core.atomic import atomic_write_json
 from segbench.core.errors import SegbenchError, about_case
 from segbench.core.hashing import digest_json, file_state, sha256_file
+from segbench.core.text import bytes_words
 from segbench.data.grids import on_grid_of
 from segbench.data.prepared.cache import Cache, CacheDamagedError, write_case
 from segbench.data.prepared.case import (
@@ -316,8 +317,8 @@ def _require_disk(needed: int, folder: Path) -> None:
             "SB505",
             "not enough disk for the prepared data",
             path=folder,
-            expected=f"{_FREE_DISK_FACTOR * needed / 2**30:.2f} GiB free",
-            found=f"{free / 2**30:.2f} GiB free",
+            expected=f"{bytes_words(round(_FREE_DISK_FACTOR * needed))} free",
+            found=f"{bytes_words(free)} free",
         )
 
 

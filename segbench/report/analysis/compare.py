@@ -327,7 +327,7 @@ def _labelled(label: str, stock: Sequence[Run], folder: Path, options: Options) 
         return members
     known = sorted({run.model for run in stock} | {entry.label for entry in entries})
     if known:
-        raise unknown_name("model", label, known, listing="segbench list runs")
+        raise unknown_name("run of a model", label, known, listing="segbench list runs")
     raise SegbenchError(
         "SB701",
         f"{label!r} is not a run folder, and there are no runs to look the label up in",

@@ -156,7 +156,8 @@ def context(column: Column) -> list[str]:
             f"Of {count(column.null.pairs, 'pair')} of retrainings of one and the same network, the usual "
             f"one-run paired test calls {column.null.significant} different."
         )
-    whole = not all(pair.degenerate for pair in column.comparisons)  # else no error could be estimated
+    # without an estimated error, or with too few patients or runs for a verdict, nothing is said of the whole
+    whole = not all(pair.degenerate or withheld(pair) for pair in column.comparisons)
     if column.omnibus is not None and len(column.order) > 2 and whole:
         what = "the models" if column.omnibus.claim == "method" else "these trained weights"
         unclear = not column.omnibus.p < column.options.alpha
