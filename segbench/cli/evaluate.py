@@ -84,8 +84,8 @@ def evaluate(
     """
     from segbench.cli.tables.evaluation import evaluation_lines
     from segbench.scoring.evaluate import Request
+    from segbench.scoring.named import parse_regions
     from segbench.scoring.readers import evaluate_with_readers
-    from segbench.scoring.sources import parse_regions
 
     prediction, references = _folders(folders or [], reference or [])
     is_json = dataset is not None and dataset.endswith(".json")

@@ -11,7 +11,8 @@ from segbench.core.environment import thread_count
 from segbench.core.errors import SegbenchError
 from segbench.metrics.profiles import load_profile
 from segbench.scoring.masks import mask_folders, structures_of
-from segbench.scoring.sources import Labelling, volumes_by_case
+from segbench.scoring.named import Labelling
+from segbench.scoring.sources import volumes_by_case
 from segbench.volumes import count_labels, read_label_map
 
 

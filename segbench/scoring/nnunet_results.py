@@ -21,8 +21,8 @@ from segbench.core.foreign import parse_json
 from segbench.scoring.case import Row
 from segbench.scoring.evaluate import Evaluation, evaluate_predictions
 from segbench.scoring.import_summary import TOLERANCE, case_of, read_summary
+from segbench.scoring.named import labelling_of_json
 from segbench.scoring.request import Request, prepare
-from segbench.scoring.sources import labelling_of_json
 from segbench.volumes import stem_and_ending
 
 _CONFIGURATION = re.compile(r"(?P<trainer>[^_].*?)__(?P<plans>.+?)__(?P<configuration>.+)")

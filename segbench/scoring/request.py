@@ -19,17 +19,15 @@ from segbench.records.schema import SCHEMA_VERSION
 from segbench.scoring.case import Row
 from segbench.scoring.found import found_labelling
 from segbench.scoring.masks import Member, structure
+from segbench.scoring.named import Labelling, labelling_of_json, read_case_list
 from segbench.scoring.record import PROTOCOL
 from segbench.scoring.rules import Geometry, ScoringRules, rules_for
 from segbench.scoring.sources import (
     DatasetReferences,
-    Labelling,
     Predictions,
     References,
     files_of,
     find_predictions,
-    labelling_of_json,
-    read_case_list,
     reference_folder,
 )
 from segbench.volumes import DEFAULT_MAX_BYTES
