@@ -296,7 +296,7 @@ def _scores(columns: Columns) -> list[str]:
     ]
     heads = ["network", *(f"{board.name}, {column.metric.head}" for board, _, column in columns)]
     notes = "; ".join(
-        f"{board.name}: {max(mean.n for mean in column.means.values())} {column.unit}, "
+        f"{board.name}: {max(mean.n for mean in column.means.values())} {column.block.unit}, "
         f"{_seeds(column)} of each network"
         for board, _, column in columns
     )

@@ -126,7 +126,7 @@ def _shares_of_draws(column: Column) -> str:
         f"{column.block.short(label)} {format_number(first[label], scale=100.0, digits=0)} %"
         for label in sorted(first, key=lambda label: (-first[label], label))[:MOST_NAMES]
     )
-    return f"Share of draws of seeds and {column.unit} in which a model is first: {shares}."
+    return f"Share of draws of seeds and {column.block.unit} in which a model is first: {shares}."
 
 
 def asked_pairs(question: Question, analysis: Analysis, *, primary: bool = False) -> list[tuple[Column, Any]]:

@@ -78,7 +78,7 @@ def test_a_clean_comparison_has_none(runs: Any) -> None:
     write(runs, "beta", skill=0.9)
     found = analysed(runs)
     assert codes(found) == {}
-    assert (found.failing, best(found)) == (False, {"beta"})
+    assert (found.exit_code, best(found)) == (0, {"beta"})
 
 
 def test_other_recipes_are_named_field_by_field(runs: Any) -> None:
@@ -117,7 +117,7 @@ def test_contradictions_open_a_block_of_their_own(runs: Any, change: Any) -> Non
     write(runs, "gamma", skill=0.95, changes=change)
     found = analysed(runs)
     assert codes(found)["not-comparable"] == "error"
-    assert found.failing
+    assert found.exit_code == 3
     pairs = {(pair.a, pair.b) for column in found.columns.values() for pair in column.comparisons}
     assert pairs <= {("alpha", "beta"), ("beta", "alpha")} and pairs
     assert best(found) == {"beta"}
@@ -135,7 +135,7 @@ def test_pretrained_models_stand_in_tables_of_their_own(runs: Any) -> None:
     assert codes(found) == {"start-differs": "warn"}
     assert "start is from scratch" in message(found, "start-differs")
     assert "pretrained" in message(found, "start-differs")
-    assert not found.failing
+    assert found.exit_code == 0
     pairs = {frozenset((pair.a, pair.b)) for column in found.columns.values() for pair in column.comparisons}
     assert pairs == {frozenset(("alpha", "beta")), frozenset(("gamma", "delta"))}
 
@@ -159,7 +159,7 @@ def test_weights_that_saw_test_cases_are_a_leak(runs: Any, init: Any, words: str
     write(runs, "beta", skill=0.9, changes={"init": init})
     found = analysed(runs)
     assert words in message(found, "leak")
-    assert found.failing
+    assert found.exit_code == 3
     assert best(found) == {"alpha"}
 
 
@@ -194,7 +194,7 @@ def test_a_leak_is_an_error_and_never_best(runs: Any, split: Any, words: str) ->
     found = analysed(runs)
     assert words in message(found, "leak")
     assert "upper bounds" in message(found, "leak")
-    assert found.failing
+    assert found.exit_code == 3
     assert best(found) == {"gamma"}
 
 
@@ -212,6 +212,21 @@ def test_below_the_baseline_which_is_never_compared(runs: Any) -> None:
     assert [(row.label, {cell.mark for cell in row.cells}) for row in table.groups[-1][1]] == [
         ("atlas", {""})
     ]
+
+
+@pytest.mark.parametrize(
+    ("kind", "words", "others"),
+    [
+        ("trained", "only one training run of alpha, beta: results hold for these weights", "predictions"),
+        ("external", "only one set of predictions of alpha, beta: results hold for these", "training run"),
+    ],
+)
+def test_what_stands_alone_is_called_by_its_kind(runs: Any, kind: str, words: str, others: str) -> None:
+    for model in ("alpha", "beta"):
+        runs.run(model, cases=40, kind=kind)
+    (found,) = (item for item in analysed(runs).findings if item.code == "single-seed")
+    assert words in found.message
+    assert others not in found.message
 
 
 @pytest.mark.parametrize(("seeds", "code"), [(1, "single-seed"), (2, "two-seeds")])
@@ -267,7 +282,7 @@ def test_findings_about_single_runs(runs: Any) -> None:
         message(found, "several-datasets")
         == "a verdict holds for its own dataset; there is no test across datasets"
     )
-    assert not found.failing
+    assert found.exit_code == 0
 
 
 def test_an_unreadable_run_is_an_error_by_name_and_the_others_are_reported(runs: Any) -> None:
@@ -277,7 +292,7 @@ def test_an_unreadable_run_is_an_error_by_name_and_the_others_are_reported(runs:
     (place / "cases.csv").write_bytes(data[: len(data) // 2])
     found = analysed(runs)
     assert "cut short" in message(found, "unusable-run")
-    assert found.failing
+    assert found.exit_code == 3
     assert {entry.label for entry in found.entries} == {"alpha"}
 
 
@@ -289,7 +304,7 @@ def test_an_edited_record_is_taken_only_when_asked_and_said_first(runs: Any) -> 
     assert "was changed after it was written" in message(analysed(runs), "unusable-run")
     found = analysed(runs, allow_edited=True)
     assert found.findings[0].code == "edited-record"
-    assert found.failing
+    assert found.exit_code == 3
 
 
 def test_folds_at_hand_that_differ_are_compared_on_common_cases(runs: Any) -> None:

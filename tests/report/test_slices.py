@@ -69,6 +69,18 @@ def test_without_slices_the_appendix_has_the_size(runs: Any, tmp_path: Path) -> 
     assert sizes == {("reference_ml", size, "10", "") for size in ("small", "middle", "large")}
 
 
+def test_patients_of_one_case_each_are_cases(runs: Any, tmp_path: Path) -> None:
+    """A card that names patients changes nothing where none has two cases: as in BraTS."""
+    card = {"layout": {"case_pattern": "case-(?P<patient>.+)"}, "patient": {"group": "patient"}}
+    runs.run("alpha", cases=30, record={"dataset": {"slug": "phantom-brats", "card": card}})
+    path = table(tmp_path, 30, {"site": lambda i: "AB"[i % 2]})
+    build_report(runs.root, tmp_path / "report", appendix=True, slices=f"{path}:site", format="csv")
+    rows = list(csv.DictReader(io.StringIO((tmp_path / "report/tables/subgroups.csv").read_text())))
+    groups = {(row["slice"], row["group"], row["n"]) for row in rows}
+    sizes = {("reference_ml", size, "10") for size in ("small", "middle", "large")}
+    assert groups == sizes | {("site", "A", "15"), ("site", "B", "15")}
+
+
 @pytest.mark.parametrize(
     ("text", "words"),
     [

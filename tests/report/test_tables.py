@@ -169,3 +169,24 @@ def test_printed_numbers(value: float, digits: int, scale: float, printed: str) 
 )  # fmt: skip
 def test_printed_p_values(p: float | None, printed: str) -> None:
     assert format_p(p) == printed
+
+
+def test_on_a_screen_what_decides_stands_first_and_facts_last(runs: Any) -> None:
+    """A window of 400 px holds the names and one column: the mean, not a region; only the order differs."""
+    for name, skill in (("segmamba-v2", 0.8), ("nnunet", 0.7)):
+        card = {"fidelity": {"parameters": 12_000_000, "gmacs": 34.5}}
+        runs.run(name, cases=6, skill=skill, record={"model": {"slug": name, "card": card}})
+    analysis = analysed(runs, metrics="dice,hd95")
+    (paper,), (screen,) = score_tables(analysis), score_tables(analysis, screen=True)
+    metrics = [metric.head for metric in analysis.metrics]
+    scores = [(head.above.rpartition(" ")[0], head.text) for head in screen.heads[1:] if head.above]
+    assert scores == [(metric, region) for metric in metrics for region in ("mean", "TC", "WT", "ET")]
+    facts = [head.text for head in screen.heads if not head.above][1:]
+    assert facts == [head.text for head in paper.heads[1 : 1 + paper.facts]] == ["Params (M)", "GMAC"]
+    assert sorted(map(repr, screen.heads)) == sorted(map(repr, paper.heads))
+    for shown, printed in zip(screen.rows, paper.rows, strict=True):
+        assert (shown.name, sorted(map(repr, shown.cells))) == (
+            printed.name,
+            sorted(map(repr, printed.cells)),
+        )
+    assert screen.notes == paper.notes

@@ -112,11 +112,6 @@ class Column:
         return "" if NOT_AVAILABLE in (low, high) else f" [{low}, {high}]"
 
     @property
-    def unit(self) -> str:
-        """What n counts, `patients` or `cases`."""
-        return self.block.unit
-
-    @property
     def region_words(self) -> str:
         """The region, or `mean over regions`."""
         return "mean over regions" if self.region == MEAN_REGION else self.region

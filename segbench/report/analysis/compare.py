@@ -27,6 +27,7 @@ from segbench.report.read.runs import Run, find_run_folders, read_runs
 if TYPE_CHECKING:
     from segbench.stats import Comparison
 
+LACKING = ("block", "model", "case", "status")
 MOST_CASES = 5  # largest gains and losses that are listed
 
 
@@ -117,9 +118,7 @@ class CompareResult:
             "schema_version": 2,
             "sides": list(self.sides),
             "cases": [item.as_json() for item in self.pairs],
-            "lacking": [
-                dict(zip(("block", "model", "case", "status"), item, strict=True)) for item in self.lacking
-            ],
+            "lacking": [dict(zip(LACKING, item, strict=True)) for item in self.lacking],
             "gates": [gate._asdict() for gate in self.gates],
             "report": report,
             "published": report["published"],
@@ -294,9 +293,7 @@ def read_sides(asked: Sequence[Path | str], folder: Path, options: Options) -> l
                 stock = read_runs(there, allow_edited=options.allow_edited, models=slugs)
             members = _labelled(item, stock, folder, options)
         if not any(run.rows is not None and run.complete for run in members):
-            reasons = [
-                f"{run.run_id}: {run.problem or run.record.status or 'no rows'}" for run in members[:20]
-            ]
+            reasons = [f"{run.run_id}: {run.problem or run.record.status}" for run in members[:20]]
             raise SegbenchError("SB701", f"{item} has no usable run", details=reasons, mend=UNUSABLE)
         found.append(Side(item, members))
     return _told_apart(found)

@@ -57,7 +57,7 @@ def pair_sentence(column: Column, pair: Comparison) -> str:
         numbers.append(f"{pair.seeds_a} against {pair.seeds_b} seeds")
     only = f"; {WEIGHTS}" if pair.claim == "weights" else ""
     note = f" {_note(column, pair)}" if pair.note else ""
-    return f"{text}: {', '.join(numbers)}, {pair.n} {column.unit}{only}.{note}"
+    return f"{text}: {', '.join(numbers)}, {pair.n} {column.block.unit}{only}.{note}"
 
 
 def pair_answer(column: Column, pair: Comparison) -> str:
@@ -193,7 +193,7 @@ def ceiling_sentences(column: Column) -> list[str]:
     for reader in readers if best is not None else ():
         mean, ceiling = column.means[reader], column.block.short(reader)
         agreed = f"{column.number(mean.value)}{column.interval(mean)}"
-        text = f"Readers agree at {agreed} ({ceiling}, {mean.n} {column.unit})"
+        text = f"Readers agree at {agreed} ({ceiling}, {mean.n} {column.block.unit})"
         if best is not None and floor is not None and turned[reader] > turned[floor]:
             way = (turned[best] - turned[floor]) / (turned[reader] - turned[floor])
             share = format_number(way, scale=100.0, digits=0)

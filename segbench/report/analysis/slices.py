@@ -200,7 +200,7 @@ def slice_words(part: Slice, column: Column) -> str:
     return (
         f"{what} over {part.name} (adjusted p {format_p(part.p_adjusted)}): {column.block.short(label)} "
         f"falls furthest short on {part.name} {group}, {column.metric.label} {column.number(mean)}{unit} "
-        f"on {n} {column.unit}, {column.number(rest)}{unit} on the others"
+        f"on {n} {column.block.unit}, {column.number(rest)}{unit} on the others"
     )
 
 

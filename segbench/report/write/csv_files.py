@@ -83,7 +83,7 @@ def _place(analysis: Analysis, column: Column) -> dict[str, Any]:
     """What every row of a column says."""
     block = column.block
     place = {"dataset": block.dataset, "block": block.name, "metric": column.metric.name}
-    return place | {"region": column.region, "role": column.role, "unit": column.unit}
+    return place | {"region": column.region, "role": column.role, "unit": column.block.unit}
 
 
 def _scores(analysis: Analysis, columns: Iterable[Column]) -> Iterator[Row]:

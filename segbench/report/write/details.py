@@ -74,7 +74,7 @@ def rank_tables(analysis: Analysis) -> list[Table]:
             (analysis.short(label), number(rank), ScoreCell(f"{low:g} to {high:g}"), number(best, digits=2))
             for label, rank, low, high, best in zip(column.order, *(v.tolist() for v in drawn), strict=True)
         ]
-        caption = f"{where(column)}: ranks over {ranks.resamples} draws of seeds and {column.unit}."
+        caption = f"{where(column)}: ranks over {ranks.resamples} draws of seeds and {column.block.unit}."
         found += listing(f"table-ranks-{column.block.number}", caption, heads, rows)
     return found
 

@@ -98,8 +98,8 @@ def _column(column: Column) -> dict[str, Any]:
     if ranks is not None:
         ranks.pop("kendall_tau")
     return {
-        **_fields(column, "region role unit reference order left_out comparisons omnibus"),
-        "block": column.block.name,
+        **_fields(column, "region role reference order left_out comparisons omnibus"),
+        **{"block": column.block.name, "unit": column.block.unit},
         "metric": column.metric.name,
         "higher_is_better": column.metric.higher_is_better,
         "means": {

@@ -148,7 +148,7 @@ def _line(axis: Any, value: float, place: int, digits: int) -> None:
 
 def _caption(analysis: Analysis, columns: Sequence[Column]) -> str:
     percent = f"{analysis.options.confidence * 100:g}"
-    where = " and ".join(dict.fromkeys(column.unit for column in columns))
+    where = " and ".join(dict.fromkeys(column.block.unit for column in columns))
     several = any(len(mean.per_seed) > 1 for column in columns for mean in column.means.values())
     parts = [f"bar: {percent} % interval over {'seeds and ' if several else ''}{where}"]
     if several:

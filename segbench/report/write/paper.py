@@ -187,7 +187,7 @@ def method_sentences(analysis: Analysis) -> list[str]:
             data=[(block, _span([len(s.seeds) for s in block.models] or [1])) for block in blocks],
             missing=options.missing,
             percent=f"{options.confidence * 100:g}",
-            unit=" and ".join(dict.fromkeys(column.unit for column in columns)) or "cases",
+            unit=" and ".join(dict.fromkeys(column.block.unit for column in columns)) or "cases",
             several=any(len(scores.seeds) > 1 for block in blocks for scores in block.models),
             primary=analysis.metrics[0].label if tested else "",
             claims={pair.claim for column in tested for pair in column.comparisons},

@@ -266,7 +266,7 @@ def _score_notes(analysis: Analysis, columns: Sequence[Column], rows: Sequence[R
     notes += [", ".join(marks)] if marks else []
     notes += star_notes(columns, cells)
     if analysis.options.cells == "mean-sd":
-        notes.append(f"standard deviation over seeds; over {columns[0].unit} where there is one seed")
+        notes.append(f"standard deviation over seeds; over {columns[0].block.unit} where there is one seed")
     lost = {
         row.name: max((cell.failed for cell in row.cells if isinstance(cell, ScoreCell)), default=0)
         for row in rows
@@ -390,7 +390,7 @@ def _pair_notes(analysis: Analysis, columns: Sequence[Column]) -> list[str]:
     family = "-".join(str(size) for size in dict.fromkeys((sizes[0], sizes[-1])))
     notes = [
         f"{percent} % interval of the difference, not adjusted; p adjusted for {family} "
-        f"comparison{'s' if sizes[-1] > 1 else ''}; won: share of {columns[0].unit} won, ties half"
+        f"comparison{'s' if sizes[-1] > 1 else ''}; won: share of {columns[0].block.unit} won, ties half"
     ]
     if any(limited(pair) for column in columns for pair in column.comparisons):
         notes.append(f"{STARS['weights']}: one training run on a side: {WEIGHTS}")
