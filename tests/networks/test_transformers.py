@@ -58,6 +58,20 @@ def test_waveformer_and_lhunet_have_their_published_size():
     assert round(count(build_on_meta("lhunet", 1, 10, patch_size=(96, 96, 96))) / 1e6, 1) == 8.6
 
 
+def test_weights_start_as_in_the_releases():
+    torch.manual_seed(0)
+    network = build_network("waveformer-tiny", 2, 3)
+    feed = network.stages[0][0].feed
+    assert feed.depthwise.weight.std().item() == pytest.approx((2 / 27) ** 0.5, rel=0.1)
+    assert feed.reduce.weight.std().item() == pytest.approx(0.02, rel=0.2)
+    assert not feed.depthwise.bias.any()
+    assert network.calibrate.gate.reduce.weight.std() > 0.05  # outside of the encoder: torch's own
+    network = build_network("lhunet-tiny", 1, 2, patch_size=(64, 64, 64))
+    assert network.first[0].weight.abs().max() > 0.1  # the one convolution of LHU-Net that is left alone
+    convs = [m for m in network.downs.modules() if isinstance(m, torch.nn.Conv3d)]
+    assert all(conv.weight.abs().max() < 0.12 for conv in convs)
+
+
 @pytest.mark.parametrize(
     "slug", ["medformer-tiny", "unetr-pp-tiny", "primus-v3-tiny", "waveformer-tiny", "lhunet-tiny"]
 )
