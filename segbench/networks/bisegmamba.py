@@ -18,11 +18,12 @@ from segbench.networks.blocks.residual import (
     ResBlock,
     SideOutput,
     SqueezeExcite,
+    Stage,
     UpBlock,
     check_stages,
     norm_gelu,
 )
-from segbench.networks.blocks.tri_oriented_mamba import ORIENTATIONS, from_tokens, oriented_tokens
+from segbench.networks.blocks.tri_oriented_mamba import ORIENTATIONS, both_ways, walked
 from segbench.networks.blocks.unet import folded, same_conv
 
 __all__ = ["BiSegMamba", "Fusion", "OrientedLayer", "SpatialMixer"]
@@ -149,44 +150,28 @@ class OrientedLayer(nn.Module):
 
     def forward(self, x_BCDHW: Tensor) -> Tensor:
         """(B, C, D, H, W) -> the same shape."""
-        tokens_KLC = oriented_tokens(self.norm(x_BCDHW.movedim(1, -1)))
+        placed = walked(self.norm(x_BCDHW.movedim(1, -1)), self._scan)
+        return x_BCDHW + self.fusion([part.movedim(-1, 1) for part in placed])
+
+    def _scan(self, tokens_KLC: Tensor) -> Tensor:
         if self.direction_logits is None:
-            scanned = self.mamba(tokens_KLC).chunk(len(ORIENTATIONS))
-        else:
-            forward, backward = self.mamba(torch.cat((tokens_KLC, tokens_KLC.flip(1)))).chunk(2)
-            weights_K2C = self.direction_logits.softmax(dim=1)
-            pairs = zip(forward.chunk(3), backward.flip(1).chunk(3), weights_K2C, strict=True)
-            scanned = tuple(ahead * w[0] + back * w[1] for ahead, back, w in pairs)
-        size = x_BCDHW.shape[2:]
-        scans = [
-            from_tokens(tokens, size, order).movedim(-1, 1)
-            for tokens, order in zip(scanned, ORIENTATIONS, strict=True)
-        ]
-        return x_BCDHW + self.fusion(scans)
+            return self.mamba(tokens_KLC)
+        weights = self.direction_logits.softmax(dim=1)
+        ways = [way.chunk(len(weights)) for way in both_ways(self.mamba, tokens_KLC)]
+        return torch.cat([a * w[0] + b * w[1] for a, b, w in zip(*ways, weights, strict=True)])
 
 
-class Stage(nn.Module):
+def make_stage(in_channels: int, channels: int, depth: int, index: int, *, backend: str) -> Stage:
     """One encoder stage: halve (but the first), convolve (but the third), mix (the last two)."""
-
-    def __init__(self, in_channels: int, channels: int, depth: int, index: int, *, backend: str) -> None:
-        super().__init__()
-        self.down = None if index == 0 else SpaceToChannel(in_channels, channels)
-        convs = 0 if index == BIDIRECTIONAL_STAGE else depth
-        layers = depth if index in (BIDIRECTIONAL_STAGE, FORWARD_STAGE) else 0
-        self.local = nn.Sequential(*(SpatialMixer(channels, in_plane=index == 0) for _ in range(convs)))
-        self.layers = nn.Sequential(
-            *(
-                OrientedLayer(channels, bidirectional=index == BIDIRECTIONAL_STAGE, backend=backend)
-                for _ in range(layers)
-            )
-        )
-        self.side = SideOutput(channels)
-
-    def forward(self, x_BCDHW: Tensor) -> tuple[Tensor, Tensor]:
-        """(B, in, D, H, W) -> (stage output, side output)."""
-        y = x_BCDHW if self.down is None else self.down(x_BCDHW)
-        y = self.layers(self.local(y))
-        return y, self.side(y)
+    both_ways_here = index == BIDIRECTIONAL_STAGE
+    down = {"down": SpaceToChannel(in_channels, channels)} if index else {}
+    mixers = (SpatialMixer(channels, in_plane=index == 0) for _ in range(0 if both_ways_here else depth))
+    layers = (
+        OrientedLayer(channels, bidirectional=both_ways_here, backend=backend)
+        for _ in range(depth if index in (BIDIRECTIONAL_STAGE, FORWARD_STAGE) else 0)
+    )
+    local, layered = nn.Sequential(*mixers), nn.Sequential(*layers)
+    return Stage(**down, local=local, layers=layered, side=SideOutput(channels))
 
 
 class Refine(nn.Module):
@@ -254,7 +239,7 @@ class BiSegMamba(nn.Module):
         width = max(first // 2, 48)
         self.stem = Stem(in_channels, width, first)
         self.encoder = nn.ModuleList(
-            Stage(before, channels, depth, i, backend=backend)
+            make_stage(before, channels, depth, i, backend=backend)
             for i, (before, channels, depth) in enumerate(
                 zip((first, *features[:3]), features, depths, strict=True)
             )

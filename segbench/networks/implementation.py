@@ -9,7 +9,7 @@ from __future__ import annotations
 import inspect
 import re
 import sys
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from functools import cache
 from importlib import import_module
 from importlib.util import find_spec
@@ -21,7 +21,7 @@ from segbench.cards.registry import card_file
 from segbench.core import console
 from segbench.core.errors import BackendUnavailable, SegbenchError
 
-__all__ = ["check_override_words", "obstacle", "resolve_implementation"]
+__all__ = ["check_override_words", "leaves", "obstacle", "resolve_implementation"]
 
 BUILDS = ("in_channels", "out_channels")
 """What a function that builds a network takes by name; hubs, loaders and evaluators do not."""
@@ -111,17 +111,16 @@ def check_override_words(
 
 def _check_words(card: ModelCard, arguments: Mapping[str, Any]) -> None:
     for name, value in arguments.items():
-        for text in _texts(value):
-            if not _WORD.fullmatch(text):
+        for text in leaves(value):
+            if isinstance(text, str) and not _WORD.fullmatch(text):
                 raise _refused(card, f"the argument {name} = {text!r} is not a plain word")
 
 
-def _texts(value: object) -> Iterable[str]:
-    if isinstance(value, str):
-        yield value
-    elif isinstance(value, list | tuple):
-        for part in value:  # pyright: ignore[reportUnknownVariableType]
-            yield from _texts(part)  # pyright: ignore[reportUnknownArgumentType]
+def leaves(value: object) -> list[object]:
+    """The values inside nested tuples and lists."""
+    if isinstance(value, list | tuple):
+        return [leaf for part in value for leaf in leaves(part)]  # pyright: ignore[reportUnknownVariableType]
+    return [value]
 
 
 def _why_not(found: object, package: str) -> str | None:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from itertools import pairwise, product
 from math import prod
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -22,6 +23,7 @@ from segbench.networks.blocks.unet import Triple, same_conv
 
 __all__ = ["LHUNet"]
 
+Gate = Literal["square", "residual"]
 HYBRID = 2
 """Stages without attention, before those with it."""
 
@@ -63,21 +65,25 @@ def read_between(x_BCDHW: Tensor, places_B3L: Tensor) -> Tensor:
             at = low[:, axis] + step
             inside = (at >= 0) & (at < size[axis])
             weight = weight * (1 - (places_B3L[:, axis] - at).abs()) * inside
-            index = index * size[axis] + at.clamp(0, size[axis] - 1).long()
+            index = (
+                index * size[axis] + torch.where(inside, at, 0).long()
+            )  # of NaN too: it stays in the weight
         read = x_BCV.gather(2, index[:, None].expand(-1, x_BCV.shape[1], -1))
         total = total + read * weight[:, None].to(read.dtype)
     return total
 
 
 class LargeKernel(nn.Module):
-    """x + a projection times its gate: two depth-wise convolutions, one dilated, then a deformable one.
+    """A projection times its gate: two depth-wise convolutions, one dilated, then a deformable one.
 
     Args:
         channels: Channels; more of them get smaller kernels, as the authors set them.
+        gate: "square" for project(y * y * gate(y)), "residual" for x + project(y * gate(y)).
     """
 
-    def __init__(self, channels: int) -> None:
+    def __init__(self, channels: int, gate: Gate) -> None:
         super().__init__()
+        self.squared = gate == "square"
         near, far, apart = (5, 7, 3) if channels <= 32 else (5, 5, 3) if channels <= 64 else (3, 3, 2)
         reach = far // 2 * apart
         self.before, self.behind = nn.Conv3d(channels, channels, 1), nn.Conv3d(channels, channels, 1)
@@ -91,7 +97,8 @@ class LargeKernel(nn.Module):
     def forward(self, x_BCDHW: Tensor) -> Tensor:
         """(B, C, D, H, W) -> the same shape."""
         y = functional.gelu(self.before(x_BCDHW))
-        return x_BCDHW + self.behind(y * self.gate(y))
+        gated = y * self.gate(y)
+        return self.behind(y * gated) if self.squared else x_BCDHW + self.behind(gated)
 
 
 class TokenAttention(nn.Module):
@@ -129,13 +136,15 @@ class TokenAttention(nn.Module):
 class HybridBlock(nn.Module):
     """x times one plus both attentions, batch norm, then x + conv 1^3 of a residual block."""
 
-    def __init__(self, channels: int, tokens: int, projected: int, heads: int, dropout: float) -> None:
+    def __init__(
+        self, channels: int, tokens: int, projected: int, heads: int, gate: Gate, dropout: float
+    ) -> None:
         super().__init__()
         self.positions = nn.Parameter(torch.full((1, tokens, channels), 1e-6))
         self.token_scale, self.kernel_scale = (nn.Parameter(torch.ones(channels, 1, 1, 1)) for _ in range(2))
         self.norm = nn.LayerNorm(channels)
         self.attention = TokenAttention(channels, tokens, projected, heads)
-        self.kernel = LargeKernel(channels)
+        self.kernel = LargeKernel(channels, gate)
         self.joint_norm = nn.BatchNorm3d(channels)
         self.conv = BatchResBlock(channels, channels)
         self.dropout, self.reduce = nn.Dropout3d(dropout), nn.Conv3d(channels, channels, 1)
@@ -196,6 +205,8 @@ class LHUNet(nn.Module):
         heads: Heads of the attention of the three deeper stages; each divides its features.
         projected: Tokens that keys and values of the two stages with attention over space are projected to.
         kernels: Of the transposed convolutions, deepest first, along each axis.
+        gate: How the large kernel joins: "square" as in the code for AbdomenAtlas, "residual" as in that for
+            BraTS, LA and Pancreas.
         dropout: Of the channels behind the convolutions of a block with attention.
 
     Raises:
@@ -212,6 +223,7 @@ class LHUNet(nn.Module):
         heads: tuple[int, int, int] = (8, 8, 16),
         projected: tuple[int, int] = (64, 32),
         kernels: tuple[int, int, int, int, int] = (5, 5, 5, 5, 7),
+        gate: Gate = "square",
         dropout: float = 0.1,
     ) -> None:
         super().__init__()
@@ -234,7 +246,7 @@ class LHUNet(nn.Module):
 
         def attend(stage: int, shrunk: int, channels: int) -> nn.Module | None:
             tokens, i = prod(n >> shrunk for n in patch_size), stage - HYBRID
-            return HybridBlock(channels, tokens, few[i], heads[i], dropout) if i >= 0 else None
+            return HybridBlock(channels, tokens, few[i], heads[i], gate, dropout) if i >= 0 else None
 
         widths = (features[0] // 2, *features)
         self.first = nn.Sequential(
@@ -251,8 +263,8 @@ class LHUNet(nn.Module):
         self.stem = BatchResBlock(in_channels, widths[0], 5)
         self.last = BatchResBlock(2 * widths[0], widths[0], 5)
         self.head = nn.Conv3d(widths[0], out_channels, 1)
-        for module in self.modules():
-            if isinstance(module, nn.Conv3d | nn.Linear):
+        for module in self.modules():  # as in the release, all but the first convolution
+            if isinstance(module, nn.Conv3d | nn.Linear) and module is not self.first[0]:
                 nn.init.trunc_normal_(module.weight, std=0.02)
                 if module.bias is not None:
                     nn.init.zeros_(module.bias)

@@ -19,7 +19,7 @@ from segbench.cards import list_model_cards, load_model_card
 from segbench.cards.model_card import ModelCard
 from segbench.core.errors import SegbenchError, unknown_name
 from segbench.networks.blocks.inputs import InputError, check_volume
-from segbench.networks.implementation import check_override_words, resolve_implementation
+from segbench.networks.implementation import check_override_words, leaves, resolve_implementation
 
 if TYPE_CHECKING:
     from torch import nn
@@ -237,7 +237,10 @@ def check_overrides(card: ModelCard, constructor: Callable[..., Any], overrides:
             found=unknown,
             mend=f"did you mean {near[0]}?" if near else "use one of the allowed overrides",
         )
-    wrong = sorted(key for key, value in overrides.items() if not _is_plain(value))
+    plain = bool | int | float | str | None
+    wrong = sorted(
+        key for key, value in overrides.items() if not all(isinstance(v, plain) for v in leaves(value))
+    )
     if wrong:
         raise UnknownOverrideError(
             "SB104",
@@ -303,7 +306,7 @@ def _written(hint: Any) -> str:
 
 
 def _check_size(card: ModelCard, name: str, value: object) -> None:
-    numbers = _numbers(value)
+    numbers = [number for number in leaves(value) if isinstance(number, int | float)]
     wanted = None
     if any(number < 1 for number in numbers):
         wanted = "at least 1"
@@ -317,15 +320,3 @@ def _check_size(card: ModelCard, name: str, value: object) -> None:
             found=value,
             mend=f"give {name} of {wanted} numbers" if wanted == "odd" else f"give {name} of {wanted}",
         )
-
-
-def _numbers(value: object) -> list[float]:
-    if isinstance(value, tuple | list):
-        return [number for item in value for number in _numbers(item)]
-    return [value] if isinstance(value, int | float) else []
-
-
-def _is_plain(value: object) -> bool:
-    if isinstance(value, tuple | list):
-        return all(_is_plain(item) for item in value)
-    return value is None or isinstance(value, bool | int | float | str)

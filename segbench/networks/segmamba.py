@@ -11,10 +11,10 @@ from math import prod
 
 from torch import Tensor, nn
 
-from segbench.networks.blocks.inputs import InputError, check_volume
+from segbench.networks.blocks.inputs import check_arguments, check_volume
 from segbench.networks.blocks.mamba3 import Mamba3, check_slices
 from segbench.networks.blocks.norm_act import norm_act
-from segbench.networks.blocks.residual import SideOutput, UShape, instance_norm
+from segbench.networks.blocks.residual import SideOutput, Stage, UShape, instance_norm
 
 __all__ = ["GatedConv", "MambaLayer", "SegMamba"]
 
@@ -85,26 +85,6 @@ class Down(nn.Module):
         return self.conv(x_BCDHW if self.first else instance_norm(x_BCDHW))
 
 
-class Stage(nn.Module):
-    """One encoder stage: halve, convolve, mix; gives the next stage's input and the skip's."""
-
-    def __init__(
-        self, in_channels: int, channels: int, depth: int, *, first: bool, slices: int | str, backend: str
-    ) -> None:
-        super().__init__()
-        self.down = Down(in_channels, channels, first=first)
-        self.local = GatedConv(channels)
-        self.layers = nn.Sequential(
-            *(MambaLayer(channels, slices=slices, backend=backend) for _ in range(depth))
-        )
-        self.side = SideOutput(channels)
-
-    def forward(self, x_BCDHW: Tensor) -> tuple[Tensor, Tensor]:
-        """(B, in, D, H, W) -> (stage output, side output), both (B, channels, D/2, H/2, W/2)."""
-        y = self.layers(self.local(self.down(x_BCDHW)))
-        return y, self.side(y)
-
-
 class SegMamba(UShape):
     """SegMamba (V1) as released.
 
@@ -135,7 +115,13 @@ class SegMamba(UShape):
         per_stage = _slices_per_stage(slices)
 
         def stage(i: int, before: int, channels: int) -> nn.Module:
-            return Stage(before, channels, depths[i], first=i == 0, slices=per_stage[i], backend=backend)
+            mixers = (MambaLayer(channels, slices=per_stage[i], backend=backend) for _ in range(depths[i]))
+            return Stage(
+                down=Down(before, channels, first=i == 0),
+                local=GatedConv(channels),
+                layers=nn.Sequential(*mixers),
+                side=SideOutput(channels),
+            )
 
         super().__init__(in_channels, out_channels, features, depths, hidden, stage)
         self.slices = per_stage
@@ -152,12 +138,7 @@ class SegMamba(UShape):
 def _slices_per_stage(slices: tuple[int, ...] | str) -> tuple[int | str, ...]:
     if slices == "geometry":
         return ("geometry",) * 4
-    if isinstance(slices, str) or len(slices) != 4:
-        raise InputError(
-            "SB104",
-            f'slices are four numbers, one per stage, or "geometry"; found {slices!r}',
-            expected='four numbers or "geometry"',
-            found=slices,
-            mend=f"the released constants are {RELEASED_SLICES}",
-        )
+    four = not isinstance(slices, str) and len(slices) == 4
+    wanted = f'four numbers, one per stage (released: {RELEASED_SLICES}), or "geometry"'
+    check_arguments((four, "slices", slices, wanted))
     return tuple(slices)

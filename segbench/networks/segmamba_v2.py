@@ -12,12 +12,12 @@ from typing import Literal, get_args
 
 from torch import Tensor, nn
 
-from segbench.networks.blocks.inputs import InputError
+from segbench.networks.blocks.inputs import check_arguments
 from segbench.networks.blocks.norm_act import norm_act
-from segbench.networks.blocks.residual import SideOutput, SqueezeExcite, UShape
+from segbench.networks.blocks.residual import SideOutput, SqueezeExcite, Stage, UShape
 from segbench.networks.blocks.tri_oriented_mamba import DepthwiseLayer, MatchedLayer, TriOrientedMamba
 
-__all__ = ["ConvUnit", "LargeKernelConv", "SegMambaV2", "Stage"]
+__all__ = ["ConvUnit", "LargeKernelConv", "SegMambaV2"]
 
 Mixer = Literal["toom", "bidirectional", "identity", "dwconv", "matched"]
 FIRST_MIXED_STAGE = 2
@@ -67,39 +67,6 @@ def mixer_layer(mixer: Mixer, channels: int, *, backend: str) -> nn.Module:
     return TriOrientedMamba(channels, bidirectional=mixer == "bidirectional", backend=backend)
 
 
-class Stage(nn.Module):
-    """One encoder stage: halve, convolve, mix; gives the next stage's input and the skip's.
-
-    Args:
-        in_channels: Channels of the finer stage.
-        channels: Channels of this stage.
-        depth: Number of large-kernel convolutions, and of mixer layers where there are any.
-        mixer: Which mixer layers follow the convolutions; None for none.
-        backend: Backend of the selective scan.
-    """
-
-    def __init__(
-        self, in_channels: int, channels: int, depth: int, *, mixer: Mixer | None, backend: str = "auto"
-    ) -> None:
-        super().__init__()
-        self.down = nn.Conv3d(in_channels, channels, 3, stride=2, padding=1)
-        self.local = nn.ModuleList(LargeKernelConv(channels) for _ in range(depth))
-        mixed = depth if mixer not in (None, "identity") else 0
-        self.toom = nn.ModuleList(
-            mixer_layer(mixer or "toom", channels, backend=backend) for _ in range(mixed)
-        )
-        self.side = SideOutput(channels)
-
-    def forward(self, x_BCDHW: Tensor) -> tuple[Tensor, Tensor]:
-        """(B, in, D, H, W) -> (stage output, side output), both (B, channels, D/2, H/2, W/2)."""
-        y = self.down(x_BCDHW)
-        for block in self.local:
-            y = block(y)
-        for layer in self.toom:
-            y = layer(y)
-        return y, self.side(y)
-
-
 class SegMambaV2(UShape):
     """SegMamba-V2 as released.
 
@@ -130,11 +97,15 @@ class SegMambaV2(UShape):
         mixer: Mixer = "toom",
         backend: str = "auto",
     ) -> None:
-        if mixer not in get_args(Mixer):
-            raise InputError("SB104", f"no mixer called '{mixer}'", expected=get_args(Mixer), found=mixer)
+        check_arguments((mixer in get_args(Mixer), "mixer", mixer, f"one of {', '.join(get_args(Mixer))}"))
 
         def stage(i: int, before: int, channels: int) -> nn.Module:
-            own = mixer if i >= FIRST_MIXED_STAGE else None
-            return Stage(before, channels, depths[i], mixer=own, backend=backend)
+            mixed = depths[i] if i >= FIRST_MIXED_STAGE and mixer != "identity" else 0
+            return Stage(
+                down=nn.Conv3d(before, channels, 3, stride=2, padding=1),
+                local=nn.Sequential(*(LargeKernelConv(channels) for _ in range(depths[i]))),
+                toom=nn.Sequential(*(mixer_layer(mixer, channels, backend=backend) for _ in range(mixed))),
+                side=SideOutput(channels),
+            )
 
         super().__init__(in_channels, out_channels, features, depths, hidden, stage, reads_stem=True)

@@ -8,6 +8,7 @@ convolution, tri-oriented Mamba, MLP); the skips pass a feature-level uncertaint
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from typing import Literal
 
 import torch
@@ -16,8 +17,8 @@ from torch.nn import functional
 
 from segbench.networks.blocks.inputs import check_volume
 from segbench.networks.blocks.mamba import Mamba
-from segbench.networks.blocks.residual import ResBlock, UpBlock, check_stages, instance_norm
-from segbench.networks.blocks.tri_oriented_mamba import ORIENTATIONS, from_tokens, to_tokens
+from segbench.networks.blocks.residual import ChannelNorm, ResBlock, UpBlock, check_stages, instance_norm
+from segbench.networks.blocks.tri_oriented_mamba import ORIENTATIONS, mean_of_both_ways, walked
 from segbench.networks.segmamba_v2 import FIRST_MIXED_STAGE
 
 __all__ = ["DepthwiseBlock", "GatedConv", "ParallelDown", "SegMambaV2Paper", "TriOriented", "uncertainty"]
@@ -62,7 +63,7 @@ class DepthwiseBlock(nn.Module):
     def __init__(self, channels: int, *, kernel: int = 7, norm: Norm = "instance") -> None:
         super().__init__()
         self.depthwise = nn.Conv3d(channels, channels, kernel, padding=kernel // 2, groups=channels)
-        self.norm = nn.LayerNorm(channels, eps=1e-5) if norm == "layer" else None
+        self.norm = ChannelNorm(channels, eps=1e-5) if norm == "layer" else None
         self.before_norm = ("depthwise",) if norm == "instance" else ()
         self.expand = nn.Conv3d(channels, 4 * channels, 1)
         self.reduce = nn.Conv3d(4 * channels, channels, 1)
@@ -70,7 +71,7 @@ class DepthwiseBlock(nn.Module):
     def forward(self, x_BCDHW: Tensor) -> Tensor:
         """(B, C, D, H, W) -> the same shape."""
         y = self.depthwise(x_BCDHW)
-        y = instance_norm(y) if self.norm is None else self.norm(y.movedim(1, -1)).movedim(-1, 1)
+        y = instance_norm(y) if self.norm is None else self.norm(y)
         return x_BCDHW + self.reduce(functional.gelu(self.expand(y)))
 
 
@@ -133,21 +134,15 @@ class TriOriented(nn.Module):
 
     def forward(self, x_BDHWC: Tensor) -> Tensor:
         """(B, D, H, W, C), channels last -> the same shape."""
-        walks = [to_tokens(x_BDHWC, order) for order in ORIENTATIONS]
-        if len(self.mambas) == 1:
-            scanned = self._scan(self.mambas[0], torch.cat(walks)).chunk(len(ORIENTATIONS))
-        else:
-            scanned = tuple(self._scan(m, walk) for m, walk in zip(self.mambas, walks, strict=True))
-        size = x_BDHWC.shape[1:4]
-        placed = [from_tokens(s, size, order) for s, order in zip(scanned, ORIENTATIONS, strict=True)]
-        total = placed[0] + placed[1] + placed[2]
+        first, second, third = walked(x_BDHWC, self._scan)
+        total = first + second + third
         return total / len(ORIENTATIONS) if self.merge == "mean" else total
 
-    def _scan(self, mamba: nn.Module, tokens_KLC: Tensor) -> Tensor:
+    def _scan(self, tokens_KLC: Tensor) -> Tensor:
+        pairs = zip(self.mambas, tokens_KLC.chunk(len(self.mambas)), strict=True)
         if self.directions == 1:
-            return mamba(tokens_KLC)
-        forward, backward = mamba(torch.cat((tokens_KLC, tokens_KLC.flip(1)))).chunk(2)
-        return (forward + backward.flip(1)) / 2
+            return torch.cat([mamba(tokens) for mamba, tokens in pairs])
+        return torch.cat([mean_of_both_ways(mamba, tokens) for mamba, tokens in pairs])
 
 
 class TSMambaBlock(nn.Module):
@@ -184,16 +179,9 @@ def uncertainty(z_BCDHW: Tensor, form: Uncertainty) -> Tensor:
     return weighted + z_BCDHW if form == "residual" else weighted
 
 
-class LastUp(nn.Module):
+def rise_alone(channels: int) -> nn.Module:
     """Twice the size with no skip beside it: the last step where there is no full-resolution stem."""
-
-    def __init__(self, channels: int) -> None:
-        super().__init__()
-        self.up = nn.ConvTranspose3d(channels, channels, 2, stride=2, bias=False)
-
-    def forward(self, x_BCDHW: Tensor) -> Tensor:
-        """(B, C, D, H, W) -> (B, C, 2D, 2H, 2W)."""
-        return self.up(x_BCDHW)
+    return nn.Sequential(OrderedDict(up=nn.ConvTranspose3d(channels, channels, 2, stride=2, bias=False)))
 
 
 class SegMambaV2Paper(nn.Module):
@@ -277,7 +265,7 @@ class SegMambaV2Paper(nn.Module):
         self.decoder = nn.ModuleList(
             UpBlock(a, b) for a, b in zip(widths[:0:-1], features[:0:-1], strict=True)
         )
-        self.rise = UpBlock(widths[0], first) if full_resolution_stem else LastUp(widths[0])
+        self.rise = UpBlock(widths[0], first) if full_resolution_stem else rise_alone(widths[0])
         self.refine = ResBlock(first if full_resolution_stem else widths[0], first)
         self.head = nn.Conv3d(first, out_channels, 1)
 

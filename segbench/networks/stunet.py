@@ -12,9 +12,8 @@ from itertools import pairwise
 from torch import Tensor, nn
 
 from segbench.networks.blocks.inputs import check_volume
-from segbench.networks.blocks.resunet import BasicBlock, NearestUp
+from segbench.networks.blocks.resunet import BasicBlock, NearestUp, projected_stage
 from segbench.networks.blocks.unet import (
-    Triple,
     decode,
     he_initialise,
     leave_unused_heads,
@@ -57,7 +56,7 @@ class STUNet(nn.Module):
         self.divisor, self.minimum = plan.divisor, plan.minimum
         self.deep_supervision = deep_supervision
         self.conv_blocks_context = nn.ModuleList(
-            _stage(*size) for size in stage_sizes(plan, in_channels, counts)
+            projected_stage(BasicBlock, *size) for size in stage_sizes(plan, in_channels, counts)
         )
         pairs = list(pairwise(plan.features))[::-1]
         self.upsample_layers = nn.ModuleList(
@@ -65,7 +64,7 @@ class STUNet(nn.Module):
             for (fine, coarse), stride in zip(pairs, plan.strides[:0:-1], strict=True)
         )
         self.conv_blocks_localization = nn.ModuleList(
-            _stage(count, 2 * fine, fine, kernel, (1, 1, 1))
+            projected_stage(BasicBlock, count, 2 * fine, fine, kernel, (1, 1, 1))
             for (fine, _), count, kernel in zip(pairs, counts[-2::-1], plan.kernels[-2::-1], strict=True)
         )
         self.seg_outputs = nn.ModuleList(nn.Conv3d(fine, out_channels, 1) for fine, _ in pairs)
@@ -83,11 +82,3 @@ class STUNet(nn.Module):
             skips.append(stage(skips[-1]))
         parts = self.upsample_layers, self.conv_blocks_localization, self.seg_outputs
         return decode(*parts, skips[1:], every_stage=self.deep_supervision and self.training)
-
-
-def _stage(count: int, in_channels: int, out_channels: int, kernel: Triple, stride: Triple) -> nn.Sequential:
-    """Residual blocks, the first one strided and with a convolution on its shortcut."""
-    return nn.Sequential(
-        BasicBlock(in_channels, out_channels, kernel, stride=stride, project=True),
-        *(BasicBlock(out_channels, out_channels, kernel) for _ in range(count - 1)),
-    )

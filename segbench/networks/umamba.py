@@ -17,11 +17,10 @@ from torch import Tensor, nn
 
 from segbench.networks.blocks.inputs import check_volume
 from segbench.networks.blocks.mamba import Mamba
-from segbench.networks.blocks.resunet import BasicBlock, NearestUp
+from segbench.networks.blocks.resunet import NearestUp, projected_stage
 from segbench.networks.blocks.unet import (
     Encoder,
     Plan,
-    Triple,
     decode,
     he_initialise,
     leave_unused_heads,
@@ -93,8 +92,8 @@ class UMamba(nn.Module):
         self.deep_supervision = deep_supervision
         first = plan.features[0]
         self.encoder = Encoder(
-            _blocks(counts[0], in_channels, first, plan.kernels[0], (1, 1, 1)),
-            (_blocks(*size) for size in stage_sizes(plan, first, counts)),
+            projected_stage(ResidualBlock, counts[0], in_channels, first, plan.kernels[0], (1, 1, 1)),
+            (projected_stage(ResidualBlock, *size) for size in stage_sizes(plan, first, counts)),
         )
         self.mamba_layer = MambaLayer(plan.features[-1], backend=backend) if bottleneck == "mamba" else None
         self.decoder = Decoder(plan, out_channels)
@@ -122,7 +121,7 @@ class Decoder(nn.Module):
         deeper = ceil(len(pairs) / 2 + 0.5)
         counts = [2] * deeper + [1] * (len(pairs) - deeper)
         self.stages = nn.ModuleList(
-            _blocks(count, 2 * fine, fine, kernel, (1, 1, 1))
+            projected_stage(ResidualBlock, count, 2 * fine, fine, kernel, (1, 1, 1))
             for (fine, _), count, kernel in zip(pairs, counts, plan.kernels[-2::-1], strict=True)
         )
         self.upsample_layers = nn.ModuleList(
@@ -134,11 +133,3 @@ class Decoder(nn.Module):
     def forward(self, skips: Sequence[Tensor], *, every_stage: bool) -> Tensor | list[Tensor]:
         """Logits at full resolution, or with `every_stage` those of all stages, full resolution first."""
         return decode(self.upsample_layers, self.stages, self.seg_layers, skips, every_stage=every_stage)
-
-
-def _blocks(count: int, in_channels: int, out_channels: int, kernel: Triple, stride: Triple) -> nn.Sequential:
-    """A projecting block, then residual blocks as in nnU-Net."""
-    return nn.Sequential(
-        BasicBlock(in_channels, out_channels, kernel, stride=stride, project=True),
-        *(ResidualBlock(out_channels, out_channels, kernel) for _ in range(count - 1)),
-    )

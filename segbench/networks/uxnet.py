@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from segbench.networks.blocks.residual import ChannelNorm, UShape
+from segbench.networks.blocks.residual import ChannelNorm, Stage, UShape
 
 __all__ = ["UXNet", "UXNetBlock"]
 
@@ -47,21 +47,6 @@ class Down(nn.Module):
         return self.norm(self.conv(x_BCDHW)) if self.first else self.conv(self.norm(x_BCDHW))
 
 
-class Stage(nn.Module):
-    """Halve, then blocks; the normalised output goes to the skip, the plain one to the next stage."""
-
-    def __init__(self, in_channels: int, channels: int, depth: int, *, first: bool) -> None:
-        super().__init__()
-        self.down = Down(in_channels, channels, first=first)
-        self.blocks = nn.Sequential(*(UXNetBlock(channels) for _ in range(depth)))
-        self.norm = ChannelNorm(channels)
-
-    def forward(self, x_BCDHW: Tensor) -> tuple[Tensor, Tensor]:
-        """(B, in, D, H, W) -> (stage output, side output), both (B, channels, D/2, H/2, W/2)."""
-        y = self.blocks(self.down(x_BCDHW))
-        return y, self.norm(y)
-
-
 class UXNet(UShape):
     """3D UX-Net.
 
@@ -85,6 +70,10 @@ class UXNet(UShape):
         hidden: int = 768,
     ) -> None:
         def stage(i: int, before: int, channels: int) -> nn.Module:
-            return Stage(before, channels, depths[i], first=i == 0)
+            return Stage(
+                down=Down(before, channels, first=i == 0),
+                blocks=nn.Sequential(*(UXNetBlock(channels) for _ in range(depths[i]))),
+                norm=ChannelNorm(channels),  # of the skip alone: the next stage reads the blocks
+            )
 
         super().__init__(in_channels, out_channels, features, depths, hidden, stage)

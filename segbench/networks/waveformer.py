@@ -1,7 +1,7 @@
 """WaveFormer: attention over what wavelets leave of a stage; the details they set apart rebuild the volume.
 
 Source: Al Hasan et al., "WaveFormer", arXiv 2503.23764 (MICCAI 2025); the structure and the settings in
-mahfuzalhasan/WaveFormer (MIT). Own code. The size is that of its BraTS configuration.
+mahfuzalhasan/WaveFormer (MIT). Own code. The size is that of its BraTS settings at 128^3.
 What is special: the decoder has no chain of transposed convolutions. Each of its levels starts from the
 deepest features and inverts the wavelet transforms of one stage, with the details that the encoder kept.
 """
@@ -40,8 +40,9 @@ LEVELS = (3, 2, 1, 0)
 class WindowAttention(nn.Module):
     """Attention inside windows, with a learnt bias for the relative place of two voxels.
 
-    Places are numbered as in the release, where a step along the first axis is shorter than a plane: some
-    relative places share a bias.
+    As in the release, a step along the first axis is shorter than a plane when places are numbered, so that
+    some relative places share a bias; and what several windows give is laid down one window after the other,
+    not each at its place. A stage's coarsest low part is a single window in the release.
 
     Args:
         channels: Channels of the features.
@@ -65,15 +66,13 @@ class WindowAttention(nn.Module):
 
     def forward(self, x_BCDHW: Tensor) -> Tensor:
         """(B, C, D, H, W), a whole number of windows -> the same shape."""
-        counts = [length // n for length, n in zip(x_BCDHW.shape[2:], self.window, strict=True)]
         windows = folded(x_BCDHW, self.window).unflatten(1, (-1, prod(self.window)))
         x_BLC = windows.flatten(3).permute(0, 3, 2, 1).flatten(0, 1)
         q, k, v = self.qkv(x_BLC).unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
         bias = self.bias[self.places].permute(2, 0, 1)[None].to(q.dtype)
         y = functional.scaled_dot_product_attention(q, k, v, attn_mask=bias)
-        y = self.out(y.transpose(1, 2).flatten(2)).unflatten(0, (len(x_BCDHW), -1))
-        y = y.unflatten(1, counts).unflatten(4, self.window)  # (B, d, h, w, wd, wh, ww, C)
-        return y.permute(0, 7, 1, 4, 2, 5, 3, 6).reshape(x_BCDHW.shape)
+        y = self.out(y.transpose(1, 2).flatten(2)).reshape(len(x_BCDHW), *x_BCDHW.shape[2:], -1)
+        return y.movedim(-1, 1)
 
 
 class Feed(nn.Module):
@@ -153,43 +152,24 @@ class Calibrate(nn.Module):
         return functional.relu(self.gate(instance_norm(self.expand(y))) + self.keep(x_BCDHW))
 
 
-class Refine(nn.Module):
-    """The details of a level times a gate, which is computed from each of the seven alone."""
-
-    def __init__(self, channels: int) -> None:
-        super().__init__()
-        self.depthwise = same_conv(channels, channels, 3, groups=channels, bias=True)
-        self.norm = nn.InstanceNorm3d(channels, affine=True)
-        self.gate = nn.Conv3d(channels, channels, 1)
-
-    def forward(self, details: Tensor) -> Tensor:
-        """(B, C, 7, D, H, W) -> the same shape."""
-        x = details.transpose(1, 2).flatten(0, 1)
-        x = x * torch.sigmoid(self.gate(functional.relu(self.norm(self.depthwise(x)))))
-        return x.unflatten(0, (len(details), -1)).transpose(1, 2)
-
-
 class Rebuild(nn.Module):
     """A stage's volume from the deepest features as low part and the stage's details; the skip beside it.
 
     Args:
         deepest: Channels of the deepest features.
         channels: Channels of the stage.
-        levels: How often wavelets halved the stage.
-        refine: Whether the details pass a gate, one for each level.
     """
 
-    def __init__(self, deepest: int, channels: int, levels: int, *, refine: bool) -> None:
+    def __init__(self, deepest: int, channels: int) -> None:
         super().__init__()
         self.low = same_conv(deepest, channels, 3)
-        self.refine = nn.ModuleList(Refine(channels) if refine else nn.Identity() for _ in range(levels))
         self.block = ResBlock(2 * channels, channels)
 
     def forward(self, x_BCDHW: Tensor, details: list[Tensor], skip_BCDHW: Tensor) -> Tensor:
         """Deepest features, details finest first, skip -> the shape of the skip."""
         y = self.low(x_BCDHW)
-        for refine, detail in zip(self.refine, reversed(details), strict=True):
-            y = joined(y, refine(detail))
+        for detail in reversed(details):
+            y = joined(y, detail)
         return self.block(torch.cat((y, skip_BCDHW), dim=1))
 
 
@@ -217,8 +197,21 @@ class Enlarge(nn.Module):
         return self.project(self.norm(self.depthwise(y))) + self.keep(y)
 
 
+def start_encoder(part: nn.Module) -> None:
+    """Start a part of the encoder as the release does; `reduce` is a linear layer there."""
+    for name, module in part.named_modules():
+        if isinstance(module, nn.Linear | nn.Conv3d):
+            fan_out = module.weight[0, 0].numel() * module.weight.shape[0]
+            if isinstance(module, nn.Linear) or name.endswith("reduce"):
+                nn.init.trunc_normal_(module.weight, std=0.02)
+            else:
+                nn.init.normal_(module.weight, std=(2 * module.groups / fan_out) ** 0.5)
+            if module.bias is not None:
+                nn.init.zeros_(module.bias)
+
+
 class WaveFormer(nn.Module):
-    """WaveFormer; the defaults have the published size.
+    """WaveFormer; the defaults are the authors' BraTS settings.
 
     Args:
         in_channels: Channels of the image.
@@ -226,9 +219,7 @@ class WaveFormer(nn.Module):
         features: Channels of the four stages, at 1/2 to 1/16 of the resolution, each twice the one before.
         depths: Blocks of the four stages.
         heads: Heads of the attention of each stage; each divides its features.
-        window: Voxels of an attention window along each axis; the authors' settings file makes it a 16th of
-            the patch.
-        refine: Whether the details pass a gate before they rebuild a volume.
+        window: Voxels of an attention window along each axis; a 16th of the patch in the release.
         drop_path: Probability with which a sample skips a branch of the last block in training.
 
     Raises:
@@ -243,8 +234,7 @@ class WaveFormer(nn.Module):
         features: tuple[int, int, int, int] = (48, 96, 192, 384),
         depths: tuple[int, int, int, int] = (2, 2, 2, 2),
         heads: tuple[int, int, int, int] = (3, 6, 12, 24),
-        window: int = 4,
-        refine: bool = True,
+        window: int = 8,
         drop_path: float = 0.1,
     ) -> None:
         super().__init__()
@@ -271,17 +261,12 @@ class WaveFormer(nn.Module):
         self.stem = ResBlock(in_channels, first)
         self.skips = nn.ModuleList(ResBlock(channels, channels) for channels in features[:3])
         self.calibrate = Calibrate(deepest)
-        self.rebuilds = nn.ModuleList(
-            Rebuild(deepest, channels, levels, refine=refine)
-            for channels, levels in zip(features[:3], LEVELS[:3], strict=True)
-        )
+        self.rebuilds = nn.ModuleList(Rebuild(deepest, channels) for channels in features[:3])
         self.enlarge = nn.ModuleList(Enlarge(features[i], first, slowly=i == 2) for i in (1, 2))
         self.up = UpBlock(3 * first, first)
         self.head = nn.Conv3d(first, out_channels, 1)
-        for module in self.modules():
-            if isinstance(module, nn.Linear):
-                nn.init.trunc_normal_(module.weight, std=0.02)
-                nn.init.zeros_(module.bias)
+        for part in (self.embed, self.stages, self.merges):
+            start_encoder(part)
 
     def forward(self, x_BCDHW: Tensor) -> Tensor:
         """(B, in, D, H, W) -> logits (B, out, D, H, W)."""

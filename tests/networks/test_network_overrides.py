@@ -20,7 +20,7 @@ from segbench.networks.registry import check_overrides, resolve_implementation
         ("nnunet-tiny", {"features": (8, 16.5, 32, 64)}, "is not valid"),
         ("nnunet-tiny", {"features": (8, 16, 24, 0)}, "features must be at least 1"),
         ("nnunet-tiny", {"features": (8, 16, -24, 8)}, "features must be at least 1"),
-        ("nnunet-tiny", {"features": (8,)}, "at least two stages"),
+        ("nnunet-tiny", {"features": (8,)}, "features must be two numbers at least"),
         ("nnunet-tiny", {"blocks": 0}, "blocks must be at least 1; found 0"),
         ("nnunet-tiny", {"strides": (1, 2, 2, 0)}, "strides must be at least 1"),
         ("nnunet-tiny", {"kernel_sizes": -3}, "kernel_sizes must be at least 1"),

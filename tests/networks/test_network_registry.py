@@ -162,9 +162,9 @@ def test_anisotropic_strides_change_what_a_size_must_be_a_multiple_of():
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
-        ({"features": (4, 8), "strides": (1, 2, 2)}, "one entry per stage"),
+        ({"features": (4, 8), "strides": (1, 2, 2)}, "strides must be 2 entries, one per stage"),
         ({"features": (4, 8), "kernel_sizes": 4}, "must be odd"),
-        ({"features": (4, 8), "blocks": (1, 2, 3)}, "blocks needs 2 entries"),
+        ({"features": (4, 8), "blocks": (1, 2, 3)}, "blocks must be 2 entries"),
     ],
 )
 def test_a_plan_that_cannot_be_is_refused(overrides, message):
@@ -173,13 +173,13 @@ def test_a_plan_that_cannot_be_is_refused(overrides, message):
 
 
 def test_family_overrides_that_cannot_be_are_refused():
-    with pytest.raises(ValueError, match="four stages each"):
+    with pytest.raises(ValueError, match="must be four numbers, one per stage"):
         build_network("segmamba-v2", 1, 2, features=(8, 16, 32))
-    with pytest.raises(ValueError, match="at least 8 channels; found 4"):
+    with pytest.raises(ValueError, match="features must be at least 8, for squeeze and excitation; found 4"):
         build_network("segmamba-v2", 1, 2, features=(4, 8, 16, 32))
     with pytest.raises(ValueError, match=r"mixer = 'attention' is not valid.*'toom', 'bidirectional'"):
         build_network("segmamba-v2", 1, 2, mixer="attention")
-    with pytest.raises(ValueError, match="slices are four numbers"):
+    with pytest.raises(ValueError, match="slices must be four numbers"):
         build_network("segmamba-tiny", 1, 2, slices="auto")
 
 

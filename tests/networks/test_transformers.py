@@ -9,7 +9,7 @@ from torch.nn import functional
 from segbench.networks import build_network, build_on_meta, export_official_weights
 from segbench.networks.blocks.resample import by_matrices, joined, split
 from segbench.networks.fingerprint import gmacs_at_128
-from segbench.networks.lhunet import DeformConv, TokenAttention, read_between
+from segbench.networks.lhunet import DeformConv, LargeKernel, TokenAttention, read_between
 from segbench.networks.medformer import BothWays
 from segbench.networks.primus import decoder_widths, places, rotated
 from segbench.networks.unetr_pp import PairedAttention
@@ -54,10 +54,23 @@ def test_unetr_pp_and_primus_have_their_published_size():
 
 
 def test_waveformer_and_lhunet_have_their_published_size():
-    assert round(count(build_on_meta("waveformer", 4, 4)) / 1e6, 2) == 16.97
-    # The authors' file of settings, see the card.
-    assert count(build_on_meta("waveformer", 4, 4, window=8, refine=False)) == 17_167_546
+    # As the authors' class builds it when nothing is said: 1 input, 13 classes, 96^3. Printed is 16.97 M.
+    assert count(build_on_meta("waveformer", 1, 13, window=6)) == 16_978_843
     assert round(count(build_on_meta("lhunet", 1, 10, patch_size=(96, 96, 96))) / 1e6, 1) == 8.6
+
+
+def test_weights_start_as_in_the_releases():
+    torch.manual_seed(0)
+    network = build_network("waveformer-tiny", 2, 3)
+    feed = network.stages[0][0].feed
+    assert feed.depthwise.weight.std().item() == pytest.approx((2 / 27) ** 0.5, rel=0.1)
+    assert feed.reduce.weight.std().item() == pytest.approx(0.02, rel=0.2)
+    assert not feed.depthwise.bias.any()
+    assert network.calibrate.gate.reduce.weight.std() > 0.05  # outside of the encoder: torch's own
+    network = build_network("lhunet-tiny", 1, 2, patch_size=(64, 64, 64))
+    assert network.first[0].weight.abs().max() > 0.1  # the one convolution of LHU-Net that is left alone
+    convs = [m for m in network.downs.modules() if isinstance(m, torch.nn.Conv3d)]
+    assert all(conv.weight.abs().max() < 0.12 for conv in convs)
 
 
 @pytest.mark.ci
@@ -154,6 +167,32 @@ def test_a_window_attends_to_itself_alone_and_sees_the_biases_of_places():
         seen.append(torch.softmax(scores, dim=1) @ v[:, head])
     expected = torch.cat(seen, dim=1) @ attention.out.weight.T + attention.out.bias
     assert torch.allclose(attention(x)[0, :, :2].flatten(1).T, expected)
+
+
+def test_what_windows_give_is_laid_down_one_window_after_the_other():
+    torch.manual_seed(3)
+    attention = WindowAttention(4, heads=2, window=2).double()
+    x = torch.randn(1, 4, 2, 2, 4, dtype=torch.float64)
+    laid = torch.cat([attention(part).flatten(2) for part in x.split(2, dim=4)], dim=2)
+    assert torch.allclose(attention(x), laid.reshape(x.shape))  # the release's order, not that of the voxels
+
+
+def test_a_large_kernel_gates_the_square_of_its_projection_or_adds_the_input():
+    torch.manual_seed(4)
+    block = LargeKernel(4, "square").double()
+    x = torch.randn(1, 4, 3, 4, 5, dtype=torch.float64)
+    y = functional.gelu(block.before(x))
+    assert torch.allclose(block(x), block.behind(y.square() * block.gate(y)))
+    other = LargeKernel(4, "residual").double()
+    other.load_state_dict(block.state_dict())
+    assert torch.allclose(other(x), x + block.behind(y * block.gate(y)))
+
+
+def test_a_place_that_is_no_number_gives_none_instead_of_stopping():
+    places = torch.tensor([[[1.0, math.nan, math.inf]] * 3])
+    read = read_between(torch.ones(1, 2, 3, 3, 3), places)
+    assert read[0, :, 0].tolist() == [1, 1]
+    assert torch.isnan(read[0, :, 1:]).all()
 
 
 def test_reading_between_voxels_is_grid_sample_with_zeros_outside():

@@ -40,12 +40,7 @@ def to_slices(tokens_BLE: Tensor, slices: int) -> Tensor:
 
 def from_slices(tokens_BLE: Tensor, slices: int) -> Tensor:
     """The inverse of `to_slices`."""
-    batch, length, channels = tokens_BLE.shape
-    return (
-        tokens_BLE.reshape(batch, length // slices, slices, channels)
-        .transpose(1, 2)
-        .reshape(tokens_BLE.shape)
-    )
+    return to_slices(tokens_BLE, tokens_BLE.shape[1] // slices)
 
 
 class Mamba3(StateSpaceModule):

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from segbench.networks.blocks.inputs import InputError, check_volume
+from segbench.networks.blocks.inputs import check_arguments, check_volume
 from segbench.networks.blocks.norm_act import norm_act
 
 __all__ = [
@@ -21,6 +21,7 @@ __all__ = [
     "ResBlock",
     "SideOutput",
     "SqueezeExcite",
+    "Stage",
     "UShape",
     "UpBlock",
     "check_stages",
@@ -147,14 +148,8 @@ class SqueezeExcite(nn.Module):
 
     def __init__(self, channels: int, reduction: int = 8) -> None:
         super().__init__()
-        if channels < reduction:
-            raise InputError(
-                "SB104",
-                f"squeeze and excitation needs at least {reduction} channels; found {channels}",
-                expected=f"at least {reduction}",
-                found=channels,
-                mend=f"choose features of at least {reduction}",
-            )
+        least = f"at least {reduction}, for squeeze and excitation"
+        check_arguments((channels >= reduction, "features", channels, least))
         self.reduce = nn.Linear(channels, channels // reduction)
         self.expand = nn.Linear(channels // reduction, channels)
 
@@ -177,15 +172,33 @@ class SideOutput(nn.Module):
         return self.reduce(functional.gelu(self.expand(instance_norm(x_BCDHW))))
 
 
+class Stage(nn.Module):
+    """An encoder stage: its parts one after the other; the last turns what they gave into the skip's input.
+
+    Args:
+        **parts: The parts in order, by the names they have in the state_dict.
+    """
+
+    def __init__(self, **parts: nn.Module) -> None:
+        super().__init__()
+        for name, part in parts.items():
+            self.add_module(name, part)
+
+    def forward(self, x_BCDHW: Tensor) -> tuple[Tensor, Tensor]:
+        """(B, in, D, H, W) -> (stage output, side output), both (B, channels, D/2, H/2, W/2)."""
+        *parts, side = self.children()
+        y = x_BCDHW
+        for part in parts:
+            y = part(y)
+        return y, side(y)
+
+
 def check_stages(features: tuple[int, ...], depths: tuple[int, ...]) -> None:
     """Refuse anything but four widths and four depths, which this family's checkpoints are made of."""
-    if len(features) != 4 or len(depths) != 4:
-        raise InputError(
-            "SB104",
-            f"features and depths name four stages each; found {len(features)} and {len(depths)}",
-            expected="4 and 4",
-            found=f"{len(features)} and {len(depths)}",
-        )
+    check_arguments(
+        (len(features) == 4, "features", features, "four numbers, one per stage"),
+        (len(depths) == 4, "depths", depths, "four numbers, one per stage"),
+    )
 
 
 class UShape(nn.Module):

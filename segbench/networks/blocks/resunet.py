@@ -6,13 +6,15 @@ nnUNet-1.7.1/nnunet/network_architecture/STUNet.py (both Apache-2.0). Own code.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from torch import Tensor, nn
 from torch.nn import functional
 
 from segbench.networks.blocks.norm_act import norm_act
 from segbench.networks.blocks.unet import NEGATIVE_SLOPE, Triple
 
-__all__ = ["BasicBlock", "NearestUp"]
+__all__ = ["BasicBlock", "NearestUp", "projected_stage"]
 
 
 class BasicBlock(nn.Module):
@@ -53,6 +55,19 @@ class BasicBlock(nn.Module):
         y = self.conv2(y)
         kept = x_BCDHW if self.conv3 is None else self.conv3(x_BCDHW)
         return norm_act(y, self.norm2.weight, self.norm2.bias, residual=kept, slope=NEGATIVE_SLOPE)
+
+
+def projected_stage(
+    rest: Callable[[int, int, Triple], nn.Module],
+    count: int,
+    in_channels: int,
+    out_channels: int,
+    kernel: Triple,
+    stride: Triple,
+) -> nn.Sequential:
+    """A strided `BasicBlock` that projects its shortcut, then `count` - 1 blocks of the kind `rest`."""
+    first = BasicBlock(in_channels, out_channels, kernel, stride=stride, project=True)
+    return nn.Sequential(first, *(rest(out_channels, out_channels, kernel) for _ in range(count - 1)))
 
 
 class NearestUp(nn.Module):

@@ -6,6 +6,9 @@ Legend: B batch, C channels, D H W space, L = D*H*W tokens, K orientations (or d
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
@@ -17,10 +20,12 @@ __all__ = [
     "DepthwiseLayer",
     "MatchedLayer",
     "TriOrientedMamba",
+    "both_ways",
     "from_tokens",
     "matched_width",
-    "oriented_tokens",
+    "mean_of_both_ways",
     "to_tokens",
+    "walked",
 ]
 
 ORIENTATIONS: tuple[tuple[int, int, int], ...] = ((0, 1, 2), (1, 0, 2), (2, 1, 0))
@@ -52,12 +57,29 @@ def from_tokens(
     return walked.permute(0, *(1 + order.index(axis) for axis in range(3)), 4)
 
 
-def oriented_tokens(x_BDHWC: Tensor) -> Tensor:
-    """The three orientations stacked on the batch axis: (3B, L, C).
+def walked(x_BDHWC: Tensor, scan: Callable[[Tensor], Tensor]) -> list[Tensor]:
+    """The three orientations of a channels-last volume, scanned and put back: three times (B, D, H, W, C).
 
-    The sequences have equal length whatever the shape, so one call of the scan serves all three.
+    Args:
+        x_BDHWC: The volume.
+        scan: Tokens to tokens of the same shape (3B, L, C): the sequences have equal length whatever the
+            volume's shape, so one call serves all three, which follow each other on the batch axis.
     """
-    return torch.cat([to_tokens(x_BDHWC, order) for order in ORIENTATIONS])
+    scanned_KLC = scan(torch.cat([to_tokens(x_BDHWC, order) for order in ORIENTATIONS]))
+    parts = zip(scanned_KLC.chunk(len(ORIENTATIONS)), ORIENTATIONS, strict=True)
+    return [from_tokens(part, x_BDHWC.shape[1:4], order) for part, order in parts]
+
+
+def both_ways(mamba: nn.Module, tokens_KLC: Tensor) -> tuple[Tensor, Tensor]:
+    """The tokens scanned forwards, and backwards with the same weights."""
+    forward, backward = mamba(torch.cat((tokens_KLC, tokens_KLC.flip(1)))).chunk(2)
+    return forward, backward.flip(1)
+
+
+def mean_of_both_ways(mamba: nn.Module, tokens_KLC: Tensor) -> Tensor:
+    """The mean of the two."""
+    forward, backward = both_ways(mamba, tokens_KLC)
+    return (forward + backward) / 2
 
 
 class TriOrientedMamba(nn.Module):
@@ -78,18 +100,11 @@ class TriOrientedMamba(nn.Module):
 
     def forward(self, x_BCDHW: Tensor) -> Tensor:
         """(B, C, D, H, W) -> the same shape."""
-        size = x_BCDHW.shape[2:]
         # The norm acts on single tokens, so it is taken once, before the three walks.
-        tokens_KLC = oriented_tokens(self.norm(x_BCDHW.movedim(1, -1)))
-        if self.bidirectional:
-            both = self.mamba(torch.cat((tokens_KLC, tokens_KLC.flip(1))))
-            forward, backward = both.chunk(2)
-            scanned_KLC = (forward + backward.flip(1)) / 2
-        else:
-            scanned_KLC = self.mamba(tokens_KLC)
+        scan = partial(mean_of_both_ways, self.mamba) if self.bidirectional else self.mamba
         y_BDHWC = x_BCDHW.movedim(1, -1)
-        for order, scanned in zip(ORIENTATIONS, scanned_KLC.chunk(len(ORIENTATIONS)), strict=True):
-            y_BDHWC = y_BDHWC + from_tokens(scanned, size, order)
+        for placed in walked(self.norm(y_BDHWC), scan):
+            y_BDHWC = y_BDHWC + placed
         return y_BDHWC.movedim(-1, 1).contiguous()
 
 

@@ -14,7 +14,7 @@ from math import prod
 import torch
 from torch import Tensor, nn
 
-from segbench.networks.blocks.inputs import InputError
+from segbench.networks.blocks.inputs import check_arguments
 from segbench.networks.blocks.norm_act import norm_act
 
 __all__ = [
@@ -92,13 +92,12 @@ def make_plan(
     stages = len(features)
     strides = (1,) + (2,) * (stages - 1) if strides is None else strides
     kernels = (kernel_sizes,) * stages if isinstance(kernel_sizes, int) else kernel_sizes
-    if not stages or len(strides) != stages or len(kernels) != stages:
-        found = f"{stages} features, {len(strides)} strides, {len(kernels)} kernel_sizes"
-        raise InputError("SB104", f"one entry per stage is needed; found {found}", found=found)
-    if stages < 2:
-        raise InputError(
-            "SB104", f"a U-Net has at least two stages; found features {features}", found=features
-        )
+    entries = f"{stages} entries, one per stage"
+    check_arguments(
+        (stages > 1, "features", features, "two numbers at least, one per stage"),
+        (len(strides) == stages, "strides", strides, entries),
+        (len(kernels) == stages, "kernel_sizes", kernels, entries),
+    )
     return Plan(tuple(features), tuple(map(as_triple, strides)), tuple(map(as_triple, kernels)))
 
 
@@ -117,8 +116,7 @@ def per_stage(value: int | Sequence[int], stages: int, name: str) -> tuple[int, 
         InputError: Where the count differs.
     """
     counts = (value,) * stages if isinstance(value, int) else tuple(value)
-    if len(counts) != stages:
-        raise InputError("SB104", f"{name} needs {stages} entries; found {len(counts)}", found=len(counts))
+    check_arguments((len(counts) == stages, name, value, f"{stages} entries, one per stage"))
     return counts
 
 

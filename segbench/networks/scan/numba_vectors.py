@@ -163,60 +163,25 @@ def _vector_pointer(context: Any, builder: Builder, signature: Any, memory: Valu
 # ---- what the kernel calls ----
 
 
-def _vectors(a: Any, b: Any) -> bool:
-    return isinstance(a, Vector) and a == b
+def _define(symbol: Callable[..., Any], instruction: str) -> None:
+    """Give two vectors of one type an operator of Python, lane by lane, as one instruction."""
+
+    @intrinsic
+    def lanewise(typing_context: Any, a: Any, b: Any) -> Any:
+        return a(a, a), lambda context, builder, signature, args: getattr(builder, instruction)(*args)
+
+    @overload(symbol)
+    def _(a: Any, b: Any) -> Callable[..., Any] | None:
+        def implementation(a: Any, b: Any) -> Any:
+            return lanewise(a, b)
+
+        return implementation if isinstance(a, Vector) and a == b else None
 
 
-@overload(operator.add)
-def _add(a: Any, b: Any) -> Callable[..., Any] | None:
-    def implementation(a: Any, b: Any) -> Any:
-        return _arithmetic_add(a, b)
-
-    return implementation if _vectors(a, b) else None
-
-
-@overload(operator.sub)
-def _sub(a: Any, b: Any) -> Callable[..., Any] | None:
-    def implementation(a: Any, b: Any) -> Any:
-        return _arithmetic_sub(a, b)
-
-    return implementation if _vectors(a, b) else None
-
-
-@overload(operator.mul)
-def _mul(a: Any, b: Any) -> Callable[..., Any] | None:
-    def implementation(a: Any, b: Any) -> Any:
-        return _arithmetic_mul(a, b)
-
-    return implementation if _vectors(a, b) else None
-
-
-@overload(operator.truediv)
-def _div(a: Any, b: Any) -> Callable[..., Any] | None:
-    def implementation(a: Any, b: Any) -> Any:
-        return _arithmetic_div(a, b)
-
-    return implementation if _vectors(a, b) else None
-
-
-@intrinsic
-def _arithmetic_add(typing_context: Any, a: Any, b: Any) -> Any:
-    return a(a, a), lambda context, builder, signature, args: builder.fadd(*args)
-
-
-@intrinsic
-def _arithmetic_sub(typing_context: Any, a: Any, b: Any) -> Any:
-    return a(a, a), lambda context, builder, signature, args: builder.fsub(*args)
-
-
-@intrinsic
-def _arithmetic_mul(typing_context: Any, a: Any, b: Any) -> Any:
-    return a(a, a), lambda context, builder, signature, args: builder.fmul(*args)
-
-
-@intrinsic
-def _arithmetic_div(typing_context: Any, a: Any, b: Any) -> Any:
-    return a(a, a), lambda context, builder, signature, args: builder.fdiv(*args)
+_define(operator.add, "fadd")
+_define(operator.sub, "fsub")
+_define(operator.mul, "fmul")
+_define(operator.truediv, "fdiv")
 
 
 @intrinsic
