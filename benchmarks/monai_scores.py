@@ -112,6 +112,7 @@ def main() -> None:
     for seed in map(int, options.seeds.split(",")):
         for name in options.networks.split(","):
             set_determinism(seed, use_deterministic_algorithms=False)
+            training.transform.set_random_state(seed)
             network = NETWORKS[name]()
             train(network, training, options.steps)
             target = options.out / f"seed{seed}" / f"{name}.csv"
