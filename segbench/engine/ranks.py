@@ -129,13 +129,19 @@ def process_group(*, on_cuda: bool, timeout: timedelta | None = None) -> Generat
         os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")  # one machine; needs no resolvable host name
     own = device if on_cuda else None
     dist.init_process_group("nccl" if on_cuda else "gloo", timeout=timeout, device_id=own)
+
+    def leave() -> None:
+        if on_cuda:
+            torch.cuda.set_device(device)  # a thread begins on the first GPU
+        dist.destroy_process_group()
+
     try:
         yield device
     except BaseException:
-        leaving = Thread(target=dist.destroy_process_group, daemon=True)
+        leaving = Thread(target=leave, daemon=True)
         leaving.start()
         leaving.join(LEAVE_S)
         if leaving.is_alive():
             atexit.register(os._exit, 1)  # nor may NCCL's own clean-up hold the process
         raise
-    dist.destroy_process_group()
+    leave()
