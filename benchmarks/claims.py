@@ -58,7 +58,7 @@ def correlations(models: dict[str, np.ndarray], cases: np.ndarray) -> Band:
     """Quartiles of the correlation over cases of two models, one training each."""
     runs = [(name, run[cases]) for name, table in models.items() for run in table]
     found = [np.corrcoef(a, b)[0, 1] for (x, a), (y, b) in combinations(runs, 2) if x != y]
-    return Band(*map(float, np.percentile(found, (25, 50, 75))), "the other half")
+    return Band(*map(float, np.nanpercentile(found, (25, 50, 75))), "the other half")
 
 
 def retraining(models: dict[str, np.ndarray], cases: np.ndarray) -> Band:
@@ -108,8 +108,8 @@ def several(models: dict[str, np.ndarray], half: np.ndarray, other: np.ndarray) 
 
 def shares(found: list[Found], rng: np.random.Generator) -> str:
     """Agreement of the verdicts that are not open with its interval, and the share that is open."""
-    if not found:
-        return "one training each"
+    if all(is_open for _, is_open, _ in found):
+        return "all open" if found else "one training each"
     pairs = sorted({pair for pair, _, _ in found})
     counts = np.array(
         [
@@ -138,6 +138,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
     rng = np.random.default_rng(options.seed)
+    np.seterr(invalid="ignore")  # scores that are all the same have no correlation: NaN, left out
     borrowed, whose = (claims.CONGRUENCE, "built in") if options.folders else (TOUCHSTONE, "of Touchstone")
     for runs in options.folders or sorted(BOARDS.glob("*/runs")):
         try:

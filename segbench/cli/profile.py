@@ -13,7 +13,7 @@ from segbench.cli.common import settings, split_list
 from segbench.cli.options import option
 from segbench.core import console
 from segbench.core.atomic import atomic_write, atomic_write_json
-from segbench.core.errors import BackendUnavailable, SegbenchError
+from segbench.core.errors import SegbenchError
 from segbench.core.foreign import parse_json
 from segbench.core.outputs import check_targets
 
@@ -65,7 +65,11 @@ def profile(
     from segbench.profiling import ProfileDocument, ProfileRequest, profile_rows
     from segbench.profiling.schema import Dtype, Mode, parse_shape
 
-    names, where = _models(split_list(model)), _device(device)
+    names, where = _models(split_list(model)), device
+    if device in {"auto", "cuda"}:
+        from segbench.engine.device import choose_device
+
+        where = choose_device(device).type
     inputs = split_list(input_shape) or [SMALL if where == "cpu" else LARGE]
     if where == "cpu" and not input_shape:
         console.note(f"on a CPU: input {SMALL} in place of {LARGE}; --input or --device meta for another")
@@ -121,18 +125,6 @@ def _choice(flag: str, value: str, allowed: tuple[str, ...]) -> str:
             mend=f"choose one of {', '.join(allowed)}",
         )
     return value
-
-
-def _device(name: str) -> str:
-    """The device to measure on (SB502 for a GPU that is not here)."""
-    if name not in {"auto", "cuda"}:
-        return name
-    import torch
-
-    there = torch.cuda.is_available()
-    if name == "cuda" and not there:
-        raise BackendUnavailable("there is no CUDA device here", mend="profile on --device cpu or meta")
-    return "cuda" if there else "cpu"
 
 
 def _show(document: ProfileDocument, output_format: str, *, as_json: bool) -> None:

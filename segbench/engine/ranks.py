@@ -10,7 +10,7 @@ from __future__ import annotations
 import atexit
 import os
 import sys
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
@@ -49,31 +49,15 @@ class Ranks:
         """Sum of a tensor over the ranks, for the loss; None when alone."""
         return None if self.world == 1 else total_over_ranks
 
-    def any(self, flags: Sequence[bool], device: torch.device) -> list[bool]:
-        """Whether each flag is set on any rank; the same answers on all of them."""
+    def largest(self, *values: int, device: torch.device) -> list[int]:
+        """The largest of each value over the ranks; the same answers on all of them."""
         if self.world == 1:
-            return list(flags)
-        seen = torch.tensor([int(flag) for flag in flags], device=device)
+            return list(values)
+        seen = torch.tensor(values, dtype=torch.int64, device=device)
         dist.all_reduce(seen, op=dist.ReduceOp.MAX)
-        return [bool(flag) for flag in seen.tolist()]
+        return seen.tolist()
 
-    def largest(self, value: int, device: torch.device) -> int:
-        """The largest value of all ranks."""
-        if self.world == 1:
-            return value
-        seen = torch.tensor([value], dtype=torch.int64, device=device)
-        dist.all_reduce(seen, op=dist.ReduceOp.MAX)
-        return int(seen.item())
-
-    def first(self, value: str | None) -> str | None:
-        """Rank 0's value, on every rank."""
-        if self.world == 1:
-            return value
-        values = [value]
-        dist.broadcast_object_list(values, src=0)
-        return values[0]
-
-    def every(self, value: dict[str, Any]) -> list[dict[str, Any]]:
+    def every(self, value: Any) -> list[Any]:
         """The values of all ranks in order, on every rank."""
         values = [value] * self.world
         if self.world > 1:
@@ -145,13 +129,19 @@ def process_group(*, on_cuda: bool, timeout: timedelta | None = None) -> Generat
         os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")  # one machine; needs no resolvable host name
     own = device if on_cuda else None
     dist.init_process_group("nccl" if on_cuda else "gloo", timeout=timeout, device_id=own)
+
+    def leave() -> None:
+        if on_cuda:
+            torch.cuda.set_device(device)  # a thread begins on the first GPU
+        dist.destroy_process_group()
+
     try:
         yield device
     except BaseException:
-        leaving = Thread(target=dist.destroy_process_group, daemon=True)
+        leaving = Thread(target=leave, daemon=True)
         leaving.start()
         leaving.join(LEAVE_S)
         if leaving.is_alive():
             atexit.register(os._exit, 1)  # nor may NCCL's own clean-up hold the process
         raise
-    dist.destroy_process_group()
+    leave()

@@ -46,7 +46,7 @@ def decide_scan(job: TrainingJob, network: nn.Module, state: Mapping[str, Any]) 
         return None
     begun = state.get("scan_backend")
     with scans_used(begun):
-        scan = job.ranks.first(chosen_backend(job.device) if job.ranks.writes else None)
+        scan = job.ranks.every(chosen_backend(job.device) if job.ranks.writes else None)[0]
     if begun not in (None, scan) and job.ranks.writes:
         job.warn(f"begun with the scan backend {begun}, resumed with {scan}: sums round otherwise")
     return scan

@@ -140,7 +140,7 @@ class _Run:
             network=self._selected(),
             samples_seen=self.state.samples_seen,
             degraded=self.state.rolled_back,
-            peak_memory_bytes=self.ranks.largest(peak_memory(self.job.device), self.job.device),
+            peak_memory_bytes=self.ranks.largest(peak_memory(self.job.device), device=self.job.device)[0],
             checkpoint=self.job.checkpoints / f"step-{self.state.step:09d}",
             step_seconds=self.watch.step_s,
         )
@@ -148,7 +148,7 @@ class _Run:
     def _after_step(self, rolled_back: bool) -> None:
         """Validate, write a checkpoint and stop, each where it is due."""
         late = time.monotonic() - self.last_saved >= self.job.checkpoint_minutes * 60
-        stopping, due = self.ranks.any((self.job.stop.asked, late), self.job.device)
+        stopping, due = self.ranks.largest(self.job.stop.asked, late, device=self.job.device)
         self.state.validation_due = not rolled_back and self._must_validate()
         validated = self.state.validation_due and not stopping
         if due or validated or stopping:

@@ -35,7 +35,7 @@ def environment_facts(device: torch.device) -> dict[str, Any]:
             "gpu_memory_bytes": properties.total_memory,
             "cuda": torch.version.cuda,
             "cudnn": torch.backends.cudnn.version(),
-            "gpu_clock_mhz": _clock(device),
+            "gpu_clock_mhz": _told(device, "nvmlDeviceGetClockInfo", 1),  # NVML_CLOCK_SM, of multiprocessors
         }
     return facts
 
@@ -96,11 +96,6 @@ def _told(device: torch.device, question: str, *arguments: Any) -> Any:
         return getattr(nvml, question)(handle, *arguments)
     except nvml.NVMLError:
         return None
-
-
-def _clock(device: torch.device) -> int | None:
-    clock_of_multiprocessors = 1  # NVML_CLOCK_SM
-    return _told(device, "nvmlDeviceGetClockInfo", clock_of_multiprocessors)
 
 
 def other_processes(device: torch.device) -> bool | None:

@@ -6,7 +6,6 @@ import time
 from typing import Any
 
 import torch
-from torch import nn
 
 from segbench.core.errors import BackendUnavailable
 from segbench.engine.device import prepare_device
@@ -37,14 +36,9 @@ def static_row(request: ProfileRequest) -> ProfileRow:
     network = build_on_meta(
         request.model, request.input_shape[1], request.out_channels, **overrides_of(request)
     )
-    return ProfileRow(
-        model=request.model,
+    return ProfileRow.of(
+        request,
         status="ok",
-        input_shape=list(request.input_shape),
-        out_channels=request.out_channels,
-        mode=request.mode,
-        dtype=request.dtype,
-        device=request.device,
         params=count_parameters(network),
         cost=count_cost(network, request.input_shape, train=request.mode == "train"),
         environment=environment_facts(torch.device("cpu")),
@@ -58,7 +52,7 @@ def measure_row(request: ProfileRequest) -> ProfileRow:
         return static
     device = _prepared(request)
     subject = _Subject(request, device)
-    if _scans(subject.network):
+    if any(hasattr(module, "A_log") for module in subject.network.modules()):
         chosen_backend(device)  # probing and compiling the scan is neither memory nor time of the network
     probe = MemoryProbe(device)
     probe.start()
@@ -113,10 +107,6 @@ def _prepared(request: ProfileRequest) -> torch.device:
     if device.type == "cpu":
         limit_address_space()
     return device
-
-
-def _scans(network: nn.Module) -> bool:
-    return any(hasattr(module, "A_log") for module in network.modules())
 
 
 class _Subject:

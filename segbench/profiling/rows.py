@@ -70,17 +70,7 @@ def _row(answer: dict[str, Any], request: ProfileRequest) -> ProfileRow:
         # Parameters and cost of a row that could not be measured can still be counted.
         counted = _asked("row", request.model_copy(update={"device": "meta"})).get("row", {})
         static = {name: counted[name] for name in ("params", "cost", "environment") if name in counted}
-    return ProfileRow(
-        model=request.model,
-        status=answer["status"],
-        reason=answer["reason"],
-        input_shape=list(request.input_shape),
-        out_channels=request.out_channels,
-        mode=request.mode,
-        dtype=request.dtype,
-        device=request.device,
-        **static,
-    )
+    return ProfileRow.of(request, status=answer["status"], reason=answer["reason"], **static)
 
 
 def _with_largest_patch(row: ProfileRow, request: ProfileRequest) -> ProfileRow:

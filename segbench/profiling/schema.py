@@ -144,6 +144,12 @@ class ProfileRow(_Facts):
     hazards: list[str] = []
     environment: dict[str, Any] = {}
 
+    @classmethod
+    def of(cls, request: ProfileRequest, **found: Any) -> ProfileRow:
+        """What was asked, and what was found."""
+        asked = request.model_dump(include=set(cls.model_fields) & set(ProfileRequest.model_fields))
+        return cls.model_validate(asked | found)
+
 
 class ProfileDocument(_Facts):
     """What `segbench profile --json` prints."""

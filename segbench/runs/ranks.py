@@ -37,10 +37,7 @@ from segbench.runs.cell import Execution
 __all__ = ["train_on_ranks"]
 
 GRACE_S = 3600
-"""Seconds that ranks get to finish a step and write a checkpoint after a stop was asked.
-
-torchrun gives them before torch 2.12 no more than 30, whatever it is told.
-"""
+"""Seconds for ranks to finish a step and write a checkpoint after a stop was asked; 30 before torch 2.12."""
 _DIST_TIMEOUT = timedelta(days=7)  # for rank 0's validation; a hang is the watch's business
 
 
