@@ -122,7 +122,7 @@ def regenerate(*, write: bool) -> list[Path]:
 
 
 def _alike(path: Path, content: bytes) -> bool:
-    """Whether a file has these bytes; in CSV, last digits (1e-8) that other versions of libraries move aside."""
+    """Whether a file has these bytes; in CSV but for last digits (1e-8), which versions of libraries move."""
     there = path.read_bytes()
     if there == content or path.suffix != ".csv":
         return there == content
