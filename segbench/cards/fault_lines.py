@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 from pydantic import ValidationError
 
@@ -15,15 +16,16 @@ def fault_lines(error: ValidationError) -> list[str]:
     """One line per fault, sorted: key path, what was found, what is allowed."""
     lines: set[str] = set()
     for fault in error.errors(include_url=False):
-        parts = [_key_path(fault["loc"]), _found(fault["type"], fault["input"]) + _allowed(fault["msg"])]
+        parts = [_key_path(fault["loc"]), _found(fault) + _allowed(fault["msg"])]
         lines.add(": ".join(part for part in parts if part))
     return sorted(lines)
 
 
-def _found(kind: str, value: object) -> str:
-    if kind == "value_error" and isinstance(value, Mapping):  # a rule across keys names them itself
+def _found(fault: Mapping[str, Any]) -> str:
+    value = fault["input"]
+    if fault["type"] == "value_error" and isinstance(value, Mapping):  # a rule across keys names them itself
         return ""
-    if kind == "missing":  # pydantic gives the table around it
+    if fault["msg"] == "Field required":  # pydantic gives the table around it
         return "found nothing; "
     return "found a table; " if isinstance(value, Mapping) else f"found {_short(value)}; "
 

@@ -102,7 +102,8 @@ def _by_hand(
         raise unknown_name("metric", metric, sorted(METRICS), listing="segbench list metrics")
     fraction = METRICS[metric].unit == "1"
     scale = 100.0 if fraction and max(means) > 1 else 1.0
-    if fraction and not all(0 <= value <= scale for value in means):
+    mixed = scale > 1 and 0 < min(means) <= 1  # 0.91 beside 91.3 is a fraction, not 0.91 %
+    if fraction and (mixed or not all(0 <= value <= scale for value in means)):
         raise SegbenchError(
             "SB104", f"--a {means[0]:g}, --b {means[1]:g}: not two means of {metric}",
             expected="both 0 to 1, or both 0 to 100",

@@ -193,7 +193,8 @@ def guarded(call: Callable[[], int | None]) -> int:
             traceback.print_exc()
         return error.exit_code
     except Interrupted as stop:
-        console.warn(f"{stop}; the same command goes on from here")
+        if not stop.told:
+            console.warn(f"{stop}; the same command goes on from here")
         return stop.exit_code
     except KeyboardInterrupt:
         console.warn("interrupted; the same command goes on from here")

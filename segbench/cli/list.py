@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Annotated, Any, Literal
+from collections.abc import Callable, Iterable, Iterator
+from typing import Annotated, Any, Literal, TypeVar
 
 import typer
 
@@ -12,6 +12,7 @@ from segbench.core import console
 from segbench.core.errors import SegbenchError
 
 Table = tuple[list[str], list[list[str]], list[dict[str, Any]]]
+Card = TypeVar("Card")
 
 
 def list_things(
@@ -35,16 +36,20 @@ def list_things(
     show({what: documents}, console.table_lines(header, rows))
 
 
+def _sound(slugs: Iterable[str], load: Callable[[str], Card]) -> Iterator[Card]:
+    """The cards that can be read; one that cannot is told and hides no other."""
+    for slug in slugs:
+        try:
+            yield load(slug)
+        except SegbenchError as error:
+            console.fail(error)
+
+
 def _models() -> Table:
     from segbench.cards import list_model_cards, load_model_card
 
     rows, documents = [], []
-    for slug in list_model_cards():
-        try:
-            card = load_model_card(slug)
-        except SegbenchError as error:  # one broken card hides no other
-            console.fail(error)
-            continue
+    for card in _sound(list_model_cards(), load_model_card):
         count = card.fidelity.parameters if card.fidelity is not None else None
         size = "" if count is None else f"{count / 1e6:.2f} M"
         rows.append([card.slug, card.family, card.provenance, size, card.title])
@@ -57,7 +62,7 @@ def _datasets() -> Table:
     from segbench.cards import list_dataset_cards, load_dataset_card
 
     rows, documents = [], []
-    for card in map(load_dataset_card, list_dataset_cards()):
+    for card in _sound(list_dataset_cards(), load_dataset_card):
         count, kind = card.expected.cases, card.availability.kind
         rows.append([card.slug, card.modality, "" if count is None else str(count), kind, card.title])
         document = card.model_dump(include={"slug", "modality", "title"})

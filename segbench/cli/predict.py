@@ -59,7 +59,7 @@ def _weights_of(names: Sequence[str], results: Path) -> list[Path]:
     """Files of weights, and the final weights of runs named by id, beginning, glob or path.
 
     Raises:
-        SegbenchError: SB101 unknown run, SB104 a run without weights.
+        SegbenchError: SB101 unknown run, SB104 a run without weights, SB201 no such file.
     """
     from segbench.records.store import find_runs
     from segbench.runs.build import FINAL_WEIGHTS
@@ -68,6 +68,8 @@ def _weights_of(names: Sequence[str], results: Path) -> list[Path]:
     found: list[Path] = []
     for name in names:
         if name.endswith(".safetensors"):
+            if not Path(name).is_file():
+                raise SegbenchError("SB201", "no such file of weights", path=name)
             found.append(Path(name))
             continue
         matching = [folder for folder in find_runs(results) if fnmatchcase(folder.name, name)]
@@ -75,8 +77,7 @@ def _weights_of(names: Sequence[str], results: Path) -> list[Path]:
         found += [folder / FINAL_WEIGHTS for folder in (matching if globbed else [find_run(name, results)])]
     weights = list(dict.fromkeys(found))
     for path in weights:
-        if not path.is_file() and path.name == FINAL_WEIGHTS:
-            raise SegbenchError(
-                "SB104", "this run has no final weights", path=path, mend="finish it, or name another run"
-            )
+        if not path.is_file():
+            mend = "name a run that has been trained to its end: segbench status"
+            raise SegbenchError("SB104", "this run has no final weights", path=path, mend=mend)
     return weights

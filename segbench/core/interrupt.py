@@ -21,10 +21,12 @@ class Interrupted(Exception):  # noqa: N818 - a request, not an error
 
     Attributes:
         exit_code: 130 for SIGINT, else 143.
+        told: a process of this command has said so already.
     """
 
-    def __init__(self, number: int) -> None:
+    def __init__(self, number: int, *, told: bool = False) -> None:
         super().__init__(f"stopped by {signal.Signals(number).name}")
+        self.told = told
         self.exit_code = 130 if number == signal.SIGINT else 143
 
 

@@ -46,7 +46,7 @@ def open_dataset(
     card, splits_folder, root = _resolve(dataset)
     if path is not None:
         root = Path(path).expanduser()
-        if not root.is_dir():
+        if not _holds_files(root):
             raise absent(card, looked=[root], base=None)
     elif root is None:
         root = find_root(card, data_dir)
@@ -63,14 +63,22 @@ def open_dataset(
 
 
 def find_root(card: DatasetCard, data_dir: Path | str | None = None) -> Path | None:
-    """The first of the card's folder names that exists under the data directory, or None.
+    """The first folder with a name of the card under the data directory that is not empty, or None.
 
     A data directory that has such a name itself is the dataset's own folder.
     """
     base = resolve_data_dir(data_dir)
-    found = next((base / name for name in card.location.folders if (base / name).is_dir()), None)
-    own = base.is_dir() and base.resolve().name in card.location.folders
+    found = next((base / name for name in card.location.folders if _holds_files(base / name)), None)
+    own = base.resolve().name in card.location.folders and _holds_files(base)
     return base if found is None and own else found
+
+
+def _holds_files(folder: Path) -> bool:
+    """Whether a folder is there and not empty; one that may not be listed tells why when it is read."""
+    try:
+        return any(folder.iterdir())
+    except OSError:
+        return folder.is_dir()
 
 
 def _resolve(dataset: str | Path | DatasetCard) -> tuple[DatasetCard, Path | None, Path | None]:
@@ -104,9 +112,11 @@ def phantom_kind(card: DatasetCard) -> str | None:
 
 def absent(card: DatasetCard, *, looked: list[Path], base: Path | None) -> SegbenchError:
     """SB301: where was looked, how one comes by the data, what to use meanwhile."""
-    first, *others = looked
+    first = next((path for path in looked if path.is_dir()), looked[0])
+    others = [path for path in looked if path != first]
+    why = "the folder is empty" if first.is_dir() else "the folder does not exist"
     source = "" if base is None else f" (from {_as_typed(base)})"
-    lines = [f"looked in {first}{source}: the folder does not exist"]
+    lines = [f"looked in {first}{source}: {why}"]
     if others:
         lines.append(f"also tried: {', '.join(path.name for path in others)}")
     lines.append(how_to_get(card, base))
@@ -132,7 +142,10 @@ def availability(slugs: Sequence[str], data_dir: Path | str | None = None) -> li
     rows: list[list[str]] = []
     others = [slug for slug in slugs if slug not in MISSION]
     for slug in [*(slug for slug in MISSION if slug in slugs), *others]:
-        card = load_dataset_card(slug)
+        try:
+            card = load_dataset_card(slug)
+        except SegbenchError:  # a card with faults is told by itself
+            continue
         sizes = [download.bytes for download in card.availability.download]
         size = _megabytes(sum(s for s in sizes if s)) if sizes and all(sizes) else ""
         how = _WAYS[card.availability.kind]

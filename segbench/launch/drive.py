@@ -111,14 +111,15 @@ class _Matrix:
             else:
                 self.waiting.append(folder)
 
-    def let_go(self) -> None:
-        """Ask the cells of this machine to stop; those elsewhere go on."""
+    def let_go(self) -> bool:
+        """Ask the cells of this machine to stop, those elsewhere go on; whether one has said that it did."""
         jobs = list(self.active.values())
         if not self.launcher.detached:
             self.launcher.cancel(jobs)
-            self.launcher.poll(jobs)
-        elif jobs:
+            return any(job.exit_code in {130, 143} for job in self.launcher.poll(jobs))
+        if jobs:
             console.note(f"{len(jobs)} jobs go on under {self.launcher.name}; see segbench status")
+        return False
 
 
 def drive(
@@ -149,8 +150,7 @@ def drive(
     with StopRequest() as stop:
         while matrix.waiting or matrix.active or (wait and matrix.held):
             if stop.number is not None:
-                matrix.let_go()
-                raise Interrupted(stop.number)
+                raise Interrupted(stop.number, told=matrix.let_go())
             matrix.start(need)
             matrix.look(same_data)
             if wait:

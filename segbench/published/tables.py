@@ -197,7 +197,7 @@ def _read(path: Path, known: Collection[str]) -> tuple[PublishedTable | None, li
     try:
         content = parse_toml(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        return None, [f"{path.name}: cannot be read: {error}"]
+        return None, [f"{path.name}: cannot be read: {getattr(error, 'strerror', None) or error}"]
     try:
         table = PublishedTable.model_validate(content)
     except ValidationError as error:

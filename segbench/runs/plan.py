@@ -146,19 +146,18 @@ def make_plan(request: Request) -> Plan:
 
     Raises:
         SegbenchError: SB101 unknown names, SB104 impossible fold or values, SB110 invalid files. A dataset
-            that is not here, a split it refuses, or a model's card that is broken is returned in `absent`, so
+            that is not here, a split it refuses, or a card that is broken is returned in `absent`, so
             that the others go on; a model whose package is missing is blocked. SB505 when the cache folder
             cannot be written: no dataset would fare better.
     """
     absent: list[SegbenchError] = []
-    models = _whole_cards(request.models, absent)
-    for slug in request.datasets:
-        load_dataset_card(slug)
+    models = _whole_cards(request.models, load_model_card, absent)
+    datasets = _whole_cards(request.datasets, load_dataset_card, absent)
     protocols = {generated: _protocol_of(request, generated=generated) for generated in (False, True)}
     cells: list[PlannedCell] = []
-    for slug in request.datasets:
+    for card in datasets:
         try:
-            dataset = open_dataset(slug, data_dir=request.data_dir)
+            dataset = open_dataset(card.slug, data_dir=request.data_dir)
             cells.extend(_cells_of(dataset, models, protocols[dataset.is_generated], request))
         except SegbenchError as error:
             if error.code in {"SB101", "SB104", "SB110"} or error.exit_code == ExitCode.ENVIRONMENT:
@@ -167,19 +166,22 @@ def make_plan(request: Request) -> Plan:
     return Plan(in_order(with_finished(cells)), tuple(absent))
 
 
-def _whole_cards(slugs: Sequence[str], absent: list[SegbenchError]) -> list[ModelCard]:
-    """The cards of the models; a broken one is that model's fault alone, as long as another is whole."""
-    models: list[ModelCard] = []
+def _whole_cards(
+    slugs: Sequence[str], load: Callable[[str], Card], absent: list[SegbenchError]
+) -> list[Card]:
+    """The cards of models or datasets; a broken one is its own fault alone, as long as another is whole."""
+    whole, faults = list[Card](), list[SegbenchError]()
     for slug in slugs:
         try:
-            models.append(load_model_card(slug))
+            whole.append(load(slug))
         except SegbenchError as error:
             if error.code != "SB110":
                 raise
-            absent.append(error)
-    if absent and not models:
-        raise absent[0]
-    return models
+            faults.append(error)
+    if faults and not whole:
+        raise faults[0]
+    absent += faults
+    return whole
 
 
 def in_order(cells: Sequence[PlannedCell]) -> tuple[PlannedCell, ...]:

@@ -24,7 +24,7 @@ from segbench.records import append_case, read_case_lines
 from segbench.records.store import CASE_LINES
 from segbench.scoring.case import KILLED, CaseResult, failure_error
 from segbench.scoring.rules import ScoringRules
-from segbench.scoring.sources import Predictions, References
+from segbench.scoring.sources import Predictions, References, some
 from segbench.scoring.work import ScoreCase, Task, preloaded
 from segbench.volumes import read_header
 from segbench.volumes.limits import memory_budget
@@ -178,14 +178,17 @@ def _all_faults(faults: Sequence[SegbenchError]) -> SegbenchError:
     if len(faults) == 1:
         return first
     alike = {fault.code for fault in faults} == {first.code}
-    lines = [f"{fault.case}: {fault.code} {fault.message.removeprefix('reference: ')}" for fault in faults]
-    found = [f" (found {fault.found})" if fault.found is not None else "" for fault in faults]
+    cases: dict[str, list[str]] = {}
+    for each in faults:
+        found = f" (found {each.found})" if each.found is not None else ""
+        text = f"{each.code} {each.message.removeprefix('reference: ')}{found}"
+        cases.setdefault(text, []).append(each.case or "")
     return SegbenchError(
         first.code,
         f"{len(faults)} references are not usable, nothing was scored",
         path=None if first.path is None else first.path.parent,
         expected=first.expected if alike else None,
-        details=[line + what for line, what in zip(lines, found, strict=True)],
+        details=[f"{some(names)}: {text}" for text, names in cases.items()],
         mend=first.mend if alike else "fix the references: scores against damaged ones would mean nothing",
     )
 

@@ -12,7 +12,7 @@ from segbench.core.errors import SegbenchError
 from segbench.metrics.profiles import load_profile
 from segbench.scoring.masks import mask_folders, structures_of
 from segbench.scoring.named import Labelling
-from segbench.scoring.sources import volumes_by_case
+from segbench.scoring.sources import no_volume, volumes_by_case
 from segbench.volumes import count_labels, read_label_map
 
 
@@ -40,6 +40,8 @@ def found_labelling(
         return None
     files = volumes_by_case(reference, role="reference")
     masks = {} if files else mask_folders(reference)
+    if not files and not masks:
+        raise no_volume(reference)
     predictions = volumes_by_case(prediction, role="prediction", known=files)
     if (masks and predictions) or (files and not predictions and mask_folders(prediction)):
         kinds = ("one mask per structure", "label maps")

@@ -158,7 +158,7 @@ def reference_folder(
             "names of references that are not case ids",
             path=folder,
             expected=CASE_RULE,
-            found=_some(wrong, 10),
+            found=some(wrong, 10),
         )
     if not paths:
         raise no_volume(folder)
@@ -174,8 +174,8 @@ def no_volume(folder: Path) -> SegbenchError:
         "no reference in this folder",
         path=folder,
         expected=f"files that end in {' or '.join(VOLUME_ENDINGS)}, or a folder of masks for each case",
-        found=_some(names) if names else "an empty folder",
-        mend=converted.pop() if converted else None,
+        found=some(names) if names else "an empty folder",
+        mend=converted.pop() if converted else "name the folder that holds the references",
     )
 
 
@@ -197,6 +197,7 @@ def volumes_by_case(folder: Path, *, role: str, known: Iterable[str] = ()) -> di
             "SB201",
             f"the {role} folder is not readable: {(error.strerror or str(error)).lower()}",
             path=folder,
+            mend=f"name a folder of {role}s",
         ) from error
     found, meant = dict[str, list[Path]](), _spelling(known)
     for name in names:
@@ -316,8 +317,8 @@ def _none_found(folder: Path, cases: Sequence[str], absent: Mapping[str, str]) -
         "SB215",
         f"no prediction for any of the {len(cases)} cases: nothing was scored",
         path=folder,
-        expected=_some([f"{case}.nii.gz" for case in cases]),
-        found=_some(names) if names else "an empty folder",
+        expected=some([f"{case}.nii.gz" for case in cases]),
+        found=some(names) if names else "an empty folder",
         mend="give files the names of the references, or name the folder that holds them",
         details=list(absent.values())[:3],
     )
@@ -325,5 +326,6 @@ def _none_found(folder: Path, cases: Sequence[str], absent: Mapping[str, str]) -
     return error
 
 
-def _some(names: Sequence[str], most: int = 3) -> str:
+def some(names: Sequence[str], most: int = 3) -> str:
+    """The first names, and how many more there are."""
     return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")

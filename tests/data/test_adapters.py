@@ -880,11 +880,23 @@ class TestAbsence:
         assert code_of(lambda: open_dataset("crc-2000", data_dir=tmp_path / "no")).code == "SB301"
         assert code_of(lambda: open_dataset("crc-2000", path=tmp_path / "no")).code == "SB301"
 
+    @pytest.mark.parametrize("slug", ["acdc", "msd-heart", "brats2023-gli", "abdomenatlas-1.0-mini"])
+    def test_an_empty_folder_with_the_right_name_is_no_dataset_yet(self, tmp_path: Path, slug: str) -> None:
+        folder = load_dataset_card(slug).location.folders[-1]
+        (tmp_path / folder).mkdir()
+        error = code_of(lambda: open_dataset(slug, data_dir=tmp_path))
+        assert error.code == "SB301"
+        assert error.details[0].startswith(f"looked in {tmp_path / folder} ")
+        assert error.details[0].endswith("the folder is empty")
+
     def test_unknown_names_and_folders(self, tmp_path: Path) -> None:
         error = code_of(lambda: open_dataset("brats2023-gly"))
         assert (error.code, "brats2023-gli" in error.mend) == ("SB101", True)
         assert code_of(lambda: open_dataset(tmp_path / "nowhere")).code == "SB301"
         assert code_of(lambda: open_dataset(tmp_path)).code == "SB302"
+        error = code_of(lambda: open_dataset("crc-2000", path=tmp_path))
+        assert (error.code, "the folder is empty" in error.details[0]) == ("SB301", True)
+        (tmp_path / "notes.txt").write_text("nothing of the dataset")
         assert code_of(lambda: open_dataset("crc-2000", path=tmp_path)).code == "SB311"
 
     def test_a_folder_that_only_a_card_can_read_says_which(self, own_tree: Tree) -> None:

@@ -69,7 +69,7 @@ def test_compiles_without_spills(
     for name, launch in launches(monkeypatch, dtype).items():
         compiled = compile_launch(launch, capability, tmp_path)
         assert compiled.spilled == 0, name
-        assert compiled.registers <= (168 if name == "gradients" else 144), name
+        assert compiled.registers <= (168 if name == "gradients" else 152), name  # 147 by Triton 3.4
         assert compiled.shared <= 4096, name
 
 

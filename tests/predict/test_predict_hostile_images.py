@@ -9,11 +9,14 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from typer.testing import CliRunner
 
+from segbench.cli.main import build_app
 from segbench.core.errors import SegbenchError
 from segbench.networks import build_network
 from segbench.networks.weights import WeightsMetadata, write_weights
 from segbench.predict.images import predict_images
+from segbench.records import RunRecord, write_run
 from segbench.volumes import Volume, read_volume, write_label_map
 
 Scan = Callable[..., Path]
@@ -104,12 +107,17 @@ def test_weights_that_name_no_channels_take_them_from_the_dataset(tmp_path: Path
     assert "4 are named" in caught.value.message
 
 
-def test_a_folder_that_is_neither_dataset_nor_images_is_said(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("files", "code"), [((), "SB301"), (("notes.txt",), "SB302")])
+def test_a_folder_that_is_neither_dataset_nor_images_is_said(
+    tmp_path: Path, files: tuple[str, ...], code: str
+) -> None:
     (tmp_path / "in").mkdir()
+    for name in files:
+        (tmp_path / "in" / name).touch()
     one = weights(tmp_path / "w.safetensors", channels=("t1",))
     with pytest.raises(SegbenchError) as caught:
         predict_images(one, [tmp_path / "in"], tmp_path / "out", dataset="msd-hippocampus")
-    assert caught.value.code == "SB302"
+    assert caught.value.code == code
 
 
 def test_a_spacing_in_the_wrong_unit_is_refused_and_the_others_go_on(tmp_path: Path, scan: Scan) -> None:
@@ -202,3 +210,16 @@ def test_weights_whose_tensors_are_not_the_networks_are_refused(tmp_path: Path, 
     save_file(tensors, path, {**words, "arguments": "[1]"})
     with pytest.raises(SegbenchError, match="arguments is not a dict"):
         predict_images(path, [scan(tmp_path / "x.nii.gz")], tmp_path / "out")
+
+
+@pytest.mark.parametrize(("name", "code"), [("scored", "SB104"), ("nothing.safetensors", "SB201")])
+def test_a_run_or_file_without_weights_is_told_as_that(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, code: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    record = RunRecord(schema_version=1, run_id="scored", kind="external", status="complete")
+    write_run(tmp_path / "runs" / "scored", record)
+    told = CliRunner().invoke(
+        build_app(), ["predict", "x", "--run", name, "--results", "runs", "--output", "o"]
+    )
+    assert f"error[{code}]" in told.stderr

@@ -54,6 +54,16 @@ def test_tables_and_pages_are_those_of_the_records(leaderboard, capsys):
     assert leaderboard.main(["--check"]) == 0, capsys.readouterr().out
 
 
+def test_only_a_digit_that_matters_makes_a_table_stale(leaderboard, tmp_path):
+    table = tmp_path / "scores.csv"
+    table.write_bytes(b"model,p\nv2,0.30620686180451184\n")
+    assert leaderboard._alike(table, b"model,p\nv2,0.30620686180451201\n")
+    for other in (b"model,p\nv2,0.3062069\n", b"model,p\nv3,0.30620686180451184\n", b"model,p\n"):
+        assert not leaderboard._alike(table, other)
+    page = table.rename(tmp_path / "page.md")
+    assert not leaderboard._alike(page, b"model,p\nv2,0.30620686180451201\n")
+
+
 @pytest.mark.ci
 def test_a_changed_record_a_changed_page_and_a_surplus_table_are_noticed(leaderboard, copy, capsys):
     leaderboard.regenerate(write=True)

@@ -9,7 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from typer.testing import CliRunner
 
+from segbench.cli.main import build_app
 from segbench.core.errors import SegbenchError
 from segbench.data.opening import MISSION, in_one_table
 from segbench.records import RunRecord, write_run
@@ -192,6 +194,21 @@ def test_a_missing_package_or_a_broken_card_is_that_models_fault_alone(
     with pytest.raises(SegbenchError) as caught:
         make_plan(asked_for(["broken"], **data))
     assert caught.value.code == "SB110"
+
+
+def test_a_broken_card_of_a_dataset_is_that_datasets_fault_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "cards" / "datasets" / "odd").mkdir(parents=True)
+    (tmp_path / "cards" / "datasets" / "odd" / "card.toml").write_text('slug = "odd"')
+    monkeypatch.setenv("SEGBENCH_CARDS", str(tmp_path / "cards"))
+    data = {"data_dir": tmp_path / "data", "results": tmp_path / "runs"}
+    plan = make_plan(asked_for(["mean-atlas"], ["odd", "phantom-msd"], **data))
+    assert [planned.state for planned in plan.cells] == ["planned"]
+    assert [(error.code, "odd" in str(error.path)) for error in plan.absent] == [("SB110", True)]
+    assert "title: found nothing; this key is required" in plan.absent[0].details
+    listed = CliRunner().invoke(build_app(), ["list", "datasets"])
+    assert (listed.exit_code, "phantom-msd" in listed.stdout, "SB110" in listed.stderr) == (0, True, True)
 
 
 def test_mission_stands_for_the_four_datasets_of_the_readme() -> None:

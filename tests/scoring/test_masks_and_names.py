@@ -260,6 +260,22 @@ def test_when_no_case_finds_its_file_the_names_of_both_sides_are_said_and_nothin
     assert not (folders / "runs").exists()
 
 
+def test_references_with_one_fault_are_one_line(folders):
+    code, _, err = evaluate(folders, regions=("core=2",))
+    assert code == 4
+    (line,) = [line for line in err.splitlines() if "SB213 the label map" in line]
+    assert line.strip().startswith("case0, case1, case2 and 2 more: SB213")
+
+
+def test_an_empty_folder_and_a_file_are_not_folders_of_references(folders):
+    (folders / "empty").mkdir()
+    code, _, err = segbench("evaluate", folders / "preds", folders / "empty", "--results", folders / "runs")
+    assert (code, "an empty folder" in err, "no region" in err) == (4, True, False)
+    file = folders / "refs" / "case0.nii.gz"
+    code, _, err = segbench("evaluate", folders / "preds", file, "--results", folders / "runs")
+    assert (code, "fix: name a folder of references" in err) == (4, True)
+
+
 def test_failures_of_one_kind_are_three_and_a_number(folders):
     for index in range(1, 5):
         (folders / "preds" / f"case{index}.nii.gz").unlink()

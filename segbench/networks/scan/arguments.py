@@ -51,10 +51,13 @@ class ScanInputs(NamedTuple):
     delta_softplus: bool
 
 
+_TENSORS = ScanInputs._fields[:-1]  # all but delta_softplus; torch 2.8 cannot trace `_asdict`
+
+
 def check_inputs(inputs: ScanInputs) -> None:
     """Raise ValueError, naming the shapes, for anything the scan is not defined for."""
     u, _, A, B, C, *_ = inputs
-    named = {name: value for name, value in inputs._asdict().items() if name != "delta_softplus"}
+    named = dict(zip(_TENSORS, inputs, strict=False))
     present = {name: tensor for name, tensor in named.items() if isinstance(tensor, Tensor)}
     for name, tensor in present.items():
         if not tensor.is_floating_point():
