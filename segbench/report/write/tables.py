@@ -203,7 +203,7 @@ def _score_heads(columns: Sequence[Column]) -> list[Head]:
     return [Head(column.region, metric) for metric, column in zip(metrics, columns, strict=True)]
 
 
-def _facts(analysis: Analysis, blocks: Sequence[Block]) -> tuple[dict[str, Mapping[str, str]], list[str]]:
+def _facts(analysis: Analysis, blocks: Sequence[Block]) -> tuple[dict[str, dict[str, str]], list[str]]:
     """What is known of every model by head and label, parameters, operations and seeds; and notes.
 
     Equal numbers of training runs are a note, not a column.
