@@ -268,7 +268,7 @@ def test_a_second_board_is_taken_up_as_soon_as_it_is_there(leaderboard, copy):
 
 def test_a_pair_contradicts_itself_only_with_two_verdicts(leaderboard):
     def board(**verdicts: str):
-        analysis = SimpleNamespace(names={name: SimpleNamespace(short=name.upper()) for name in "abc"})
+        analysis = SimpleNamespace(short=str.upper)
         pairs = [SimpleNamespace(a=key[0], b=key[1], verdict=verdict) for key, verdict in verdicts.items()]
         return None, analysis, SimpleNamespace(comparisons=pairs)
 
