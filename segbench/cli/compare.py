@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+import textwrap
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -24,6 +25,10 @@ from segbench.cli.report import (
 from segbench.core import console
 from segbench.core.errors import SegbenchError
 
+if TYPE_CHECKING:
+    from segbench.report.analysis.compare import CompareResult
+
+MOST_PAIRS = 2  # pairs whose cases are listed unasked
 STATISTICS, GATES = "Statistics", "Gates"
 Sides = Annotated[
     list[str],
@@ -82,7 +87,7 @@ def compare(
     if settings().json:
         console.emit_json(result.as_json())
     else:
-        for line in compare_lines(result, wide=settings().verbose):
+        for line in [*compare_lines(result, wide=settings().verbose), *_change_lines(result)]:
             console.emit(line)
     print_findings(result.findings)
     for gate in result.gates:
@@ -91,6 +96,27 @@ def compare(
         elif not settings().json:
             console.emit(f"passed {gate.name}: {gate.message}")
     return result.exit_code
+
+
+def _change_lines(result: CompareResult) -> list[str]:
+    """The cases that each pair gains and loses most on, primary metric; of many pairs with --verbose."""
+    primary = [item for item in result.pairs if item.column.role == "primary"]
+    if len(primary) > MOST_PAIRS and not settings().verbose:
+        return ["", "the cases that each pair gains or loses most on: --verbose or --json"]
+    lines: list[str] = []
+    for item in primary:
+        column, short = item.column, item.column.block.short
+        rows = [
+            [change.case, word, *map(column.number, (change.a, change.b, change.a - change.b))]
+            for word, changes in (("gain", item.gains), ("loss", item.drops))
+            for change in changes
+        ]
+        models = f"{short(item.pair.a)} gains or loses most on {short(item.pair.b)}"
+        if rows:
+            title = f"{column.metric.head}, {column.region_words}: cases where {models}"
+            lines += ["", *textwrap.wrap(title, console.line_width())]
+            lines += console.table_lines(["case", "", "a", "b", "difference"], rows, right=(2, 3, 4))
+    return lines
 
 
 def _margins(texts: list[str] | None) -> dict[str, float] | float | None:

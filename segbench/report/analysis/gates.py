@@ -67,7 +67,7 @@ def judge(
             if not np.isfinite(bound):
                 raise SegbenchError("SB104", f"the gate on {name} is not a number", found=bound)
             found = [
-                Gate(flag, passed, text)
+                Gate(flag, passed, f"{column.block.name}: {name} ({column.region_words}) of {label}{text}")
                 for column in analysis.main_columns(known[name])
                 for label in labels
                 for passed, text in judged(analysis, column, label, bound)
@@ -82,8 +82,7 @@ def _reached(analysis: Analysis, column: Column, label: str, bound: float) -> It
         return
     mean = column.means[label].value
     reached = mean is not None and (mean >= bound if column.metric.higher_is_better else mean <= bound)
-    shown = "n/a" if mean is None else f"{mean:.6g}"
-    yield reached, f"{_where(analysis, column, label)} is {shown}, asked for {bound:g} or better"
+    yield reached, f" is {'n/a' if mean is None else f'{mean:.6g}'}, asked for {bound:g} or better"
 
 
 def _not_lost(analysis: Analysis, column: Column, label: str, margin: float) -> Iterator[tuple[bool, str]]:
@@ -91,11 +90,11 @@ def _not_lost(analysis: Analysis, column: Column, label: str, margin: float) -> 
 
     What cannot be tested does not pass.
     """
-    where, higher = _where(analysis, column, label), bool(column.metric.higher_is_better)
+    higher = bool(column.metric.higher_is_better)
     for other in sorted(column.left_out.keys() - {label}):
-        yield False, f"{where} against {other}: not compared ({column.left_out[other]})"
+        yield False, f" against {other}: not compared ({column.left_out[other]})"
     if label not in column.tables:
-        yield False, f"{where}: not compared ({column.left_out.get(label, 'no value')})"
+        yield False, f": not compared ({column.left_out.get(label, 'no value')})"
         return
     pairs = column.pairs(reference=label, confidence=1.0 - 2.0 * analysis.options.alpha)
     for pair in sorted(pairs, key=lambda pair: pair.a):
@@ -105,9 +104,4 @@ def _not_lost(analysis: Analysis, column: Column, label: str, margin: float) -> 
             text = f"the largest loss not excluded is {max(largest, 0.0):.6g}, allowed {margin:g}"
         else:
             text = f"no interval ({pair.note or 'not tested'})"
-        yield bool(np.isfinite(largest) and largest <= margin), f"{where} against {pair.a}: {text}"
-
-
-def _where(analysis: Analysis, column: Column, label: str) -> str:
-    where = f"{column.metric.name} ({column.region_words})"
-    return f"{column.block.name}: {where} of {label}"
+        yield bool(np.isfinite(largest) and largest <= margin), f" against {pair.a}: {text}"

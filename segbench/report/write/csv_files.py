@@ -38,8 +38,6 @@ FILES: Mapping[str, Sequence[str]] = {
 """Columns of each file; a value is as a row gives it, else the attribute of that name of its object."""
 Row = tuple[Mapping[str, Any], object]
 """Values by column, and an object whose attributes are the others."""
-
-
 DRAWN = ("rank_low", "rank_high", "probability_best")
 """Of ranks, what draws of seeds and patients give."""
 

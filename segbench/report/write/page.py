@@ -9,6 +9,7 @@ from itertools import groupby
 from typing import Any
 
 from segbench.core.text import count, one_line
+from segbench.records import facts
 from segbench.report.analysis.analysis import Analysis
 from segbench.report.analysis.published_beside import GRADES, beside_sentence, published_beside
 from segbench.report.analysis.sentences import context, verdicts, where
@@ -103,20 +104,30 @@ def _content(analysis: Analysis) -> dict[str, Any]:
         "more_verdicts": folded,
         "statistics": CITATION.sub("", " ".join(method_sentences(analysis))),
         "published": beside and [f"Published numbers, in no test and no rank. {grades}.", *beside],
-        "notes": [line for block in analysis.blocks for line in block.differs],
+        "notes": [*(line for block in analysis.blocks for line in block.differs), *_stated(analysis)],
     } | details(analysis)
+
+
+def _stated(analysis: Analysis) -> list[str]:
+    """Notes of the protocols and metric profiles of the runs used, verbatim, each once."""
+    found: dict[str, None] = {}
+    for run in (run for block in analysis.blocks for run in block.runs):
+        profile = {"~": facts.metric_profile(run.record).get("notes")}  # after those of the protocol
+        for key, note in sorted({**facts.table(run.record.protocol, "notes"), **profile}.items()):
+            lines = note if isinstance(note, list | tuple) else [note] if isinstance(note, str) else []
+            found |= dict.fromkeys(str(line) for line in lines if line and key != "purpose")
+    return list(found)
 
 
 def inline_svg(text: str, alt: str) -> Any:
     """A figure for the page: no outside name in it, in the page's colours, with its words for readers."""
     from markupsafe import Markup, escape
 
-    body = text[text.index("<svg") :].strip()
+    body = text[text.index("<svg") :].strip().replace("xlink:href", "href")
     body = re.sub(r"<metadata>.*?</metadata>|<style[^>]*>.*?</style>", "", body, flags=re.DOTALL)
     words = f'role="img" aria-label="{escape(one_line(alt))}"'
-    opening = re.compile(r"<svg[^>]*(viewBox=\"[^\"]*\")[^>]*>")
-    body = opening.sub(lambda found: f"<svg {found[1]} {words}>", body, count=1)
-    body = body.replace("xlink:href", "href")
+    opening = r"<svg[^>]*(viewBox=\"[^\"]*\")[^>]*>"
+    body = re.sub(opening, lambda found: f"<svg {found[1]} {words}>", body, count=1)
     for colour, name in THEME.items():
         body = re.sub(rf"{colour}\b", f"var({name})", body, flags=re.IGNORECASE)
     return Markup(body)
