@@ -14,7 +14,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 TOOLS = (
     "pytest", "pytest-timeout", "pytest-xdist", "hypothesis", "jsonschema", "mambapy", "scikit-image",
-    "scikit-posthocs", "SimpleITK", "statsmodels", "submitit", "medpy",
+    "scikit-posthocs", "SimpleITK", "statsmodels", "submitit", "medpy", "hatchling",
 )  # fmt: skip
 """What the tests import themselves, oracles included; pip takes versions of them that go with the bounds."""
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
+from collections.abc import Callable, Iterable
 
 CASE_RULE = (
     "a letter or digit of any script, then letters, digits, blanks and any of ._-+,()[]&=@, at most 128 "
@@ -43,6 +44,19 @@ def is_safe_case(text: str) -> bool:
 def folded_case(text: str) -> str:
     """What ids have in common that some systems take for one name: capitals, accents spelt two ways."""
     return unicodedata.normalize("NFC", unicodedata.normalize("NFC", text).casefold())
+
+
+def spelling(known: Iterable[str]) -> Callable[[str], str]:
+    """The case that a name means: the only one with it but for capitals and the spelling of accents."""
+    alike: dict[str, list[str]] = {}
+    for case in known:
+        alike.setdefault(folded_case(case), []).append(case)
+
+    def meant(name: str) -> str:
+        cases = alike.get(folded_case(name), [])
+        return cases[0] if len(cases) == 1 else name
+
+    return meant
 
 
 _ITK = "sitk.WriteImage(sitk.ReadImage({old}), {new})"

@@ -5,13 +5,13 @@ A folder is listed once, in plain string order, so the same files give the same 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from segbench.core.errors import SegbenchError
-from segbench.core.names import CASE_RULE, folded_case, is_safe_case
+from segbench.core.names import CASE_RULE, is_safe_case, spelling
 from segbench.scoring.masks import (
     Masks,
     Member,
@@ -199,7 +199,7 @@ def volumes_by_case(folder: Path, *, role: str, known: Iterable[str] = ()) -> di
             path=folder,
             mend=f"name a folder of {role}s",
         ) from error
-    found, meant = dict[str, list[Path]](), _spelling(known)
+    found, meant = dict[str, list[Path]](), spelling(known)
     for name in names:
         if name.startswith(SKIPPED):
             continue
@@ -254,7 +254,7 @@ def find_predictions(
         SegbenchError: SB201 no such folder, SB215 no case has a prediction, SB216 two files for one case.
     """
     have_reference = {*cases, *known}
-    meant = _spelling(have_reference)
+    meant = spelling(have_reference)
     found = volumes_by_case(folder, role="prediction", known=have_reference)
     wanted = set(cases)
     twice = {case: paths for case, paths in found.items() if len(paths) > 1 and case in wanted}
@@ -285,19 +285,6 @@ def find_predictions(
     if not any(paths.values()):
         raise _none_found(folder, cases, absent)
     return Predictions(paths, tuple(sorted(extra)), absent)
-
-
-def _spelling(known: Iterable[str]) -> Callable[[str], str]:
-    """The case that a name means: the only one with it but for capitals and the spelling of accents."""
-    alike: dict[str, list[str]] = {}
-    for case in known:
-        alike.setdefault(folded_case(case), []).append(case)
-
-    def meant(name: str) -> str:
-        cases = alike.get(folded_case(name), [])
-        return cases[0] if len(cases) == 1 else name
-
-    return meant
 
 
 def unread_by_case(folder: Path) -> dict[str, Path]:

@@ -57,7 +57,7 @@ _TENSORS = ScanInputs._fields[:-1]  # all but delta_softplus; torch 2.8 cannot t
 def check_inputs(inputs: ScanInputs) -> None:
     """Raise ValueError, naming the shapes, for anything the scan is not defined for."""
     u, _, A, B, C, *_ = inputs
-    named = dict(zip(_TENSORS, inputs, strict=False))
+    named = {name: inputs[place] for place, name in enumerate(_TENSORS)}
     present = {name: tensor for name, tensor in named.items() if isinstance(tensor, Tensor)}
     for name, tensor in present.items():
         if not tensor.is_floating_point():

@@ -160,7 +160,7 @@ def check_names(blocks: Sequence[Block], options: Options) -> None:
             raise unknown_name("region", region, regions, listing="segbench show dataset:NAME")
     labels = sorted({scores.label for block in blocks for scores in block.contenders(options.baselines)})
     if options.reference not in (None, "none", *labels):
-        raise unknown_name("model", str(options.reference), labels, listing="segbench list runs")
+        raise unknown_name("run of a model", str(options.reference), labels, listing="segbench list runs")
     for name in options.margin:
         known = sorted({*METRICS, *(column for block in blocks for column in block.metrics)})
         if name not in known:
