@@ -43,10 +43,10 @@ class Limit:
 
 
 LIMITS = {
-    "source lines": Limit(61_356, 42_000),
-    "records": Limit(236, 150),
+    "source lines": Limit(60_871, 42_000),
+    "records": Limit(234, 150),
     "import circles between files": Limit(0, 0),
-    "longest file": Limit(424, 500),
+    "longest file": Limit(397, 500),
     "longest function": Limit(86, 90),
     "longest kernel file": Limit(513, 600),
     "longest kernel function": Limit(75, 90),
