@@ -53,7 +53,7 @@ def test_print_is_in_one_place() -> None:
 def test_results_are_written_in_one_way() -> None:
     # The log of a run is appended line by line and carries no result; downloads and archives build their own
     # temporary files; a crashed pipe gets a null device; a lease belongs to whoever creates its file.
-    allowed = ("core/atomic.py", "data/fetch.py", "runs/cell.py", "cli/common.py", "records/lease.py")
+    allowed = ("core/atomic.py", "data/fetch.py", "runs/active.py", "cli/common.py", "records/lease.py")
     writing = (
         r"open\([^)]*[\"'](w|wb|a|ab|x|xb|r\+b)[\"']|\.write_text\(|\.write_bytes\(|np\.save|torch\.save"
         r"|to_csv\(\s*[^)\s]|\.savefig\("
