@@ -282,7 +282,8 @@ def _withheld(
             "because it would be wrong too often."
         )
     if certain:
-        return "The difference is the same on every case and seed, so no error can be estimated: no verdict."
+        same = f"The difference is the same on every {rules.unit[:-1]} and seed"
+        return f"{same}, so no error can be estimated: no verdict."
     return ""
 
 

@@ -92,6 +92,17 @@ def test_below_the_patients_of_a_verdict_the_data_show_nothing_of_all_models_eit
     assert "The data" not in text
 
 
+def test_too_few_patients_are_called_patients_and_told_once(runs: Any) -> None:
+    """Thirty images of three patients: n counts patients, and so do the reasons."""
+    card = {"layout": {"case_pattern": r"case-00(?P<patient>\d)\d"}, "patient": {"group": "patient"}}
+    for model in ("a", "b", "c"):
+        runs.run(model, cases=30, record={"dataset": {"slug": "phantom-brats", "card": card}})
+    (column,) = analysed(runs).main_columns()
+    text = " ".join(verdicts(column))
+    assert text.count("3 patients: no verdict below 6 patients.") == 1
+    assert "cases" not in text
+
+
 def test_one_run_each_claims_nothing_about_methods(runs: Any) -> None:
     for model, skill in (("a", 0.9), ("b", 0.8)):
         runs.run(model, skill=skill)

@@ -173,6 +173,7 @@ class Column:
             confidence=self.options.confidence if confidence is None else confidence,
             margin=margin,
             reference=reference,
+            patients=np.arange(next(iter(self.tables.values())).shape[1]) if self.block.grouped else None,
             bounds=self.bounds,
             resolution=self.floor,
         )

@@ -124,8 +124,8 @@ def verdicts(column: Column) -> list[str]:
             f"{len(undecided)} of {total} comparisons are inconclusive{extra}; "
             "inconclusive does not mean equal."
         )
-        reasons = [_note(column, pair) for pair in undecided if withheld(pair)]
-        lines += list(dict.fromkeys(reasons))[:MOST_REASONS]
+        reasons = ". ".join(_note(column, pair).removesuffix(".") for pair in undecided if withheld(pair))
+        lines += list(dict.fromkeys(f"{reason}." for reason in reasons.split(". ") if reason))[:MOST_REASONS]
     return lines + notes
 
 

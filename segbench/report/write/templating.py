@@ -15,8 +15,6 @@ FOLDER = Path(__file__).parent / "templates"
 class Raw(str):
     """Text as it stands: it was escaped where it was made."""
 
-    __slots__ = ()
-
 
 @cache
 def environment(escape: Callable[[str], str], **settings: Any) -> Environment:
