@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shlex
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from segbench.cards import load_dataset_card
 from segbench.cards.protocol import load_protocol, parse_setting
 from segbench.cli.main import build_app
 from segbench.data import open_dataset
+from segbench.data.adapters.base import named, whose
 from segbench.data.splits import load_split, save_split
 from segbench.records import RunRecord, read_run
 from segbench.runs.rerun import (
@@ -98,7 +100,8 @@ class Stored:
         return {}
 
     def patient_of(self, case: str) -> str:
-        return case
+        match = re.fullmatch(self.card.layout.case_pattern, case)
+        return case if match is None else whose(self.card, case, named(match))[0]
 
 
 @pytest.mark.ci
