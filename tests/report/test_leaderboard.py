@@ -250,7 +250,7 @@ def test_the_best_of_several_runs_is_their_expected_maximum(leaderboard):
 def test_a_second_board_is_taken_up_as_soon_as_it_is_there(leaderboard, copy):
     """The same records under another name: the same difference twice, its interval narrower by root two."""
     boards = copy / "results/leaderboard"
-    for other in {*boards.iterdir()} - {boards / "msd-hippocampus"}:
+    for other in {*boards.glob("*/")} - {boards / "msd-hippocampus"}:
         shutil.rmtree(other)
     shutil.copytree(boards / "msd-hippocampus", boards / "second")
     assert leaderboard.main([]) == 0
