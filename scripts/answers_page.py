@@ -269,8 +269,9 @@ def _rank(analysis: Analysis, column: Column, model: str) -> str:
         return DASH
     place = names.index(model)
     ranks = column.ranks
-    rank, low, high = (int(values[place]) for values in (ranks.ranks, ranks.rank_low, ranks.rank_high))
-    return f"{rank} [{low}, {high}]"
+    if not ranks.rank_low.size:  # one seed, or too few patients: an order, no more
+        return str(ranks.ranks[place])
+    return f"{ranks.ranks[place]} [{ranks.rank_low[place]}, {ranks.rank_high[place]}]"
 
 
 def _gains(columns: Columns) -> list[str]:

@@ -20,6 +20,7 @@ from segbench.report.write.details import seed_tables
 from segbench.report.write.markdown import pipes
 from segbench.report.write.tables import Table, score_tables
 from segbench.stats import Comparison
+from segbench.stats.comparison import FEWEST_PATIENTS
 
 TABLES = ("paper.tex", "references.bib")
 """Files of the report that are kept beside its CSV tables."""
@@ -120,7 +121,8 @@ def _shares_of_draws(column: Column) -> str:
     first = dict(zip(column.order, column.ranks.probability_best.tolist(), strict=True))
     if any(value != value for value in first.values()):
         return (
-            "With one training run of a model there is only the order of these weights, no chance of ranks."
+            f"With one training run of a model or fewer than {FEWEST_PATIENTS} {column.block.unit} there is "
+            "only an order, no chance of ranks."
         )
     shares = ", ".join(
         f"{column.block.short(label)} {format_number(first[label], scale=100.0, digits=0)} %"

@@ -1,4 +1,4 @@
-"""Case ids become file names, on any system: what may be one; names of other formats.
+"""Case ids become file names, on any system: what may be one; names of regions and of other formats.
 
 Ids come from foreign folders, tables and JSON files. One could leave the folder of results, hide a file, or
 name a device on Windows, where results of a cluster are opened later. Letters of every script are letters.
@@ -57,6 +57,30 @@ def spelling(known: Iterable[str]) -> Callable[[str], str]:
         return cases[0] if len(cases) == 1 else name
 
     return meant
+
+
+def region_names(labels: Iterable[str]) -> list[str]:
+    """Names of labels as names of regions: letters of any script stay, other signs become _; none twice."""
+    return unique_names(map(region_name, labels))
+
+
+def region_name(text: str) -> str:
+    """A label as the name of a region, at most 30 characters that Python takes as a name."""
+    plain = (sign if f"a{sign}".isidentifier() else " " for sign in unicodedata.normalize("NFC", text))
+    name = re.sub(" +", "_", "".join(plain)).strip("_")[:28]
+    return name if name.isidentifier() else f"r_{name}"
+
+
+def unique_names(names: Iterable[str]) -> list[str]:
+    """Names made distinct by a number: nnU-Net allows two channels called "zscore"."""
+    distinct: dict[str, None] = {}
+    for name in names:
+        number, free = 1, name
+        while free in distinct:
+            number += 1
+            free = f"{name}_{number}"
+        distinct[free] = None
+    return list(distinct)
 
 
 _ITK = "sitk.WriteImage(sitk.ReadImage({old}), {new})"

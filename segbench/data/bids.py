@@ -7,13 +7,13 @@ Source: bids-specification, sections on file names (entities, suffixes) and on d
 from __future__ import annotations
 
 import re
-import unicodedata
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from segbench.core.errors import SegbenchError
 from segbench.core.foreign import parse_table
+from segbench.core.names import region_name, region_names
 from segbench.data.adapters.base import Listing, stem_of
 from segbench.data.adapters.dataset_json import load_object
 from segbench.volumes import read_header
@@ -123,7 +123,7 @@ def _forms(
         for name in sorted(name for name, having in images.items() if scans <= having):
             entities = stem_of(name.rpartition("/")[2]).removeprefix("{case}_")
             if read_header(_file(root, name, min(scans))).shape_zyx == shape:
-                chosen[mask][_region_name(entities)] = name
+                chosen[mask][region_name(entities)] = name
             else:
                 apart.add(entities)
     order = sorted(set.intersection(*(set(each) for each in chosen.values())))
@@ -184,26 +184,3 @@ def _suffix(name: str) -> str:
 def _plain(name: str) -> str:
     """A template without what differs between scans with and without sessions."""
     return name.replace("ses-{session}/", "")
-
-
-def region_names(labels: Iterable[str]) -> list[str]:
-    """Names of labels as names of regions: letters of any script stay, other signs become _; none twice."""
-    return unique_names(map(_region_name, labels))
-
-
-def _region_name(text: str) -> str:
-    plain = (sign if f"a{sign}".isidentifier() else " " for sign in unicodedata.normalize("NFC", text))
-    name = re.sub(" +", "_", "".join(plain)).strip("_")[:28]
-    return name if name.isidentifier() else f"r_{name}"
-
-
-def unique_names(names: Iterable[str]) -> list[str]:
-    """Names made distinct by a number: nnU-Net allows two channels called "zscore"."""
-    distinct: dict[str, None] = {}
-    for name in names:
-        number, free = 1, name
-        while free in distinct:
-            number += 1
-            free = f"{name}_{number}"
-        distinct[free] = None
-    return list(distinct)

@@ -11,11 +11,12 @@ from segbench.cards import list_dataset_cards, load_dataset_card
 from segbench.cards.dataset_card import SLUG, DatasetCard, parse_dataset_card
 from segbench.core.errors import SegbenchError
 from segbench.core.foreign import parse_json
+from segbench.core.names import region_names, unique_names
 from segbench.data.adapters import tree
 from segbench.data.adapters.base import Listing, entries
 from segbench.data.adapters.dataset_json import DatasetJson, read_dataset_json
 from segbench.data.adapters.described import channel_name
-from segbench.data.bids import DESCRIPTION, bids_document, region_names, unique_names
+from segbench.data.bids import DESCRIPTION, bids_document
 
 LABEL_MAP = "segbench_label_map.json"
 PHANTOM_OF = {

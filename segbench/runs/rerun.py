@@ -59,7 +59,9 @@ def rerun_command(record: dict[str, Any], folder: Path | None = None) -> str:
         folder: Where it lies: a split that is not the dataset's own is taken from there.
     """
     if record.get("kind") == "external":
-        return shlex.join(record.get("command") or ["not", "recorded"])
+        program, *words = record.get("command") or ["not", "recorded"]
+        started = Path(program).name in {"segbench", "segbench.exe", "__main__.py"}  # not by a script
+        return shlex.join(["segbench" if started else program, *words])
     model = (record.get("model") or {}).get("slug")
     dataset = (record.get("dataset") or {}).get("slug")
     protocol = record.get("protocol") or {}

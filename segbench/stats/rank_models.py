@@ -15,6 +15,7 @@ from segbench.stats.arrays import (
     read_only_float,
     read_only_int,
 )
+from segbench.stats.comparison import FEWEST_PATIENTS
 from segbench.stats.differ import omnibus
 from segbench.stats.family import seed_variance
 from segbench.stats.moderation import moderate
@@ -74,7 +75,7 @@ def rank_models(
     The model that comes out on top was also lucky: for `frequencies` and `probability_best` the means are
     first drawn together to the part of their spread that chance does not explain (`reliability_low` of
     `models_differ`), so that no model is surely best among models that the data do not tell apart.
-    With one seed for any model, or one patient, there is only the order of these weights: `frequencies`,
+    With one seed for any model, or too few patients for a verdict, there is only an order: `frequencies`,
     `probability_best`, `mean_low` and `mean_high` are nan, `rank_low`, `rank_high` and `kendall_tau` empty.
 
     Args:
@@ -105,7 +106,7 @@ def rank_models(
     nan = np.full(k, np.nan)
     low, high, tau = np.empty(0), np.empty(0), np.empty(0)
     frequencies, mean_low, mean_high = np.full((k, k), np.nan), nan, nan
-    if n > 1 and min(model.shape[0] for model in values) > 1:
+    if n >= FEWEST_PATIENTS and min(model.shape[0] for model in values) > 1:
         draws = drawn_means(values, averages, resamples=resamples, seed=seed)
         found, taus = ranks_and_tau(_oriented(draws, sign), ranks)
         tau = taus[:, 0]

@@ -18,8 +18,8 @@ from segbench.cards import list_model_cards, load_dataset_card, load_model_card
 from segbench.cards.dataset_card import parse_dataset_card, read_dataset_card
 from segbench.cli.main import build_app
 from segbench.core.errors import SegbenchError
+from segbench.core.names import region_names
 from segbench.data import open_dataset
-from segbench.data.bids import region_names
 from segbench.data.exchange import export_dataset, import_dataset, import_predictions
 from segbench.data.exchange.fitting import fitting_patch
 from segbench.data.exchange.importing import toml_text

@@ -95,12 +95,18 @@ def test_below_the_patients_of_a_verdict_the_data_show_nothing_of_all_models_eit
 def test_too_few_patients_are_called_patients_and_told_once(runs: Any) -> None:
     """Thirty images of three patients: n counts patients, and so do the reasons."""
     card = {"layout": {"case_pattern": r"case-00(?P<patient>\d)\d"}, "patient": {"group": "patient"}}
-    for model in ("a", "b", "c"):
-        runs.run(model, cases=30, record={"dataset": {"slug": "phantom-brats", "card": card}})
+    for model in ("a. b", "c. d", "e"):  # a name may hold what ends a sentence
+        for seed in range(2):
+            named = {"dataset": {"slug": "phantom-brats", "card": card}}
+            runs.run(model, cases=30, seed=seed, record=named)
     (column,) = analysed(runs).main_columns()
     text = " ".join(verdicts(column))
     assert text.count("3 patients: no verdict below 6 patients.") == 1
     assert "cases" not in text
+    for told in re.findall(r"By the mean (.+?) is ahead, on .+? of 3 patients (.+?) is\.", text):
+        assert set(told) <= {"a. b", "c. d", "e"}
+    assert column.ranks is not None
+    assert column.ranks.rank_low.size == 0, "no ranks are drawn where no verdict may be given"
 
 
 def test_one_run_each_claims_nothing_about_methods(runs: Any) -> None:

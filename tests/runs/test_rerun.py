@@ -25,6 +25,7 @@ from segbench.runs.rerun import (
     deciding,
     difference_lines,
     differences,
+    rerun_command,
 )
 
 
@@ -76,6 +77,16 @@ def test_the_printed_command_plans_the_same_run(
     assert [cell["run_id"] for cell in plan["cells"]] == [folder.name]
     # what the shipped protocol says anyway is not said again
     assert command.count("--set") == flags.count("--set")
+
+
+@pytest.mark.parametrize(
+    ("program", "typed"),
+    [("/opt/env/bin/segbench", "segbench"), ("lib/segbench/__main__.py", "segbench"), ("mine.py", "mine.py")],
+)
+def test_scores_are_rebuilt_by_a_command_that_can_be_typed_elsewhere(program: str, typed: str) -> None:
+    record = {"kind": "external", "command": [program, "evaluate", "my predictions", "labels"]}
+    assert rerun_command(record) == f"{typed} evaluate 'my predictions' labels"
+    assert rerun_command({"kind": "external"}) == "not recorded"
 
 
 LEADERBOARD = Path(__file__).resolve().parents[2] / "results" / "leaderboard"

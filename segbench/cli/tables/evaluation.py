@@ -55,7 +55,7 @@ def evaluation_lines(evaluation: Evaluation, readers: Sequence[Evaluation] = ())
 def _block(evaluation: Evaluation, region: str, summaries: Sequence[Summary]) -> list[str]:
     rows = [row for row in evaluation.rows if row["region"] == region]
     table = [_line(evaluation, region, summary, rows) for summary in summaries]
-    header = ["", "mean", "95 % interval", "median", "worst", "", ""]
+    header = ["", "mean", "95 % interval", "median", "worst case", "worst", ""]
     return [_counts(summaries[0], region), *console.table_lines(header, table)]
 
 

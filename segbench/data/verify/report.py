@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from segbench.core.text import one_line
+from segbench.core.text import count, one_line
 from segbench.data.finding import SEVERITIES, Finding
 
 SCHEMA_VERSION = 1
@@ -89,8 +89,8 @@ def as_text(report: Report, *, verbose: bool = False, examples: int = 3) -> str:
     unlabelled = (
         f", {report.cases_without_reference} without a reference" if report.cases_without_reference else ""
     )
-    count = _plural(report.cases_found, "case")
-    lines = [f"{report.dataset}: {count}{expected}{unlabelled}   ({report.root})"]
+    cases = count(report.cases_found, "case")
+    lines = [f"{report.dataset}: {cases}{expected}{unlabelled}   ({report.root})"]
     lines += _label_lines(report)
     groups: dict[tuple[str, str], list[Finding]] = defaultdict(list)
     for entry in report.findings:
@@ -98,9 +98,9 @@ def as_text(report: Report, *, verbose: bool = False, examples: int = 3) -> str:
     for (severity, code), entries in groups.items():
         lines += _group_lines(severity, code, entries, None if verbose else examples)
     counts = report.counts
-    words = [_plural(counts[severity], severity) for severity in ("error", "warning") if counts[severity]]
+    words = [count(counts[severity], severity) for severity in ("error", "warning") if counts[severity]]
     verdict = ", ".join(words) if words else "no errors, no warnings"
-    notes = f" ({_plural(counts['info'], 'note')})" if counts["info"] else ""
+    notes = f" ({count(counts['info'], 'note')})" if counts["info"] else ""
     lines.append(f"{verdict}{notes}")
     if report.digest is not None:
         lines.append(f"content sha256 {report.digest}")
@@ -111,9 +111,9 @@ def _label_lines(report: Report) -> list[str]:
     if not report.labels:
         return []
     rows = [("label", "", "voxels", "cases")]
-    for value, count in sorted(report.labels.items()):
+    for value, held in sorted(report.labels.items()):
         name = report.label_names.get(value, "not declared")
-        rows.append((str(value), name, f"{count.voxels:,}", str(count.cases)))
+        rows.append((str(value), name, f"{held.voxels:,}", str(held.cases)))
     wide = [max(len(row[i]) for row in rows) for i in range(4)]
     return [
         f"  {a.rjust(wide[0])}  {b.ljust(wide[1])}  {c.rjust(wide[2])}  {d.rjust(wide[3])}"
@@ -151,14 +151,10 @@ def grouped(findings: Iterable[Finding], *, examples: int = 3) -> list[str]:
     for code, entries in kinds.items():
         places = list(dict.fromkeys(entry.case or entry.file or "dataset" for entry in entries))
         more = f" and {len(places) - examples} more" if len(places) > examples else ""
-        count = f"{len(entries)} times: " if len(entries) > 1 else ""
-        lines.append(f"{code}: {count}{', '.join(places[:examples])}{more}: {entries[0].message}")
+        times = f"{len(entries)} times: " if len(entries) > 1 else ""
+        lines.append(f"{code}: {times}{', '.join(places[:examples])}{more}: {entries[0].message}")
     return lines
 
 
 def _shortened(text: str) -> str:
     return text if len(text) <= _LONGEST_MEND else f"{text[:_LONGEST_MEND]} ... (-v shows all)"
-
-
-def _plural(count: int, word: str) -> str:
-    return f"{count} {word}{'' if count == 1 else 's'}"

@@ -20,13 +20,7 @@ from segbench.report.analysis.columns import Column, Mean, Role, decide
 from segbench.report.analysis.cost import Cost, cost_of
 from segbench.report.analysis.entries import Entry, build_entries, pseudonyms
 from segbench.report.analysis.findings import Finding, find_all
-from segbench.report.analysis.metric import (
-    BOUNDARY,
-    Metric,
-    check_names,
-    choose_metrics,
-    shown_regions,
-)
+from segbench.report.analysis.metric import BOUNDARY, Metric, check_names, choose_metrics, shown_regions
 from segbench.report.analysis.options import Options, make_options
 from segbench.report.analysis.slices import Table, read_slices
 from segbench.report.read.runs import Run, dataset_card, read_runs

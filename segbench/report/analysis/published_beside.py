@@ -14,6 +14,7 @@ from collections.abc import Mapping
 from typing import Any, Literal, NamedTuple
 
 from segbench.core.errors import SegbenchError
+from segbench.core.text import count
 from segbench.metrics.registry import METRICS
 from segbench.published.claims import Side, chance_words, judge, side_of
 from segbench.published.tables import Number, PublishedTable, load_published
@@ -185,16 +186,17 @@ def _order_wrong(
 
 
 def beside_sentence(row: PublishedRow) -> str:
-    """A published number and ours as one line, with the grade and why it is no better."""
-    column, metric = row.column, row.column.metric
+    """A published number and ours as one line, what each rests on, the grade and why it is no better."""
+    column, metric, mean = row.column, row.column.metric, row.column.means[row.label]
+    rests, n = f"{count(len(mean.per_seed), 'seed')}, n {mean.n}", side_of(row.table, row.number).n
     value, ours, less = map(column.number, (row.number.stored, row.our_value, row.difference))
-    why = "; ".join(row.reasons) or GRADES[row.grade]
     chance = ""
     if row.order_wrong is not None:
         low, _, high = map(chance_words, row.order_wrong)
         chance = f"; order wrong by chance alone with {low} to {high} %"
     return (
         f"{column.block.name}, {metric.head}, {column.region}: {row.number.model} {value} "
-        f"({row.table.source.id}), ours {ours}, difference {less} {metric.difference_unit}".rstrip()
-        + f"{chance}; grade {row.grade}: {why}"
+        f"({row.table.source.id}, n {n or 'unknown'}), ours {ours} ({rests}), difference {less} "
+        f"{metric.difference_unit}".rstrip()
+        + f"{chance}; grade {row.grade}: {'; '.join(row.reasons) or GRADES[row.grade]}"
     )

@@ -124,8 +124,10 @@ def verdicts(column: Column) -> list[str]:
             f"{len(undecided)} of {total} comparisons are inconclusive{extra}; "
             "inconclusive does not mean equal."
         )
-        reasons = ". ".join(_note(column, pair).removesuffix(".") for pair in undecided if withheld(pair))
-        lines += list(dict.fromkeys(f"{reason}." for reason in reasons.split(". ") if reason))[:MOST_REASONS]
+        reasons = [_note(column, pair) for pair in undecided if withheld(pair)]
+        shared = min(reasons, key=len, default="")  # too few patients: the same for every pair, said once
+        parts = [shared, *(reason.removeprefix(f"{shared} ") for reason in reasons)] if reasons else []
+        lines += list(dict.fromkeys(parts))[:MOST_REASONS]
     return lines + notes
 
 

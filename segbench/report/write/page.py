@@ -112,10 +112,11 @@ def _stated(analysis: Analysis) -> list[str]:
     """Notes of the protocols and metric profiles of the runs used, verbatim, each once."""
     found: dict[str, None] = {}
     for run in (run for block in analysis.blocks for run in block.runs):
-        profile = {"~": facts.metric_profile(run.record).get("notes")}  # after those of the protocol
-        for key, note in sorted({**facts.table(run.record.protocol, "notes"), **profile}.items()):
+        stated = facts.table(run.record.protocol, "notes")
+        notes = [stated[key] for key in sorted(stated) if key != "purpose"]
+        for note in (*notes, facts.metric_profile(run.record).get("notes")):
             lines = note if isinstance(note, list | tuple) else [note] if isinstance(note, str) else []
-            found |= dict.fromkeys(str(line) for line in lines if line and key != "purpose")
+            found |= dict.fromkeys(str(line) for line in lines if line)
     return list(found)
 
 
