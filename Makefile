@@ -5,6 +5,7 @@ BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 DEV    := $(VENV)/.ready-dev
 SUITE  := python -m pytest -q -n 2 --dist loadfile --no-loadscope-reorder
+ANYWHERE := not slow and not gpu and not slurm and not ray
 LOWEST := .venv-lowest
 LOWEST_TESTS ?= tests
 PIP    := pip install --disable-pip-version-check
@@ -41,10 +42,10 @@ check: $(DEV)              ## linters and types
 	$(BIN)/bandit -q -ll -r segbench -c pyproject.toml
 
 test: $(DEV)               ## the default test suite: under five minutes on two cores
-	$(BIN)/$(SUITE) -m "not ci and not slow and not gpu and not slurm and not ray"
+	$(BIN)/$(SUITE) -m "not ci and $(ANYWHERE)"
 
 test-ci: $(DEV)            ## what takes a second a test or more: kills and resumes, compiled papers, whole commands
-	$(BIN)/$(SUITE) -m "ci and not slow and not gpu and not slurm and not ray"
+	$(BIN)/$(SUITE) -m "ci and $(ANYWHERE)"
 
 kernels: $(DEV)            ## the GPU kernels in Triton's interpreter, on the CPU: half a minute
 	TRITON_INTERPRET=1 $(BIN)/python -m pytest -q tests/networks/test_scan_triton.py tests/networks/test_norm_act.py
@@ -70,7 +71,7 @@ lowest:                    ## the demo and the default tests (or LOWEST_TESTS) w
 	$(LOWEST)/bin/$(PIP) $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX)) -r $(LOWEST)/requirements.txt
 	$(LOWEST)/bin/$(PIP) --no-deps -e .
 	$(LOWEST)/bin/segbench demo --results $(LOWEST)/demo/runs
-	$(LOWEST)/bin/python -m pytest -q -m "not slow and not gpu and not slurm and not ray and not real_data" \
+	$(LOWEST)/bin/$(SUITE) -m "not ci and $(ANYWHERE)" \
 		--deselect tests/architecture/test_install.py::test_torch_is_the_pinned_one $(LOWEST_TESTS)
 
 clean:

@@ -120,7 +120,7 @@ def page(
         "## Method",
         METHOD,
         "## What this does not say",
-        "\n".join(f"- {line}" for line in dict.fromkeys((*LIMITS, *(x for b in shown for x in b.limits)))),
+        _limits(shown),
         "## Boards",
         _boards(boards, analyses, said),
     ]
@@ -318,6 +318,17 @@ def _mean(analysis: Analysis, column: Column, name: str) -> str:
     if mean.low is None or mean.high is None:
         return text
     return f"{text} [{format_number(mean.low, scale=scale)}, {format_number(mean.high, scale=scale)}]"
+
+
+def _limits(shown: Sequence[Board]) -> str:
+    """The limits of all, then each limit of a board with the names of the boards that share it."""
+    where: dict[str, list[str]] = {}
+    for board in shown:
+        for text in board.limits:
+            where.setdefault(text, []).append(board.name)
+    return "\n".join(
+        [*(f"- {text}" for text in LIMITS), *(f"- {', '.join(who)}: {text}" for text, who in where.items())]
+    )
 
 
 def _boards(boards: Sequence[Board], analyses: Mapping[str, Any], said: Mapping[str, Sequence[str]]) -> str:

@@ -90,3 +90,17 @@ def test_every_base_dependency_has_a_lower_bound_that_make_lowest_pins() -> None
         name, _, bound = text.partition(">=")
         assert pins[name] == bound
     assert "-r .venv-lowest/requirements.txt" in printed_by_make("lowest")
+
+
+def test_continuous_integration_runs_every_python_of_the_classifiers_and_the_lowest_versions() -> None:
+    workflow = (ROOT / ".github" / "workflows" / "ci.yml").read_text(encoding="utf-8")
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    classified = {text.rpartition(" ")[2] for text in project["classifiers"] if "Python :: 3." in text}
+    matrix = re.search(r"python: \[(.*)\]", workflow)
+    assert matrix is not None
+    assert set(re.findall(r"3\.\d+", matrix[1])) == classified
+    assert "run: bash .ci/run" in workflow
+    assert "run: make lowest" in workflow
+    default, lowest = printed_by_make("test"), printed_by_make("lowest")
+    marked = re.compile(r'-m "([^"]+)"')
+    assert marked.findall(default)[-1] == marked.findall(lowest)[-1], "not the default tests"
