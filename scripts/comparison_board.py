@@ -115,11 +115,13 @@ def _answer(analysis: Analysis, column: Column) -> str:
 
 
 def _shares_of_draws(column: Column) -> str:
-    """How often each model is first when seeds and patients are drawn again; empty without ranks."""
+    """How often each model is first when seeds and patients are drawn again; empty without a share."""
     if column.ranks is None:
         return ""
     first = dict(zip(column.order, column.ranks.probability_best.tolist(), strict=True))
     if any(value != value for value in first.values()):
+        if column.ranks.rank_low.size:  # nothing shows that the models differ, as `context` says
+            return ""
         return (
             f"With one training run of a model or fewer than {FEWEST_PATIENTS} {column.block.unit} there is "
             "only an order, no chance of ranks."

@@ -31,7 +31,7 @@ class RankStability:
 
     Attributes:
         ranks: (models,) on all cases; 1 is best, ties share the smaller rank.
-        frequencies: (models, ranks) share of draws with rank 1, 2, ...
+        frequencies: (models, ranks) share of draws with rank 1, 2, ...; nan where nothing tells models apart.
         probability_best: (models,) share of draws with rank 1; tied winners each count.
         rank_low, rank_high: (models,) percentile interval per model, **not** simultaneous.
         kendall_tau: (resamples,) tau-b of a draw's ranks against `ranks`; nan where one is all ties.
@@ -74,7 +74,7 @@ def rank_models(
     ones, and to the moderated variance of `compare_models`, since S seeds may happen to lie close together.
     The model that comes out on top was also lucky: for `frequencies` and `probability_best` the means are
     first drawn together to the part of their spread that chance does not explain (`reliability_low` of
-    `models_differ`), so that no model is surely best among models that the data do not tell apart.
+    `models_differ`). Where that is nothing, both are nan: a share of draws would name the noisiest model.
     With one seed for any model, or too few patients for a verdict, there is only an order: `frequencies`,
     `probability_best`, `mean_low` and `mean_high` are nan, `rank_low`, `rank_high` and `kendall_tau` empty.
 
@@ -112,8 +112,9 @@ def rank_models(
         tau = taus[:, 0]
         tails = [(1 - confidence) / 2, (1 + confidence) / 2]
         low, high = rank_interval(_tally(found), tails, resamples)
-        together = draws - (1 - omnibus(values).reliability_low) * (means - means.mean())
-        frequencies = _tally(ranks_and_tau(_oriented(together, sign), ranks)[0]) / resamples
+        if (told_apart := omnibus(values).reliability_low) > 0:
+            together = draws - (1 - told_apart) * (means - means.mean())
+            frequencies = _tally(ranks_and_tau(_oriented(together, sign), ranks)[0]) / resamples
         mean_low, mean_high = np.quantile(draws, tails, axis=0)
     changes = 0
     if n > 1:

@@ -273,7 +273,7 @@ def test_models_differ_equals_repeated_measures_for_two_models():
 
 
 def test_ranks_draw_the_seeds():
-    scores = table(9, seeds=(3, 3, 3), sd=3.0, gain=1.0, cases=200)
+    scores = table(9, seeds=(3, 3, 3), sd=3.0, gain=12.0, cases=200)
     both = s.rank_models(scores)
     means = {name: values.mean() for name, values in scores.items()}
     assert [both.models[place] for place in np.argsort(both.ranks)] == sorted(means, key=lambda m: -means[m])
@@ -292,6 +292,22 @@ def test_one_seed_has_an_order_and_no_probability():
     assert list(found.ranks) == [3, 2, 1]
     assert np.isnan(found.probability_best).all()
     assert (found.rank_low.size, found.rank_high.size, found.kendall_tau.size) == (0, 0, 0)
+
+
+@pytest.mark.parametrize("cases", [6, 15, 40])
+@pytest.mark.parametrize("noise", [0.0, 1.0, 8.0])
+def test_models_that_nothing_tells_apart_have_no_share_of_draws(cases, noise):
+    """The noisiest model would be first most often, also with the lowest mean."""
+    shares = 0
+    for repeat in range(20):
+        scores = table(repeat, seeds=(3, 3, 3, 3), cases=cases, gain=0.0, sd=0.3)
+        scores["m0"] = scores["m0"] + np.random.default_rng(repeat).normal(-1, noise, (3, 1))
+        found = s.rank_models(scores, resamples=200)
+        told = s.models_differ(scores).p < 0.05
+        assert np.isfinite(found.probability_best).all() == np.isfinite(found.frequencies).all() == told
+        assert found.rank_low.size == 4, "the intervals of ranks stay"
+        shares += told
+    assert shares < 20
 
 
 def test_results_are_frozen():
