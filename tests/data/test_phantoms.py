@@ -17,7 +17,7 @@ from segbench.core.errors import SegbenchError
 from segbench.data import open_dataset
 from segbench.data.phantoms import FOLDERS, KINDS, PHANTOM_VERSION, generate
 from segbench.data.phantoms.plan import LAYOUTS, Case
-from segbench.data.phantoms.writing import array_sha256, make_case
+from segbench.data.phantoms.writing import array_sha256, make_case, write_case
 from segbench.volumes import read_volume, to_canonical
 
 CARD_OF = {
@@ -66,9 +66,9 @@ def trapped(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_bits_of_a_case_are_those_of_this_version(kind: str) -> None:
     assert PHANTOM_VERSION == 1
-    made = make_case(Case(kind, "tiny", 0, 1))
-    digests = [array_sha256(image, "<i2")[:16] for image in made.images.values()]
-    assert [*digests, array_sha256(made.labels, "<u1")[:16]] == GOLDEN[kind]
+    images, labels, _ = make_case(Case(kind, "tiny", 0, 1))
+    digests = [array_sha256(image, "<i2")[:16] for image in images.values()]
+    assert [*digests, array_sha256(labels, "<u1")[:16]] == GOLDEN[kind]
 
 
 @pytest.mark.ci
@@ -87,12 +87,13 @@ def test_files_do_not_depend_on_number_order_or_workers(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_calibration_volumes_are_those_of_the_closed_forms(kind: str) -> None:
-    made = make_case(Case(kind, "tiny", 0, 0))
-    voxel_ml = math.prod(made.spacing) / 1000
-    assert set(made.analytic_ml) == set(made.names)
+    case = Case(kind, "tiny", 0, 0)
+    _, labels, analytic_ml = make_case(case)
+    voxel_ml = math.prod(case.grid.spacing) / 1000
+    assert set(analytic_ml) == set(LAYOUTS[kind].labels)
     checked = 0
-    for value, analytic in made.analytic_ml.items():
-        voxels = int((made.labels == value).sum())
+    for value, analytic in analytic_ml.items():
+        voxels = int((labels == value).sum())
         if voxels >= 500:
             checked += 1
             assert voxels * voxel_ml == pytest.approx(analytic, rel=0.05)
@@ -105,10 +106,11 @@ def test_calibration_volumes_are_those_of_the_closed_forms(kind: str) -> None:
 def test_calibration_volumes_of_larger_sizes(kind: str, size: str) -> None:
     if size == "full" and kind in ("aiib", "abdomenatlas"):
         pytest.skip("needs several GB of memory")
-    made = make_case(Case(kind, size, 0, 0))
-    voxel_ml = math.prod(made.spacing) / 1000
-    for value, analytic in made.analytic_ml.items():
-        voxels = int((made.labels == value).sum())
+    case = Case(kind, size, 0, 0)
+    _, labels, analytic_ml = make_case(case)
+    voxel_ml = math.prod(case.grid.spacing) / 1000
+    for value, analytic in analytic_ml.items():
+        voxels = int((labels == value).sum())
         tolerance = 0.02 if voxels >= 5000 else 0.05 if voxels >= 500 else None
         if tolerance:
             assert voxels * voxel_ml == pytest.approx(analytic, rel=tolerance)
@@ -236,19 +238,24 @@ def test_another_axis_order_leaves_the_canonical_arrays_alone(trapped: dict[str,
 
 
 def test_the_combined_map_differs_only_where_the_trap_says(tmp_path: Path) -> None:
-    made = make_case(Case("abdomenatlas", "tiny", 0, 17))
-    assert made.combined is not None
-    assert (made.combined != made.labels).any()
-    assert make_case(Case("abdomenatlas", "tiny", 0, 17, with_traps=False)).combined is None
-    for index in (1, 2, 5):
-        assert make_case(Case("abdomenatlas", "tiny", 0, index)).combined is None
+    def maps(case: Case) -> tuple[np.ndarray, np.ndarray]:
+        write_case(case, tmp_path)
+        folder = tmp_path / case.name
+        masks = folder / "segmentations"
+        united = sum(v * read_volume(masks / f"{n}.nii.gz").array for v, n in case.layout.labels.items())
+        return read_volume(folder / "combined_labels.nii.gz").array, united
+
+    combined, masks = maps(Case("abdomenatlas", "tiny", 0, 17))
+    assert set(masks[combined != masks].tolist()) == {5}
+    for case in (Case("abdomenatlas", "tiny", 0, 17, with_traps=False), Case("abdomenatlas", "tiny", 0, 2)):
+        np.testing.assert_array_equal(*maps(case))
 
 
 def test_without_traps_the_other_cases_stay_the_same() -> None:
     for kind in KINDS:
         with_traps, without = Case(kind, "tiny", 0, 2), Case(kind, "tiny", 0, 2, with_traps=False)
         assert with_traps.traps == ()
-        np.testing.assert_array_equal(make_case(with_traps).labels, make_case(without).labels)
+        np.testing.assert_array_equal(make_case(with_traps)[1], make_case(without)[1])
 
 
 class TestDestination:

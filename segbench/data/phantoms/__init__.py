@@ -12,7 +12,7 @@ from typing import cast
 from segbench.data.phantoms.plan import KINDS, LAYOUTS, PHANTOM_VERSION, SIZES, Kind, Size, check_arguments
 from segbench.data.phantoms.writing import refuse_occupied, write_tree
 
-__all__ = ["FOLDERS", "KINDS", "PHANTOM_VERSION", "SIZES", "generate", "generate_all"]
+__all__ = ["FOLDERS", "KINDS", "PHANTOM_VERSION", "SIZES", "generate"]
 
 FOLDERS: dict[Kind, str] = {kind: layout.folder for kind, layout in LAYOUTS.items()}
 """The folder names under which `segbench run --data-dir DIR` finds the five kinds."""
@@ -31,7 +31,8 @@ def generate(
     """The root of a new tree of phantoms, the folder that holds phantom.json.
 
     Args:
-        kind: crc, brats, aiib, abdomenatlas or msd; "all" writes the five as `generate_all`.
+        kind: crc, brats, aiib, abdomenatlas or msd; "all": a data directory with the five, under the folder
+            names that the real cards look for.
         destination: A folder that does not exist or is empty.
         size: tiny (at most 48 voxels per axis), small, or full (native size).
         cases: How many labelled cases; 12, 60 or 20 by size. Case k is the same whatever the number.
@@ -40,32 +41,15 @@ def generate(
         traps: Lay the traps of `datasets.md` 9 (named per case in phantom.json).
 
     Raises:
-        SegbenchError: SB101 unknown kind, SB104 other values that cannot be, SB337 destination not empty.
-    """
-    if kind == "all":
-        return generate_all(destination, size, cases, seed, workers=workers, traps=traps)
-    check_arguments(kind, size, cases, seed)
-    return write_tree(cast("Kind", kind), Path(destination), cast("Size", size), cases, seed, workers, traps)
-
-
-def generate_all(
-    destination: Path | str,
-    size: str = "tiny",
-    cases: int | None = None,
-    seed: int = 0,
-    *,
-    workers: int = 1,
-    traps: bool = True,
-) -> Path:
-    """A data directory with all five kinds, under the folder names that the real cards look for.
-
-    Raises:
-        SegbenchError: As `generate`; nothing is written when one of the five folders is occupied.
+        SegbenchError: SB101 unknown kind, SB104 other values that are not valid, SB337 destination not empty;
+            nothing is written when one of the five folders is occupied.
     """
     base = Path(destination)
-    check_arguments(KINDS[0], size, cases, seed)
+    check_arguments(KINDS[0] if kind == "all" else kind, size, cases, seed)
+    if kind != "all":
+        return write_tree(cast("Kind", kind), base, cast("Size", size), cases, seed, workers, traps)
     for folder in FOLDERS.values():
         refuse_occupied(base / folder)
-    for kind, folder in FOLDERS.items():
-        generate(kind, base / folder, size, cases, seed, workers=workers, traps=traps)
+    for each, folder in FOLDERS.items():
+        generate(each, base / folder, size, cases, seed, workers=workers, traps=traps)
     return base

@@ -8,19 +8,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from segbench.data.phantoms.plan import Case, Made
+from segbench.data.phantoms.scanner import ct
 from segbench.data.phantoms.space import (
     Array,
-    Blob,
     Capsule,
     Deformation,
     Ellipsoid,
     Grid,
+    Vector,
+    blob,
     distance_to,
-    triple,
 )
 
 TUMOUR = 1
-NAMES = {TUMOUR: "tumour"}
 _AIR, _FAT, _MUSCLE, _BONE = -1000.0, -90.0, 50.0, 260.0
 _WALL_HU, _STOOL_HU, _GAS_HU = 45.0, 20.0, -900.0
 _CONTRAST_HU = 12.0
@@ -32,38 +32,37 @@ _VOLUME_ML = (0.5, 20.0)
 def make(case: Case) -> Made:
     """One case; the calibration case holds one ellipsoid of known volume and a straight bowel beside it."""
     grid, rng = case.grid, case.generator()
-    if case.calibration:
-        return _calibration(case, grid, rng)
-    curve = _curve(rng, grid)
-    deformation = Deformation.draw(rng, grid, scale=0.6)
-    radii = _radii(rng, len(curve))
-    moved = [deformation.apply(point) for point in curve]
-    pieces = [
-        Capsule(triple(a), triple(b), (r + s) / 2)
-        for a, b, r, s in zip(moved, moved[1:], radii, radii[1:], strict=False)
-    ]
-    lumen = distance_to(grid, pieces, reach=2.5 * _WALL_MM)
-    polyp = _polyp(rng, pieces)
+    _, ey, ex = grid.extent
     labels = np.zeros(grid.shape, dtype=np.uint8)
-    if "empty_label" not in case.traps:
-        labels = _tumour(rng, case, grid, pieces, lumen)
+    polyp, analytic = None, {}
+    if case.calibration:
+        below, above = (np.array([z, 0.25 * ey, -0.2 * ex]) for z in (-30.0, 30.0))
+        pieces = [Capsule(below, above, 10.0)]
+        body = Ellipsoid(np.array([0.0, -0.1 * ey, 0.1 * ex]), np.array([24.0, 14.0, 16.0]))
+        for slab, points in grid.slabs():
+            labels[slab] = body.level(points) < 1.0
+        analytic = {TUMOUR: body.volume_ml}
+    else:
+        pieces = _bowel(rng, grid)
+        polyp = _polyp(rng, pieces)
+    lumen = distance_to(grid, pieces, reach=2.5 * _WALL_MM)
+    if not case.calibration and "empty_label" not in case.traps:
+        labels = _tumour(rng, case, pieces, lumen)
     tissue = _tissue(rng, grid, lumen, polyp)
     tissue[labels == TUMOUR] = _WALL_HU + _CONTRAST_HU
-    image = case.scanner.ct(rng, tissue)
-    return Made({"CT": image}, labels, grid.spacing, NAMES)
+    return {"CT": ct(case, rng, tissue)}, labels, analytic
 
 
-def _calibration(case: Case, grid: Grid, rng: np.random.Generator) -> Made:
-    _, ey, ex = grid.extent
-    bowel = [Capsule((-30.0, 0.25 * ey, -0.2 * ex), (30.0, 0.25 * ey, -0.2 * ex), 10.0)]
-    body = Ellipsoid((0.0, -0.1 * ey, 0.1 * ex), (24.0, 14.0, 16.0))
-    lumen = distance_to(grid, bowel, reach=2.5 * _WALL_MM)
-    labels = np.zeros(grid.shape, dtype=np.uint8)
-    for slab in grid.slabs():
-        labels[slab] = body.level(grid.points(slab)) < 1.0
-    tissue = _tissue(rng, grid, lumen, None)
-    tissue[labels == TUMOUR] = _WALL_HU + _CONTRAST_HU
-    return Made({"CT": case.scanner.ct(rng, tissue)}, labels, grid.spacing, NAMES, {TUMOUR: body.volume_ml})
+def _bowel(rng: np.random.Generator, grid: Grid) -> list[Capsule]:
+    """Pieces along a curve; the inner radius, 8 to 14 mm, changes slowly."""
+    curve = _curve(rng, grid)
+    deformation = Deformation.draw(rng, grid, scale=0.6)
+    mean, swing, phase = rng.uniform(9.5, 12.5), rng.uniform(0.3, 1.5), rng.uniform(0, 2 * math.pi)
+    radii = [mean + swing * math.sin(phase + 0.5 * index) for index in range(len(curve))]
+    moved = [deformation.apply(point) for point in curve]
+    return [
+        Capsule(a, b, (r + s) / 2) for a, b, r, s in zip(moved, moved[1:], radii, radii[1:], strict=False)
+    ]
 
 
 def _curve(rng: np.random.Generator, grid: Grid) -> list[Array]:
@@ -84,53 +83,40 @@ def _curve(rng: np.random.Generator, grid: Grid) -> list[Array]:
     return [*points, anchors[-2]]
 
 
-def _radii(rng: np.random.Generator, count: int) -> list[float]:
-    """Inner radius along the bowel, 8 to 14 mm, changing slowly."""
-    mean, swing, phase = rng.uniform(9.5, 12.5), rng.uniform(0.3, 1.5), rng.uniform(0, 2 * math.pi)
-    return [mean + swing * math.sin(phase + 0.5 * index) for index in range(count)]
-
-
 def _polyp(rng: np.random.Generator, pieces: list[Capsule]) -> Ellipsoid:
     """A decoy on the inner wall: as dense as the wall, not brighter, and not labelled."""
     piece = pieces[int(rng.integers(len(pieces) // 4, 3 * len(pieces) // 4))]
+    centre = _around(rng, piece, piece.radius - 2.0)
+    return Ellipsoid(centre, np.full(3, rng.uniform(3.0, 5.0)))
+
+
+def _around(rng: np.random.Generator, piece: Capsule, distance: float) -> Vector:
+    """A point at a distance from where a piece begins, in a random direction of its slice."""
     angle = rng.uniform(0, 2 * math.pi)
-    z, y, x = piece.start
-    inner = piece.radius - 2.0
-    radius = rng.uniform(3.0, 5.0)
-    return Ellipsoid((z, y + inner * math.sin(angle), x + inner * math.cos(angle)), (radius, radius, radius))
+    return piece.start + np.array([0.0, distance * math.sin(angle), distance * math.cos(angle)])
 
 
-def _tumour(
-    rng: np.random.Generator, case: Case, grid: Grid, pieces: list[Capsule], lumen: Array
-) -> NDArray[np.uint8]:
+def _tumour(rng: np.random.Generator, case: Case, pieces: list[Capsule], lumen: Array) -> NDArray[np.uint8]:
     """An irregular thickening of the wall whose volume is log-uniform from 0.5 to 20 ml.
 
     The radius of the body is bisected until what is left of it outside of the bowel's core has that volume.
     """
+    grid = case.grid
     piece = pieces[int(rng.integers(len(pieces) // 5, max(len(pieces) // 5 + 1, 4 * len(pieces) // 5)))]
-    angle = rng.uniform(0, 2 * math.pi)
-    z, y, x = piece.start
-    centre = (z, y + piece.radius * math.sin(angle), x + piece.radius * math.cos(angle))
+    centre = _around(rng, piece, piece.radius)
     low, high = (math.log(v) for v in _VOLUME_ML)
     wanted = math.exp(rng.uniform(low + 0.1, high - 0.1))
-    blob = Blob.draw(rng, triple(list(centre)), 1.0)
-    planes = None
+    level_of = blob(rng, centre, 1.0)
+    level = np.empty(grid.shape)
+    for slab, points in grid.slabs():
+        level[slab] = level_of(points)
     if "thin_tumour" in case.traps:
         # One or two slices: the planes nearest to the centre.
-        heights = grid.axis(0)
-        near = np.sort(np.argsort(np.abs(heights - centre[0]), kind="stable")[: int(rng.integers(1, 3))])
-        half = 0.25 * grid.spacing[0]
-        planes = (float(heights[near[0]]) - half, float(heights[near[-1]]) + half)
+        near = np.argsort(np.abs(grid.axis(0) - centre[0]), kind="stable")[: int(rng.integers(1, 3))]
+        level[np.delete(np.arange(grid.shape[0]), near)] = np.inf
         wanted = min(wanted, 4.0)
-    level = np.empty(grid.shape)
-    for slab in grid.slabs():
-        points = grid.points(slab)
-        level[slab] = blob.level(points)
-        if planes is not None:
-            outside = (points[0] < planes[0]) | (points[0] > planes[1])
-            level[slab][np.broadcast_to(outside, level[slab].shape)] = np.inf
     level[lumen < -0.45 * piece.radius] = np.inf  # the core of the bowel stays open
-    per_voxel = grid.spacing[0] * grid.spacing[1] * grid.spacing[2] / 1000.0
+    per_voxel = math.prod(grid.spacing) / 1000.0
     smallest, largest = 1.0, 60.0
     for _ in range(40):
         middle = 0.5 * (smallest + largest)
@@ -146,8 +132,7 @@ def _tissue(rng: np.random.Generator, grid: Grid, lumen: Array, polyp: Ellipsoid
     _, ey, ex = grid.extent
     gas_above = rng.uniform(-4.0, 4.0)
     tissue = np.empty(grid.shape)
-    for slab in grid.slabs():
-        points = grid.points(slab)
+    for slab, points in grid.slabs():
         z, y, x = points
         outline = (y / (0.47 * ey)) ** 2 + (x / (0.48 * ex)) ** 2
         spine = ((y + 0.36 * ey) / (0.08 * ey)) ** 2 + (x / (0.09 * ex)) ** 2

@@ -9,8 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from segbench.core.errors import SegbenchError
-from segbench.data.phantoms.scanner import Scanner
-from segbench.data.phantoms.space import Grid, Triple
+from segbench.data.phantoms.space import Grid
 
 PHANTOM_VERSION = 1
 """Raised whenever a voxel of any phantom changes; it enters the random numbers and phantom.json."""
@@ -22,18 +21,23 @@ SIZES: tuple[Size, ...] = ("tiny", "small", "full")
 DEFAULT_CASES: dict[Size, int] = {"tiny": 12, "small": 60, "full": 20}
 UNLABELLED = 100_000
 """Indices from here on are the cases without a reference (validation folders)."""
+Made = tuple[dict[str, NDArray[np.int16]], NDArray[np.uint8], dict[int, float]]
+"""A case as made: image of each channel and label map in canonical axes, z y x; and the volume of each label
+in closed form, ml, of calibration cases only."""
 
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """How a tree of one kind looks: ids, files as templates of `{case}`, `{channel}` and `{name}`, grids.
+    """How a tree of one kind looks: ids, files as templates of `{case}`, `{channel}` and `{name}`, content.
 
     Attributes:
         folder: Name under which `segbench run --data-dir DIR` finds the tree.
         case: The id, a template of `{index}`, `{first}` (the index of the patient's first visit), `{visit}`.
         image: File of each channel.
         label: The label map.
+        labels: Name of each label value in use.
         grids: By size; site B has thicker slices.
+        channels: Of an image, in file order.
         test_case: The id of a case without a reference; None where the kind has none.
         test_image: File of each channel of such a case.
         mask: One more file for each label.
@@ -45,7 +49,9 @@ class Layout:
     case: str
     image: str
     label: str
+    labels: dict[int, str]
     grids: dict[Size, Grid]
+    channels: tuple[str, ...] = ("CT",)
     test_case: str | None = None
     test_image: str = ""
     mask: str | None = None
@@ -53,12 +59,17 @@ class Layout:
     traps: dict[str, tuple[int, int]] = field(default_factory=dict[str, tuple[int, int]])
 
 
+_ORGANS = {
+    1: "aorta", 2: "gall_bladder", 3: "kidney_left", 4: "kidney_right", 5: "liver",
+    6: "pancreas", 7: "postcava", 8: "spleen", 9: "stomach",
+}  # fmt: skip
 LAYOUTS: dict[Kind, Layout] = {
     "crc": Layout(
         folder="CRC-2000",
         case="crc_{index:04d}",
         image="Image/{case}.nii.gz",
         label="ROI/{case}.nii.gz",
+        labels={1: "tumour"},
         grids={
             "tiny": Grid((32, 48, 48), (3.75, 2.1, 2.1)),
             "small": Grid((32, 128, 128), (3.75, 0.79, 0.79)),
@@ -71,6 +82,8 @@ LAYOUTS: dict[Kind, Layout] = {
         case="BraTS-GLI-9{first:04d}-{visit:03d}",
         image="{case}/{case}-{channel}.nii.gz",
         label="{case}/{case}-seg.nii.gz",
+        labels={1: "necrotic core (NCR)", 2: "oedema (ED/SNFH)", 3: "enhancing tumour (ET)"},
+        channels=("t2w", "t2f", "t1n", "t1c"),
         grids={
             "tiny": Grid((48, 48, 48), (1.0, 1.0, 1.0)),
             "small": Grid((96, 96, 96), (1.0, 1.0, 1.0)),
@@ -83,6 +96,7 @@ LAYOUTS: dict[Kind, Layout] = {
         case="AIIB23_9{index:02d}",
         image="AIIB23_Train_T1/img/{case}.nii.gz",
         label="AIIB23_Train_T1/gt/{case}.nii.gz",
+        labels={1: "airway"},
         grids={
             "tiny": Grid((48, 48, 48), (0.5, 0.7, 0.7)),
             "small": Grid((160, 128, 128), (0.5, 0.7, 0.7)),
@@ -97,6 +111,7 @@ LAYOUTS: dict[Kind, Layout] = {
         case="BDMAP_9{index:07d}",
         image="{case}/ct.nii.gz",
         label="{case}/combined_labels.nii.gz",
+        labels=_ORGANS,
         grids={
             "tiny": Grid((32, 48, 48), (3.75, 2.0, 2.0)),
             "small": Grid((48, 96, 96), (2.5, 1.0, 1.0)),
@@ -110,6 +125,8 @@ LAYOUTS: dict[Kind, Layout] = {
         case="phantom_{index:03d}",
         image="imagesTr/{case}.nii.gz",
         label="labelsTr/{case}.nii.gz",
+        labels={1: "anterior", 2: "posterior"},
+        channels=("T1w", "T2w"),
         grids={
             "tiny": Grid((36, 48, 36), (1.0, 1.0, 1.0)),
             "small": Grid((48, 64, 48), (1.0, 1.0, 1.0)),
@@ -154,15 +171,16 @@ class Case:
         return self.index < UNLABELLED
 
     @property
-    def scanner(self) -> Scanner:
-        """The last fifth of the indices modulo 5 is taken at site B."""
-        return Scanner(site_b=self.index % 5 == 4)
+    def site_b(self) -> bool:
+        """Every fifth case is taken at another site: noisier, more blurred, thicker slices."""
+        return self.index % 5 == 4
 
     @property
     def grid(self) -> Grid:
         """The grid of this case, thicker slices at site B."""
         grid = self.layout.grids[self.size]
-        return Grid(grid.shape, self.scanner.spacing(grid.spacing))
+        z, y, x = grid.spacing
+        return Grid(grid.shape, (round(z * 1.2, 6), y, x)) if self.site_b else grid
 
     @property
     def traps(self) -> tuple[str, ...]:
@@ -198,27 +216,6 @@ class Case:
         index = self.index - 1 if of_patient and self.follow_up else self.index
         words = [KINDS.index(self.kind), PHANTOM_VERSION, self.seed, index]
         return np.random.Generator(np.random.PCG64(np.random.SeedSequence(words)))
-
-
-@dataclass(slots=True)
-class Made:
-    """A case as made: canonical axes, z y x.
-
-    Attributes:
-        images: int16 per channel, in file order.
-        labels: uint8.
-        spacing: Millimetres, z y x.
-        names: Name of each label value in use by the kind.
-        analytic_ml: Volume of each label in closed form; calibration cases only.
-        combined: What AbdomenAtlas's combined_labels hold when that differs from the masks.
-    """
-
-    images: dict[str, NDArray[np.int16]]
-    labels: NDArray[np.uint8]
-    spacing: Triple
-    names: dict[int, str]
-    analytic_ml: dict[int, float] = field(default_factory=dict)
-    combined: NDArray[np.uint8] | None = None
 
 
 def check_arguments(kind: str, size: str, cases: int | None, seed: int) -> None:

@@ -125,41 +125,38 @@ def make_case(case: Case) -> Made:
 
 def write_case(case: Case, root: Path) -> dict[str, Any]:
     """Make one case, write its files, give its entry of phantom.json."""
-    made = make_case(case)
+    images, labels, analytic_ml = make_case(case)
+    layout, spacing = case.layout, case.grid.spacing
     order = Orientation((0, 1, 2), (False, False, False))
     if "other_axis_order" in case.traps:
         order = _ORDERS[(case.index // 4) % len(_ORDERS)]
-    affine = order.affine(Grid(made.labels.shape, made.spacing).affine(), made.labels.shape)
-    images = {name: order.apply(image) for name, image in made.images.items()}
-    labels = order.apply(made.labels)
-    combined = None if made.combined is None else order.apply(made.combined)
-    _write_images(case, root, images, affine)
+    affine = order.affine(Grid(labels.shape, spacing).affine(), labels.shape)
+    template = layout.image if case.labelled else layout.test_image
+    files = {"": np.stack(list(images.values()))} if layout.stacked else images
+    for channel, image in files.items():
+        write_scan(root / template.format(case=case.name, channel=channel), order.apply(image), affine)
     if case.labelled:
-        _write_labels(case, root, labels, combined, made.names, affine)
+        _write_labels(case, root, labels, order, affine)
     row: dict[str, Any] = {
         "case": case.name,
         "patient": case.patient,
-        "site": "B" if case.scanner.site_b else "A",
+        "site": "B" if case.site_b else "A",
         "calibration": case.calibration,
         "traps": list(case.traps),
-        "shape_zyx": list(labels.shape),
+        "shape_zyx": list(order.apply(labels).shape),
         "spacing_mm": list(spacing_of(affine)),
         "orientation": _letters(order),
-        "image_sha256": {name: array_sha256(image, "<i2") for name, image in made.images.items()},
+        "image_sha256": {name: array_sha256(image, "<i2") for name, image in images.items()},
         "labels": {},
         "label_sha256": None,
     }
     if case.labelled:
-        voxels = np.bincount(made.labels.reshape(-1), minlength=256)
+        voxels = np.bincount(labels.reshape(-1), minlength=256)
         row["labels"] = {
-            str(value): {
-                "name": name,
-                "voxels": int(voxels[value]),
-                "analytic_ml": made.analytic_ml.get(value),
-            }
-            for value, name in made.names.items()
+            str(value): {"name": name, "voxels": int(voxels[value]), "analytic_ml": analytic_ml.get(value)}
+            for value, name in layout.labels.items()
         }
-        row["label_sha256"] = array_sha256(made.labels, "<u1")
+        row["label_sha256"] = array_sha256(labels, "<u1")
     return row
 
 
@@ -174,36 +171,31 @@ def _letters(order: Orientation) -> str:
     return "".join(reversed(ends))
 
 
-def _write_images(
-    case: Case, root: Path, images: dict[str, NDArray[np.int16]], affine: NDArray[np.float64]
-) -> None:
-    layout = case.layout
-    template = layout.image if case.labelled else layout.test_image
-    files = {"": np.stack(list(images.values()))} if layout.stacked else images
-    for channel, image in files.items():
-        write_scan(root / template.format(case=case.name, channel=channel), image, affine)
-
-
 def _write_labels(
-    case: Case,
-    root: Path,
-    labels: NDArray[np.uint8],
-    combined: NDArray[np.uint8] | None,
-    names: dict[int, str],
-    affine: NDArray[np.float64],
+    case: Case, root: Path, labels: NDArray[np.uint8], order: Orientation, affine: NDArray[np.float64]
 ) -> None:
-    layout, grid = case.layout, Volume(labels, spacing_of(affine), affine)
-    whole = labels if combined is None else combined
-    write_label_map(root / layout.label.format(case=case.name), whole, grid)
+    layout, stored = case.layout, order.apply(labels)
+    grid = Volume(stored, spacing_of(affine), affine)
+    whole = without_lower_liver(labels) if "combined_differs" in case.traps else labels
+    write_label_map(root / layout.label.format(case=case.name), order.apply(whole), grid)
     if layout.mask is not None:
-        for value, name in names.items():
+        for value, name in layout.labels.items():
             path = root / layout.mask.format(case=case.name, name=name)
-            write_label_map(path, (labels == value).astype(np.uint8), grid)
+            write_label_map(path, (stored == value).astype(np.uint8), grid)
+
+
+def without_lower_liver(labels: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """A combined map that differs from the masks: the lowest part of the liver is missing."""
+    combined = labels.copy()
+    planes = np.flatnonzero((labels == 5).any(axis=(1, 2)))
+    if planes.size:
+        lower = combined[: planes[0] + max(1, planes.size // 4)]
+        lower[lower == 5] = 0
+    return combined
 
 
 def _msd_json(plan: list[Case]) -> dict[str, Any]:
-    from segbench.data.phantoms.msd import CHANNELS, NAMES
-
+    layout = LAYOUTS["msd"]
     labelled = [case.name for case in plan if case.labelled]
     unlabelled = [case.name for case in plan if not case.labelled]
     return {
@@ -213,8 +205,8 @@ def _msd_json(plan: list[Case]) -> dict[str, Any]:
         "licence": "generated; no rights reserved",
         "release": f"{PHANTOM_VERSION}.0",
         "tensorImageSize": "4D",
-        "modality": {str(index): name for index, name in enumerate(CHANNELS)},
-        "labels": {"0": "background", **{str(value): name for value, name in NAMES.items()}},
+        "modality": {str(index): name for index, name in enumerate(layout.channels)},
+        "labels": {"0": "background", **{str(value): name for value, name in layout.labels.items()}},
         "numTraining": len(labelled),
         "numTest": len(unlabelled),
         "training": [
