@@ -23,7 +23,6 @@ import unicodedata
 import zipfile
 import zlib
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import BinaryIO, cast
 
@@ -49,43 +48,21 @@ _BROKEN = (
 _BIDI = "\u200e\u200f\u061c\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069"
 
 
-@dataclass(frozen=True, slots=True)
-class _Limits:
-    members: int
-    total: int
-    ratio: float
+_Member = tuple[str, int, bool, str | None]
+"""What a listing says before anything is read: name, bytes, whether it is a folder, what is wrong with it."""
 
 
-@dataclass(frozen=True, slots=True)
-class _Member:
-    """What a listing says of a member before anything of it is read."""
-
-    name: str
-    size: int
-    is_folder: bool
-    fault: str | None = None
-
-
-def safe_extract(
-    archive: Path | str,
-    target: Path | str,
-    *,
-    max_members: int = MAX_MEMBERS,
-    max_bytes: int = MAX_BYTES,
-    max_ratio: float = MAX_RATIO,
-) -> Path:
+def safe_extract(archive: Path | str, target: Path | str) -> Path:
     """Unpack a tar (plain, gzip, bzip2, xz) or zip file, whole or not at all.
 
     Names must be relative and plain: no `..`, no drive letters or backslashes, no control characters or marks
     that turn the writing direction, no two names that differ in case only. Links, devices and encrypted
-    members are refused. `._*` and `__MACOSX` are left out.
+    members are refused; so is an archive of more than `MAX_MEMBERS`, `MAX_BYTES` or `MAX_RATIO`. `._*` and
+    `__MACOSX` are left out.
 
     Args:
         archive: the file; its checksum, if there is one, was compared before.
         target: the folder to make; it must not exist, or be empty.
-        max_members: most members.
-        max_bytes: most bytes in all, unpacked.
-        max_ratio: most bytes unpacked for each byte of the archive.
 
     Returns:
         The target.
@@ -97,12 +74,11 @@ def safe_extract(
     source, folder = Path(archive), Path(target)
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise SegbenchError("SB337", "the folder to unpack into holds something already", path=folder)
-    limits = _Limits(max_members, max_bytes, max_ratio)
     try:
         with source.open("rb") as stream:
             is_zip = stream.read(2) == b"PK"
             stream.seek(0)
-            (_extract_zip if is_zip else _extract_tar)(source, stream, folder, limits)
+            (_extract_zip if is_zip else _extract_tar)(source, stream, folder)
     except SegbenchError:
         raise
     except zipfile.BadZipFile as error:
@@ -141,7 +117,7 @@ class _Guarded(io.RawIOBase):
         return self._inner.tell()
 
 
-def _extract_tar(source: Path, stream: BinaryIO, folder: Path, limits: _Limits) -> None:
+def _extract_tar(source: Path, stream: BinaryIO, folder: Path) -> None:
     opened = _inflated(stream)
     guarded = cast("BinaryIO", _Guarded(opened))
     with tarfile.open(fileobj=guarded, mode="r:") as tar:
@@ -151,11 +127,11 @@ def _extract_tar(source: Path, stream: BinaryIO, folder: Path, limits: _Limits) 
             for info in tar:
                 plain = info.isfile() and not info.issparse()
                 fault = None if plain or info.isdir() else "is a link, a device or a sparse file"
-                yield _Member(info.name, max(0, info.size), info.isdir(), fault)
+                yield info.name, max(0, info.size), info.isdir(), fault
                 if _wanted(info.name):
                     chosen.append(info)
 
-        total = _check(source, members(), limits)
+        total = _check(source, members())
         if not chosen:
             raise _refused(source, "this is neither a tar nor a zip archive, or an empty one")
         # tarfile takes a damaged header for the end; only a block of zeros is one.
@@ -171,7 +147,7 @@ def _extract_tar(source: Path, stream: BinaryIO, folder: Path, limits: _Limits) 
                 tar.extract(info, temporary, set_attrs=False, filter="data")
 
 
-def _extract_zip(source: Path, stream: BinaryIO, folder: Path, limits: _Limits) -> None:
+def _extract_zip(source: Path, stream: BinaryIO, folder: Path) -> None:
     with zipfile.ZipFile(stream) as packed:
         infos = packed.infolist()
 
@@ -184,9 +160,9 @@ def _extract_zip(source: Path, stream: BinaryIO, folder: Path, limits: _Limits) 
                 elif info.flag_bits & 0x1:
                     fault = "is encrypted"
                 # ZipInfo cuts a name at its first NUL; the name as stored tells.
-                yield _Member(info.orig_filename, info.file_size, info.is_dir(), fault)
+                yield info.orig_filename, info.file_size, info.is_dir(), fault
 
-        total = _check(source, members(), limits)
+        total = _check(source, members())
         _need_room(folder, total)
         with atomic_folder(folder) as temporary:
             for info in infos:
@@ -194,22 +170,22 @@ def _extract_zip(source: Path, stream: BinaryIO, folder: Path, limits: _Limits) 
                     packed.extract(info, temporary)
 
 
-def _check(source: Path, members: Iterator[_Member], limits: _Limits) -> int:
+def _check(source: Path, members: Iterator[_Member]) -> int:
     """Bytes that the members take, or the refusal of the first that is wrong."""
     packed = max(1, source.stat().st_size)
     names: dict[str, tuple[bool, str]] = {}
     total = 0
-    for count, member in enumerate(members, start=1):
-        total += member.size
-        if count > limits.members:
-            raise _refused(source, f"the archive has more than {limits.members:,} members")
-        if total > limits.total:
-            raise _refused(source, f"the archive would take more than {limits.total:,} bytes")
-        if total > limits.ratio * packed:
-            raise _refused(source, f"the archive is a bomb: it would grow more than {limits.ratio:g}-fold")
-        fault = member.fault or _name_fault(member.name) or _clash(member, names)
-        if fault is not None:
-            raise _refused(source, f"member {_shown(member.name)} {fault}")
+    for count, (name, size, is_folder, fault) in enumerate(members, start=1):
+        total += size
+        if count > MAX_MEMBERS:
+            raise _refused(source, f"the archive has more than {MAX_MEMBERS:,} members")
+        if total > MAX_BYTES:
+            raise _refused(source, f"the archive would take more than {MAX_BYTES:,} bytes")
+        if total > MAX_RATIO * packed:
+            raise _refused(source, f"the archive is a bomb: it would grow more than {MAX_RATIO:g}-fold")
+        wrong = fault or _name_fault(name) or _clash(name, is_folder, names)
+        if wrong is not None:
+            raise _refused(source, f"member {_shown(name)} {wrong}")
     return total
 
 
@@ -227,19 +203,19 @@ def _name_fault(name: str) -> str | None:
     return None
 
 
-def _clash(member: _Member, names: dict[str, tuple[bool, str]]) -> str | None:
+def _clash(name: str, folder: bool, names: dict[str, tuple[bool, str]]) -> str | None:
     """A name that stands for another member too, on file systems that fold case or Unicode forms.
 
     `names` holds, by folded path, whether it is a folder and how it was spelt; folders that are only
     implied too.
     """
     # The parts as a file system may see them: without `.`, in one Unicode form.
-    parts = PurePosixPath(unicodedata.normalize("NFC", member.name)).parts
+    parts = PurePosixPath(unicodedata.normalize("NFC", name)).parts
     if not parts:
-        return None if member.is_folder else "has no relative name"
+        return None if folder else "has no relative name"
     for depth in range(1, len(parts) + 1):
         spelt, last = "/".join(parts[:depth]), depth == len(parts)
-        is_folder = member.is_folder or not last
+        is_folder = folder or not last
         before = names.get(spelt.casefold())
         names.setdefault(spelt.casefold(), (is_folder, spelt))
         if before is None or before == (True, spelt) == (is_folder, spelt):

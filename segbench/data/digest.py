@@ -17,7 +17,7 @@ from segbench.data.adapters import CaseFiles
 from segbench.data.dataset import Dataset
 from segbench.data.verify.cache import open_cache
 from segbench.data.verify.facts import FileFacts
-from segbench.data.verify.gather import Advance, DatasetFacts, gather, masks_of, roles_of
+from segbench.data.verify.gather import DatasetFacts, gather, masks_of, roles_of
 from segbench.data.verify.view import channels_of
 
 LABEL = "label"
@@ -28,19 +28,15 @@ def dataset_digest(
     dataset: Dataset,
     *,
     cases: Iterable[str] | None = None,
-    workers: int = 1,
     keep: bool = True,
-    advance: Advance | None = None,
 ) -> str:
     """Sha256 over the sorted lines `case TAB channel-or-label TAB array digest`, 64 hex digits.
 
     Args:
         dataset: an open dataset.
-        cases: only these; those of `digest_cases` when None.
-        workers: processes that read. The first call reads every file that no verification read before; the
-            second opens none.
+        cases: only these; those of `digest_cases` when None. The first call reads every file that no
+            verification read before; the second opens none.
         keep: False neither uses nor fills the cache.
-        advance: is told the number of cases done.
 
     A file that cannot be read counts with its code and the digest of its bytes: one bad case, of which the
     split at hand may know nothing, does not keep a dataset from having a digest.
@@ -50,7 +46,7 @@ def dataset_digest(
     """
     chosen = sorted(digest_cases(dataset) if cases is None else cases)
     cache = open_cache(dataset.root, keep=keep)
-    facts = gather(dataset, cache, workers=workers, cases=chosen, advance=advance)
+    facts = gather(dataset, cache, cases=chosen)
     return digest_of_facts(dataset, facts, chosen)
 
 

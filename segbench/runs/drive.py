@@ -35,6 +35,8 @@ from segbench.runs.plan import cell_state
 from segbench.runs.runner import plan_run, run_cell
 from segbench.runs.status import append_plan
 
+Groups = dict[Path, Hashable]
+"""By run folder, what is equal for cells of one group."""
 LONG_STEPS = 200
 """A training of more steps than these is long: the one step costs less than half a percent of it."""
 
@@ -247,20 +249,20 @@ def drive_cells(
     if not todo:
         return {}
     results, shared = todo[0].cell.folder.parent, _shared_flags()
-    need, alike = needs_of(cells, execution, gpus=gpus), groups_of(todo)
+    need, (data, step) = needs_of(cells, execution, gpus=gpus), groups_of(todo)
     again = ["--fresh", fresh] if fresh else []
     opened = open_launcher(choice, results, gpus=gpus, arguments=[*again, *shared])
     ended: dict[Path, Ending] = {}
     # Where jobs wait in a queue, a look would wait there too, as long as the cells themselves: they find out.
     if not opened.detached and not again:
         looker = open_launcher(choice, results, gpus=gpus, arguments=["--first-look", *shared])
-        ended = look_first(looker, todo, alike, need)
+        ended = look_first(looker, todo, data, step, need)
     folders = [planned.cell.folder for planned in todo if planned.cell.folder not in ended]
     ended |= drive(
         opened,
         folders,
         need=need,
-        same_data=lambda folder: alike[folder].data,
+        same_data=data.__getitem__,
         retries=choice.retries,
         wait=choice.wait,
     )
@@ -272,36 +274,26 @@ def _shared_flags() -> list[str]:
     return flags if console.output.progress else [*flags, "--no-progress"]
 
 
-@dataclass(frozen=True, slots=True)
-class Groups:
-    """The groups of cells that a cell belongs to.
+def groups_of(cells: Sequence[PlannedCell]) -> tuple[Groups, Groups]:
+    """What is equal for cells that read the same images, and for those that make the same step.
 
-    Attributes:
-        data: Equal for cells that read the same images: the dataset, its content, all cases of the split.
-        step: Equal for cells that make the same step: all but fold and seed.
+    Images: the dataset, its content, all cases of the split. A step: all but fold and seed.
     """
-
-    data: Hashable
-    step: Hashable
-
-
-def groups_of(cells: Sequence[PlannedCell]) -> dict[Path, Groups]:
-    """What each cell has in common with others, by run folder."""
     protocols: dict[int, str] = {}  # cells of a plan share these objects; ten thousand digests take seconds
     splits: dict[int, frozenset[str]] = {}
-    found: dict[Path, Groups] = {}
+    data, step = dict[Path, Hashable](), dict[Path, Hashable]()
     for planned in cells:
         cell, split = planned.cell, planned.cell.split
         if id(cell.protocol) not in protocols:
             protocols[id(cell.protocol)] = cell.protocol.digest()
         if id(split) not in splits:
             splits[id(split)] = frozenset((*split.train, *split.validation, *split.test))
-        data = (cell.dataset.slug, cell.dataset_digest, splits[id(split)])
-        found[cell.folder] = Groups(data, (data, cell.model.slug, protocols[id(cell.protocol)]))
-    return found
+        data[cell.folder] = (cell.dataset.slug, cell.dataset_digest, splits[id(split)])
+        step[cell.folder] = (data[cell.folder], cell.model.slug, protocols[id(cell.protocol)])
+    return data, step
 
 
-def first_looks(cells: Sequence[PlannedCell], alike: dict[Path, Groups]) -> list[PlannedCell]:
+def first_looks(cells: Sequence[PlannedCell], data: Groups, step: Groups) -> list[PlannedCell]:
     """One cell of each kind that has yet to show what it can do, in the order of the plan.
 
     Empty where nothing long lies ahead, or where there is only one kind: its first cell will show it as soon.
@@ -309,26 +301,27 @@ def first_looks(cells: Sequence[PlannedCell], alike: dict[Path, Groups]) -> list
     """
     long = [planned for planned in cells if _is_long(planned)]
     shown = {
-        alike[planned.cell.folder].step
+        step[planned.cell.folder]
         for planned in long
         if planned.step_s is not None or (planned.state != "planned" and last_step(planned.cell.folder) > 0)
     }
     chosen: dict[Hashable, PlannedCell] = {}
     for planned in long:
-        if alike[planned.cell.folder].step not in shown:
-            chosen.setdefault(alike[planned.cell.folder].step, planned)
-    covered = {alike[planned.cell.folder].data for planned in long}
+        if step[planned.cell.folder] not in shown:
+            chosen.setdefault(step[planned.cell.folder], planned)
+    covered = {data[planned.cell.folder] for planned in long}
     for planned in cells if long else ():  # a dataset that no long cell reads is verified all the same
-        if alike[planned.cell.folder].data not in covered:
-            covered.add(alike[planned.cell.folder].data)
-            chosen[alike[planned.cell.folder].step] = planned
+        if data[planned.cell.folder] not in covered:
+            covered.add(data[planned.cell.folder])
+            chosen[step[planned.cell.folder]] = planned
     return list(chosen.values()) if len(chosen) > 1 or (shown and chosen) else []
 
 
 def look_first(
     launcher: Launcher,
     cells: Sequence[PlannedCell],
-    alike: dict[Path, Groups],
+    data: Groups,
+    step: Groups,
     need: Callable[[Path], Need],
 ) -> dict[Path, Ending]:
     """Look at one cell of each kind; the cells that need no start any more, with their endings.
@@ -336,13 +329,14 @@ def look_first(
     Args:
         launcher: Starts `segbench cell --first-look`.
         cells: Everything that is to run.
-        alike: From `groups_of`.
+        data: Cells that read the same images, from `groups_of`.
+        step: Cells that make the same step.
         need: What a cell needs.
 
     Raises:
         Interrupted: A signal came.
     """
-    looks = first_looks(cells, alike)
+    looks = first_looks(cells, data, step)
     if not looks:
         return {}
     datasets, models = {p.cell.dataset.slug for p in looks}, {p.cell.model.slug for p in looks}
@@ -355,7 +349,7 @@ def look_first(
         launcher,
         folders,
         need=need,
-        same_data=lambda folder: alike[folder].data,
+        same_data=data.__getitem__,
         retries=0,
         title="first look",
     )
@@ -366,12 +360,9 @@ def look_first(
         record = read_run(folder)
         if record.status != "failed" or record.failure is None or folder in ended:
             continue
-        kind = "data" if record.failure.failure_class == "data" else "step"
-        same = [
-            other
-            for other in (planned.cell.folder for planned in cells)
-            if getattr(alike[other], kind) == getattr(alike[folder], kind) and other != folder
-        ]
+        alike = data if record.failure.failure_class == "data" else step
+        others = (planned.cell.folder for planned in cells)
+        same = [other for other in others if alike[other] == alike[folder] and other != folder]
         ended |= dict.fromkeys([folder, *spread_failure(folder, same)], "failed")
     return ended
 

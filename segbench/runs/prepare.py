@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import ExitStack
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -157,29 +156,10 @@ def prepare_stage(cell: ActiveCell) -> StageResult:
     )
 
 
-@dataclass(frozen=True, slots=True)
-class Prepared:
-    """What was prepared, and where."""
-
-    dataset: str
-    cases: int
-    folder: Path
-    failures: dict[str, str]
-
-    def as_dict(self) -> dict[str, Any]:
-        """As `--json` prints it."""
-        return {
-            "dataset": self.dataset,
-            "cases": self.cases,
-            "folder": str(self.folder),
-            "failures": self.failures,
-        }
-
-
 def prepare_ahead(
     dataset: str, *, path: Path | None, data_dir: Path | None, protocol: str, workers: int
-) -> Prepared:
-    """Prepare every case of the dataset's default split for a protocol.
+) -> dict[str, Any]:
+    """Prepare every case of the dataset's default split for a protocol; what was done, as `--json` prints it.
 
     Raises:
         SegbenchError: The dataset's or a case's fault; SB505 when the forecast does not fit the disk.
@@ -206,7 +186,12 @@ def prepare_ahead(
     for line in grouped(finding(e.code, "error", e.message, case=case) for case, e in cache.failures.items()):
         console.warn(line)
     failures = {case: error.code for case, error in cache.failures.items()}
-    return Prepared(opened.card.slug, len(cases) - len(failures), Path(cache.folder), failures)
+    return {
+        "dataset": opened.card.slug,
+        "cases": len(cases) - len(failures),
+        "folder": str(cache.folder),
+        "failures": failures,
+    }
 
 
 def evict_recipes(keep_gb: float) -> list[Path]:

@@ -3,12 +3,11 @@
 `read_volume`, `read_label_map` and `write_label_map` are the only way a scan or label map enters or leaves.
 """
 
-from segbench.volumes.digest import array_digest, digest_canonical
+from segbench.volumes.digest import digest_canonical
 from segbench.volumes.endings import VOLUME_ENDINGS, stem_and_ending
 from segbench.volumes.geometry import (
     GeometryComparison,
     Orientation,
-    affines_agree,
     compare_geometry,
     corner_displacement,
     from_canonical,
@@ -28,8 +27,6 @@ __all__ = [
     "Orientation",
     "Volume",
     "VolumeHeader",
-    "affines_agree",
-    "array_digest",
     "as_label_array",
     "compare_geometry",
     "corner_displacement",

@@ -8,23 +8,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from segbench.volumes.geometry import canonical_orientation
-from segbench.volumes.volume import Volume
-
 _BLOCK = 1 << 21
 
 
-def array_digest(volume: Volume) -> str:
-    """Sha256 of a volume's canonical content, 64 hex digits.
-
-    Args:
-        volume: one channel, on its stored grid.
-    """
-    return digest_canonical(canonical_orientation(volume.affine).view(volume.array))
-
-
 def digest_canonical(array: NDArray[Any]) -> str:
-    """Sha256 of the shape as little-endian int64, then the voxels in C order.
+    """Sha256, 64 hex digits, of the shape as little-endian int64, then the voxels in C order.
 
     Voxels are hashed as little-endian int16 when all are whole and in range, else as float32: a label map
     stored as float has the digest of its integers.

@@ -186,17 +186,6 @@ def corner_displacement(
     return distance / min(*spacing_of(first), *spacing_of(second))
 
 
-def affines_agree(
-    first: NDArray[np.float64],
-    second: NDArray[np.float64],
-    shape_zyx: tuple[int, int, int],
-    *,
-    tolerance_voxels: float = AGREE_VOXELS,
-) -> bool:
-    """Whether no corner voxel moves further than the tolerance."""
-    return corner_displacement(first, second, shape_zyx) <= tolerance_voxels
-
-
 @dataclass(frozen=True)
 class GeometryComparison:
     """How the grid of a prediction (or a second file) lies against that of a reference.

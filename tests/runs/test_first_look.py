@@ -60,7 +60,7 @@ def names(plan: Plan) -> list[str]:
 
 
 def looks_of(plan: Plan) -> list[PlannedCell]:
-    return first_looks(plan.cells, groups_of(plan.cells))
+    return first_looks(plan.cells, *groups_of(plan.cells))
 
 
 class Looks:
@@ -87,7 +87,7 @@ class Looks:
 def look(plan: Plan) -> tuple[list[str], dict[str, str]]:
     """Which models were looked at, and the endings by model and seed."""
     launcher = Looks()
-    ended = look_first(launcher, plan.cells, groups_of(plan.cells), lambda folder: Need())
+    ended = look_first(launcher, plan.cells, *groups_of(plan.cells), lambda folder: Need())
     return launcher.starts, {f"{f.name.split('__')[0]} {f.name.split('__')[4]}": e for f, e in ended.items()}
 
 
@@ -116,7 +116,7 @@ def test_a_dataset_of_floors_alone_is_verified_too(data: Path) -> None:
     long = plan_of(data, samples=1000, models=("nnunet-tiny",))
     floors = plan_of(data, samples=1000, models=("mean-atlas",), datasets=("phantom-brats",))
     cells = (*long.cells, *floors.cells)
-    chosen = first_looks(cells, groups_of(cells))
+    chosen = first_looks(cells, *groups_of(cells))
     assert [p.cell.dataset.slug for p in chosen] == ["phantom-msd", "phantom-brats"]
 
 

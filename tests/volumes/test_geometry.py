@@ -15,8 +15,6 @@ from scipy.spatial.transform import Rotation
 
 from segbench.volumes import (
     Volume,
-    affines_agree,
-    array_digest,
     compare_geometry,
     corner_displacement,
     from_canonical,
@@ -62,7 +60,6 @@ def test_all_48_orders_come_back_exactly(order, degrees):
     assert again.array.flags.c_contiguous
     assert np.array_equal(from_canonical(again.array, stored), stored.array)
     assert np.array_equal(from_canonical(again.array, stored.affine), stored.array)
-    assert array_digest(stored) == array_digest(canonical)
 
 
 @pytest.mark.parametrize("order", ORDERS[::5], ids=str)
@@ -156,7 +153,6 @@ def test_displacement_is_in_voxels_of_the_smallest_spacing(voxels, axis):
     second[axis, 3] += voxels * 0.7
     assert corner_displacement(first, second, SHAPE) == pytest.approx(voxels, abs=1e-9)
     assert corner_displacement(second, first, SHAPE) == pytest.approx(voxels, abs=1e-9)
-    assert affines_agree(first, second, SHAPE) == (voxels <= 0.01)
     comparison = compare_geometry(make(first), make(second))
     assert comparison.same_grid == (voxels <= 0.5)
     assert comparison.shifted == (0.01 < voxels <= 0.5)

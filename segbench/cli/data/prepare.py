@@ -40,8 +40,9 @@ def prepare(
     if dataset is not None:
         data_dir = settings().data_dir
         prepared = prepare_ahead(dataset, path=path, data_dir=data_dir, protocol=protocol, workers=workers)
-        document |= prepared.as_dict()
-        code = ExitCode.PARTIAL if prepared.failures else ExitCode.DONE
-        lines.append(f"{prepared.cases} cases of {prepared.dataset} for {protocol} -> {prepared.folder}")
+        document |= prepared
+        code = ExitCode.PARTIAL if prepared["failures"] else ExitCode.DONE
+        done = f"{prepared['cases']} cases of {prepared['dataset']}"
+        lines.append(f"{done} for {protocol} -> {prepared['folder']}")
     show(document, lines)
     return code

@@ -265,17 +265,15 @@ def nearest_mm(
         parts: parts of the queries that are searched side by side.
     """
     low, high = bounds(targets)
-    disc = disc_rows(spacing_mm)
-    box, bits = _bit_map(targets, low, high, disc)
-    offsets = disc.steps[:, 0] * (box[3] * box[4]) + disc.steps[:, 1] * box[4]
+    steps, rows, x_squares, limit = disc_rows(spacing_mm)
+    box, bits = _bit_map(targets, low, high, steps)
+    offsets = steps[:, 0] * (box[3] * box[4]) + steps[:, 1] * box[4]
     squares = np.empty(len(queries), dtype=np.float64)
     edges = np.linspace(0, len(queries), parts + 1).astype(int)
     slices = [slice(int(a), int(b)) for a, b in itertools.pairwise(edges)]
 
     def search(part: slice) -> int:
-        return _nearest.near(
-            queries[part], box, bits, offsets, disc.squares, disc.x_squares, disc.limit, squares[part]
-        )
+        return _nearest.near(queries[part], box, bits, offsets, rows, x_squares, limit, squares[part])
 
     if sum(in_threads(search, slices, parts, inner=True)):
         tables = [step_squares(size, value) for size, value in zip(shape, spacing_mm, strict=True)]
@@ -298,26 +296,14 @@ def bounds(positions: Longs) -> tuple[Longs, Longs]:
     return np.array(low, dtype=np.int64), np.array(high, dtype=np.int64)
 
 
-@dataclass(frozen=True)
-class Disc:
-    """The rows around a query that `near` looks at, for one spacing.
-
-    Attributes:
-        steps: (k, 2) steps in z and y, nearest first.
-        squares: (k,) squared distance of each row in mm2.
-        x_squares: (65,) squared distance of 0 to 63 steps in x in mm2, then inf.
-        limit: squared distances up to this are certain.
-    """
-
-    steps: Longs
-    squares: Reals
-    x_squares: Reals
-    limit: float
-
-
 @functools.lru_cache(maxsize=64)
-def disc_rows(spacing_mm: Spacing) -> Disc:
-    """Return the nearest rows of a grid around a row, about `DISC_ROWS` of them."""
+def disc_rows(spacing_mm: Spacing) -> tuple[Longs, Reals, Reals, float]:
+    """Return the rows of a grid around a query that `near` looks at, about `DISC_ROWS` of them.
+
+    Returns:
+        steps (k, 2) in z and y, nearest first; squared distance (k,) of each row in mm2; those (65,) of 0 to
+        63 steps in x, then inf; the squared distance up to which the nearest is certain.
+    """
     radius = float(np.sqrt(DISC_ROWS * spacing_mm[0] * spacing_mm[1] / np.pi))
     reach_z, reach_y = (int(min(radius / spacing_mm[axis], MAX_REACH)) + 2 for axis in (0, 1))
     # What lies beyond a reach that was cut is at least this far; else the radius is nearer.
@@ -331,7 +317,7 @@ def disc_rows(spacing_mm: Spacing) -> Disc:
     x_squares = np.append(step_squares(64, spacing_mm[2]), np.inf)
     # Rows beyond the disc start at the radius; what a window may miss starts one step beyond it.
     limit = min(radius * radius, float(x_squares[_nearest.WINDOW + 1]))
-    return Disc(np.stack((z[order], y[order]), axis=1).astype(np.int64), squares[order], x_squares, limit)
+    return np.stack((z[order], y[order]), axis=1).astype(np.int64), squares[order], x_squares, limit
 
 
 def step_squares(count: int, spacing: float) -> Reals:
@@ -340,9 +326,9 @@ def step_squares(count: int, spacing: float) -> Reals:
     return steps * steps
 
 
-def _bit_map(targets: Longs, low: Longs, high: Longs, disc: Disc) -> tuple[Longs, NDArray[np.uint8]]:
+def _bit_map(targets: Longs, low: Longs, high: Longs, steps: Longs) -> tuple[Longs, NDArray[np.uint8]]:
     """Return the bit map of the targets and where it lies; see `_nearest.near`."""
-    pad_z, pad_y = (int(abs(disc.steps[:, axis]).max()) for axis in (0, 1))
+    pad_z, pad_y = (int(abs(steps[:, axis]).max()) for axis in (0, 1))
     planes, rows = (int(high[axis] - low[axis]) + 1 + 4 * pad for axis, pad in ((0, pad_z), (1, pad_y)))
     width = int(high[2] - low[2]) + 1
     stride = (width + 32 + _nearest.X_PAD - _nearest.WINDOW) // 8 + 9

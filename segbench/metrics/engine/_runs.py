@@ -8,8 +8,6 @@ values are equal. That is 6-connectivity, of the foreground and of the backgroun
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
 from numpy.typing import NDArray
 from scipy.sparse import coo_array
@@ -25,15 +23,15 @@ def largest_piece(mask: Mask) -> Mask:
     Args:
         mask: bool, z y x, C-contiguous.
     """
-    runs = _runs_of(mask)
-    inside = np.flatnonzero(runs.value)
-    pieces, first = np.unique(runs.piece[inside], return_index=True)
+    _, length, value, piece = _runs_of(mask)
+    inside = np.flatnonzero(value)
+    pieces, first = np.unique(piece[inside], return_index=True)
     if pieces.size <= 1:
         return mask
-    sizes = np.bincount(runs.piece[inside], weights=runs.length[inside])[pieces]
+    sizes = np.bincount(piece[inside], weights=length[inside])[pieces]
     best = np.flatnonzero(sizes == sizes.max())
     chosen = pieces[best[first[best].argmin()]]
-    return runs.painted(runs.value & (runs.piece == chosen), mask.shape)
+    return np.repeat(value & (piece == chosen), length).reshape(mask.shape)
 
 
 def fill_holes(mask: Mask) -> Mask:
@@ -42,39 +40,24 @@ def fill_holes(mask: Mask) -> Mask:
     Args:
         mask: bool, z y x, C-contiguous.
     """
-    runs = _runs_of(mask)
+    start, length, value, piece = _runs_of(mask)
     depth, height, width = mask.shape
-    z, y = np.divmod(runs.start // width, height)
-    x = runs.start % width
+    z, y = np.divmod(start // width, height)
+    x = start % width
     outer = (z == 0) | (z == depth - 1) | (y == 0) | (y == height - 1)
-    outer |= (x == 0) | (x + runs.length == width)
-    reached = np.unique(runs.piece[outer & ~runs.value])
-    hole = ~runs.value & ~np.isin(runs.piece, reached)
-    return runs.painted(runs.value | hole, mask.shape) if hole.any() else mask
+    outer |= (x == 0) | (x + length == width)
+    reached = np.unique(piece[outer & ~value])
+    hole = ~value & ~np.isin(piece, reached)
+    return np.repeat(value | hole, length).reshape(mask.shape) if hole.any() else mask
 
 
-@dataclass(frozen=True, eq=False)
-class _Runs:
-    """The runs of a mask in raster order; together they tile it.
+def _runs_of(mask: Mask) -> tuple[Longs, Longs, Mask, NDArray[np.int32]]:
+    """The runs of a mask in raster order, which together tile it.
 
-    Attributes:
-        start: flat index of the first voxel.
-        length: voxels.
-        value: whether the run is foreground.
-        piece: number of the 6-connected component of equal value.
+    Returns:
+        Of each run the flat index of its first voxel, its voxels, whether it is foreground, and the number of
+        the 6-connected component of equal value that it is of.
     """
-
-    start: Longs
-    length: Longs
-    value: Mask
-    piece: NDArray[np.int32]
-
-    def painted(self, value: Mask, shape: tuple[int, ...]) -> Mask:
-        """Return a mask that has these values on the runs."""
-        return np.repeat(value, self.length).reshape(shape)
-
-
-def _runs_of(mask: Mask) -> _Runs:
     depth, height, width = mask.shape
     flat = mask.reshape(-1)
     changes = np.flatnonzero(flat[1:] != flat[:-1]) + 1
@@ -94,4 +77,4 @@ def _runs_of(mask: Mask) -> _Runs:
     a, b = np.concatenate(pairs, axis=1)
     graph = coo_array((np.ones(a.size, dtype=np.bool_), (a, b)), shape=(start.size, start.size))
     piece = np.asarray(connected_components(graph, directed=False)[1], dtype=np.int32)
-    return _Runs(start, end - start, value, piece)
+    return start, end - start, value, piece
