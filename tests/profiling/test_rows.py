@@ -26,7 +26,7 @@ def test_a_measured_row_has_everything_and_zero_stands_for_nothing(monkeypatch: 
     from segbench.profiling import measure
     from segbench.profiling.latency import Timing
 
-    brief = Timing(least_warm_up=1, most_warm_up=1, warm_up_s=0, iterations=3, seconds=5)
+    brief = Timing(least_warm_up=1, most_warm_up=1, warm_up_s=0, iterations=3, seconds=600)
     monkeypatch.setattr(Timing, "of", lambda device: brief)
     monkeypatch.setattr(measure, "limit_address_space", lambda: None)  # this process lives on
     monkeypatch.delenv("SEGBENCH_SCAN", raising=False)
