@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from segbench.cards.fault_lines import fault_lines
 from segbench.core.errors import SegbenchError
 from segbench.core.foreign import parse_toml
+from segbench.core.text import count
 
 _Model = TypeVar("_Model", bound=BaseModel)
 CARD_BYTES = 1_000_000
@@ -52,7 +53,7 @@ def checked(
         card = None
     if told or card is None:
         name = what if path is None else Path(path).as_posix()
-        message = f"{name} has {len(told)} fault{'s' * (len(told) != 1)}"
+        message = f"{name} has {count(len(told), 'fault')}"
         raise SegbenchError("SB110", message, path=path, details=told)
     return card
 

@@ -14,6 +14,7 @@ from typing import Any
 
 from segbench.core.errors import SegbenchError, nearest_names
 from segbench.core.foreign import parse_toml
+from segbench.core.text import count
 
 
 def config_files(arguments: list[str]) -> list[Path]:
@@ -71,8 +72,8 @@ def read_settings(arguments: list[str], command: Any) -> dict[tuple[str, ...], t
         alone = [key for key, value in content.items() if not isinstance(value, dict)]
         faults += [_unknown(key, "flag", everywhere) for key in alone if _plain(key) not in everywhere]
         if faults:
-            count = f"{len(faults)} fault{'s' * (len(faults) > 1)}"
-            raise SegbenchError("SB110", f"the settings file has {count}", path=path, details=faults)
+            message = f"the settings file has {count(len(faults), 'fault')}"
+            raise SegbenchError("SB110", message, path=path, details=faults)
         held |= {place: (value, path) for place, value in found.items()}
     return held
 

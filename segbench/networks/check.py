@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from segbench.core.errors import SegbenchError
+from segbench.core.text import some
 from segbench.networks.registry import build_network, network_card
 
 if TYPE_CHECKING:
@@ -196,7 +197,7 @@ def _gradient_faults(network: nn.Module) -> list[str]:
     broken = [name for name, grad in grads.items() if not bool(torch.isfinite(grad).all())]
     if not grads:
         return ["no parameter gets a gradient: nothing can learn"]
-    return [f"gradients are NaN or infinite: {_some(broken)}"] if broken else []
+    return [f"gradients are NaN or infinite: {some(broken)}"] if broken else []
 
 
 def _unused(network: nn.Module) -> tuple[str, ...]:
@@ -206,13 +207,8 @@ def _unused(network: nn.Module) -> tuple[str, ...]:
     without = [name for name, p in named if p.grad is None and name not in left]
     if not without:
         return ()
-    many = f"{len(without)} of {len(named)} parameters are never used: {_some(without)}"
+    many = f"{len(without)} of {len(named)} parameters are never used: {some(without)}"
     return (f"{many} (on several GPUs its training would stop)",)
-
-
-def _some(names: Sequence[str]) -> str:
-    rest = f" and {len(names) - 3} more" if len(names) > 3 else ""
-    return ", ".join(names[:3]) + rest
 
 
 def _first_line(error: Exception) -> str:

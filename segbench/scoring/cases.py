@@ -19,12 +19,13 @@ from segbench.core.environment import named_threads, physical_cores
 from segbench.core.errors import SegbenchError
 from segbench.core.faults import fault
 from segbench.core.interrupt import StopRequest
+from segbench.core.text import some
 from segbench.data.workers import ordered_map
 from segbench.records import append_case, read_case_lines
 from segbench.records.store import CASE_LINES
 from segbench.scoring.case import KILLED, CaseResult, failure_error
 from segbench.scoring.rules import ScoringRules
-from segbench.scoring.sources import Predictions, References, some
+from segbench.scoring.sources import Predictions, References
 from segbench.scoring.work import ScoreCase, Task, preloaded
 from segbench.volumes import read_header
 from segbench.volumes.limits import memory_budget

@@ -15,6 +15,7 @@ from segbench.core.environment import now, tilde
 from segbench.core.errors import SegbenchError
 from segbench.core.hashing import sha256_file
 from segbench.core.interrupt import Interrupted, StopRequest
+from segbench.core.text import some
 from segbench.metrics.summary import Summary, number, summarise
 from segbench.records import RunRecord, write_cases_csv, write_run
 from segbench.records.birth import failed_record
@@ -179,9 +180,8 @@ def _superfluous(extra: Sequence[str]) -> list[str]:
     """Warn of files without a reference; the warning, or nothing."""
     if not extra:
         return []
-    more = f" and {len(extra) - 10} more" if len(extra) > 10 else ""
     what = "file has no reference and is" if len(extra) == 1 else "files have no reference and are"
-    console.warn(text := f"{len(extra)} {what} not scored: {', '.join(extra[:10])}{more}")
+    console.warn(text := f"{len(extra)} {what} not scored: {some(extra, 10)}")
     return [text]
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from segbench.core import console
 from segbench.core.environment import thread_count
 from segbench.core.errors import SegbenchError
+from segbench.core.text import some
 from segbench.metrics.profiles import load_profile
 from segbench.scoring.masks import mask_folders, structures_of
 from segbench.scoring.named import Labelling
@@ -54,7 +55,7 @@ def found_labelling(
         )
     if masks:
         names = structures_of(masks)
-        console.warn(f"no region is named: scored are the {len(names)} masks found, {_listed(names)}")
+        console.warn(f"no region is named: scored are the {len(names)} masks found, {some(names, 10)}")
         regions = {name: (value,) for value, name in enumerate(names, start=1)}
         return Labelling("", regions, tuple(range(1, len(names) + 1)))
     paths = [each[0] for each in files.values()]
@@ -71,7 +72,7 @@ def found_labelling(
     if not labels:
         return None
     regions = {label_names.get(label, str(label)): (label,) for label in sorted(labels)}
-    console.warn(f"no region is named: scored are all labels found, {_listed(list(regions))}")
+    console.warn(f"no region is named: scored are all labels found, {some(list(regions), 10)}")
     return Labelling("", regions, tuple(sorted(labels)))
 
 
@@ -81,7 +82,3 @@ def _labels_in(path: Path, max_bytes: int) -> set[int]:
         return set(count_labels(read_label_map(path, max_bytes=max_bytes).array))
     except SegbenchError:
         return set()
-
-
-def _listed(names: list[str]) -> str:
-    return ", ".join(names[:10]) + (f" and {len(names) - 10} more" if len(names) > 10 else "")

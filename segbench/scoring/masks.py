@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from segbench.core.errors import SegbenchError
+from segbench.core.text import some
 from segbench.scoring.rules import ScoringRules
 from segbench.volumes import Volume, compare_geometry, count_labels, read_label_map, stem_and_ending
 from segbench.volumes.endings import unread_ending
@@ -288,10 +289,9 @@ def region_faults(
     lacking = without_mask(rules.regions, masks.keys() - broken.keys())
     if not lacking:
         return {}
-    more = f" and {len(lacking) - 5} more" if len(lacking) > 5 else ""
     missing = SegbenchError(
         "SB215",
-        f"no mask of {', '.join(lacking[:5])}{more} for case {case}",
+        f"no mask of {some(lacking, 5)} for case {case}",
         case=case,
         path=next(iter(masks.values())).parent,
         expected=f"a mask of each of {len(rules.regions)} regions",

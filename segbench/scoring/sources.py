@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from segbench.core.errors import SegbenchError
 from segbench.core.names import CASE_RULE, is_safe_case, spelling
+from segbench.core.text import some
 from segbench.scoring.masks import (
     Masks,
     Member,
@@ -311,8 +312,3 @@ def _none_found(folder: Path, cases: Sequence[str], absent: Mapping[str, str]) -
     )
     error.exit_code = 4
     return error
-
-
-def some(names: Sequence[str], most: int = 3) -> str:
-    """The first names, and how many more there are."""
-    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")

@@ -10,6 +10,7 @@ from typing import Any, Literal
 from segbench.core.errors import SegbenchError
 from segbench.core.foreign import parse_json
 from segbench.core.names import other_format
+from segbench.core.text import count
 from segbench.data.adapters.base import ENDINGS
 
 MAX_BYTES = 64 * 2**20
@@ -70,8 +71,8 @@ def read_dataset_json(path: Path) -> DatasetJson:
     faults: list[str] = []
     parsed = parse(document, faults)
     if faults:
-        count = f"{len(faults)} fault{'s' * (len(faults) > 1)}"
-        raise SegbenchError("SB331", f"{path.name} has {count}", path=path, details=faults, found=len(faults))
+        message = f"{path.name} has {count(len(faults), 'fault')}"
+        raise SegbenchError("SB331", message, path=path, details=faults, found=len(faults))
     return parsed
 
 

@@ -8,6 +8,7 @@ from typing import Any
 
 from segbench.core.errors import SegbenchError
 from segbench.core.foreign import parse_json
+from segbench.core.text import count
 from segbench.data.splits.walk import PARTS
 
 SCHEMA_VERSION = 1
@@ -48,8 +49,8 @@ def check_document(document: Mapping[str, Any], path: Path, slug: str) -> None:
     else:
         faults.append(f"kind: found {kind!r}; allowed: list, rule")
     if faults:
-        count = f"{len(faults)} fault{'s' * (len(faults) > 1)}"
-        raise SegbenchError("SB110", f"split file {path.name} has {count}", path=path, details=faults)
+        message = f"split file {path.name} has {count(len(faults), 'fault')}"
+        raise SegbenchError("SB110", message, path=path, details=faults)
     if document["dataset"] not in ("", slug):
         raise SegbenchError(
             "SB324",

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, cast
 from segbench.core.atomic import atomic_write_json
 from segbench.core.errors import SegbenchError, unknown_name
 from segbench.core.hashing import digest_json
+from segbench.core.text import count
 from segbench.data.splits.document import (
     EVERY_OTHER_CASE,
     SCHEMA_VERSION,
@@ -76,14 +77,14 @@ def load_split(name_or_path: str | Path | None, dataset: Dataset) -> list[Split]
     if loaded.twice:
         raise SegbenchError(
             "SB324",
-            f"split {split.name}: {_count(loaded.twice, 'id')} in two parts of one fold",
+            f"split {split.name}: {count(len(loaded.twice), 'id')} in two parts of one fold",
             path=loaded.path,
             details=[_some(loaded.twice)],
         )
     if loaded.unknown:
         raise SegbenchError(
             "SB324",
-            f"split {split.name} names {_count(loaded.unknown, 'case')} that this copy of "
+            f"split {split.name} names {count(len(loaded.unknown), 'case')} that this copy of "
             f"{dataset.card.slug} does not have",
             path=loaded.path,
             expected=f"every named case among the {len(dataset.case_ids)} labelled ones in {dataset.root}",
@@ -246,8 +247,8 @@ def _rule(document: Mapping[str, Any], path: Path, dataset: Dataset) -> SplitFil
     elif rule == "random":
         splits = [random_split(ids, patient_of=patient_of, dataset=slug, fractions=fractions, seed=seed)]
     elif rule == "folds":
-        count = int(document.get("folds", 5))
-        splits = make_folds(ids, patient_of=patient_of, dataset=slug, folds=count, seed=seed)
+        folds = int(document.get("folds", 5))
+        splits = make_folds(ids, patient_of=patient_of, dataset=slug, folds=folds, seed=seed)
     else:
         test = _members(document, dataset, "test")
         validation = _members(document, dataset, "validation") - test
@@ -303,7 +304,3 @@ def _filled(fold: Mapping[str, Any]) -> dict[str, Any]:
 
 def _some(names: Sequence[str], count: int = 10) -> str:
     return ", ".join(names[:count]) + (f" ... ({len(names)} in all)" if len(names) > count else "")
-
-
-def _count(names: Sequence[str], what: str) -> str:
-    return f"{len(names)} {what}{'s' if len(names) != 1 else ''}"

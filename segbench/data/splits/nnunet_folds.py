@@ -9,6 +9,7 @@ from pathlib import Path
 from segbench.core.atomic import atomic_write_json
 from segbench.core.errors import SegbenchError
 from segbench.core.foreign import parse_json
+from segbench.core.text import count
 from segbench.data.splits.walk import Split
 
 
@@ -35,7 +36,7 @@ def from_nnunet(path: Path | str, case_ids: Iterable[str], *, dataset: str = "")
     if unknown:
         raise SegbenchError(
             "SB324",
-            f"{path.name} names {len(unknown)} case{'s' * (len(unknown) > 1)} that the dataset does not have",
+            f"{path.name} names {count(len(unknown), 'case')} that the dataset does not have",
             path=path,
             details=[", ".join(unknown[:10]) + (" ..." if len(unknown) > 10 else "")],
         )

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from segbench.core.text import one_line
+from segbench.core.text import one_line, some
 from segbench.records import facts
 from segbench.records.conditions import UNKNOWN
 from segbench.report.analysis.blocks import Block, Scores, failures
@@ -87,8 +87,7 @@ def finding(code: str, message: str, runs: Iterable[Run] = (), *, dataset: str =
 
 def listed(names: Sequence[str]) -> str:
     """Names in a row, the first of them and how many more."""
-    shown = ", ".join(names[:MOST_NAMES])
-    return shown if len(names) <= MOST_NAMES else f"{shown} and {len(names) - MOST_NAMES} more"
+    return some(names, MOST_NAMES)
 
 
 def find_all(
