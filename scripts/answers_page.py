@@ -105,7 +105,7 @@ def page(
         "here is a "
         "statement about the full-size networks of the same names.",
         *(_asked(question, answers) for question, answers in asked),
-        "## Which networks can be told apart?",
+        "## Which networks differ significantly?",
         *(_by_board(board, verdicts(column)) for board, analysis, column in columns),
         "## Is the order the same on every dataset?",
         *_order(columns),

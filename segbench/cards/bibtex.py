@@ -66,7 +66,7 @@ def parse_bibtex(text: str) -> BibEntry:
     while field := _FIELD.match(text, place):
         name = field.group(1).lower()
         if name in fields:
-            raise ValueError(f"field {name} stands twice")
+            raise ValueError(f"field {name} appears twice")
         fields[name], place = _value(text, field.end(), name)
         comma = re.compile(r"\s*,").match(text, place)
         if comma is None:

@@ -83,7 +83,7 @@ def _faults_of_layout(raw: Table, values: set[int]) -> Iterator[Fault]:
         yield ("layout", "form"), layout.get("form"), message
     pattern = str(layout.get("case_pattern") or "(?P<case>)")
     if layout.get("adapter") == "tree" and not (pattern.startswith("(?P<case>") and pattern.endswith(")")):
-        message = "the group case spans the pattern; what stands around an id belongs into the templates"
+        message = "the group case spans the pattern; what surrounds an id belongs in the templates"
         yield ("layout", "case_pattern"), pattern, message
     for index, form in enumerate(as_list(layout.get("form"))):
         for where, found, message in _faults_of_form(table(form), channels, groups, values):
@@ -123,7 +123,7 @@ def _faults_of_form(form: Table, channels: set[str], groups: set[str], values: s
         yield (), "labels and structures", "either a label map or masks"
 
 
-_SHORT_FORMS = "{channel} stands in one template of images, {structure} in one of structures"
+_SHORT_FORMS = "{channel} is in one template of images, {structure} in one of structures"
 
 
 def _templates_of(form: Table) -> Iterator[tuple[Where, str]]:

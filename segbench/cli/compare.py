@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from segbench.report.analysis.compare import CompareResult
 
 MOST_PAIRS = 2  # pairs whose cases are listed unasked
+MOST_OF_A_NAME = 24  # characters of a model's name above a column of its scores
 STATISTICS, GATES = "Statistics", "Gates"
 Sides = Annotated[
     list[str],
@@ -100,6 +101,8 @@ def compare(
 
 def _change_lines(result: CompareResult) -> list[str]:
     """The cases that each pair gains and loses most on, primary metric; of many pairs with --verbose."""
+    from segbench.report.write.terminal import shortened
+
     primary = [item for item in result.pairs if item.column.role == "primary"]
     if len(primary) > MOST_PAIRS and not settings().verbose:
         return ["", "the cases that each pair gains or loses most on: --verbose or --json"]
@@ -115,7 +118,8 @@ def _change_lines(result: CompareResult) -> list[str]:
         if rows:
             title = f"{column.metric.head}, {column.region_words}: cases where {models}"
             lines += ["", *textwrap.wrap(title, console.line_width())]
-            lines += console.table_lines(["case", "", "a", "b", "difference"], rows, right=(2, 3, 4))
+            sides = shortened([short(item.pair.a), short(item.pair.b)], MOST_OF_A_NAME)
+            lines += console.table_lines(["case", "", *sides, "difference"], rows, right=(2, 3, 4))
     return lines
 
 

@@ -55,7 +55,7 @@ _FORMATS = "html, markdown, latex, csv, json. [default: all but json]"
 Formats = Annotated[Texts, option("--format", _FORMATS, metavar="NAMES")]
 _APPENDIX = "Also all pairs, ranks, regions and subgroups as tables."
 Appendix = Annotated[bool, option("--appendix", _APPENDIX)]
-Cells = Annotated[Literal["mean-ci", "mean-sd", "mean"], option("--cells", "What stands in a cell.", TABLES)]
+Cells = Annotated[Literal["mean-ci", "mean-sd", "mean"], option("--cells", "What a cell shows.", TABLES)]
 Digits = Annotated[int, option("--digits", "Decimals.", TABLES, "N")]
 _REFERENCE = (
     "Compare every model with this one; none: all pairs. [default: segmamba-v2 if there, else all pairs]"

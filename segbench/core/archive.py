@@ -224,7 +224,7 @@ def _clash(name: str, folder: bool, names: dict[str, tuple[bool, str]]) -> str |
             return f"differs from {_shown(before[1])} in case only"
         if before[0] != is_folder and last:
             return "is a file and a folder at once"
-        return "stands twice" if last else "lies inside another member that is a file"
+        return "appears twice" if last else "lies inside another member that is a file"
     return None
 
 

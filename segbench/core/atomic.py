@@ -298,7 +298,7 @@ def disk_error(error: BaseException, target: Path | None = None) -> SegbenchErro
 def _raise_coded(error: BaseException, target: Path) -> None:
     coded = disk_error(error, target)
     if coded is None and isinstance(error, FileExistsError):  # a file stands where a folder has to be made
-        coded = SegbenchError("SB505", "a file stands where a folder is needed", path=target)
+        coded = SegbenchError("SB505", "a file is where a folder is needed", path=target)
     if coded is None and isinstance(error, FileNotFoundError) and not target.parent.is_dir():
         coded = SegbenchError("SB505", "no folder can be made here", path=target.parent)
     if coded is not None:

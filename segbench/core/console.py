@@ -209,10 +209,10 @@ def _lines(title: str, unit: str) -> Callable[[Tracker, float, str], None]:
             if waited < 30 and (waited < 1.0 or come < 0.05):
                 return
         told = (now, share)
-        text = f"{title}: {at:g}/{tracker.total:g} {unit}"
+        text = f"{title}: {at:g}{f'/{tracker.total:g}' if tracker.total else ''} {unit}"
         if tracker.done:
-            left = (tracker.total - at) / tracker.rate
-            text += f", {tracker.rate:.3g}/s, {duration(left)} left"
+            left = duration((tracker.total - at) / tracker.rate) + " left" if tracker.total else ""
+            text += f", {tracker.rate:.3g}/s{left and ', ' + left}"
         _write(sys.stderr, one_line(f"{text}{', ' + note if note else ''}") + "\n")
 
     return tell
@@ -228,7 +228,7 @@ def progress(title: str, total: float, *, unit: str = "cases", before: float = 0
 
     Args:
         title: what is going on.
-        total: steps in all.
+        total: steps in all; 0 where that is not known.
         unit: what a step is.
         before: steps of the total that an earlier process did.
     """
@@ -258,7 +258,7 @@ def progress(title: str, total: float, *, unit: str = "cases", before: float = 0
         TextColumn("{task.fields[note]}", markup=False, table_column=noted),
     )
     with Progress(*columns, console=console, transient=True) as bar:
-        task = bar.add_task(one_line(title), total=total, completed=round(before), note="", rate="")
+        task = bar.add_task(one_line(title), total=total or None, completed=round(before), note="", rate="")
 
         def tell(tracker: Tracker, steps: float, note: str) -> None:
             rate = f"{tracker.rate:.3g}/s" if tracker.done else ""

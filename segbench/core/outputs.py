@@ -45,14 +45,14 @@ def check_targets(
                 "SB337",
                 "an input would be written over",
                 path=target,
-                expected="a place for the result that is no input",
+                expected="a place for the result that is not an input",
                 found="a file that this command reads",
                 mend="name another folder or file for the result",
             )
         if own is None or not own(target):
             raise SegbenchError(
                 "SB337",
-                "a file that this command did not write stands where its result belongs",
+                "a file that this command did not write is where its result belongs",
                 path=target,
                 expected="no file, or one that this command wrote",
                 found="a folder" if target.is_dir() else "a file of other origin, or changed since",

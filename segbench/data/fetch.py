@@ -56,11 +56,7 @@ class Fetched:
 
 
 def fetch(
-    card: DatasetCard,
-    data_dir: Path,
-    *,
-    progress: Progress | None = None,
-    pauses: Sequence[float] = PAUSES_S,
+    card: DatasetCard, data_dir: Path, *, progress: Progress | None = None, pauses: Sequence[float] = PAUSES_S
 ) -> Fetched:
     """Download and unpack a dataset into the data directory; nothing when its folder is there already.
 

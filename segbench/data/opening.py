@@ -213,7 +213,7 @@ def _refuse_pseudo_labels(card: DatasetCard, root: Path) -> None:
         if re.search(pattern, name, re.IGNORECASE):
             raise SegbenchError(
                 "SB330",
-                f"{name!r} says that the labels in it are predictions of a model: they are no reference",
+                f"{name!r} says that the labels in it are predictions of a model: they are not a reference",
                 path=root,
                 mend='if they are expert labels, use a copy of the card with pseudo_labels = "" (--cards)',
             )

@@ -35,7 +35,9 @@ def case_pattern_of(patient: str, case_ids: Sequence[str]) -> str:
         pattern = patient if "case" in groups.groupindex else f"(?P<case>{patient}{_REST})"
         found = {case: re.compile(pattern).fullmatch(case) for case in case_ids}
     except re.error as error:
-        raise SegbenchError("SB104", f"--patient is no regular expression: {error}", found=patient) from None
+        raise SegbenchError(
+            "SB104", f"--patient is not a regular expression: {error}", found=patient
+        ) from None
     unfit = [
         case
         for case, match in found.items()

@@ -159,7 +159,7 @@ def _names_of_export(extra: Mapping[str, Any], path: Path) -> tuple[dict[int, st
         labels = {int(value): str(name) for value, name in extra.get("labels", {}).items()}
         return labels, {str(name): list(values) for name, values in extra.get("regions", [])}
     except (AttributeError, TypeError, ValueError, OverflowError) as error:
-        message = f"{path.name} is no label map of an export ({type(error).__name__}: {error})"
+        message = f"{path.name} is not the label map of an export ({type(error).__name__}: {error})"
         raise SegbenchError("SB110", message, path=path) from error
 
 

@@ -69,7 +69,7 @@ def check_same_machine(job: TrainingJob, state: Mapping[str, Any]) -> None:
     if None not in (known, ours) and known != ours:
         told.append(
             f"the checkpoint of step {state['step']} was made from other inputs or by another version; "
-            "--fresh train begins anew"
+            "--fresh train starts over"
         )
     for line in told if job.ranks.writes else ():
         job.warn(line)

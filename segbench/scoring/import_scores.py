@@ -220,7 +220,7 @@ def read_table(path: Path) -> Scores:
     for number, line in lines:
         case = _checked_case(line[0], path, number)
         if case in scores:
-            raise SegbenchError("SB306", f"line {number}: the case stands twice", path=path, case=case)
+            raise SegbenchError("SB306", f"line {number}: the case appears twice", path=path, case=case)
         scores[case] = {
             region: _value(cell, path, number, "dice")
             for region, cell in zip(head[1:], line[1:], strict=True)
@@ -261,7 +261,7 @@ def read_long_table(path: Path, columns: Mapping[str, str]) -> Tables:
         for metric, at in metrics.items():
             of_case = tables[metric].setdefault(case, {})
             if region in of_case:
-                message = f"line {number}: {case}, {region} stands twice"
+                message = f"line {number}: {case}, {region} appears twice"
                 raise SegbenchError("SB306", message, path=path, case=case)
             of_case[region] = _value(line[at], path, number, metric)
     return tables

@@ -67,7 +67,7 @@ def import_summary(
     for entry in document["metric_per_case"]:
         case = case_of(entry, path)
         if case in cases:
-            raise SegbenchError("SB306", "a case stands twice in the summary", path=path, case=case)
+            raise SegbenchError("SB306", "a case appears twice in the summary", path=path, case=case)
         cases[case] = entry
     rows: list[dict[str, Any]] = []
     refused: list[dict[str, str]] = []

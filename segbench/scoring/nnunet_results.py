@@ -138,7 +138,7 @@ def find_folds(root: Path) -> list[NnunetFold]:
         seen = ", ".join(sorted(path.name for path in root.iterdir())[:5])
         raise SegbenchError(
             "SB311",
-            "no fold with a validation lies here",
+            "there is no fold with a validation here",
             path=root,
             expected="DatasetNNN_NAME/Trainer__Plans__Configuration/fold_K/validation/*.nii.gz",
             found=seen or "an empty folder",

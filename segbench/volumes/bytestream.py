@@ -129,7 +129,7 @@ class ByteStream:
             if surplus > _LOOK_PAST:
                 raise SegbenchError(
                     "SB208",
-                    "the data goes on and on past the size that the header announces",
+                    "the data goes on past the size that the header announces",
                     path=self.path,
                     expected=f"{announced:,} bytes",
                     found=f"more than {announced + surplus:,} bytes",

@@ -7,6 +7,8 @@ import re
 from functools import cache
 from pathlib import Path
 
+import pytest
+
 ROOT = Path(__file__).resolve().parents[2]
 PACKAGE = ROOT / "segbench"
 SOURCES = sorted(PACKAGE.rglob("*.py"))
@@ -103,5 +105,46 @@ def test_no_path_of_a_machine() -> None:
             path.read_text(encoding="utf-8", errors="replace").splitlines(), start=1
         )
         if pattern.search(line)
+    ]
+    assert found == []
+
+
+ODD_WORDS = (
+    r"\bmend(s|ed|ing)?\b|\btold apart\b|\bin vain\b|\bnor is there\b|\banew\b|\bin your head\b|\bkind one\b"
+    r"|\bbears? it out\b|\b(?:is|are) no (?:reference|input|label map|JSON|regular|volume|card)\b"
+    r"|\bstands? (?:twice|in|where|beside|there)\b|\blies here\b|\bcomes further\b|\bthe family\b"
+)
+"""Words that readers of English stumble over; each was in a message or on a page once."""
+
+
+def messages(path: Path) -> list[str]:
+    """The texts of a source file that a command can print: no docstrings, f-strings in one piece."""
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    silent = {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Expr)}
+    texts: list[str] = []
+    for node in ast.walk(tree):
+        if isinstance(node, ast.JoinedStr):
+            silent |= {id(part) for part in node.values}
+            texts.append("".join(str(p.value) if isinstance(p, ast.Constant) else "x" for p in node.values))
+        elif isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) not in silent:
+            texts.append(node.value)
+    return [text for text in texts if text != "mend"]  # the name of a field
+
+
+@pytest.mark.ci
+def test_messages_and_pages_are_in_plain_words() -> None:
+    pages = [*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), *(ROOT / "datasets").glob("*.md")]
+    pages += [path for path in PACKAGE.rglob("*.*") if path.suffix in {".toml", ".j2", ".txt", ".tex"}]
+    texts = {path: messages(path) for path in SOURCES}
+    texts |= {
+        path: re.sub(r"`[^`\n]*`", "", path.read_text(encoding="utf-8")).splitlines()
+        for path in pages
+        if path.name != "CHANGELOG.md" and path.parent.name != "decisions"
+    }
+    found = [
+        f"{path.relative_to(ROOT)}: {match[0]} in {text[:80]!r}"
+        for path, lines in texts.items()
+        for text in lines
+        if (match := re.search(ODD_WORDS, text)) and not re.match(r"mend = ", text)
     ]
     assert found == []

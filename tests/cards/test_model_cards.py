@@ -160,7 +160,7 @@ def test_every_published_network_has_its_entry_and_one_key_is_one_entry():
         ("@book{k, title = {x}} @book{l, title = {y}}", "closing brace"),
         ("@book{k, title = {a{b}}", "closing brace"),
         ("@book{k, title = {a}b}, year = 2}", "closing brace"),
-        ("@book{k, title = {x}, Title = {y}}", "title stands twice"),
+        ("@book{k, title = {x}, Title = {y}}", "title appears twice"),
         ("@book{k, author = {A}}", "title is missing"),
         ("@book{k, title = x # y}", "field title"),
         ("@book{k, title = {}}", "title is empty"),

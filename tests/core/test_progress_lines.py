@@ -35,6 +35,14 @@ def test_what_was_done_before_counts_and_is_no_speed(
     assert second == "evaluate a: 32/40 cases, 0.5/s, 16 s left, c32"
 
 
+def test_an_unknown_total_promises_no_end(clock: list[float], capsys: pytest.CaptureFixture[str]) -> None:
+    with console.progress("fetch a", 0, unit="MB", before=1.5) as bar:
+        bar.advance(0)
+        clock[0] += 31
+        bar.advance(6.2)
+    assert capsys.readouterr().err.splitlines() == ["fetch a: 1.5 MB", "fetch a: 7.7 MB, 0.2/s"]
+
+
 @pytest.mark.parametrize("columns", [40, 80, 160])
 def test_the_numbers_stay_on_a_narrow_terminal(
     columns: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]

@@ -64,7 +64,7 @@ def test_numbers_are_those_of_the_statistics(two: Any) -> None:
         assert getattr(item.pair, name) == pytest.approx(getattr(expected, name), rel=1e-12)
     assert item.pair.verdict == expected.verdict == "worse"
     assert (item.wins, item.ties, item.losses) == ((y > x).sum(), (x == y).sum(), (y < x).sum())
-    assert "these trained weights only" in item.sentence
+    assert "these predictions only" in item.sentence
 
 
 def test_direction_of_a_distance_is_turned_in_wins_and_gains(two: Any) -> None:
@@ -390,7 +390,7 @@ def test_terminal_fits_80_columns_and_says_what_its_marks_mean(runs: Any) -> Non
         assert max(map(len, lines)) <= 80, max(lines, key=len)
         for words in ("w/t/l: cases won, tied, lost", "1, 2: best and second", "failed: cases without"):
             assert words in result.stdout
-        assert "+: one training run on a side: these trained weights only" in result.stdout
+        assert "+: one set of predictions on a side: these predictions only" in result.stdout
         assert "error: [missing-cases]" in result.stdout
         assert "warning: [single-seed]" in result.stdout
 

@@ -9,7 +9,7 @@ import pytest
 
 from segbench.core.errors import SegbenchError
 from segbench.report.analysis.analysis import analyse
-from segbench.report.analysis.findings import SEVERITY, SEVERITY_WORDS
+from segbench.report.analysis.findings import SEVERITY, SEVERITY_WORDS, gathered
 from segbench.report.analysis.options import make_options
 from segbench.report.write.tables import score_tables
 from segbench.report.write.terminal import finding_lines
@@ -227,6 +227,24 @@ def test_what_stands_alone_is_called_by_its_kind(runs: Any, kind: str, words: st
     (found,) = (item for item in analysed(runs).findings if item.code == "single-seed")
     assert words in found.message
     assert others not in found.message
+
+
+def test_what_several_datasets_have_in_common_is_said_once(runs: Any) -> None:
+    """Three are named and the others counted; a document keeps a finding for each dataset."""
+    for number in range(5):
+        for model in ("alpha", "beta"):
+            runs.run(model, dataset=f"set{number}", cases=4 + number)
+    findings = analysed(runs).findings
+    assert sum(item.code == "single-seed" for item in findings) == 5
+    lines = [item.message for item in gathered(findings)]
+    assert len(lines) == len({item.code for item in findings}) + 2  # of not-known-equal there are three
+    (few,) = (line for line in lines if "too short" in line)
+    assert few == (
+        "set0: only 4 test cases, set1: only 5 test cases, set2: only 6 test cases and 2 more: "
+        "intervals are wide and may be too short"
+    )
+    (single,) = (line for line in lines if "only one set of predictions" in line)
+    assert single.startswith("set0, set1, set2 and 2 more: only one set of predictions of alpha, beta: ")
 
 
 @pytest.mark.parametrize(("seeds", "code"), [(1, "single-seed"), (2, "two-seeds")])

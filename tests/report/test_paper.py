@@ -167,7 +167,7 @@ def test_table_2_is_against_the_reference_and_marks_claims_about_weights(runs: A
     interval = r"\\segci\{\$-\$[\d.]+\}\{\$-\$[\d.]+,\\,\$-\$[\d.]+\}"
     assert all(re.fullmatch(interval, row[1]) for row in found)
     assert found[2][-1] == r"worse $\dagger$"
-    assert r"$\dagger$: one training run on a side: these trained weights only" in text
+    assert r"$\dagger$: one set of predictions on a side: these predictions only" in text
     assert r"adjusted for the 3 comparisons of a dataset by Holm's method~\cite{holm1979}" in text
     assert "with SegMamba-V2 as reference" in text
 

@@ -113,7 +113,7 @@ def test_one_run_each_claims_nothing_about_methods(runs: Any) -> None:
     for model, skill in (("a", 0.9), ("b", 0.8)):
         runs.run(model, skill=skill)
     found = analysed(runs)
-    assert "; these trained weights only." in text_of(found)
+    assert "; these predictions only." in text_of(found)
     (column,) = found.main_columns()
     assert column.ranks is not None
     assert all(value != value for value in column.ranks.probability_best.tolist())

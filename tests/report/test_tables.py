@@ -104,11 +104,11 @@ def test_stars_say_what_they_are_about(runs: Any, seeds: int, star: str, sign: s
     assert stars == {"good": {"", star}, "base": {""}}  # single regions carry none
     (note,) = (note for note in table.notes if "significantly better than base" in note)
     assert note.startswith(f"{sign}: ")
-    assert ("these trained weights only" in note) == (seeds == 1)
+    assert ("these predictions only" in note) == (seeds == 1)
     (pairs,) = pair_tables(found)
     (row,) = pairs.rows
     assert row.cells[-1] == ("better" if seeds > 1 else "better \N{DAGGER}")
-    assert any(n.startswith("\N{DAGGER}: one training run") for n in pairs.notes) == (seeds == 1)
+    assert any(n.startswith("\N{DAGGER}: one set of") for n in pairs.notes) == (seeds == 1)
 
 
 def test_without_stars_marks_or_failures_no_note_speaks_of_them(runs: Any) -> None:

@@ -25,19 +25,17 @@ def fetch(
     card = load_dataset_card(dataset)
     folder = data_dir(settings().data_dir)
     with ExitStack() as bars:
-        advance = None
-        done = 0
+        advance, here = None, 0.0
 
         def progress(have: int, total: int | None) -> None:
-            nonlocal advance, done
-            if advance is None or have < done:
+            nonlocal advance, here
+            now, end = (round(number / 1e6, 1) for number in (have, total or 0))
+            if advance is None or now < here:  # what is here before says nothing about the rate
                 bars.close()
-                advance = bars.enter_context(
-                    console.progress(f"fetch {card.slug}", (total or 0) / 1e6, unit="MB")
-                ).advance
-                done = 0
-            advance((have - done) / 1e6)
-            done = have
+                bar = console.progress(f"fetch {card.slug}", end, unit="MB", before=now)
+                advance, here = bars.enter_context(bar).advance, now
+            advance(now - here)
+            here = now
 
         fetched = fetch_dataset(card, folder, progress=progress)
     files = [{"name": name, "sha256": digest, "bytes": size} for name, digest, size in fetched.files]

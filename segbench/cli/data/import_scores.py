@@ -49,7 +49,7 @@ def scores(
 ) -> int:
     """Take in scores per case: of CSV tables (columns case, region, metrics) or nnU-Net's summary.json.
 
-    Files of several models are told apart by --name; what one has a score for and another has not counts as
+    Files of several models are kept apart by --name; what one has a score for and another has not counts as
     missing. Each value of a summary.json must follow from its counts, or its row is refused.
 
     Example: segbench data import scores a.csv b.csv --dataset msd-spleen --name netA --name netB

@@ -182,7 +182,7 @@ def _leak_text(report: dict[str, Any]) -> str:
     tested = max(fold["counts"]["test"] for fold in report["folds"])
     leaks = report["leaks"]
     if not tested:
-        return f"{leaks['patients']} patients stand in more than one part"
+        return f"{leaks['patients']} patients are in more than one part"
     return f"{leaks['test_cases']} of {tested} test cases share a patient with training or validation"
 
 
@@ -190,5 +190,5 @@ def _say_why(loaded: SplitFile, report: dict[str, Any]) -> None:
     code, what = "SB323", _leak_text(report)
     if loaded.unknown or loaded.twice:
         code = "SB324"
-        what = f"{len(loaded.unknown)} ids are unknown, {len(loaded.twice)} stand in two parts"
+        what = f"{len(loaded.unknown)} ids are unknown, {len(loaded.twice)} are in two parts"
     console.fail(SegbenchError(code, f"split {report['name']}: {what}", path=loaded.path))

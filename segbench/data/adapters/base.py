@@ -157,7 +157,7 @@ class Discovery:
             return
         message = f"the ids {twin} and {files.case} differ in case or in the spelling of accents only"
         if twin == files.case:
-            message = f"the id {twin} stands twice"
+            message = f"the id {twin} appears twice"
         place = files.files[0].parent if files.files else self.root
         self.tell("SB306", message, place, case=files.case)
 

@@ -211,7 +211,7 @@ class Tree:
         best = best or max(attempts, key=lambda each: each.present)
         twins = [each for each in whole if not {*each.images.values()} & {*best.images.values()}]
         if twins and best in whole:
-            message = f"the id {fields['case']} stands twice: form {best.form.name} and {twins[0].form.name}"
+            message = f"the id {fields['case']} appears twice: form {best.form.name} and {twins[0].form.name}"
             self.discovery.tell("SB306", message, next(iter(twins[0].images.values())), case=fields["case"])
         return best
 
@@ -283,7 +283,7 @@ class Tree:
         if not pattern or not any(re.search(pattern, name, re.IGNORECASE) for name in names):
             return False
         if folder not in refused:
-            message = "the folder's name says that its labels are predictions; they are no reference"
+            message = "the folder's name says that its labels are predictions; they are not a reference"
             self.discovery.tell("SB330", message, folder)
         refused.add(folder)
         return True
@@ -346,7 +346,7 @@ class Tree:
             regex = re.compile(self._regex(part, {}))
             for name in self.listing.folders(place):
                 if name not in taken and regex.fullmatch(name):
-                    message = f"no image of the layout lies in {name}"
+                    message = f"no image of the layout is in {name}"
                     expected = f"a file such as {self.images[0]}"
                     self.discovery.tell("SB303", message, place / name, expected=expected)
         return taken

@@ -117,7 +117,7 @@ class LabelMap:
             message = f"label map {path} cannot be read: {error.strerror}"
             raise SegbenchError("SB110", message, path=path) from error
         except (ValueError, KeyError, TypeError, AttributeError, OverflowError) as error:
-            message = f"{path.name} is no label map of an export ({type(error).__name__}: {error})"
+            message = f"{path.name} is not the label map of an export ({type(error).__name__}: {error})"
             raise SegbenchError("SB110", message, path=path) from error
 
 

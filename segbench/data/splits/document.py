@@ -28,9 +28,9 @@ def load_document(path: Path) -> Mapping[str, Any] | list[Any]:
         message = f"split file {path} cannot be read: {error.strerror}"
         raise SegbenchError("SB110", message, path=path) from error
     except ValueError as error:
-        raise SegbenchError("SB110", f"split file {path.name} is no JSON: {error}", path=path) from error
+        raise SegbenchError("SB110", f"split file {path.name} is not JSON: {error}", path=path) from error
     if not isinstance(document, dict | list):
-        raise SegbenchError("SB110", f"split file {path.name} is no JSON object", path=path)
+        raise SegbenchError("SB110", f"split file {path.name} is not a JSON object", path=path)
     return document
 
 
@@ -76,7 +76,7 @@ def _list_faults(folds: object) -> list[str]:
             elif not listed and cases != EVERY_OTHER_CASE:
                 faults.append(f'folds[{index}].{key}: allowed: a list of case ids, or "{EVERY_OTHER_CASE}"')
         if list(fold.values()).count(EVERY_OTHER_CASE) > 1:
-            faults.append(f'folds[{index}]: "{EVERY_OTHER_CASE}" may stand in one part only')
+            faults.append(f'folds[{index}]: "{EVERY_OTHER_CASE}" may be in one part only')
     return faults
 
 

@@ -30,7 +30,7 @@ def from_nnunet(path: Path | str, case_ids: Iterable[str], *, dataset: str = "")
         raise SegbenchError("SB110", f"{path.name} cannot be read: {error}", path=path) from error
     faults = _faults(document)
     if faults:
-        raise SegbenchError("SB110", f"{path.name} is no splits_final.json", path=path, details=faults)
+        raise SegbenchError("SB110", f"{path.name} is not a splits_final.json", path=path, details=faults)
     known = set(case_ids)
     unknown = sorted({case for fold in document for key in ("train", "val") for case in fold[key]} - known)
     if unknown:

@@ -140,7 +140,7 @@ def _leaks(dataset: Dataset, split: Split, name: str) -> Iterator[Finding]:
         yield finding(
             "SB323",
             "warning" if split.acknowledged_leaks else "error",
-            f"patient {patient} stands in two parts of split {name}"
+            f"patient {patient} is in two parts of split {name}"
             + (" (acknowledged)" if split.acknowledged_leaks else ""),
             case=tested[0],
             found=listed,

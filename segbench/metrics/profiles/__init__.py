@@ -171,7 +171,7 @@ def _name_faults(table: Mapping[str, Any], key: str, known: tuple[str, ...]) -> 
         return [f"{key}: must be a list of texts, found {table[key]!r}"]
     names = cast("list[str]", table.get(key, []))
     if len(set(names)) != len(names):
-        return [f"{key}: a name stands twice"]
+        return [f"{key}: a name appears twice"]
     return [f"{key}: unknown name {name!r}{suggestions(name, known)}" for name in names if name not in known]
 
 

@@ -263,9 +263,7 @@ def without_verdict(pair: Comparison, note: str) -> Comparison:
     return replace(pair, verdict="inconclusive", p_adjusted=float("nan"), note=note)
 
 
-def comparable_tables(
-    tables: Mapping[str, FloatArray],
-) -> tuple[dict[str, FloatArray], dict[str, str]]:
+def comparable_tables(tables: Mapping[str, FloatArray]) -> tuple[dict[str, FloatArray], dict[str, str]]:
     """Tables (seeds, patients) cut to the patients that all of them have, and why others are left out.
 
     Seeds that cover different folds are one training run of the method on each patient: they are averaged

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import chain
@@ -21,35 +22,19 @@ from segbench.report.read.runs import Run
 SEVERITY_WORDS = {"error": "error", "warn": "warning", "info": "note"}
 """Severities as every output prints them."""
 SEVERITY: Mapping[str, str] = {
-    "edited-record": "error",
-    "not-comparable": "error",
-    "leak": "error",
-    "missing-cases": "error",
-    "penalty-unknown": "error",
-    "unusable-run": "error",
-    "start-differs": "warn",
-    "recipe-differs": "warn",
-    "inference-differs": "warn",
-    "budget-differs": "warn",
-    "not-known-equal": "warn",
-    "not-checked": "warn",
-    "cases-differ": "warn",
-    "regions-differ": "warn",
-    "below-baseline": "warn",
-    "slices-differ": "warn",
-    "single-seed": "warn",
-    "two-seeds": "warn",
-    "few-cases": "warn",
-    "copied-run": "warn",
-    "modified-code": "warn",
-    "unfinished-run": "warn",
-    "degraded-run": "warn",
-    "prediction-is-reference": "warn",
-    "several-datasets": "info",
-    "demo-data": "info",
+    code: severity
+    for severity, codes in (
+        ("error", "edited-record not-comparable leak missing-cases penalty-unknown unusable-run"),
+        ("warn", "start-differs recipe-differs inference-differs budget-differs not-known-equal not-checked"),
+        ("warn", "cases-differ regions-differ below-baseline slices-differ single-seed two-seeds few-cases"),
+        ("warn", "copied-run modified-code unfinished-run degraded-run prediction-is-reference"),
+        ("info", "several-datasets demo-data"),
+    )
+    for code in codes.split()
 }
 FEW_CASES = 30
 MOST_NAMES = 6
+MOST_DATASETS = 3  # named where several have the same finding
 MORE_SEEDS = "better five, to measure run-to-run variation"
 MOST_FIELDS = 6  # of a recipe difference; the rest is counted
 Said = tuple[str, str, Iterable[Run]]
@@ -85,17 +70,27 @@ def finding(code: str, message: str, runs: Iterable[Run] = (), *, dataset: str =
     return Finding(code, SEVERITY[code], one_line(message), ids, dataset)
 
 
-def listed(names: Sequence[str]) -> str:
+def listed(names: Sequence[str], most: int = MOST_NAMES) -> str:
     """Names in a row, the first of them and how many more."""
-    return some(names, MOST_NAMES)
+    return some(names, most)
+
+
+def gathered(findings: Iterable[Finding]) -> list[Finding]:
+    """Findings as a reader is shown them: what holds of several datasets in the same words is said once."""
+    alike: dict[tuple[str, str], dict[str, Finding]] = {}
+    for item in findings:
+        dataset = re.escape(one_line(item.dataset))
+        block = re.match(rf"{dataset}( \(\w\))?(: only \d+ test \w+)?(?=: )", item.message)
+        name = block[0] if block else ""
+        alike.setdefault((item.code, item.message.removeprefix(name)), {})[name] = item
+    return [
+        next(iter(found.values()))._replace(message=listed(list(found), MOST_DATASETS) + words)
+        for (_, words), found in alike.items()
+    ]
 
 
 def find_all(
-    runs: Sequence[Run],
-    blocks: Sequence[Block],
-    *,
-    columns: Sequence[Column],
-    table: Table,
+    runs: Sequence[Run], blocks: Sequence[Block], *, columns: Sequence[Column], table: Table
 ) -> tuple[Finding, ...]:
     """Every finding over the runs and blocks, errors first, then by code and dataset.
 
@@ -195,7 +190,7 @@ def _unknown(block: Block) -> Iterator[Said]:
         ("scoring rules", [s for s in models if s.entry.identity.rules == UNKNOWN]),
     ):
         if lacking:
-            words = f"{what} of {_names(lacking)} is unknown, so equal conditions cannot be checked"
+            words = f"{what} unknown for {_names(lacking)}, so equal conditions cannot be checked"
             yield "not-known-equal", words, _runs_of(lacking)
 
 

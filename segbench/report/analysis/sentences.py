@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
 from segbench.core.text import count
 from segbench.report.analysis.analysis import Analysis
+from segbench.report.analysis.blocks import Scores
 from segbench.report.analysis.columns import Column
 from segbench.report.analysis.metric import format_number, format_p
 
@@ -17,7 +18,6 @@ if TYPE_CHECKING:
 MOST_NAMES = 6
 MOST_REASONS = 3  # why verdicts are withheld; each names its models
 MOST_SENTENCES = 2  # decided pairs that have a sentence each; more are listed
-WEIGHTS = "these trained weights only"
 
 
 def headline(analysis: Analysis) -> list[tuple[str, Sequence[str]]]:
@@ -55,9 +55,21 @@ def pair_sentence(column: Column, pair: Comparison) -> str:
         numbers.append(f"{count(pair.seeds_a, 'seed')} each")
     else:
         numbers.append(f"{pair.seeds_a} against {pair.seeds_b} seeds")
-    only = f"; {WEIGHTS}" if pair.claim == "weights" else ""
     note = f" {_note(column, pair)}" if pair.note else ""
-    return f"{text}: {', '.join(numbers)}, {pair.n} {column.block.unit}{only}.{note}"
+    return f"{text}: {', '.join(numbers)}, {pair.n} {column.block.unit}{_only(column, pair)}.{note}"
+
+
+def alone(members: Iterable[Scores]) -> tuple[str, str]:
+    """What one run of these models is, and what its numbers hold for: trained weights, or predictions."""
+    external = [scores.entry.identity.kind == "external" for scores in members]
+    if external and all(external):
+        return "set of predictions", "these predictions"
+    return "training run", f"these trained weights{' and predictions' if any(external) else ''}"
+
+
+def _only(column: Column, pair: Comparison) -> str:
+    sides = [scores for scores in column.block.scores if scores.label in {pair.a, pair.b}]
+    return f"; {alone(sides)[1]} only" if pair.claim == "weights" else ""
 
 
 def pair_answer(column: Column, pair: Comparison) -> str:
@@ -140,10 +152,9 @@ def _verdict_lists(column: Column, decided: Sequence[Comparison]) -> list[str]:
         than, items = "to" if verdict == "equivalent" else "than", list[str]()
         for pair in pairs[:MOST_NAMES]:
             a, b = column.block.short(pair.a), column.block.short(pair.b)
-            only = f"; {WEIGHTS}" if pair.claim == "weights" else ""
             adjusted = "" if verdict == "equivalent" else f", adjusted p {format_p(pair.p_adjusted)}"
             who = a if column.reference else f"{a} {than} {b}"
-            items.append(f"{who} ({difference_words(column, pair)}{adjusted}{only})")
+            items.append(f"{who} ({difference_words(column, pair)}{adjusted}{_only(column, pair)})")
         more = f" and {len(pairs) - MOST_NAMES} more" if len(pairs) > MOST_NAMES else ""
         other = f" {than} {column.block.short(column.reference)}" if column.reference else ""
         lines += [f"{head}{other}: {', '.join(items)}{more}."] if pairs else []
@@ -161,7 +172,7 @@ def context(column: Column) -> list[str]:
     # without an estimated error, or with too few patients or runs for a verdict, nothing is said of the whole
     whole = not all(pair.degenerate or withheld(pair) for pair in column.comparisons)
     if column.omnibus is not None and len(column.order) > 2 and whole:
-        what = "the models" if column.omnibus.claim == "method" else "these trained weights"
+        what = "the models" if column.omnibus.claim == "method" else alone(column.block.models)[1]
         unclear = not column.omnibus.p < column.options.alpha
         shows, end = ("do not show", ": their ranking is not reliable") if unclear else ("show", "")
         lines.append(f"The data {shows} that {what} differ (p {format_p(column.omnibus.p)}){end}.")

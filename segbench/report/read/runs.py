@@ -100,10 +100,7 @@ class Run:
 
 
 def read_runs(
-    paths: Iterable[Path | str],
-    *,
-    allow_edited: bool = False,
-    models: Collection[str] | None = None,
+    paths: Iterable[Path | str], *, allow_edited: bool = False, models: Collection[str] | None = None
 ) -> tuple[Run, ...]:
     """Every run under the paths, sorted by dataset, protocol, model, seed, fold and id; each once.
 

@@ -103,10 +103,8 @@ def _comparisons(analysis: Analysis, columns: Iterable[Column], *, decided: bool
     for column in columns:
         nothing = {} if decided and column.decided else dict.fromkeys(("p_adjusted", "family", "verdict"))
         for pair in column.comparisons:
-            own = {
-                "model": pair.a,
-                "other": pair.b,
-                "reference": column.reference,
+            own = {"model": pair.a, "other": pair.b, "reference": column.reference}
+            own |= {
                 "family": len(column.comparisons),
                 "seeds_model": pair.seeds_a,
                 "seeds_other": pair.seeds_b,
@@ -116,7 +114,7 @@ def _comparisons(analysis: Analysis, columns: Iterable[Column], *, decided: bool
 
 def _all_pairs(column: Column) -> Column:
     """The column with every pair of its models as an estimate, the better mean first."""
-    note = "an estimate; verdicts stand in comparisons.csv"
+    note = "an estimate; verdicts are in comparisons.csv"
     return replace(column, comparisons=tuple(without_verdict(pair, note) for pair in column.pairs()))
 
 

@@ -9,6 +9,7 @@ from jinja2 import Template
 
 from segbench.core.text import one_line
 from segbench.report.analysis.analysis import Analysis
+from segbench.report.analysis.findings import gathered
 from segbench.report.analysis.published_beside import beside_sentence, published_beside
 from segbench.report.analysis.sentences import headline
 from segbench.report.write.tables import STARS, Table, pair_tables, score_tables
@@ -34,7 +35,7 @@ def files(analysis: Analysis) -> dict[str, bytes | str]:
         tables=[*score_tables(analysis), *pair_tables(analysis, most=MOST_PAIRS)[:1]],
         findings=[
             (severity, [(code, list(same)) for code, same in groupby(members, key=lambda item: item.code)])
-            for severity, members in groupby(analysis.findings, key=lambda item: item.severity)
+            for severity, members in groupby(gathered(analysis.findings), key=lambda item: item.severity)
         ],
         most=MOST_FINDINGS,
         published=[beside_sentence(row) for row in published_beside(analysis) if row.column.region in main],

@@ -11,6 +11,7 @@ from typing import Any
 from segbench.core.text import count, one_line
 from segbench.records import facts
 from segbench.report.analysis.analysis import Analysis
+from segbench.report.analysis.findings import gathered
 from segbench.report.analysis.published_beside import GRADES, beside_sentence, published_beside
 from segbench.report.analysis.sentences import context, verdicts, where
 from segbench.report.write.details import details, listing, number
@@ -84,6 +85,7 @@ def _content(analysis: Analysis) -> dict[str, Any]:
         folded += [f"{place}: {' '.join(rest)}"] if rest else []
     pairs, beside = pair_tables(analysis), list(map(beside_sentence, published_beside(analysis)))
     grades = "; ".join(f"{grade}: {words}" for grade, words in GRADES.items())
+    findings = gathered(analysis.findings)
     return {
         "title": f"Comparison on {', '.join(names)}" if names else "Report",
         "subtitle": f"{count(len(models), 'model')}, {count(runs, 'run')}, segbench "
@@ -91,13 +93,13 @@ def _content(analysis: Analysis) -> dict[str, Any]:
         "css": Markup(_asset("page.css")),
         "script": Markup(_asset("page.js")),
         "viewer_script": Markup(_asset("viewer.js")),
-        "banners": [item for item in analysis.findings if item.code in ON_TOP],
+        "banners": [item for item in findings if item.code in ON_TOP],
         "verdicts": shown,
         "figure": figure,
         "picture": "" if figure is None else inline_svg(drawn["figures/models.svg"].decode(), figure.alt),
         "wide": len(columns) > 1,
         "scores": score_tables(analysis, screen=True),
-        "findings": [item for item in analysis.findings if item.code not in ON_TOP],
+        "findings": [item for item in findings if item.code not in ON_TOP],
         "most": MOST_ALIKE,
         "pairs": [table for table in pairs if table.name == "table-pairs"],
         "secondary": [table for table in pairs if table.name != "table-pairs"],

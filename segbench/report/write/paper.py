@@ -16,6 +16,7 @@ from segbench.cards.bibtex import BibEntry, parse_bibtex
 from segbench.core.text import one_line
 from segbench.report.analysis.analysis import Analysis
 from segbench.report.analysis.columns import Column
+from segbench.report.analysis.sentences import alone
 from segbench.report.read.runs import dataset_card
 from segbench.report.write.figures import figure_files
 from segbench.report.write.latex import prose, render
@@ -190,6 +191,7 @@ def method_sentences(analysis: Analysis) -> list[str]:
             unit=" and ".join(dict.fromkeys(column.block.unit for column in columns)) or "cases",
             several=any(len(scores.seeds) > 1 for block in blocks for scores in block.models),
             primary=analysis.metrics[0].label if tested else "",
+            alone=alone(scores for block in blocks for scores in block.models),
             claims={pair.claim for column in tested for pair in column.comparisons},
             dagger=STARS["weights"],
             family=_span([len(column.comparisons) for column in tested]) if tested else "",

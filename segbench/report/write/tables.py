@@ -18,7 +18,7 @@ from segbench.report.analysis.columns import Column
 from segbench.report.analysis.entries import FAMILIES, OTHER_FAMILY
 from segbench.report.analysis.findings import leaks
 from segbench.report.analysis.metric import Metric, format_number, format_p
-from segbench.report.analysis.sentences import WEIGHTS
+from segbench.report.analysis.sentences import alone
 
 if TYPE_CHECKING:
     from segbench.stats import Comparison
@@ -306,7 +306,7 @@ def star_notes(columns: Sequence[Column], cells: Sequence[ScoreCell]) -> list[st
     notes: list[str] = []
     for star, sign in STARS.items():
         if against and any(cell.star == star for cell in cells):
-            only = f", {WEIGHTS}" if star == "weights" else ""
+            only = f", {alone(against.block.models)[1]} only" if star == "weights" else ""
             better = f"significantly better than {against.block.short(against.reference or '')}"
             notes.append(f"{sign}: {better} (adjusted p < {against.options.alpha:g}{only})")
     return notes
@@ -349,13 +349,8 @@ def _pair_table(
         Head("Won (%)"),
         Head("Verdict", words=True),
     )
-    return Table(
-        name,
-        f"{metric.label}, {against}.",
-        heads,
-        tuple((head, tuple(rows)) for head, rows in groups if rows),
-        tuple(notes),
-    )
+    shown = tuple((head, tuple(rows)) for head, rows in groups if rows)
+    return Table(name, f"{metric.label}, {against}.", heads, shown, tuple(notes))
 
 
 def _pair_rows(column: Column, reference: str | None) -> list[Row]:
@@ -393,5 +388,6 @@ def _pair_notes(analysis: Analysis, columns: Sequence[Column]) -> list[str]:
         f"comparison{'s' if sizes[-1] > 1 else ''}; won: share of {columns[0].block.unit} won, ties half"
     ]
     if any(limited(pair) for column in columns for pair in column.comparisons):
-        notes.append(f"{STARS['weights']}: one training run on a side: {WEIGHTS}")
+        once, only = alone(scores for column in columns for scores in column.block.models)
+        notes.append(f"{STARS['weights']}: one {once} on a side: {only} only")
     return notes

@@ -15,10 +15,10 @@ from segbench.core.text import count
 from segbench.report.analysis.analysis import Analysis
 from segbench.report.analysis.blocks import Block
 from segbench.report.analysis.columns import Column
-from segbench.report.analysis.findings import SEVERITY_WORDS, Finding
+from segbench.report.analysis.findings import SEVERITY_WORDS, Finding, gathered
 from segbench.report.analysis.metric import format_p
 from segbench.report.analysis.published_beside import GRADES, beside_sentence
-from segbench.report.analysis.sentences import WEIGHTS, difference_words, headline
+from segbench.report.analysis.sentences import alone, difference_words, headline
 from segbench.report.write.tables import STARS, ScoreCell, floor_notes, limited, score_cells, star_notes
 
 if TYPE_CHECKING:
@@ -59,7 +59,7 @@ def finding_lines(findings: Iterable[Finding]) -> list[str]:
     """One finding a paragraph, its severity first: `error: [leak] ...`; an empty line before the first."""
     lines = [
         line
-        for item in findings
+        for item in gathered(findings)
         for line in _wrapped(f"{SEVERITY_WORDS[item.severity]}: [{item.code}] {item.message}", "  ")
     ]
     return ["", *lines] if lines else []
@@ -128,7 +128,7 @@ def _comparisons(column: Column, pairs: Sequence[ComparedPair], *, wide: bool) -
     """One family: a row for each pair, with the adjusted p that decides."""
     short = column.block.short
     against = f"less {short(column.reference)}" if column.reference else "all pairs, a less b"
-    role = "" if column.role == "primary" else ", secondary metric (a family of its own)"
+    role = "" if column.role == "primary" else ", secondary metric, corrected by itself"
     rows = [
         [
             short(item.pair.a),
@@ -145,9 +145,9 @@ def _comparisons(column: Column, pairs: Sequence[ComparedPair], *, wide: bool) -
     title = f"{name}: {against}{role}; {count(len(pairs), 'comparison')}"
     head = [*names, "difference", "p adj.", "w/t/l", "verdict"]
     lines = [*_wrapped(title), *_table(head, rows, left=len(names), wide=wide)]
-    lines.append("  p adjusted for the family; w/t/l: cases won, tied, lost")
+    lines.append("  p adjusted for these comparisons; w/t/l: cases won, tied, lost")
     if any(limited(item.pair) for item in pairs):
-        lines.append(f"  +: one training run on a side: {WEIGHTS}")
+        lines.append("  +: one {} on a side: {} only".format(*alone(column.block.models)))
     return lines
 
 
@@ -178,14 +178,14 @@ def _table(head: Sequence[str], rows: Sequence[Sequence[str]], *, left: int, wid
         yielding = [0, 1] if head[0] == "a" else [0]
         room = max(LEAST_NAME, (sum(widths[place] for place in yielding) - over) // len(yielding))
         for place in yielding:
-            short = _shortened([row[place] for row in cells], room)
+            short = shortened([row[place] for row in cells], room)
             for row, text in zip(cells, short, strict=True):
                 row[place] = text
     right = [place for place in range(left, len(head)) if head[place] != "verdict"]
     return console.table_lines(cells[0], cells[1:], right=right, width=sys.maxsize if wide else WIDTH)
 
 
-def _shortened(names: Sequence[str], room: int) -> list[str]:
+def shortened(names: Sequence[str], room: int) -> list[str]:
     """Names of at most `room` characters, the middle left out; different ones stay different."""
     taken: dict[str, str] = {}
     for name in dict.fromkeys(names):
