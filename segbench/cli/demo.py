@@ -19,9 +19,7 @@ MODELS = ("segmamba-v2-tiny", "nnunet-tiny")
 DATASET = "phantom-brats"
 
 
-def demo(
-    set_: Overrides = None,
-) -> int:
+def demo(set_: Overrides = None) -> int:
     """Train two small models on generated scans, compare them, write the report.
 
     Example: segbench demo --results demo/runs

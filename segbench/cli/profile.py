@@ -16,6 +16,7 @@ from segbench.core.atomic import atomic_write, atomic_write_json
 from segbench.core.errors import SegbenchError
 from segbench.core.foreign import parse_json
 from segbench.core.outputs import check_targets
+from segbench.core.text import bytes_words
 
 if TYPE_CHECKING:
     from segbench.profiling import ProfileDocument, ProfileRow
@@ -236,16 +237,16 @@ def _counts(row: ProfileRow) -> list[str]:
 
 def _times(row: ProfileRow) -> list[str]:
     if row.latency is None:
-        return ["-", "-", _gib(row)]
+        return ["-", "-", _memory(row)]
     mark = "" if row.latency.stable else " ~"
-    return [_seconds(row.latency.median_s) + mark, _seconds(row.latency.p99_s), _gib(row)]
+    return [_seconds(row.latency.median_s) + mark, _seconds(row.latency.p99_s), _memory(row)]
 
 
-def _gib(row: ProfileRow) -> str:
+def _memory(row: ProfileRow) -> str:
     if row.memory is None:
         return "-"
     peak = row.memory.reserved_peak_bytes or row.memory.process_peak_bytes
-    return "-" if peak is None else f"{peak / 2**30:.2f} GiB"
+    return "-" if peak is None else bytes_words(peak)
 
 
 def _seconds(value: float) -> str:

@@ -13,6 +13,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import re
 import secrets
 import shutil
 import time
@@ -289,10 +290,14 @@ def disk_error(error: BaseException, target: Path | None = None) -> SegbenchErro
         error: What happened.
         target: What was to be written; by default the file that the system names.
     """
+    if isinstance(error, FileNotFoundError) and error.errno is not None and error.filename is None:
+        mend = "cd to a folder that exists; then the same command"  # the system was asked where it is
+        return SegbenchError("SB505", "the current folder does not exist any more", mend=mend)
     if not isinstance(error, OSError) or error.errno not in _REFUSED:
         return None
-    named = Path(str(error.filename)) if error.filename is not None else None
-    return SegbenchError("SB505", (error.strerror or str(error)).lower(), path=target or named)
+    named = str(target or error.filename or "")
+    place = re.sub(r"(^|/)\.([^/]+)\.tmp-\d+-[0-9a-f]{8}(?=/|$)", r"\1\2", named)  # the name it was to have
+    return SegbenchError("SB505", (error.strerror or str(error)).lower(), path=Path(place) if place else None)
 
 
 def _raise_coded(error: BaseException, target: Path) -> None:

@@ -210,7 +210,7 @@ def _lines(title: str, unit: str) -> Callable[[Tracker, float, str], None]:
                 return
         told = (now, share)
         text = f"{title}: {at:g}{f'/{tracker.total:g}' if tracker.total else ''} {unit}"
-        if tracker.done:
+        if tracker.done and now - tracker.started >= 1:  # the first step alone says nothing about the rate
             left = duration((tracker.total - at) / tracker.rate) + " left" if tracker.total else ""
             text += f", {tracker.rate:.3g}/s{left and ', ' + left}"
         _write(sys.stderr, one_line(f"{text}{', ' + note if note else ''}") + "\n")

@@ -253,4 +253,5 @@ def _generate(card: DatasetCard, base: Path) -> Path:
         whole = any(target.glob("phantom.json")) or any(target.glob("*/phantom.json"))
         if error.code != "SB337" or not whole:
             raise
+    console.note(f"{card.slug} was not in {base}: generated there")
     return target

@@ -9,6 +9,7 @@ import torch
 
 from segbench.core.errors import SegbenchError
 from segbench.core.faults import InjectedOutOfMemory
+from segbench.core.text import bytes_words
 
 __all__ = ["is_out_of_memory", "oom_as_error", "out_of_memory", "peak_memory"]
 
@@ -42,10 +43,10 @@ def out_of_memory(device: torch.device) -> SegbenchError:
     """SB504 with the peak and the size of the device."""
     details: tuple[str, ...] = ()
     if device.type == "cuda":
-        size = torch.cuda.get_device_properties(device).total_memory / 2**30
-        peak = torch.cuda.max_memory_reserved(device) / 2**30
-        allocated = torch.cuda.max_memory_allocated(device) / 2**30
-        details = (f"peak allocated {allocated:.1f}, reserved {peak:.1f} of {size:.1f} GiB",)
+        size = bytes_words(torch.cuda.get_device_properties(device).total_memory)
+        peak = bytes_words(torch.cuda.max_memory_reserved(device))
+        allocated = bytes_words(torch.cuda.max_memory_allocated(device))
+        details = (f"peak allocated {allocated}, reserved {peak} of {size}",)
     return SegbenchError("SB504", f"out of memory on {device.type}", details=details)
 
 

@@ -55,12 +55,7 @@ def cell_command(folder: Path, arguments: Sequence[str] = (), *, threads: int | 
 
 
 def popen_cell(
-    command: CellCommand,
-    *,
-    launcher: str,
-    job: str = "",
-    node: str = "",
-    extra: dict[str, str] | None = None,
+    command: CellCommand, *, launcher: str, job: str = "", node: str = "", extra: dict[str, str] | None = None
 ) -> subprocess.Popen[bytes]:
     """Start `segbench cell` as a child that stops, with a checkpoint, when this process dies.
 

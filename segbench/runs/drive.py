@@ -167,9 +167,7 @@ def exit_code(plan: Plan, cells: Sequence[tuple[PlannedCell, RunRecord | None]],
     return ExitCode.DONE
 
 
-def summary_table(
-    cells: Sequence[tuple[PlannedCell, RunRecord | None]],
-) -> tuple[list[str], list[list[str]]]:
+def summary_table(cells: Sequence[tuple[PlannedCell, RunRecord | None]]) -> tuple[list[str], list[list[str]]]:
     """Head and rows of the closing table; its last columns are the metrics that the protocol's profile has.
 
     Cells of one command share a protocol, so the first cell's stands for all.

@@ -67,11 +67,11 @@ def verify_stage(cell: ActiveCell) -> StageResult:
     for line in grouped(errors):
         cell.warn(f"{line} (outside the split)")
     warnings = [finding for finding in report.findings if finding.severity == "warning"]
-    # Often all but a few, by --limit or a list: one line for all.
+    # Often all but a few, by a list: one line for all. Of --limit nobody needs to be told.
     unused = [f.case for f in warnings if f.code == "SB324" and f.case is not None and f.case not in ours]
     for line in grouped(f for f in warnings if f.code != "SB324" or f.case not in unused):
         cell.warn(line)
-    if unused:
+    if unused and not cell.protocol.split.limit:
         cell.warn(f"SB324: split {cell.split.name} does not use {len(unused)} cases, such as {unused[0]}")
     return StageResult(artefact=report.digest or "", facts={"counts": report.counts})
 

@@ -104,12 +104,7 @@ def plan_run(cell: Cell, execution: Execution, *, known: RunRecord | None = None
     return record
 
 
-def run_cell(
-    folder: Path,
-    *,
-    execution: Execution | None = None,
-    fresh: str | None = None,
-) -> RunRecord:
+def run_cell(folder: Path, *, execution: Execution | None = None, fresh: str | None = None) -> RunRecord:
     """Run the stages of a planned cell and record how it ended.
 
     Args:

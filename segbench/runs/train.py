@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from segbench.core import console
 from segbench.core.hashing import sha256_file
+from segbench.core.text import bytes_words
 from segbench.runs.active import ActiveCell
 from segbench.runs.build import FINAL_WEIGHTS, augmentation_of, build_at_start
 from segbench.runs.code import structure_of
@@ -154,7 +155,7 @@ def _news(loss: float, rate: float, device: torch.device) -> str:
     """The state of training for its progress line."""
     from segbench.engine.memory import peak_memory
 
-    return f"loss {loss:.3f}, lr {rate:.2g}, peak {peak_memory(device) / 2**30:.1f} GiB"
+    return f"loss {loss:.3f}, lr {rate:.2g}, peak {bytes_words(peak_memory(device))}"
 
 
 def weights_metadata(cell: ActiveCell, cache: Cache | None = None) -> WeightsMetadata:

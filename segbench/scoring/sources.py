@@ -238,10 +238,7 @@ class Predictions:
 
 
 def find_predictions(
-    folder: Path,
-    cases: Sequence[str],
-    known: Sequence[str],
-    structures: Mapping[str, Member] | None = None,
+    folder: Path, cases: Sequence[str], known: Sequence[str], structures: Mapping[str, Member] | None = None
 ) -> Predictions:
     """Return the prediction of each case and the files that belong to none.
 

@@ -93,12 +93,7 @@ def majority_labels(labels: Array, taps: tuple[AxisTaps, ...]) -> Array:
 
 
 def decide_labels(
-    logits: npt.NDArray[np.float32],
-    taps: tuple[AxisTaps, ...],
-    table: Array,
-    result: Array,
-    *,
-    by_sign: bool,
+    logits: npt.NDArray[np.float32], taps: tuple[AxisTaps, ...], table: Array, result: Array, *, by_sign: bool
 ) -> int:
     """Fill `result` with the winning label of linearly interpolated logits, without a dense tensor.
 

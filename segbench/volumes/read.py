@@ -139,12 +139,7 @@ def load_stored(
 
 @contextmanager
 def open_payload(
-    path: Path | str,
-    *,
-    allow_channels: bool,
-    max_bytes: int,
-    raw: bool = True,
-    hasher: Hasher | None = None,
+    path: Path | str, *, allow_channels: bool, max_bytes: int, raw: bool = True, hasher: Hasher | None = None
 ) -> Generator[tuple[VolumeHeader, ByteStream]]:
     """Header and payload of any known format, sizes checked, the payload standing at the first voxel."""
     place = Path(path)

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from segbench.cli.common import guarded
-from segbench.core.atomic import atomic_folder, atomic_write
+from segbench.core.atomic import atomic_folder, atomic_write, disk_error, temporary_name
 from segbench.core.crash import write_crash
 from segbench.core.errors import SegbenchError
 
@@ -68,6 +68,14 @@ def test_a_refusal_of_the_system_is_never_a_defect(
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize("inside", ["", "/imagesTr/x.nii.gz"])
+def test_a_refusal_names_what_was_to_be_written(inside: str, tmp_path: Path) -> None:
+    """The temporary name beside it is nobody's concern."""
+    temporary = str(temporary_name(tmp_path / "brats")) + inside
+    error = disk_error(OSError(errno.ENOSPC, "full", temporary))
+    assert error is not None and str(error.path) == f"{tmp_path / 'brats'}{inside}"
+
+
 def test_a_file_where_a_folder_is_needed(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("mine")
     for write in (
@@ -79,6 +87,17 @@ def test_a_file_where_a_folder_is_needed(tmp_path: Path) -> None:
             write()
         assert caught.value.code == "SB505"
     assert (tmp_path / "file").read_text() == "mine"
+
+
+def test_a_current_folder_that_was_removed(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "gone").mkdir()
+    monkeypatch.chdir(tmp_path / "gone")
+    (tmp_path / "gone").rmdir()
+    assert guarded(lambda: len(Path("data").resolve().parts)) == 5
+    said = capsys.readouterr().err
+    assert said.startswith("error[SB505]: the current folder does not exist any more\n  fix: cd to a folder")
 
 
 @pytest.mark.skipif(not Path("/proc/self").exists(), reason="needs /proc")

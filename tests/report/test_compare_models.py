@@ -22,6 +22,7 @@ from segbench.core.errors import SegbenchError
 from segbench.report.analysis.analysis import analyse
 from segbench.report.analysis.compare import compare
 from segbench.report.analysis.options import make_options
+from segbench.report.write import terminal
 from segbench.report.write.terminal import compare_lines, report_lines
 
 REPORT_SCHEMA = json.loads(
@@ -375,6 +376,15 @@ def test_hostile_names_reach_every_output(runs: Any, name: str) -> None:
     assert result.exit_code == 0, result.output
     assert "\N{RIGHT-TO-LEFT OVERRIDE}" not in result.stdout
     json.dumps(compare(name, "beta", runs=runs.root).as_json(), allow_nan=False)
+
+
+def test_lines_are_as_narrow_as_the_terminal(runs: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("a-rather-long-name-of-a-model", "another-rather-long-name"):
+        runs.run(name, skill=0.8)
+    result = compare(*("a-rather-long-name-of-a-model", "another-rather-long-name"), runs=runs.root)
+    monkeypatch.setattr(terminal.console, "line_width", lambda: 40)
+    lines = [*terminal.compare_lines(result), *terminal.finding_lines(result.findings)]
+    assert max(map(len, lines)) <= 40, max(lines, key=len)
 
 
 def test_terminal_fits_80_columns_and_says_what_its_marks_mean(runs: Any) -> None:

@@ -26,7 +26,7 @@ def finding(code: str, severity: str, case: str | None, message: str = "somethin
     )
 
 
-def verified(monkeypatch: pytest.MonkeyPatch, *findings: SimpleNamespace) -> list[str]:
+def verified(monkeypatch: pytest.MonkeyPatch, *findings: SimpleNamespace, limit: int = 0) -> list[str]:
     """The warnings of a cell that trains on a, validates on b and tests on c."""
     report = SimpleNamespace(findings=findings, digest="d1", counts={})
     monkeypatch.setattr(verify_module, "verify", lambda *given, **named: report)
@@ -35,6 +35,7 @@ def verified(monkeypatch: pytest.MonkeyPatch, *findings: SimpleNamespace) -> lis
         data=None,
         split=SimpleNamespace(name="list", train=("a",), validation=("b",), test=("c",)),
         execution=SimpleNamespace(workers=0),
+        protocol=SimpleNamespace(split=SimpleNamespace(limit=limit)),
         warn=told.append,
     )
     assert verify_stage(context).artefact == "d1"
@@ -47,6 +48,7 @@ def test_cases_that_the_split_leaves_out_are_one_line(monkeypatch: pytest.Monkey
     assert len(told) == 2
     assert "182 cases, such as x0" in told[-1]
     assert told[0] == "SB313: a: constant image"
+    assert verified(monkeypatch, *unused, limit=6) == []  # --limit leaves them out, as asked
 
 
 def test_a_signal_need_not_wait_for_the_last_case(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -66,11 +66,7 @@ def split(
 
 
 def _check_free(
-    dataset: Dataset,
-    loaded: SplitFile,
-    write: Path | None,
-    to_nnunet: Path | None,
-    check: str | None,
+    dataset: Dataset, loaded: SplitFile, write: Path | None, to_nnunet: Path | None, check: str | None
 ) -> None:
     """SB337 unless the files to write are free, or hold the same folds already."""
     from segbench.core.foreign import parse_json
@@ -94,11 +90,7 @@ def _check_free(
 
 
 def _make(
-    dataset: Dataset,
-    check: str | None,
-    folds: int | None,
-    fractions: str | None,
-    seed: int,
+    dataset: Dataset, check: str | None, folds: int | None, fractions: str | None, seed: int
 ) -> SplitFile:
     from segbench.data import splits
 

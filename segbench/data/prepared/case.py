@@ -21,6 +21,7 @@ import numpy as np
 import numpy.typing as npt
 
 from segbench.core.errors import SegbenchError
+from segbench.core.text import bytes_words
 from segbench.data.grids import on_grid_of
 from segbench.data.prepared.normalisation import NORMALISATIONS, nonzero_mask, normalise
 from segbench.volumes import read_label_map, read_volume
@@ -247,8 +248,8 @@ def _check_room(
     raise SegbenchError(
         "SB208",
         "the scan does not fit in memory on the training grid",
-        expected=f"at most {budget / 2**30:.1f} GiB",
-        found=f"{grid(before, spacing_in)} become {grid(after, spacing_out)}: {needed / 2**30:.1f} GiB",
+        expected=f"at most {bytes_words(budget)}",
+        found=f"{grid(before, spacing_in)} become {grid(after, spacing_out)}: {bytes_words(needed)}",
         mend="check the spacing in the header (is it in millimetres?); or use a machine with more memory",
     )
 

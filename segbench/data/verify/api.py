@@ -115,12 +115,7 @@ def verify(
 
 
 def _gather(
-    dataset: Dataset,
-    memory: FactsCache,
-    headers_only: bool,
-    *,
-    workers: int,
-    on_progress: OnProgress | None,
+    dataset: Dataset, memory: FactsCache, headers_only: bool, *, workers: int, on_progress: OnProgress | None
 ) -> DatasetFacts:
     """Headers of all files first, so that what they tell is known (and kept) before the long pass begins."""
     count = len(dataset.discovery.cases)

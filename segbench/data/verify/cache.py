@@ -107,7 +107,9 @@ class FactsCache:
         try:
             atomic_write(self.path, canonical_json(value))
         except (SegbenchError, OSError) as error:
-            console.warn(f"what was verified cannot be remembered in {self.path.parent}: {error}")
+            why = error.message if isinstance(error, SegbenchError) else error.strerror
+            place = f"cannot be remembered in {self.path.parent} ({why})"
+            console.warn(f"what was verified {place}: the next command verifies again")
             self.path = None
         self.changed = False
 

@@ -24,7 +24,7 @@ from segbench.report.write.tables import STARS, ScoreCell, floor_notes, limited,
 if TYPE_CHECKING:
     from segbench.report.analysis.compare import ComparedPair, CompareResult
 
-WIDTH = 80
+WIDTH = 80  # of a line at most; a narrower terminal has narrower ones
 LEAST_NAME = 10  # characters that a name keeps however little room there is
 PLACES = {"best": "1", "second": "2"}
 _ASCII = str.maketrans("\N{DAGGER}\N{EN DASH}", "+-")
@@ -65,9 +65,13 @@ def finding_lines(findings: Iterable[Finding]) -> list[str]:
     return ["", *lines] if lines else []
 
 
+def _width() -> int:
+    return min(WIDTH, max(40, console.line_width()))
+
+
 def _wrapped(text: str, indent: str = "") -> list[str]:
     return textwrap.wrap(
-        text, WIDTH, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False
+        text, _width(), subsequent_indent=indent, break_long_words=False, break_on_hyphens=False
     )
 
 
@@ -145,9 +149,9 @@ def _comparisons(column: Column, pairs: Sequence[ComparedPair], *, wide: bool) -
     title = f"{name}: {against}{role}; {count(len(pairs), 'comparison')}"
     head = [*names, "difference", "p adj.", "w/t/l", "verdict"]
     lines = [*_wrapped(title), *_table(head, rows, left=len(names), wide=wide)]
-    lines.append("  p adjusted for these comparisons; w/t/l: cases won, tied, lost")
+    lines += _wrapped("  p adjusted for these comparisons; w/t/l: cases won, tied, lost", "    ")
     if any(limited(item.pair) for item in pairs):
-        lines.append("  +: one {} on a side: {} only".format(*alone(column.block.models)))
+        lines += _wrapped("  +: one {} on a side: {} only".format(*alone(column.block.models)), "    ")
     return lines
 
 
@@ -156,10 +160,8 @@ def _published(result: CompareResult) -> list[str]:
     if not result.published:
         return []
     title = f"published: {'; '.join(f'{grade}: {words}' for grade, words in GRADES.items())}"
-    lines = ["", *_wrapped(title, "  ")]
-    for row in result.published:
-        lines += _wrapped(f"- {beside_sentence(row)}", "  ")
-    return lines
+    said = (line for row in result.published for line in _wrapped(f"- {beside_sentence(row)}", "  "))
+    return ["", *_wrapped(title, "  "), *said]
 
 
 def _table(head: Sequence[str], rows: Sequence[Sequence[str]], *, left: int, wide: bool = False) -> list[str]:
@@ -173,7 +175,7 @@ def _table(head: Sequence[str], rows: Sequence[Sequence[str]], *, left: int, wid
     """
     cells = [list(head), *(list(row) for row in rows)]
     widths = [max(len(row[place]) for row in cells) for place in range(len(head))]
-    over = 2 + sum(widths) + 2 * (len(widths) - 1) - WIDTH
+    over = 2 + sum(widths) + 2 * (len(widths) - 1) - _width()
     if over > 0 and not wide:
         yielding = [0, 1] if head[0] == "a" else [0]
         room = max(LEAST_NAME, (sum(widths[place] for place in yielding) - over) // len(yielding))
@@ -182,7 +184,7 @@ def _table(head: Sequence[str], rows: Sequence[Sequence[str]], *, left: int, wid
             for row, text in zip(cells, short, strict=True):
                 row[place] = text
     right = [place for place in range(left, len(head)) if head[place] != "verdict"]
-    return console.table_lines(cells[0], cells[1:], right=right, width=sys.maxsize if wide else WIDTH)
+    return console.table_lines(cells[0], cells[1:], right=right, width=sys.maxsize if wide else _width())
 
 
 def shortened(names: Sequence[str], room: int) -> list[str]:

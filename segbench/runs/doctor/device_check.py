@@ -10,6 +10,7 @@ from importlib.util import find_spec
 
 import torch
 
+from segbench.core.text import bytes_words
 from segbench.engine.device import choose_device, prepare_device
 from segbench.engine.memory import is_out_of_memory
 from segbench.runs.doctor.arithmetic import (
@@ -107,7 +108,7 @@ def _memory(device: torch.device) -> Finding:
     free, total = torch.cuda.mem_get_info(device)
     share = free / total
     mig = ", a MIG slice" if "MIG" in torch.cuda.get_device_name(device) else ""
-    told = f"{free / 2**30:.1f} of {total / 2**30:.1f} GiB free{mig}, expected at least 80 %"
+    told = f"{bytes_words(free)} of {bytes_words(total)} free{mig}, expected at least 80 %"
     return Finding("memory", "free" if share >= 0.8 else "SHARED", told, share >= 0.8)
 
 

@@ -8,6 +8,7 @@ from typing import Any
 
 from segbench.core.catalogue import ExitCode
 from segbench.core.environment import cache_dir, data_dir, machine, results_dir, thread_count, tilde, versions
+from segbench.core.text import bytes_words
 
 Row = tuple[str, str, str]
 
@@ -71,9 +72,9 @@ def diagnose(*, metrics: bool = False, device: str | None = None) -> Diagnosis:
 def _environment() -> list[Row]:
     facts = machine()
     memory = facts["memory_bytes"]
-    gib = f"{memory / 2**30:.1f} GiB" if isinstance(memory, int) else "unknown"
+    size = bytes_words(memory) if isinstance(memory, int) else "unknown"
     return [
-        ("processor", str(facts["cpu"]), f"{facts['cores']} cores, {gib}, {facts['system']}"),
+        ("processor", str(facts["cpu"]), f"{facts['cores']} cores, {size}, {facts['system']}"),
         ("threads", str(thread_count()), "SEGBENCH_THREADS"),
         ("data", tilde(data_dir()), "is here" if data_dir().is_dir() else "does not exist yet"),
         ("results", tilde(results_dir()), "is here" if results_dir().is_dir() else "does not exist yet"),

@@ -25,6 +25,7 @@ import torch
 from segbench.cards import load_protocol
 from segbench.core.hashing import sha256_bytes
 from segbench.core.interrupt import Interrupted, StopRequest
+from segbench.core.text import bytes_words
 from segbench.data.patches.augment import AugmentationSettings, augment
 from segbench.data.patches.sampling import PatchLoader
 from segbench.data.prepared.cache import Cache
@@ -130,8 +131,8 @@ def training_memory(device: torch.device) -> Finding:
     ratio = peak / kept
     ok = 0.9 <= ratio <= MEMORY_LIMIT
     told = (
-        f"peak {peak / 2**30:.2f} GiB of a step of {COSTLY} at 2x4x{edge}^3, {ratio:.2f} times the "
-        f"{kept / 2**30:.2f} GiB that must be kept, expected 0.9 to {MEMORY_LIMIT:g}"
+        f"peak {bytes_words(peak)} of a step of {COSTLY} at 2x4x{edge}^3, {ratio:.2f} times the "
+        f"{bytes_words(kept)} that must be kept, expected 0.9 to {MEMORY_LIMIT:g}"
     )
     return Finding("training memory", "as counted" if ok else "UNEXPECTED", told, ok)
 
