@@ -109,6 +109,11 @@ def test_no_path_of_a_machine() -> None:
     assert found == []
 
 
+def test_sizes_are_printed_in_one_way() -> None:
+    """`bytes_words` chooses the unit; a table whose head says GiB has numbers alone."""
+    assert lines_with(r"/ ?\(?(2 ?\*\* ?[234]0|1024 ?\*\* ?[234])\)?:") == []
+
+
 ODD_WORDS = (
     r"\bmend(s|ed|ing)?\b|\btold apart\b|\bin vain\b|\bnor is there\b|\banew\b|\bin your head\b|\bkind one\b"
     r"|\bbears? it out\b|\b(?:is|are) no (?:reference|input|label map|JSON|regular|volume|card)\b"

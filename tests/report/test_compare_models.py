@@ -378,6 +378,16 @@ def test_hostile_names_reach_every_output(runs: Any, name: str) -> None:
     json.dumps(compare(name, "beta", runs=runs.root).as_json(), allow_nan=False)
 
 
+def test_scores_of_cases_are_headed_by_the_names_of_the_sides(runs: Any) -> None:
+    long = "a-very-long-name-of-a-model-for-a-column"
+    for name, skill in (("alpha", 0.8), (long, 0.9)):
+        runs.run(name, skill=skill, cases=8)
+    lines = invoke("alpha", long, "--runs", runs.root).stdout.splitlines()
+    (head,) = (line.split() for line in lines if line.split()[:1] == ["case"])
+    assert head[2:] == ["alpha", "difference"]
+    assert len(head[1]) == 24 and head[1].startswith("a-very-long") and head[1].endswith("a-column")
+
+
 def test_lines_are_as_narrow_as_the_terminal(runs: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("a-rather-long-name-of-a-model", "another-rather-long-name"):
         runs.run(name, skill=0.8)
