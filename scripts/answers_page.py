@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from board import Board, Files, Question, drawn, figure_digest, pipe_table
 from comparison_board import asked_pairs
+from reproduce import cells
 from scipy.stats import kendalltau
 
 from segbench.report.analysis.analysis import Analysis
@@ -335,7 +336,8 @@ def _boards(boards: Sequence[Board], analyses: Mapping[str, Any], said: Mapping[
     lines = []
     for board in boards:
         done = board.name in analyses or bool(said.get(board.name))
-        title = f"[{board.title}]({board.name}.md)" if done else f"{board.title} (not run yet)"
+        there = f"{len(board.runs)} of {cells(board.reproduce)} cells" if board.runs else "not run"
+        title = f"[{board.title}]({board.name}.md)" if done else f"{board.title} ({there} yet)"
         lines.append(f"- {title}: [how to make it](../../results/leaderboard/{board.name}/REPRODUCE.md)")
     return "\n".join(lines)
 

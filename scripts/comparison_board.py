@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from board import Board, Files, Question, machine_words, pipe_table, recipe_words, split_words
+from reproduce import cells
 
 from segbench.report import ReportResult, build_report
 from segbench.report.analysis.analysis import Analysis
@@ -27,8 +28,8 @@ TABLES = ("paper.tex", "references.bib")
 
 
 def files(board: Board, pages: Path) -> tuple[Files, Analysis | None]:
-    """Page and tables of a board, and what they were made from; nothing before its first run."""
-    if not board.records:
+    """Page and tables of a board, and what they were made from; nothing before its last cell is there."""
+    if len(board.runs) < cells(board.reproduce):
         return {}, None
     with tempfile.TemporaryDirectory() as place:
         result = build_report(
@@ -57,6 +58,12 @@ def page(board: Board, result: ReportResult) -> str:
         *map(_table, score_tables(analysis)),
         "## What the records answer",
         *(_answer(analysis, column) for column in analysis.main_columns()),
+        "\n".join(
+            f"- {_passed(column)}"
+            for metric in analysis.metrics
+            for column in analysis.main_columns(metric)
+            if column.block.baselines
+        ),
         "## Questions",
         *(_question(question, analysis) for question in board.questions),
         "## Every training run",
@@ -112,6 +119,24 @@ def _what_was_run(records: Sequence[Mapping[str, Any]], names: Mapping[str, str]
 def _answer(analysis: Analysis, column: Column) -> str:
     lines = [*verdicts(column), *context(column), _shares_of_draws(column)]
     return "\n".join(f"- {line}" for line in lines if line)
+
+
+def _passed(column: Column) -> str:
+    """Whether the mean of every network passes that of the best baseline."""
+    labels = {scores.label for scores in column.block.baselines}
+    values = {label: mean.value for label, mean in column.means.items() if mean.value is not None}
+    best = max(labels & values.keys(), key=lambda label: column.sign * values[label])
+    behind = [
+        column.block.short(label)
+        for label in column.order
+        if label in values and column.sign * values[label] <= column.sign * values[best]
+    ]
+    what = f"the best baseline, {column.block.short(best)} ({column.number(values[best])})"
+    if not behind:
+        return f"{column.metric.label}: every network passes {what}."
+    if len(behind) == len(column.order):
+        return f"{column.metric.label}: no network passes {what}."
+    return f"{column.metric.label}: not every network passes {what}: {', '.join(behind)} does not."
 
 
 def _shares_of_draws(column: Column) -> str:

@@ -30,7 +30,7 @@ def page(board: Board) -> str:
             [
                 "```",
                 *first,
-                f"# {_cells(how)}",
+                f"# {cells(how)} cells",
                 run_command(board, "results/runs"),
                 "# take the finished cells in, and make the pages anew",
                 f"python scripts/leaderboard.py --collect results/runs {board.name}",
@@ -61,11 +61,11 @@ def _import(how: Mapping[str, Any]) -> str:
     return _joined(words)
 
 
-def _cells(how: Mapping[str, Any]) -> str:
+def cells(how: Mapping[str, Any]) -> int:
+    """How many runs the commands make."""
     seeds = len(numbers(str(how["seeds"])))
     folds = len(numbers(str(how.get("folds", "0"))))
-    count = len(how["models"]) * seeds * folds + len(how.get("baselines", ())) * folds
-    return f"{count} cells"
+    return len(how["models"]) * seeds * folds + len(how.get("baselines", ())) * folds
 
 
 def numbers(text: str) -> list[int]:

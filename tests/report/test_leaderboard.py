@@ -266,6 +266,38 @@ def test_a_second_board_is_taken_up_as_soon_as_it_is_there(leaderboard, copy):
     assert "is inconclusive on all 2 datasets" in text
     assert "msd-hippocampus and second: Kendall's tau 1.00 over 6 networks" in text
     assert "better on one dataset and worse on another, by verdict: none" in text
+    shutil.rmtree(next((boards / "second/runs").iterdir()))
+    assert leaderboard.main([]) == 0
+    text = (copy / "docs/leaderboard/README.md").read_text(encoding="utf-8")
+    assert "(18 of 19 cells yet)" in text
+    assert "is inconclusive on the one dataset so far" in text
+    assert not (copy / "docs/leaderboard/second.md").exists()
+
+
+@pytest.mark.parametrize(
+    ("values", "ending"),
+    [
+        ({"a": 3.0, "b": 2.0, "base": 1.0}, "every network passes the best baseline, base (1)."),
+        (
+            {"a": 3.0, "b": 1.0, "base": 1.0},
+            "not every network passes the best baseline, base (1): b does not.",
+        ),
+        ({"a": 0.0, "b": 1.0, "base": 1.0, "low": 0.5}, "no network passes the best baseline, base (1)."),
+    ],
+)
+@pytest.mark.parametrize("sign", [1.0, -1.0])
+def test_the_page_says_whether_every_network_passes_the_best_baseline(leaderboard, values, ending, sign):
+    block = SimpleNamespace(baselines=[SimpleNamespace(label=x) for x in ("base", "low", "none")], short=str)
+    column = SimpleNamespace(
+        block=block,
+        means={x: SimpleNamespace(value=sign * value) for x, value in values.items()}
+        | {"none": SimpleNamespace(value=None)},
+        sign=sign,
+        order=("a", "b"),
+        number=lambda value: f"{abs(value):g}",
+        metric=SimpleNamespace(label="Dice"),
+    )
+    assert leaderboard.comparison_board._passed(column) == f"Dice: {ending}"
 
 
 def test_a_pair_contradicts_itself_only_with_two_verdicts(leaderboard):
