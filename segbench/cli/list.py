@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import asdict
 from typing import Annotated, Any, Literal, TypeVar
 
 import typer
@@ -96,5 +95,6 @@ def _runs() -> Table:
     from segbench.core.environment import results_dir
     from segbench.runs.status import read_status
 
-    cells = read_status(results_dir(settings().results))
-    return ["run", "state"], [[cell.run_id, cell.state] for cell in cells], list(map(asdict, cells))
+    report = read_status(results_dir(settings().results))
+    rows = [[cell.run_id, cell.state] for cell in report.cells]
+    return ["run", "state"], rows, report.as_dict()["cells"]

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from dataclasses import asdict
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Annotated
 
 from segbench.cli.common import settings, show
@@ -15,7 +14,7 @@ from segbench.core.environment import results_dir
 from segbench.core.text import count
 
 if TYPE_CHECKING:
-    from segbench.runs.status import CellStatus
+    from segbench.runs.status import StatusReport
 
 
 def status(watch: Annotated[bool, option("--watch", "Print again every ten seconds.")] = False) -> int:
@@ -26,15 +25,14 @@ def status(watch: Annotated[bool, option("--watch", "Print again every ten secon
     from segbench.runs.status import read_status
 
     while True:
-        cells = read_status(results_dir(settings().results))
-        totals = Counter(cell.state for cell in cells)
-        show({"cells": [asdict(cell) for cell in cells], "totals": totals}, _lines(cells, totals))
+        report = read_status(results_dir(settings().results))
+        show(report.as_dict(), _lines(report))
         if not watch:
             return 0
         time.sleep(10)
 
 
-def _lines(cells: Sequence[CellStatus], totals: Counter[str]) -> Iterator[str]:
+def _lines(report: StatusReport) -> Iterator[str]:
     rows = [
         [
             cell.run_id,
@@ -44,11 +42,17 @@ def _lines(cells: Sequence[CellStatus], totals: Counter[str]) -> Iterator[str]:
             cell.host or "",
             cell.failure or "",
         ]
-        for cell in cells
+        for cell in report.cells
     ]
     yield from console.table_lines(["run", "state", "step", "left", "host", "failure"], rows)
-    # Such as `3 done, 2 failed (1 bug, 1 oom)`.
-    classes = Counter(cell.failure for cell in cells if cell.state == "failed")
-    why = ", ".join(f"{many} {name}" for name, many in sorted(classes.items(), key=str))
-    told = [f"{many} {state}" + f" ({why})" * (state == "failed") for state, many in sorted(totals.items())]
-    yield f"{count(len(cells), 'cell')}: {', '.join(told) or 'none'}"
+    yield f"{count(len(report.cells), 'cell')}: {_totals(report) or 'none'}"
+
+
+def _totals(report: StatusReport) -> str:
+    """`3 done, 2 failed (1 bug, 1 oom)`."""
+    classes = Counter(cell.failure for cell in report.cells if cell.state == "failed")
+    why = ", ".join(f"{count} {name}" for name, count in sorted(classes.items(), key=str))
+    return ", ".join(
+        f"{count} {state}" + (f" ({why})" if state == "failed" else "")
+        for state, count in sorted(report.totals.items())
+    )

@@ -7,6 +7,7 @@ name it. The last line of a cell counts.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -41,7 +42,27 @@ class CellStatus:
         return "" if self.step is None else f"{self.step}/{self.steps if self.steps is not None else '?'}"
 
 
-def read_status(results: Path) -> list[CellStatus]:
+@dataclass(frozen=True, slots=True)
+class StatusReport:
+    """All cells of a results folder."""
+
+    cells: tuple[CellStatus, ...]
+
+    @property
+    def totals(self) -> dict[str, int]:
+        """Cells per state."""
+        return dict(Counter(cell.state for cell in self.cells))
+
+    def as_dict(self) -> dict[str, Any]:
+        """As `--json` prints it."""
+        return {
+            "schema_version": 1,
+            "cells": [{name: getattr(cell, name) for name in cell.__slots__} for cell in self.cells],
+            "totals": self.totals,
+        }
+
+
+def read_status(results: Path) -> StatusReport:
     """The state of every cell under a results folder.
 
     Raises:
@@ -61,7 +82,7 @@ def read_status(results: Path) -> list[CellStatus]:
         for run_id, line in sorted(read_plan(results).items())
         if run_id not in here
     ]
-    return cells
+    return StatusReport(tuple(cells))
 
 
 def _cell(folder: Path) -> CellStatus:

@@ -174,7 +174,7 @@ class ResultsFolder(RuleBasedStateMachine):
     def the_plan_and_the_status_agree(self) -> None:
         said = {**dict.fromkeys(SEEDS, "planned"), **{s: w for s, w in self.model.items() if w != "absent"}}
         assert self.matrix.states(self.results) == said
-        status = {cell.run_id: cell.state for cell in read_status(self.results)}
+        status = {cell.run_id: cell.state for cell in read_status(self.results).cells}
         assert status == {self.matrix.names[s]: w for s, w in self.model.items() if w != "absent"}
 
     @invariant()
