@@ -107,7 +107,8 @@ def command(function: Callable[..., Any]) -> Callable[..., None]:
             with _folders_as_variables():
                 return function(**values)
 
-        raise typer.Exit(guarded(body))
+        name = context.command_path.removeprefix(context.find_root().info_name or "").strip()
+        raise typer.Exit(guarded(body, name))
 
     called = inspect.Parameter("context", inspect.Parameter.KEYWORD_ONLY, annotation=typer.Context)
     run.__signature__ = inspect.Signature([called, *parameters])  # type: ignore[attr-defined]
@@ -183,11 +184,12 @@ def _escape_brackets(parameter: inspect.Parameter) -> None:
             info.help = re.sub(r"(?<!\\)\[(?=[a-z])", r"\\[", info.help)
 
 
-def guarded(call: Callable[[], int | None]) -> int:
+def guarded(call: Callable[[], int | None], command: str = "<command>") -> int:
     """Run a command's body: expected errors become messages, unexpected ones a crash file."""
     try:
         return call() or 0
     except SegbenchError as error:
+        error.mend = error.mend.replace("<command>", command)
         console.fail(error)
         if os.environ.get("SEGBENCH_DEBUG"):
             traceback.print_exc()

@@ -226,7 +226,10 @@ def _no_case(card: DatasetCard, root: Path, findings: Sequence[Finding]) -> Segb
         "SB311",
         f"no case of {card.slug} in {root}",
         path=root,
-        expected=f"the layout of segbench show dataset:{card.slug}",
+        expected="the layout of its dataset.json"
+        if (root / "dataset.json").is_file()
+        else f"the layout of segbench show dataset:{card.slug}",
+        found=next((finding.file for finding in findings if finding.file), None),
         details=_bounded(list(dict.fromkeys(finding.message for finding in findings))),
         mend=next(special, None),
     )

@@ -13,8 +13,11 @@ from segbench.core.text import some
 from segbench.metrics.profiles import load_profile
 from segbench.scoring.masks import mask_folders, structures_of
 from segbench.scoring.named import Labelling
-from segbench.scoring.sources import no_volume, volumes_by_case
+from segbench.scoring.sources import misplaced, no_volume, none_found, volumes_by_case
 from segbench.volumes import count_labels, read_label_map
+
+MOST_LABELS = 255
+"""More labels than this, most of them on one side alone, are intensities of images."""
 
 
 def found_labelling(
@@ -45,8 +48,10 @@ def found_labelling(
         raise no_volume(reference)
     predictions = volumes_by_case(prediction, role="prediction", known=files)
     if (masks and predictions) or (files and not predictions and mask_folders(prediction)):
-        kinds = ("one mask per structure", "label maps")
-        one, other = kinds if files else reversed(kinds)
+        if misplaced(prediction, cases := sorted(files or masks)):
+            raise none_found(prediction, cases)
+        sides = [(prediction, predictions), (reference, files)]
+        one, other = (_kind_of(folder, maps) for folder, maps in sides)
         raise SegbenchError(
             "SB104",
             f"the predictions are {one}, the references {other}: which label is which structure?",
@@ -58,22 +63,53 @@ def found_labelling(
         console.warn(f"no region is named: scored are the {len(names)} masks found, {some(names, 10)}")
         regions = {name: (value,) for value, name in enumerate(names, start=1)}
         return Labelling("", regions, tuple(range(1, len(names) + 1)))
-    paths = [each[0] for each in files.values()]
-    paths += [predictions[case][0] for case in files if case in predictions]
-    with ThreadPoolExecutor(thread_count()) as pool:
-        labels = set[int]().union(*pool.map(lambda path: _labels_in(path, max_bytes), paths)) - {0}
+    read = {case: predictions[case][0] for case in files if case in predictions}
+    both = [(each[0] for each in files.values()), read.values()]
+    truth, guess = (_labels_of(list(paths), max_bytes) for paths in both)
+    labels = truth | guess
     unknown = sorted(set(label_names) - labels)
-    if unknown:
+    images = len(labels) > MOST_LABELS and 2 * len(truth & guess) < len(labels)
+    if unknown or not labels or images:
+        what = (
+            f"--labels names {unknown[0]}, which is in no file"
+            if unknown
+            else "no file holds a label above 0"
+        )
+        many = f"labels in the references: {len(truth)}, in the predictions: {len(guess)}; are these images?"
         raise SegbenchError(
             "SB104",
-            f"--labels names {unknown[0]}, which is in no file",
-            expected=", ".join(str(label) for label in sorted(labels)) or "a label in the files",
+            many if images else what,
+            path=prediction if len(guess) > len(truth) else reference,
+            expected=", ".join(str(label) for label in sorted(labels)[:20]) if unknown else "labels",
+            mend="name the folders of the label maps, or what is scored: --region tumour=1,2",
         )
-    if not labels:
-        return None
     regions = {label_names.get(label, str(label)): (label,) for label in sorted(labels)}
-    console.warn(f"no region is named: scored are all labels found, {some(list(regions), 10)}")
+    called = {label: name for name, (label,) in regions.items()}
+    sides = ((truth - guess, "predictions"), (guess - truth, "references")) if truth and guess else ()
+    alone = [(some([called[label] for label in sorted(only)], 10), side) for only, side in sides if only]
+    unseen = "".join(f"; not seen in the {side}: {names}" for names, side in alone)
+    console.warn(f"no region is named: scored are all labels found, {some(list(regions), 10)}{unseen}")
     return Labelling("", regions, tuple(sorted(labels)))
+
+
+def _kind_of(folder: Path, maps: Mapping[str, list[Path]]) -> str:
+    """What lies in a folder, with its first file."""
+    kind = "label maps" if maps else "one mask per structure"
+    first = next(iter((maps or mask_folders(folder)).values()))[0]
+    return f"{kind} ({first.relative_to(folder)})"
+
+
+def _labels_of(paths: list[Path], max_bytes: int) -> set[int]:
+    """The labels above 0 of all files."""
+    with (
+        ThreadPoolExecutor(thread_count()) as pool,
+        console.progress("labels", len(paths), unit="files") as bar,
+    ):
+        labels = set[int]()
+        for found in pool.map(lambda path: _labels_in(path, max_bytes), paths):
+            labels |= found
+            bar.advance()
+    return labels - {0}
 
 
 def _labels_in(path: Path, max_bytes: int) -> set[int]:

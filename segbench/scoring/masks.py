@@ -117,6 +117,7 @@ def _read_mask(case: str, path: Path, max_bytes: int) -> Volume:
             case=case,
             expected="0 and 1 (or 0 and 255)",
             found=", ".join(str(value) for value in sorted(values)[:10]),
+            mend="write it as 0 and 1; a label map is scored from a folder of label maps",
         )
     return mask
 

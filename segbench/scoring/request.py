@@ -139,6 +139,9 @@ def prepare(request: Request) -> Job:
         mend = "segbench evaluate PREDICTIONS REFERENCES, or --dataset NAME for the dataset's own"
         raise SegbenchError("SB104", "no references are named", mend=mend)
     labelling = None
+    if request.label_names and (card or request.dataset_json or request.regions):
+        mend = "--region NAME=LABEL names and scores a label"
+        raise SegbenchError("SB104", "--labels needs all labels scored: no --dataset, no --region", mend=mend)
     if request.dataset_json is not None:
         labelling = labelling_of_json(request.dataset_json)
     elif card is None and request.regions is None and request.rules is None:

@@ -19,6 +19,7 @@ from segbench.scoring.masks import (
     mask_folders,
     named_masks,
     read_masks,
+    structure,
     unread_masks,
     without_mask,
 )
@@ -274,14 +275,17 @@ def find_predictions(
             chosen = {**unread_masks(folder / case, structures or {}), **chosen}
             if chosen:
                 paths[case] = chosen
+            elif not others and (alone := _first_unread(folder / case)) is not None:
+                paths[case] = alone
             elif others:
                 seen = ", ".join(others[:3])
                 absent[case] = f"the folder {case} has no mask that is named like a region, but {seen}"
     extra = [path.name for case, each in found.items() if case not in have_reference for path in each]
     if any(isinstance(source, Mapping) for source in paths.values()):
         extra += [f"{case}/" for case in masks if case not in have_reference]
-    if not any(paths.values()):
-        raise _none_found(folder, cases, absent)
+    files = [path for source in paths.values() for path in files_of(source)]
+    if all(unread_ending(path.name) for path in files):
+        raise none_found(folder, cases, absent, files)
     return Predictions(paths, tuple(sorted(extra)), absent)
 
 
@@ -295,17 +299,67 @@ def unread_by_case(folder: Path) -> dict[str, Path]:
     return found
 
 
-def _none_found(folder: Path, cases: Sequence[str], absent: Mapping[str, str]) -> SegbenchError:
-    """SB215 for a folder in which no case finds its prediction: the names on both sides."""
-    names = sorted(path.name for path in folder.iterdir() if not path.name.startswith(SKIPPED))
+def _first_unread(folder: Path) -> Path | None:
+    """The first file below a case's folder whose format is known and not read, such as a DICOM-SEG."""
+    files = sorted(folder.rglob("*")) if folder.is_dir() else []
+    return next((path for path in files if unread_ending(path.name) is not None), None)
+
+
+def none_found(
+    folder: Path, cases: Sequence[str], absent: Mapping[str, str] | None = None, unread: Sequence[Path] = ()
+) -> SegbenchError:
+    """Why no case finds its prediction: another format (SB202), or other names (SB215), both sides shown.
+
+    Args:
+        folder: of the predictions.
+        cases: that were looked for.
+        absent: case id -> why there is no file, where that is known.
+        unread: files of the cases in a format that is not read.
+    """
+    names = [str(path.relative_to(folder)) for path in unread]
+    names = names or sorted(path.name for path in folder.iterdir() if not path.name.startswith(SKIPPED))
+    reasons = list((absent or {}).values())[:3]
+    mend = "--region NAME=LABEL with names of the masks" if reasons else None
+    mend = conversion(unread[0].name) if unread else mend
+    what = "no prediction is in a format that is read" if unread else "no prediction for any"
     error = SegbenchError(
-        "SB215",
-        f"no prediction for any of the {len(cases)} cases: nothing was scored",
+        "SB202" if unread else "SB215",
+        f"{what} of the {len(cases)} cases: nothing was scored"
+        if not unread
+        else f"{what}: nothing was scored",
         path=folder,
         expected=some([f"{case}.nii.gz" for case in cases]),
         found=some(names) if names else "an empty folder",
-        mend="give files the names of the references, or name the folder that holds them",
-        details=list(absent.values())[:3],
+        mend=mend
+        or misplaced(folder, cases)
+        or "give files the names of the references, or name the folder that holds them",
+        details=reasons,
     )
     error.exit_code = 4
     return error
+
+
+def misplaced(folder: Path, cases: Sequence[str]) -> str | None:
+    """How to move or rename the files of a folder so that each case finds its own; None where nobody knows.
+
+    Args:
+        folder: of predictions: folders that hold files named as the cases, or names that begin with a case.
+        cases: ids with a reference.
+    """
+    known, meant = set(cases), spelling(cases)
+    below = {name: [structure(path) for path in files] for name, files in mask_folders(folder).items()}
+    inside = [name for name, stems in below.items() if not known.isdisjoint(map(meant, stems))]
+    if len(inside) == 1:
+        return f"files named as the cases lie in {folder / inside[0]}: name that folder"
+    if inside:
+        where = f"{cases[0]}/{inside[0]}.nii.gz"
+        return f"{some(inside)} hold files named as the cases: name one, or make a folder per case, {where}"
+    stems = [structure(path) for path in sorted(folder.iterdir()) if stem_and_ending(path.name)][:50]
+    owners = [max((case for case in known if stem.startswith(case)), key=len, default="") for stem in stems]
+    ends = [stem.removeprefix(case) for stem, case in zip(stems, owners, strict=True) if case]
+    if len(set(ends)) == 1:
+        return f"take {ends[0]} out of the names: the rest is the case"
+    if ends and all(owners):
+        to = f"{owners[0]}/{ends[0].strip('_-. ')}.nii.gz"
+        return f"one mask per structure lies in a folder per case: {to}, not {stems[0]}.nii.gz"
+    return None

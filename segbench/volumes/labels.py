@@ -188,4 +188,7 @@ def _no_label(value: float, path: Path | str | None) -> SegbenchError:
         path=path,
         expected=f"whole numbers from 0 to {LARGEST_LABEL}",
         found=f"{value:.9g}",
+        mend="labels are 0 and above: write background and what is not labelled as 0; or is this the image?"
+        if value < 0
+        else None,
     )

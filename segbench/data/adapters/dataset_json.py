@@ -72,7 +72,7 @@ def read_dataset_json(path: Path) -> DatasetJson:
     parsed = parse(document, faults)
     if faults:
         message = f"{path.name} has {count(len(faults), 'fault')}"
-        raise SegbenchError("SB331", message, path=path, details=faults, found=len(faults))
+        raise SegbenchError("SB331", message, path=path, details=faults)
     return parsed
 
 
@@ -83,17 +83,11 @@ def read_labels(path: Path) -> DatasetJson:
         SegbenchError: SB331 with one line per fault of the labels; faults of other keys do not matter here.
     """
     document = load_object(path)
-    labels = document.get("labels")
-    by_value = isinstance(labels, dict) and all(
-        str(key).isdecimal() and isinstance(name, str) for key, name in labels.items()
-    )
     faults: list[str] = []
-    parsed = (_msd if by_value else _nnunet)(document, faults)
+    parsed = _nnunet(document, faults)
     faults = [fault for fault in faults if fault.startswith("labels")]
     if faults:
-        raise SegbenchError(
-            "SB331", f"the labels of {path.name} cannot be used", path=path, details=faults, found=len(faults)
-        )
+        raise SegbenchError("SB331", f"the labels of {path.name} cannot be used", path=path, details=faults)
     return parsed
 
 
@@ -130,7 +124,8 @@ def load_object(path: Path) -> Mapping[str, Any]:
         message = f"{path.name} cannot be read: {error.strerror}"
         raise SegbenchError("SB331", message, path=path) from error
     except (ValueError, RecursionError) as error:
-        raise SegbenchError("SB331", f"{path.name} is not JSON: {error}", path=path) from error
+        mend = "write it again as JSON in UTF-8"
+        raise SegbenchError("SB331", f"{path.name} is not JSON: {error}", path=path, mend=mend) from error
     if not isinstance(document, dict):
         raise SegbenchError("SB331", f"{path.name} is not a JSON object", path=path)
     return document
@@ -204,7 +199,7 @@ def _nnunet(document: Mapping[str, Any], faults: list[str]) -> DatasetJson:
     if ending not in ENDINGS:
         other = other_format(f"case{ending}")
         how = "" if other is None else f" ({other[1]}; convert: {other[2]})"
-        faults.append(f"file_ending: found {given!r}; allowed: {', '.join(ENDINGS)}{how}")
+        faults.append(f"file_ending: {_seen(given)}; allowed: {', '.join(ENDINGS)}{how}")
     names, regions, ignore = _nnunet_labels(document, faults)
     class_order = document.get("regions_class_order")
     if any(len(values) > 1 for values in regions.values()):
@@ -238,7 +233,16 @@ def _nnunet_labels(
     """Names of the values, the foreground labels as unions of values, the ignore label."""
     unions: dict[str, tuple[int, ...]] = {}
     ignore: int | None = None
-    for name, value in _table(document, "labels", faults).items():
+    table = _table(document, "labels", faults)
+    if all(
+        str(key).isdecimal() and isinstance(name, str) for key, name in table.items()
+    ):  # as MSD and v1 have it
+        names_of = sorted((int(key), "background" if int(key) == 0 else name) for key, name in table.items())
+        table = {name: value for value, name in names_of}
+        faults += [
+            f"labels.{value}: found {name!r} twice" for value, name in names_of if table[name] != value
+        ]
+    for name, value in table.items():
         values = value if isinstance(value, list) else [value]
         if not values or not all(_is_int(v) and 0 <= v <= 255 for v in values):
             faults.append(f"labels.{name}: found {value!r}; allowed: 0 to 255 or a list of them")
@@ -253,7 +257,7 @@ def _nnunet_labels(
             faults.append(f"labels.{name}: found {value!r}; 0 is the background alone")
         else:
             unions[str(name)] = tuple(values)
-    if "background" not in _table(document, "labels", []):
+    if "background" not in table:
         faults.append("labels.background: this key is required")
     used = {v for values in unions.values() for v in values}
     if ignore is not None and ignore <= max(used, default=0):
@@ -306,7 +310,7 @@ def _table(document: Mapping[str, Any], key: str, faults: list[str]) -> Mapping[
 def _indexed(value: object, key: str, faults: list[str]) -> tuple[str, ...]:
     """Names of an object {"0": name, ...} in the order of its indices, which must be 0, 1, 2, ..."""
     if not isinstance(value, dict) or not value:
-        faults.append(f'{key}: found {value!r}; allowed: {{"0": name, ...}}')
+        faults.append(f'{key}: {_seen(value)}; allowed: {{"0": name, ...}}')
         return ()
     if not all(str(k).isdecimal() for k in value):
         faults.append(f"{key}: found {sorted(map(str, value))}; allowed: indices from 0 as text")
@@ -322,8 +326,12 @@ def _count(document: Mapping[str, Any], key: str, faults: list[str], *, required
     if isinstance(value, int) and not isinstance(value, bool) and value >= 0:
         return value
     if value is not None or required:
-        faults.append(f"{key}: found {value!r}; allowed: a whole number")
+        faults.append(f"{key}: {_seen(value)}; allowed: a whole number")
     return None
+
+
+def _seen(value: object) -> str:
+    return "this key is required" if value is None else f"found {value!r}"
 
 
 def _inside(text: str, where: str, faults: list[str]) -> bool:

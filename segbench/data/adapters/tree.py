@@ -317,9 +317,10 @@ class Tree:
                     if stem in stems and self._has_ending(name):
                         continue
                     if is_safe_case(stem):
-                        self.discovery.tell(
-                            "SB304", "a file that no template of the card fits", folder / name
-                        )
+                        fits = "a file that no template of the card fits"
+                        other = f"its ending is not {self.ending}, the file_ending of dataset.json"
+                        message = fits if self._has_ending(name) else other
+                        self.discovery.tell("SB304", message, folder / name)
                     else:
                         self.discovery.tell_unsafe(stem, folder / name)
 

@@ -60,7 +60,10 @@ def _channel_count(view: CaseView, path: Path, entry: FileFacts, header: HeaderF
         message = "the number of channels in the file is not that of the card"
         expected = f"{wanted} ({', '.join(stacked)})" if stacked else wanted
         code = "SB307" if stacked else "SB207"
-        yield view.say(code, "error", message, path, expected=expected, found=header.channels)
+        mend = (
+            "name as many channels as the files hold, or write a file per channel: CASE_0000, CASE_0001, ..."
+        )
+        yield view.say(code, "error", message, path, expected=expected, found=header.channels, mend=mend)
 
 
 def _grid_pair(
