@@ -16,12 +16,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from segbench.core import console
 from segbench.core.atomic import atomic_write, remove_leftovers
 from segbench.core.environment import now, results_dir
 from segbench.core.errors import SegbenchError
 from segbench.core.foreign import parse_table
 from segbench.core.hashing import digest_json, sha256_file
-from segbench.core.names import is_safe_case
+from segbench.core.names import CASE_RULE, is_safe_case
 from segbench.metrics.policies import fill, penalised
 from segbench.metrics.registry import REGION_METRICS, value_range
 from segbench.metrics.summary import MEAN_REGION, summarise
@@ -30,6 +31,7 @@ from segbench.records.identity import run_id as make_run_id
 from segbench.records.lease import Lease
 from segbench.records.store import CASE_LINES, CASES_FILE, cases_csv_text, check_run_folder
 from segbench.scoring.record import PROTOCOL, external_record
+from segbench.volumes import stem_and_ending
 
 CASE_COLUMNS = ("case", "name", "case_id", "id", "subject")
 REGION_COLUMNS = ("region", "organ", "label", "class", "structure")
@@ -40,6 +42,10 @@ TEST_SETS: Mapping[str, str] = {
 """Folder of a Touchstone test set -> dataset slug; our own card has other cases and labels."""
 FILES: Mapping[str, str] = {"dsc.csv": "dice", "nsd.csv": "nsd"}
 LICENCE = "CC BY-NC-ND: a user's own copy; do not pass these rows on"
+SUMMARIES = frozenset({"mean", "average", "avg", "median", "std", "sd", "min", "max", "count", "overall"})
+"""What rows over all cases are called; taken for cases they would enter the mean."""
+ONE_ROW = "keep one row for each case and region"
+AS_CSV = "save it as a CSV table in UTF-8"
 
 Scores = dict[str, dict[str, float]]
 """case -> region -> value, NaN where the table has none."""
@@ -151,6 +157,9 @@ def import_tables(
                 read_long_table(path, columns or {}) if metric is None else {metric: read_table(path)}
             )
     present = _present(tables)
+    if nowhere := [f"{case} {region}" for (case, region), here in present.items() if not here]:
+        such = f"{len(nowhere)} of {len(present)} rows have a value nowhere ({', '.join(nowhere[:3])}, ...)"
+        console.warn(f"{such}: taken as in neither map and left out; write a failure as 0")
     kind = "touchstone" if dataset in TEST_SETS.values() else "tables"
     licence = (LICENCE,) if kind == "touchstone" else ()
     # Of the Touchstone tables the names alone, so that their runs keep their ids.
@@ -220,7 +229,8 @@ def read_table(path: Path) -> Scores:
     for number, line in lines:
         case = _checked_case(line[0], path, number)
         if case in scores:
-            raise SegbenchError("SB306", f"line {number}: the case appears twice", path=path, case=case)
+            message = f"line {number}: the case appears twice"
+            raise SegbenchError("SB306", message, path=path, case=case, mend=ONE_ROW)
         scores[case] = {
             region: _value(cell, path, number, "dice")
             for region, cell in zip(head[1:], line[1:], strict=True)
@@ -262,7 +272,7 @@ def read_long_table(path: Path, columns: Mapping[str, str]) -> Tables:
             of_case = tables[metric].setdefault(case, {})
             if region in of_case:
                 message = f"line {number}: {case}, {region} appears twice"
-                raise SegbenchError("SB306", message, path=path, case=case)
+                raise SegbenchError("SB306", message, path=path, case=case, mend=ONE_ROW)
             of_case[region] = _value(line[at], path, number, metric)
     return tables
 
@@ -272,21 +282,29 @@ def _lines(path: Path) -> tuple[list[str], list[tuple[int, list[str]]]]:
     try:
         lines = parse_table(path.read_text(encoding="utf-8-sig"))
     except (OSError, ValueError) as error:
-        raise SegbenchError("SB602", f"the table cannot be read: {error}", path=path) from error
+        raise SegbenchError("SB602", f"the table cannot be read: {error}", path=path, mend=AS_CSV) from error
     numbered = [(number, line) for number, line in enumerate(lines[1:], start=2) if line]
     if not numbered:
-        raise SegbenchError("SB602", "the table has no rows", path=path, expected="a header and rows")
+        expected = "a header and rows"
+        raise SegbenchError("SB602", "the table has no rows", path=path, expected=expected, mend=AS_CSV)
     for number, line in numbered:
         if len(line) != len(lines[0]):
             message = f"line {number} has {len(line)} cells, not {len(lines[0])}"
-            raise SegbenchError("SB602", message, path=path)
-    return lines[0], numbered
+            raise SegbenchError("SB602", message, path=path, mend="give each row a cell of each column")
+    return [name.strip() for name in lines[0]], numbered
 
 
 def _checked_case(text: str, path: Path, number: int) -> str:
-    if not is_safe_case(text):
-        raise SegbenchError("SB339", f"line {number} names no usable case", path=path, found=repr(text))
-    return text
+    """The case that a cell names, by itself or by its file: `x/a.nii.gz` is the case `a`."""
+    name = text.strip().replace("\\", "/").rpartition("/")[2]
+    case = (stem_and_ending(name) or (name, ""))[0]
+    if ".." in text or not is_safe_case(case):
+        mend = f"case ids are {CASE_RULE}"
+        raise SegbenchError("SB339", f"line {number} names no usable case", path=path, found=text, mend=mend)
+    if case.casefold() in SUMMARIES:
+        message = f"line {number}: {case!r} is a row over the cases, not a case"
+        raise SegbenchError("SB602", message, path=path, mend="take such rows out of the table")
+    return case
 
 
 def _value(cell: str, path: Path, number: int, metric: str) -> float:
@@ -298,7 +316,12 @@ def _value(cell: str, path: Path, number: int, metric: str) -> float:
     if not math.isnan(value) and not (low <= value <= high and math.isfinite(value)):
         expected = f"a number between {low:g} and {high:g}" if math.isfinite(high) else f"{low:g} or more"
         message = f"line {number}: {cell!r} is not a {metric}"
-        raise SegbenchError("SB602", message, path=path, expected=expected)
+        mend = "leave the cell empty where there is no value"
+        if "," in cell:
+            mend = "write a point before the decimals, and nothing between thousands"
+        elif cell.strip().endswith("%") or high < value <= 100 * high:
+            mend = "divide by 100: the table holds per cent"
+        raise SegbenchError("SB602", message, path=path, expected=expected, mend=mend)
     return value
 
 

@@ -10,6 +10,7 @@ from segbench.cli import common
 from segbench.cli.main import build_app
 from segbench.core import console
 from segbench.core.errors import SegbenchError
+from segbench.report.analysis.analysis import load_results
 from segbench.scoring.import_scores import import_tables, read_long_table
 
 
@@ -112,3 +113,43 @@ def test_usage_is_told_before_anything_is_read(tmp_path, wrong):
     words = ["data", "import", "scores", str(file), *dataset, *wrong, "--results", str(tmp_path / "r")]
     done = CliRunner().invoke(build_app(), words)
     assert done.exit_code == 2 and "SB104" in done.stderr
+
+
+@pytest.mark.parametrize("name", ["mean", "Std", "MEDIAN"])
+def test_a_row_over_all_cases_is_not_a_case(tmp_path, name):
+    path = table(tmp_path / "a.csv", "p1,0.9", f"{name},0.9", head="case,dice")
+    with pytest.raises(SegbenchError, match="is a row over the cases") as caught:
+        read_long_table(path, {})
+    assert caught.value.code == "SB602"
+
+
+def test_a_case_may_be_named_by_its_file_and_headers_may_have_blanks(tmp_path):
+    lines = ["/data/a b/p1.nii.gz,0.9", "C:\\x\\p2.NII.GZ,0.8", " p3 ,0.7"]
+    found = read_long_table(table(tmp_path / "a.csv", *lines, head="case , dice"), {})
+    assert list(found["dice"]) == ["p1", "p2", "p3"]
+
+
+@pytest.mark.parametrize(
+    ("cell", "mend"),
+    [("91.2", "divide by 100"), ("91.2%", "divide by 100"), ("n/a", "leave the cell empty"), ("-1", "leave")],
+)
+def test_a_value_that_is_none_says_how_to_write_it(tmp_path, cell, mend):
+    with pytest.raises(SegbenchError) as caught:
+        read_long_table(table(tmp_path / "a.csv", f"p1,{cell}", head="case,dice"), {})
+    assert mend in caught.value.mend
+    path = tmp_path / "b.csv"
+    path.write_text("case;dice\np1;0,9\n")
+    with pytest.raises(SegbenchError) as caught:
+        read_long_table(path, {})
+    assert "write a point" in caught.value.mend
+
+
+def test_rows_without_a_value_are_told_and_another_models_value_makes_them_missing(tmp_path, capsys):
+    one = table(tmp_path / "a.csv", "p1,0.9", "p2,", head="case,dice")
+    other = table(tmp_path / "b.csv", "p1,0.8", "p2,0.7", head="case,dice")
+    results = tmp_path / "results"
+    for model, path in (("a", one), ("b", other)):
+        import_tables({model: {path: None}}, "msd-spleen", results=results)
+    assert "1 of 2 rows have a value nowhere (p2 all, ...)" in capsys.readouterr().err
+    frame = load_results(results).sort_values(["model", "case"])
+    assert frame["value"].tolist() == [0.9, 0.0, 0.8, 0.7]

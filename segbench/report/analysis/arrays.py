@@ -96,7 +96,8 @@ def _block(differs: tuple[str, ...], entries: Sequence[Entry], case_names: Mappi
         expected_known=known,
         extra_cases=tuple(sorted({case for part in rows for case in part.case} - set(cases))),
     )
-    scored = replace(bare, scores=tuple(_scores(entry, bare) for entry in entries))
+    held = _largest(rows, "ok", cases, tuple(regions)) == 1
+    scored = replace(bare, scores=tuple(_scores(entry, bare, held) for entry in entries))
     shared = tuple(name for name in mean_regions if all(scored.asked(one, name) for one in scored.models))
     return replace(scored, mean_regions=shared or mean_regions)
 
@@ -180,16 +181,17 @@ def _places(rows: CaseRows, cases: Mapping[str, int], regions: Sequence[str]) ->
 def _largest(
     rows: Sequence[CaseRows], number: str, cases: Sequence[str], regions: Sequence[str]
 ) -> FloatArray:
-    """(cases, regions): the largest value that any run has of a number, NaN where none knows it."""
+    """(cases, regions): the largest that any run has of a number (`ok`: 1 where one has measured), or NaN."""
     found = np.full((len(cases), len(regions)), np.nan)
     place = {case: index for index, case in enumerate(cases)}
     for part in rows:
         lines, at, columns = _places(part, place, regions)
-        np.fmax.at(found, (at, columns), part.numbers[number][lines])
+        values = np.array(part.status) == "ok" if number == "ok" else part.numbers[number]
+        np.fmax.at(found, (at, columns), values[lines])
     return found
 
 
-def _scores(entry: Entry, block: Block) -> Scores:
+def _scores(entry: Entry, block: Block, held: BoolArray) -> Scores:
     """The arrays of one entry: each run filled by the policy of its own profile, a case of several folds
     averaged over them.
     """
@@ -206,6 +208,8 @@ def _scores(entry: Entry, block: Block) -> Scores:
     for run in entry.runs:
         seed = seeds.index(run.seed)
         stored, run_status = _dense(run, block, asked)
+        # What another has measured is in the reference: "in neither map" is then a value that is not there.
+        run_status[held & (run_status == STATUS_CODE["both_empty"])] = STATUS_CODE["missing"]
         policy = facts.empty_policy(run.record)
         values, lacks = fill(stored, run_status, block.diagonals_mm, block.metrics, empty_policy=policy)
         known = ~np.isnan(values)
