@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from functools import cache
 from pathlib import Path
-from typing import Literal
+from typing import Literal, TypeVar
 
 from segbench.cards.dataset_card import DatasetCard, read_dataset_card
 from segbench.cards.locate import card_roots
@@ -13,6 +13,7 @@ from segbench.cards.model_card import ModelCard, read_model_card
 from segbench.core.errors import SegbenchError, unknown_name
 
 Kind = Literal["models", "datasets"]
+Card = TypeVar("Card", ModelCard, DatasetCard)
 
 
 def list_model_cards() -> tuple[str, ...]:
@@ -79,9 +80,21 @@ def _scan(kind: Kind, roots: tuple[Path, ...]) -> dict[str, Path]:
 
 @cache
 def _model(path: Path) -> ModelCard:
-    return read_model_card(path)
+    return _named_as_its_folder(read_model_card(path), path)
 
 
 @cache
 def _dataset(path: Path) -> DatasetCard:
-    return read_dataset_card(path, load_like=load_dataset_card)
+    return _named_as_its_folder(read_dataset_card(path, load_like=load_dataset_card), path)
+
+
+def _named_as_its_folder(card: Card, path: Path) -> Card:
+    """The card; SB110 for a copy that kept the slug of the first, whose runs it would take for its own."""
+    if card.slug != path.parent.name:
+        raise SegbenchError(
+            "SB110",
+            f"the card in the folder {path.parent.name} calls itself {card.slug}",
+            path=path,
+            mend=f'slug = "{path.parent.name}", or call the folder {card.slug}',
+        )
+    return card

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import sys
 from typing import Annotated
 
 import typer
@@ -34,10 +36,15 @@ def check(
             f"segbench check {what}: no such thing",
             expected="model:NAME",
             found=what,
-            mend=f"segbench check model:{name or kind}",
+            mend=f"segbench data verify {name}"
+            if kind == "dataset"
+            else f"segbench check model:{name or kind}",
         )
     size = None if patch is None else parse_shape(patch, 3, flag="--patch")
-    found = check_network(name, in_channels=channels, out_channels=classes, patch=size)
+    if not settings().json:
+        console.note(f"{name}: one patch forward and backward, on the CPU")
+    with contextlib.redirect_stdout(sys.stderr):  # a network may print; this stream is for the result
+        found = check_network(name, in_channels=channels, out_channels=classes, patch=size)
     names = ("model", "in_channels", "out_channels", "parameters")
     document = {name: getattr(found, name) for name in names} | {
         "patch": list(found.patch),

@@ -105,7 +105,7 @@ def _built(model: str, in_channels: int, out_channels: int, overrides: dict[str,
         return build_network(model, in_channels, out_channels, **overrides)
     except SegbenchError:
         raise
-    except Exception as error:  # whatever a constructor of somebody else raises
+    except (Exception, SystemExit) as error:  # whatever a constructor of somebody else raises
         raise SegbenchError(
             "SB110",
             f"model '{model}' cannot be built: {_first_line(error)}",
@@ -122,7 +122,7 @@ def _evaluation_faults(network: nn.Module, x: Tensor, classes: int) -> list[str]
     try:
         with torch.no_grad():
             y: object = network(x)
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         return [f"forward fails on {tuple(x.shape)}: {_first_line(error)}"]
     return _output_faults(y, x, classes, "in evaluation")
 
@@ -134,7 +134,7 @@ def _training_faults(network: nn.Module, x: Tensor, classes: int) -> list[str]:
     network.train()
     try:
         y: object = network(x)
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         return [f"forward in training fails on {tuple(x.shape)}: {_first_line(error)}"]
     heads = y if isinstance(y, list) and getattr(network, "deep_supervision", False) else [y]
     faults = _output_faults(heads[0] if heads else y, x, classes, "in training")
@@ -147,7 +147,7 @@ def _training_faults(network: nn.Module, x: Tensor, classes: int) -> list[str]:
         ]
     try:
         torch.stack([head.float().square().mean() for head in logits]).sum().backward()
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         return [f"backward fails: {_first_line(error)}"]
     return _gradient_faults(network)
 
@@ -211,6 +211,6 @@ def _unused(network: nn.Module) -> tuple[str, ...]:
     return (f"{many} (on several GPUs its training would stop)",)
 
 
-def _first_line(error: Exception) -> str:
+def _first_line(error: BaseException) -> str:
     text = error.message if isinstance(error, SegbenchError) else f"{type(error).__name__}: {error}"
     return (text.strip().splitlines() or [type(error).__name__])[0][:300]

@@ -58,6 +58,12 @@ def resolve_implementation(card: ModelCard) -> Callable[..., Any]:
             found=", ".join(card.requires),
             mend=f"install {error.name} and name it in requires, or correct the card",
         ) from error
+    except (Exception, SystemExit) as error:  # whatever a module of somebody else raises
+        raise _refused(
+            card,
+            f"importing {module_name} fails: {type(error).__name__}: {error}",
+            mend=f"python -c 'import {module_name}' shows where",
+        ) from error
     if not hasattr(module, attribute):
         raise SegbenchError(
             "SB110",
@@ -178,14 +184,18 @@ def _missing(card: ModelCard, name: str) -> BackendUnavailable:
     )
 
 
-def _refused(card: ModelCard, reason: str) -> SegbenchError:
+def _refused(
+    card: ModelCard,
+    reason: str,
+    mend: str = "name the network's class, or write a small function of your own that builds it",
+) -> SegbenchError:
     return SegbenchError(
         "SB110",
         f"model '{card.slug}' cannot be built by {card.implementation}: {reason}",
         expected="a subclass of torch.nn.Module, or a function with in_channels and out_channels, of a "
         "package that requires names; numbers and plain words as arguments",
         found=card.implementation,
-        mend="name the network's class, or write a small function of your own that builds it",
+        mend=mend,
     )
 
 

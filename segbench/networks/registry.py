@@ -92,6 +92,8 @@ def build_network(name: str, in_channels: int, out_channels: int, **overrides: A
         UnknownOverrideError: An override the network does not know, or no plain value (a TypeError).
         InputError: Values that are not valid (a ValueError), with the reason of a foreign constructor.
     """
+    import torch
+
     card = network_card(name)
     _check_channels(in_channels, out_channels)
     constructor = resolve_implementation(card)
@@ -106,6 +108,10 @@ def build_network(name: str, in_channels: int, out_channels: int, **overrides: A
         if not overrides or isinstance(error, SegbenchError) or _is_of_the_machine(error):
             raise
         raise _cannot_build(card, overrides, error) from error
+    if not isinstance(network, torch.nn.Module):
+        what = f"{card.implementation} returns a {type(network).__name__}, not a network"
+        mend = "return a torch.nn.Module"
+        raise SegbenchError("SB110", f"model '{card.slug}': {what}", found=repr(network)[:80], mend=mend)
     if not hasattr(network, "divisor"):
         fixed = arguments[card.overrides["patch_size"]] if card.input and card.input.fixed_size else None
         _add_contract(network, card, in_channels, (fixed,) * 3 if isinstance(fixed, int) else fixed)

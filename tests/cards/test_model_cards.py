@@ -8,6 +8,7 @@ from pydantic import ValidationError
 from segbench.cards import list_model_cards, load_model_card
 from segbench.cards.bibtex import parse_bibtex
 from segbench.cards.model_card import ModelCard, parse_model_card, read_model_card
+from segbench.cards.registry import card_file
 from segbench.core.errors import SegbenchError
 
 GOOD = {
@@ -192,3 +193,12 @@ def test_a_bibtex_entry_is_read_as_bibtex_reads_it():
         "year": "2024",
     }
     assert parse_bibtex(entry.text()) == entry
+
+
+def test_a_card_that_is_called_otherwise_than_its_folder_is_refused(tmp_path, monkeypatch):
+    folder = tmp_path / "models" / "copy-of-it"
+    folder.mkdir(parents=True)
+    (folder / "card.toml").write_bytes(card_file("models", "nnunet-tiny").read_bytes())
+    monkeypatch.setenv("SEGBENCH_CARDS", str(tmp_path))
+    with pytest.raises(SegbenchError, match="the card in the folder copy-of-it calls itself nnunet-tiny"):
+        load_model_card("copy-of-it")

@@ -89,6 +89,13 @@ class Stops(Sound):
     def forward(self, x):
         return self.logits(x.flatten())
 
+class Leaves(Sound):
+    def forward(self, x):
+        raise SystemExit(7)
+
+def number(in_channels, out_channels):
+    return 5
+
 class Never(nn.Module):
     def __init__(self, in_channels, out_channels):
         super().__init__()
@@ -125,6 +132,7 @@ FAULTS = {
     "NotANumber": "gives NaN or infinity in evaluation",
     "Detached": "the output is cut off from the parameters",
     "NoGradient": "gradients are NaN or infinite: body.weight",
+    "Leaves": "forward fails on (2, 1, 16, 16, 16): SystemExit: 7",
     "Stops": "forward fails on (2, 1, 16, 16, 16): RuntimeError",
 }
 
@@ -133,7 +141,7 @@ FAULTS = {
 def mine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """A package of networks, and a folder of cards that name them."""
     (tmp_path / "mynets.py").write_text(PACKAGE)
-    for name in (*FAULTS, "Sound", "Unused", "Never", "Absent"):
+    for name in (*FAULTS, "Sound", "Unused", "Never", "Absent", "number"):
         folder = tmp_path / "cards" / "models" / name.lower()
         folder.mkdir(parents=True)
         text = CARD.format(slug=name.lower(), name=name, package="mynets")
@@ -180,6 +188,28 @@ def test_what_cannot_be_built_says_where_it_stops(mine: Path) -> None:
 
 
 @pytest.mark.ci
+def test_a_function_that_builds_no_network_is_named(mine: Path) -> None:
+    with pytest.raises(SegbenchError, match="mynets:number returns a int, not a network"):
+        check_network("number")
+
+
+@pytest.mark.parametrize(
+    ("body", "words"),
+    [
+        ("def x(:", "SyntaxError: invalid syntax"),
+        ("raise OSError('no driver')", "OSError: no driver"),
+        ("import sys; sys.exit('bye')", "SystemExit: bye"),
+        ("from math import nothing", "ImportError: cannot import name 'nothing'"),
+    ],
+)
+def test_a_module_that_cannot_be_imported_is_a_fault_of_its_card(body: str, words: str, mine: Path) -> None:
+    (mine / "mynets.py").write_text(body)
+    with pytest.raises(SegbenchError, match="importing mynets fails: ") as caught:
+        check_network("sound")
+    assert caught.value.code == "SB110"
+    assert words in caught.value.message
+
+
 @pytest.mark.parametrize("slug", ["nnunet-tiny", "segmamba-v2-tiny", "unetr"])
 def test_networks_of_the_suite_are_sound(slug: str) -> None:
     assert check_network(slug, in_channels=2, out_channels=3).faults == ()
