@@ -43,10 +43,10 @@ class Limit:
 
 
 LIMITS = {
-    "source lines": Limit(60_495, 42_000),
-    "records": Limit(223, 150),
+    "source lines": Limit(60_693, 42_000),
+    "records": Limit(224, 150),
     "import circles between files": Limit(0, 0),
-    "longest file": Limit(395, 500),
+    "longest file": Limit(397, 500),
     "longest function": Limit(86, 90),
     "longest kernel file": Limit(513, 600),
     "longest kernel function": Limit(75, 90),

@@ -18,11 +18,7 @@ if TYPE_CHECKING:
 
 __all__ = ["ReportResult", "build_report", "load_results"]
 
-_HOME = {
-    "ReportResult": "write.build",
-    "build_report": "write.build",
-    "load_results": "analysis.analysis",
-}
+_HOME = {"ReportResult": "write.build", "build_report": "write.build", "load_results": "analysis.analysis"}
 
 
 def __getattr__(name: str) -> Any:
