@@ -292,7 +292,7 @@ def disk_error(error: BaseException, target: Path | None = None) -> SegbenchErro
     """
     if isinstance(error, FileNotFoundError) and error.errno is not None and error.filename is None:
         mend = "cd to a folder that exists; then the same command"  # the system was asked where it is
-        return SegbenchError("SB505", "the current folder does not exist any more", mend=mend)
+        return SegbenchError("SB505", "the current folder no longer exists", mend=mend)
     if not isinstance(error, OSError) or error.errno not in _REFUSED:
         return None
     named = str(target or error.filename or "")

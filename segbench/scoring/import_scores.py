@@ -23,6 +23,7 @@ from segbench.core.errors import SegbenchError
 from segbench.core.foreign import parse_table
 from segbench.core.hashing import digest_json, sha256_file
 from segbench.core.names import CASE_RULE, is_safe_case
+from segbench.core.text import some
 from segbench.metrics.policies import fill, penalised
 from segbench.metrics.registry import REGION_METRICS, value_range
 from segbench.metrics.summary import MEAN_REGION, summarise
@@ -158,7 +159,7 @@ def import_tables(
             )
     present = _present(tables)
     if nowhere := [f"{case} {region}" for (case, region), here in present.items() if not here]:
-        such = f"{len(nowhere)} of {len(present)} rows have a value nowhere ({', '.join(nowhere[:3])}, ...)"
+        such = f"{len(nowhere)} of {len(present)} rows have a value nowhere ({some(nowhere)})"
         console.warn(f"{such}: taken as in neither map and left out; write a failure as 0")
     kind = "touchstone" if dataset in TEST_SETS.values() else "tables"
     licence = (LICENCE,) if kind == "touchstone" else ()
@@ -285,8 +286,7 @@ def _lines(path: Path) -> tuple[list[str], list[tuple[int, list[str]]]]:
         raise SegbenchError("SB602", f"the table cannot be read: {error}", path=path, mend=AS_CSV) from error
     numbered = [(number, line) for number, line in enumerate(lines[1:], start=2) if line]
     if not numbered:
-        expected = "a header and rows"
-        raise SegbenchError("SB602", "the table has no rows", path=path, expected=expected, mend=AS_CSV)
+        raise SegbenchError("SB602", "the table has no rows below its header", path=path, mend=AS_CSV)
     for number, line in numbered:
         if len(line) != len(lines[0]):
             message = f"line {number} has {len(line)} cells, not {len(lines[0])}"

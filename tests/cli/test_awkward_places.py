@@ -97,7 +97,7 @@ def test_a_current_folder_that_was_removed(
     (tmp_path / "gone").rmdir()
     assert guarded(lambda: len(Path("data").resolve().parts)) == 5
     said = capsys.readouterr().err
-    assert said.startswith("error[SB505]: the current folder does not exist any more\n  fix: cd to a folder")
+    assert said.startswith("error[SB505]: the current folder no longer exists\n  fix: cd to a folder")
 
 
 @pytest.mark.skipif(not Path("/proc/self").exists(), reason="needs /proc")

@@ -150,6 +150,6 @@ def test_rows_without_a_value_are_told_and_another_models_value_makes_them_missi
     results = tmp_path / "results"
     for model, path in (("a", one), ("b", other)):
         import_tables({model: {path: None}}, "msd-spleen", results=results)
-    assert "1 of 2 rows have a value nowhere (p2 all, ...)" in capsys.readouterr().err
+    assert "1 of 2 rows have a value nowhere (p2 all): taken" in capsys.readouterr().err
     frame = load_results(results).sort_values(["model", "case"])
     assert frame["value"].tolist() == [0.9, 0.0, 0.8, 0.7]
