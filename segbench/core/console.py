@@ -173,22 +173,23 @@ class Tracker:
     """What a loop tells about itself; `tell` shows it after each advance.
 
     Attributes:
-        tell: Called with the tracker, the steps just done and a short state such as a loss.
+        tell: Called with the tracker and a short state such as a loss.
         total: Steps in all.
         before: Steps that an earlier process did; they say nothing about the rate of this one.
         done: Steps that this process did.
     """
 
-    tell: Callable[[Tracker, float, str], None]
+    tell: Callable[[Tracker, str], None]
     total: float = 0.0
     before: float = 0.0
     done: float = 0.0
     started: float = field(default_factory=lambda: time.monotonic())
 
-    def advance(self, steps: float = 1, *, note: str = "") -> None:
-        """Count steps done; `note` is a short state such as a loss."""
+    def advance(self, steps: float = 1, *, at: float | None = None, note: str = "") -> None:
+        """Count steps done, which end `at` that step of all where it is known; `note` is such as a loss."""
         self.done += steps
-        self.tell(self, steps, one_line(note))
+        self.before = self.before if at is None else at - self.done
+        self.tell(self, one_line(note))
 
     @property
     def rate(self) -> float:
@@ -196,16 +197,16 @@ class Tracker:
         return self.done / max(time.monotonic() - self.started, 1e-9)
 
 
-def _lines(title: str, unit: str) -> Callable[[Tracker, float, str], None]:
+def _lines(title: str, unit: str) -> Callable[[Tracker, str], None]:
     """A plain line every 30 s or 5 %, the first within two seconds, for logs and pipes."""
     told: tuple[float, float] | None = None
 
-    def tell(tracker: Tracker, steps: float, note: str) -> None:
+    def tell(tracker: Tracker, note: str) -> None:
         nonlocal told
         now, at = time.monotonic(), tracker.before + tracker.done
         share = at / tracker.total if tracker.total else 1.0
         if told is not None:
-            waited, come = now - told[0], share - told[1]
+            waited, come = now - told[0], abs(share - told[1])
             if waited < 30 and (waited < 1.0 or come < 0.05):
                 return
         told = (now, share)
@@ -260,9 +261,9 @@ def progress(title: str, total: float, *, unit: str = "cases", before: float = 0
     with Progress(*columns, console=console, transient=True) as bar:
         task = bar.add_task(one_line(title), total=total or None, completed=round(before), note="", rate="")
 
-        def tell(tracker: Tracker, steps: float, note: str) -> None:
+        def tell(tracker: Tracker, note: str) -> None:
             rate = f"{tracker.rate:.3g}/s" if tracker.done else ""
-            bar.update(task, advance=steps, rate=rate, note=note)
+            bar.update(task, completed=tracker.before + tracker.done, rate=rate, note=note)
 
         yield Tracker(tell, total, before)
 

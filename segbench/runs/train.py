@@ -48,7 +48,6 @@ def training_job(
     from segbench.engine.trainer import TrainingJob
 
     ranks = ranks or ALONE
-
     device = choose_device(cell.execution.device)
     protocol, classes = cell.protocol, cell.classes
     level = prepare_device(device, level=protocol.determinism.level, tf32=protocol.train.tf32)
@@ -71,7 +70,7 @@ def training_job(
             folder=cell.folder,
             device=device,
             stop=cell.stop,
-            on_step=lambda samples, loss, rate: bar.advance(batch, note=_news(loss, rate, device)),
+            on_step=lambda at, loss, rate: bar.advance(batch, at=at, note=_news(loss, rate, device)),
             warn=cell.warn,
             validate=_validator(cell, cache, device),
             metadata=weights_metadata(cell, cache).as_strings(),

@@ -35,6 +35,21 @@ def test_what_was_done_before_counts_and_is_no_speed(
     assert second == "evaluate a: 32/40 cases, 0.5/s, 16 s left, c32"
 
 
+def test_where_a_step_ends_places_the_count(clock: list[float], capsys: pytest.CaptureFixture[str]) -> None:
+    """A training learns where it is from its checkpoint, and can be sent back to an earlier one."""
+    with console.progress("train a", 40, unit="samples") as bar:
+        bar.advance(4, at=24)
+        clock[0] += 4
+        bar.advance(4, at=28)
+        clock[0] += 4
+        bar.advance(4, at=16)
+    assert capsys.readouterr().err.splitlines() == [
+        "train a: 24/40 samples",
+        "train a: 28/40 samples, 2/s, 6 s left",
+        "train a: 16/40 samples, 1.5/s, 16 s left",
+    ]
+
+
 def test_an_unknown_total_promises_no_end(clock: list[float], capsys: pytest.CaptureFixture[str]) -> None:
     with console.progress("fetch a", 0, unit="MB", before=1.5) as bar:
         bar.advance(0)
