@@ -266,10 +266,11 @@ def test_a_second_board_is_taken_up_as_soon_as_it_is_there(leaderboard, copy):
     assert "is inconclusive on all 2 datasets" in text
     assert "msd-hippocampus and second: Kendall's tau 1.00 over 6 networks" in text
     assert "better on one dataset and worse on another, by verdict: none" in text
-    shutil.rmtree(next((boards / "second/runs").iterdir()))
+    cells = [*(boards / "second/runs").iterdir()]
+    shutil.rmtree(cells[0])
     assert leaderboard.main([]) == 0
     text = (copy / "docs/leaderboard/README.md").read_text(encoding="utf-8")
-    assert "(18 of 19 cells yet)" in text
+    assert f"({len(cells) - 1} of {len(cells)} cells yet)" in text
     assert "is inconclusive on the one dataset so far" in text
     assert not (copy / "docs/leaderboard/second.md").exists()
 
