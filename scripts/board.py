@@ -118,11 +118,14 @@ def recipe_words(protocol: Mapping[str, Any]) -> str:
     )
 
 
-def split_words(split: Mapping[str, Any]) -> str:
+def split_words(record: Mapping[str, Any]) -> str:
     """The split of a record in one sentence."""
+    split = record["split"]
+    fold = f", fold {record['fold']}" if split["name"].startswith("folds-") else ""
     return (
-        f"Split {split['name']}: {len(split['train'])} cases for training, {len(split['validation'])} for "
-        f"validation, {len(split['test'])} for the test; digest `{split['digest'][:12]}`."
+        f"Split {split['name']}{fold}: {len(split['train'])} cases for training, "
+        f"{len(split['validation'])} for validation, {len(split['test'])} for the test; "
+        f"digest `{split['digest'][:12]}`."
     )
 
 

@@ -107,7 +107,7 @@ def _what_was_run(records: Sequence[Mapping[str, Any]], names: Mapping[str, str]
         ],
     )
     facts = [
-        *dict.fromkeys(split_words(record["split"]) for record in trained),
+        *dict.fromkeys(split_words(record) for record in trained),
         f"{recipe_words(first['protocol'])} The same for every model.",
         machine_words(records),
     ]

@@ -205,7 +205,7 @@ def page(board: Board, metrics: Sequence[Retrainings], shares: Sequence[Share], 
     runs = "1 training run" if count == 1 else f"{count} training runs"
     facts = (
         f"{runs}{more}. Seeds: {', '.join(map(str, metrics[0].seeds))}; {hours:.2f} hours in all.",
-        split_words(records[0]["split"]),
+        split_words(records[0]),
         recipe_words(records[0]["protocol"]),
         machine_words(records),
     )
