@@ -219,10 +219,6 @@ def _lines(title: str, unit: str) -> Callable[[Tracker, str], None]:
     return tell
 
 
-def _say_nothing(*_: object) -> None:
-    """A tracker that nobody watches."""
-
-
 @contextmanager
 def progress(title: str, total: float, *, unit: str = "cases", before: float = 0.0) -> Generator[Tracker]:
     """Show progress with rate and time left on stderr: a bar on a terminal, sparse lines elsewhere.
@@ -234,7 +230,7 @@ def progress(title: str, total: float, *, unit: str = "cases", before: float = 0
         before: steps of the total that an earlier process did.
     """
     if output.quiet or not output.progress or sys.stderr is None:
-        yield Tracker(_say_nothing)
+        yield Tracker(lambda _tracker, _note: None)
         return
     if not sys.stderr.isatty():
         yield Tracker(_lines(title, unit), total, before)

@@ -62,7 +62,7 @@ def check_network(
     patch: Sequence[int] | None = None,
     **overrides: Any,
 ) -> NetworkCheck:
-    """Build a network, and send one patch of noise through it, forward and backward, on the CPU.
+    """Build a network, send a patch of noise through it in evaluation, two in training and back, on the CPU.
 
     Args:
         model: Slug of a model card of kind `network`.
@@ -81,14 +81,17 @@ def check_network(
     assert card.input is not None  # the schema of network cards
     least, divisor = max(card.input.minimum, ENOUGH), card.input.divisor
     size = tuple(patch) if patch is not None else (-(-least // divisor) * divisor,) * 3
+    more = divisor if patch is None and not card.input.fixed_size else 0
+    uneven = (size[0], size[1] + more, size[2] + 2 * more)  # shows a network that swaps axes
     if card.input.fixed_size:
         overrides = {"patch_size": size, **overrides}
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         network = _built(model, in_channels, out_channels, overrides)
-        x = torch.randn(BATCH, in_channels, *size)
+        one, batch = torch.randn(1, in_channels, *uneven), torch.randn(BATCH, in_channels, *size)
         # What is wrong in evaluation is wrong in training too, and said once.
-        faults = _evaluation_faults(network, x, out_channels) or _training_faults(network, x, out_channels)
+        faults = _evaluation_faults(network, one, out_channels)
+        faults = faults or _training_faults(network, batch, out_channels)
     return NetworkCheck(
         model=model,
         in_channels=in_channels,
@@ -182,7 +185,8 @@ def _shape_hint(found: tuple[int, ...], wanted: tuple[int, ...]) -> str:
     if len(found) != len(wanted):
         return f": {len(found)} axes in the place of {len(wanted)}"
     if found[2:] != wanted[2:] and found[:2] == wanted[:2]:
-        return ": another resolution; upsample the logits to the size of the input"
+        swapped = sorted(found) == sorted(wanted)
+        return ": axes swapped" if swapped else ": another resolution; upsample the logits to the size of x"
     if found[1] != wanted[1] and (found[0], *found[2:]) == (wanted[0], *wanted[2:]):
         return ": the last layer takes its channels from out_channels"
     if found == (wanted[0], *wanted[2:], wanted[1]):

@@ -63,6 +63,17 @@ class Fixed(Sound):
     def __init__(self, in_channels, out_channels):
         super().__init__(in_channels, 7)
 
+class Swapped(Sound):
+    def forward(self, x):
+        return self.logits(x).transpose(2, 3)
+
+class Cube(Sound):
+    def __init__(self, in_channels, out_channels):
+        super().__init__(in_channels, out_channels)
+        self.place = nn.Parameter(torch.zeros(1, 1, 16, 16, 16))
+    def forward(self, x):
+        return self.logits(x + self.place)
+
 class Squeezed(Sound):
     def forward(self, x):
         return self.logits(x)[:, 0]
@@ -128,12 +139,14 @@ FAULTS = {
     "Half": "another resolution; upsample the logits",
     "Last": "channels come second, not last",
     "Fixed": "the last layer takes its channels from out_channels",
+    "Swapped": "gives (1, 2, 24, 16, 32) in evaluation; expected (1, 2, 16, 24, 32): axes swapped",
+    "Cube": "forward fails on (1, 1, 16, 24, 32): RuntimeError",
     "Squeezed": "4 axes in the place of 5",
     "NotANumber": "gives NaN or infinity in evaluation",
     "Detached": "the output is cut off from the parameters",
     "NoGradient": "gradients are NaN or infinite: body.weight",
-    "Leaves": "forward fails on (2, 1, 16, 16, 16): SystemExit: 7",
-    "Stops": "forward fails on (2, 1, 16, 16, 16): RuntimeError",
+    "Leaves": "forward fails on (1, 1, 16, 24, 32): SystemExit: 7",
+    "Stops": "forward fails on (1, 1, 16, 24, 32): RuntimeError",
 }
 
 
