@@ -16,7 +16,7 @@ from segbench.records import read_run
 RUN = [
     "-m", "segbench", "run", "--model", "nnunet-tiny", "--dataset", "phantom-brats",
     "--protocol", "demo",
-    "--set", "budget.samples=8", "--device", "cpu", "--retries", "0", "--no-progress",
+    "--set", "budget.samples=8", "--device", "cpu", "--retries", "0",
 ]  # fmt: skip
 
 
@@ -90,6 +90,8 @@ def test_killed_and_started_again(
     again = run(tmp_path, data, *flags)
     assert again.returncode == 0, again.stderr
     assert fingerprint(tmp_path) == undisturbed
+    if fault == "step:3":  # the first step after two that are kept is the third of four
+        assert ": 6/8 samples" in next(line for line in again.stderr.splitlines() if "samples" in line)
     lines = (cell / "cases.jsonl").read_text().splitlines()
     assert len(lines) == len({line[: line.index(",")] for line in lines})  # no case was scored twice
 
