@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 from pathlib import Path
@@ -16,8 +16,8 @@ from scipy.stats import kendalltau
 
 from segbench.report.analysis.analysis import Analysis
 from segbench.report.analysis.columns import Column
-from segbench.report.analysis.metric import format_number
-from segbench.report.analysis.sentences import context, pair_answer, verdicts
+from segbench.report.analysis.metric import format_number, format_p
+from segbench.report.analysis.sentences import context, difference_words, note_words, verdicts, withheld
 from segbench.stats import Comparison
 
 if TYPE_CHECKING:
@@ -107,13 +107,13 @@ def page(
         "statement about the full-size networks of the same names.",
         *(_asked(question, answers) for question, answers in asked),
         "## Which networks differ significantly?",
-        *(_by_board(board, verdicts(column)) for board, analysis, column in columns),
+        _by_text((line, board) for board, _, column in columns for line in verdicts(column)),
         "## Is the order the same on every dataset?",
         *_order(columns),
         "## What gain could have been found?",
-        *_gains(columns),
+        _gains(columns),
         "## How far does retraining alone move a network?",
-        *(_by_board(board, said[board.name]) for board in boards if said.get(board.name)),
+        *(_list_of(board, said[board.name]) for board in boards if said.get(board.name)),
         "## Scores over datasets",
         *_scores(columns),
         "![Difference of each pair that a question asks about, with its 95 % interval, by "
@@ -121,7 +121,12 @@ def page(
         "## Method",
         METHOD,
         "## What this does not say",
-        _limits(shown),
+        "\n".join(
+            [
+                *(f"- {text}" for text in LIMITS),
+                _by_text((text, board) for board in shown for text in board.limits),
+            ]
+        ),
         "## Boards",
         _boards(boards, analyses, said),
     ]
@@ -157,23 +162,42 @@ def _and_null(boards: Sequence[Board], said: Mapping[str, Sequence[str]]) -> str
     return "; beside them the null board, one network trained again and again" if null else ""
 
 
-def _by_board(board: Board, lines: Sequence[str]) -> str:
+def _list_of(board: Board, lines: Sequence[str]) -> str:
     return "\n".join([f"[{board.name}]({board.name}.md):", "", *(f"- {line}" for line in lines)])
+
+
+def _by_text(told: Iterable[tuple[str, Board]]) -> str:
+    """Sentences of boards, one that several boards share with all their names."""
+    where: dict[str, list[str]] = {}
+    for text, board in told:
+        where.setdefault(text, []).append(board.name)
+    return "\n".join(f"- {', '.join(names)}: {text}" for text, names in where.items())
 
 
 def _asked(question: Question, answers: Sequence[Answered]) -> str:
     """A question, its answer over datasets and in each."""
-    lines = [f"## {question.text}", ""]
     if not answers:
-        return "\n".join([*lines, "No board has both networks yet."])
-    lines.append(_over_datasets(answers))
-    lines.append("")
-    for answer in answers:
-        sentence = pair_answer(answer.column, answer.pair)
-        lines.append(
-            f"- [{answer.board.name}]({answer.board.name}.md), {answer.column.metric.label}: {sentence}"
-        )
-    return "\n".join(lines)
+        return f"## {question.text}\n\nNo board has both networks yet."
+    rows = [
+        [
+            f"[{answer.board.name}]({answer.board.name}.md)",
+            answer.column.metric.label,
+            difference_words(answer.column, answer.pair),
+            DASH if withheld(answer.pair) else format_p(answer.pair.p_adjusted),
+            f"{answer.pair.n} {answer.column.block.unit}",
+            _verdict(answer),
+        ]
+        for answer in answers
+    ]
+    heads = ["dataset", "metric", "difference [95 %]", "adjusted p", "tested on", "verdict"]
+    return f"## {question.text}\n\n{_over_datasets(answers)}\n\n{pipe_table(heads, rows, words=(0, 5))}"
+
+
+def _verdict(answer: Answered) -> str:
+    pair = answer.pair
+    early = pair.verdict == "inconclusive" and not withheld(pair) and not pair.low <= 0 <= pair.high
+    words = f"{pair.verdict}, significant before correction only" if early else pair.verdict
+    return f"{words}. {note_words(answer.column, pair)}" if pair.note else words
 
 
 def _over_datasets(answers: Sequence[Answered]) -> str:
@@ -225,7 +249,7 @@ def _order(columns: Columns) -> list[str]:
     table = pipe_table(["rank [95 %]", *(board.name for board, _, _ in with_ranks)], rows)
     if len(with_ranks) < 2:
         return ["Not known: there is only one dataset so far.", table]
-    lines = []
+    agreement: list[tuple[float, str]] = []
     for (one, left, first), (other, right, second) in combinations(with_ranks, 2):
         places = {_name(left, label): place for place, label in enumerate(first.order)}
         common = [
@@ -234,11 +258,15 @@ def _order(columns: Columns) -> list[str]:
             if (name := _name(right, label)) in places
         ]
         if len(common) > 2:
-            tau = kendalltau(*zip(*common, strict=True)).statistic
-            lines.append(
-                f"- {one.name} and {other.name}: Kendall's tau {format_number(float(tau))} over "
-                f"{len(common)} networks."
-            )
+            found: Any = kendalltau(*zip(*common, strict=True))
+            agreement.append((found.statistic, f"{one.name} and {other.name}"))
+    lines = []
+    if agreement:
+        ends = " to ".join(
+            f"{format_number(float(tau))} ({names})"
+            for tau, names in dict.fromkeys((min(agreement), max(agreement)))
+        )
+        lines.append(f"- Kendall's tau between the orders of two datasets (1: the same order): {ends}.")
     swapped = contradictions(with_ranks)
     said = ", ".join(swapped) if swapped else "none"
     lines.append(f"- Pairs that are better on one dataset and worse on another, by verdict: {said}.")
@@ -254,9 +282,9 @@ def contradictions(columns: Columns) -> list[str]:
     ahead: set[tuple[str, str]] = set()
     for _, analysis, column in columns:
         for pair in column.comparisons:
-            names = (_name(analysis, pair.a), _name(analysis, pair.b))
+            a, b = _name(analysis, pair.a), _name(analysis, pair.b)
             if pair.verdict in ("better", "worse"):
-                ahead.add(names if pair.verdict == "better" else names[::-1])
+                ahead.add((a, b) if pair.verdict == "better" else (b, a))
     return sorted(f"{a} and {b}" for a, b in ahead if (b, a) in ahead and a < b)
 
 
@@ -275,11 +303,13 @@ def _rank(analysis: Analysis, column: Column, model: str) -> str:
     return f"{ranks.ranks[place]} [{ranks.rank_low[place]}, {ranks.rank_high[place]}]"
 
 
-def _gains(columns: Columns) -> list[str]:
-    return [
-        _by_board(board, [line for line in context(column) if "true difference" in line] or ["Not known."])
-        for board, analysis, column in columns
-    ]
+def _gains(columns: Columns) -> str:
+    return _by_text(
+        (line, board)
+        for board, _, column in columns
+        for line in [line for line in context(column) if "true difference" in line]
+        or [next((note_words(column, pair) for pair in column.comparisons if pair.note), "Not known.")]
+    )
 
 
 def _scores(columns: Columns) -> list[str]:
@@ -319,17 +349,6 @@ def _mean(analysis: Analysis, column: Column, name: str) -> str:
     if mean.low is None or mean.high is None:
         return text
     return f"{text} [{format_number(mean.low, scale=scale)}, {format_number(mean.high, scale=scale)}]"
-
-
-def _limits(shown: Sequence[Board]) -> str:
-    """The limits of all, then each limit of a board with the names of the boards that share it."""
-    where: dict[str, list[str]] = {}
-    for board in shown:
-        for text in board.limits:
-            where.setdefault(text, []).append(board.name)
-    return "\n".join(
-        [*(f"- {text}" for text in LIMITS), *(f"- {', '.join(who)}: {text}" for text, who in where.items())]
-    )
 
 
 def _boards(boards: Sequence[Board], analyses: Mapping[str, Any], said: Mapping[str, Sequence[str]]) -> str:

@@ -142,9 +142,9 @@ def machine_words(records: Sequence[Mapping[str, Any]]) -> str:
     )
 
 
-def pipe_table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """A Markdown table; the first column holds words."""
-    lines = [heads, [":---", *["---:"] * (len(heads) - 1)], *rows]
+def pipe_table(heads: Sequence[str], rows: Sequence[Sequence[str]], *, words: Sequence[int] = (0,)) -> str:
+    """A Markdown table; the columns of `words` are set to the left."""
+    lines = [heads, [":---" if place in words else "---:" for place in range(len(heads))], *rows]
     return "\n".join("| " + " | ".join(cells) + " |" for cells in lines)
 
 

@@ -55,7 +55,7 @@ def pair_sentence(column: Column, pair: Comparison) -> str:
         numbers.append(f"{count(pair.seeds_a, 'seed')} each")
     else:
         numbers.append(f"{pair.seeds_a} against {pair.seeds_b} seeds")
-    note = f" {_note(column, pair)}" if pair.note else ""
+    note = f" {note_words(column, pair)}" if pair.note else ""
     return f"{text}: {', '.join(numbers)}, {pair.n} {column.block.unit}{_only(column, pair)}.{note}"
 
 
@@ -103,7 +103,7 @@ def _margin(column: Column) -> str:
     return f"declared margin of {column.words(column.margin or 0.0)}"
 
 
-def _note(column: Column, pair: Comparison) -> str:
+def note_words(column: Column, pair: Comparison) -> str:
     """The note of a pair with printed names in place of labels, and its margin with its unit."""
     note = pair.note.replace("within the margin.", f"within the {_margin(column)}.")
     for label in sorted((pair.a, pair.b), key=len, reverse=True):
@@ -126,7 +126,7 @@ def verdicts(column: Column) -> list[str]:
         return [pair_answer(column, undecided[0])]
     if len(decided) > MOST_SENTENCES:
         lines = _verdict_lists(column, decided)
-        notes = [_note(column, pair) for pair in decided if pair.note]
+        notes = [note_words(column, pair) for pair in decided if pair.note]
     else:
         lines = [pair_sentence(column, pair) for pair in decided]
     if undecided:
@@ -136,7 +136,7 @@ def verdicts(column: Column) -> list[str]:
             f"{len(undecided)} of {total} comparisons are inconclusive{extra}; "
             "inconclusive does not mean equal."
         )
-        reasons = [_note(column, pair) for pair in undecided if withheld(pair)]
+        reasons = [note_words(column, pair) for pair in undecided if withheld(pair)]
         shared = min(reasons, key=len, default="")  # too few patients: the same for every pair, said once
         parts = [shared, *(reason.removeprefix(f"{shared} ") for reason in reasons)] if reasons else []
         lines += list(dict.fromkeys(parts))[:MOST_REASONS]
