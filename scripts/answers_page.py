@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 from pathlib import Path
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 DASH = "\N{EN DASH}"
 FIGURE = "questions.png"
+MEAN = "mean of the datasets"
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +45,9 @@ class Answered:
     pair: Comparison
 
 
+Asked = Sequence[tuple[Question, list[Answered]]]
+
+
 def files(
     boards: Sequence[Board], analyses: Mapping[str, Analysis], said: Mapping[str, Sequence[str]], pages: Path
 ) -> Files:
@@ -52,13 +56,7 @@ def files(
     if not shown:
         return {}
     asked = questions(shown, analyses)
-    numbers = {
-        question.text: [
-            [answer.board.name, answer.pair.difference, answer.pair.low, answer.pair.high]
-            for answer in answers
-        ]
-        for question, answers in asked
-    }
+    numbers = {question.text: [*_rows(answers)] for question, answers in asked}
     place = pages / FIGURE
     return {
         pages / "README.md": page(boards, analyses, said, asked),
@@ -91,7 +89,7 @@ def page(
     boards: Sequence[Board],
     analyses: Mapping[str, Analysis],
     said: Mapping[str, Sequence[str]],
-    asked: Sequence[tuple[Question, list[Answered]]],
+    asked: Asked,
 ) -> str:
     """The page in Markdown."""
     shown = [board for board in boards if board.name in analyses]
@@ -116,8 +114,7 @@ def page(
         *(_list_of(board, said[board.name]) for board in boards if said.get(board.name)),
         "## Scores over datasets",
         *_scores(columns),
-        "![Difference of each pair that a question asks about, with its 95 % interval, by "
-        f"dataset]({FIGURE})",
+        f"![Difference of each pair that a question asks about, by dataset and over them]({FIGURE})",
         "## Method",
         METHOD,
         "## What this does not say",
@@ -212,10 +209,10 @@ def _over_datasets(answers: Sequence[Answered]) -> str:
     if counts["inconclusive"] == len(answers):
         where = "the one dataset so far" if len(answers) == 1 else f"all {len(answers)} datasets"
         text = f"**Not shown: {a} against {b} is inconclusive on {where}.**"
-    heads = {answer.column.metric.head for answer in answers}
-    if len(answers) == 1 or len(heads) > 1:
+    together = dict(_rows(answers)).get(MEAN)
+    if together is None:
         return text
-    mean, low, high = mean_over_datasets([answer.pair for answer in answers])
+    mean, low, high = together
     metric = first.column.metric
     low_text, high_text = (format_number(end, scale=metric.scale) for end in (low, high))
     opened = "leaves open which is better" if low <= 0 <= high else "does not hold zero"
@@ -361,27 +358,39 @@ def _boards(boards: Sequence[Board], analyses: Mapping[str, Any], said: Mapping[
     return "\n".join(lines)
 
 
-def _figure(asked: Sequence[tuple[Question, list[Answered]]]) -> Figure:
-    """A row for each question and dataset: the difference with its interval."""
-    from segbench.report.write.figures import MODEL, SOFT, name_rows, new_figure
+def _figure(asked: Asked) -> Figure:
+    """A panel for each question: the difference on each dataset with its interval, and their mean."""
+    from segbench.report.write.figures import INK, MODEL, SOFT, name_rows, new_figure
 
-    rows = [(question, answer) for question, answers in asked for answer in answers]
-    figure, axis = new_figure(6.4, 0.7 + 0.3 * len(rows))
-    name_rows(
-        axis,
-        [
-            f"{_name(answer.analysis, answer.pair.a)}\nagainst {_name(answer.analysis, answer.pair.b)}, "
-            f"{answer.board.name}"
-            for _, answer in rows
-        ],
+    panels = [answers for _, answers in asked if answers]
+    rows = [[*_rows(answers)] for answers in panels]
+    sizes = [len(lines) for lines in rows] or [1]
+    height = 0.5 + 0.35 * len(sizes) + 0.21 * sum(sizes)
+    figure, axes = new_figure(
+        6.4, height, len(sizes), 1, sharex=True, squeeze=False, gridspec_kw={"height_ratios": sizes}
     )
-    for place, (_, answer) in enumerate(rows):
-        scale = answer.column.metric.scale
-        axis.plot(
-            [answer.pair.low * scale, answer.pair.high * scale], [place, place], color=MODEL, linewidth=1.4
+    for axis, answers, lines in zip(axes[:, 0], panels, rows, strict=False):
+        first = answers[0]
+        scale = first.column.metric.scale
+        name_rows(axis, [name for name, _ in lines])
+        for place, (name, (middle, low, high)) in enumerate(lines):
+            color, marker = (INK, "D") if name == MEAN else (MODEL, "o")
+            axis.plot([low * scale, high * scale], [place, place], color=color, linewidth=1.4)
+            axis.plot([middle * scale], [place], marker, color=color, ms=4)
+        axis.axvline(0, color=SOFT, linewidth=0.6)
+        axis.set_title(
+            " against ".join(_name(first.analysis, x) for x in (first.pair.a, first.pair.b)), loc="left"
         )
-        axis.plot([answer.pair.difference * scale], [place], "o", color=MODEL, ms=4)
-    axis.axvline(0, color=SOFT, linewidth=0.6)
-    heads = ", ".join(dict.fromkeys(f"{a.column.metric.label} {a.column.metric.arrow}" for _, a in rows))
-    axis.set_xlabel(f"{heads}: first less second, with 95 % interval")
+    heads = ", ".join(
+        dict.fromkeys(f"{a.column.metric.label} {a.column.metric.arrow}" for part in panels for a in part)
+    )
+    axes[-1, 0].set_xlabel(f"{heads}: first less second, points, with 95 % interval")
     return figure
+
+
+def _rows(answers: Sequence[Answered]) -> Iterator[tuple[str, tuple[float, float, float]]]:
+    """The difference of each dataset and their mean, each with the ends of its interval."""
+    for answer in answers:
+        yield answer.board.name, (answer.pair.difference, answer.pair.low, answer.pair.high)
+    if len({answer.column.metric.head for answer in answers}) == 1 < len(answers):
+        yield MEAN, mean_over_datasets([answer.pair for answer in answers])
