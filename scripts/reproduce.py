@@ -40,18 +40,13 @@ def page(board: Board) -> str:
         ),
         *how.get("notes", ()),
         "A cell that is run again has the same run id anywhere. Its `cases.csv` is the same to the byte on "
-        f"the same kind of processor with the same versions and {_threads(how)}: sums in another order or by "
-        "other instructions round otherwise, and training carries that into every weight, so elsewhere a "
-        "seed is one more retraining. `--collect` refuses a cell that was taken before and has other rows. "
+        "the same kind of processor with the same versions and "
+        f"SEGBENCH_THREADS={how['threads']}: sums in another order or by other instructions round otherwise, "
+        "and training carries that into every weight, so elsewhere a seed is one more retraining. "
+        "`--collect` refuses a cell that was taken before and has other rows. "
         "Add `--dry-run` to see the cells and what is left of them.",
     ]
     return "\n\n".join(parts) + "\n"
-
-
-def _threads(how: Mapping[str, Any]) -> str:
-    if "threads" not in how:
-        return "the same number of threads, which these records do not say"
-    return f"SEGBENCH_THREADS={how['threads']}"
 
 
 def _import(how: Mapping[str, Any]) -> str:
@@ -92,8 +87,15 @@ def run_command(board: Board, results: str, *, models: str = "", seeds: str = ""
 
 
 def _run(how: Mapping[str, Any], results: str, models: str, seeds: str) -> str:
-    words = [f"SEGBENCH_THREADS={how['threads']}"] if "threads" in how else []
-    words += ["segbench", "run", "--model", models, "--dataset", how["dataset"]]
+    words = [
+        f"SEGBENCH_THREADS={how['threads']}",
+        "segbench",
+        "run",
+        "--model",
+        models,
+        "--dataset",
+        how["dataset"],
+    ]
     words += ["--cards", "cards"] if "import" in how else ["--data-dir", "data"]
     words += ["--results", results, "--protocol", how.get("protocol", "standard")]
     if "folds" in how:
