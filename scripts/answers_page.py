@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 from pathlib import Path
@@ -17,7 +17,15 @@ from scipy.stats import kendalltau
 from segbench.report.analysis.analysis import Analysis
 from segbench.report.analysis.columns import Column
 from segbench.report.analysis.metric import format_number, format_p
-from segbench.report.analysis.sentences import context, difference_words, note_words, verdicts, withheld
+from segbench.report.analysis.sentences import (
+    context,
+    difference_words,
+    lost_by_correction,
+    note_words,
+    rests_on,
+    verdicts,
+    withheld,
+)
 from segbench.stats import Comparison
 
 if TYPE_CHECKING:
@@ -56,7 +64,7 @@ def files(
     if not shown:
         return {}
     asked = questions(shown, analyses)
-    numbers = {question.text: [*_rows(answers)] for question, answers in asked}
+    numbers = {question.text: _rows(answers) for question, answers in asked}
     place = pages / FIGURE
     return {
         pages / "README.md": page(boards, analyses, said, asked),
@@ -181,18 +189,18 @@ def _asked(question: Question, answers: Sequence[Answered]) -> str:
             answer.column.metric.label,
             difference_words(answer.column, answer.pair),
             DASH if withheld(answer.pair) else format_p(answer.pair.p_adjusted),
-            f"{answer.pair.n} {answer.column.block.unit}",
+            rests_on(answer.column, answer.pair),
             _verdict(answer),
         ]
         for answer in answers
     ]
-    heads = ["dataset", "metric", "difference [95 %]", "adjusted p", "tested on", "verdict"]
+    heads = ["dataset", "metric", "difference [95 %]", "adjusted p", "rests on", "verdict"]
     return f"## {question.text}\n\n{_over_datasets(answers)}\n\n{pipe_table(heads, rows, words=(0, 5))}"
 
 
 def _verdict(answer: Answered) -> str:
     pair = answer.pair
-    early = pair.verdict == "inconclusive" and not withheld(pair) and not pair.low <= 0 <= pair.high
+    early = lost_by_correction(answer.column, pair)
     words = f"{pair.verdict}, significant before correction only" if early else pair.verdict
     return f"{words}. {note_words(answer.column, pair)}" if pair.note else words
 
@@ -209,15 +217,15 @@ def _over_datasets(answers: Sequence[Answered]) -> str:
     if counts["inconclusive"] == len(answers):
         where = "the one dataset so far" if len(answers) == 1 else f"all {len(answers)} datasets"
         text = f"**Not shown: {a} against {b} is inconclusive on {where}.**"
-    together = dict(_rows(answers)).get(MEAN)
-    if together is None:
+    if not _comparable(answers):
         return text
-    mean, low, high = together
+    mean, low, high = mean_over_datasets([answer.pair for answer in answers])
     metric = first.column.metric
-    low_text, high_text = (format_number(end, scale=metric.scale) for end in (low, high))
+    mean_text, low_text, high_text = (format_number(x, scale=metric.scale) for x in (mean, low, high))
+    sign = "+" if mean > 0 else ""
     opened = "leaves open which is better" if low <= 0 <= high else "does not hold zero"
     return (
-        f"{text} Mean over the datasets: {format_number(mean, scale=metric.scale)} {metric.difference_unit} "
+        f"{text} Mean over the datasets: {sign}{mean_text} {metric.difference_unit} "
         f"[{low_text}, {high_text}]; the interval {opened}."
     )
 
@@ -326,7 +334,7 @@ def _scores(columns: Columns) -> list[str]:
     heads = ["network", *(f"{board.name}, {column.metric.head}" for board, _, column in columns)]
     notes = "; ".join(
         f"{board.name}: {max(mean.n for mean in column.means.values())} {column.block.unit}, "
-        f"{_seeds(column)} of each network"
+        f"{_seeds(column)} of each network, profile {board.records[0]['metric_profile']['name']}"
         for board, _, column in columns
     )
     return [pipe_table(heads, rows), f"Mean over regions with 95 % interval; baselines in italics. {notes}."]
@@ -363,7 +371,7 @@ def _figure(asked: Asked) -> Figure:
     from segbench.report.write.figures import INK, MODEL, SOFT, name_rows, new_figure
 
     panels = [answers for _, answers in asked if answers]
-    rows = [[*_rows(answers)] for answers in panels]
+    rows = [_rows(answers) for answers in panels]
     sizes = [len(lines) for lines in rows] or [1]
     height = 0.5 + 0.35 * len(sizes) + 0.21 * sum(sizes)
     figure, axes = new_figure(
@@ -388,9 +396,16 @@ def _figure(asked: Asked) -> Figure:
     return figure
 
 
-def _rows(answers: Sequence[Answered]) -> Iterator[tuple[str, tuple[float, float, float]]]:
+def _rows(answers: Sequence[Answered]) -> list[tuple[str, tuple[float, float, float]]]:
     """The difference of each dataset and their mean, each with the ends of its interval."""
-    for answer in answers:
-        yield answer.board.name, (answer.pair.difference, answer.pair.low, answer.pair.high)
-    if len({answer.column.metric.head for answer in answers}) == 1 < len(answers):
-        yield MEAN, mean_over_datasets([answer.pair for answer in answers])
+    rows = [
+        (answer.board.name, (answer.pair.difference, answer.pair.low, answer.pair.high)) for answer in answers
+    ]
+    if _comparable(answers):
+        rows.append((MEAN, mean_over_datasets([answer.pair for answer in answers])))
+    return rows
+
+
+def _comparable(answers: Sequence[Answered]) -> bool:
+    """Whether several datasets decide by the same metric, so that their differences have a mean."""
+    return len({answer.column.metric.head for answer in answers}) == 1 < len(answers)

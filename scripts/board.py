@@ -129,6 +129,11 @@ def split_words(record: Mapping[str, Any]) -> str:
     )
 
 
+def profile_words(record: Mapping[str, Any]) -> str:
+    """How a record was scored, in one sentence."""
+    return f"Scored by the metric profile `{record['metric_profile']['name']}`."
+
+
 def machine_words(records: Sequence[Mapping[str, Any]]) -> str:
     """Where the runs of a board were made."""
     machines = dict.fromkeys(

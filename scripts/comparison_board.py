@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from board import Board, Files, Question, machine_words, pipe_table, recipe_words, split_words
+from board import Board, Files, Question, machine_words, pipe_table, profile_words, recipe_words, split_words
 from reproduce import cells
 
 from segbench.report import ReportResult, build_report
@@ -109,6 +109,7 @@ def _what_was_run(records: Sequence[Mapping[str, Any]], names: Mapping[str, str]
     facts = [
         *dict.fromkeys(split_words(record) for record in trained),
         f"{recipe_words(first['protocol'])} The same for every model.",
+        *dict.fromkeys(map(profile_words, records)),
         machine_words(records),
     ]
     if any(record["protocol_digest"] != first["protocol_digest"] for record in trained):

@@ -19,6 +19,7 @@ from board import (
     figure_digest,
     machine_words,
     pipe_table,
+    profile_words,
     recipe_words,
     split_words,
 )
@@ -207,6 +208,7 @@ def page(board: Board, metrics: Sequence[Retrainings], shares: Sequence[Share], 
         f"{runs}{more}. Seeds: {', '.join(map(str, metrics[0].seeds))}; {hours:.2f} hours in all.",
         split_words(records[0]),
         recipe_words(records[0]["protocol"]),
+        profile_words(records[0]),
         machine_words(records),
     )
     folder = f"../../results/leaderboard/{board.name}"

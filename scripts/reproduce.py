@@ -9,6 +9,8 @@ from typing import Any
 
 from board import Board
 
+from segbench.cli.common import split_numbers
+
 LONGEST = 100
 
 
@@ -58,18 +60,9 @@ def _import(how: Mapping[str, Any]) -> str:
 
 def cells(how: Mapping[str, Any]) -> int:
     """How many runs the commands make."""
-    seeds = len(numbers(str(how["seeds"])))
-    folds = len(numbers(str(how.get("folds", "0"))))
+    seeds = len(split_numbers([str(how["seeds"])], what="seeds"))
+    folds = len(split_numbers([str(how.get("folds", "0"))], what="folds"))
     return len(how["models"]) * seeds * folds + len(how.get("baselines", ())) * folds
-
-
-def numbers(text: str) -> list[int]:
-    """The numbers of a list such as `0,1,2` or `0-23`."""
-    found: list[int] = []
-    for part in text.split(","):
-        first, _, last = part.partition("-")
-        found += range(int(first), int(last or first) + 1)
-    return found
 
 
 def run_command(board: Board, results: str, *, models: str = "", seeds: str = "") -> str:

@@ -125,6 +125,7 @@ def card_document(description: DatasetJson, folder: Path, slug: str) -> dict[str
         labels.update(named)
         regions = unions or regions
     modality = _modality(description)
+    rules = [_NORMALISATION.get(name.strip().casefold(), "zscore") for name in description.channels]
     evaluation: dict[str, Any] = {} if description.ignore is None else {"ignore_label": description.ignore}
     document: dict[str, Any] = {
         "schema_version": 1,
@@ -139,7 +140,7 @@ def card_document(description: DatasetJson, folder: Path, slug: str) -> dict[str
         },
         "location": {"folders": list(dict.fromkeys([folder.name or slug, slug]))},
         "layout": {"adapter": description.kind},
-        "channels": {"order": channels, "normalisation": [_rule(n) for n in description.channels]},
+        "channels": {"order": channels, "normalisation": rules},
         "labels": labels,
         "regions": regions,
         "geometry": {"mirror_axes": _mirror_axes(labels.values())},
@@ -216,10 +217,6 @@ def _mirror_axes(names: Iterable[str]) -> list[str]:
         words
     )
     return ["z", "y"] if whole or short else ["z", "y", "x"]
-
-
-def _rule(channel: str) -> str:
-    return _NORMALISATION.get(channel.strip().casefold(), "zscore")
 
 
 def _regions(description: DatasetJson) -> dict[str, list[int]]:

@@ -185,16 +185,11 @@ def _whole_cards(
 
 
 def in_order(cells: Sequence[PlannedCell]) -> tuple[PlannedCell, ...]:
-    """The cells in the order they are run."""
-    return tuple(sorted(cells, key=_place_in_order))
-
-
-def _place_in_order(planned: PlannedCell) -> tuple[int, int, float]:
     """Fold 0 and seed 0 of everything first, the cheapest first; then the other seeds, then the folds.
 
     A full table then stands after a fifteenth of a plan of five folds and three seeds.
     """
-    return planned.cell.fold, planned.cell.seed, planned.forecast_s or 0.0
+    return tuple(sorted(cells, key=lambda one: (one.cell.fold, one.cell.seed, one.forecast_s or 0.0)))
 
 
 def _protocol_of(request: Request, *, generated: bool) -> Protocol:

@@ -6,17 +6,20 @@ import csv
 import hashlib
 import importlib.util
 import json
+import math
 import re
 import shutil
 import sys
 import tomllib
-from itertools import combinations, pairwise
+from itertools import combinations, pairwise, product
 from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from scipy import stats
+
+from segbench.cli.common import split_numbers
 
 ROOT = Path(__file__).resolve().parents[2]
 SMALL = (
@@ -301,6 +304,38 @@ def test_the_page_says_whether_every_network_passes_the_best_baseline(leaderboar
     assert leaderboard.comparison_board._passed(column) == f"Dice: {ending}"
 
 
+@pytest.mark.parametrize(
+    ("verdict", "p", "adjusted", "note", "said"),
+    [
+        ("better", 0.001, 0.01, "", "better"),
+        ("inconclusive", 0.2, 0.9, "", "inconclusive"),
+        ("inconclusive", 0.01, 0.3, "", "inconclusive, significant before correction only"),
+        ("inconclusive", 0.01, math.nan, "Two cases.", "inconclusive. Two cases."),
+    ],
+)
+def test_the_table_of_a_question_says_what_decided(leaderboard, verdict, p, adjusted, note, said):
+    """A pair that may have no verdict is not called significant, whatever its p."""
+    pair = SimpleNamespace(a="m1", b="m2", verdict=verdict, p=p, p_adjusted=adjusted, note=note)
+    options, block = SimpleNamespace(alpha=0.05), SimpleNamespace(short=str.upper)
+    column = SimpleNamespace(options=options, block=block, margin=None, words=str)
+    assert leaderboard.answers_page._verdict(SimpleNamespace(pair=pair, column=column)) == said
+
+
+def test_what_boards_share_is_said_once(leaderboard):
+    one, two, three = (SimpleNamespace(name=name) for name in ("one", "two", "three"))
+    told = [("few cases", one), ("small", two), ("few cases", three)]
+    assert leaderboard.answers_page._by_text(told) == "- one, three: few cases\n- two: small"
+
+
+def test_each_number_of_the_answers_has_its_seeds_cases_and_profile(leaderboard):
+    text = (ROOT / "docs/leaderboard/README.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| \[(\S+)\]\(\S+\.md\) \|.*$", text, flags=re.M)
+    assert rows
+    assert len(rows) == len(re.findall(r"\| 3 seeds each, \d+ (?:cases|patients) \|", text))
+    for name in set(rows):
+        assert re.search(rf"{name}: \d+ \w+, 3 seeds of each network, profile \w+", text), name
+
+
 def test_a_pair_contradicts_itself_only_with_two_verdicts(leaderboard):
     def board(**verdicts: str):
         analysis = SimpleNamespace(short=str.upper)
@@ -346,15 +381,16 @@ def test_a_small_variant_is_named_by_its_size_first(name):
 
 
 def test_the_commands_of_a_board_are_those_of_its_records(leaderboard):
-    """Models, seeds and settings of REPRODUCE.md give the cells that were recorded, and no other protocol."""
+    """Models, folds, seeds and settings of REPRODUCE.md give the cells recorded: all, and no other."""
     for folder in sorted(path.parent for path in ROOT.glob("results/leaderboard/*/leaderboard.toml")):
         board = leaderboard.Board.read(folder)
         how = board.reproduce
-        seeds = leaderboard.reproduce.numbers(str(how["seeds"]))
-        wanted = {(model, seed) for model in how["models"] for seed in seeds}
-        wanted |= {(model, 0) for model in how.get("baselines", ())}
+        seeds, folds = (split_numbers([how.get(key, "0")], what=key) for key in ("seeds", "folds"))
+        wanted = {*product(how["models"], folds, seeds), *product(how.get("baselines", ()), folds, [0])}
+        assert leaderboard.reproduce.cells(how) == len(wanted)
+        cells = {(record["model"]["slug"], record["fold"], record["seed"]) for record in board.records}
+        assert cells == wanted, board.name
         for record in board.records:
-            assert (record["model"]["slug"], record["seed"]) in wanted, board.name
             settings = [value for option, value in pairwise(record["command"]) if option == "--set"]
             assert settings == how["set"], board.name
         shown = (folder / "REPRODUCE.md").read_text(encoding="utf-8")

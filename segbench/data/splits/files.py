@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, cast
 from segbench.core.atomic import atomic_write_json
 from segbench.core.errors import SegbenchError, unknown_name
 from segbench.core.hashing import digest_json
-from segbench.core.text import count
+from segbench.core.text import count, some
 from segbench.data.splits.document import (
     EVERY_OTHER_CASE,
     SCHEMA_VERSION,
@@ -79,7 +79,7 @@ def load_split(name_or_path: str | Path | None, dataset: Dataset) -> list[Split]
             "SB324",
             f"split {split.name}: {count(len(loaded.twice), 'id')} in two parts of one fold",
             path=loaded.path,
-            details=[_some(loaded.twice)],
+            details=[some(loaded.twice, 10)],
         )
     if loaded.unknown:
         raise SegbenchError(
@@ -88,7 +88,7 @@ def load_split(name_or_path: str | Path | None, dataset: Dataset) -> list[Split]
             f"{dataset.card.slug} does not have",
             path=loaded.path,
             expected=f"every named case among the {len(dataset.case_ids)} labelled ones in {dataset.root}",
-            details=[f"absent: {_some(loaded.unknown)}"],
+            details=[f"absent: {some(loaded.unknown, 10)}"],
             mend=f"complete the copy of the data, or use a split by rule: --split {STAND_IN}",
         )
     return list(loaded.splits)
@@ -283,7 +283,10 @@ def _check_digest(document: Mapping[str, Any], path: Path, name: str, dataset: D
     if stored is None:
         return
     folds = [
-        {part: cases if cases == EVERY_OTHER_CASE else sorted(cases) for part, cases in _filled(fold).items()}
+        {
+            part: cases if (cases := fold.get(part, [])) == EVERY_OTHER_CASE else sorted(cases)
+            for part in PARTS
+        }
         for fold in document["folds"]
     ]
     expected = f"sha256:{digest_json({'dataset': document.get('dataset', ''), 'folds': folds})}"
@@ -296,11 +299,3 @@ def _check_digest(document: Mapping[str, Any], path: Path, name: str, dataset: D
             found=stored,
             mend="take the file from its source again, or remove the line 'digest' if the change was meant",
         )
-
-
-def _filled(fold: Mapping[str, Any]) -> dict[str, Any]:
-    return {part: fold.get(part, []) for part in PARTS}
-
-
-def _some(names: Sequence[str], count: int = 10) -> str:
-    return ", ".join(names[:count]) + (f" ... ({len(names)} in all)" if len(names) > count else "")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from itertools import chain
 from typing import Any, NamedTuple
 
@@ -33,8 +34,7 @@ SEVERITY: Mapping[str, str] = {
     for code in codes.split()
 }
 FEW_CASES = 30
-MOST_NAMES = 6
-MOST_DATASETS = 3  # named where several have the same finding
+listed = partial(some, most=6)
 MORE_SEEDS = "better five, to measure run-to-run variation"
 MOST_FIELDS = 6  # of a recipe difference; the rest is counted
 Said = tuple[str, str, Iterable[Run]]
@@ -70,11 +70,6 @@ def finding(code: str, message: str, runs: Iterable[Run] = (), *, dataset: str =
     return Finding(code, SEVERITY[code], one_line(message), ids, dataset)
 
 
-def listed(names: Sequence[str], most: int = MOST_NAMES) -> str:
-    """Names in a row, the first of them and how many more."""
-    return some(names, most)
-
-
 def gathered(findings: Iterable[Finding]) -> list[Finding]:
     """Findings as a reader is shown them: what holds of several datasets in the same words is said once."""
     alike: dict[tuple[str, str], dict[str, Finding]] = {}
@@ -84,7 +79,7 @@ def gathered(findings: Iterable[Finding]) -> list[Finding]:
         name = block[0] if block else ""
         alike.setdefault((item.code, item.message.removeprefix(name)), {})[name] = item
     return [
-        next(iter(found.values()))._replace(message=listed(list(found), MOST_DATASETS) + words)
+        next(iter(found.values()))._replace(message=some(list(found)) + words)
         for (_, words), found in alike.items()
     ]
 

@@ -51,12 +51,15 @@ def pair_sentence(column: Column, pair: Comparison) -> str:
     numbers = [difference_words(column, pair)]
     if verdict != "equivalent" and not withheld(pair):  # the note says why
         numbers.append(f"adjusted p {format_p(pair.p_adjusted)}")
-    if pair.seeds_a == pair.seeds_b:
-        numbers.append(f"{count(pair.seeds_a, 'seed')} each")
-    else:
-        numbers.append(f"{pair.seeds_a} against {pair.seeds_b} seeds")
     note = f" {note_words(column, pair)}" if pair.note else ""
-    return f"{text}: {', '.join(numbers)}, {pair.n} {column.block.unit}{_only(column, pair)}.{note}"
+    return f"{text}: {', '.join(numbers)}, {rests_on(column, pair)}.{note}"
+
+
+def rests_on(column: Column, pair: Comparison) -> str:
+    """Seeds and cases behind a pair, such as `3 seeds each, 15 cases`."""
+    same = pair.seeds_a == pair.seeds_b
+    seeds = f"{count(pair.seeds_a, 'seed')} each" if same else f"{pair.seeds_a} against {pair.seeds_b} seeds"
+    return f"{seeds}, {pair.n} {column.block.unit}{_only(column, pair)}"
 
 
 def alone(members: Iterable[Scores]) -> tuple[str, str]:
@@ -77,14 +80,19 @@ def pair_answer(column: Column, pair: Comparison) -> str:
     sentence, excluded = pair_sentence(column, pair), excluded_words(column, pair)
     if pair.verdict != "inconclusive" or withheld(pair) or not excluded:
         return sentence
-    if pair.low <= 0 <= pair.high:
-        return f"{sentence} The interval leaves open which is better; {excluded}."
-    return f"{sentence} Significant before correction only; {excluded}."
+    early = lost_by_correction(column, pair)
+    opened = "Significant before correction only" if early else "The interval leaves open which is better"
+    return f"{sentence} {opened}; {excluded}."
 
 
 def withheld(pair: Comparison) -> bool:
     """Whether too few runs or patients keep a pair from a verdict; its note says which."""
     return pair.p_adjusted != pair.p_adjusted
+
+
+def lost_by_correction(column: Column, pair: Comparison) -> bool:
+    """Whether a pair is inconclusive only because p is adjusted over all pairs."""
+    return pair.verdict == "inconclusive" and not withheld(pair) and pair.p < column.options.alpha
 
 
 def excluded_words(column: Column, pair: Comparison) -> str:
@@ -130,7 +138,7 @@ def verdicts(column: Column) -> list[str]:
     else:
         lines = [pair_sentence(column, pair) for pair in decided]
     if undecided:
-        before = sum(pair.p < column.options.alpha for pair in undecided if not withheld(pair))
+        before = sum(lost_by_correction(column, pair) for pair in undecided)
         extra = f" ({before} significant before correction only)" if before else ""
         lines.append(
             f"{len(undecided)} of {total} comparisons are inconclusive{extra}; "
