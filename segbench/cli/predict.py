@@ -59,10 +59,14 @@ def _weights_of(names: Sequence[str], results: Path) -> list[Path]:
     """Files of weights, and the final weights of runs named by id, beginning, glob or path.
 
     Raises:
-        SegbenchError: SB101 unknown run, SB104 a run without weights, SB201 no such file.
+        SegbenchError: SB101 unknown run, SB104 a run without weights, SB201 no such file, SB338 edited code.
     """
+    from segbench.cards import load_model_card
+    from segbench.predict.members import run_of
+    from segbench.records.facts import text
     from segbench.records.store import find_runs
     from segbench.runs.build import FINAL_WEIGHTS
+    from segbench.runs.code import check_code
     from segbench.runs.rerun import find_run
 
     found: list[Path] = []
@@ -77,7 +81,10 @@ def _weights_of(names: Sequence[str], results: Path) -> list[Path]:
         found += [folder / FINAL_WEIGHTS for folder in (matching if globbed else [find_run(name, results)])]
     weights = list(dict.fromkeys(found))
     for path in weights:
+        record = run_of(path)
         if not path.is_file():
-            mend = "name a run that has been trained to its end: segbench status"
+            mend = "name a run that trained to its end (a baseline has no weights): segbench status"
             raise SegbenchError("SB104", "this run has no final weights", path=path, mend=mend)
+        if record is not None and record.code is not None:
+            check_code(load_model_card(text(record.model, "slug")), record.code, path.parent.parent)
     return weights

@@ -115,7 +115,7 @@ def take_fingerprint(
     set_pcg64_weights(network, seed)
     x = pcg64_input(shape, seed).requires_grad_()
     y = network(x)
-    loss = (y * _weights_of_loss(y.shape, seed)).mean()
+    loss = (y * torch.from_numpy(_normal(seed + 2 * INPUT_OFFSET, y.shape))).mean()
     loss.backward()
     parameters = {"tiny": _count(network)}
     if full:
@@ -126,6 +126,7 @@ def take_fingerprint(
         parameters["full"], cost = stored["parameters"]["full"], stored["gmacs_128"]
     else:
         raise ValueError("a first fingerprint must be full")
+    official = card.fidelity is not None and card.fidelity.official_keys
     return {
         "schema": SCHEMA,
         "slug": slug,
@@ -133,7 +134,7 @@ def take_fingerprint(
         "parameters": parameters,
         "tensors": len(network.state_dict()),
         "keys_sha256": keys_digest(network.state_dict()),
-        "official_keys_sha256": keys_digest(export_official_weights(network)) if _official(card) else None,
+        "official_keys_sha256": keys_digest(export_official_weights(network)) if official else None,
         "gmacs_128": cost,
         "probe": {"input_shape": list(shape), "weights": "pcg64-v1", "seed": seed, **_statistics(y.detach())},
         "gradient": {
@@ -210,10 +211,6 @@ def _pcg64_values(name: str, shape: tuple[int, ...], seed: int) -> np.ndarray[An
     return 1 + 0.2 * r if parts[-1] == "weight" and len(shape) == 1 else 0.1 * r
 
 
-def _weights_of_loss(shape: torch.Size, seed: int) -> Tensor:
-    return torch.from_numpy(_normal(seed + 2 * INPUT_OFFSET, shape))
-
-
 def _probe_size(card: ModelCard, network: nn.Module) -> tuple[int, int, int]:
     """The smallest anisotropic volume: a wrong permutation of axes cannot be seen on a cube.
 
@@ -254,10 +251,6 @@ def _norm(gradients: Iterable[Tensor | None]) -> float:
 
 def _count(network: nn.Module) -> int:
     return sum(parameter.numel() for parameter in network.parameters())
-
-
-def _official(card: ModelCard) -> bool:
-    return card.fidelity is not None and card.fidelity.official_keys
 
 
 def _plain(value: Any) -> Any:

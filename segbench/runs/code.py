@@ -78,7 +78,7 @@ def changed_code(planned: CodeRecord, now: CodeRecord | None, folder: Path) -> S
         path=folder,
         expected=f"sha256 {(planned.digest or 'unknown')[:12]}",
         found=f"sha256 {(now.digest if now and now.digest else 'not found')[:12]}",
-        mend="give the same segbench run command again: the edited network gets its own run id",
+        mend="take the edit back, or give the segbench run command again: edited code gets its own run",
     )
 
 

@@ -62,7 +62,7 @@ def verify_stage(cell: ActiveCell) -> StageResult:
             expected=first.expected,
             found=first.found,
             mend=first.mend,
-            details=[f"{f.code} {f.case or ''} {f.message}" for f in stopping[1:20]],
+            details=[f"{f.code} {f.case or f.file or ''} {f.message}" for f in stopping[1:20]],
         )
     for line in grouped(errors):
         cell.warn(f"{line} (outside the split)")

@@ -135,6 +135,7 @@ def evaluate_predictions(request: Request, *, command: Sequence[str] | None = No
             raise
         evaluation = _evaluation(job, results, superfluous)
         table = write_cases_csv(job.folder, job.rules.columns, cases=job.cases)
+        same = evaluation.notes.get(SAME_FILE)
         ended = {
             "status": "complete",
             "finished": now(),
@@ -142,7 +143,7 @@ def evaluate_predictions(request: Request, *, command: Sequence[str] | None = No
             "references": {result.case: result.reference for result in results},
             "spacing_mm": median_spacing(results),
             "digests": {"cases": sha256_file(table)},
-            "external": {**(record.external or {}), **_equal(evaluation.notes)},
+            "external": {**(record.external or {}), **({"equal_to_reference": len(same)} if same else {})},
         }
         write_run(job.folder, record.model_copy(update=ended))
     return evaluation
@@ -210,11 +211,6 @@ def _tell_of_more(results: Sequence[CaseResult]) -> None:
             console.warn(
                 f"{count - TOLD} more cases failed with {code}: all are named in run.json and --json"
             )
-
-
-def _equal(notes: Mapping[str, Sequence[str]]) -> dict[str, int]:
-    """Return how many predictions are their references, for the record; nothing where none is."""
-    return {"equal_to_reference": len(notes[SAME_FILE])} if SAME_FILE in notes else {}
 
 
 def _evaluation(job: Job, results: Sequence[CaseResult], warnings: Sequence[str]) -> Evaluation:

@@ -28,6 +28,7 @@ def read_case_list(listed: Path | Sequence[str], known: Sequence[str]) -> tuple[
             f"{len(absent)} of {len(names)} listed cases have no reference",
             path=path,
             found=", ".join(absent[:10]),
+            mend="name cases of the references: the names of their files without the ending",
         )
     return tuple(sorted(set(names)))
 

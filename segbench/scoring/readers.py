@@ -7,11 +7,13 @@ scored against the first one by the rules of the predictions, as a run of its ow
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
 from segbench.core.errors import SegbenchError
+from segbench.core.text import some
 from segbench.scoring.evaluate import Evaluation, evaluate_predictions
 from segbench.scoring.request import Request, prepare
 from segbench.scoring.sources import DatasetReferences
@@ -28,7 +30,7 @@ def evaluate_with_readers(
         readers: folders of the others' references.
 
     Raises:
-        SegbenchError: as `evaluate_predictions`; SB104 for a reader who saw other cases.
+        SegbenchError: as `evaluate_predictions`; SB104 for a reader who lacks a case.
     """
     if not readers and (request.reference is not None or request.dataset is None):
         return evaluate_predictions(request), ()
@@ -51,14 +53,22 @@ def evaluate_with_readers(
     ]
     for reader in asked:
         paths = prepare(reader).predictions.paths
-        absent = [case for case in job.cases if paths.get(case) is None]
-        if absent:
-            raise SegbenchError(
-                "SB104",
-                f"a second reader lacks {len(absent)} of {len(job.cases)} cases, so it is not their ceiling",
-                path=reader.prediction,
-                found=f"no segmentation of {', '.join(absent[:10])}",
-                mend="name the cases that every reader has in a file: --cases FILE",
-            )
-    ceilings = tuple(evaluate_predictions(reader) for reader in asked)
+        _refuse(reader, [case for case in job.cases if paths.get(case) is None], len(job.cases))
+    ceilings = tuple(map(evaluate_predictions, asked))
+    for reader, scored in zip(asked, ceilings, strict=True):
+        if scored.failures:
+            shutil.rmtree(scored.folder)  # a report would take its zeros for disagreement
+        _refuse(reader, [failure["case"] for failure in scored.failures], len(job.cases))
     return evaluate_predictions(request), ceilings
+
+
+def _refuse(reader: Request, lost: Sequence[str], cases: int) -> None:
+    """Refuse a reader some of whose segmentations are absent or cannot be scored."""
+    if lost:
+        raise SegbenchError(
+            "SB104",
+            f"a second reader lacks {len(lost)} of {cases} cases, so it is not their ceiling",
+            path=reader.prediction,
+            found=f"no usable segmentation of {some(lost, 10)}",
+            mend="name the cases that every reader has in a file: --cases FILE",
+        )

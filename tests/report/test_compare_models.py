@@ -238,6 +238,18 @@ def test_no_worse_than_needs_a_one_sided_bound_that_excludes_the_loss(two: Any) 
     assert better.exit_code == 0
 
 
+def test_a_gate_does_not_pass_where_no_verdict_is_given(runs: Any) -> None:
+    """Two cases that differ little have a narrow interval, and show nothing."""
+    for name, values in (("one", (0.80, 0.90)), ("two", (0.805, 0.905))):
+        rows = runs.rows(name, cases=2, regions=("WT",))
+        runs.write([row | {"dice": value} for row, value in zip(rows, values, strict=True)])
+    result = compare("one", "two", runs=runs.root, metrics=["dice"], no_worse_than={"dice": 0.01})
+    (gate,) = result.gates
+    assert not gate.passed
+    assert "not tested (2 cases: no verdict below 6 cases" in gate.message
+    assert result.exit_code == 6
+
+
 def test_no_worse_than_turns_with_the_direction(two: Any) -> None:
     _, folders = two
     assert compare(folders["alpha"], folders["beta"], no_worse_than={"hd95": 0.0}).exit_code == 0

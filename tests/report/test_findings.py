@@ -325,6 +325,30 @@ def test_an_edited_record_is_taken_only_when_asked_and_said_first(runs: Any) -> 
     assert found.exit_code == 3
 
 
+def test_one_id_of_another_form_leaves_the_other_patients_whole(runs: Any) -> None:
+    """Five scans of each of six patients are six patients, and a stranger makes seven."""
+    card = {"layout": {"case_pattern": "(?P<patient>p\\d)-.+"}, "patient": {"group": "patient"}}
+    for name in ("alpha", "beta"):
+        rows = runs.rows(name, dataset="data-x", protocol="standard")
+        cases = sorted({row["case"] for row in rows})
+        names = {case: f"p{place // 5}-{place % 5}" for place, case in enumerate(cases)} | {
+            cases[-1]: "pilot"
+        }
+        runs.write(
+            [row | {"case": names[row["case"]]} for row in rows],
+            record=record(dataset={"slug": "data-x", "card": card}),
+        )
+    (column,) = analysed(runs).main_columns()
+    assert (len(column.block.cases), len(column.block.units), column.block.unit) == (30, 7, "patients")
+
+
+def test_as_many_cases_but_others_differ(runs: Any) -> None:
+    for name, folds in (("alpha", (0, 1)), ("beta", (1, 2))):
+        for fold in folds:
+            write(runs, name, fold=fold, changes={"split": {"name": "cv", "digest": f"{fold}" * 64}})
+    assert "cases-differ" in codes(analysed(runs))
+
+
 def test_folds_at_hand_that_differ_are_compared_on_common_cases(runs: Any) -> None:
     for fold in range(2):
         write(runs, "alpha", fold=fold, changes={"split": {"name": "cv", "digest": f"{fold}" * 64}})

@@ -54,6 +54,21 @@ def test_a_clear_gain_is_significant_and_said_with_its_numbers(runs: Any) -> Non
     assert "would be found in 80 % of repeats" in text
 
 
+def test_no_sentence_takes_back_a_pair_that_is_told_apart(runs: Any) -> None:
+    """One pair of four can be clear where the test of all at once is not; both are not said together."""
+    for model, skill in (("good", 0.92), ("poor", 0.80)):
+        for seed in range(3):
+            runs.run(model, skill=skill, seed=seed, noise=0.01, run_noise=0.003)
+    runs.run("fair", skill=0.85, noise=0.01)
+    (column,) = analysed(runs).main_columns()
+    assert column.omnibus is not None
+    unclear = replace(column, omnibus=replace(column.omnibus, p=0.4))
+    assert any(pair.verdict in ("better", "worse") for pair in unclear.comparisons)
+    assert "do not show" not in " ".join(context(unclear))
+    open_pairs = [replace(pair, verdict="inconclusive") for pair in unclear.comparisons]
+    assert "do not show" in " ".join(context(replace(unclear, comparisons=tuple(open_pairs))))
+
+
 def test_equal_methods_under_noisy_retraining_are_not_called_different(runs: Any) -> None:
     """The usual test of one run each claims differences here; the page says so, and makes no such claim."""
     for model in ("a", "b", "c", "d"):

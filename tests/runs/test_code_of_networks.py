@@ -11,6 +11,7 @@ from typer.testing import CliRunner
 
 from segbench.cards import load_model_card
 from segbench.cli.main import build_app
+from segbench.cli.predict import _weights_of
 from segbench.core.errors import SegbenchError
 from segbench.records import read_run
 from segbench.runs.code import check_code, code_of
@@ -173,6 +174,7 @@ def test_an_edited_network_is_a_new_run(here: Path, monkeypatch: pytest.MonkeyPa
         line.split(",")[6] for line in (folder / "cases.csv").read_text().split()[1:]
     }
 
+    assert [path.parent.parent for path in _weights_of([record.run_id], Path("runs"))] == [folder]
     _, told = segbench(*FLAGS, "--model", "mine", "--dry-run", "--json")
     assert "the code of" not in told
     Path("lone_net_edited.py").write_text(NETWORK.replace("padding=1)", "padding=1, bias=False)"))
@@ -182,6 +184,9 @@ def test_an_edited_network_is_a_new_run(here: Path, monkeypatch: pytest.MonkeyPa
     assert cell["run_id"] != record.run_id
     assert told.count(f"the code of lone_net_edited changed since run {record.run_id}: new run") == 1
 
+    with pytest.raises(SegbenchError, match="the code of lone_net_edited has changed") as refused:
+        _weights_of([record.run_id], Path("runs"))
+    assert refused.value.code == "SB338"
     again = run_cell(waiting)
     assert again.status == "failed"
     assert again.failure is not None

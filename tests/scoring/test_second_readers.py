@@ -75,6 +75,21 @@ def test_a_reader_who_saw_other_cases_is_refused_before_anything_is_scored(tmp_p
     assert run(*sides, "--region", "organ=1", "--cases", few)[0] == 0
 
 
+def test_a_file_of_a_reader_that_cannot_be_scored_is_no_disagreement(tmp_path: Path) -> None:
+    first, second = write(tmp_path / "A", 0), write(tmp_path / "B", 1)
+    folder, results = write(tmp_path / "P", 2), tmp_path / "runs"
+    (second / "case3.nii.gz").write_bytes(b"cut short")
+    sides = (folder, "--reference", first, "--reference", second, "--results", results)
+    code, _, said = run(*sides, "--region", "organ=1")
+    assert code == 2
+    assert "lacks 1 of 6 cases" in said
+    assert "case3" in said
+    assert not list(results.glob("*/run.json"))  # a report would find its zeros there
+    few = tmp_path / "few.txt"
+    few.write_text("case0\ncase1\n")
+    assert run(*sides, "--region", "organ=1", "--cases", few)[0] == 0
+
+
 def test_labels_that_nobody_named_are_those_of_the_prediction_for_both(tmp_path: Path) -> None:
     first, second, folder = write(tmp_path / "A", 0), write(tmp_path / "B", 1), write(tmp_path / "P", 2)
     sides = (folder, "--reference", first, "--reference", second)

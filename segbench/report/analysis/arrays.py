@@ -154,13 +154,10 @@ def patients_of(runs: Sequence[Run], cases: Sequence[str]) -> tuple[str, ...] | 
         compiled = re.compile(pattern)
     except re.error:  # a record of another tool may hold anything
         return None
-    found: list[str] = []
-    for case in cases:
-        match = compiled.fullmatch(case)
-        if match is None or not match.groupdict().get(group):
-            return None
-        found.append(str(match.groupdict()[group]))
-    return tuple(found)
+    matches = [compiled.fullmatch(case) for case in cases]
+    named = [match.groupdict().get(group) if match else None for match in matches]
+    # an id of another form is a patient of its own; it does not take the others apart
+    return tuple(name or case for name, case in zip(named, cases, strict=True)) if any(named) else None
 
 
 def _grouping(card: Mapping[str, Any]) -> tuple[str, str] | None:

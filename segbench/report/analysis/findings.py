@@ -192,9 +192,8 @@ def _unknown(block: Block) -> Iterator[Said]:
 def _cases(block: Block) -> Iterator[Said]:
     """Test sets and regions that are not the same, and sets that are small."""
     reasons: list[str] = []
-    expected = {scores.short: int(scores.expected.sum()) for scores in block.models}
-    if len(set(expected.values())) > 1:
-        sizes = listed([f"{name} {count}" for name, count in expected.items()])
+    if len({scores.expected.tobytes() for scores in block.models}) > 1:
+        sizes = listed([f"{scores.short} {scores.expected.sum()}" for scores in block.models])
         reasons.append(f"models cover different test cases and are compared on common ones: {sizes}")
     if block.extra_cases:
         reasons.append(f"{len(block.extra_cases)} scored but not in the test split, left out")

@@ -10,6 +10,8 @@ import numpy as np
 from segbench.core.errors import SegbenchError
 from segbench.report.analysis.analysis import Analysis
 from segbench.report.analysis.columns import Column
+from segbench.report.analysis.sentences import withheld
+from segbench.stats.comparison import BELOW_FLOOR
 
 
 class Gate(NamedTuple):
@@ -100,8 +102,9 @@ def _not_lost(analysis: Analysis, column: Column, label: str, margin: float) -> 
     for pair in sorted(pairs, key=lambda pair: pair.a):
         # the difference is other less label: what the label lacks where higher is better
         largest = pair.high if higher else -pair.low
-        if np.isfinite(largest):
+        tested = np.isfinite(largest) and (BELOW_FLOOR in pair.note or not withheld(pair))
+        if tested:
             text = f"the largest loss not excluded is {max(largest, 0.0):.6g}, allowed {margin:g}"
         else:
-            text = f"no interval ({pair.note or 'not tested'})"
-        yield bool(np.isfinite(largest) and largest <= margin), f" against {pair.a}: {text}"
+            text = f"not tested ({pair.note or 'no interval'})"
+        yield bool(tested and largest <= margin), f" against {pair.a}: {text}"

@@ -183,7 +183,9 @@ def context(column: Column) -> list[str]:
         what = "the models" if column.omnibus.claim == "method" else alone(column.block.models)[1]
         unclear = not column.omnibus.p < column.options.alpha
         shows, end = ("do not show", ": their ranking is not reliable") if unclear else ("show", "")
-        lines.append(f"The data {shows} that {what} differ (p {format_p(column.omnibus.p)}){end}.")
+        # a pair that is told apart shows more than the test of all at once can take back
+        if not (unclear and any(pair.verdict in ("better", "worse") for pair in column.comparisons)):
+            lines.append(f"The data {shows} that {what} differ (p {format_p(column.omnibus.p)}){end}.")
     lines += ceiling_sentences(column)
     least, most = column.metric.bounds(column.block.diagonal_mm)
     gains = sorted(
